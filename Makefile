@@ -1,0 +1,60 @@
+# `make demo` and `make test` set up all they need in .venv and then work offline.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: help demo test lint format lock clean
+
+help:
+	@echo 'make demo    photographs in, masks out: embedded Redis and S3, pinned workers, real pictures'
+	@echo 'make test    the whole test suite            (ARGS="-k name" for a part)'
+	@echo 'make lint    ruff and mypy'
+	@echo 'make lock    write requirements.lock and dev.lock anew'
+	@echo 'make clean   remove the virtual environment and the state of the demo'
+
+demo: $(VENV)/.demo
+	@$(BIN)/worker demo $(ARGS)
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+# A stamp is written last, so that an interrupted set-up is taken up again by the next run.
+$(VENV)/.demo: requirements.lock pyproject.toml
+	@$(MAKE) --no-print-directory install LOCK=requirements.lock
+	@touch $@
+
+$(VENV)/.dev: dev.lock pyproject.toml
+	@$(MAKE) --no-print-directory install LOCK=dev.lock
+	@touch $@ $(VENV)/.demo
+
+.PHONY: install
+install:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo 'maskmill needs Python 3.11, 3.12 or 3.13: make $(MAKECMDGOALS) PYTHON=python3.12' >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo 'cannot make a virtual environment: on Debian and Ubuntu install python3-venv' >&2; rm -rf $(VENV); exit 1; }
+	@echo 'installing $(LOCK) into $(VENV)'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(LOCK)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+
+# Versions and hashes, no addresses.
+lock: $(VENV)/.dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --custom-compile-command 'make lock' \
+	  pyproject.toml --extra demo --group build --output-file requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --custom-compile-command 'make lock' \
+	  pyproject.toml --extra demo --group dev --output-file dev.lock
+
+clean:
+	@rm -rf $(VENV) .demo demo-masks .pytest_cache .mypy_cache .ruff_cache .hypothesis

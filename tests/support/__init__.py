@@ -1,0 +1,1 @@
+"""Makers of inputs that more than one level of the tests needs."""

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import SecretStr
+
+from worker.contract import settings
+from worker.contract.errors import SettingsError
+
+
+def explained(loaded):
+    return {row.variable: row for row in settings.explain(loaded)}
+
+
+def test_defaults_load_and_say_so():
+    rows = explained(settings.load())
+
+    assert rows["MASKMILL_MODEL__SOURCE"].value == "builtin:contrast"
+    assert {row.origin for row in rows.values()} == {"default"}
+
+
+def test_every_setting_has_its_place_in_the_order(monkeypatch, tmp_path):
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "MASKMILL_REDIS__PASSWORD").write_text("from-file\n")
+    (secrets / "MASKMILL_S3__REGION").write_text("region-of-secrets")
+    (tmp_path / "maskmill.toml").write_text('[s3]\nregion = "region-of-toml"\nendpoint_url = "http://toml"\n')
+    (tmp_path / ".env").write_text("MASKMILL_JOBS__CHUNK_IMAGES=8\nMASKMILL_S3__ENDPOINT_URL=http://dotenv\n")
+    monkeypatch.setenv("MASKMILL_SECRETS_DIR", str(secrets))
+    monkeypatch.setenv("MASKMILL_CONFIG", str(tmp_path / "maskmill.toml"))
+    monkeypatch.setenv("MASKMILL_JOBS__CHUNK_IMAGES", "4")
+
+    loaded = settings.load()
+    rows = explained(loaded)
+
+    assert loaded.jobs.chunk_images == 4 and rows["MASKMILL_JOBS__CHUNK_IMAGES"].origin == "environment"
+    assert loaded.s3.endpoint_url == "http://dotenv" and rows["MASKMILL_S3__ENDPOINT_URL"].origin == ".env"
+    assert loaded.s3.region == "region-of-secrets" and rows["MASKMILL_S3__REGION"].origin == str(secrets)
+    assert loaded.redis.password.get_secret_value() == "from-file"
+
+
+def test_secrets_are_never_shown(monkeypatch):
+    monkeypatch.setenv("MASKMILL_REDIS__PASSWORD", "hunter2")
+    monkeypatch.setenv("MASKMILL_S3__SECRET_ACCESS_KEY", "hunter3")
+
+    loaded = settings.load()
+    shown = repr(loaded) + "".join(row.value for row in settings.explain(loaded))
+
+    assert "hunter" not in shown
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("MASKMILL_REDIS__URL", "redis://user:hunter2@host/0", "MASKMILL_REDIS__URL"),
+        ("MASKMILL_REDIS__URL", "http://host", "MASKMILL_REDIS__URL"),
+        ("MASKMILL_JOBS__CHUNK_IMAGES", "0", "MASKMILL_JOBS__CHUNK_IMAGES"),
+        ("MASKMILL_MODEL__SIZE", "500", "MASKMILL_MODEL__SIZE"),
+        ("MASKMILL_REDIS__HOST", "x", "MASKMILL_REDIS__HOST"),
+        ("MASKMILL_MODLE__SIZE", "512", "MASKMILL_MODLE__SIZE"),
+        ("MASKMILL_S3__ALLOW", "bucket", "JSON"),
+        ("MASKMILL_CONFIG", "/nowhere.toml", "MASKMILL_CONFIG"),
+    ],
+)
+def test_a_bad_setting_is_named_without_its_value(monkeypatch, variable, value, expected):
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(SettingsError, match=expected) as caught:
+        settings.load()
+
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_secret_url_carries_encoded_credentials():
+    redis = settings.RedisSettings(url="redis://host:7000/2", username="mask", password=SecretStr("p/w#1@:"))
+
+    assert redis.secret_url() == "redis://mask:p%2Fw%231%40%3A@host:7000/2"
+
+
+def test_tls_is_verified_with_the_given_authority(tmp_path):
+    redis = settings.RedisSettings(url="rediss://host:7000", ca_file=tmp_path / "ca.crt")
+
+    url = redis.secret_url()
+
+    assert url.startswith("rediss://host:7000/0?ssl_cert_reqs=required&ssl_ca_certs=")

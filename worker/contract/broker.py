@@ -1,0 +1,146 @@
+"""The only maker of a Celery app, for both sides, so that they cannot be configured apart.
+
+Every value that is not Celery's default has its reason beside it. Celery carries the work; it does not guarantee
+it: the ledger above it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from celery import Celery
+from celery.backends.redis import RedisBackend as StockRedisBackend
+from kombu.exceptions import OperationalError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from worker.contract import names
+from worker.contract.errors import BrokerUnavailable
+from worker.contract.messages import ChunkMessage
+from worker.contract.settings import Settings
+
+LEASE_SECONDS = 120
+"""Visibility timeout of an unacknowledged message. `worker.lease` renews it, so chunks may take longer."""
+
+_DAY = 86400
+
+
+class RedisBackend(StockRedisBackend):  # type: ignore[misc]  # Celery has no types
+    """Celery's Redis result backend, without one SUBSCRIBE for each message sent.
+
+    The stock class opens a pub/sub channel per task at send time and never closes it: a million channels for a
+    million-image job. States are read with `AsyncResult`, which does not need it.
+    """
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Do nothing at send time."""
+
+
+def make_celery(settings: Settings, *, client_name: str = "maskmill") -> Celery:
+    """A configured app that knows no tasks; the worker registers its own, the producer sends by name.
+
+    Args:
+        settings: where Redis is, key prefix, time limits.
+        client_name: how the connections call themselves in `CLIENT LIST`.
+    """
+    redis = settings.redis
+    url = redis.secret_url()
+    scheme, rest = url.split("://", 1)
+    app = Celery("maskmill", broker=url, backend=f"{__name__}:RedisBackend+{scheme}://{rest}", set_as_current=False)
+    app.conf.update(
+        # -- broker ---------------------------------------------------------------------------------------------
+        broker_transport_options={
+            "visibility_timeout": LEASE_SECONDS,
+            "unacked_restore_interval": 10,  # look for expired leases every 10 s ...
+            "unacked_restore_throttle": 1,  # ... and not every 100 s
+            "unacked_restore_limit": 100,  # a big backlog must not block the loop
+            "unacked_mutex_expire": 30,  # if the process that restores dies, others take over soon
+            "socket_timeout": redis.timeout_seconds,  # a dead path must never hang the loop
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 10,  # half-open connections are found within 21 s
+            "priority_steps": [0],  # one list per queue
+            "global_keyprefix": redis.prefix,  # the shortest visibility timeout of co-tenants would win otherwise
+            "client_name": client_name,
+        },
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,  # the default gives up after 46 minutes
+        broker_channel_error_retry=True,  # READONLY, UNBLOCKED and OOM replies must not end the worker
+        broker_pool_acquire_timeout=30,
+        # -- tasks ----------------------------------------------------------------------------------------------
+        task_default_queue=names.QUEUE,  # a direct queue on the default exchange: restores never lose its routing
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],
+        task_compression="zlib",  # keys of one folder shrink a lot
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,  # loops end at the ledger's count of attempts
+        task_acks_on_timeout=False,  # as above
+        task_acks_on_failure=True,
+        task_track_started=True,
+        task_time_limit=settings.worker.chunk_time_limit_seconds,
+        task_send_sent_event=False,
+        # -- worker ---------------------------------------------------------------------------------------------
+        worker_pool="prefork",  # the only pool that survives a segfault, an OOM kill or a hang of native code
+        worker_concurrency=1,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=False,
+        worker_proc_alive_timeout=180,  # a restarted child loads its model first; the default kills it after 4 s
+        worker_cancel_long_running_tasks_on_connection_loss=False,  # repeating is cheap, reloading the model is not
+        worker_enable_prefetch_count_reduction=False,
+        worker_soft_shutdown_timeout=0,
+        worker_deduplicate_successful_tasks=True,
+        worker_send_task_events=False,  # Flower switches them on when it runs
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        # -- result backend -------------------------------------------------------------------------------------
+        result_backend_always_retry=True,  # or one blip raises out of Celery's own bookkeeping
+        result_backend_max_sleep_between_retries_ms=2000,
+        result_backend_transport_options={
+            "global_keyprefix": redis.prefix,
+            "retry_policy": {"max_retries": 3, "interval_start": 0, "interval_step": 0.5, "interval_max": 2},
+        },
+        redis_socket_timeout=redis.timeout_seconds,
+        redis_socket_connect_timeout=5,
+        redis_socket_keepalive=True,
+        redis_retry_on_timeout=True,
+        redis_backend_health_check_interval=25,
+        result_expires=settings.jobs.result_days * _DAY,
+        result_extended=False,
+    )
+    return app
+
+
+PUBLISH_BATCH = 500
+"""Messages in one round trip."""
+
+
+def publish(app: Celery, messages: Iterable[ChunkMessage]) -> int:
+    """Send chunk messages by task name, in batches.
+
+    Returns:
+        How many were sent.
+
+    Raises:
+        BrokerUnavailable: Redis went away; messages of the last batch may or may not have been delivered. Task ids
+            and the ledger make sending them again harmless.
+    """
+    sent = 0
+    try:
+        with app.producer_pool.acquire(block=True) as producer, producer.batch(PUBLISH_BATCH):
+            for message in messages:
+                app.send_task(
+                    names.TASK_CHUNK,
+                    args=[message.model_dump(mode="json")],
+                    task_id=names.task_id(message.job, message.epoch, message.chunk),
+                    producer=producer,
+                    retry=False,  # a retry inside a batch would switch batching off
+                    add_to_parent=False,
+                    argsrepr=f"({message.job!r}, chunk {message.chunk})",  # for people in Flower; the default is long
+                    kwargsrepr="{}",
+                )
+                sent += 1
+    except (OperationalError, RedisConnectionError, RedisTimeoutError) as error:
+        raise BrokerUnavailable(f"the queue went away after {sent} messages; submit again") from error
+    return sent

@@ -1,0 +1,79 @@
+"""The manifest of a job: what was submitted, in S3, in order. The truth from which everything else can be rebuilt.
+
+Gzip JSON lines in parts of `PART_IMAGES` under `{dest}/_maskmill/{job}/manifest/`; image i is line `i % PART_IMAGES`
+of part `i // PART_IMAGES`, so any chunk is found without an index. Written and read in constant memory.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+
+from pydantic import BaseModel, ConfigDict
+
+from worker.contract import names
+from worker.contract.objects import ObjectInfo, ObjectStore, S3Url
+
+PART_IMAGES = 10_000
+"""Images in one part: about 300 kB compressed."""
+
+_MAX_PART_BYTES = 64 * 1024 * 1024
+
+
+class Entry(BaseModel):
+    """One submitted object; the key is relative to the job's source."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    key: str
+    size: int
+    etag: str
+
+
+def job_folder(dest: S3Url, job: str) -> S3Url:
+    """Where everything about a job lies, apart from its outputs."""
+    return dest / f"{names.JOB_PREFIX}{job}/"
+
+
+def _part(dest: S3Url, job: str, number: int) -> S3Url:
+    return job_folder(dest, job) / f"manifest/part-{number:05d}.jsonl.gz"
+
+
+class Writer:
+    """Appends entries; call `close` to write the last part."""
+
+    def __init__(self, store: ObjectStore, dest: S3Url, job: str) -> None:
+        """Nothing is written before the first part is full."""
+        self._store, self._dest, self._job = store, dest, job
+        self._lines: list[str] = []
+        self._parts = 0
+        self.images = 0
+        self.bytes = 0
+
+    def add(self, item: ObjectInfo) -> None:
+        """Append one object."""
+        self._lines.append(json.dumps({"key": item.key, "size": item.size, "etag": item.etag}, ensure_ascii=False))
+        self.images += 1
+        self.bytes += item.size
+        if len(self._lines) == PART_IMAGES:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._lines:
+            self._flush()
+
+    def _flush(self) -> None:
+        body = gzip.compress("\n".join(self._lines).encode() + b"\n", compresslevel=6, mtime=0)
+        self._store.put(_part(self._dest, self._job, self._parts), body, content_type="application/gzip")
+        self._parts += 1
+        self._lines.clear()
+
+
+def read(store: ObjectStore, dest: S3Url, job: str, total: int) -> Iterator[Entry]:
+    """All entries of a job of `total` images, in order."""
+    for number in range((total + PART_IMAGES - 1) // PART_IMAGES):
+        body, _ = store.get(_part(dest, job, number), max_bytes=_MAX_PART_BYTES)
+        for line in gzip.decompress(body).splitlines():
+            yield Entry.model_validate_json(line)

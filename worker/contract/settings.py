@@ -1,0 +1,272 @@
+"""Settings of both sides: one tree, one prefix `MASKMILL_`, nested by `__`.
+
+Order, first wins: environment, `.env` in the working directory, one file per setting in the folder named by
+`MASKMILL_SECRETS_DIR`, the TOML file named by `MASKMILL_CONFIG`, the default. `explain()` tells for every value where
+it came from. Secrets are `SecretStr` all the way down and never printed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    NestedSecretsSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from worker.contract.errors import SettingsError
+
+ENV_PREFIX = "MASKMILL_"
+
+Precision = Literal["auto", "fp32", "fp16", "int8", "int8wo"]
+InferencePrecision = Literal["auto", "f32", "bf16", "f16"]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class RedisSettings(_Group):
+    """The broker, the result backend and the ledger. Any Redis >= 6.2 or Valkey; not Redis Cluster."""
+
+    url: str = Field(
+        default="redis://127.0.0.1:6379/0",
+        description="redis://host:port/db, rediss:// for TLS; user and password belong in their own settings",
+    )
+    username: str = Field(default="", description="ACL user")
+    password: SecretStr = Field(default=SecretStr(""), description="password of the ACL user or of the server")
+    ca_file: Path | None = Field(default=None, description="certificate authority for rediss://")
+    prefix: str = Field(
+        default="maskmill:", pattern=r"^[A-Za-z0-9:_-]*$", description="of every key; own one per installation"
+    )
+    timeout_seconds: float = Field(default=15.0, gt=0, description="of a command before the connection counts as dead")
+
+    @field_validator("url")
+    @classmethod
+    def _no_secret_in_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+            raise ValueError("must look like redis://host:6379/0 or rediss://host:6379/0")
+        if parts.username or parts.password:
+            raise ValueError(
+                "must not carry credentials: set MASKMILL_REDIS__USERNAME and MASKMILL_REDIS__PASSWORD instead"
+            )
+        return url
+
+    def secret_url(self) -> str:
+        """The URL with credentials and TLS parameters, as redis-py and Celery want it. Never print this."""
+        parts = urlsplit(self.url)
+        password = self.password.get_secret_value()
+        login = f"{quote(self.username, safe='')}:{quote(password, safe='')}@" if self.username or password else ""
+        query = parts.query
+        if parts.scheme == "rediss":
+            tls = {"ssl_cert_reqs": "required"} | ({"ssl_ca_certs": str(self.ca_file)} if self.ca_file else {})
+            query = "&".join(filter(None, (query, urlencode(tls))))
+        return urlunsplit((parts.scheme, login + parts.netloc, parts.path or "/0", query, ""))
+
+
+class S3Settings(_Group):
+    """The object store. Without keys, boto3's own chain decides (AWS_* variables, profile, instance role)."""
+
+    endpoint_url: str | None = Field(default=None, description="of an S3-compatible server; empty for AWS")
+    region: str = Field(default="us-east-1")
+    access_key_id: SecretStr | None = None
+    secret_access_key: SecretStr | None = None
+    session_token: SecretStr | None = None
+    addressing_style: Literal["auto", "path", "virtual"] = Field(
+        default="auto", description="path for most self-hosted servers"
+    )
+    ca_file: Path | None = Field(default=None, description="certificate authority for https:// endpoints")
+    connect_timeout_seconds: float = Field(default=5.0, gt=0)
+    read_timeout_seconds: float = Field(default=60.0, gt=0)
+    attempts: int = Field(default=5, ge=1, description="tries of one request, with growing pauses")
+    allow: tuple[str, ...] = Field(
+        default=(), description='places a worker may touch, as ["bucket", "bucket/prefix/"]; empty: any'
+    )
+
+
+class ModelSettings(_Group):
+    """Which network runs."""
+
+    source: str = Field(
+        default="builtin:contrast", description="builtin:NAME, a folder, or s3://bucket/prefix of a bundle"
+    )
+    name: str | None = Field(default=None, description="model name, needed when the source holds several")
+    size: int | None = Field(default=None, gt=0, multiple_of=32, description="input side in pixels; empty: largest")
+    precision: Precision = Field(default="auto", description="variant on disk; auto: what this CPU runs best")
+    inference_precision: InferencePrecision = Field(
+        default="auto", description="arithmetic of the float part; auto: bf16 where native, else f32"
+    )
+    cache_dir: Path = Field(
+        default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "maskmill",
+        description="for fetched bundles and compiled models",
+    )
+
+
+class PlanSettings(_Group):
+    """How a node is divided. Empty values are decided by `worker plan`, which says why."""
+
+    processes: int | None = Field(default=None, ge=1, description="worker processes on this node")
+    streams: int | None = Field(default=None, ge=1, description="inference streams in each process")
+    threads: int | None = Field(default=None, ge=1, description="inference threads in each process, over all streams")
+    memory_per_stream_mib: int = Field(default=1024, ge=64, description="what one stream may need at its peak")
+    memory_per_process_mib: int = Field(default=512, ge=64, description="what a process needs beside its streams")
+
+
+class WorkerSettings(_Group):
+    """Running workers."""
+
+    grace_seconds: float = Field(default=60.0, gt=0, description="between SIGTERM and SIGKILL when stopping")
+    stagger_seconds: float = Field(default=0.2, ge=0, description="between the starts of two processes")
+    restart_limit: int = Field(default=5, ge=1, description="starts within ten minutes before a process is given up")
+    images_ahead: int = Field(default=2, ge=1, le=16, description="images in work beyond the inference streams")
+    chunk_time_limit_seconds: int = Field(default=300, ge=10, description="after which a hung child is killed")
+    process_name: str = Field(default="worker", description="in logs; the supervisor sets it for each process")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class LimitSettings(_Group):
+    """What an untrusted image may cost."""
+
+    max_object_mib: int = Field(default=64, ge=1, description="size of an input object")
+    max_megapixels: int = Field(default=100, ge=1, description="size of a picture, before decoding")
+
+
+class JobSettings(_Group):
+    """Defaults of `producer submit`."""
+
+    chunk_images: int = Field(default=16, ge=1, le=64, description="images in one message; aim at 20-30 s of work")
+    result_days: int = Field(default=3, ge=1, description="how long chunk states stay in the result backend")
+
+
+class Settings(BaseSettings):
+    """The whole tree."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",  # of .env and MASKMILL_CONFIG/MASKMILL_SECRETS_DIR themselves; see `_refuse_unknown_variables`
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    redis: RedisSettings = RedisSettings()
+    s3: S3Settings = S3Settings()
+    model: ModelSettings = ModelSettings()
+    plan: PlanSettings = PlanSettings()
+    worker: WorkerSettings = WorkerSettings()
+    limits: LimitSettings = LimitSettings()
+    jobs: JobSettings = JobSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The order of the module docstring."""
+        return init_settings, *(source for _, source in _sources())
+
+
+def _sources() -> list[tuple[str, PydanticBaseSettingsSource]]:
+    """Every source with the name that `explain` gives it, first wins."""
+    config, secrets = os.environ.get(f"{ENV_PREFIX}CONFIG"), os.environ.get(f"{ENV_PREFIX}SECRETS_DIR")
+    for name, place in (("CONFIG", config), ("SECRETS_DIR", secrets)):
+        if place and not Path(place).exists():
+            raise SettingsError(f"{ENV_PREFIX}{name} names {place}, which does not exist: correct or unset it")
+    sources: list[tuple[str, PydanticBaseSettingsSource]] = [
+        ("environment", EnvSettingsSource(Settings)),
+        (".env", DotEnvSettingsSource(Settings)),
+    ]
+    if secrets:
+        sources.append(
+            (secrets, NestedSecretsSettingsSource(Settings, secrets_dir=secrets))  # type: ignore[arg-type]
+        )
+    if config:
+        sources.append((config, TomlConfigSettingsSource(Settings, toml_file=config)))
+    return sources
+
+
+def load(**overrides: Any) -> Settings:
+    """Settings from all sources; `overrides` (whole groups) win over everything.
+
+    Raises:
+        SettingsError: names every offending variable, never its value.
+    """
+    _refuse_unknown_variables()
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = [
+            f"  {ENV_PREFIX}{'__'.join(str(part) for part in e['loc']).upper()}: {e['msg']}" for e in error.errors()
+        ]
+        raise SettingsError("settings are not valid:\n" + "\n".join(lines)) from error
+    except ValueError as error:  # a source that cannot be parsed: broken TOML, or a list that is not JSON
+        raise SettingsError(f'settings cannot be read: {error}; lists are written as JSON: ["a", "b"]') from error
+
+
+def _refuse_unknown_variables() -> None:
+    """A misspelt variable that is silently ignored costs its owner an afternoon."""
+    known = {f"{ENV_PREFIX}CONFIG", f"{ENV_PREFIX}SECRETS_DIR"}
+    groups = tuple(f"{ENV_PREFIX}{group.upper()}" for group in Settings.model_fields)
+    unknown = [
+        name
+        for name in os.environ
+        if name.startswith(ENV_PREFIX)
+        and name not in known
+        and name not in groups
+        and not name.startswith(tuple(f"{group}__" for group in groups))
+    ]
+    if unknown:
+        raise SettingsError(
+            f"no such setting: {', '.join(sorted(unknown))}; `worker config` lists the names of all settings"
+        )
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One effective setting."""
+
+    variable: str
+    value: str
+    origin: str
+    description: str
+
+
+def explain(settings: Settings) -> Iterator[Explained]:
+    """Every setting with its effective value (secrets as stars) and where it came from."""
+    sources = [(name, source()) for name, source in _sources()]
+    for group_name in Settings.model_fields:
+        group: _Group = getattr(settings, group_name)
+        for name, field in type(group).model_fields.items():
+            origin = next((o for o, tree in sources if name in (tree.get(group_name) or {})), "default")
+            yield Explained(
+                variable=f"{ENV_PREFIX}{group_name}__{name}".upper(),
+                value=_shown(getattr(group, name)),
+                origin=origin,
+                description=field.description or "",
+            )
+
+
+def _shown(value: Any) -> str:
+    """`SecretStr` hides itself; everything else is printed as it would be typed."""
+    if value is None or value == ():
+        return ""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
