@@ -1,0 +1,210 @@
+"""The sentences of a plan: one reason for each choice, one warning for each thing that is less good than it could be.
+
+Written after the fact from the numbers of `placement`; decides nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from worker.contract.settings import PlanSettings
+from worker.cpu import cores
+from worker.cpu.cores import Share
+from worker.cpu.kernel import format_cpu_list
+from worker.cpu.streams import MIB, Division, divide, memory_mib, scales_badly
+from worker.cpu.topology import Topology
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything a sentence can be about."""
+
+    topology: Topology
+    settings: PlanSettings
+    available: Sequence[Share]
+    """Groups before the quota."""
+
+    granted: Sequence[Share]
+    """Groups within the quota."""
+
+    shares: Sequence[Share]
+    divisions: Sequence[Division]
+    """One for each share."""
+
+
+def reasons(facts: Facts) -> Iterator[str]:
+    """Why each number is what it is, in the order of the decisions."""
+    yield from _cpus(facts.topology)
+    yield _siblings(facts)
+    yield _groups(facts.available)
+    yield from _quota(facts)
+    yield _processes(facts)
+    yield from _streams(facts)
+    yield _memory(facts)
+    yield from facts.topology.notes
+
+
+def warnings(facts: Facts) -> Iterator[str]:
+    """What costs speed or could fail."""
+    yield from _quota_warnings(facts)
+    yield from _idle_cores(facts)
+    yield from _wide_streams(facts)
+    yield from _memory_warnings(facts)
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 core`, `2 cores`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def _total(shares: Sequence[Share]) -> int:
+    return sum(len(share.cpus) for share in shares)
+
+
+def _cpus(topology: Topology) -> Iterator[str]:
+    online = frozenset(cpu.id for cpu in topology.cpus)
+    yield f"{topology.model_name}: CPUs {format_cpu_list(online)} are online."
+    if online <= topology.affinity:
+        yield "The affinity mask allows all of them."
+    else:
+        yield f"The affinity mask allows only CPUs {format_cpu_list(online & topology.affinity)}."
+    if topology.cpuset is None or online <= topology.cpuset:
+        yield "No cpuset narrows them."
+    else:
+        yield f"The cpuset in {topology.cpuset_file} allows only CPUs {format_cpu_list(online & topology.cpuset)}."
+
+
+def _siblings(facts: Facts) -> str:
+    usable, physical = len(facts.topology.usable), _total(facts.available)
+    if usable == physical:
+        return f"{counted(usable, 'usable CPU')}, each a physical core of its own."
+    return (
+        f"{counted(usable, 'usable CPU')} on {counted(physical, 'physical core')}: the lowest usable hardware thread "
+        "of each core is used, because the threads of a core share its vector units."
+    )
+
+
+def _groups(available: Sequence[Share]) -> str:
+    if len(available) == 1:
+        return "All these cores are in one NUMA node and one L3 group."
+    nodes = Counter(package for package, _ in {(share.package, share.node) for share in available})
+    snc = " (several nodes in one package: sub-NUMA clusters)" if max(nodes.values()) > 1 else ""
+    sizes = ", ".join(str(len(share.cpus)) for share in available)
+    return (
+        f"The cores are in {len(available)} groups of {sizes} by NUMA node{snc} and L3; no process spans two of them."
+    )
+
+
+def _quota(facts: Facts) -> Iterator[str]:
+    quota, before, after = facts.topology.quota_cpus, _total(facts.available), _total(facts.granted)
+    if quota is None:
+        yield "No CPU quota is set."
+    elif quota >= before:
+        yield f"The CPU quota of {quota:g} in {facts.topology.quota_file} is no narrower than the cores."
+    else:
+        yield (
+            f"The CPU quota of {quota:g} in {facts.topology.quota_file} keeps {counted(after, 'core')} of {before} "
+            f"busy, taken from {counted(len(facts.granted), 'group')}; more threads would only be throttled."
+        )
+
+
+def _processes(facts: Facts) -> str:
+    count = f"{len(facts.shares)} {'process' if len(facts.shares) == 1 else 'processes'}"
+    if facts.settings.processes is not None:
+        return f"{count}: set by hand."
+    natural = cores.natural_count(facts.granted)
+    if len(facts.shares) < natural:
+        return f"{count} instead of {natural}: more would not fit into the memory."
+    if natural > len(facts.granted):
+        return f"{count}: one for each group, and groups of more than {cores.MAX_CORES} cores are cut evenly."
+    return f"{count}: one for each group, since the streams of a process share packed weights and processes do not."
+
+
+def _streams(facts: Facts) -> Iterator[str]:
+    """One sentence for each size of set."""
+    sizes = {len(share.cpus): division for share, division in zip(facts.shares, facts.divisions, strict=True)}
+    for size, division in sorted(sizes.items()):
+        per_stream = division.threads // division.streams
+        text = f"{counted(division.streams, 'stream')} x {counted(per_stream, 'thread')} on {counted(size, 'core')}"
+        by_hand = [name for name in ("streams", "threads") if getattr(facts.settings, name) is not None]
+        wanted = divide(size, facts.settings)
+        if by_hand:
+            yield f"{text}: {' and '.join(by_hand)} set by hand."
+        elif division.streams < wanted.streams:
+            yield f"{text}: {wanted.streams} streams would not fit into the memory."
+        else:
+            yield f"{text}: {_rule(size, division)}."
+
+
+def _rule(size: int, division: Division) -> str:
+    if size == 1:
+        return "a single core runs one image at a time"
+    if division.streams == 1:
+        return "all cores work on one image"
+    if division.streams == division.threads:
+        return "measured, two streams of one thread beat one of two"
+    return "as near to four threads for each stream as a division without idle cores allows"
+
+
+def _memory(facts: Facts) -> str:
+    settings, streams = facts.settings, sum(division.streams for division in facts.divisions)
+    return (
+        f"Memory at the peak: {len(facts.divisions)} x {settings.memory_per_process_mib} MiB for the processes + "
+        f"{streams} x {settings.memory_per_stream_mib} MiB for the streams = {memory_mib(facts.divisions, settings)} "
+        f"MiB of {facts.topology.memory_bytes // MIB} MiB ({facts.topology.memory_file})."
+    )
+
+
+def _quota_warnings(facts: Facts) -> Iterator[str]:
+    quota = facts.topology.quota_cpus
+    if quota is None or quota >= _total(facts.available):
+        return
+    if quota < 1:
+        yield (
+            f"The CPU quota of {quota:g} is less than one core: the one process will be throttled for "
+            f"{1 - quota:.0%} of the time. Raise the limit to 1 CPU at least."
+        )
+    elif quota != math.floor(quota):
+        yield (
+            f"Of the CPU quota of {quota:g} the part after the point carries no inference thread: whole numbers of "
+            "CPUs use what they are given."
+        )
+
+
+def _idle_cores(facts: Facts) -> Iterator[str]:
+    idle = _total(facts.granted) - _total(facts.shares)
+    if idle:
+        yield (
+            f"{counted(idle, 'core')} of {_total(facts.granted)} idle: {len(facts.shares)} of {len(facts.granted)} "
+            "groups have a process."
+        )
+    unused = sum(
+        len(share.cpus) - division.threads for share, division in zip(facts.shares, facts.divisions, strict=True)
+    )
+    if unused:
+        yield f"{counted(unused, 'core')} without an inference thread, because of streams or threads set by hand."
+    sizes = sorted({len(share.cpus) for share in facts.shares})
+    if facts.settings.processes is not None and len(sizes) > 1:
+        yield f"The processes are of different size ({sizes[0]} to {sizes[-1]} cores), the small ones are slower."
+
+
+def _wide_streams(facts: Facts) -> Iterator[str]:
+    for threads, streams in sorted({(d.threads, d.streams) for d in facts.divisions if scales_badly(d)}):
+        fewer = threads - threads % 4
+        idle = f", {counted(threads - fewer, 'core')} idle" if threads > fewer else ""
+        yield (
+            f"{threads // streams} threads work on one image, which scales badly. Where memory allows, try "
+            f"MASKMILL_PLAN__THREADS={fewer} and MASKMILL_PLAN__STREAMS={fewer // 4} ({fewer // 4} x 4 threads{idle})."
+        )
+
+
+def _memory_warnings(facts: Facts) -> Iterator[str]:
+    needed, available = memory_mib(facts.divisions, facts.settings), facts.topology.memory_available_bytes // MIB
+    if needed > available:
+        yield (
+            f"The plan may need {needed} MiB and only {available} MiB are free just now: stop what else uses memory "
+            "here, or set fewer streams or processes."
+        )
