@@ -1,0 +1,83 @@
+"""Reading `manifest.json` and comparing digests."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from unit.model.bundle_files import BIN, DIGEST, FILES, XML, manifest, sha
+from worker.contract.errors import BundleError, DigestMismatch
+from worker.model.manifest import MAX_MANIFEST_BYTES, read_manifest, sha256_of, variant_digest, verified_sha256
+
+
+def test_facts_are_read_and_unknown_keys_ignored(tmp_path):
+    path = tmp_path / "manifest.json"
+    path.write_bytes(manifest(FILES, source={"url": "somewhere"}))
+
+    read = read_manifest(path)
+
+    assert (read.name, read.description, read.license) == ("net", "a net", "MIT")
+    assert read.files[XML].sha256 == sha(FILES[XML])
+    assert read.files[BIN].bytes == len(FILES[BIN])
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"{not json", "the JSON itself"),
+        (b"[]", "the JSON itself"),
+        (manifest(FILES, schema_version=2), "schema_version"),
+        (json.dumps({"schema_version": 1, "files": {}}).encode(), "name"),
+        (manifest(FILES, files={XML: {"sha256": "ABC", "bytes": 1}}), f"files.{XML}.sha256"),
+        (manifest(FILES, files={XML: {"sha256": sha(b""), "bytes": -1}}), f"files.{XML}.bytes"),
+    ],
+)
+def test_a_wrong_manifest_is_refused_with_the_field(tmp_path, content, named):
+    path = tmp_path / "manifest.json"
+    path.write_bytes(content)
+
+    with pytest.raises(BundleError) as caught:
+        read_manifest(path)
+
+    assert str(path) in str(caught.value)
+    assert f"wrong: {named};" in str(caught.value)
+
+
+def test_a_huge_manifest_is_not_read(tmp_path):
+    path = tmp_path / "manifest.json"
+    path.write_bytes(b" " * (MAX_MANIFEST_BYTES + 1))
+
+    with pytest.raises(BundleError, match="more than 1048576 bytes"):
+        read_manifest(path)
+
+
+def test_a_file_that_is_not_there_is_an_error_of_ours(tmp_path):
+    with pytest.raises(BundleError, match=r"gone\.bin cannot be read: No such file"):
+        sha256_of(tmp_path / "gone.bin")
+
+
+def test_a_mismatch_names_file_expected_got_and_remedy(tmp_path):
+    path = tmp_path / "manifest.json"
+    path.write_bytes(manifest(FILES))
+    described = read_manifest(path)
+    damaged = tmp_path / "damaged.bin"
+    damaged.write_bytes(b"other")
+
+    with pytest.raises(DigestMismatch) as caught:
+        verified_sha256(described, BIN, damaged, remedy="copy it again")
+
+    assert str(caught.value) == f"{damaged}: SHA-256 expected {sha(FILES[BIN])}, got {sha(b'other')}; copy it again"
+
+
+def test_a_file_that_the_manifest_does_not_describe_is_not_trusted(tmp_path):
+    path = tmp_path / "manifest.json"
+    path.write_bytes(manifest({XML: FILES[XML]}))
+
+    with pytest.raises(DigestMismatch, match=f"{BIN} is in the bundle but not in its manifest"):
+        verified_sha256(read_manifest(path), BIN, path, remedy="")
+
+
+def test_the_digest_of_a_variant_is_fixed():
+    assert variant_digest(sha(FILES[XML]), sha(FILES[BIN])) == DIGEST
+    assert variant_digest(sha(FILES[BIN]), sha(FILES[XML])) != DIGEST

@@ -1,0 +1,107 @@
+"""Names of the files of a bundle: `openvino_int8/birefnet_lite_512x512_int8.xml` and the `.bin` beside it.
+
+Pure text, no disk: the same grammar reads a folder, an S3 listing and the package. First step of `store`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+PRECISIONS = ("fp32", "fp16", "int8", "int8wo")
+"""Precisions a variant may be stored in, most exact first; `int8wo` has INT8 weights and float activations."""
+
+MANIFEST_NAME = "manifest.json"
+"""Optional file beside the precision folders: see `worker.model.manifest`."""
+
+SIZE_MULTIPLE = 32
+"""Input sides are multiples of this: the encoder halves the picture five times."""
+
+_SUFFIXES = frozenset({"xml", "bin"})
+_PATH = re.compile(
+    rf"openvino_(?P<folder>{'|'.join(PRECISIONS)})/"
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,99})_(?P<height>[1-9][0-9]{1,4})x(?P<width>[1-9][0-9]{1,4})"
+    rf"_(?P<precision>{'|'.join(PRECISIONS)})\.(?P<suffix>{'|'.join(_SUFFIXES)})"
+)
+_MODEL_FILE = re.compile(rf"openvino_[^/]*/.*|[^/]*\.({'|'.join(_SUFFIXES)})")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A variant that a listing shows. Paths are relative to the bundle's root, with forward slashes."""
+
+    name: str
+    size: int
+    precision: str
+    missing: str = ""
+    """The one of the two files that is not there; empty if both are."""
+
+    @property
+    def xml(self) -> str:
+        """Path of the graph."""
+        return f"openvino_{self.precision}/{self.name}_{self.size}x{self.size}_{self.precision}.xml"
+
+    @property
+    def bin(self) -> str:
+        """Path of the weights."""
+        return f"{self.xml.removesuffix('.xml')}.bin"
+
+    @property
+    def label(self) -> str:
+        """As messages call it: `birefnet_lite 1024 int8`."""
+        return f"{self.name} {self.size} {self.precision}"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a place holds."""
+
+    candidates: tuple[Candidate, ...]
+    left_out: tuple[str, ...] = ()
+    """Files that look like a model's but whose names do not follow the grammar."""
+    has_manifest: bool = False
+
+    def labels(self) -> str:
+        """All variants in words, for messages."""
+        return ", ".join(c.label for c in self.candidates) or "no variant"
+
+
+def read_listing(paths: Iterable[str]) -> Listing:
+    """Sort the files of a bundle into variants.
+
+    Args:
+        paths: of all files, relative to the bundle's root, with forward slashes.
+
+    Returns:
+        Candidates ordered by name, size and precision (most exact first). A file in a precision folder, or an IR file
+        at the top, whose name does not follow the grammar, contradicts its folder or gives an impossible size is in
+        `left_out`; other files (a README, say) are passed over.
+    """
+    found: dict[tuple[str, int, str], set[str]] = {}
+    left_out: list[str] = []
+    has_manifest = False
+    for path in paths:
+        match = _PATH.fullmatch(path)
+        if match and _is_consistent(match):
+            key = match["name"], int(match["height"]), match["precision"]
+            found.setdefault(key, set()).add(match["suffix"])
+        elif path == MANIFEST_NAME:
+            has_manifest = True
+        elif _MODEL_FILE.fullmatch(path):
+            left_out.append(path)
+    candidates = [_candidate(*key, found[key]) for key in found]
+    candidates.sort(key=lambda c: (c.name, c.size, PRECISIONS.index(c.precision)))
+    return Listing(tuple(candidates), tuple(sorted(left_out)), has_manifest)
+
+
+def _is_consistent(match: re.Match[str]) -> bool:
+    square = match["height"] == match["width"] and int(match["height"]) % SIZE_MULTIPLE == 0
+    return square and match["folder"] == match["precision"]
+
+
+def _candidate(name: str, size: int, precision: str, suffixes: set[str]) -> Candidate:
+    whole = Candidate(name, size, precision)
+    absent = {"xml": whole.xml, "bin": whole.bin}
+    missing = next((absent[suffix] for suffix in _SUFFIXES - suffixes), "")
+    return Candidate(name, size, precision, missing)
