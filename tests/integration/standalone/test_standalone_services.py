@@ -1,0 +1,279 @@
+"""The services as others meet them: who is let in, where they listen, what survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+from pydantic import SecretStr
+
+from worker.contract import settings
+from worker.contract.errors import AccessDenied, ServiceError, StandaloneError
+from worker.contract.objects import ObjectStore, S3Url
+from worker.standalone import ports, seaweed
+from worker.standalone.services import DEFAULT_BUCKET, Standalone
+
+PLACE = S3Url(DEFAULT_BUCKET, "kept.bin")
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
+    """Services of this module's own, since its tests stop and kill them. In a folder too deep for a socket's path."""
+    services = Standalone(tmp_path_factory.mktemp("own") / ("d" * 100) / "state")
+    services.start()
+    yield services
+    services.kill()
+
+
+@pytest.fixture
+def served(own: Standalone) -> Standalone:
+    """The same, up whatever the test before did to them."""
+    for service in (own.redis, own.s3):
+        if not service.running:
+            service.start()
+    return own
+
+
+def client_of(services: Standalone, password: str | None = None) -> redis.Redis:
+    right = services.environment()["MASKMILL_REDIS__PASSWORD"]
+    return redis.Redis.from_url(services.redis_url, password=right if password is None else password or None)
+
+
+def read(services: Standalone) -> bytes:
+    with ObjectStore(services.s3.settings) as store:
+        return store.get(PLACE, max_bytes=1_000_000)[0]
+
+
+def write(services: Standalone, data: bytes) -> None:
+    with ObjectStore(services.s3.settings) as store:
+        store.put(PLACE, data, content_type="application/octet-stream")
+    with closing(client_of(services)) as client:
+        client.set("kept", data)
+
+
+# Who is let in
+
+
+def test_its_environment_loads_as_settings_and_opens_both(standalone, monkeypatch):
+    for name, value in standalone.environment().items():
+        monkeypatch.setenv(name, value)
+
+    loaded = settings.load()
+
+    assert redis.Redis.from_url(loaded.redis.secret_url()).ping()
+    with ObjectStore(loaded.s3) as store:
+        store.check(S3Url(DEFAULT_BUCKET))
+
+
+@pytest.mark.parametrize("password", ["", "wrong"])
+def test_redis_refuses_a_wrong_and_a_missing_password(standalone, password):
+    with closing(client_of(standalone, password)) as client, pytest.raises(redis.AuthenticationError):
+        client.ping()
+
+
+@pytest.mark.parametrize("part", ["access_key_id", "secret_access_key"])
+def test_s3_refuses_a_wrong_key(standalone, part):
+    wrong = standalone.s3.settings.model_copy(update={part: SecretStr("wrong" * 4)})
+
+    with ObjectStore(wrong) as store, pytest.raises(AccessDenied):
+        store.check(S3Url(DEFAULT_BUCKET))
+
+
+@pytest.mark.parametrize("door", ["s3", "filer", "master", "volume"])
+@pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
+def test_without_a_key_no_door_gives_or_takes_an_object(standalone, door, method):
+    with ObjectStore(standalone.s3.settings) as store:
+        store.put(PLACE, b"x", content_type="text/plain")
+    path = f"/{DEFAULT_BUCKET}/kept.bin" if door == "s3" else f"/buckets/{DEFAULT_BUCKET}/kept.bin"
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{standalone.s3.ports[door]}{path}", method=method, data=b"y" if method == "PUT" else None
+    )
+
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(request, timeout=10)  # noqa: S310
+
+    assert error.value.code in ({403} if door == "s3" else {400, 401, 404, 405})
+    assert read(standalone) == b"x"
+
+
+def test_a_write_to_a_bucket_that_is_not_there_fails_as_with_any_s3(standalone):
+    with ObjectStore(standalone.s3.settings) as store, pytest.raises(ServiceError, match="does not exist"):
+        store.put(S3Url("no-such-bucket", "k"), b"", content_type="text/plain")
+
+
+# What others on the machine can see
+
+
+def test_both_listen_on_the_loopback_address_and_nowhere_else(standalone):
+    for pid in standalone.pids.values():
+        listening = [c.laddr for c in psutil.Process(pid).net_connections("inet") if c.status == psutil.CONN_LISTEN]
+        assert listening
+        assert {address.ip for address in listening} == {"127.0.0.1"}
+
+
+def test_no_secret_is_on_a_command_line_and_telemetry_is_off(standalone):
+    commands = {name: Path(f"/proc/{pid}/cmdline").read_bytes() for name, pid in standalone.pids.items()}
+    hidden = json.loads((standalone.state / "credentials.json").read_text()).values()
+
+    assert not [secret for secret in hidden for command in commands.values() if secret.encode() in command]
+    assert b"\0-master.telemetry=false\0" in commands["s3"]
+
+
+def test_the_state_folder_is_private(standalone):
+    folders = [standalone.state, *(standalone.state / name for name in ("redis", "s3", "logs"))]
+    files = [standalone.state / "credentials.json", standalone.state / "ports.json", *standalone.state.glob("logs/*")]
+
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folders} == {0o700}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+
+def test_no_secret_is_in_the_logs_or_in_a_representation(standalone):
+    texts = [path.read_text(errors="replace") for path in standalone.state.glob("logs/*")]
+    texts.append(f"{standalone._credentials!r} {standalone.s3.settings!r}")
+    kept = json.loads((standalone.state / "credentials.json").read_text())
+
+    for name in ("redis_password", "s3_secret_access_key"):
+        assert not any(kept[name] in text for text in texts)
+
+
+# One instance, and what survives
+
+
+def test_a_second_instance_is_refused_with_the_process_that_holds_the_folder(served):
+    with pytest.raises(StandaloneError, match=f"run already, under process {os.getpid()}:"):
+        Standalone(served.state).start()
+
+    assert set(served.pids) == {"redis", "s3"}  # and the first one was left in peace
+    assert client_of(served).ping()
+
+
+def test_data_credentials_and_ports_survive_a_stop(served):
+    write(served, b"before the stop")
+    before = served.environment()
+
+    served.stop()
+    assert served.pids == {}
+    assert not [port for port in served.s3.ports.values() if not seaweed.is_free(port)]
+    assert not list(seaweed._SYSTEM_TEMP.glob(f"seaweedfs-*-grpc-{served.s3.ports['s3'] + 10_000}.sock"))
+    assert not seaweed._socket_folder(served.s3.data).exists()
+    again = Standalone(served.state)
+    with again:
+        assert again.environment() == before
+        assert read(again) == b"before the stop"
+        assert client_of(again).get("kept") == b"before the stop"
+    served.start()
+
+
+def test_data_survives_a_kill_of_both(served):
+    write(served, b"before the kill")
+
+    served.redis.kill()
+    served.s3.kill()
+    assert served.pids == {}
+    served.redis.start()
+    served.s3.start()
+
+    assert read(served) == b"before the kill"
+    assert client_of(served).get("kept") == b"before the kill"
+
+
+def test_data_survives_a_death_from_outside(served):
+    write(served, b"before the death")
+
+    for pid in served.pids.values():
+        os.kill(pid, signal.SIGKILL)
+    for service in (served.redis, served.s3):
+        assert service._process.wait(10)
+        assert not service.running
+        service.start()
+
+    assert read(served) == b"before the death"
+    assert client_of(served).get("kept") == b"before the death"
+
+
+def test_a_suspended_redis_answers_nothing_until_it_is_resumed(served):
+    with closing(redis.Redis.from_url(served.redis_url, socket_timeout=0.2, retry=None)) as client:
+        served.redis.suspend()
+        with pytest.raises(redis.TimeoutError):
+            client.execute_command("PING")
+        served.redis.resume()
+    assert client_of(served).ping()
+
+
+def test_a_running_service_is_not_started_twice(served):
+    with pytest.raises(StandaloneError, match="Valkey is running already"):
+        served.redis.launch()
+    with pytest.raises(StandaloneError, match="started by this process already"):
+        served.start()
+    assert client_of(served).ping()
+
+
+def test_a_port_that_somebody_took_is_replaced_and_that_is_announced(served, caplog):
+    write(served, b"before the move")
+    before = served.s3_endpoint
+    served.kill()
+
+    with closing(socket.create_server(("127.0.0.1", served.s3.ports["s3"]))):
+        served.start()
+
+    assert served.s3_endpoint != before
+    assert "is in use by another program" in caplog.text
+    assert read(served) == b"before the move"
+
+
+def test_a_race_for_a_port_is_run_again_on_other_ports(served, monkeypatch):
+    served.kill()
+    real, thieves = ports.choose, []
+
+    def choose_and_lose(*args: object, **options: object) -> dict[str, int]:
+        chosen = real(*args, **options)
+        if not thieves:
+            thieves.append(socket.create_server(("127.0.0.1", chosen["redis"])))
+        return chosen
+
+    monkeypatch.setattr(ports, "choose", choose_and_lose)
+    served.start()
+
+    with closing(thieves[0]):
+        assert thieves[0].getsockname()[1] != served.redis.port
+        assert client_of(served).ping()
+
+
+def test_a_proxy_of_the_environment_does_not_get_in_between(served, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    served.s3.kill()
+
+    served.s3.start()
+
+    assert served.s3.running
+
+
+def test_credentials_that_cannot_be_read_are_an_error_with_the_remedy(tmp_path):
+    (tmp_path / "credentials.json").write_text("{")
+
+    with pytest.raises(StandaloneError, match=r"cannot read .*credentials.json: delete it"):
+        Standalone(tmp_path).start()
+
+
+def test_a_failed_start_leaves_nothing_running_and_the_folder_free(tmp_path, monkeypatch):
+    before = set(psutil.Process().children())
+    services = Standalone(tmp_path / "state")
+    with monkeypatch.context() as context:
+        context.setattr(seaweed.Seaweed, "ready_seconds", 0.0)
+        with pytest.raises(StandaloneError, match="S3 server was not ready within 0 s"):
+            services.start()
+
+    assert set(psutil.Process().children()) == before
+    assert services._lock is None

@@ -1,0 +1,154 @@
+"""Nothing outlives whoever started it: Ctrl-C, SIGKILL, and the same as an ordinary user."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from worker.contract.objects import ObjectStore, S3Url
+from worker.standalone import ports
+from worker.standalone.services import Standalone
+
+ROOT = Path(__file__).parents[3]
+NOBODY = 65534
+
+
+@contextlib.contextmanager
+def script(text: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python program at work, its output to be read line by line."""
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(text), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def ports_in_use(state: Path) -> list[int]:
+    file = state / "ports.json"
+    return [p for p in json.loads(file.read_text()).values() if not ports.is_free(p)] if file.exists() else []
+
+
+def processes_of(state: Path) -> list[psutil.Process]:
+    """Every process, whoever its parent is, that works in the state folder."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.cwd().startswith(str(state)):
+                found.append(process)
+    return found
+
+
+def test_ctrl_c_at_any_moment_leaves_no_process_and_no_listener(tmp_path):
+    state = tmp_path / "state"
+    text = """
+        import sys
+        from pathlib import Path
+        from worker.standalone.services import Standalone
+        while True:
+            try:
+                print("starting", flush=True)
+                with Standalone(Path(sys.argv[1])):
+                    print("up", flush=True)
+                    sys.stdin.readline()
+            except KeyboardInterrupt:
+                print("interrupted", flush=True)
+                sys.stdin.readline()
+    """
+    with script(text, str(state)) as process:
+        for seconds in (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, None):
+            assert process.stdout.readline() == "starting\n"
+            if seconds is None:
+                assert process.stdout.readline() == "up\n"
+                assert len(processes_of(state)) == 2
+            else:
+                time.sleep(seconds)
+            process.send_signal(signal.SIGINT)
+            answers = [process.stdout.readline()]
+            if answers == ["up\n"]:  # the machine was quicker than we were
+                answers.append(process.stdout.readline())
+            assert answers[-1] == "interrupted\n"
+
+            assert psutil.Process(process.pid).children(recursive=True) == []
+            assert processes_of(state) == []
+            assert ports_in_use(state) == []
+            process.stdin.write("\n")
+            process.stdin.flush()
+
+
+def test_a_killed_owner_takes_the_services_along_and_the_next_one_finds_data_and_ports(tmp_path):
+    text = """
+        import sys
+        from pathlib import Path
+        from worker.contract.objects import ObjectStore, S3Url
+        from worker.standalone.services import Standalone
+        with Standalone(Path(sys.argv[1])) as services:
+            with ObjectStore(services.s3.settings) as store:
+                store.put(S3Url("maskmill", "k"), b"acknowledged", content_type="text/plain")
+            print(services.s3_endpoint, *services.pids.values(), flush=True)
+            sys.stdin.readline()
+    """
+    with script(text, str(tmp_path / "state")) as owner:
+        endpoint, *pids = owner.stdout.readline().split()
+        assert len(pids) == 2
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+
+    # When the next one starts at once, it waits for the dying servers rather than moving to other ports
+    with Standalone(tmp_path / "state") as services, ObjectStore(services.s3.settings) as store:
+        assert len(processes_of(services.state)) == 2
+        assert not [pid for pid in pids if psutil.pid_exists(int(pid))]
+        assert services.s3_endpoint == endpoint
+        assert store.get(S3Url("maskmill", "k"), max_bytes=100)[0] == b"acknowledged"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="every other test runs as an ordinary user already")
+def test_an_ordinary_user_can_run_it_with_a_home_that_does_not_exist():
+    text = """
+        import os, sys
+        from pathlib import Path
+        from worker.contract.objects import ObjectStore, S3Url
+        from worker.standalone import seaweed
+        from worker.standalone.services import Standalone
+        from worker.contract.settings import S3Settings
+        ObjectStore(S3Settings()).close()  # imports what a later user may be unable to read
+        os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
+        os.environ["HOME"] = "/nonexistent"
+        with Standalone(Path(sys.argv[1]) / "state") as services:
+            with ObjectStore(services.s3.settings) as store:
+                store.put(S3Url("maskmill", "k"), b"x", content_type="text/plain")
+            print("up", *services.pids.values(), flush=True)
+            sys.stdin.readline()
+        print("down", flush=True)
+    """
+    try:
+        subprocess.run([sys.executable, "-I", "-S", "-c", ""], user=NOBODY, group=NOBODY, check=True)
+    except (PermissionError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"other users cannot run {sys.executable}: {error}")
+    with tempfile.TemporaryDirectory() as home:
+        os.chown(home, NOBODY, NOBODY)
+        with script(text, home, str(NOBODY)) as process:
+            up, *pids = process.stdout.readline().split()
+            assert up == "up"
+            assert {psutil.Process(int(pid)).uids().effective for pid in pids} == {NOBODY}
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "down\n"
+            assert processes_of(Path(home)) == []

