@@ -1,0 +1,46 @@
+"""The `producer` command: loaded when called; options and output here, work in the package above."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import click
+
+from worker.contract import console
+
+_COMMANDS = {
+    "submit": ("producer.cli.submit", "submit_command"),
+    "status": ("producer.cli.jobs", "status_command"),
+    "watch": ("producer.cli.jobs", "watch_command"),
+    "list": ("producer.cli.jobs", "list_command"),
+    "download": ("producer.cli.download", "download_command"),
+    "config": ("worker.contract.console", "config_command"),
+}
+
+EPILOG = """\b
+Exit codes: 0 all well; 1 usage or set-up error; 3 some images failed;
+5 the job was cancelled; 6 timed out while waiting; 130 interrupted.
+
+\b
+Examples:
+  producer submit s3://shop/photos/ s3://shop/masks/ --wait
+  producer submit ./photos s3://shop/masks/ --output both
+  producer status 20260131-120000-a1b2c3 --json
+  producer download 20260131-120000-a1b2c3 ./masks
+"""
+
+
+@click.group(
+    cls=console.LazyGroup,
+    places=_COMMANDS,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "PRODUCER"},
+)
+@click.version_option(package_name="maskmill", prog_name="producer")
+def cli() -> None:
+    """Cut the subject out of photographs in bulk: submit images, watch jobs, fetch results."""
+
+
+def main() -> NoReturn:
+    """Entry point of the console script."""
+    console.run(cli)

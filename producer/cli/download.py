@@ -1,0 +1,39 @@
+"""`producer download`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from producer.cli import progress
+from producer.download import download
+from worker.contract import console, settings
+from worker.contract.console import Exit
+from worker.contract.ledger import Ledger
+from worker.contract.objects import ObjectStore
+
+
+@click.command("download")
+@click.argument("job")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def download_command(*, job: str, folder: Path, as_json: bool) -> int:
+    """Copy the outputs of JOB that are there so far to FOLDER, keeping the tree."""
+    config = settings.load()
+    count = 0
+    with ObjectStore(config.s3) as store, Ledger(config.redis) as ledger:
+        view = ledger.view(job)
+        bar = progress.shows_bar(as_json=as_json)
+        with console.err.status("downloading") if bar else console.nothing() as status:
+            for _ in download(store, ledger, view, folder):
+                count += 1
+                if status is not None:
+                    status.update(f"downloaded {count:,}")
+    if as_json:
+        console.print_json({"job": job, "files": count, "folder": str(folder)})
+    else:
+        console.out.print(f"{count:,} files in {folder}", markup=False, soft_wrap=True)
+    if not view.ended:
+        console.err.print(f"the job is still {view.status.value}: {view.done:,} of {view.total or 0:,} images are done")
+    return Exit.OK

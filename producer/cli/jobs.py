@@ -1,0 +1,124 @@
+"""`producer status`, `producer watch`, `producer list`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from producer.cli import progress
+from producer.watch import Sample, follow, mean_rate
+from worker.contract import console, settings
+from worker.contract.console import Exit
+from worker.contract.ledger import JobView, Ledger
+from worker.contract.messages import JobStatus
+
+_SHOWN_FAILURES = 10
+
+
+@click.command("status")
+@click.argument("job")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+def status_command(*, job: str, as_json: bool) -> int:
+    """Show where JOB is. The exit code is 0 unless the job cannot be read."""
+    with Ledger(settings.load().redis) as ledger:
+        view = ledger.view(job)
+        failures = ledger.failures(job) if view.failed or view.dead else []
+    if as_json:
+        console.print_json(_as_dict(view) | {"failures": failures})
+    else:
+        _print_view(view, failures)
+    return Exit.OK
+
+
+@click.command("watch")
+@click.argument("job")
+@click.option("--timeout", type=click.FloatRange(min=0), help="Seconds to stay at most.")
+@click.option("--json", "as_json", is_flag=True, help="JSON lines instead of a bar.")
+def watch_command(*, job: str, timeout: float | None, as_json: bool) -> int:
+    """Follow JOB until it ends; the exit code tells how."""
+    with Ledger(settings.load().redis) as ledger:
+        return follow_to_the_end(ledger, job, timeout=timeout, as_json=as_json)
+
+
+@click.command("list")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Newest jobs to show.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per job.")
+def list_command(*, limit: int, as_json: bool) -> int:
+    """List jobs, newest first."""
+    with Ledger(settings.load().redis) as ledger:
+        views = ledger.jobs(limit)
+    if as_json:
+        for view in views:
+            console.print_json(_as_dict(view))
+        return Exit.OK
+    table = Table("job", "status", "images", "done", "failed", "submitted", "outputs", box=None, header_style="bold")
+    for view in views:
+        table.add_row(
+            view.job,
+            view.status.value,
+            "?" if view.total is None else f"{view.total:,}",
+            f"{view.done:,}",
+            f"{view.failed + view.dead:,}",
+            datetime.fromtimestamp(view.created_at, UTC).strftime("%Y-%m-%d %H:%M"),
+            escape(view.options.dest),
+        )
+    console.out.print(table if views else "no jobs yet: `producer submit SOURCE DEST` makes one")
+    return Exit.OK
+
+
+def follow_to_the_end(ledger: Ledger, job: str, *, timeout: float | None, as_json: bool) -> Exit:
+    """Show progress until the job ends or time is up, then the result."""
+    samples = follow(ledger, job, interval=progress.interval(as_json=as_json), timeout=timeout)
+    try:
+        view = progress.show(samples, as_json=as_json)
+    except KeyboardInterrupt:
+        console.err.print(f"\nthe job goes on: `producer watch {job}` follows it again")
+        return Exit.INTERRUPTED
+    if progress.shows_bar(as_json=as_json):
+        _print_view(view, ledger.failures(job) if view.failed or view.dead else [])
+    return progress.exit_code(view)
+
+
+def _as_dict(view: JobView) -> dict[str, object]:
+    return Sample(view, mean_rate(view)).as_dict() | {
+        "source": view.options.source,
+        "dest": view.options.dest,
+        "outputs": [kind.value for kind in view.options.outputs],
+        "bytes": view.bytes,
+        "chunks": view.chunks,
+        "chunk_images": view.chunk_images,
+        "created_at": view.created_at,
+        "started_at": view.started_at,
+        "finished_at": view.finished_at,
+        "reason": view.reason,
+    }
+
+
+def _print_view(view: JobView, failures: list[dict[str, str]]) -> None:
+    out = console.out
+    out.print(f"job [bold]{view.job}[/] {view.status.value}{f': {escape(view.reason)}' if view.reason else ''}")
+    total = "?" if view.total is None else f"{view.total:,}"
+    counts = [f"{view.ok:,} ok"] + [
+        f"{number:,} {name}"
+        for name, number in (
+            ("skipped", view.skipped),
+            ("failed", view.failed),
+            ("dead", view.dead),
+            ("cancelled", view.cancelled),
+        )
+        if number
+    ]
+    out.print(f"{view.done:,} of {total} images: {', '.join(counts)}")
+    rate = mean_rate(view)
+    if rate:
+        seconds = f", {progress.duration(view.done / rate)} since the first start" if view.started_at else ""
+        out.print(f"{rate:.2f} images/s{seconds}")
+    for failure in failures[:_SHOWN_FAILURES]:
+        out.print(f"  {failure['kind']} {failure['code']}: {failure['key']}: {failure['message']}", markup=False)
+    if len(failures) > _SHOWN_FAILURES:
+        out.print(f"  and {len(failures) - _SHOWN_FAILURES:,} more: `producer status {view.job} --json`")
+    if view.status is JobStatus.FINISHED:
+        out.print(f"outputs are in {view.options.dest}", soft_wrap=True, markup=False)

@@ -1,0 +1,91 @@
+"""Progress of a job: a bar with rate and time left on a terminal, one JSON line per interval anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from producer.watch import Sample
+from worker.contract import console
+from worker.contract.console import Exit
+from worker.contract.ledger import JobView
+from worker.contract.messages import JobStatus
+
+BAR_INTERVAL_SECONDS = 0.5
+LINE_INTERVAL_SECONDS = 5.0
+
+
+def interval(*, as_json: bool) -> float:
+    """Seconds between samples for this kind of output."""
+    return BAR_INTERVAL_SECONDS if shows_bar(as_json=as_json) else LINE_INTERVAL_SECONDS
+
+
+def shows_bar(*, as_json: bool) -> bool:
+    """A person is looking."""
+    return console.err.is_terminal and not as_json
+
+
+def show(samples: Iterable[Sample], *, as_json: bool) -> JobView:
+    """Show samples until they end; returns the last view."""
+    return _bar(samples) if shows_bar(as_json=as_json) else _lines(samples)
+
+
+def _lines(samples: Iterable[Sample]) -> JobView:
+    view: JobView | None = None
+    for sample in samples:
+        view = sample.view
+        console.print_json(sample.as_dict())
+    return _last(view)
+
+
+def _bar(samples: Iterable[Sample]) -> JobView:
+    view: JobView | None = None
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[left]}"),
+    )
+    with Progress(*columns, console=console.err) as bar:
+        task = bar.add_task("waiting for a worker", rate="", left="")
+        for sample in samples:
+            view = sample.view
+            bar.update(
+                task,
+                description=_state(view),
+                total=view.total,
+                completed=view.done,
+                rate=f"{sample.rate:.1f} images/s" if sample.rate else "",
+                left=f"{duration(sample.eta_seconds)} left" if sample.eta_seconds and not view.ended else "",
+            )
+    return _last(view)
+
+
+def _last(view: JobView | None) -> JobView:
+    if view is None:
+        raise AssertionError("follow() yields at least one sample")
+    return view
+
+
+def _state(view: JobView) -> str:
+    if view.status is JobStatus.RUNNING and view.started_at is None:
+        return "waiting for a worker"
+    return view.status.value
+
+
+def duration(seconds: float) -> str:
+    """`1:02:03` or `2:03`, minutes and seconds at least."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def exit_code(view: JobView) -> Exit:
+    """What the shell learns about a job that was waited for."""
+    if view.status is JobStatus.CANCELLED:
+        return Exit.CANCELLED
+    if not view.ended:
+        return Exit.TIMED_OUT
+    return Exit.SOME_FAILED if view.failed or view.dead else Exit.OK

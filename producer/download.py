@@ -1,0 +1,64 @@
+"""Copy the outputs of a job to a local folder."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+from worker.contract import manifest
+from worker.contract.errors import SourceError
+from worker.contract.ledger import JobView, Ledger
+from worker.contract.messages import OutcomeKind
+from worker.contract.objects import ObjectStore, S3Url
+
+_AT_ONCE = 8
+_READ_AT_ONCE = 1000
+
+
+def download(store: ObjectStore, ledger: Ledger, view: JobView, folder: Path) -> Iterator[Path]:
+    """Fetch every output there is, keeping the tree; yields each path when its file is complete.
+
+    Files that are there already are replaced. A file appears under its name only when it is complete.
+
+    Raises:
+        SourceError: the job has no list of images yet, or a key that cannot be a path below `folder`.
+    """
+    if view.total is None:
+        raise SourceError(f"job {view.job} is still being listed: wait for it to run")
+    dest = S3Url.parse(view.options.dest)
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="download") as threads:
+        under_way: deque[tuple[Path, Future[None]]] = deque()
+        for output in _outputs(store, ledger, view, dest):
+            path = _local_path(folder, output)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            under_way.append((path, threads.submit(store.download, dest / output, path)))
+            if len(under_way) > 2 * _AT_ONCE:
+                yield _complete(*under_way.popleft())
+        while under_way:
+            yield _complete(*under_way.popleft())
+
+
+def _outputs(store: ObjectStore, ledger: Ledger, view: JobView, dest: S3Url) -> Iterator[str]:
+    known: list[OutcomeKind | None] = []
+    total = view.total or 0
+    for index, entry in enumerate(manifest.read(store, dest, view.job, total)):
+        if index % _READ_AT_ONCE == 0:
+            known = ledger.outcomes(view.job, index, min(_READ_AT_ONCE, total - index))
+        if known[index % _READ_AT_ONCE] in (OutcomeKind.OK, OutcomeKind.SKIPPED):
+            for kind in view.options.outputs:
+                yield view.options.output_key(entry.key, kind)
+
+
+def _complete(path: Path, copied: Future[None]) -> Path:
+    copied.result()
+    return path
+
+
+def _local_path(folder: Path, key: str) -> Path:
+    """Keys are untrusted: `../../x` must not leave the folder."""
+    parts = PurePosixPath(key).parts
+    if key.startswith("/") or ".." in parts or "\0" in key:
+        raise SourceError(f"key {key!r} cannot be a file below {folder}: fetch it with an S3 tool")
+    return folder.joinpath(*parts)

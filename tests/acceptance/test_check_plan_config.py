@@ -1,0 +1,77 @@
+"""`worker check`, `worker plan`, `worker config`, `producer config`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from support import commands
+
+
+def test_a_fit_node_passes(place):
+    done = commands.run("worker", "check", "--bucket", place.bucket, settings=place.environment)
+
+    assert done.code == 0, done.out + done.err
+    assert [line.split()[1] for line in done.out.splitlines()] == ["redis", "s3", "pinning", "bundle", "network"]
+    assert "FAIL" not in done.out and len(done.out.splitlines()) <= 24
+
+
+@pytest.mark.parametrize(
+    ("change", "failing", "remedy"),
+    [
+        ({"MASKMILL_REDIS__PASSWORD": "wrong"}, "redis", "MASKMILL_REDIS__PASSWORD"),
+        ({"MASKMILL_REDIS__URL": "redis://127.0.0.1:1/0"}, "redis", "MASKMILL_REDIS__URL"),
+        ({"MASKMILL_S3__SECRET_ACCESS_KEY": "wrong"}, "s3", "credentials"),
+        ({"MASKMILL_S3__ENDPOINT_URL": "http://127.0.0.1:1", "MASKMILL_S3__ATTEMPTS": "1"}, "s3", "127.0.0.1:1"),
+        ({"MASKMILL_MODEL__SOURCE": "/nowhere"}, "bundle", "MASKMILL_MODEL__SOURCE"),
+        ({"MASKMILL_PLAN__PROCESSES": "1000"}, "pinning", "1000"),
+        ({"MASKMILL_PLAN__MEMORY_PER_STREAM_MIB": "99999999"}, "pinning", "MiB"),
+        ({"KMP_AFFINITY": "compact"}, "pinning", "KMP_AFFINITY"),
+    ],
+)
+def test_what_is_amiss_is_named_with_its_remedy(place, change, failing, remedy):
+    done = commands.run("worker", "check", "--json", settings=place.environment | change)
+
+    findings = {line["check"]: line for line in done.lines}
+    assert done.code == 1
+    assert not findings[failing]["ok"] and remedy in findings[failing]["text"]
+    assert findings["redis"]["ok"] or failing == "redis", "one failure must not hide the other checks"
+    assert "Traceback" not in done.err
+
+
+def test_the_plan_explains_itself(place):
+    words = commands.run("worker", "plan", settings=place.environment)
+    machine = commands.run("worker", "plan", "--json", settings=place.environment)
+
+    plan = json.loads(machine.out)
+    assert words.code == machine.code == 0
+    assert "process 0" in words.out and "streams" in words.out
+    assert plan["core_sets"][0]["cpus"] and plan["reasons"] and plan["inference_precision"] in ("f32", "bf16", "f16")
+
+
+@pytest.mark.parametrize("command", ["worker", "producer"])
+def test_config_tells_values_and_origins_and_hides_secrets(place, command):
+    done = commands.run(command, "config", "--json", settings=place.environment)
+
+    rows = {line["setting"]: line for line in done.lines}
+    assert rows["MASKMILL_REDIS__URL"]["origin"] == "environment"
+    assert rows["MASKMILL_MODEL__SOURCE"] == {
+        "setting": "MASKMILL_MODEL__SOURCE",
+        "value": "builtin:contrast",
+        "origin": "default",
+    }
+    assert place.environment["MASKMILL_REDIS__PASSWORD"] not in done.out
+    assert place.environment["MASKMILL_S3__SECRET_ACCESS_KEY"] not in done.out
+
+
+@pytest.mark.parametrize("command", ["worker", "producer"])
+def test_every_command_has_help_and_a_version(command):
+    top = commands.run(command, "--help", settings={})
+    version = commands.run(command, "--version", settings={})
+
+    assert top.code == version.code == 0 and "0.1.0" in version.out
+    listing = top.out.partition("Commands:\n")[2].partition("\n\n")[0]
+    for name in [line.split()[0] for line in listing.splitlines() if line[2] != " "]:
+        sub = commands.run(command, name, "--help", settings={})
+        assert sub.code == 0 and len(sub.out) > 100, name

@@ -1,0 +1,166 @@
+"""`worker demo` and `worker standalone`: everything starts, works, and is gone afterwards, also after Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+from support import commands
+from worker.standalone import ports
+from worker.standalone.photographs import PHOTOGRAPHS
+
+
+def small_photographs(folder: Path, count: int = 3) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        picture = Image.new("RGB", (320, 240), (200, 205, 210))
+        picture.paste((180, 30, 40), (80 + 10 * number, 60, 220, 180))
+        picture.save(folder / f"{number}.jpg")
+    return folder
+
+
+def using(state: Path) -> list[psutil.Process]:
+    """Processes that were started for this state folder, by what their command line or environment says."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            told = " ".join(process.cmdline()) + " ".join(process.environ().values())
+            if process.pid != os.getpid() and str(state) in told + process.cwd():
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def assert_all_gone(state: Path) -> None:
+    commands.wait_for(lambda: not using(state), f"all processes to end, left: {using(state)}", 15)
+    if (state / "ports.json").exists():
+        for name, port in json.loads((state / "ports.json").read_text()).items():
+            assert ports.is_free(port), f"{name} still listens on {port}"
+
+
+def test_the_demo_does_the_main_job_twice(cache, tmp_path):
+    state, output = tmp_path / "state", tmp_path / "masks"
+    for _ in range(2):
+        done = commands.run(
+            "worker", "demo", "--state", str(state), "--output", str(output), settings=cache, timeout=110
+        )
+
+        assert done.code == 0, done.out + done.err
+        assert str(output / "mask") in done.out and str(output / "cutout") in done.out
+        assert {path.stem for path in (output / "mask").iterdir()} == {Path(name).stem for name in PHOTOGRAPHS}
+        assert_all_gone(state)
+
+
+def start_demo(state: Path, photos: Path, output: Path, settings: dict[str, str]) -> subprocess.Popen[bytes]:
+    """In a process group of its own, as a shell does it: Ctrl-C reaches every process of the group."""
+    return subprocess.Popen(
+        [str(commands.BIN / "worker"), "demo", "--state", str(state), "--photos", str(photos), "--output", str(output)],
+        env=commands.environment(settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        process_group=0,
+    )
+
+
+def wait_for_end(process: subprocess.Popen[bytes], seconds: float) -> int:
+    try:
+        process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process.returncode
+
+
+@pytest.mark.parametrize("moment", ["at once", "services start", "worker starts", "job runs"])
+def test_ctrl_c_leaves_nothing_behind(moment, cache, tmp_path):
+    state = tmp_path / "state"
+    process = start_demo(state, small_photographs(tmp_path / "photos"), tmp_path / "masks", cache)
+    reached = {
+        "at once": lambda: using(state),
+        "services start": (state / "ports.json").exists,
+        "worker starts": (state / "logs" / "worker.log").exists,
+        "job runs": lambda: any("submit" in " ".join(p.cmdline()) for p in commands.descendants(process.pid)),
+    }
+    commands.wait_for(reached[moment], moment)
+
+    os.killpg(process.pid, signal.SIGINT)
+    code = wait_for_end(process, 45)
+
+    assert code == 130 or (moment == "at once" and code == -signal.SIGINT)  # before Python had a handler
+    assert_all_gone(state)
+
+
+def test_a_killed_demo_takes_its_processes_along(cache, tmp_path):
+    state = tmp_path / "state"
+    process = start_demo(state, small_photographs(tmp_path / "photos"), tmp_path / "masks", cache)
+    commands.wait_for((state / "logs" / "worker.log").exists, "the worker")
+
+    process.kill()
+    wait_for_end(process, 10)
+
+    assert_all_gone(state)
+
+
+def test_standalone_runs_a_command_with_its_settings(cache, tmp_path):
+    state = tmp_path / "state"
+
+    done = commands.run(
+        "worker", "standalone", "--state", str(state), "--no-workers", "--", "producer", "list", settings=cache
+    )
+
+    assert done.code == 0 and "no jobs yet" in done.out, done.err
+    assert_all_gone(state)
+
+
+def test_standalone_prints_what_to_export_and_keeps_its_data(cache, tmp_path):
+    state = tmp_path / "state"
+    printed = []
+    for _ in range(2):
+        process = subprocess.Popen(
+            [str(commands.BIN / "worker"), "standalone", "--state", str(state), "--no-workers"],
+            env=commands.environment(cache) | {"PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+            process_group=0,
+        )
+        exports = {}
+        for line in process.stdout:
+            if line.startswith("export "):
+                name, _, value = line.removeprefix("export ").strip().partition("=")
+                exports[name] = value
+            if "Ctrl-C" in line:
+                break
+        printed.append(exports)
+        if len(printed) == 1:
+            photos = small_photographs(tmp_path / "photos")
+            submitted = commands.run("producer", "submit", str(photos), "s3://maskmill/x/", "--json", settings=exports)
+            assert submitted.code == 0, submitted.err
+        else:
+            listing = commands.run("producer", "list", "--json", settings=exports)
+            assert [line["total"] for line in listing.lines] == [3]
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(30) == 0
+        process.stdout.close()
+        assert_all_gone(state)
+
+    assert printed[0] == printed[1], "settings exported in a terminal stay valid"
+
+
+def test_a_demo_whose_worker_cannot_start_ends_and_says_why(cache, tmp_path):
+    settings = cache | {"MASKMILL_MODEL__SOURCE": "/no/such/bundle", "MASKMILL_WORKER__RESTART_LIMIT": "1"}
+    began = time.monotonic()
+    photos = small_photographs(tmp_path / "photos")
+
+    done = commands.run("worker", "demo", "--state", str(tmp_path / "s"), "--photos", str(photos), settings=settings)
+
+    assert done.code == 1 and time.monotonic() - began < 90
+    assert "/no/such/bundle" in done.err

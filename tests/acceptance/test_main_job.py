@@ -1,0 +1,185 @@
+"""The main job: a folder or a prefix of photographs in, masks of the right size out, and a true account."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from celery.result import AsyncResult
+from PIL import Image
+
+from support import commands
+from support.awkward import make
+from support.stack import Place
+from worker.contract.broker import make_celery
+from worker.contract.ledger import Ledger
+from worker.contract.objects import ObjectStore, S3Url
+from worker.standalone.photographs import PHOTOGRAPHS, copy_photographs
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    copy_photographs(folder)
+    return folder
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+@pytest.fixture(scope="module")
+def finished_job(working_place: Place, photographs: Path) -> dict:
+    """The photographs submitted from a local folder and waited for; the lines the command printed."""
+    dest = f"s3://{working_place.bucket}/masks/"
+    done = commands.run(
+        "producer",
+        *("submit", str(photographs), dest, "--output", "both", "--wait", "--json", "--timeout", "90"),
+        settings=working_place.environment,
+    )
+    assert done.code == 0, done.err
+    return {"submitted": done.lines[0], "last": done.lines[-1]}
+
+
+def test_every_photograph_is_done(finished_job):
+    assert finished_job["submitted"]["images"] == len(PHOTOGRAPHS)
+    assert finished_job["last"]["status"] == "finished"
+    assert finished_job["last"]["ok"] == finished_job["last"]["total"] == len(PHOTOGRAPHS)
+
+
+def test_masks_and_cutouts_have_the_size_of_their_photographs(working_place, photographs, finished_job, tmp_path):
+    job = finished_job["submitted"]["job"]
+
+    done = commands.run("producer", "download", job, str(tmp_path / "out"), settings=working_place.environment)
+
+    assert done.code == 0, done.err
+    for name in PHOTOGRAPHS:
+        mask = tmp_path / "out" / "mask" / Path(name).with_suffix(".png")
+        cutout = tmp_path / "out" / "cutout" / Path(name).with_suffix(".png")
+        assert size_of(mask) == size_of(cutout) == size_of(photographs / name)
+        with Image.open(mask) as image:
+            assert image.mode == "L"
+            low, high = image.getextrema()
+            assert low < 64 and high > 192, name  # a subject and a background, on every one of these
+        with Image.open(cutout) as image:
+            assert image.mode == "RGBA"
+
+
+def test_outputs_say_where_they_come_from(working_place, photographs, finished_job):
+    with ObjectStore(working_place.settings.s3) as store:
+        source = S3Url.parse(f"s3://{working_place.bucket}/masks/_maskmill/{finished_job['submitted']['job']}/input/")
+        original = store.head(source / "coffee.png")
+        mask = store.head(S3Url(working_place.bucket, "masks/mask/coffee.png"))
+
+    assert mask.metadata["maskmill-source-etag"] == original.etag
+    assert len(mask.metadata["maskmill-model"]) == 64
+    assert mask.metadata["maskmill-options"]
+
+
+def test_status_and_list_know_the_job(working_place, finished_job):
+    job = finished_job["submitted"]["job"]
+
+    status = commands.run("producer", "status", job, settings=working_place.environment)
+    listing = commands.run("producer", "list", "--json", settings=working_place.environment)
+
+    assert status.code == 0 and f"{len(PHOTOGRAPHS)} ok" in status.out
+    assert job in [line["job"] for line in listing.lines]
+
+
+def test_outcomes_are_in_celerys_result_backend(working_place, finished_job):
+    app = make_celery(working_place.settings)
+
+    result = AsyncResult(f"{finished_job['submitted']['job']}.0.0", app=app).get(timeout=10)
+
+    assert result["outcomes"] == ["ok"] * len(PHOTOGRAPHS)
+    assert result["failures"] == []
+    app.close()
+
+
+def test_an_s3_prefix_is_a_source_and_the_tree_is_kept(working_place, photographs, tmp_path):
+    with ObjectStore(working_place.settings.s3) as store:
+        body = (photographs / "coffee.png").read_bytes()
+        for key in ("in/a/coffee.png", "in/a/b/cup #1 100% ü.png", "in/readme.txt"):
+            store.put(S3Url(working_place.bucket, key), body, content_type="image/png")
+
+    done = commands.run(
+        "producer",
+        *("submit", f"s3://{working_place.bucket}/in", f"s3://{working_place.bucket}/out", "--wait", "--json"),
+        settings=working_place.environment,
+    )
+
+    assert done.code == 0, done.err
+    assert done.lines[0]["images"] == 2 and done.lines[0]["passed_over"] == 1
+    with ObjectStore(working_place.settings.s3) as store:
+        keys = {item.key for item in store.list(S3Url(working_place.bucket, "out/"))}
+    assert {"a/coffee.png", "a/b/cup #1 100% ü.png"} == {key for key in keys if not key.startswith("_maskmill/")}
+
+
+def test_awkward_files_get_the_outcome_they_deserve(working_place, tmp_path):
+    folder = tmp_path / "awkward"
+    folder.mkdir()
+    expected = make(folder)
+
+    done = commands.run(
+        "producer",
+        *("submit", str(folder), f"s3://{working_place.bucket}/awkward/", "--wait", "--json"),
+        settings=working_place.environment,
+    )
+
+    assert done.code == 3, done.err  # some failed
+    job = done.lines[0]["job"]
+    with Ledger(working_place.settings.redis) as ledger:
+        failures = {failure["key"]: failure["code"] for failure in ledger.failures(job)}
+        assert ledger.view(job).done == len(expected)
+    assert failures == {name: item.code for name, item in expected.items() if item.outcome != "ok"}
+    with ObjectStore(working_place.settings.s3) as store:
+        for name, item in expected.items():
+            if item.outcome == "ok":
+                key = f"awkward/{name.rpartition('.')[0]}.png"
+                body, _ = store.get(S3Url(working_place.bucket, key), max_bytes=1 << 26)
+                with Image.open(io.BytesIO(body)) as mask:
+                    assert (name, mask.size, mask.mode) == (name, item.size, "L")
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "text"),
+    [
+        (["submit", "s3://{bucket}/nothing/", "s3://{bucket}/o/"], 1, "no images under"),
+        (["submit", "s3://no-such-bucket-here/x/", "s3://{bucket}/o/"], 1, "no-such-bucket-here"),
+        (["submit", "/no/such/folder", "s3://{bucket}/o/"], 1, "neither an s3:// URL nor a folder"),
+        (["submit", "s3://{bucket}/x/", "s3://{bucket}/x/o/"], 1, "overlap"),
+        (["submit", "s3://{bucket}/x/", "ftp://o/"], 1, "s3://bucket/prefix/"),
+        (["submit", "--output", "gif", "a", "b"], 1, "gif"),
+        (["status", "no-such-job"], 1, "producer list"),
+        (["download", "no-such-job", "x"], 1, "producer list"),
+        (["no-such-command"], 1, "no-such-command"),
+    ],
+)
+def test_bad_input_is_one_clear_message(working_place, args, code, text):
+    done = commands.run(
+        "producer", *(arg.format(bucket=working_place.bucket) for arg in args), settings=working_place.environment
+    )
+
+    assert done.code == code
+    assert text in done.err
+    assert "Traceback" not in done.err
+
+
+def test_two_inputs_for_one_output_are_refused_before_any_work(working_place):
+    with ObjectStore(working_place.settings.s3) as store:
+        for key in ("rivals/a.jpg", "rivals/a.png"):
+            store.put(S3Url(working_place.bucket, key), b"x", content_type="image/png")
+
+    done = commands.run(
+        "producer",
+        *("submit", f"s3://{working_place.bucket}/rivals/", f"s3://{working_place.bucket}/rivals-out/", "--wait"),
+        settings=working_place.environment,
+    )
+
+    assert done.code == 1
+    assert "'a.jpg'" in done.err and "'a.png'" in done.err
+    with Ledger(working_place.settings.redis) as ledger:
+        assert ledger.jobs(1)[0].status == "cancelled"
+        assert ledger.queued() == 0

@@ -1,0 +1,141 @@
+"""Every command of the README is run as it stands, with places of the test's own where it names the reader's."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from support import commands
+from worker.convert.contrast.graph import contrast_model
+from worker.convert.package import write_bundle
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+COMMANDS = [line.partition(" #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
+UNTIL_STOPPED = {"worker start", "celery -A worker.app flower --address=127.0.0.1"}
+MAKE = {"make demo", "make test"}
+
+
+def test_the_readme_has_the_commands_people_need():
+    first_words = {tuple(shlex.split(line)[:2]) for line in COMMANDS}
+    expected = {("make", "demo"), ("make", "test"), ("worker", "check"), ("worker", "start"), ("producer", "submit")}
+
+    assert expected <= first_words
+
+
+@pytest.fixture(scope="module")
+def reader(working_place, tmp_path_factory) -> dict:
+    """Somebody who follows the README: a folder with photographs, a bucket, a model, and settings exported."""
+    home = tmp_path_factory.mktemp("reader")
+    (home / "photos").mkdir()
+    Image.new("RGB", (200, 150), (210, 210, 210)).save(home / "photos" / "shoe.jpg")
+    bundle = home / "birefnet_lite"
+    write_bundle(
+        bundle, "stand_in", {(320, "fp32"): contrast_model()}, description="stand-in", license="none", source={}
+    )
+    first = commands.run(
+        "producer",
+        *("submit", str(home / "photos"), f"s3://{working_place.bucket}/photos/", "--wait", "--json"),
+        settings=working_place.environment,
+    )
+    assert first.code == 0, first.err
+    copy = f"s3://{working_place.bucket}/photos/_maskmill/{first.lines[0]['job']}/input/"
+    return {
+        "home": home,
+        "bundle": bundle,
+        "job": first.lines[0]["job"],
+        "photos": copy,
+        "settings": working_place.environment | {"BUCKET": working_place.bucket, "JOB": first.lines[0]["job"]},
+    }
+
+
+def adapted(line: str, reader: dict) -> str:
+    """Only what names the reader's own places is replaced."""
+    line = line.replace("s3://$BUCKET/photos/", reader["photos"])
+    return line.replace("/models/birefnet_lite", str(reader["bundle"])).replace("SIZE=1024", "SIZE=320")
+
+
+@pytest.mark.parametrize(
+    "line", [line for line in COMMANDS if line not in MAKE | UNTIL_STOPPED and "export" not in line]
+)
+def test_a_command_of_the_readme_works(line, reader):
+    done = subprocess.run(
+        ["sh", "-c", adapted(line, reader)],
+        env=commands.environment(reader["settings"]),
+        cwd=reader["home"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_exports_of_the_readme_choose_the_model(reader):
+    block = next(block for block in BLOCKS if "export" in block)
+
+    done = subprocess.run(
+        ["sh", "-ec", adapted(block, reader)],
+        env=commands.environment(reader["settings"]),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0 and "stand_in 320 fp32" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("line", sorted(UNTIL_STOPPED))
+def test_a_command_that_runs_until_stopped_runs_and_stops(line, reader, tmp_path):
+    assert line in COMMANDS
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            ["sh", "-c", f"exec {line}"], env=commands.environment(reader["settings"]), stdout=file, stderr=file
+        )
+    ready = re.compile("event=model_loaded|Visit me at|Connected to redis")
+    try:
+        commands.wait_for(lambda: ready.search(log.read_text()), f"{line} to be ready", 80)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(40)
+    assert code in (0, -signal.SIGTERM)
+
+
+def test_make_demo_works(cache, tmp_path):
+    """With the environment that runs this test; the fresh set-up is what CI's own `make test` goes through."""
+    venv = Path(sys.prefix)
+    state = ["--state", str(tmp_path / "state"), "--output", str(tmp_path / "masks")]
+    done = subprocess.run(
+        ["make", "-C", str(ROOT), "-o", str(venv / ".demo"), "demo", f"VENV={venv}", f"ARGS={shlex.join(state)}"],
+        env={name: value for name, value in os.environ.items() if name != "MAKEFLAGS"} | cache,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((tmp_path / "masks" / "mask").glob("*.png"))) >= 8
+
+
+def test_the_settings_named_in_the_readme_exist(place):
+    done = commands.run("worker", "config", "--json", settings=place.environment)
+    known = {line["setting"] for line in done.lines} | {
+        "MASKMILL_CONFIG",
+        "MASKMILL_SECRETS_DIR",
+        "MASKMILL_GROUP__NAME",
+    }
+
+    named = set(re.findall(r"MASKMILL_[A-Z0-9_]+[A-Z0-9]", (ROOT / "README.md").read_text("utf-8")))
+
+    assert named <= known

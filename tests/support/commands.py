@@ -1,0 +1,110 @@
+"""Run the two commands as a user does: in processes of their own, with settings from the environment alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished command left."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[dict]:
+        """Its standard output as JSON lines."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment of this process (scrubbed by conftest) with settings and this installation's commands."""
+    return {**os.environ, **settings, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "200"}
+
+
+def run(
+    command: str, *args: str, settings: Mapping[str, str], timeout: float = 100.0, cwd: Path | None = None
+) -> Result:
+    """Run `producer` or `worker` to its end."""
+    done = subprocess.run(
+        [str(BIN / command), *args],
+        env=environment(settings),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+        cwd=cwd,
+        check=False,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+@contextmanager
+def workers(settings: Mapping[str, str], log: Path, *, grace: float = 60.0) -> Iterator[subprocess.Popen[bytes]]:
+    """`worker start` for the length of the block; stopped by SIGTERM, and nothing of it may be left."""
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            [str(BIN / "worker"), "start"], env=environment(settings), stdout=file, stderr=file, start_new_session=True
+        )
+    family = []
+    try:
+        yield process
+        family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(grace)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+    wait_for(lambda: not [p for p in family if p.is_running()], "the workers' processes to end", 10)
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 60.0) -> object:
+    """Poll until the condition holds and return its value."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"waited {seconds:g} s in vain for {what}")
+
+
+def model_processes(supervisor: int) -> list[psutil.Process]:
+    """The children that hold a network: processes two levels below the supervisor."""
+    return [child for worker in psutil.Process(supervisor).children() for child in worker.children()]
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    """All processes below this one."""
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def listening_ports(processes: list[psutil.Process]) -> set[int]:
+    """TCP ports that these processes listen on."""
+    ports = set()
+    for process in processes:
+        try:
+            ports |= {c.laddr.port for c in process.net_connections(kind="tcp") if c.status == psutil.CONN_LISTEN}
+        except psutil.NoSuchProcess:
+            continue
+    return ports

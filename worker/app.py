@@ -1,0 +1,75 @@
+"""The Celery app of a worker process: `celery -A worker.app worker`. A leaf that nothing imports.
+
+The parent process never touches OpenVINO: its threads and its list of processors would not survive the fork. The
+child opens everything (model, S3, Redis) in `worker_process_init` and closes it at its end.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import signal
+import sys
+import warnings
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_shutting_down
+
+from worker import logs
+from worker.child import Child
+from worker.contract import names, settings
+from worker.contract.broker import make_celery
+from worker.contract.errors import MaskmillError
+from worker.lease import LeaseRenewal
+
+log = logging.getLogger("worker.app")
+
+
+def build() -> Celery:
+    """The app with its one task, its bootstep and the life cycle of its child."""
+    config = settings.load()
+    name = config.worker.process_name
+    app = make_celery(config, client_name=f"maskmill-{name}")
+    app.steps["consumer"].add(LeaseRenewal)
+    stopping = mmap.mmap(-1, 1)  # shared with the children: the parent is told to stop, they need to know
+    child: list[Child] = []
+
+    def configure_logging(**_: Any) -> None:
+        # Celery warns of root because of pickle; here nothing but JSON is read.
+        warnings.filterwarnings("ignore", "You're running the worker with superuser privileges")
+        logs.configure(config.worker.log_level, name)
+
+    def note_stop(**_: Any) -> None:
+        stopping[0] = 1
+
+    def open_child(**_: Any) -> None:
+        try:
+            child.append(Child.open(config, stopping=lambda: stopping[0] == 1))
+        except MaskmillError as error:
+            # Celery would swallow this and hand the child work it cannot do: end the worker, its supervisor reports.
+            log.error("event=start_failed code=%s %s", error.code, error)
+            os.kill(os.getppid(), signal.SIGTERM)
+            raise SystemExit(1) from error
+
+    def close_child(**_: Any) -> None:
+        while child:
+            child.pop().close()
+
+    setup_logging.connect(configure_logging, weak=False)
+    worker_shutting_down.connect(note_stop, weak=False)
+    worker_process_init.connect(open_child, weak=False)
+    worker_process_shutdown.connect(close_child, weak=False)
+
+    def run_chunk(message: Any) -> dict[str, Any]:
+        return child[0].chunks.run(message)
+
+    app.task(name=names.TASK_CHUNK, shared=False)(run_chunk)
+    return app
+
+
+try:
+    app = build()
+except MaskmillError as error:
+    sys.exit(f"error ({error.code}): {error}")

@@ -1,0 +1,111 @@
+"""What a worker's child process holds: network, S3 and Redis, opened once after the fork and closed together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from worker.contract.errors import PlacementError
+from worker.contract.ledger import Ledger
+from worker.contract.objects import ObjectStore
+from worker.contract.settings import Settings
+from worker.cpu import isa, topology
+from worker.cpu.isa import Recommendation
+from worker.model.bundle import Bundle
+from worker.model.store import locate
+from worker.pipeline import Pipeline
+from worker.tasks import ChunkRunner
+
+if TYPE_CHECKING:
+    from worker.model.engine import Engine
+
+log = logging.getLogger(__name__)
+
+
+class Child:
+    """Open it in the process that will run chunks, never before a fork."""
+
+    def __init__(self, chunks: ChunkRunner, resources: ExitStack) -> None:
+        """Not for callers: use `open`."""
+        self.chunks = chunks
+        self._resources = resources
+
+    @classmethod
+    def open(cls, settings: Settings, *, stopping: Callable[[], bool]) -> Child:
+        """Load the network onto this process's cores and connect.
+
+        Args:
+            settings: with `plan.streams` and `plan.threads` set, as the supervisor does.
+            stopping: becomes true when the process is asked to end.
+
+        Raises:
+            SetupError: bundle or cores are not as they should be; says what to do.
+            ServiceError: the bundle is in S3, and S3 does not answer.
+        """
+        streams, threads = settings.plan.streams, settings.plan.threads
+        if streams is None or threads is None:
+            raise PlacementError(
+                "a worker process needs MASKMILL_PLAN__STREAMS and MASKMILL_PLAN__THREADS: start it with "
+                "`worker start`, which sets them"
+            )
+        with ExitStack() as stack:
+            in_flight = streams + 1 + settings.worker.images_ahead
+            store = stack.enter_context(ObjectStore(settings.s3, connections=2 * in_flight))
+            ledger = stack.enter_context(Ledger(settings.redis, retries=12))
+            advice = recommendation()
+            bundle = find_bundle(settings, store, advice)
+            engine = stack.enter_context(load_engine(settings, bundle, advice, streams=streams, threads=threads))
+            warm_seconds = engine.warm_up()
+            facts = engine.describe()
+            log.info(
+                "event=model_loaded model=%s size=%d precision=%s inference_precision=%s streams=%d threads=%d "
+                "load_seconds=%.2f warm_up_seconds=%.2f from_cache=%s kernels=%s",
+                facts["model"],
+                facts["size"],
+                facts["precision"],
+                facts["inference_precision"],
+                streams,
+                threads,
+                facts["load_seconds"],
+                warm_seconds,
+                facts["loaded_from_cache"],
+                facts["execution_types"],
+            )
+            pipeline = Pipeline(store, engine, bundle.variant.digest, settings.limits, in_flight=in_flight)
+            stack.callback(pipeline.close)
+            return cls(ChunkRunner(ledger, pipeline, stopping=stopping), stack.pop_all())
+
+    def close(self) -> None:
+        """Free everything, last opened first."""
+        self._resources.close()
+
+
+def recommendation() -> Recommendation:
+    """What this machine's CPU runs best."""
+    machine = topology.read()
+    return isa.recommend(machine.flags, machine.memory_bytes)
+
+
+def find_bundle(settings: Settings, store: ObjectStore, advice: Recommendation) -> Bundle:
+    """The bundle of the settings, fetched if need be and verified; its reason and warnings are logged."""
+    bundle = locate(settings.model, store, advice.precisions)
+    log.info("event=bundle_chosen source=%s variant=%r %s", bundle.source, bundle.variant.label, bundle.reason)
+    for warning in bundle.warnings:
+        log.warning("event=bundle_warning %s", warning)
+    return bundle
+
+
+def load_engine(settings: Settings, bundle: Bundle, advice: Recommendation, *, streams: int, threads: int) -> Engine:
+    """Compile a verified bundle; from here on this process has OpenVINO's threads and must not fork."""
+    from worker.model.engine import Engine  # the parent of a prefork worker must never load OpenVINO
+
+    asked = settings.model.inference_precision
+    return Engine.load(
+        bundle.variant,
+        streams=streams,
+        threads=threads,
+        inference_precision=advice.inference_precision if asked == "auto" else asked,
+        cache_dir=settings.model.cache_dir.expanduser(),
+    )

@@ -1,0 +1,45 @@
+"""The `worker` command: one file per sub-command, loaded when it is called, so that `--help` is quick."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import click
+
+from worker.contract import console
+
+_COMMANDS = {
+    "start": ("worker.cli.start", "start_command"),
+    "plan": ("worker.cli.plan", "plan_command"),
+    "check": ("worker.cli.check", "check_command"),
+    "config": ("worker.contract.console", "config_command"),
+    "standalone": ("worker.cli.standalone", "standalone_command"),
+    "demo": ("worker.cli.demo", "demo_command"),
+}
+
+EPILOG = """\b
+Exit codes: 0 all well; 1 usage or set-up error; 130 interrupted.
+
+\b
+Examples:
+  worker check                     is this node fit to start?
+  worker plan --json               which cores, how many streams, and why
+  worker start                     one pinned process per core set, until SIGTERM
+  worker standalone -- producer list
+"""
+
+
+@click.group(
+    cls=console.LazyGroup,
+    places=_COMMANDS,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "WORKER"},
+)
+@click.version_option(package_name="maskmill", prog_name="worker")
+def cli() -> None:
+    """Run maskmill's workers on this node."""
+
+
+def main() -> NoReturn:
+    """Entry point of the console script."""
+    console.run(cli)

@@ -1,0 +1,42 @@
+"""`worker plan`."""
+
+from __future__ import annotations
+
+import click
+
+from worker.contract import console, settings
+from worker.contract.console import Exit
+from worker.cpu import isa, placement, topology
+
+
+@click.command("plan")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of words.")
+def plan_command(*, as_json: bool) -> int:
+    """Show which process gets which cores, with how many streams and threads, and why.
+
+    Every number can be set by hand: MASKMILL_PLAN__PROCESSES, __STREAMS, __THREADS.
+    """
+    config = settings.load()
+    machine = topology.read()
+    plan = placement.plan(machine, config.plan)
+    advice = isa.recommend(machine.flags, machine.memory_bytes)
+    if as_json:
+        console.print_json(
+            plan.as_dict()
+            | {
+                "cpu": machine.model_name,
+                "isa": advice.isa,
+                "precisions": list(advice.precisions),
+                "inference_precision": advice.inference_precision,
+                "precision_reasons": list(advice.why),
+            }
+        )
+        return Exit.OK
+    console.out.print(f"[bold]{machine.model_name}[/] ({advice.isa})")
+    console.out.print(plan.as_text(), markup=False, soft_wrap=True)
+    console.out.print(
+        f"precision: {', '.join(advice.precisions)}, best first; float part in {advice.inference_precision}"
+    )
+    for sentence in advice.why:
+        console.out.print(f"- {sentence}", markup=False, soft_wrap=True)
+    return Exit.OK

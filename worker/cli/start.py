@@ -1,0 +1,25 @@
+"""`worker start`."""
+
+from __future__ import annotations
+
+import click
+
+from worker import logs
+from worker.contract import settings
+from worker.contract.console import Exit
+from worker.cpu import placement, topology
+from worker.supervisor import Supervisor
+
+
+@click.command("start")
+def start_command() -> int:
+    """Run one pinned worker process per core set until SIGTERM or Ctrl-C.
+
+    `worker plan` shows what will be started, `worker check` whether it can be. On SIGTERM images in work are finished
+    and the rest is handed back to the queue; a second signal kills at once.
+    """
+    config = settings.load()
+    logs.configure(config.worker.log_level, "supervisor")
+    plan = placement.plan(topology.read(), config.plan)
+    Supervisor(config, plan).run()
+    return Exit.OK

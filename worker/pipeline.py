@@ -1,0 +1,164 @@
+"""One chunk of images, from S3 to S3. Knows neither Celery nor Redis.
+
+    S3 GET -> decode -> tensor -> [engine] -> mask -> compose -> encode -> S3 PUT
+
+Each image is a plain function in a thread of its own; the stages of different images overlap because downloads,
+Pillow and OpenVINO all let go of the interpreter lock. The number of threads bounds the memory: so many decoded
+pictures exist at most.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL.Image import Image
+
+from worker.contract.errors import ImageError, ServiceError
+from worker.contract.messages import Outcome, OutcomeKind, OutputKind
+from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.settings import LimitSettings
+from worker.images.compose import cutout, matte
+from worker.images.decode import Picture, decode
+from worker.images.encode import encode_cutout, encode_mask
+from worker.images.tensor import to_mask, to_tensor
+
+log = logging.getLogger(__name__)
+
+_MIB = 1024 * 1024
+INTERNAL_ERROR = "internal_error"
+"""Code of an outcome that none of our own errors explains: a defect of ours; the log has the traceback."""
+
+
+class Network(Protocol):
+    """What the pipeline needs of an engine."""
+
+    @property
+    def size(self) -> int:
+        """Side of its square input in pixels."""
+        ...
+
+    def infer(self, tensor: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Mask u8 [size, size] of the u8 [1, size, size, 3] tensor; callable from several threads."""
+        ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """One image to do: where it is, and where each output goes."""
+
+    index: int
+    key: str
+    source: S3Url
+    outputs: Mapping[OutputKind, S3Url]
+    output_keys: tuple[str, ...]
+
+
+class Pipeline:
+    """Runs chunks through one network. Close it to end its threads."""
+
+    def __init__(
+        self, store: ObjectStore, network: Network, network_digest: str, limits: LimitSettings, *, in_flight: int
+    ) -> None:
+        """Make `in_flight` threads, on whatever cores the process may use."""
+        self._store, self._network, self._limits = store, network, limits
+        self._network_digest = network_digest
+        self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="image")
+
+    def run(
+        self,
+        works: Sequence[Work],
+        *,
+        record: Callable[[Outcome], None],
+        stop: Callable[[], bool] = lambda: False,
+        metadata: Mapping[str, str] | None = None,
+    ) -> list[Outcome]:
+        """Do all images; returns their outcomes in the order of completion.
+
+        Args:
+            works: the images.
+            record: called in this thread for each outcome as it comes.
+            stop: asked before each image starts; once true, no further image does.
+            metadata: what every output carries beside the source's ETag and the model's digest.
+
+        Raises:
+            ServiceError: a retryable one. Images without an outcome have not been recorded and may be run again.
+        """
+        outcomes: list[Outcome] = []
+        trouble: list[ServiceError] = []
+
+        def one(work: Work) -> Outcome | None:
+            return None if trouble or stop() else self._image(work, metadata or {})
+
+        futures: list[Future[Outcome | None]] = [self._threads.submit(one, work) for work in works]
+        for future in as_completed(futures):
+            try:
+                outcome = future.result()
+            except ServiceError as error:
+                trouble.append(error)
+                continue
+            if outcome is not None:
+                record(outcome)
+                outcomes.append(outcome)
+        if trouble:
+            raise trouble[0]
+        return outcomes
+
+    def close(self) -> None:
+        """End the threads; images not yet started are dropped."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def _image(self, work: Work, metadata: Mapping[str, str]) -> Outcome:
+        started = time.monotonic()
+        try:
+            self._transform(work, metadata)
+        except (ImageError, ServiceError) as error:
+            if error.retryable:
+                raise
+            return _failed(work, error.code, str(error), started)
+        except MemoryError:
+            log.exception("image=%s event=out_of_memory", work.source)
+            return _failed(work, "out_of_memory", "not enough memory for this image", started)
+        except Exception as error:
+            log.exception("image=%s event=internal_error", work.source)
+            return _failed(work, INTERNAL_ERROR, f"{type(error).__name__}; the worker's log has details", started)
+        return Outcome(
+            index=work.index,
+            key=work.key,
+            kind=OutcomeKind.OK,
+            outputs=work.output_keys,
+            seconds=time.monotonic() - started,
+        )
+
+    def _transform(self, work: Work, metadata: Mapping[str, str]) -> None:
+        data, info = self._store.get(work.source, max_bytes=self._limits.max_object_mib * _MIB)
+        picture = decode(data, self._limits)
+        del data
+        small = self._network.infer(to_tensor(picture, self._network.size))
+        mask = to_mask(small, picture.width, picture.height)
+        origin = {"maskmill-source-etag": info.etag, "maskmill-model": self._network_digest, **metadata}
+        for kind, place in work.outputs.items():
+            self._store.put(place, _encode(kind, picture, mask), content_type="image/png", metadata=origin)
+
+
+def _encode(kind: OutputKind, picture: Picture, mask: Image) -> bytes:
+    if kind is OutputKind.MASK:
+        return encode_mask(matte(picture, mask))
+    return encode_cutout(cutout(picture, mask), picture.icc_profile)
+
+
+def _failed(work: Work, code: str, message: str, started: float) -> Outcome:
+    return Outcome(
+        index=work.index,
+        key=work.key,
+        kind=OutcomeKind.FAILED,
+        code=code,
+        message=message,
+        seconds=time.monotonic() - started,
+    )
