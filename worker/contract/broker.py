@@ -91,7 +91,7 @@ def make_celery(settings: Settings, *, client_name: str = "maskmill") -> Celery:
         worker_enable_prefetch_count_reduction=False,
         worker_soft_shutdown_timeout=0,
         worker_deduplicate_successful_tasks=True,
-        worker_send_task_events=False,  # Flower switches them on when it runs
+        worker_send_task_events=True,  # three small events per chunk; without, Flower could not even switch them on
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         # -- result backend -------------------------------------------------------------------------------------
