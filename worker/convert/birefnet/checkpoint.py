@@ -1,0 +1,155 @@
+"""Reads a published checkpoint of BiRefNet-lite, strictly: every name accounted for, every shape right.
+
+A `.safetensors` file is read with the `safetensors` package and needs nothing else; a `.pth` or `.pt` release is a
+pickle that only PyTorch reads. Nothing is unpickled beyond tensors.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.contract.errors import BundleError, BundleNotFound, SetupError
+from worker.convert.birefnet import layout
+from worker.convert.birefnet.rewrites import Array
+
+PREFIXES = ("module.", "_orig_mod.")
+"""Put before every name by data-parallel training and by compilation, in either order, once or more."""
+
+PICKLES = (".pth", ".pt")
+
+FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32}
+"""Safetensors types by name; BF16 is handled apart, NumPy has no such type."""
+
+MOST_LISTED = 20
+"""Names written out per complaint; the count is always given."""
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def load(path: Path | str) -> dict[str, Array]:
+    """Read a checkpoint.
+
+    Args:
+        path: A `.safetensors`, `.pth` or `.pt` file.
+
+    Returns:
+        The arrays that the network reads, float32, by published name without prefixes.
+
+    Raises:
+        BundleNotFound: There is no such file.
+        BundleError: The file is damaged, no checkpoint, or not one of BiRefNet-lite (the names at fault are listed).
+        SetupError: The package that reads this kind of file is not installed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        msg = f"no checkpoint at {path}; give the path of model.safetensors"
+        raise BundleNotFound(msg)
+    return checked(_read(path), str(path))
+
+
+def checked(arrays: Mapping[str, npt.NDArray[Any]], source: str) -> dict[str, Array]:
+    """The arrays of a state dict that the network reads, after comparing all of it with the published names and shapes.
+
+    Args:
+        arrays: The state dict, with or without prefixes.
+        source: What to call it in an error.
+
+    Raises:
+        BundleError: A name is unknown, missing or given twice, or a shape is wrong.
+    """
+    found = _without_prefixes(arrays, source)
+    required, optional = layout.required(), layout.optional()
+    known = {**required, **optional}
+    complaints = {
+        "unknown": [name for name in found if name not in known],
+        "missing": [name for name in required if name not in found],
+        "wrong shape": [
+            f"{name} {found[name].shape} instead of {known[name]}"
+            for name in found
+            if name in known and found[name].shape != known[name]
+        ],
+        "not finite": [name for name in required if name in found and not np.isfinite(found[name]).all()],
+    }
+    if any(complaints.values()):
+        listed = "; ".join(f"{len(names)} {kind}: {_listed(names)}" for kind, names in complaints.items() if names)
+        msg = f"{source} is not a checkpoint of BiRefNet-lite: {listed}"
+        raise BundleError(msg)
+    return {name: np.ascontiguousarray(found[name], np.float32) for name in required}
+
+
+def _without_prefixes(arrays: Mapping[str, npt.NDArray[Any]], source: str) -> Arrays:
+    found: Arrays = {}
+    for name, values in arrays.items():
+        bare = name
+        while bare.startswith(PREFIXES):
+            bare = bare.split(".", 1)[1]
+        if bare in found:
+            msg = f"{source} holds {bare} more than once, under different prefixes"
+            raise BundleError(msg)
+        found[bare] = values
+    return found
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - MOST_LISTED
+    return ", ".join(names[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _read(path: Path) -> Arrays:
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in PICKLES:
+        return _read_pickle(path)
+    msg = f"{path} is neither .safetensors nor .pth; give the model.safetensors of ZhengPeng7/BiRefNet_lite"
+    raise BundleError(msg)
+
+
+def _read_safetensors(path: Path) -> Arrays:
+    try:
+        library: Any = importlib.import_module("safetensors")
+    except ImportError as error:
+        msg = f"reading {path} needs safetensors: pip install 'maskmill[convert]'"
+        raise SetupError(msg) from error
+    try:
+        entries = library.deserialize(path.read_bytes())
+    except library.SafetensorError as error:
+        msg = f"{path} is truncated or no safetensors file ({error}); fetch it again"
+        raise BundleError(msg) from error
+    return {name: _decoded(name, entry, path) for name, entry in entries}
+
+
+def _decoded(name: str, entry: Mapping[str, Any], path: Path) -> npt.NDArray[Any]:
+    """One tensor; bfloat16 is the upper half of a float32."""
+    kind, shape = entry["dtype"], tuple(entry["shape"])
+    if kind == "BF16":
+        halves = np.frombuffer(entry["data"], "<u2").astype(np.uint32)
+        return (halves << 16).view(np.float32).reshape(shape)
+    if kind not in FLOATS:
+        msg = f"{path}: {name} is stored as {kind}; this reads floating-point checkpoints"
+        raise BundleError(msg)
+    return np.frombuffer(entry["data"], FLOATS[kind]).reshape(shape)
+
+
+def _read_pickle(path: Path) -> Arrays:
+    try:
+        torch: Any = importlib.import_module("torch")
+    except ImportError as error:
+        msg = f"reading {path} needs PyTorch: pip install torch, or use the published model.safetensors, which does not"
+        raise SetupError(msg) from error
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        msg = f"{path} is truncated or holds more than tensors ({error}); fetch it again"
+        raise BundleError(msg) from error
+    if not isinstance(state, Mapping) or not all(isinstance(values, torch.Tensor) for values in state.values()):
+        msg = f"{path} does not hold a plain state dict"
+        raise BundleError(msg)
+    return {name: (values.float() if values.is_floating_point() else values).numpy() for name, values in state.items()}
