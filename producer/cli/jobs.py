@@ -71,7 +71,7 @@ def list_command(*, limit: int, as_json: bool) -> int:
 
 def follow_to_the_end(ledger: Ledger, job: str, *, timeout: float | None, as_json: bool) -> Exit:
     """Show progress until the job ends or time is up, then the result."""
-    samples = follow(ledger, job, interval=progress.interval(as_json=as_json), timeout=timeout)
+    samples = follow(ledger, job, interval=progress.SAMPLE_SECONDS, timeout=timeout)
     try:
         view = progress.show(samples, as_json=as_json)
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -12,13 +13,11 @@ from worker.contract.console import Exit
 from worker.contract.ledger import JobView
 from worker.contract.messages import JobStatus
 
-BAR_INTERVAL_SECONDS = 0.5
-LINE_INTERVAL_SECONDS = 5.0
+SAMPLE_SECONDS = 0.5
+"""Between two looks at the job, so that its end is noticed at once."""
 
-
-def interval(*, as_json: bool) -> float:
-    """Seconds between samples for this kind of output."""
-    return BAR_INTERVAL_SECONDS if shows_bar(as_json=as_json) else LINE_INTERVAL_SECONDS
+LINE_SECONDS = 5.0
+"""Between two lines where there is no bar."""
 
 
 def shows_bar(*, as_json: bool) -> bool:
@@ -32,11 +31,15 @@ def show(samples: Iterable[Sample], *, as_json: bool) -> JobView:
 
 
 def _lines(samples: Iterable[Sample]) -> JobView:
-    view: JobView | None = None
+    sample: Sample | None = None
+    printed, printed_at = sample, 0.0
     for sample in samples:
-        view = sample.view
+        if printed is None or time.monotonic() - printed_at >= LINE_SECONDS:
+            printed, printed_at = sample, time.monotonic()
+            console.print_json(sample.as_dict())
+    if sample is not None and sample is not printed:
         console.print_json(sample.as_dict())
-    return _last(view)
+    return _last(sample.view if sample else None)
 
 
 def _bar(samples: Iterable[Sample]) -> JobView:
