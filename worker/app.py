@@ -29,6 +29,8 @@ log = logging.getLogger("worker.app")
 
 def build() -> Celery:
     """The app with its one task, its bootstep and the life cycle of its child."""
+    # Celery warns of root because of pickle; here nothing but JSON is read.
+    warnings.filterwarnings("ignore", r"\s*You're running the worker with superuser privileges")
     config = settings.load()
     name = config.worker.process_name
     app = make_celery(config, client_name=f"maskmill-{name}")
@@ -37,8 +39,6 @@ def build() -> Celery:
     child: list[Child] = []
 
     def configure_logging(**_: Any) -> None:
-        # Celery warns of root because of pickle; here nothing but JSON is read.
-        warnings.filterwarnings("ignore", "You're running the worker with superuser privileges")
         logs.configure(config.worker.log_level, name)
 
     def note_stop(**_: Any) -> None:
