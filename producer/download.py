@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path
 
 from worker.contract import manifest
-from worker.contract.errors import SourceError
+from worker.contract.errors import ObjectMissing, SourceError
 from worker.contract.ledger import JobView, Ledger
 from worker.contract.messages import OutcomeKind
 from worker.contract.objects import ObjectStore, S3Url
@@ -17,23 +18,31 @@ _AT_ONCE = 8
 _READ_AT_ONCE = 1000
 
 
-def download(store: ObjectStore, ledger: Ledger, view: JobView, folder: Path) -> Iterator[Path]:
-    """Fetch every output there is, keeping the tree; yields each path when its file is complete.
+@dataclass(frozen=True)
+class Fetched:
+    """One output: where it lies now, or that somebody has deleted it from the bucket since."""
+
+    key: str
+    path: Path
+    gone: bool
+
+
+def download(store: ObjectStore, ledger: Ledger, view: JobView, folder: Path) -> Iterator[Fetched]:
+    """Fetch every output there is, keeping the tree; yields each when its file is complete.
 
     Files that are there already are replaced. A file appears under its name only when it is complete.
 
     Raises:
-        SourceError: the job has no list of images yet, or a key that cannot be a path below `folder`.
+        SourceError: the job has no list of images yet, a key cannot be a path below `folder`, or the disk says no.
     """
     if view.total is None:
         raise SourceError(f"job {view.job} is still being listed: wait for it to run")
     dest = S3Url.parse(view.options.dest)
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="download") as threads:
-        under_way: deque[tuple[Path, Future[None]]] = deque()
+        under_way: deque[tuple[str, Path, Future[None]]] = deque()
         for output in _outputs(store, ledger, view, dest):
             path = _local_path(folder, output)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            under_way.append((path, threads.submit(store.download, dest / output, path)))
+            under_way.append((output, path, threads.submit(_fetch, store, dest / output, path)))
             if len(under_way) > 2 * _AT_ONCE:
                 yield _complete(*under_way.popleft())
         while under_way:
@@ -51,14 +60,24 @@ def _outputs(store: ObjectStore, ledger: Ledger, view: JobView, dest: S3Url) -> 
                 yield view.options.output_key(entry.key, kind)
 
 
-def _complete(path: Path, copied: Future[None]) -> Path:
-    copied.result()
-    return path
+def _fetch(store: ObjectStore, place: S3Url, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    store.download(place, path)
+
+
+def _complete(key: str, path: Path, copied: Future[None]) -> Fetched:
+    try:
+        copied.result()
+    except ObjectMissing:
+        return Fetched(key, path, gone=True)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be written: {error.strerror}") from error
+    return Fetched(key, path, gone=False)
 
 
 def _local_path(folder: Path, key: str) -> Path:
-    """Keys are untrusted: `../../x` must not leave the folder."""
-    parts = PurePosixPath(key).parts
-    if key.startswith("/") or ".." in parts or "\0" in key:
+    """Keys are untrusted: `../../x` must not leave the folder, and `a//b` must not be written over `a/b`."""
+    parts = key.split("/")
+    if "\0" in key or any(part in ("", ".", "..") for part in parts):
         raise SourceError(f"key {key!r} cannot be a file below {folder}: fetch it with an S3 tool")
     return folder.joinpath(*parts)

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 from worker.contract import names
 from worker.contract.errors import SourceError
@@ -59,7 +60,11 @@ def local_files(folder: Path) -> Iterator[ObjectInfo]:
                 key.encode()
             except UnicodeEncodeError as error:
                 raise SourceError(f"{path!r}: the name is not valid UTF-8, rename the file") from error
-            yield ObjectInfo(key, path.stat().st_size, "", {})
+            try:
+                size = path.stat().st_size
+            except OSError as error:
+                _unreadable(error)
+            yield ObjectInfo(key, size, "", {})
 
 
 def upload(store: ObjectStore, folder: Path, items: Iterator[ObjectInfo], dest: S3Url) -> Iterator[ObjectInfo]:
@@ -75,11 +80,14 @@ def upload(store: ObjectStore, folder: Path, items: Iterator[ObjectInfo], dest: 
 
 
 def _uploaded(item: ObjectInfo, copied: Future[None]) -> ObjectInfo:
-    copied.result()
+    try:
+        copied.result()
+    except OSError as error:
+        _unreadable(error)
     return item
 
 
-def _unreadable(error: OSError) -> None:
+def _unreadable(error: OSError) -> NoReturn:
     raise SourceError(f"{error.filename}: {error.strerror}") from error
 
 

@@ -20,7 +20,7 @@ from celery import Celery
 from producer import sources
 from producer.collisions import CollisionCheck
 from worker.contract import broker, manifest
-from worker.contract.errors import MaskmillError, SettingsError, SourceError
+from worker.contract.errors import SettingsError, SourceError
 from worker.contract.ledger import JobView, Ledger
 from worker.contract.messages import ChunkMessage, JobOptions, OutputKind
 from worker.contract.objects import ObjectInfo, ObjectStore, S3Url
@@ -93,7 +93,7 @@ class Submitter:
             if not self.ledger.seal(job, total=written.images, chunks=chunks, size=written.bytes):
                 raise SourceError(f"job {job} was cancelled while it was being listed")
             self._publish(job, target, written.images)
-        except (MaskmillError, KeyboardInterrupt) as error:
+        except BaseException as error:  # whatever ends a submission half-way, its job must not stay open for ever
             self.ledger.abandon(job, f"not submitted: {str(error) or type(error).__name__}")
             raise
         return self.ledger.view(job)

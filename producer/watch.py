@@ -62,7 +62,7 @@ def follow(ledger: Ledger, job: str, *, interval: float, timeout: float | None =
     while True:
         view, now = ledger.view(job), time.monotonic()
         seen.append((now, view.done))
-        while seen[0][0] < now - _RATE_WINDOW_SECONDS:
+        while len(seen) > 2 and seen[1][0] <= now - _RATE_WINDOW_SECONDS:  # noqa: PLR2004 -- a rate needs two
             seen.popleft()
         yield Sample(view, _rate(seen))
         left = interval if timeout is None else min(interval, began + timeout - time.monotonic())

@@ -56,7 +56,9 @@ def renew(channel: Any) -> int:
         return 0
     now = time.time()
     try:
-        channel.client.zadd(channel.unacked_index_key, dict.fromkeys(tags, now), xx=True, gt=True)
+        # Not `channel.client`: a BRPOP may be waiting on that connection, and its reply would be taken for ours.
+        with channel.conn_or_acquire() as client:
+            client.zadd(channel.unacked_index_key, dict.fromkeys(tags, now), xx=True, gt=True)
     except (RedisError, OSError) as error:
         log.warning("event=lease_renewal_failed %s", error)  # the next one is due long before the lease ends
         return 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -91,21 +91,28 @@ class Pipeline:
             ServiceError: a retryable one. Images without an outcome have not been recorded and may be run again.
         """
         outcomes: list[Outcome] = []
-        trouble: list[ServiceError] = []
+        trouble: list[BaseException] = []
 
         def one(work: Work) -> Outcome | None:
-            return None if trouble or stop() else self._image(work, metadata or {})
+            if trouble or stop():
+                return None
+            try:
+                return self._image(work, metadata or {})
+            except ServiceError as error:
+                trouble.append(error)  # here, not by who waits: this thread's next image must see it
+                return None
 
         futures: list[Future[Outcome | None]] = [self._threads.submit(one, work) for work in works]
-        for future in as_completed(futures):
-            try:
+        try:
+            for future in as_completed(futures):
                 outcome = future.result()
-            except ServiceError as error:
-                trouble.append(error)
-                continue
-            if outcome is not None:
-                record(outcome)
-                outcomes.append(outcome)
+                if outcome is not None:
+                    record(outcome)
+                    outcomes.append(outcome)
+        except BaseException as error:
+            trouble.append(error)
+            wait(futures)  # nothing goes on behind the back of who is told that this chunk ended
+            raise
         if trouble:
             raise trouble[0]
         return outcomes

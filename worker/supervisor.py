@@ -18,13 +18,12 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from types import FrameType
 
-from worker.contract.errors import SetupError
+from worker.contract.errors import PlacementError, SetupError
 from worker.contract.settings import Settings
 from worker.cpu import pinning
 from worker.cpu.placement import CoreSet, Plan
@@ -63,20 +62,30 @@ class Slot:
         return self._process is None and time.monotonic() >= self._start_at
 
     def start(self) -> None:
-        """Start the process on its cores."""
+        """Start the process on its cores.
+
+        Raises:
+            PlacementError: these cores are not to be had any more.
+        """
         cpus, parent = self.core_set.cpus, os.getpid()
 
         def before_exec() -> None:
             pinning.pin(cpus)
             die_with_parent(signal.SIGTERM, parent)
 
-        self._process = subprocess.Popen(
-            self._argv,
-            env=self._env,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C at the terminal reaches the supervisor alone, which stops in order
-            preexec_fn=before_exec,  # noqa: PLW1509 -- the supervisor has one thread
-        )
+        try:
+            self._process = subprocess.Popen(
+                self._argv,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C at the terminal reaches the supervisor alone, which stops in order
+                preexec_fn=before_exec,  # noqa: PLW1509 -- the supervisor has one thread
+            )
+        except subprocess.SubprocessError as error:  # all that Popen tells about a failure before exec
+            raise PlacementError(
+                f"{self.name} cannot be pinned to CPUs {cpus}: has the affinity mask or the cpuset of this process "
+                "changed since it started? Start it again"
+            ) from error
         self._starts.append(time.monotonic())
         log.info("event=worker_started name=%s pid=%d cpus=%s", self.name, self._process.pid, cpus)
 
@@ -125,7 +134,8 @@ class Supervisor:
         pinning.refuse_forbidden_variables(environ)
         self._settings = settings
         self.slots = [Slot(cores, _argv(cores), _environment(cores, environ)) for cores in plan.core_sets]
-        self._stop = threading.Event()
+        # Plain flags: a handler that takes a lock can meet its own main thread holding it.
+        self._stop = False
         self._hurry = False
 
     def run(self) -> None:
@@ -136,8 +146,9 @@ class Supervisor:
         """
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            while not self._stop.wait(_POLL_SECONDS):
+            while not self._stop:
                 self._tend()
+                time.sleep(_POLL_SECONDS)
         finally:
             self._end()
             for number, handler in before.items():
@@ -146,9 +157,15 @@ class Supervisor:
     def _tend(self) -> None:
         for slot in self.slots:
             slot.reap(self._settings.worker.restart_limit)
-            if slot.due and not self._stop.is_set():
+            if slot.due and not self._stop:
                 slot.start()
-                self._stop.wait(self._settings.worker.stagger_seconds)
+                self._pause(self._settings.worker.stagger_seconds)
+
+    def _pause(self, seconds: float) -> None:
+        """Sleep, but not through a signal to stop."""
+        until = time.monotonic() + seconds
+        while not self._stop and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _POLL_SECONDS))
 
     def _end(self) -> None:
         for slot in self.slots:
@@ -165,8 +182,8 @@ class Supervisor:
         log.info("event=stopped")
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        self._hurry = self._stop.is_set()
-        self._stop.set()
+        self._hurry = self._stop
+        self._stop = True
         log.info("event=stopping signal=%s hurry=%s", signal.Signals(number).name, self._hurry)
 
 

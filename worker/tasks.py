@@ -47,7 +47,7 @@ class ChunkRunner:
 
         Returns:
             `job`, `chunk`, `start`, `seconds`; `outcomes`, one word per image in the order of the message; and
-            `failures` with key, code and message of those that did not end well.
+            `failures` with key, code and message of those that did not end well in this delivery.
 
         Raises:
             Ignore: nothing to do (done, cancelled, unknown job); the message is dropped.
@@ -68,10 +68,10 @@ class ChunkRunner:
         start = self._ledger.start(message)
         if start.verdict is Verdict.DEAD:
             return self._bury(message, start)
-        if start.verdict is not Verdict.RUN:
+        options = start.options
+        if start.verdict is not Verdict.RUN or options is None:
             log.info("job=%s chunk=%d event=dropped verdict=%s", message.job, message.chunk, start.verdict)
             raise Ignore(start.verdict.value)
-        options = self._ledger.options(message.job)
         works = [
             _work(message, options, position) for position, outcome in enumerate(start.outcomes) if outcome is None
         ]

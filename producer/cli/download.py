@@ -21,19 +21,22 @@ from worker.contract.objects import ObjectStore
 def download_command(*, job: str, folder: Path, as_json: bool) -> int:
     """Copy the outputs of JOB that are there so far to FOLDER, keeping the tree."""
     config = settings.load()
-    count = 0
+    count, gone = 0, 0
     with ObjectStore(config.s3) as store, Ledger(config.redis) as ledger:
         view = ledger.view(job)
         bar = progress.shows_bar(as_json=as_json)
         with console.err.status("downloading") if bar else console.nothing() as status:
-            for _ in download(store, ledger, view, folder):
-                count += 1
+            for fetched in download(store, ledger, view, folder):
+                gone += fetched.gone
+                count += not fetched.gone
                 if status is not None:
                     status.update(f"downloaded {count:,}")
     if as_json:
-        console.print_json({"job": job, "files": count, "folder": str(folder)})
+        console.print_json({"job": job, "files": count, "gone": gone, "folder": str(folder)})
     else:
         console.out.print(f"{count:,} files in {folder}", markup=False, soft_wrap=True)
+    if gone:
+        console.err.print(f"{gone:,} outputs are not in the bucket any more: somebody has deleted them")
     if not view.ended:
         console.err.print(f"the job is still {view.status.value}: {view.done:,} of {view.total or 0:,} images are done")
     return Exit.OK

@@ -27,6 +27,9 @@ ONLY_IN = {
         "producer/submit.py",
     ),
     "click": ("worker/contract/console.py", "worker/cli/", "producer/cli/"),
+    "huggingface_hub": ("worker/model/hubclient.py",),
+    "nncf": ("worker/convert/",),
+    "safetensors": ("worker/convert/",),
     "rich": ("worker/contract/console.py", "worker/cli/", "producer/cli/"),
 }
 

@@ -29,8 +29,8 @@ _DAY = 86400
 class RedisBackend(StockRedisBackend):  # type: ignore[misc]  # Celery has no types
     """Celery's Redis result backend, without one SUBSCRIBE for each message sent.
 
-    The stock class opens a pub/sub channel per task at send time and never closes it: a million channels for a
-    million-image job. States are read with `AsyncResult`, which does not need it.
+    The stock class subscribes to a task's result when it sends the task. States are read with `AsyncResult` later, if
+    at all, and that subscribes by itself.
     """
 
     def on_task_call(self, producer: Any, task_id: str) -> None:

@@ -53,10 +53,14 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Start:
-    """Answer to `start`: the verdict, and for each image of the chunk the outcome it already has."""
+    """Answer to `start`."""
 
     verdict: Verdict
     outcomes: tuple[OutcomeKind | None, ...]
+    """For each image of the chunk the outcome it already has; empty unless the verdict is run, done or dead."""
+
+    options: JobOptions | None = None
+    """What the job asks of every image; None for an unknown job."""
 
 
 class JobView(BaseModel):
@@ -181,8 +185,12 @@ class Ledger:
             names.outstanding(self._prefix, message.job),
         ]
         args = [message.chunk, message.start, len(message.keys), time.time(), max_attempts]
-        verdict, states = self._call(lambda: self._start(keys=keys, args=args))
-        return Start(Verdict(verdict), tuple(_KINDS.get(state) for state in states))
+        verdict, states, options = self._call(lambda: self._start(keys=keys, args=args))
+        return Start(
+            Verdict(verdict),
+            tuple(_KINDS.get(state) for state in states),
+            JobOptions.model_validate_json(options) if options else None,
+        )
 
     def record(self, message: ChunkMessage, outcomes: Sequence[Outcome]) -> bool:
         """Write outcomes of images of a chunk; also the sign that the chunk is alive. True when the job finished."""
@@ -206,14 +214,6 @@ class Ledger:
         self._call(lambda: self._redis.hincrby(key, message.chunk, -1))
 
     # -- both -----------------------------------------------------------------------------------------------------
-
-    def options(self, job: str) -> JobOptions:
-        """What the job asks of every image.
-
-        Raises:
-            JobNotFound: unknown to this Redis.
-        """
-        return self.view(job).options
 
     def view(self, job: str) -> JobView:
         """One job, in one read whatever its size.

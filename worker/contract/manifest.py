@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel, ConfigDict
 
 from worker.contract import names
+from worker.contract.errors import ContractError
 from worker.contract.objects import ObjectInfo, ObjectStore, S3Url
 
 PART_IMAGES = 10_000
@@ -72,8 +73,17 @@ class Writer:
 
 
 def read(store: ObjectStore, dest: S3Url, job: str, total: int) -> Iterator[Entry]:
-    """All entries of a job of `total` images, in order."""
+    """All entries of a job of `total` images, in order.
+
+    Raises:
+        ContractError: a part does not have the lines it should.
+    """
     for number in range((total + PART_IMAGES - 1) // PART_IMAGES):
-        body, _ = store.get(_part(dest, job, number), max_bytes=_MAX_PART_BYTES)
-        for line in gzip.decompress(body).splitlines():
+        place = _part(dest, job, number)
+        body, _ = store.get(place, max_bytes=_MAX_PART_BYTES)
+        lines = gzip.decompress(body).splitlines()
+        expected = min(PART_IMAGES, total - number * PART_IMAGES)
+        if len(lines) != expected:
+            raise ContractError(f"{place} has {len(lines)} lines, {expected} were written: it was changed or replaced")
+        for line in lines:
             yield Entry.model_validate_json(line)

@@ -19,7 +19,15 @@ import boto3
 from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ResponseStreamingError,
+)
 
 from worker.contract.errors import (
     AccessDenied,
@@ -36,7 +44,9 @@ from worker.contract.settings import S3Settings
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
 _DENIED = frozenset({"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"})
 _BUSY = frozenset({"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "ServiceUnavailable"})
+_BROKEN_BODY = (IncompleteReadError, ResponseStreamingError)
 _SERVER_ERROR = 500
+_REFUSED = (401, 403)
 _TOO_MANY_REQUESTS = 429
 
 
@@ -148,14 +158,13 @@ class ObjectStore:
             TooLarge: it has more than `max_bytes`; its body is not read.
         """
         self._check_allowed(place)
-        for attempt in range(self._settings.attempts):
-            try:
-                with _translated(place):
+        with _translated(place):
+            for _ in range(self._settings.attempts - 1):
+                try:
                     return self._get_once(place, max_bytes)
-            except StoreUnavailable:  # botocore retries requests, but not a body that breaks off
-                if attempt == self._settings.attempts - 1:
-                    raise
-        raise AssertionError("unreachable: settings.attempts >= 1")
+                except _BROKEN_BODY:  # botocore repeats requests by itself, but not a body that breaks off
+                    continue
+            return self._get_once(place, max_bytes)
 
     def _get_once(self, place: S3Url, max_bytes: int) -> tuple[bytes, ObjectInfo]:
         found = self._client.get_object(Bucket=place.bucket, Key=place.key)
@@ -225,8 +234,10 @@ class ObjectStore:
 
 
 def _covers(entry: str, place: S3Url) -> bool:
+    """An entry names a folder: `bucket/photos` does not open `bucket/photos-private/`."""
     bucket, _, prefix = entry.partition("/")
-    return place.bucket == bucket and place.key.startswith(prefix)
+    folder = prefix and f"{prefix.rstrip('/')}/"
+    return place.bucket == bucket and place.key.startswith(folder)
 
 
 def _is_loopback(endpoint_url: str | None) -> bool:
@@ -266,7 +277,7 @@ def _client_error(error: ClientError, place: S3Url) -> MaskmillError:
         return ServiceError(f"bucket {place.bucket!r} does not exist: create it or correct the URL")
     if code in _MISSING:
         return ObjectMissing(f"{place} does not exist")
-    if code in _DENIED:
+    if code in _DENIED or status in _REFUSED:
         return AccessDenied(f"{place}: S3 answered {code}; check the credentials and their rights")
     if code in _BUSY or status >= _SERVER_ERROR or status == _TOO_MANY_REQUESTS:
         return StoreUnavailable(f"{place}: S3 answered {code or status}")

@@ -1,0 +1,203 @@
+"""What the one maker of Celery apps promises, on a real server."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+from celery import Celery
+from kombu import Consumer
+from kombu.exceptions import ContentDisallowed
+from pydantic import SecretStr
+
+from support.stack import Place
+from worker.contract import broker, names
+from worker.contract.errors import BrokerUnavailable
+from worker.contract.messages import ChunkMessage
+
+# Celery's backend calls what redis-py deprecated long ago.
+pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
+
+TYPICAL_KEYS = tuple(f"catalogue/2026/autumn/shoes/IMG_{4711 + index:06d}-front-view.jpg" for index in range(16))
+
+MAX_MESSAGE_BYTES = 1600
+"""Of a queued message with 16 typical keys: a window of a thousand chunks stays below 2 MiB of Redis."""
+
+
+@pytest.fixture
+def server(place: Place) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(place.settings.redis.secret_url(), decode_responses=True) as client:
+        yield client
+
+
+@pytest.fixture
+def celery(place: Place) -> Iterator[Celery]:
+    app = broker.make_celery(place.settings, client_name=f"test-{place.bucket}")
+    yield app
+    app.close()
+
+
+def chunks(count: int, job: str = "job") -> list[ChunkMessage]:
+    return [ChunkMessage(job=job, chunk=number, start=number, keys=(f"{number}.jpg",)) for number in range(count)]
+
+
+def received(app: Celery, accept=None) -> list[tuple[dict, object]]:
+    """Headers and body of every message in the queue."""
+    found = []
+    with app.connection_for_read() as connection:
+        queue = app.amqp.queues[names.QUEUE]
+        with Consumer(connection, [queue], accept=accept or app.conf.accept_content) as consumer:
+            consumer.register_callback(lambda body, message: (found.append((message.headers, body)), message.ack()))
+            while True:
+                try:
+                    connection.drain_events(timeout=0.5)
+                except TimeoutError:
+                    return found
+
+
+def test_1200_messages_are_queued_with_their_ids(place, celery, server):
+    sent = broker.publish(celery, chunks(1200))
+
+    key = f"{place.settings.redis.prefix}{names.QUEUE}"
+    ids = [json.loads(message)["headers"]["id"] for message in server.lrange(key, 0, -1)]
+    assert sent == server.llen(key) == 1200
+    assert sorted(ids) == sorted(names.task_id("job", 0, number) for number in range(1200))
+
+
+def test_messages_arrive_in_order_and_whole(celery):
+    messages = [ChunkMessage(job="job", chunk=n, start=2 * n, keys=("ü #1.jpg", "a b+%.jpg")) for n in range(3)]
+
+    broker.publish(celery, messages)
+
+    found = received(celery)
+    assert [ChunkMessage.read(body[0][0]) for _, body in found] == messages
+    assert {headers["task"] for headers, _ in found} == {names.TASK_CHUNK}
+
+
+def test_nothing_to_publish_is_fine(celery):
+    assert broker.publish(celery, []) == 0
+
+
+def subscriptions(server: redis.Redis) -> int:
+    """SUBSCRIBE commands that the server has seen."""
+    return server.info("commandstats").get("cmdstat_subscribe", {"calls": 0})["calls"]
+
+
+def test_sending_subscribes_to_nothing_and_leaves_no_result(place, celery, server):
+    before = subscriptions(server)
+
+    broker.publish(celery, chunks(20))
+
+    assert subscriptions(server) == before
+    assert server.pubsub_channels("*celery-task-meta-*") == []
+    assert server.keys(f"{place.settings.redis.prefix}*celery-task-meta-*") == []
+
+
+def test_the_stock_backend_subscribes_for_each_message(place, server, monkeypatch):
+    """Control of the test above: this is what it would see."""
+    monkeypatch.setattr(broker.RedisBackend, "on_task_call", broker.StockRedisBackend.on_task_call)
+    app = broker.make_celery(place.settings)
+    before = subscriptions(server)
+
+    broker.publish(app, chunks(3))
+    app.backend.result_consumer.stop()
+    app.close()
+
+    assert subscriptions(server) == before + 3
+
+
+def test_every_key_has_the_prefix(place, celery, server):
+    prefix = place.settings.redis.prefix
+    before = set(server.keys("*"))
+
+    broker.publish(celery, chunks(1))
+    celery.backend.store_result("job.0.0", {"ok": 1}, "SUCCESS")
+
+    new = set(server.keys("*")) - before
+    assert f"{prefix}{names.QUEUE}" in new
+    assert any("celery-task-meta-job.0.0" in key for key in new)
+    assert [key for key in new if not key.startswith(prefix)] == []
+
+
+def test_a_message_of_typical_keys_is_small(place, celery, server):
+    message = ChunkMessage(job="20261122-184111-a1b2c3", chunk=123, start=1968, keys=TYPICAL_KEYS)
+
+    broker.publish(celery, [message])
+
+    [queued] = server.lrange(f"{place.settings.redis.prefix}{names.QUEUE}", 0, -1)
+    assert len(queued.encode()) < MAX_MESSAGE_BYTES
+    assert place.settings.s3.secret_access_key.get_secret_value() not in queued
+    assert place.settings.redis.password.get_secret_value() not in queued
+
+
+def test_only_json_is_read(place, celery):
+    with celery.connection_for_write() as connection, connection.Producer() as producer:
+        producer.publish({"any": "thing"}, routing_key=names.QUEUE, serializer="pickle")
+
+    with pytest.raises(ContentDisallowed):
+        received(celery)
+
+    assert celery.conf.accept_content == ["json"]
+    assert (celery.conf.task_serializer, celery.conf.result_serializer) == ("json", "json")
+
+
+def test_options_reach_the_connection(place, celery, server):
+    with celery.connection_for_read() as connection:
+        channel = connection.default_channel
+        channel.client.ping()
+        asked = channel.client.connection_pool.connection_kwargs
+        clients = {entry["name"] for entry in server.client_list()}
+
+        assert channel.visibility_timeout == broker.LEASE_SECONDS
+        assert (channel.unacked_restore_limit, channel.unacked_mutex_expire) == (100, 30)
+        assert channel.priority_steps == [0]
+        assert channel.global_keyprefix == place.settings.redis.prefix
+        assert asked["socket_timeout"] == place.settings.redis.timeout_seconds
+        assert (asked["socket_connect_timeout"], asked["health_check_interval"]) == (5, 10)
+        assert f"test-{place.bucket}" in clients
+
+
+def test_the_result_of_an_unknown_id_is_pending(celery):
+    began = time.monotonic()
+
+    assert celery.AsyncResult("job.0.99").state == "PENDING"
+    assert time.monotonic() - began < 5
+
+
+def test_a_stored_result_is_read_by_the_chunks_id(place, celery, server):
+    celery.backend.store_result(names.task_id("job", 0, 3), {"outcomes": ["ok"]}, "SUCCESS")
+
+    result = celery.AsyncResult("job.0.3")
+
+    assert (result.state, result.result) == ("SUCCESS", {"outcomes": ["ok"]})
+    [key] = server.keys(f"{place.settings.redis.prefix}*celery-task-meta-job.0.3")
+    assert 0 < server.ttl(key) <= place.settings.jobs.result_days * 86400
+
+
+def test_a_queue_that_is_gone_is_told(place):
+    gone = place.settings.model_copy(
+        update={"redis": place.settings.redis.model_copy(update={"url": "redis://127.0.0.1:1/0"})}
+    )
+    app = broker.make_celery(gone)
+    began = time.monotonic()
+
+    with pytest.raises(BrokerUnavailable, match="submit again") as raised:
+        broker.publish(app, chunks(3))
+
+    assert raised.value.retryable
+    assert time.monotonic() - began < 20
+    app.close()
+
+
+def test_a_wrong_password_is_told_without_naming_it(place):
+    wrong = place.settings.redis.model_copy(update={"password": SecretStr("wrong-and-secret")})
+    app = broker.make_celery(place.settings.model_copy(update={"redis": wrong}))
+
+    with pytest.raises(BrokerUnavailable) as raised:
+        broker.publish(app, chunks(1))
+
+    assert "wrong-and-secret" not in str(raised.value)
+    app.close()

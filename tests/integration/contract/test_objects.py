@@ -1,0 +1,457 @@
+"""The S3 port against a real server, and against one that breaks off."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from worker.contract.errors import (
+    AccessDenied,
+    ObjectMissing,
+    ServiceError,
+    SettingsError,
+    SourceError,
+    StoreUnavailable,
+    TooLarge,
+)
+from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.settings import S3Settings
+
+AWKWARD = [
+    "a b.jpg",
+    "#1.jpg",
+    "100%.jpg",
+    "%41.jpg",
+    "a+b.jpg",
+    "ü/日本.jpg",
+    "q?x=1&y=2.jpg",
+    "quote'\".jpg",
+    "~.jpg",
+]
+
+
+def put(store: ObjectStore, place: S3Url, data: bytes = b"x") -> None:
+    store.put(place, data, content_type="image/jpeg")
+
+
+def test_what_is_put_comes_back_with_its_metadata(store, place):
+    url = S3Url(place.bucket, "d/a.jpg")
+
+    store.put(url, b"bytes", content_type="image/jpeg", metadata={"maskmill-model": "abc"})
+    data, got = store.get(url, max_bytes=5)
+    seen = store.head(url)
+
+    assert data == b"bytes"
+    assert (got.key, got.size, dict(got.metadata)) == ("d/a.jpg", 5, {"maskmill-model": "abc"})
+    assert (seen.key, seen.size, dict(seen.metadata)) == ("d/a.jpg", 5, {"maskmill-model": "abc"})
+    assert got.etag == seen.etag == next(store.list(S3Url(place.bucket, "d/"))).etag
+    assert got.etag and '"' not in got.etag
+
+
+def test_an_object_is_replaced_whole(store, place):
+    url = S3Url(place.bucket, "a")
+    store.put(url, b"longer than the next", content_type="image/png", metadata={"old": "1"})
+    put(store, url, b"new")
+
+    data, info = store.get(url, max_bytes=100)
+
+    assert (data, dict(info.metadata)) == (b"new", {})
+
+
+def test_a_listing_gives_every_key_under_the_folder_relative_to_it(store, place):
+    folder = S3Url.folder(f"s3://{place.bucket}/in")
+    for key in ("in/a.jpg", "in/d/b.jpg", "in2/c.jpg", "i.jpg"):
+        put(store, S3Url(place.bucket, key), key.encode())
+
+    found = list(store.list(folder))
+
+    assert [(item.key, item.size) for item in found] == [("a.jpg", 8), ("d/b.jpg", 10)]
+    assert [item.key for item in store.list(S3Url(place.bucket))] == ["i.jpg", "in/a.jpg", "in/d/b.jpg", "in2/c.jpg"]
+    assert list(store.list(S3Url(place.bucket, "none/"))) == []
+
+
+def test_a_long_listing_comes_page_by_page(store, place):
+    folder = S3Url(place.bucket, "many/")
+    for index in range(25):
+        put(store, folder / f"{index:05d}.jpg")
+    events, pages = store._client.meta.events, []
+    # Pages of ten in place of a thousand: the server's answers are of the same kind, and the test is quick.
+    events.register("provide-client-params.s3.ListObjectsV2", lambda params, **_: params | {"MaxKeys": 10})
+    events.register("after-call.s3.ListObjectsV2", lambda **_: pages.append(1))
+
+    listing = store.list(folder)
+    first = next(listing)
+    after_one = len(pages)
+    keys = [first.key, *(item.key for item in listing)]
+
+    assert keys == [f"{index:05d}.jpg" for index in range(25)]
+    assert (after_one, len(pages)) == (1, 3)  # a page is read when it is needed: memory stays constant
+
+
+@pytest.mark.parametrize("key", AWKWARD)
+def test_awkward_keys_survive_every_verb(store, place, tmp_path, key):
+    folder = S3Url(place.bucket, "in/")
+    local = tmp_path / "file"
+    local.write_bytes(b"uploaded")
+
+    put(store, folder / key, b"content")
+    data, info = store.get(folder / key, max_bytes=100)
+    [listed] = store.list(folder)
+    store.upload(local, folder / key)
+    store.download(folder / key, tmp_path / "back")
+
+    assert (data, info.key) == (b"content", f"in/{key}")
+    assert listed.key == key
+    assert store.head(folder / key).size == len(b"uploaded")
+    assert (tmp_path / "back").read_bytes() == b"uploaded"
+
+
+def test_a_listed_key_with_an_empty_folder_name_can_be_fetched(store, place):
+    """The embedded server folds `//`; whatever a server lists must lead back to the object."""
+    folder = S3Url(place.bucket, "in/")
+    put(store, folder / "a//b.jpg", b"content")
+
+    [listed] = store.list(folder)
+
+    assert store.get(folder / listed.key, max_bytes=100)[0] == b"content"
+
+
+@pytest.mark.parametrize("verb", ["get", "head", "download"])
+def test_what_is_not_there_is_named(store, place, tmp_path, verb):
+    url = S3Url(place.bucket, "d/gone.jpg")
+    calls = {
+        "get": lambda: store.get(url, max_bytes=1),
+        "head": lambda: store.head(url),
+        "download": lambda: store.download(url, tmp_path / "file"),
+    }
+
+    with pytest.raises(ObjectMissing, match=f"s3://{place.bucket}/d/gone.jpg"):
+        calls[verb]()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bucket_that_is_not_there_is_told_apart(store, tmp_path):
+    gone = S3Url("there-is-no-such-bucket")
+    (tmp_path / "file").write_bytes(b"x")
+    calls = [
+        lambda: list(store.list(gone)),
+        lambda: store.check(gone),
+        lambda: store.get(gone / "a", max_bytes=1),
+        lambda: put(store, gone / "a"),
+        lambda: store.upload(tmp_path / "file", gone / "a"),
+    ]
+
+    for call in calls:
+        with pytest.raises(ServiceError, match="bucket 'there-is-no-such-bucket' does not exist") as raised:
+            call()
+        assert not raised.value.retryable
+
+
+def test_a_big_object_is_refused_before_its_body_is_read(store, place):
+    url = S3Url(place.bucket, "big")
+    put(store, url, bytes(32 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLarge, match="33554432 bytes, the limit is 1000; raise MASKMILL_LIMITS__MAX_OBJECT_MIB"):
+            store.get(url, max_bytes=1000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 4 << 20
+    assert store.get(url, max_bytes=32 << 20)[1].size == 32 << 20
+
+
+def test_large_files_travel_in_parts(store, place, tmp_path):
+    content = bytes(range(256)) * (36 << 12)  # 36 MiB: parts are of 8 MiB
+    (tmp_path / "up").write_bytes(content)
+
+    store.upload(tmp_path / "up", S3Url(place.bucket, "big"))
+    store.download(S3Url(place.bucket, "big"), tmp_path / "down")
+
+    assert (tmp_path / "down").read_bytes() == content
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["down", "up"]
+
+
+# -- credentials and addresses ------------------------------------------------------------------------------------
+
+
+def changed(place, **fields) -> ObjectStore:
+    return ObjectStore(place.settings.s3.model_copy(update=fields))
+
+
+@pytest.mark.parametrize("field", ["access_key_id", "secret_access_key"])
+def test_wrong_credentials_are_refused_without_naming_them(store, place, field):
+    wrong = "wrong-and-secret-0123456789"
+    url = S3Url(place.bucket, "a")
+    put(store, url)
+
+    with changed(place, **{field: SecretStr(wrong)}) as other:
+        for call in (
+            lambda: other.get(url, max_bytes=9),
+            lambda: other.head(url),
+            lambda: list(other.list(S3Url(place.bucket))),
+            lambda: put(other, url),
+            other.reach,
+        ):
+            with pytest.raises(AccessDenied, match="check the credentials") as raised:
+                call()
+            right = place.settings.s3.secret_access_key.get_secret_value()
+            assert wrong not in str(raised.value) and right not in str(raised.value)
+
+
+def test_half_of_a_pair_of_credentials_is_refused(place):
+    with pytest.raises(SettingsError, match="MASKMILL_S3__ACCESS_KEY_ID and MASKMILL_S3__SECRET_ACCESS_KEY"):
+        changed(place, secret_access_key=None)
+
+
+def test_no_credentials_at_all_are_told(place, monkeypatch):
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+
+    with (
+        changed(place, access_key_id=None, secret_access_key=None) as store,
+        pytest.raises(AccessDenied, match="no S3 credentials"),
+    ):
+        store.head(S3Url(place.bucket, "a"))
+
+
+def test_a_server_that_is_not_there_is_told_quickly(place):
+    with changed(place, endpoint_url="http://127.0.0.1:1", attempts=1) as store:
+        began = time.monotonic()
+        for call in (
+            store.reach,
+            lambda: store.get(S3Url("b", "k"), max_bytes=1),
+            lambda: list(store.list(S3Url("b"))),
+        ):
+            with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:1") as raised:
+                call()
+            assert raised.value.retryable
+
+    assert time.monotonic() - began < 5
+
+
+def test_proxies_of_the_environment_are_not_asked_for_the_loopback(store, place, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+
+    with changed(place) as other:
+        assert list(other.list(S3Url(place.bucket))) == []
+
+
+# -- the allow-list -----------------------------------------------------------------------------------------------
+
+VERBS: dict[str, Callable[[ObjectStore, S3Url, Path], object]] = {
+    "list": lambda store, url, file: list(store.list(url)),
+    "head": lambda store, url, file: store.head(url),
+    "get": lambda store, url, file: store.get(url, max_bytes=9),
+    "put": lambda store, url, file: put(store, url),
+    "download": lambda store, url, file: store.download(url, file.with_suffix(".down")),
+    "upload": lambda store, url, file: store.upload(file, url),
+    "check": lambda store, url, file: store.check(url),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_verb_leaves_the_allow_list(tmp_path, verb):
+    """Nothing is sent either: the address answers nobody, and would be told as such."""
+    file = tmp_path / "file"
+    file.write_bytes(b"mine")
+    outside = [S3Url("bucket", key) for key in ("", "in", "in2/a", "inside/a", "other/in/a", "/in/a", "IN/a")]
+    settings = S3Settings(
+        endpoint_url="http://127.0.0.1:1",
+        access_key_id=SecretStr("a"),
+        secret_access_key=SecretStr("b"),
+        attempts=1,
+        allow=("bucket/in/",),
+    )
+
+    with ObjectStore(settings) as fenced:
+        for url in (*outside, S3Url("bucket2", "in/a"), S3Url("Bucket", "in/a"), S3Url("", "bucket/in/a")):
+            with pytest.raises(AccessDenied, match="allow-list: extend MASKMILL_S3__ALLOW"):
+                VERBS[verb](fenced, url, file)
+        with pytest.raises(StoreUnavailable):
+            VERBS[verb](fenced, S3Url("bucket", "in/a"), file)
+
+
+@pytest.mark.parametrize("entry", ["{bucket}", "{bucket}/in/", "{bucket}/"])
+def test_every_verb_works_inside_the_allow_list(store, place, tmp_path, entry):
+    file = tmp_path / "file"
+    file.write_bytes(b"mine")
+    put(store, S3Url(place.bucket, "in/d/a"))
+
+    with changed(place, allow=("elsewhere", entry.format(bucket=place.bucket))) as fenced:
+        for call in VERBS.values():
+            call(fenced, S3Url(place.bucket, "in/d/a"), file)
+
+
+def test_an_entry_without_a_slash_is_a_folder_too(store, place):
+    put(store, S3Url(place.bucket, "photos-private/a"))
+
+    with changed(place, allow=(f"{place.bucket}/photos",)) as fenced, pytest.raises(AccessDenied):
+        fenced.get(S3Url(place.bucket, "photos-private/a"), max_bytes=9)
+
+
+@pytest.mark.parametrize("key", ["in/../out/a", "in/./../out/a", "in/%2e%2e/out/a", "in//../../out/a"])
+def test_dots_in_a_key_do_not_climb_over_the_fence(store, place, key):
+    """S3 keys are no paths, but a server that keeps them as files may take them for such."""
+    private = S3Url(place.bucket, "out/a")
+    put(store, private, b"private")
+
+    with changed(place, allow=(f"{place.bucket}/in/",)) as fenced:
+        with pytest.raises((ObjectMissing, ServiceError)):
+            data, _ = fenced.get(S3Url(place.bucket, key), max_bytes=99)
+            pytest.fail(f"read {data!r}")
+        with contextlib.suppress(ServiceError):
+            put(fenced, S3Url(place.bucket, key), b"overwritten")
+
+    assert store.get(private, max_bytes=99)[0] == b"private"
+
+
+# -- a server that breaks off -------------------------------------------------------------------------------------
+
+BODY = b"0123456789" * 1000
+HEAD = b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\nETag: "e"\r\nConnection: close\r\n\r\n' % len(BODY)
+CUT, WHOLE = HEAD + BODY[:5000], HEAD + BODY
+BUSY = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+@contextmanager
+def server(*answers: bytes) -> Iterator[tuple[S3Settings, list[bytes]]]:
+    """An HTTP server with one prepared answer to each request, the last one for all others; and what was asked."""
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    request = connection.recv(65536)
+                    if not request:
+                        return
+                    asked.append(request.split(b"\r\n")[0])
+                    connection.sendall(answers[min(len(asked), len(answers)) - 1])
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port = listener.getsockname()[1]
+        try:
+            yield (
+                S3Settings(
+                    endpoint_url=f"http://127.0.0.1:{port}",
+                    access_key_id=SecretStr("a"),
+                    secret_access_key=SecretStr("b"),
+                    addressing_style="path",
+                    attempts=2,
+                ),
+                asked,
+            )
+        finally:
+            socket.create_connection(("127.0.0.1", port)).close()  # wakes the server, which then ends
+            thread.join(10)
+
+
+def test_a_body_that_breaks_off_is_fetched_again():
+    with server(CUT, WHOLE) as (settings, asked), ObjectStore(settings) as store:
+        data, info = store.get(S3Url("b", "k"), max_bytes=1 << 20)
+
+    assert data == BODY
+    assert (info.size, info.etag) == (len(BODY), "e")
+    assert len(asked) == 2
+
+
+def test_a_body_that_always_breaks_off_is_given_up():
+    with server(CUT) as (settings, asked), ObjectStore(settings) as store, pytest.raises(StoreUnavailable):
+        store.get(S3Url("b", "k"), max_bytes=1 << 20)
+
+    assert len(asked) == 2
+
+
+def test_a_busy_server_is_asked_again():
+    with server(BUSY, WHOLE) as (settings, asked), ObjectStore(settings) as store:
+        assert store.get(S3Url("b", "k"), max_bytes=1 << 20)[0] == BODY
+
+    assert len(asked) == 2
+
+
+def test_a_server_that_stays_busy_is_asked_as_often_as_the_setting_says():
+    with server(BUSY) as (settings, asked), ObjectStore(settings) as store, pytest.raises(StoreUnavailable):
+        store.get(S3Url("b", "k"), max_bytes=1 << 20)
+
+    assert len(asked) == settings.attempts == 2
+
+
+def test_a_download_that_breaks_off_leaves_no_file(tmp_path):
+    with server(CUT) as (settings, _), ObjectStore(settings) as store, pytest.raises(StoreUnavailable):
+        store.download(S3Url("b", "k"), tmp_path / "file")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_was_there_outlives_a_download_that_breaks_off(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+
+    with server(CUT) as (settings, _), ObjectStore(settings) as store, pytest.raises(StoreUnavailable):
+        store.download(S3Url("b", "k"), tmp_path / "file")
+
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"old")]
+
+
+def test_a_closed_store_holds_no_connection(store, place):
+    import psutil
+
+    port = int(place.settings.s3.endpoint_url.rpartition(":")[2])
+
+    def connections() -> int:
+        established = psutil.Process().net_connections("tcp")
+        return sum(c.raddr != () and c.raddr.port == port and c.status == "ESTABLISHED" for c in established)
+
+    with ObjectStore(place.settings.s3) as other:
+        before = connections()
+        other.reach()
+        during = connections()
+
+    assert during == before + 1
+    assert connections() == before
+
+
+# -- URLs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["", "photos", "/photos", "s3:/b/k", "s3://", "s3:///k", "http://b/k"])
+def test_what_is_no_s3_url_is_refused(text):
+    with pytest.raises(SourceError, match="s3://bucket/prefix/"):
+        S3Url.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "folder"),
+    [
+        ("s3://b", "", ""),
+        ("s3://b/", "", ""),
+        ("s3://b/k", "k", "k/"),
+        ("s3://b/k/", "k/", "k/"),
+        ("s3://b//k", "/k", "/k/"),
+    ],
+)
+def test_urls_are_read_and_written(text, key, folder):
+    url = S3Url.parse(text)
+
+    assert (url.bucket, url.key) == ("b", key)
+    assert S3Url.parse(str(url)) == url
+    assert S3Url.folder(text).key == folder
+    assert str(S3Url("b", "in/") / "../a b") == "s3://b/in/../a b"

@@ -1,0 +1,251 @@
+"""Submitting, with a real store, ledger and queue; no worker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from producer.submit import Submitter, new_job_id
+from support.stack import Place
+from worker.contract import broker, manifest, names
+from worker.contract.errors import (
+    BrokerUnavailable,
+    JobNotFound,
+    OutputCollision,
+    ServiceError,
+    SettingsError,
+    SourceError,
+    StoreUnavailable,
+)
+from worker.contract.messages import ChunkMessage, JobStatus, OutputKind
+from worker.contract.objects import ObjectInfo, S3Url
+
+MASK = (OutputKind.MASK,)
+
+
+@pytest.fixture
+def submitter_of(place: Place, store, ledger) -> Iterator[Callable[..., Submitter]]:
+    app = broker.make_celery(place.settings)
+    yield lambda **changes: Submitter(
+        **({"store": store, "ledger": ledger, "celery": app, "chunk_images": 16} | changes)
+    )
+    app.close()
+
+
+@pytest.fixture
+def queue(place: Place) -> Callable[[], list[ChunkMessage]]:
+    """The chunk messages that wait, oldest first."""
+
+    def read() -> list[ChunkMessage]:
+        app = broker.make_celery(place.settings)
+        with redis.Redis.from_url(place.settings.redis.secret_url(), decode_responses=True) as server:
+            raw = server.lrange(f"{place.settings.redis.prefix}{names.QUEUE}", 0, -1)
+        with app.connection_for_read() as connection:
+            channel = connection.default_channel
+            bodies = [channel.Message(json.loads(line), channel=channel).payload for line in reversed(raw)]
+        app.close()
+        return [ChunkMessage.read(body[0][0]) for body in bodies]
+
+    return read
+
+
+def source_of(store, place: Place, keys: list[str]) -> str:
+    for key in keys:
+        store.put(S3Url(place.bucket, f"in/{key}"), b"12345", content_type="image/jpeg")
+    return f"s3://{place.bucket}/in/"
+
+
+def dest_of(place: Place) -> str:
+    return f"s3://{place.bucket}/out"
+
+
+def one_job(ledger):
+    [view] = ledger.jobs(10)
+    return view
+
+
+@pytest.mark.parametrize(("images", "chunks"), [(1, 1), (15, 1), (16, 1), (17, 2), (33, 3)])
+def test_a_job_knows_its_size_and_its_images_in_order(submitter_of, place, queue, images, chunks):
+    submitter = submitter_of()
+    store, ledger = submitter.store, submitter.ledger
+    keys = [f"{number:03d}.jpg" for number in range(images)]
+
+    view = submitter.submit(source_of(store, place, keys), dest_of(place), MASK).view
+
+    assert (view.status, view.total, view.chunks, view.bytes) == (JobStatus.RUNNING, images, chunks, 5 * images)
+    assert (view.done, view.chunk_images, view.options.dest) == (0, 16, f"{dest_of(place)}/")
+    assert view == ledger.view(view.job)
+    entries = list(manifest.read(store, S3Url.folder(dest_of(place)), view.job, images))
+    assert [(entry.key, entry.size) for entry in entries] == [(key, 5) for key in keys]
+    assert all(entry.etag for entry in entries)
+    messages = queue()
+    assert [(m.job, m.chunk, m.start) for m in messages] == [(view.job, n, 16 * n) for n in range(chunks)]
+    assert [key for message in messages for key in message.keys] == keys
+
+
+def test_more_chunks_than_one_batch(submitter_of, store, place, queue, monkeypatch):
+    monkeypatch.setattr(broker, "PUBLISH_BATCH", 4)
+    keys = [f"{number:03d}.jpg" for number in range(10)]
+    told = []
+
+    view = (
+        submitter_of(chunk_images=1, progress=lambda phase, count: told.append((phase, count)))
+        .submit(source_of(store, place, keys), dest_of(place), MASK)
+        .view
+    )
+
+    assert [message.keys for message in queue()] == [(key,) for key in keys]
+    assert view.chunks == len(queue()) == 10
+    assert told == [("listed", 10), ("queued", 4), ("queued", 8), ("queued", 10)]
+
+
+def test_what_is_no_image_is_passed_over_and_counted(submitter_of, store, place):
+    source = source_of(store, place, ["a.jpg", "notes.txt", "d/b.PNG", "Thumbs.db"])
+
+    submitted = submitter_of().submit(source, dest_of(place), MASK)
+
+    assert (submitted.view.total, submitted.passed_over) == (2, 2)
+
+
+def test_a_local_folder_is_uploaded_first(submitter_of, store, place, queue, tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "d").mkdir(parents=True)
+    contents = {"a 1.jpg": b"one", "d/ü#%+.png": b"three"}
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    (folder / "notes.txt").write_text("no image")
+
+    submitted = submitter_of().submit(str(folder), dest_of(place), MASK)
+
+    view = submitted.view
+    assert view.options.source == f"{dest_of(place)}/_maskmill/{view.job}/input/"
+    assert (view.total, view.bytes, submitted.passed_over) == (2, 8, 1)
+    [message] = queue()
+    assert set(message.keys) == set(contents)
+    origin = S3Url.parse(view.options.source)
+    assert {key: store.get(origin / key, max_bytes=99)[0] for key in message.keys} == contents
+    assert [item.key for item in store.list(origin)] == sorted(contents)
+
+
+def test_two_images_for_one_output_cancel_the_job(submitter_of, store, ledger, place, queue):
+    source = source_of(store, place, ["d/a.jpg", "d/a.png"])
+
+    with pytest.raises(OutputCollision, match=r"d/a\.jpg.*d/a\.png"):
+        submitter_of().submit(source, dest_of(place), MASK)
+
+    view = one_job(ledger)
+    assert view.status is JobStatus.CANCELLED and view.total is None and view.finished_at
+    assert view.reason.startswith("not submitted: ") and "d/a.png" in view.reason
+    assert queue() == []
+
+
+def broken(keys, error):
+    """A listing that breaks off after some keys."""
+
+    def listing(folder):
+        for key in keys:
+            yield ObjectInfo(key, 5, "e", {})
+        raise error
+
+    return listing
+
+
+def test_a_listing_that_breaks_off_cancels_the_job(submitter_of, ledger, place, queue, monkeypatch):
+    submitter = submitter_of()
+    monkeypatch.setattr(submitter.store, "list", broken(["a.jpg"], StoreUnavailable("S3 answered 503")))
+
+    with pytest.raises(StoreUnavailable):
+        submitter.submit(f"s3://{place.bucket}/in/", dest_of(place), MASK)
+
+    view = one_job(ledger)
+    assert (view.status, view.reason) == (JobStatus.CANCELLED, "not submitted: S3 answered 503")
+    assert queue() == []
+
+
+def test_an_interrupted_submission_cancels_the_job(submitter_of, store, ledger, place, monkeypatch):
+    monkeypatch.setattr(store, "list", broken(["a.jpg"], KeyboardInterrupt()))
+
+    with pytest.raises(KeyboardInterrupt):
+        submitter_of().submit(f"s3://{place.bucket}/in/", dest_of(place), MASK)
+
+    assert one_job(ledger).reason == "not submitted: KeyboardInterrupt"
+
+
+def test_a_link_that_leads_nowhere_leaves_no_job_behind(submitter_of, ledger, place, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"x")
+    for number in range(40):
+        (folder / f"b{number}.jpg").write_bytes(b"x")
+    (folder / "c.jpg").symlink_to(tmp_path / "gone")
+
+    with pytest.raises(SourceError, match=r"c\.jpg"):
+        submitter_of().submit(str(folder), dest_of(place), MASK)
+
+    assert one_job(ledger).status is JobStatus.CANCELLED
+
+
+def test_a_queue_that_is_gone_cancels_the_job(submitter_of, store, ledger, place):
+    gone = place.settings.redis.model_copy(update={"url": "redis://127.0.0.1:1/0"})
+    app = broker.make_celery(place.settings.model_copy(update={"redis": gone}))
+
+    with pytest.raises(BrokerUnavailable):
+        submitter_of(celery=app).submit(source_of(store, place, ["a.jpg"]), dest_of(place), MASK)
+
+    app.close()
+    view = one_job(ledger)
+    assert view.status is JobStatus.CANCELLED
+    assert "the queue went away" in view.reason
+
+
+def test_a_job_cancelled_while_it_is_listed_is_not_started(submitter_of, store, ledger, place, queue):
+    keys = [f"{number}.jpg" for number in range(3)]
+
+    def cancel(phase, count):
+        ledger.abandon(one_job(ledger).job, "by its owner")
+
+    with pytest.raises(SourceError, match="was cancelled while it was being listed"):
+        submitter_of(progress=cancel).submit(source_of(store, place, keys), dest_of(place), MASK)
+
+    assert one_job(ledger).status is JobStatus.CANCELLED
+    assert queue() == []
+
+
+@pytest.mark.parametrize("keys", [[], ["notes.txt"]])
+def test_nothing_to_do_is_told_and_leaves_no_job(submitter_of, store, ledger, place, keys):
+    source = source_of(store, place, keys)
+
+    with pytest.raises(SourceError, match=f"no images under {source}: names must end in"):
+        submitter_of().submit(source, dest_of(place), MASK)
+
+    assert ledger.jobs(10) == []
+
+
+def test_what_is_not_there_leaves_no_job(submitter_of, store, ledger, place, tmp_path):
+    source = source_of(store, place, ["a.jpg"])
+    bad = [
+        (source, "s3://there-is-no-such-bucket/out/", ServiceError, "bucket 'there-is-no-such-bucket'"),
+        ("s3://there-is-no-such-bucket/in/", dest_of(place), ServiceError, "bucket 'there-is-no-such-bucket'"),
+        (str(tmp_path / "none"), dest_of(place), SourceError, "neither an s3:// URL nor a folder"),
+        (source, str(tmp_path), SourceError, "not an S3 URL"),
+        (source, f"{source}masks/", SettingsError, "overlap"),
+    ]
+
+    for source, dest, error, match in bad:
+        with pytest.raises(error, match=match):
+            submitter_of().submit(source, dest, MASK)
+
+    assert ledger.jobs(10) == []
+    with pytest.raises(JobNotFound):
+        ledger.view("job")
+
+
+def test_job_ids_are_valid_and_never_the_same():
+    ids = [new_job_id() for _ in range(200)]
+
+    assert len(set(ids)) == 200
+    for job in ids:
+        ChunkMessage(job=job, chunk=0, start=0, keys=("a",))

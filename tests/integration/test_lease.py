@@ -1,0 +1,200 @@
+"""Lease renewal on a real consumer, with a visibility timeout of one second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
+import pytest
+import redis
+from celery import Celery
+from kombu import Consumer
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from support.stack import Place
+from worker import lease
+from worker.contract import broker, names
+from worker.contract.messages import ChunkMessage
+
+VISIBILITY_SECONDS = 1.0
+
+
+class Reader:
+    """A consumer that keeps every message it is given, unacknowledged."""
+
+    def __init__(self, app: Celery, prefetch: int = 1) -> None:
+        self.connection = app.connection_for_read()
+        self.channel = self.connection.channel()
+        self.messages: list = []
+        self._consumer = Consumer(self.channel, [app.amqp.queues[names.QUEUE]], accept=["json"])
+        self._consumer.qos(prefetch_count=prefetch)  # as a worker does; 0: no limit
+        self._consumer.register_callback(lambda body, message: self.messages.append(message))
+        self._consumer.consume()
+
+    def drain(self, seconds: float = 0.3) -> list:
+        """What has come, after waiting a little."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            try:
+                self.connection.drain_events(timeout=left)
+            except TimeoutError:
+                break
+        return self.messages
+
+    def sweep(self) -> None:
+        """What every worker does now and then: put messages with an expired lease back."""
+        self.channel.qos.restore_visible(interval=1)
+
+
+@pytest.fixture
+def app(place: Place) -> Iterator[Celery]:
+    app = broker.make_celery(place.settings, client_name=f"lease-{place.bucket}")
+    app.conf.broker_transport_options = {
+        **app.conf.broker_transport_options,
+        "visibility_timeout": VISIBILITY_SECONDS,
+    }
+    broker.publish(app, [ChunkMessage(job="job", chunk=0, start=0, keys=("a.jpg",))])
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def reader_of(app: Celery) -> Iterator[Callable[..., Reader]]:
+    made: list[Reader] = []
+
+    def make(prefetch: int = 1) -> Reader:
+        made.append(Reader(app, prefetch))
+        return made[-1]
+
+    yield make
+    for reader in made:
+        reader.connection.close()
+
+
+@pytest.fixture
+def score(place: Place) -> Iterator[Callable[..., float | None]]:
+    """Reads, or first sets, the time stamp of a message; past kombu, over a connection of its own."""
+    key = f"{place.settings.redis.prefix}unacked_index"
+    with redis.Redis.from_url(place.settings.redis.secret_url(), decode_responses=True) as server:
+
+        def score(tag: str, new: float | None = None) -> float | None:
+            if new is not None:
+                server.zadd(key, {tag: new})
+            return server.zscore(key, tag)
+
+        yield score
+
+
+@pytest.mark.parametrize("renewing", [True, False], ids=["renewed", "control"])
+def test_only_a_renewed_message_stays_with_its_worker(reader_of, renewing):
+    holder, rival = reader_of(), reader_of()
+    [message] = holder.drain() or rival.drain()
+    if rival.messages:
+        holder, rival = rival, holder
+
+    for _ in range(8):  # twice the visibility timeout
+        if renewing:
+            assert lease.renew(holder.channel) == 1
+        time.sleep(VISIBILITY_SECONDS / 4)
+    rival.sweep()
+    time.sleep(0.1)
+    again = [*holder.drain()[1:], *rival.drain()]
+
+    assert [copy.delivery_tag for copy in again] == ([] if renewing else [message.delivery_tag])
+    assert all(copy.headers["id"] == "job.0.0" for copy in again)
+    assert not renewing or not again
+
+
+def test_an_acknowledged_message_is_not_brought_back(reader_of, score):
+    reader = reader_of()
+    [message] = reader.drain()
+    assert score(message.delivery_tag) is not None
+    held = reader.channel.qos._delivered.copy()
+    message.ack()
+    assert score(message.delivery_tag) is None
+
+    # A renewal that read its tags a moment before the acknowledgement.
+    reader.channel.qos._delivered.update(held)
+    renewed = lease.renew(reader.channel)
+    reader.channel.qos._delivered.clear()
+
+    assert renewed == 1
+    assert score(message.delivery_tag) is None
+    assert lease.renew(reader.channel) == 0
+
+
+def test_renewing_never_shortens_a_lease(reader_of, score):
+    reader = reader_of()
+    [message] = reader.drain()
+    later = score(message.delivery_tag, time.time() + 1000)
+
+    lease.renew(reader.channel)
+
+    assert score(message.delivery_tag) == later
+
+
+def test_a_lost_connection_is_logged_and_the_next_renewal_works(reader_of, score, monkeypatch, caplog):
+    reader = reader_of()
+    [message] = reader.drain()
+    score(message.delivery_tag, 1.0)
+
+    for error in (RedisConnectionError("gone"), ConnectionResetError("gone")):
+        with monkeypatch.context() as patch:
+            patch.setattr(redis.Redis, "zadd", lambda *_, error=error, **__: (_ for _ in ()).throw(error))
+            assert lease.renew(reader.channel) == 0
+    assert caplog.text.count("event=lease_renewal_failed") == 2
+
+    assert lease.renew(reader.channel) == 1
+    assert score(message.delivery_tag) == pytest.approx(time.time(), abs=5)
+
+
+def test_a_connection_that_redis_cut_is_renewed_on_a_new_one(app, reader_of, score, place):
+    reader = reader_of()
+    [message] = reader.drain()
+    score(message.delivery_tag, 1.0)
+    with redis.Redis.from_url(place.settings.redis.secret_url(), decode_responses=True) as server:
+        for entry in server.client_list():
+            if entry["name"] == f"lease-{place.bucket}":
+                server.client_kill_filter(_id=entry["id"])
+
+    renewed = [lease.renew(reader.channel), lease.renew(reader.channel)]
+
+    assert renewed[-1] == 1
+    assert score(message.delivery_tag) == pytest.approx(time.time(), abs=5)
+
+
+def test_renewing_while_waiting_for_another_message_does_not_lose_it(app, reader_of):
+    reader = reader_of(prefetch=2)
+    assert len(reader.drain()) == 1  # and now asks for a second
+    second = ChunkMessage(job="job", chunk=1, start=1, keys=("b.jpg",))
+    broker.publish(app, [second])
+
+    lease.renew(reader.channel)
+
+    assert [message.headers["id"] for message in reader.drain(1.5)] == ["job.0.0", "job.0.1"]
+
+
+def test_three_renewals_may_fail_before_a_lease_ends():
+    assert 4 * lease.RENEW_SECONDS <= broker.LEASE_SECONDS
+
+
+def test_renewal_lives_as_long_as_the_connection():
+    entries: list[tuple] = []
+
+    def call_repeatedly(*entry):
+        entries.append(entry)
+        return SimpleNamespace(cancel=entries.clear)
+
+    channel = object()
+    parent = SimpleNamespace(
+        timer=SimpleNamespace(call_repeatedly=call_repeatedly), task_consumer=SimpleNamespace(channel=channel)
+    )
+    step = lease.LeaseRenewal(parent)
+
+    step.start(parent)
+    assert entries == [(lease.RENEW_SECONDS, lease.renew, (channel,))]
+    step.stop(parent)
+    step.stop(parent)  # Celery stops a step that never started, and one that was stopped
+
+    assert entries == []
