@@ -27,7 +27,7 @@ from worker.contract.errors import PlacementError, SetupError
 from worker.contract.settings import Settings
 from worker.cpu import pinning
 from worker.cpu.placement import CoreSet, Plan
-from worker.process import die_with_parent
+from worker.tie import tied
 
 log = logging.getLogger(__name__)
 
@@ -67,19 +67,14 @@ class Slot:
         Raises:
             PlacementError: these cores are not to be had any more.
         """
-        cpus, parent = self.core_set.cpus, os.getpid()
-
-        def before_exec() -> None:
-            pinning.pin(cpus)
-            die_with_parent(signal.SIGTERM, parent)
-
+        cpus = self.core_set.cpus
         try:
             self._process = subprocess.Popen(
-                self._argv,
+                tied(self._argv, signal.SIGTERM),
                 env=self._env,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C at the terminal reaches the supervisor alone, which stops in order
-                preexec_fn=before_exec,  # noqa: PLW1509 -- the supervisor has one thread
+                preexec_fn=lambda: pinning.pin(cpus),  # noqa: PLW1509 -- the supervisor has one thread
             )
         except subprocess.SubprocessError as error:  # all that Popen tells about a failure before exec
             raise PlacementError(

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,7 +88,11 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = 60.0) 
 
 def model_processes(supervisor: int) -> list[psutil.Process]:
     """The children that hold a network: processes two levels below the supervisor."""
-    return [child for worker in psutil.Process(supervisor).children() for child in worker.children()]
+    found = []
+    for worker in psutil.Process(supervisor).children():
+        with suppress(psutil.NoSuchProcess):
+            found += worker.children()
+    return found
 
 
 def descendants(pid: int) -> list[psutil.Process]:

@@ -1,7 +1,7 @@
 """One child process that cannot outlive us.
 
 Life of a child: it gets a session of its own (Ctrl-C at a terminal reaches only us, and we stop our children in
-order), ties its life to ours (`child.py`), may hold a lock file for as long as it lives, and writes to a log file.
+order), ties its life to ours (`worker.tie`), may hold a lock file for as long as it lives, and writes to a log file.
 Stopping is SIGTERM, a time of grace, SIGKILL for it and whatever it left in its process group, and it is always
 reaped. If we are killed, the kernel kills the child.
 """
@@ -15,7 +15,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from queue import SimpleQueue
 from typing import IO, Literal, Self
 
 from worker.contract.errors import StandaloneError
-from worker.standalone import child
+from worker.tie import tied
 
 logger = logging.getLogger(__name__)
 
@@ -203,11 +202,10 @@ class ServiceProcess:
 
     def _spawn(self, stdin: bytes, lock: int | None) -> None:
         """Runs in the spawner thread."""
-        tie = [sys.executable, "-I", "-S", child.__file__, str(os.getpid()), str(int(self._death_signal))]
         try:
             with _new_log(self.log) as log, _readable(stdin) as source:
                 self._popen = subprocess.Popen(
-                    [*tie, *self._command],
+                    tied(self._command, self._death_signal),
                     stdin=source,
                     stdout=log,
                     stderr=subprocess.STDOUT,

@@ -1,9 +1,8 @@
-"""What a child does before it becomes the server: it ties its life to ours.
+"""What every process of ours does before it becomes its program: it ties its life to that of its parent.
 
-Run by `process.ServiceProcess` as a script of its own, so that nothing of Python runs between fork and exec of a
-process with threads:
+A script of its own, so that nothing of Python has to run between fork and exec of a process with threads:
 
-    python -I -S child.py PARENT_PID SIGNAL PROGRAM ARGUMENT...
+    python -I -S tie.py PARENT_PID SIGNAL PROGRAM ARGUMENT...
 
 The kernel sends SIGNAL to the child when its parent is gone, however that came about (prctl(2), PR_SET_PDEATHSIG; the
 setting survives exec). Needs Linux.
@@ -15,9 +14,20 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 CANNOT_EXECUTE = 126  # as shells do
+
+
+def tied(command: Sequence[str], death_signal: signal.Signals) -> list[str]:
+    """The command line that runs `command` tied to the calling process.
+
+    Args:
+        command: absolute path of the program, then its arguments.
+        death_signal: what it gets when the thread that started it has ended.
+    """
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(int(death_signal)), *command]
 
 
 def main(parent_pid: int, death_signal: int, command: list[str]) -> None:
