@@ -58,7 +58,7 @@ def test_threads_in_flight_stay_inside_disjoint_core_sets(place, ledger, worker_
             for process in commands.model_processes(supervisor.pid):
                 for thread, mask in thread_masks(process.pid).items():
                     seen.setdefault(process.pid, set()).update(mask)
-                    with suppress(FileNotFoundError):  # the thread has ended meanwhile
+                    with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended meanwhile
                         stat = Path(f"/proc/{process.pid}/task/{thread}/stat").read_text().rpartition(")")[2].split()
                         ran.setdefault(process.pid, set()).add(int(stat[36]))  # proc(5): the CPU it last ran on
 
