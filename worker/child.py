@@ -60,11 +60,14 @@ class Child:
             warm_seconds = engine.warm_up()
             facts = engine.describe()
             log.info(
-                "event=model_loaded model=%s size=%d precision=%s inference_precision=%s streams=%d threads=%d "
+                "event=model_loaded model=%s size=%d precision_requested=%s precision=%s "
+                "inference_precision_requested=%s inference_precision=%s streams=%d threads=%d "
                 "load_seconds=%.2f warm_up_seconds=%.2f from_cache=%s kernels=%s",
                 facts["model"],
                 facts["size"],
+                settings.model.precision,
                 facts["precision"],
+                facts["inference_precision_requested"],
                 facts["inference_precision"],
                 streams,
                 threads,

@@ -11,6 +11,7 @@
     ├── ServiceError             a service did not do its part
     │   ├── BrokerUnavailable    (retryable) Redis cannot be reached
     │   ├── StoreUnavailable     (retryable) S3 cannot be reached or answered 5xx
+    │   ├── HubUnavailable       (retryable) the model hub cannot be reached or broke off
     │   └── AccessDenied         a service refused our credentials, or a place is not on the allow-list
     ├── ContractError
     │   ├── BadMessage           a message that this version cannot or must not read
@@ -97,6 +98,13 @@ class StoreUnavailable(ServiceError):
     """S3 cannot be reached, or answered with a server error."""
 
     code = "store_unavailable"
+    retryable = True
+
+
+class HubUnavailable(ServiceError):
+    """The model hub cannot be reached, or does not answer as a hub does."""
+
+    code = "hub_unavailable"
     retryable = True
 
 

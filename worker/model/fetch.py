@@ -33,6 +33,7 @@ from worker.model.manifest import (
     variant_digest,
     verified_sha256,
 )
+from worker.model.progress import Progress, watched
 
 logger = logging.getLogger(__name__)
 
@@ -71,10 +72,26 @@ class Fetched:
     """The bundle's own, or, where it has none, the digests noted when the files were downloaded."""
 
 
-def fetch(remote: Remote, candidate: Candidate, cache_dir: Path, objects: Objects) -> Fetched:
+@dataclass(frozen=True)
+class _Job:
+    remote: Remote
+    objects: Objects
+    progress: Progress | None
+
+
+def fetch(
+    remote: Remote, candidate: Candidate, cache_dir: Path, objects: Objects, progress: Progress | None = None
+) -> Fetched:
     """Make sure that the variant is in the cache.
 
     Files found in the cache are not looked at here: the store verifies them as it does every bundle.
+
+    Args:
+        remote: the bundle, listed.
+        candidate: which of its variants.
+        cache_dir: of the model settings.
+        objects: the S3 port.
+        progress: told how far each download is.
 
     Raises:
         DigestMismatch: what S3 holds is not what the manifest describes.
@@ -87,7 +104,7 @@ def fetch(remote: Remote, candidate: Candidate, cache_dir: Path, objects: Object
     try:
         home.mkdir(parents=True, exist_ok=True)
         with locked(home / ".lock"):
-            return _fetch_locked(remote, candidate, home, objects)
+            return _fetch_locked(_Job(remote, objects, progress), candidate, home)
     except OSError as error:
         raise BundleError(
             f"cannot write {error.filename or home}: {error.strerror}; set MASKMILL_MODEL__CACHE_DIR to a folder that "
@@ -99,8 +116,9 @@ def fetch(remote: Remote, candidate: Candidate, cache_dir: Path, objects: Object
         ) from error
 
 
-def _fetch_locked(remote: Remote, candidate: Candidate, home: Path, objects: Objects) -> Fetched:
-    manifest = _fetch_manifest(remote, home, objects) if MANIFEST_NAME in remote.files else None
+def _fetch_locked(job: _Job, candidate: Candidate, home: Path) -> Fetched:
+    remote = job.remote
+    manifest = _fetch_manifest(job, home) if MANIFEST_NAME in remote.files else None
     root = home / _identity(remote, candidate, manifest)[:_FOLDER_DIGITS]
     folder = (root / candidate.xml).parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,13 +128,13 @@ def _fetch_locked(remote: Remote, candidate: Candidate, home: Path, objects: Obj
         (home / MANIFEST_NAME).replace(root / MANIFEST_NAME)
         for name in (candidate.xml, candidate.bin):
             if not (root / name).exists():
-                _fetch_file(remote, name, root, objects, manifest)
+                _fetch_file(job, name, root, manifest)
         return Fetched(root, manifest)
     record = root / _RECORD_NAME
     noted = read_manifest(record) if record.exists() else Manifest(schema_version=1, name=candidate.name, files={})
     for name in (candidate.xml, candidate.bin):
         if not (root / name).exists():
-            noted = _fetch_noting(remote, name, root, objects, noted)
+            noted = _fetch_noting(job, name, root, noted)
     return Fetched(root, noted)
 
 
@@ -129,11 +147,12 @@ def _identity(remote: Remote, candidate: Candidate, manifest: Manifest | None) -
     return hashlib.sha256(facts.encode()).hexdigest()
 
 
-def _fetch_manifest(remote: Remote, home: Path, objects: Objects) -> Manifest:
+def _fetch_manifest(job: _Job, home: Path) -> Manifest:
+    remote = job.remote
     if remote.files[MANIFEST_NAME].size > MAX_MANIFEST_BYTES:
         raise BundleError(f"{remote.url / MANIFEST_NAME} is too large to be the manifest of a bundle")
     path = home / MANIFEST_NAME
-    objects.download(remote.url / MANIFEST_NAME, path)
+    job.objects.download(remote.url / MANIFEST_NAME, path)
     try:
         return read_manifest(path)
     except BundleError:
@@ -141,19 +160,20 @@ def _fetch_manifest(remote: Remote, home: Path, objects: Objects) -> Manifest:
         raise
 
 
-def _fetch_file(remote: Remote, name: str, root: Path, objects: Objects, manifest: Manifest) -> None:
+def _fetch_file(job: _Job, name: str, root: Path, manifest: Manifest) -> None:
+    remote = job.remote
     described_bytes, listed_bytes = described(manifest, name).bytes, remote.files[name].size
     if described_bytes != listed_bytes:
         raise DigestMismatch(
             f"{remote.url / name}: expected {described_bytes} bytes, S3 holds {listed_bytes}; upload the bundle again"
         )
-    with _download(remote, name, root, objects) as part:
+    with _download(job, name, root) as part:
         verified_sha256(manifest, name, part, remedy=f"{remote.url / name} is damaged: upload the bundle again")
 
 
-def _fetch_noting(remote: Remote, name: str, root: Path, objects: Objects, noted: Manifest) -> Manifest:
+def _fetch_noting(job: _Job, name: str, root: Path, noted: Manifest) -> Manifest:
     """Download without a manifest; the digest is noted before the file gets its name."""
-    with _download(remote, name, root, objects) as part:
+    with _download(job, name, root) as part:
         facts = FileFacts(sha256=sha256_of(part), bytes=part.stat().st_size)
         noted = noted.model_copy(update={"files": {**noted.files, name: facts}})
         text = root / f"{_RECORD_NAME}{_PART}"
@@ -163,13 +183,15 @@ def _fetch_noting(remote: Remote, name: str, root: Path, objects: Objects, noted
 
 
 @contextlib.contextmanager
-def _download(remote: Remote, name: str, root: Path, objects: Objects) -> Iterator[Path]:
+def _download(job: _Job, name: str, root: Path) -> Iterator[Path]:
     """Yield the downloaded file under a temporary name; it gets its own when the block ends well, else it goes."""
+    remote = job.remote
     target = root / name
     part = target.with_name(target.name + _PART)
     logger.info("fetching %s (%d bytes) into %s", remote.url / name, remote.files[name].size, target)
     try:
-        objects.download(remote.url / name, part)
+        with watched(part, name, remote.files[name].size, job.progress):
+            job.objects.download(remote.url / name, part)
         if part.stat().st_size != remote.files[name].size:
             raise DigestMismatch(
                 f"{remote.url / name}: expected {remote.files[name].size} bytes as listed, got {part.stat().st_size}; "

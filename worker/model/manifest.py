@@ -51,13 +51,24 @@ def read_manifest(path: Path) -> Manifest:
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise BundleError(f"{path} has more than {MAX_MANIFEST_BYTES} bytes: it is not the manifest of a bundle")
-        return Manifest.model_validate_json(path.read_bytes())
+        text = path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
+    return parse_manifest(text, str(path))
+
+
+def parse_manifest(text: bytes, place: str) -> Manifest:
+    """Validate the text of a `manifest.json`; `place` names it in messages.
+
+    Raises:
+        BundleError: not of this schema; the text names the field.
+    """
+    try:
+        return Manifest.model_validate_json(text)
     except ValidationError as error:
         fields = ", ".join(".".join(map(str, e["loc"])) or "the JSON itself" for e in error.errors()[:5])
         raise BundleError(
-            f"{path} is not a manifest of schema_version 1, wrong: {fields}; package the bundle again, or remove the "
+            f"{place} is not a manifest of schema_version 1, wrong: {fields}; package the bundle again, or remove the "
             "manifest to go without checking"
         ) from error
 

@@ -3,6 +3,7 @@
     builtin:NAME        inside the package
     /some/folder        on this machine
     s3://bucket/prefix  fetched into the cache
+    hf://owner/name     fetched into the cache, at one commit
 
 Nothing here opens a model: its XML stays untrusted bytes until the digest is checked.
 """
@@ -10,18 +11,24 @@ Nothing here opens a model: its XML stays untrusted bytes until the digest is ch
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from worker.contract.errors import BundleError, BundleNotFound, SourceError
 from worker.contract.objects import S3Url
 from worker.contract.settings import ModelSettings
+from worker.model import hub, hubclient
 from worker.model.bundle import Bundle, Variant, choose
-from worker.model.fetch import Objects, Remote, fetch
+from worker.model.fetch import Objects, Remote
+from worker.model.hubclient import HubSource
 from worker.model.layout import MANIFEST_NAME, Candidate, Listing, read_listing
-from worker.model.manifest import Manifest, read_manifest, variant_digest, verified_sha256
+from worker.model.manifest import Manifest, parse_manifest, variant_digest, verified_sha256
+from worker.model.places import Bucket, Copy, Folder, Place, Repository
+from worker.model.progress import Progress
 
 BUILTIN = "builtin:"
 
@@ -30,77 +37,58 @@ MAX_OBJECTS = 10_000
 
 
 @dataclass(frozen=True)
-class _Copy:
-    """Files on this disk, not yet verified."""
+class Survey:
+    """What a source holds; nothing but a manifest was fetched, and nothing verified."""
 
-    root: Path
+    source: str
+    """With the commit where the place has commits."""
+    listing: Listing
+    sizes: Mapping[str, int]
+    """Path of every file relative to the root -> bytes."""
     manifest: Manifest | None
-    remedy: str
-    """What to do about a file whose digest is wrong."""
+    facts: Mapping[str, Any]
+    """The manifest as it stands, with the keys that loading does not need."""
+    root: Path | None
+    """Its folder, if it is on this disk as it is."""
+    digests: str
+    """Who vouches for the files when there is no manifest, in words; empty if nobody does."""
+    warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Folder:
-    """A bundle on this disk."""
-
-    root: Path
-    remedy: str
-
-    def listing(self) -> Listing:
-        try:
-            inner = itertools.chain.from_iterable(f.iterdir() for f in self.root.glob("openvino_*") if f.is_dir())
-            files = [p for p in itertools.chain(self.root.iterdir(), inner) if p.is_file()]
-        except OSError as error:
-            raise BundleError(f"{error.filename} cannot be read: {error.strerror}; check its permissions") from error
-        return read_listing(p.relative_to(self.root).as_posix() for p in files)
-
-    def bring(self, listing: Listing, _: Candidate) -> _Copy:
-        manifest = read_manifest(self.root / MANIFEST_NAME) if listing.has_manifest else None
-        return _Copy(self.root, manifest, self.remedy)
-
-
-@dataclass(frozen=True)
-class _Bucket:
-    """A bundle in S3, listed."""
-
-    remote: Remote
-    objects: Objects
-    cache_dir: Path
-
-    def listing(self) -> Listing:
-        return read_listing(self.remote.files)
-
-    def bring(self, _: Listing, candidate: Candidate) -> _Copy:
-        fetched = fetch(self.remote, candidate, self.cache_dir, self.objects)
-        return _Copy(fetched.root, fetched.manifest, f"delete {fetched.root}, it will be fetched again")
-
-
-def locate(settings: ModelSettings, objects: Objects | None = None, recommended: Sequence[str] = ()) -> Bundle:
+def locate(
+    settings: ModelSettings,
+    objects: Objects | None = None,
+    recommended: Sequence[str] = (),
+    *,
+    progress: Progress | None = None,
+) -> Bundle:
     """The bundle to run, on this disk and verified.
 
     Args:
         settings: source, name, size and precision.
         objects: the S3 port; needed for an `s3://` source only.
         recommended: precisions in the order this CPU runs them best.
+        progress: told how far each download is.
 
     Raises:
         BundleNotFound: nothing there, or nothing that fits; lists what is.
         DigestMismatch: a file is not the one its manifest describes; names file, expected, got and remedy.
         BundleError: the bundle is incomplete or unreadable, or the cache cannot be written.
-        ServiceError: from the S3 port.
+        ServiceError: from the S3 port or the hub.
     """
     place = _place(settings, objects)
-    listing = place.listing()
+    listing = read_listing(place.sizes)
     choice = choose(listing, settings, recommended)
-    copy = place.bring(listing, choice.candidate)
+    copy = place.bring(choice.candidate, progress)
     variant = _verified(copy, choice.candidate)
+    manifest = copy.manifest if listing.has_manifest else None
     return Bundle(
-        source=settings.source,
+        source=place.source,
         variant=variant,
         reason=choice.reason,
-        warnings=tuple(_warnings(settings, listing, variant)),
-        description=copy.manifest.description if copy.manifest else "",
-        license=copy.manifest.license if copy.manifest else "",
+        warnings=(*place.warnings, *_warnings(place, listing, variant)),
+        description=manifest.description if manifest else "",
+        license=manifest.license if manifest else "",
     )
 
 
@@ -109,25 +97,56 @@ def available(settings: ModelSettings, objects: Objects | None = None) -> Listin
 
     Raises:
         BundleNotFound: no such source.
-        ServiceError: from the S3 port.
+        ServiceError: from the S3 port or the hub.
     """
-    return _place(settings, objects).listing()
+    return read_listing(_place(settings, objects).sizes)
 
 
-def _place(settings: ModelSettings, objects: Objects | None) -> _Folder | _Bucket:
-    source = settings.source
+def survey(settings: ModelSettings, objects: Objects | None = None) -> Survey:
+    """What the source holds, with what its manifest says.
+
+    Raises:
+        BundleNotFound: no such source.
+        BundleError: the manifest cannot be read.
+        ServiceError: from the S3 port or the hub.
+    """
+    place = _place(settings, objects)
+    sizes = place.sizes
+    listing = read_listing(sizes)
+    text = place.manifest_bytes() if listing.has_manifest else b""
+    manifest = parse_manifest(text, f"{place.source}/{MANIFEST_NAME}") if text else None
+    root = place.root if isinstance(place, Folder) else None
+    left_out = _left_out(place, listing)
+    return Survey(
+        place.source,
+        listing,
+        sizes,
+        manifest,
+        json.loads(text) if text else {},
+        root,
+        place.digests,
+        (*place.warnings, *left_out),
+    )
+
+
+def _place(settings: ModelSettings, objects: Objects | None) -> Place:
+    source, cache_dir = settings.source, settings.cache_dir.expanduser()
     if source.startswith(BUILTIN):
-        return _builtin(source.removeprefix(BUILTIN))
+        return _builtin(source)
     if source.startswith("s3://"):
         if objects is None:
             raise BundleError(f"{source} is in S3, and no S3 connection was given to look there")
-        return _Bucket(_listed(source, objects), objects, settings.cache_dir.expanduser())
+        return Bucket(source, _listed(source, objects), objects, cache_dir)
+    if source.startswith(hubclient.PREFIX):
+        return Repository(hub.resolve(HubSource.parse(source), cache_dir))
     if "://" in source:
-        raise BundleNotFound(f"{source}: a model comes from builtin:NAME, a folder or s3://bucket/prefix")
+        raise BundleNotFound(
+            f"{source}: a model comes from builtin:NAME, a folder, s3://bucket/prefix or hf://owner/name"
+        )
     root = Path(source).expanduser()
     if not root.is_dir():
         raise BundleNotFound(f"{root} is not a folder; set MASKMILL_MODEL__SOURCE to the folder of a bundle")
-    return _Folder(root, "copy the bundle again, or correct its manifest.json if the change was meant")
+    return Folder(source, root, "copy the bundle again, or correct its manifest.json if the change was meant")
 
 
 def builtin_root() -> Path:
@@ -142,12 +161,13 @@ def builtin_root() -> Path:
     return root
 
 
-def _builtin(name: str) -> _Folder:
+def _builtin(source: str) -> Folder:
+    name = source.removeprefix(BUILTIN)
     root = builtin_root()
     names = sorted(p.name for p in root.iterdir() if any(p.glob("openvino_*"))) if root.is_dir() else []
     if name not in names:  # also keeps `..` and slashes out
         raise BundleNotFound(f"no built-in model {name!r}; there is: {', '.join(names) or 'none'}")
-    return _Folder(root / name, "the installation is damaged: install maskmill again")
+    return Folder(source, root / name, "the installation is damaged: install maskmill again")
 
 
 def _listed(source: str, objects: Objects) -> Remote:
@@ -161,7 +181,7 @@ def _listed(source: str, objects: Objects) -> Remote:
     return Remote(url, {info.key: info for info in infos})
 
 
-def _verified(copy: _Copy, candidate: Candidate) -> Variant:
+def _verified(copy: Copy, candidate: Candidate) -> Variant:
     xml, weights = copy.root / candidate.xml, copy.root / candidate.bin
     digest = variant_digest(
         verified_sha256(copy.manifest, candidate.xml, xml, remedy=copy.remedy),
@@ -170,13 +190,18 @@ def _verified(copy: _Copy, candidate: Candidate) -> Variant:
     return Variant(candidate.name, candidate.size, candidate.precision, xml, weights, digest)
 
 
-def _warnings(settings: ModelSettings, listing: Listing, variant: Variant) -> list[str]:
-    warnings = []
-    if listing.left_out:
-        warnings.append(f"{settings.source}: left out, not named as a variant: {', '.join(listing.left_out)}")
+def _left_out(place: Place, listing: Listing) -> list[str]:
+    if not listing.left_out:
+        return []
+    return [f"{place.source}: left out, not named as a variant: {', '.join(listing.left_out)}"]
+
+
+def _warnings(place: Place, listing: Listing, variant: Variant) -> list[str]:
+    warnings = _left_out(place, listing)
     if not listing.has_manifest:
+        checked = f"checked against {place.digests} only" if place.digests else "not checked against anything"
         warnings.append(
-            f"{settings.source} has no {MANIFEST_NAME}: the digest {variant.digest} was computed from the files as "
-            "they are, not checked against anything"
+            f"{place.source} has no {MANIFEST_NAME}: the digest {variant.digest} was computed from the files as "
+            f"they are, {checked}"
         )
     return warnings

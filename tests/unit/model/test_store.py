@@ -71,7 +71,9 @@ def test_the_recommended_precision_is_taken(tmp_path):
     ("source", "message"),
     [
         ("/no/such/folder", "is not a folder; set MASKMILL_MODEL__SOURCE"),
-        ("hf://someone/something", "a model comes from builtin:NAME, a folder or s3://"),
+        ("ftp://someone/something", "a model comes from builtin:NAME, a folder, s3://bucket/prefix or hf://"),
+        ("hf://someone", "names no repository of the hub; write hf://owner/name"),
+        ("hf://someone/../else", "names no repository of the hub"),
         ("s3://", "not an S3 URL"),
         ("builtin:no-such-model", "no built-in model 'no-such-model'; there is: "),
         ("builtin:", "no built-in model ''"),
