@@ -20,7 +20,14 @@ _OUTPUTS = {
 }
 
 
-@click.command("submit")
+_EXAMPLES = """\b
+Examples:
+  producer submit s3://shop/photos/ s3://shop/masks/ --wait
+  producer submit ./photos s3://shop/cutouts/ --output cutout
+"""
+
+
+@click.command("submit", epilog=_EXAMPLES)
 @click.argument("source")
 @click.argument("dest")
 @click.option("--output", type=click.Choice(list(_OUTPUTS)), default="mask", show_default=True, help="What to write.")
@@ -28,16 +35,11 @@ _OUTPUTS = {
 @click.option("--timeout", type=click.FloatRange(min=0), help="With --wait: seconds to stay at most.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines instead of text.")
 def submit_command(*, source: str, dest: str, output: str, wait: bool, timeout: float | None, as_json: bool) -> int:
-    r"""Submit every image under SOURCE; outputs go under DEST and keep the tree.
+    """Submit every image under SOURCE; outputs go under DEST and keep the tree.
 
     SOURCE is an s3:// prefix or a local folder (uploaded first); DEST is an s3:// prefix.
     A mask of `shoes/1.jpg` is `shoes/1.png` under DEST; with `--output both`, `mask/shoes/1.png` and
     `cutout/shoes/1.png`.
-
-    \b
-    Examples:
-      producer submit s3://shop/photos/ s3://shop/masks/ --wait
-      producer submit ./photos s3://shop/cutouts/ --output cutout
     """
     config = settings.load()
     with ObjectStore(config.s3) as store, Ledger(config.redis) as ledger:

@@ -74,4 +74,4 @@ def test_every_command_has_help_and_a_version(command):
     listing = top.out.partition("Commands:\n")[2].partition("\n\n")[0]
     for name in [line.split()[0] for line in listing.splitlines() if line[2] != " "]:
         sub = commands.run(command, name, "--help", settings={})
-        assert sub.code == 0 and len(sub.out) > 100, name
+        assert sub.code == 0 and len(sub.out) > 100 and "\\b" not in sub.out, name

@@ -21,21 +21,23 @@ STATE = click.option(
 )
 
 
-@click.command("standalone", context_settings={"ignore_unknown_options": True})
+_EXAMPLES = """\b
+Examples:
+  worker standalone
+  worker standalone --state /srv/maskmill --no-workers
+  worker standalone -- producer submit ./photos s3://maskmill/masks/ --wait
+"""
+
+
+@click.command("standalone", epilog=_EXAMPLES, context_settings={"ignore_unknown_options": True})
 @STATE
 @click.option("--workers/--no-workers", default=True, show_default=True, help="Run this machine's workers as well.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def standalone_command(*, state: Path, workers: bool, command: tuple[str, ...]) -> int:
-    r"""Run an embedded Redis and S3 server on this machine, and workers on its cores.
+    """Run an embedded Redis and S3 server on this machine, and workers on its cores.
 
     Without COMMAND it prints the settings to export and runs until Ctrl-C. With COMMAND it runs that with those
     settings, then stops everything and exits with its status.
-
-    \b
-    Examples:
-      worker standalone
-      worker standalone --state /srv/maskmill --no-workers
-      worker standalone -- producer submit ./photos s3://maskmill/masks/ --wait
     """
     with Stack(state, workers=workers) as stack:
         if command:
