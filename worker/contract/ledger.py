@@ -300,7 +300,7 @@ class Ledger:
             ) from error
         except (RedisConnectionError, RedisTimeoutError) as error:
             raise BrokerUnavailable(
-                f"{self._url} cannot be reached: is it running, is MASKMILL_REDIS__URL right?"
+                f"{self._url} cannot be reached: is it running, is MASKMILL_REDIS__URL right? ({error})"
             ) from error
         except RedisError as error:
             raise ServiceError(f"{self._url} answered: {error}") from error
