@@ -100,7 +100,8 @@ class ModelSettings(_Group):
     """Which network runs."""
 
     source: str = Field(
-        default="builtin:contrast", description="builtin:NAME, a folder, s3://bucket/prefix or hf://owner/name[@revision]"
+        default="builtin:contrast",
+        description="builtin:NAME, a folder, s3://bucket/prefix or hf://owner/name[@revision]",
     )
     name: str | None = Field(default=None, description="model name, needed when the source holds several")
     size: int | None = Field(default=None, gt=0, multiple_of=32, description="input side in pixels; empty: largest")

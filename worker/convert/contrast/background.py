@@ -134,4 +134,5 @@ def _depth(n: int) -> Array:
     """Cells between each cell of an n x n grid and the border, [n * n]; 0 on the outermost ring."""
     index = np.arange(n)
     edge = np.minimum(index, n - 1 - index)
-    return np.minimum.outer(edge, edge).ravel()
+    depth: Array = np.minimum(edge[:, None], edge[None, :]).ravel()
+    return depth

@@ -1,0 +1,54 @@
+"""Calibration pictures from a real bucket."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from support.stack import Place
+from worker.contract.errors import ServiceError, SourceError
+from worker.contract.objects import ObjectStore, S3Url
+from worker.convert import calibration
+
+
+def png(level: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 10), (level, level, level)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def folder(place: Place, store: ObjectStore) -> S3Url:
+    folder = S3Url(place.bucket, "sample/")
+    for index in range(4):
+        store.put(folder / f"{index}.png", png(index), content_type="image/png")
+    store.put(folder / "notes.txt", b"no picture", content_type="text/plain")
+    return folder
+
+
+def test_an_even_choice_of_a_prefix_is_read(place, folder):
+    got = calibration.gather(str(folder), 3, place.settings, Path("unused"))
+
+    assert got.pictures == (png(0), png(1), png(3))
+    assert got.source == str(folder)
+
+
+def test_what_is_no_picture_is_named(place, folder):
+    got = calibration.gather(str(folder).rstrip("/"), 32, place.settings, Path("unused"))
+
+    assert len(got.pictures) == 4
+    assert "notes.txt" in got.skipped[0]
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_empty_prefix_is_named(place):
+    with pytest.raises(SourceError, match=f"s3://{place.bucket}/nothing/: it holds no files"):
+        calibration.gather(f"s3://{place.bucket}/nothing", 32, place.settings, Path("unused"))
+
+
+def test_a_missing_bucket_is_named(place):
+    with pytest.raises(ServiceError, match="no-such-bucket"):
+        calibration.gather("s3://no-such-bucket/p", 32, place.settings, Path("unused"))

@@ -1,0 +1,116 @@
+"""`worker model convert`: how it reads its options and shows what was made; the work itself is left out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from worker.cli import model_convert
+from worker.contract.errors import SettingsError
+from worker.convert.agreement import Agreement
+from worker.convert.birefnet.rewrites import Rewrite
+from worker.convert.recipe import Overflow, Recipe
+from worker.convert.request import Built, Event, Report, Request
+
+NEEDED = ("--checkpoint", "model.safetensors", "--output", "bundle")
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[Request]:
+    """What the command asks for."""
+    requests: list[Request] = []
+
+    def convert(request: Request, _: object, watch: object) -> Report:
+        requests.append(request)
+        for done in (0, 1, 2):
+            watch(Event(2, 4, "512 int8: quantise", done, 2))
+        built = (
+            Built(512, "fp32", 178_000_000, 3.0, 4.0, 900, None, ""),
+            Built(512, "int8", 46_000_000, 60.0, 4.0, 2800, Agreement(0.03, 0.9, 0.4, 8), "MAE 0.03 above 0.02"),
+        )
+        return Report(Path("/srv/bundle"), built, ("512 int8 disagrees with FP32",))
+
+    monkeypatch.setattr(model_convert.variants, "convert", convert)
+    return requests
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(model_convert.convert_command, arguments)
+
+
+def test_without_options_the_published_set_is_made(asked):
+    done = call(*NEEDED)
+
+    assert done.exit_code == 0, done.output
+    assert asked == [Request("model.safetensors", Path("bundle"), (1024, 512), ("fp32", "fp16", "int8", "int8wo"))]
+
+
+def test_every_option_arrives(asked):
+    call(
+        *NEEDED,
+        *("--size", "512", "--size", "256", "--precision", "int8, fp16,int8", "--calibration", "s3://b/p"),
+        *("--calibration-images", "5", "--without", "offsets", "--without", "same-size", "--float-offsets"),
+        *("--smooth-quant", "--seven-bit", "nowhere", "--force"),
+    )
+
+    assert asked == [
+        Request(
+            "model.safetensors",
+            Path("bundle"),
+            (512, 256),
+            ("int8", "fp16"),
+            pictures="s3://b/p",
+            images=5,
+            without=frozenset({Rewrite.OFFSETS, Rewrite.SAME_SIZE}),
+            recipe=Recipe(float_offsets=True, smooth=True, overflow=Overflow.NOWHERE),
+            force=True,
+        )
+    ]
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_table_shows_size_memory_and_agreement():
+    done = call(*NEEDED)
+
+    row = next(line for line in done.stdout.splitlines() if line.startswith("512 int8"))
+    assert row.split() == ["512", "int8", "46.0", "60.0", "2800", "0.0300", "0.9000", "0.400"]
+    assert "/srv/bundle" in done.stdout
+    assert "on 8 pictures" in done.stdout
+
+
+@pytest.mark.usefixtures("asked")
+def test_steps_and_warnings_go_to_standard_error_once_each(capfd):
+    done = call(*NEEDED, "--json")
+
+    assert [json.loads(line)["precision"] for line in done.stdout.splitlines()] == ["fp32", "int8"]
+    err = done.stderr + capfd.readouterr().err
+    assert err.count("512 int8: quantise") == 1
+    assert "warning: 512 int8 disagrees with FP32" in err
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--precision", "int4"), "int4: choose from fp32,fp16,int8,int8wo"),
+        (("--precision", " , "), "nothing: choose from"),
+        (("--without", "speed"), "'offsets'"),
+        (("--seven-bit", "sometimes"), "'everywhere'"),
+        (("--calibration-images", "0"), "x>=1"),
+    ],
+)
+def test_unknown_words_are_answered_with_the_known_ones(asked, more, words):
+    done = call(*NEEDED, *more)
+
+    assert done.exit_code == 2
+    assert words in done.output
+    assert not asked
+
+
+def test_a_refused_size_is_the_commands_error():
+    done = call("--checkpoint", __file__, "--output", "bundle", "--size", "100")
+
+    assert isinstance(done.exception, SettingsError)
+    assert "size 100" in str(done.exception)

@@ -1,0 +1,275 @@
+"""`worker.convert.variants`: what is built in which order, what is refused, and what the manifest then says."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from worker.contract.errors import BundleError, BundleNotFound, SettingsError, SetupError, SourceError
+from worker.contract.settings import Settings
+from worker.convert import request, variants
+from worker.convert.birefnet.rewrites import Rewrite
+from worker.convert.request import Event, Request
+from worker.model.layout import read_listing
+from worker.model.manifest import read_manifest
+
+GOOD = {"mae": 0.0001, "iou": 0.999, "max_abs": 0.01, "pictures": 2}
+BAD = {"mae": 0.5, "iou": 0.1, "max_abs": 1.0, "pictures": 2}
+
+
+class Builder:
+    """Stands for the process that builds: writes two small files."""
+
+    def __init__(self) -> None:
+        self.tasks: list[Mapping[str, Any]] = []
+        self.agreements: dict[str, dict[str, float]] = {}
+        self.error: BaseException | None = None
+        self.pictures: list[tuple[int, ...]] = []
+
+    def __call__(self, task: Mapping[str, Any], label: str, say: Any) -> dict[str, Any]:
+        self.tasks.append(task)
+        if self.error and task["precision"] != "fp32":
+            raise self.error
+        xml = Path(task["xml"])
+        xml.write_text(label)
+        xml.with_suffix(".bin").write_bytes(b"weights")
+        self.pictures.append(np.load(task["pictures"]).shape)
+        say("quantise", 1, 2)
+        agreement = None if task["precision"] == "fp32" else self.agreements.get(task["precision"], GOOD)
+        return {"build_seconds": 1.0, "compare_seconds": 2.0, "peak_memory_mib": 700, "agreement": agreement}
+
+    @property
+    def built(self) -> list[tuple[int, str]]:
+        return [(task["size"], task["precision"]) for task in self.tasks]
+
+
+@pytest.fixture
+def builder(monkeypatch: pytest.MonkeyPatch) -> Builder:
+    builder = Builder()
+    monkeypatch.setattr(variants, "build_in_process", builder)
+    return builder
+
+
+@pytest.fixture
+def ask(tmp_path: Path):
+    """A request that works, to be changed."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index in range(2):
+        buffer = io.BytesIO()
+        Image.new("RGB", (8, 8), (index, 0, 0)).save(buffer, "PNG")
+        (photos / f"{index}.png").write_bytes(buffer.getvalue())
+    checkpoint = tmp_path / "model.safetensors"
+    checkpoint.write_bytes(b"arrays")
+
+    def make(**changes: Any) -> Request:
+        usual = {
+            "checkpoint": str(checkpoint),
+            "output": tmp_path / "bundle",
+            "sizes": (64,),
+            "precisions": ("fp32", "int8"),
+            "pictures": str(photos),
+        }
+        return Request(**{**usual, **changes})
+
+    return make
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_every_size_and_precision_is_written_under_its_published_name(builder, ask):
+    report = variants.convert(ask(sizes=(64, 32), precisions=("int8", "fp32", "int8wo", "fp16")), Settings())
+
+    names = {c.xml for c in read_listing(tree(report.output)).candidates}
+    assert names == {
+        f"openvino_{precision}/birefnet_lite_{size}x{size}_{precision}.xml"
+        for size in (32, 64)
+        for precision in ("fp32", "fp16", "int8wo", "int8")
+    }
+    assert set(tree(report.output)) - names - {n.replace(".xml", ".bin") for n in names} == {"LICENSE", "manifest.json"}
+
+
+def test_the_reference_is_built_first_and_kept_only_if_asked_for(builder, ask):
+    report = variants.convert(ask(precisions=("int8",)), Settings())
+
+    assert builder.built == [(64, "fp32"), (64, "int8")]
+    assert [one.precision for one in report.variants] == ["int8"]
+    assert not (report.output / "openvino_fp32").exists()
+
+
+def test_every_process_sees_the_pictures_at_its_size(builder, ask):
+    variants.convert(ask(sizes=(64, 32), precisions=("int8",)), Settings())
+
+    assert builder.pictures == [(2, 64, 64, 3)] * 2 + [(2, 32, 32, 3)] * 2
+
+
+def test_without_anything_to_compare_no_pictures_are_needed(builder, ask):
+    report = variants.convert(ask(precisions=("fp32",), pictures="/nowhere"), Settings())
+
+    manifest = json.loads((report.output / "manifest.json").read_text())
+    assert manifest["calibration"] is None
+    assert builder.tasks[0]["compared"] == 0
+
+
+def test_the_manifest_tells_where_everything_comes_from(builder, ask):
+    report = variants.convert(ask(without=frozenset({Rewrite.OFFSETS})), Settings())
+
+    manifest = json.loads((report.output / "manifest.json").read_text())
+    assert manifest["license"] == "MIT"
+    assert manifest["source"]["checkpoint"] == "model.safetensors"
+    assert manifest["source"]["sha256"] == hashlib.sha256(b"arrays").hexdigest()
+    assert "offsets" not in manifest["source"]["rewrites"]
+    assert "batch-norm" in manifest["source"]["rewrites"]
+    assert manifest["tools"].keys() == {"python", "maskmill", "openvino", "numpy", "pillow", "nncf"}
+    assert manifest["calibration"]["source"] == "photos"
+    assert manifest["calibration"]["images"] == 2
+    assert len(manifest["calibration"]["sha256"]) == 64
+    assert manifest["quantisation"] == {"float_offsets": False, "smooth": False, "overflow": "everywhere"}
+    int8 = manifest["variants"]["openvino_int8/birefnet_lite_64x64_int8.xml"]
+    assert int8["agreement"] == GOOD
+    assert int8["peak_memory_mib"] == 700
+    assert manifest["files"].keys() == {
+        "LICENSE",
+        *(f"openvino_{p}/birefnet_lite_64x64_{p}.{s}" for p in ("fp32", "int8") for s in ("xml", "bin")),
+    }
+    assert read_manifest(report.output / "manifest.json").name == "birefnet_lite"
+
+
+def test_the_licence_note_says_what_the_licence_asks_for(builder, ask):
+    report = variants.convert(ask(), Settings())
+
+    text = (report.output / "LICENSE").read_text()
+    assert "MIT licence" in text and "LICENSE of the repository" in text
+
+
+def test_steps_are_counted_to_the_end(builder, ask):
+    events: list[Event] = []
+
+    variants.convert(ask(sizes=(64, 32)), Settings(), events.append)
+
+    assert [event.step for event in events] == sorted(event.step for event in events)
+    assert (events[0].step, events[-1].step, events[-1].steps) == (0, 5, 6)
+    assert Event(2, 6, "64 fp32: quantise", 1, 2) in events
+
+
+def test_a_variant_out_of_bounds_is_refused_after_all_were_looked_at(builder, ask):
+    builder.agreements = {"int8wo": BAD, "int8": BAD}
+
+    with pytest.raises(BundleError, match=r"64 int8: MAE 0\.5.*64 int8wo: MAE 0\.5.*--force"):
+        variants.convert(ask(precisions=("int8wo", "int8")), Settings())
+
+    assert not ask().output.exists()
+
+
+def test_force_keeps_it_and_says_so(builder, ask):
+    builder.agreements = {"int8": BAD}
+
+    report = variants.convert(ask(force=True), Settings())
+
+    assert any("64 int8 disagrees with FP32, kept by force: MAE" in warning for warning in report.warnings)
+    manifest = json.loads((report.output / "manifest.json").read_text())
+    assert "MAE" in manifest["variants"]["openvino_int8/birefnet_lite_64x64_int8.xml"]["kept_by_force"]
+
+
+def test_files_left_out_of_the_calibration_are_warned_of(builder, ask, tmp_path):
+    (tmp_path / "photos" / "2.png").write_bytes(b"no picture")
+
+    report = variants.convert(ask(), Settings())
+
+    assert len(report.warnings) == 1
+    assert "2.png" in report.warnings[0]
+
+
+@pytest.mark.parametrize("error", [BundleError("refused"), KeyboardInterrupt(), OSError("No space left on device")])
+@pytest.mark.parametrize("there", [True, False], ids=["replacing", "new"])
+def test_a_failure_half_way_leaves_what_was_there(builder, ask, tmp_path, error, there):
+    if there:
+        variants.convert(ask(), Settings())
+    before = tree(tmp_path)
+    builder.error = error
+
+    with pytest.raises(BundleError if isinstance(error, OSError) else type(error)):
+        variants.convert(ask(), Settings())
+
+    assert tree(tmp_path) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["model.safetensors", "photos", *(["bundle"] if there else [])]
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"sizes": (100,)}, SettingsError, "size 100: a positive multiple of 32"),
+        ({"sizes": (64, 0, -32)}, SettingsError, "size 0, -32: a positive multiple of 32"),
+        ({"sizes": ()}, SettingsError, "size missing"),
+        ({"precisions": ("int4",)}, BundleError, "no such precision: int4; known: fp32"),
+        ({"precisions": ()}, BundleError, "no model"),
+        ({"images": 0}, SettingsError, "0 calibration images"),
+        ({"checkpoint": "nowhere.safetensors"}, BundleNotFound, "no checkpoint at nowhere.safetensors"),
+        ({"checkpoint": "hf://one-word"}, BundleNotFound, "names no repository"),
+        ({"pictures": "nowhere"}, BundleNotFound, "no calibration folder nowhere"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_built(builder, ask, changes, error, words):
+    with pytest.raises(error, match=words):
+        variants.convert(ask(**changes), Settings())
+
+    assert not builder.tasks
+    assert not ask().output.exists()
+
+
+def test_an_empty_calibration_folder_is_refused(builder, ask, tmp_path):
+    (tmp_path / "empty").mkdir()
+
+    with pytest.raises(SourceError, match="empty: it holds no files"):
+        variants.convert(ask(pictures=str(tmp_path / "empty")), Settings())
+
+
+def test_a_folder_that_is_no_bundle_is_refused_at_once(builder, ask, tmp_path):
+    with pytest.raises(BundleError, match="is no bundle"):
+        variants.convert(ask(output=tmp_path / "photos"), Settings())
+
+    assert not builder.tasks
+
+
+def test_a_missing_package_is_told_before_anything_is_built(builder, ask, monkeypatch):
+    def absent(name: str) -> str:
+        raise request.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(request.metadata, "version", absent)
+
+    with pytest.raises(SetupError, match=r"pip install 'maskmill\[convert\]'"):
+        variants.convert(ask(), Settings())
+
+
+@pytest.mark.usefixtures("builder")
+@pytest.mark.parametrize(("source", "revision"), [("hf://o/n", None), ("hf://o/n@v1.0", "v1.0")])
+def test_a_checkpoint_of_the_hub_is_fetched_through_the_cache(ask, monkeypatch, tmp_path, source, revision):
+    hub = ModuleType("worker.model.hub")
+    calls = []
+
+    def download(repo: str, revision: str | None, filename: str, cache_dir: Path) -> Path:
+        calls.append((repo, revision, filename, cache_dir))
+        return tmp_path / "model.safetensors"
+
+    hub.download = download  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "worker.model.hub", hub)
+    settings = Settings(model={"cache_dir": tmp_path / "cache"})
+
+    report = variants.convert(ask(checkpoint=source), settings)
+
+    assert calls == [("o/n", revision, "model.safetensors", tmp_path / "cache")]
+    assert json.loads((report.output / "manifest.json").read_text())["source"]["checkpoint"] == source

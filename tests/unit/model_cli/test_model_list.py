@@ -1,0 +1,134 @@
+"""`worker model list` and `fetch` on bundles of a few bytes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from unit.model.bundle_files import BIN, DIGEST, FILES, XML, manifest, write_bundle
+from worker.cli import cli, model_list, model_source
+from worker.contract.errors import BundleNotFound, DigestMismatch
+from worker.cpu.isa import recommend
+
+INT8 = {name.replace("fp32", "int8"): data for name, data in FILES.items()}
+BOTH = {**FILES, **INT8}
+VNNI = frozenset({"avx2", "avx512f", "avx512_vnni"})
+
+
+@pytest.fixture(autouse=True)
+def _a_cpu_with_vnni(monkeypatch):
+    advice = recommend(VNNI, 64 << 30)
+    monkeypatch.setattr(model_list, "advice", lambda: advice)
+    monkeypatch.setattr("worker.cli.model_fetch.advice", lambda: advice)
+
+
+def worker(*args: object) -> int:
+    return cli.main(["model", *map(str, args)], standalone_mode=False)
+
+
+def as_json(capsys, *args: object) -> tuple[int, dict]:
+    code = worker(*args, "--json")
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_variants_with_sizes_digests_and_the_choice(tmp_path, capsys):
+    root = write_bundle(tmp_path / "b", {**BOTH, "manifest.json": manifest(BOTH)})
+
+    code, got = as_json(capsys, "list", root)
+
+    assert code == 0
+    assert [(v["size"], v["precision"], v["bytes"], v["digests"], v["chosen"]) for v in got["variants"]] == [
+        (64, "fp32", 15, "as described", False),
+        (64, "int8", 15, "as described", True),
+    ]
+    assert got["choice"] == "net 64 int8"
+    assert "int8 is what this CPU runs best" in got["reason"]
+    assert (got["isa"], got["inference_precision"]) == ("avx512_vnni", "f32")
+    assert got["precision_reasons"][0].startswith("VNNI")
+
+
+def test_in_words(tmp_path, capsys):
+    root = write_bundle(tmp_path / "b", {**BOTH, "manifest.json": manifest(BOTH), "openvino_fp32/odd.bin": b""})
+
+    assert worker("list", root) == 0
+
+    shown = capsys.readouterr()
+    (marked,) = [line for line in shown.out.splitlines() if line.startswith("*  ")]
+    assert marked.split()[:4] == ["*", "net", "64", "int8"]
+    assert "VNNI: INT8 products run natively" in shown.out
+    assert "left out, not named as a variant: openvino_fp32/odd.bin" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("files", "state"),
+    [
+        ({**BOTH, BIN: b"damaged", "manifest.json": manifest(BOTH)}, "WRONG: "),
+        ({XML: FILES[XML], **INT8, "manifest.json": manifest(BOTH)}, f"WRONG: {BIN} is missing"),
+        ({**BOTH, "manifest.json": manifest(INT8)}, f"WRONG: {XML} is not in the manifest"),
+    ],
+    ids=["damaged", "missing", "not described"],
+)
+def test_a_variant_that_is_not_as_described_fails(tmp_path, capsys, files, state):
+    root = write_bundle(tmp_path / "b", files)
+
+    code, got = as_json(capsys, "list", root)
+
+    assert code == 1
+    assert [v["digests"].startswith(state) for v in got["variants"]] == [True, False]
+
+
+def test_a_bundle_without_a_manifest(tmp_path, capsys):
+    code, got = as_json(capsys, "list", write_bundle(tmp_path / "b", FILES))
+
+    assert code == 0
+    assert got["variants"][0]["digests"] == "none: there is no manifest"
+    assert "FALLBACK to fp32: this CPU would rather run int8" in got["reason"]
+
+
+def test_several_names_are_listed_though_none_would_run(tmp_path, capsys):
+    other = {name.replace("net_", "other_"): data for name, data in FILES.items()}
+
+    code, got = as_json(capsys, "list", write_bundle(tmp_path / "b", {**FILES, **other}))
+
+    assert code == 0
+    assert (len(got["variants"]), got["choice"]) == (2, None)
+    assert "holds several models: net, other" in got["reason"]
+
+
+def test_the_source_of_the_settings_is_the_default(capsys):
+    code, got = as_json(capsys, "list")
+
+    assert code == 0
+    assert (got["source"], got["choice"]) == ("builtin:contrast", "contrast 320 fp32")
+
+
+def test_fetch_tells_where_the_files_are(tmp_path, capsys):
+    root = write_bundle(tmp_path / "b", FILES)
+
+    code, got = as_json(capsys, "fetch", root, "--size", 64, "--precision", "fp32")
+
+    assert code == 0
+    assert (got["xml"], got["bin"], got["digest"]) == (str(root / XML), str(root / BIN), DIGEST)
+    assert "has no manifest.json" in got["warnings"][0]
+
+
+def test_fetch_in_words(tmp_path, capsys):
+    root = write_bundle(tmp_path / "b", {**FILES, "manifest.json": manifest(FILES)})
+
+    assert worker("fetch", root) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [f"digest {DIGEST}", str(root / XML), str(root / BIN)]
+
+
+def test_fetch_refuses_what_is_not_there_or_damaged(tmp_path):
+    root = write_bundle(tmp_path / "b", {**BOTH, BIN: b"damaged", "manifest.json": manifest(BOTH)})
+
+    with pytest.raises(BundleNotFound, match="there is: net 64 fp32, net 64 int8"):
+        worker("fetch", root, "--size", 96)
+    with pytest.raises(DigestMismatch):
+        worker("fetch", root, "--precision", "fp32")
+
+
+def test_nobody_looking_means_no_bar(capsys):
+    with model_source.bar() as report:
+        assert report is None

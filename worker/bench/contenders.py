@@ -1,0 +1,95 @@
+"""Who is compared with whom: the list, made from what is on disk and what is installed. No process starts here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from worker.bench.prepare import NAME
+from worker.contract.errors import BundleNotFound
+from worker.contract.settings import ModelSettings
+from worker.model.bundle import Variant
+from worker.model.store import available, locate
+
+Job = Literal["openvino", "benchmark_app", "pytorch", "onnxruntime"]
+Role = Literal["plain", "ours", "check", "other"]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of the comparison."""
+
+    label: str
+    job: Job
+    role: Role
+    """`plain`: the network without rewrites; `ours`; `check`: benchmark_app; `other`: another runtime."""
+
+    arithmetic: str
+    """Of the float part: f32 or bf16."""
+
+    variant: Variant | None = None
+    """The network's files, for OpenVINO."""
+
+    needs: tuple[str, ...] = ()
+    """Modules that must be installed."""
+
+    def request(self) -> dict[str, Any]:
+        """For the child process."""
+        variant = self.variant and {
+            "name": self.variant.name,
+            "size": self.variant.size,
+            "precision": self.variant.precision,
+            "xml": str(self.variant.xml),
+            "bin": str(self.variant.bin),
+            "digest": self.variant.digest,
+        }
+        return {"job": self.job, "arithmetic": self.arithmetic, "variant": variant}
+
+
+def variants(folder: Path, size: int) -> list[Variant]:
+    """The verified variants of a bundle at this size, most exact first.
+
+    Raises:
+        BundleNotFound: none, or several models and none of them BiRefNet-lite.
+        BundleError: from the store.
+    """
+    listing = available(ModelSettings(source=str(folder)))
+    of_size = [c for c in listing.candidates if c.size == size]
+    names = {c.name for c in of_size}
+    name = NAME if NAME in names else next(iter(names), None)
+    if name is None or (len(names) > 1 and name != NAME):
+        raise BundleNotFound(
+            f"{folder} has no single model of size {size} to measure; there is: {listing.labels()}; choose --size"
+        )
+    of_name = {"source": str(folder), "name": name, "size": size}
+    return [
+        locate(ModelSettings.model_validate({**of_name, "precision": c.precision})).variant
+        for c in of_size
+        if c.name == name
+    ]
+
+
+def contenders(plain: Variant, ours: Sequence[Variant], arithmetic: str) -> list[Contender]:
+    """All rows for one size, the plain network first.
+
+    Args:
+        plain: the network without rewrites.
+        ours: the variants to measure.
+        arithmetic: what this CPU runs the float part in; with bf16, f32 is measured too for the float networks.
+    """
+    kinds = dict.fromkeys(("f32", arithmetic))
+    rows = [Contender(f"plain conversion {kind}", "openvino", "plain", kind, plain) for kind in kinds]
+    for variant in ours:
+        for kind in kinds if variant.precision == "fp32" else (arithmetic,):
+            label = f"maskmill {variant.precision}" + (f" in {kind}" if kind != "f32" else "")
+            rows.append(Contender(label, "openvino", "ours", kind, variant))
+    checked = [row for row in rows if row.role == "ours" and row.arithmetic == arithmetic]
+    rows += [
+        Contender(f"benchmark_app on {row.label}", "benchmark_app", "check", row.arithmetic, row.variant)
+        for row in checked
+    ]
+    rows.append(Contender("PyTorch eager", "pytorch", "other", "f32", needs=("torch",)))
+    rows.append(Contender("ONNX Runtime", "onnxruntime", "other", "f32", needs=("onnxruntime", "torch", "onnx")))
+    return rows

@@ -1,0 +1,251 @@
+"""`worker bench model`: BiRefNet-lite without rewrites, ours in each precision, and other runtimes, side by side.
+
+For each size: files are prepared, then for each layout (one stream on all cores, and the plan's streams) every
+contender loads in a process of its own, all take turns, all end. Everything runs on the first core set of the plan.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from worker.bench import machine as machine_facts
+from worker.bench.benchmark_app import BenchmarkApp
+from worker.bench.contenders import Contender, contenders, variants
+from worker.bench.measure import Sample, take_turns
+from worker.bench.process import Contestant, once
+from worker.bench.report import SCHEMA_VERSION, Measured, NotRun, result
+from worker.contract.errors import SettingsError, SetupError
+from worker.contract.settings import PlanSettings
+from worker.cpu import isa, placement, topology
+from worker.cpu.pinning import refuse_forbidden_variables
+from worker.cpu.placement import CoreSet
+
+MIN_ROUNDS = 2
+QUICK_ROUNDS = 2
+_FEW_IMAGES = 4
+"""Images of one turn at least, so that filling and draining the streams weighs little."""
+
+_FIRST_NEED_BYTES = 2 * 1024**3
+"""Memory that must be free before the first contender starts; later ones need what the largest so far took."""
+
+Runner = Contestant | BenchmarkApp
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to compare."""
+
+    sizes: tuple[int, ...]
+    rounds: int
+    quick: bool = False
+    """Two rounds, one stream on all cores, no profile: does it work, roughly how fast."""
+
+    checkpoint: Path | None = None
+    bundle: Path | None = None
+
+
+@dataclass
+class _Run:
+    """One size in one layout, as it goes."""
+
+    size: int
+    streams: int
+    core_set: CoreSet
+    prepared: dict[str, Any]
+    folder: Path
+    say: Say
+    images: int = 1
+    runners: dict[str, Runner] = field(default_factory=dict)
+    not_run: list[NotRun] = field(default_factory=list)
+
+    @property
+    def layout(self) -> str:
+        """In words."""
+        return f"{self.streams} x {self.core_set.threads // self.streams}"
+
+
+def run(options: Options, plan: PlanSettings, say: Say) -> dict[str, Any]:
+    """Measure.
+
+    Args:
+        options: what to compare.
+        plan: streams and threads set by hand win, as for workers.
+        say: told what happens, one short line at a time.
+
+    Returns:
+        The report, ready for JSON; see `report`.
+
+    Raises:
+        SetupError: nothing can be measured here; one contender that cannot run is listed in `not_run` instead.
+    """
+    if options.rounds < MIN_ROUNDS:
+        raise SettingsError(f"{options.rounds} rounds: at least {MIN_ROUNDS} are needed to tell noise from speed")
+    refuse_forbidden_variables(os.environ)
+    machine = topology.read()
+    core_set = placement.plan(machine, plan).core_sets[0]
+    arithmetic = isa.recommend(machine.flags, machine.memory_bytes).inference_precision
+    results, weights, profiles = [], "", {}
+    with tempfile.TemporaryDirectory(prefix="maskmill-bench-") as folder:
+        for size in options.sizes:
+            say(f"{size}: building the networks")
+            prepared = _prepare(options, size, core_set, Path(folder))
+            weights = prepared["weights"]
+            rows = _rows(options, prepared, size, arithmetic)
+            for streams in _layouts(core_set, options.quick):
+                one = _Run(size, streams, core_set, prepared, Path(folder), say)
+                results.append(_compare(one, rows, options.rounds))
+            if not options.quick:
+                profiles[str(size)] = dict(_profiles(rows, prepared, core_set, Path(folder), say))
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "benchmark": "model",
+        "machine": machine_facts.facts(machine),
+        "weights": _weights(options, weights),
+        "picture": "generated, the same for all contenders",
+        "bundle": str(options.bundle) if options.bundle else None,
+        "float_arithmetic": arithmetic,
+        "results": results,
+        "profiles": profiles,
+    }
+
+
+def _prepare(options: Options, size: int, core_set: CoreSet, folder: Path) -> dict[str, Any]:
+    request = {
+        "job": "prepare",
+        "cpus": core_set.cpus,
+        "size": size,
+        "checkpoint": _text(options.checkpoint),
+        "folder": str(folder),
+        "build_ours": options.bundle is None,
+    }
+    return once(request, folder / "prepare.log") | {"checkpoint": request["checkpoint"]}
+
+
+def _weights(options: Options, words: str) -> str:
+    """Where the weights come from; a bundle's may be others, which decide how scattered the sampling is."""
+    return f"{words}; those of the bundle are its own" if options.bundle else words
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())
+
+
+def _rows(options: Options, prepared: dict[str, Any], size: int, arithmetic: str) -> list[Contender]:
+    plain = variants(Path(prepared["plain"]), size)[0]
+    return contenders(plain, variants(options.bundle or Path(prepared["ours"]), size), arithmetic)
+
+
+def _layouts(core_set: CoreSet, quick: bool) -> list[int]:
+    """Streams to measure: one, and those of the plan."""
+    return [1] if quick else sorted({1, core_set.streams})
+
+
+def _compare(run: _Run, rows: Sequence[Contender], rounds: int) -> dict[str, Any]:
+    """All contenders of one size in one layout."""
+    load_before = machine_facts.load_average()
+    by_label = {row.label: row for row in rows}
+    with ExitStack() as stack:
+        for row in rows:
+            run.say(f"{run.size}, {run.layout}: loading {row.label}")
+            runner = _start(run, row)
+            if runner is not None:
+                stack.callback(runner.close)
+                run.runners[row.label] = runner
+        samples = take_turns(
+            run.runners,
+            rounds,
+            say=lambda number, name: run.say(f"{run.size}, {run.layout}: round {number} of {rounds}, {name}"),
+            fail=lambda name, error: run.not_run.append(NotRun(name, str(error))),
+        )
+    measured = [_measured(by_label[label], run.runners[label], taken) for label, taken in samples.items()]
+    threads = run.core_set.threads
+    head = {
+        "size": run.size,
+        "streams": run.streams,
+        "threads": threads,
+        "cpus": list(run.core_set.cpus),
+        "rounds": rounds,
+        "load_average_before": load_before,
+        "load_average_after": machine_facts.load_average(),
+    }
+    return head | result(measured, run.not_run, threads)
+
+
+def _measured(row: Contender, runner: Runner, samples: list[Sample]) -> Measured:
+    return Measured(
+        label=row.label,
+        engine=row.job,
+        role=row.role,
+        precision=row.variant.precision if row.variant else "fp32",
+        arithmetic=row.arithmetic,
+        samples=samples,
+        peak_memory_bytes=runner.peak_memory_bytes,
+        facts=runner.facts,
+    )
+
+
+def _start(run: _Run, row: Contender) -> Runner | None:
+    """A loaded contender, or None with the reason noted."""
+    try:
+        _check_possible(run, row)
+        request = row.request() | {
+            "cpus": run.core_set.cpus,
+            "streams": run.streams,
+            "threads": run.core_set.threads,
+            "checkpoint": run.prepared["checkpoint"],
+            "image": run.prepared["image"],
+            "normalised": run.prepared["normalised"],
+        }
+        log = run.folder / f"{row.job}.log"
+        if row.job == "benchmark_app":
+            return BenchmarkApp(request, images=images_of_turn(run.streams), log=log)
+        if row.job == "onnxruntime":
+            request["onnx"] = _onnx(run, request)
+        images = images_of_turn(run.streams) if row.job == "openvino" else run.streams
+        return Contestant(request, images=images, log=log)
+    except SetupError as error:
+        if row.role == "plain":  # nothing to compare with
+            raise
+        run.not_run.append(NotRun(row.label, str(error)))
+        return None
+
+
+def images_of_turn(streams: int) -> int:
+    """A multiple of the streams, so that none idles at the end, and of the requests, as benchmark_app demands."""
+    least = streams * (streams + 1)
+    return least * -(-_FEW_IMAGES // least)
+
+
+def _check_possible(run: _Run, row: Contender) -> None:
+    if absent := machine_facts.missing(*row.needs):
+        raise SetupError(f"not installed: {', '.join(absent)}")
+    need = max([_FIRST_NEED_BYTES, *(runner.peak_memory_bytes for runner in run.runners.values())])
+    free = topology.read().memory_available_bytes
+    if free < need:
+        raise SetupError(f"{free >> 20} MiB of memory are free, {need >> 20} MiB may be needed")
+
+
+def _onnx(run: _Run, request: dict[str, Any]) -> str:
+    """The exported network, made once for each size."""
+    file = run.folder / f"twin_{run.size}.onnx"
+    if not file.exists():
+        once(request | {"job": "export", "onnx": str(file)}, run.folder / "export.log")
+    return str(file)
+
+
+def _profiles(
+    rows: Sequence[Contender], prepared: dict[str, Any], core_set: CoreSet, folder: Path, say: Say
+) -> Iterator[tuple[str, Any]]:
+    """Where the time goes in each network that OpenVINO runs, on all cores in one stream."""
+    for row in rows:
+        if row.job == "openvino":
+            say(f"profile of {row.label}")
+            request = row.request() | {"job": "profile", "cpus": core_set.cpus, "threads": core_set.threads}
+            yield row.label, once(request | {"image": prepared["image"]}, folder / "profile.log")["node_types"]

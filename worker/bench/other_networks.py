@@ -1,0 +1,79 @@
+"""The same network in PyTorch and ONNX Runtime. Runs in a child process only; either library may be absent."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worker.bench.prepare import arrays
+
+
+class _PyTorch:
+    """Eager PyTorch: one call per stream, each with its share of the threads."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        twin: Any = importlib.import_module("worker.bench.birefnet_torch")
+        self._torch: Any = importlib.import_module("torch")
+        self._torch.set_num_threads(request["threads"] // request["streams"])
+        self._forward = twin.forward
+        self._state = twin.weights(arrays(request["checkpoint"])[0])
+        self._image = self._torch.from_numpy(np.load(request["normalised"]))
+        self.callers: int = request["streams"]
+
+    def infer(self) -> object:
+        with self._torch.inference_mode():
+            return self._forward(self._state, self._image)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "pytorch": str(self._torch.__version__),
+            "threads_per_call": self._torch.get_num_threads(),
+            "calls_at_once": self.callers,
+            "cpu_capability": self._torch.backends.cpu.get_cpu_capability(),
+        }
+
+
+class _OnnxRuntime:
+    """ONNX Runtime: one session per stream, each with its share of the threads."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        runtime: Any = importlib.import_module("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = request["threads"] // request["streams"]
+        options.inter_op_num_threads = 1
+        self.callers: int = request["streams"]
+        self._version = runtime.__version__
+        self._file = Path(request["onnx"])
+        # Sessions are handed out like the engine's requests, so that two calls never share one pool of threads.
+        self._idle = [
+            runtime.InferenceSession(str(self._file), options, providers=["CPUExecutionProvider"])
+            for _ in range(self.callers)
+        ]
+        self._image = np.load(request["normalised"])
+
+    def infer(self) -> object:
+        session = self._idle.pop()
+        try:
+            return session.run(None, {"image": self._image})
+        finally:
+            self._idle.append(session)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "onnxruntime": self._version,
+            "sessions": self.callers,
+            "deformable_convolution": "DeformConv of opset 19",
+        }
+
+
+def open_pytorch(request: dict[str, Any]) -> _PyTorch:
+    """The eager twin with the weights of `request`: `checkpoint` or None, `normalised`, `streams`, `threads`."""
+    return _PyTorch(request)
+
+
+def open_onnxruntime(request: dict[str, Any]) -> _OnnxRuntime:
+    """The exported twin, `request["onnx"]`."""
+    return _OnnxRuntime(request)

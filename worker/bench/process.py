@@ -1,0 +1,147 @@
+"""Child processes of a benchmark, seen from the parent: one JSON object per line in each direction.
+
+    parent                         child (`worker.bench.child`)
+    {"job": ..., "cpus": [...]} -> pins itself, loads, warms up
+                                <- {"facts": ...} or {"error": ...}
+    {"images": 4}               -> runs them
+                                <- {"wall_seconds": ..., "cpu_seconds": ..., "peak_memory_bytes": ...}
+    end of input                -> ends
+
+What a child or its libraries print goes to a log file, whose end is quoted when the child fails.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from worker.bench.measure import Sample
+from worker.contract.errors import SetupError
+
+_QUOTED_LINES = 3
+
+
+def environment() -> dict[str, str]:
+    """As the supervisor gives it to workers: huge pages from malloc where the kernel allows, no second thread pool."""
+    return {
+        **os.environ,
+        "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"),
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+def tail(log: Path) -> str:
+    """The last lines of a log, for an error."""
+    lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
+    return " | ".join(lines[-_QUOTED_LINES:]) or "it said nothing"
+
+
+class Child:
+    """One child process that has done its job's first part. Use as a context manager, or `close` it."""
+
+    def __init__(self, request: Mapping[str, Any], log: Path) -> None:
+        """Start it and wait for its first answer.
+
+        Args:
+            request: `job`, `cpus` and what the job needs.
+            log: file for what it prints; added to.
+
+        Raises:
+            SetupError: it ended, or answered with an error.
+        """
+        self._log = log
+        self._job = str(request["job"])
+        with log.open("ab") as printed:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "worker.bench.child"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=printed,
+                env=environment(),
+                text=True,
+            )
+        try:
+            self.first = self.ask(request)
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Send one line, wait for one.
+
+        Raises:
+            SetupError: no answer, or an error.
+        """
+        stdin, stdout = self._process.stdin, self._process.stdout
+        if stdin is None or stdout is None:
+            raise SetupError(f"{self._job}: the process has no pipes")
+        try:
+            stdin.write(json.dumps(question) + "\n")
+            stdin.flush()
+            line = stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            code = self._process.wait()
+            raise SetupError(f"{self._job}: the process ended with {code}; {tail(self._log)}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise SetupError(f"{self._job}: {answer['error']}")
+        return answer
+
+    def close(self) -> None:
+        """End it. Calling it again does nothing."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:  # it ended with a question unread
+                    continue
+        self._process.kill()
+        self._process.wait()
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Contestant:
+    """A child that holds a network and takes turns: a `measure.Runner`."""
+
+    def __init__(self, request: Mapping[str, Any], *, images: int, log: Path) -> None:
+        """Start the child; it loads its network and warms up.
+
+        Raises:
+            SetupError: it could not.
+        """
+        self._child = Child(request, log)
+        self._images = images
+        self.facts: dict[str, Any] = self._child.first["facts"]
+        self.peak_memory_bytes = int(self._child.first["peak_memory_bytes"])
+
+    def turn(self) -> Sample:
+        """See `measure.Runner`."""
+        answer = self._child.ask({"images": self._images})
+        self.peak_memory_bytes = int(answer["peak_memory_bytes"])
+        return Sample(self._images, answer["wall_seconds"], answer["cpu_seconds"])
+
+    def close(self) -> None:
+        """End the child."""
+        self._child.close()
+
+
+def once(request: Mapping[str, Any], log: Path) -> dict[str, Any]:
+    """Have a child do one job, and its answer.
+
+    Raises:
+        SetupError: it failed.
+    """
+    with Child(request, log) as child:
+        return child.first

@@ -1,0 +1,105 @@
+"""`worker bench`: measurements on this machine, written as JSON, a table and a plot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from worker.contract import console, settings
+from worker.contract.console import Exit
+
+_ROUNDS = 5
+
+EPILOG = """\b
+Examples:
+  worker bench model --quick --output bench            random weights, 512, two rounds
+  worker bench model --checkpoint model.safetensors --bundle birefnet --size 512 --size 1024 --output bench
+
+\b
+Each contender stays loaded in a process of its own: count 1 to 4 GB of memory for each at 512, four times that at
+1024. PyTorch, ONNX Runtime (with PyTorch and onnx to export the network) and matplotlib are used if installed.
+"""
+
+
+@click.group("bench")
+def bench_command() -> None:
+    """Measure on this machine."""
+
+
+@bench_command.command("model", epilog=EPILOG)
+@click.option(
+    "--checkpoint",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Published weights (model.safetensors); random ones without.",
+)
+@click.option(
+    "--bundle",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Measure the variants in this folder; without, the network is built in FP32.",
+)
+@click.option("--size", "sizes", type=click.IntRange(min=32), multiple=True, help="Input side, repeatable. [512]")
+@click.option("--rounds", type=click.IntRange(min=2), help=f"Turns of each contender. [{_ROUNDS}]")
+@click.option("--quick", is_flag=True, help="Two rounds, one stream on all cores, no profile.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder for model.json and model.png.",
+)
+def model_command(
+    *,
+    checkpoint: Path | None,
+    bundle: Path | None,
+    sizes: tuple[int, ...],
+    rounds: int | None,
+    quick: bool,
+    output: Path,
+) -> int:
+    """Compare BiRefNet-lite as converted plainly, as maskmill runs it, and in other runtimes.
+
+    All contenders take turns on the same cores: the first core set of `worker plan`.
+    """
+    from worker.bench import model, plot, report
+
+    config = settings.load()
+    options = model.Options(
+        sizes=sizes or (512,),
+        rounds=rounds or (model.QUICK_ROUNDS if quick else _ROUNDS),
+        quick=quick,
+        checkpoint=checkpoint,
+        bundle=bundle,
+    )
+    report.check_writable(output)
+    found = model.run(options, config.plan, lambda line: console.err.print(line, style="dim", markup=False))
+    written = [report.write_json(found, output)]
+    if reason := plot.missing():
+        console.err.print(f"no plot: {reason}", markup=False)
+    else:
+        written.append(plot.draw(found, output / report.MODEL_PNG))
+    _show(found)
+    for path in written:
+        console.out.print(f"written: {path}", markup=False, soft_wrap=True)
+    return Exit.OK
+
+
+def _show(found: dict[str, Any]) -> None:
+    from worker.bench import report
+
+    wide = Console(width=max(console.out.width, 120), highlight=False)
+    for one in found["results"]:
+        table = Table(title=report.title(one), title_justify="left", box=None, pad_edge=False, header_style="bold")
+        for index, heading in enumerate(report.HEADINGS):
+            table.add_column(heading, justify="right" if index else "left", no_wrap=True)
+        for row in report.rows(one):
+            table.add_row(*row)
+        wide.print(table)
+        wide.print()
+    for line in report.remarks(found):
+        console.out.print(f"- {line}", markup=False, soft_wrap=True)
+    console.out.print(report.README_HEADINGS, markup=False, soft_wrap=True)
+    for one in found["results"]:
+        console.out.print(report.readme_line(found, one), markup=False, soft_wrap=True)

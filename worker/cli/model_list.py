@@ -1,0 +1,170 @@
+"""`worker model list` and `worker model show`: what a source holds, without fetching it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from worker.cli.model_source import JSON, SOURCE, advice, asked, objects, warn
+from worker.contract import console, settings
+from worker.contract.console import Exit
+from worker.contract.errors import BundleError
+from worker.contract.settings import ModelSettings
+from worker.cpu.isa import Recommendation
+from worker.model import store
+from worker.model.bundle import choose
+from worker.model.layout import Candidate
+from worker.model.manifest import verified_sha256
+from worker.model.store import Survey
+
+_MIB = 1 << 20
+
+
+@click.command("list")
+@SOURCE
+@JSON
+def list_command(*, source: str | None, as_json: bool) -> int:
+    """List the variants of SOURCE, and which of them this CPU would run.
+
+    Files on this disk are compared with their digests; elsewhere nothing but the manifest is fetched.
+    """
+    config = settings.load()
+    model = asked(config, source)
+    with objects(config, model.source) as port:
+        survey = store.survey(model, port)
+    best = advice()
+    chosen, why = _choice(survey, model, best)
+    rows = [_row(survey, candidate, chosen) for candidate in survey.listing.candidates]
+    sound = all(row["sound"] for row in rows)
+    if as_json:
+        console.print_json(
+            {
+                "source": survey.source,
+                "variants": rows,
+                "choice": chosen.label if chosen else None,
+                "reason": why,
+                "isa": best.isa,
+                "inference_precision": best.inference_precision,
+                "precision_reasons": list(best.why),
+                "warnings": list(survey.warnings),
+            }
+        )
+    else:
+        _print_list(survey, rows, why, best)
+    return Exit.OK if sound else Exit.SETUP
+
+
+@click.command("show")
+@SOURCE
+@JSON
+def show_command(*, source: str | None, as_json: bool) -> int:
+    """Show what SOURCE says of itself: origin, licence, agreement with FP32; and how each network is to be fed."""
+    config = settings.load()
+    model = asked(config, source)
+    with objects(config, model.source) as port:
+        survey = store.survey(model, port)
+    facts = {key: value for key, value in survey.facts.items() if key != "files"}
+    info = _model_info(survey)
+    if as_json:
+        console.print_json(
+            {
+                "source": survey.source,
+                "variants": [candidate.label for candidate in survey.listing.candidates],
+                "manifest": facts,
+                "model_info": info,
+                "warnings": list(survey.warnings),
+            }
+        )
+        return Exit.OK
+    console.out.print(f"[bold]{survey.source}[/]: {survey.listing.labels()}", soft_wrap=True)
+    if not facts:
+        console.out.print("it has no manifest: origin, licence and agreement are not known")
+    _print_tree(facts)
+    for label, section in info.items():
+        console.out.print(f"[bold]model_info of {label}[/]")
+        _print_tree(section, 1)
+    if survey.root is None:
+        console.out.print("model_info is shown for networks on this disk; `worker model fetch` says where it puts them")
+    warn(survey.warnings)
+    return Exit.OK
+
+
+def _choice(survey: Survey, model: ModelSettings, best: Recommendation) -> tuple[Candidate | None, str]:
+    try:
+        choice = choose(survey.listing, model, best.precisions)
+    except BundleError as error:
+        return None, f"none would run: {error}"
+    return choice.candidate, choice.reason
+
+
+def _row(survey: Survey, candidate: Candidate, chosen: Candidate | None) -> dict[str, Any]:
+    digests = _digests(survey, candidate)
+    return {
+        "name": candidate.name,
+        "size": candidate.size,
+        "precision": candidate.precision,
+        "bytes": sum(survey.sizes.get(path, 0) for path in (candidate.xml, candidate.bin)),
+        "digests": digests,
+        "sound": not digests.startswith("WRONG"),
+        "chosen": candidate == chosen,
+    }
+
+
+def _digests(survey: Survey, candidate: Candidate) -> str:
+    """The state of a variant's digests, in words; begins with WRONG if it cannot be used."""
+    if candidate.missing:
+        return f"WRONG: {candidate.missing} is missing"
+    if survey.manifest is None:
+        return f"checked when fetched, against {survey.digests}" if survey.digests else "none: there is no manifest"
+    for path in (candidate.xml, candidate.bin):
+        if path not in survey.manifest.files:
+            return f"WRONG: {path} is not in the manifest"
+        if survey.root:
+            try:
+                verified_sha256(survey.manifest, path, survey.root / path, remedy="copy the bundle again")
+            except BundleError as error:
+                return f"WRONG: {error}"
+    return "as described" if survey.root else "described, checked when fetched"
+
+
+def _print_list(survey: Survey, rows: list[dict[str, Any]], why: str, best: Recommendation) -> None:
+    table = Table("", "variant", "size", "precision", "MiB", "digests", box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        size = f"{row['bytes'] / _MIB:.1f}"
+        table.add_row(
+            "*" if row["chosen"] else "", row["name"], str(row["size"]), row["precision"], size, row["digests"]
+        )
+    console.out.print(survey.source, style="bold", markup=False, soft_wrap=True)
+    Console(width=max(console.out.width, 120), highlight=False).print(table)
+    console.out.print(f"* {why}", markup=False, soft_wrap=True)
+    console.out.print(f"float part in {best.inference_precision}; this CPU: {best.isa}")
+    for sentence in best.why:
+        console.out.print(f"- {sentence}", markup=False, soft_wrap=True)
+    warn(survey.warnings)
+
+
+def _model_info(survey: Survey) -> dict[str, dict[str, str]]:
+    """Of each sound variant on this disk."""
+    if survey.root is None:
+        return {}
+    from worker.convert.model_info import read_model_info  # imports OpenVINO
+
+    return {
+        candidate.label: read_model_info(survey.root / candidate.xml)
+        for candidate in survey.listing.candidates
+        if not _digests(survey, candidate).startswith("WRONG")
+    }
+
+
+def _print_tree(facts: Mapping[str, Any], depth: int = 0) -> None:
+    for key, value in facts.items():
+        line = f"{'  ' * depth}{key}:"
+        if isinstance(value, dict):
+            console.out.print(line, markup=False)
+            _print_tree(value, depth + 1)
+        else:
+            console.out.print(f"{line} {value}", markup=False, soft_wrap=True)

@@ -1,0 +1,151 @@
+"""Pictures that INT8 ranges are taken from, and that every variant is compared on.
+
+    folder, s3:// prefix or the photographs of scikit-image ──> CalibrationSet ── tensors(size) ──> u8 [n, R, R, 3]
+
+Decoded and resized by the very functions of the worker, so that the network is calibrated on what it will see.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.contract.errors import BundleNotFound, ImageError, SetupError, SourceError, StandaloneError
+from worker.contract.objects import ObjectInfo, ObjectStore, S3Url
+from worker.contract.settings import LimitSettings, Settings
+from worker.images.decode import decode
+from worker.images.tensor import to_tensor
+from worker.standalone.photographs import copy_photographs
+
+DEFAULT_IMAGES = 32
+"""Pictures used unless another number is asked for. NNCF's own 300 are for classifiers with labels; ranges of a
+segmentation network settle within a few dozen, and one takes seconds at 1024."""
+
+MAX_LISTED = 100_000
+"""Files of a folder, or keys of a prefix, that are looked at before the choice is made."""
+
+BUILT_IN = "photographs of scikit-image"
+
+_MIB = 1 << 20
+_T = TypeVar("_T")
+
+
+class Store(Protocol):
+    """What is needed of `worker.contract.objects.ObjectStore`."""
+
+    def list(self, folder: S3Url) -> Iterator[ObjectInfo]:
+        """Every object under a folder, keys relative to it."""
+
+    def get(self, place: S3Url, *, max_bytes: int) -> tuple[bytes, ObjectInfo]:
+        """One object."""
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """Pictures as bytes, each known to decode."""
+
+    source: str
+    """Folder or prefix, or `BUILT_IN`."""
+    pictures: tuple[bytes, ...]
+    skipped: tuple[str, ...]
+    """Name and reason of each file that is no picture."""
+    limits: LimitSettings
+
+    @property
+    def digest(self) -> str:
+        r"""SHA-256 of the ASCII text of the pictures' own SHA-256 in hex, in order, a `\n` after each."""
+        lines = "".join(f"{hashlib.sha256(data).hexdigest()}\n" for data in self.pictures)
+        return hashlib.sha256(lines.encode("ascii")).hexdigest()
+
+    def tensors(self, size: int) -> npt.NDArray[np.uint8]:
+        """The pictures as the network sees them: u8 `[n, size, size, 3]`."""
+        return np.concatenate([to_tensor(decode(data, self.limits), size) for data in self.pictures])
+
+
+def gather(source: str | None, images: int, settings: Settings, scratch: Path) -> CalibrationSet:
+    """Read the pictures.
+
+    Args:
+        source: folder, `s3://` prefix, or None for the photographs of scikit-image.
+        images: how many at most; of more, an even choice over the names in order.
+        settings: limits of a picture, and the S3 connection.
+        scratch: folder that may be filled.
+
+    Raises:
+        SetupError: no source given and scikit-image is not installed.
+        BundleNotFound: no such folder.
+        SourceError: nothing there, or none of it is a picture.
+        ServiceError: from S3.
+    """
+    if source is None:
+        return _read(spread(_built_in(scratch), images), Path.read_bytes, settings.limits, source=BUILT_IN)
+    if source.startswith("s3://"):
+        with ObjectStore(settings.s3) as store:
+            return from_store(S3Url.folder(source), store, images, settings.limits)
+    return from_folder(Path(source), images, settings.limits)
+
+
+def from_folder(folder: Path, images: int, limits: LimitSettings) -> CalibrationSet:
+    """Pictures of a folder and the folders below; see `gather`."""
+    if not folder.is_dir():
+        raise BundleNotFound(f"no calibration folder {folder}; give a folder of photographs, or s3://bucket/prefix/")
+    try:
+        files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+        found = sorted(islice(files, MAX_LISTED))
+        return _read(spread(found, images), Path.read_bytes, limits, source=str(folder))
+    except OSError as error:
+        raise SourceError(f"calibration folder {folder} cannot be read: {error}; check its permissions") from error
+
+
+def from_store(folder: S3Url, store: Store, images: int, limits: LimitSettings) -> CalibrationSet:
+    """Pictures under an S3 prefix; see `gather`."""
+
+    def fetch(key: str) -> bytes:
+        return store.get(folder / key, max_bytes=limits.max_object_mib * _MIB)[0]
+
+    keys = sorted(item.key for item in islice(store.list(folder), MAX_LISTED) if item.size)
+    return _read(spread(keys, images), fetch, limits, source=str(folder))
+
+
+def spread(names: Sequence[_T], count: int) -> list[_T]:
+    """At most `count` of the names, evenly spread and in order."""
+    step = max(len(names) / count, 1)
+    return [names[int(index * step)] for index in range(min(count, len(names)))]
+
+
+def _built_in(scratch: Path) -> list[Path]:
+    try:
+        return sorted(copy_photographs(scratch))
+    except StandaloneError as error:
+        raise SetupError(
+            "no pictures to calibrate and compare on: give --calibration FOLDER or s3://bucket/prefix/, or install "
+            "scikit-image, which ships a few"
+        ) from error
+
+
+def _read(names: Sequence[_T], fetch: Callable[[_T], bytes], limits: LimitSettings, *, source: str) -> CalibrationSet:
+    """The files that are pictures.
+
+    Raises:
+        SourceError: none is.
+    """
+    pictures, skipped = [], []
+    for name in names:
+        try:
+            data = fetch(name)
+            decode(data, limits)
+        except ImageError as error:
+            skipped.append(f"{name}: {error}")
+        else:
+            pictures.append(data)
+    if not pictures:
+        why = f"none of {len(skipped)} files is a picture ({skipped[0]})" if skipped else "it holds no files"
+        raise SourceError(f"calibration set {source}: {why}; give a folder or prefix of photographs")
+    return CalibrationSet(source, tuple(pictures), tuple(skipped), limits)

@@ -1,0 +1,108 @@
+"""One variant over some pictures, in a process of its own: what it takes is freed, and a crash costs only itself.
+
+Runs with all cores of one core set in one stream, as the worker would feed it.
+"""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from worker.contract.errors import BundleError
+from worker.contract.settings import LimitSettings
+from worker.convert.pictures import read
+from worker.cpu import pinning
+from worker.images.tensor import to_tensor
+from worker.model.bundle import Variant
+
+if TYPE_CHECKING:
+    from worker.model.engine import FloatPrecision
+
+_KIB_PER_MIB = 1024
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to run, and where the masks go."""
+
+    variant: Variant
+    arithmetic: FloatPrecision
+    pictures: tuple[Path, ...]
+    output: Path
+    """Folder for the masks: `{place in the list}.npy`, u8 [R, R]."""
+    cpus: tuple[int, ...]
+    limits: LimitSettings
+
+
+@dataclass(frozen=True)
+class Run:
+    """How it went."""
+
+    facts: dict[str, Any]
+    """See `worker.model.engine.Engine.describe`."""
+    seconds: float
+    """Of one picture, median; without decoding and resizing."""
+    peak_mib: int
+    """Most memory that the process held, with the Python interpreter and OpenVINO themselves."""
+
+
+def run(task: Task) -> Run:
+    """Run the task in a fresh process and wait for it.
+
+    Raises:
+        BundleError: the network cannot be loaded, or the process died (of memory, most likely).
+        PlacementError: OpenVINO does not use these CPUs.
+        SourceError: a picture cannot be read.
+        InferenceFailed: the network raised.
+    """
+    # Pinned before anything with threads of its own (NumPy, OpenVINO) is imported there.
+    with ProcessPoolExecutor(
+        1, mp_context=get_context("spawn"), initializer=pinning.pin, initargs=(task.cpus,)
+    ) as pool:
+        try:
+            return pool.submit(_run_here, task).result()
+        except BrokenProcessPool as error:
+            raise BundleError(
+                f"the process that ran {task.variant.label} died; is there enough memory for it (see the kernel's log)?"
+            ) from error
+
+
+def masks(folder: Path, indices: Sequence[int]) -> list[Path]:
+    """Where the masks of a finished task lie."""
+    return [folder / f"{index}.npy" for index in indices]
+
+
+def _run_here(task: Task) -> Run:
+    from worker.model.engine import Engine  # in this process only
+
+    logging.getLogger("worker").addHandler(logging.NullHandler())  # what it warns of is in the facts
+    task.output.mkdir(parents=True, exist_ok=True)
+    seconds = []
+    with Engine.load(task.variant, streams=1, threads=len(task.cpus), inference_precision=task.arithmetic) as engine:
+        engine.warm_up()
+        for path, target in zip(task.pictures, masks(task.output, range(len(task.pictures))), strict=True):
+            tensor = to_tensor(read(path, task.limits), engine.size)
+            began = time.perf_counter()
+            grey = engine.infer(tensor)
+            seconds.append(time.perf_counter() - began)
+            np.save(target, grey)
+        facts = engine.describe()
+    return Run(facts, statistics.median(seconds), _peak_mib())
+
+
+def _peak_mib() -> int:
+    """High-water mark of this process's memory. Not `ru_maxrss`, which begins with that of the parent."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) // _KIB_PER_MIB
+    return 0
