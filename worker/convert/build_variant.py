@@ -26,24 +26,11 @@ from worker.contract.errors import BundleError, MaskmillError
 from worker.convert import quantise
 from worker.convert.agreement import Masks, compare
 from worker.convert.birefnet import checkpoint, network
+from worker.convert.model_info import write_model_info
 from worker.convert.recipe import Recipe
 from worker.images.tensor import normalise
 from worker.model.graph import IMAGENET_MEAN, IMAGENET_SCALE
 from worker.model.runtime import ov
-
-_MODEL_INFO = {
-    "model_type": "Segmentation",
-    "input_dtype": "f32",
-    "mean_values": " ".join(map(str, IMAGENET_MEAN)),
-    "scale_values": " ".join(map(str, IMAGENET_SCALE)),
-    "reverse_input_channels": "False",
-    "resize_type": "standard",
-    "embedded_processing": "False",
-    "labels": "background foreground",
-    "return_soft_prediction": "True",
-    "soft_threshold": "0.5",
-}
-"""Section `model_info` of rt_info, in the words of OpenVINO's model_api; mean and scale on the scale 0 to 255."""
 
 _KIB_PER_MIB = 1024
 
@@ -92,8 +79,7 @@ def build(task: Task, say: Say) -> Result:
     began = time.perf_counter()
     pictures = np.load(task.pictures, mmap_mode="r")
     model = _model(task, pictures, say)
-    for key, value in _MODEL_INFO.items():
-        model.set_rt_info(value, ["model_info", key])
+    write_model_info(model)
     say("write", 0, 0)
     _save(model, Path(task.xml), half=task.precision == "fp16")
     del model

@@ -5,7 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 
 from worker.contract.errors import BundleError
+from worker.model.graph import IMAGENET_MEAN, IMAGENET_SCALE
 from worker.model.runtime import ov
+
+_MODEL_INFO = {
+    "model_type": "Segmentation",
+    "input_dtype": "f32",
+    "mean_values": " ".join(map(str, IMAGENET_MEAN)),
+    "scale_values": " ".join(map(str, IMAGENET_SCALE)),
+    "reverse_input_channels": "False",
+    "resize_type": "standard",
+    "embedded_processing": "False",
+    "labels": "background foreground",
+    "return_soft_prediction": "True",
+    "soft_threshold": "0.5",
+}
+"""In the words of OpenVINO's model_api; mean and scale on the scale 0 to 255."""
+
+
+def write_model_info(model: ov.Model) -> None:
+    """Write the section for a network that takes ImageNet-normalised RGB and gives logits."""
+    for key, value in _MODEL_INFO.items():
+        model.set_rt_info(value, ["model_info", key])
 
 
 def read_model_info(xml: Path) -> dict[str, str]:

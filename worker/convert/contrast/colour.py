@@ -7,10 +7,7 @@ from numpy.polynomial import Chebyshev, Polynomial
 from openvino import opset15 as op
 
 from worker.convert.contrast.ops import Array, Node, planes, real, total
-
-MEAN = (123.675, 116.28, 103.53)
-SCALE = (58.395, 57.12, 57.375)
-"""ImageNet mean and standard deviation on the 0-255 scale, red first: the normalisation of every model here."""
+from worker.model.graph import IMAGENET_MEAN, IMAGENET_SCALE
 
 RGB_TO_XYZ = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))
 """Linear sRGB to CIE XYZ, rows X, Y, Z (IEC 61966-2-1). Sums of the rows are its white point, D65."""
@@ -30,7 +27,7 @@ def cielab(image: Node) -> list[Node]:
     Powers are not vectorised by the CPU plugin and would take a third of the whole model's time: polynomial and roots.
     """
     per_channel = (1, 3, 1, 1)
-    scale, mean = np.reshape(SCALE, per_channel) / 255, np.reshape(MEAN, per_channel) / 255
+    scale, mean = np.reshape(IMAGENET_SCALE, per_channel) / 255, np.reshape(IMAGENET_MEAN, per_channel) / 255
     linear = planes(_linear(op.clamp(image * real(scale) + real(mean), 0.0, 1.0)))
     ratios = [total([value * real(k / sum(row)) for value, k in zip(linear, row, strict=True)]) for row in RGB_TO_XYZ]
     x, y, z = (_lightness(ratio) for ratio in ratios)

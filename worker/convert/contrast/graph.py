@@ -10,10 +10,11 @@ from openvino import opset15 as op
 from openvino.passes import ConstantFolding, Manager
 
 from worker.convert.contrast.background import CELL, fit_background
-from worker.convert.contrast.colour import MEAN, SCALE, cielab
+from worker.convert.contrast.colour import cielab
 from worker.convert.contrast.mask import filled, membership
 from worker.convert.contrast.ops import Node, enlarged, planes, pooled, real, stacked
 from worker.convert.contrast.residual import denoised, mahalanobis, without_shadow
+from worker.convert.model_info import write_model_info
 from worker.convert.package import write_bundle
 
 NAME = "contrast"
@@ -26,7 +27,7 @@ GAIN = 16.0
 
 
 def contrast_model() -> ov.Model:
-    """Input `image` f32 [1,3,R,R], sRGB normalised with MEAN and SCALE; output `logits` f32 [1,1,R,R]."""
+    """Input `image` f32 [1,3,R,R], sRGB normalised as `model_info` says; output `logits` f32 [1,1,R,R]."""
     image = op.parameter([1, 3, SIZE, SIZE], np.float32, name="image")
     lab = cielab(image)
     background = fit_background(pooled(stacked(lab), CELL))
@@ -65,8 +66,7 @@ def _finished(image: Node, logits: Node) -> ov.Model:
     # Generated names count up within a process; the same model must give the same bytes.
     for number, layer in enumerate(model.get_ordered_ops()):
         layer.set_friendly_name("image" if layer is image else f"{layer.get_type_name()}_{number}")
-    for key, value in _model_info().items():
-        model.set_rt_info(value, ["model_info", key])
+    write_model_info(model)
     return model
 
 
@@ -77,19 +77,3 @@ def _share_constants(model: ov.Model) -> None:
         if layer.get_type_name() == "Constant":
             key = layer.get_element_type().to_string(), tuple(layer.shape), layer.data.tobytes()
             layer.output(0).replace(kept.setdefault(key, layer).output(0))
-
-
-def _model_info() -> dict[str, str]:
-    """Section `model_info` of rt_info, in the words of OpenVINO's model_api."""
-    return {
-        "model_type": "Segmentation",
-        "input_dtype": "f32",
-        "mean_values": " ".join(map(str, MEAN)),
-        "scale_values": " ".join(map(str, SCALE)),
-        "reverse_input_channels": "False",
-        "resize_type": "standard",
-        "embedded_processing": "False",
-        "labels": "background foreground",
-        "return_soft_prediction": "True",
-        "soft_threshold": "0.5",
-    }
