@@ -36,8 +36,9 @@ def main(parent_pid: int, death_signal: int, command: list[str]) -> None:
         sys.exit(f"prctl(PR_SET_PDEATHSIG): {os.strerror(ctypes.get_errno())}")
     if os.getppid() != parent_pid:  # it died before prctl, so no signal will come
         sys.exit("the parent process ended while this one was starting")
-    for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored signals stay ignored through exec
-        signal.signal(ignored_by_python, signal.SIG_DFL)
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN:  # by Python or by whoever started us; it would outlast exec
+            signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         os.execv(command[0], command)  # noqa: S606 -- no shell is wanted

@@ -193,7 +193,7 @@ def _nncf() -> Any:
         nncf = importlib.import_module("nncf")
     except ImportError as error:
         raise SetupError("INT8 variants need NNCF: pip install 'maskmill[convert]'") from error
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # its own function would change everybody's handlers too
     return nncf
 
 
