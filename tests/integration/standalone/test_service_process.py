@@ -146,7 +146,10 @@ def test_signals_are_back_at_their_defaults(make, tmp_path):
 
     assert process.wait(10)
     process.stop()
-    assert {line.split()[1].strip("0") for line in (tmp_path / "log").read_text().splitlines()} == {""}
+    masks = [int(line.split()[1], 16) for line in (tmp_path / "log").read_text().splitlines()]
+    # Signals 32 and 33 belong to the C library: no program can set them through its interface.
+    changed = [{number for number in signal.valid_signals() if mask >> (number - 1) & 1} for mask in masks]
+    assert changed == [set(), set()]
 
 
 def test_a_missing_program_is_named(make):
