@@ -28,6 +28,7 @@ from worker.images.compose import cutout, matte
 from worker.images.decode import Picture, decode
 from worker.images.encode import encode_cutout, encode_mask
 from worker.images.tensor import to_mask, to_tensor
+from worker.uptodate import MODEL, SOURCE_ETAG, standing
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class Pipeline:
         record: Callable[[Outcome], None],
         stop: Callable[[], bool] = lambda: False,
         metadata: Mapping[str, str] | None = None,
+        skip_existing: bool = False,
     ) -> list[Outcome]:
         """Do all images; returns their outcomes in the order of completion.
 
@@ -86,6 +88,7 @@ class Pipeline:
             record: called in this thread for each outcome as it comes.
             stop: asked before each image starts; once true, no further image does.
             metadata: what every output carries beside the source's ETag and the model's digest.
+            skip_existing: leave images alone whose outputs are up to date.
 
         Raises:
             ServiceError: a retryable one. Images without an outcome have not been recorded and may be run again.
@@ -97,7 +100,7 @@ class Pipeline:
             if trouble or stop():
                 return None
             try:
-                return self._image(work, metadata or {})
+                return self._image(work, {MODEL: self._network_digest, **(metadata or {})}, skip_existing)
             except ServiceError as error:
                 trouble.append(error)  # here, not by who waits: this thread's next image must see it
                 return None
@@ -121,10 +124,14 @@ class Pipeline:
         """End the threads; images not yet started are dropped."""
         self._threads.shutdown(cancel_futures=True)
 
-    def _image(self, work: Work, metadata: Mapping[str, str]) -> Outcome:
+    def _image(self, work: Work, metadata: Mapping[str, str], skip_existing: bool) -> Outcome:
         started = time.monotonic()
+        kind = None
         try:
-            self._transform(work, metadata)
+            if skip_existing:
+                kind = standing(self._store, work.source, work.outputs.values(), metadata)
+            if kind is None:
+                self._transform(work, metadata)
         except (ImageError, ServiceError) as error:
             if error.retryable:
                 raise
@@ -138,7 +145,7 @@ class Pipeline:
         return Outcome(
             index=work.index,
             key=work.key,
-            kind=OutcomeKind.OK,
+            kind=kind or OutcomeKind.OK,
             outputs=work.output_keys,
             seconds=time.monotonic() - started,
         )
@@ -149,7 +156,7 @@ class Pipeline:
         del data
         small = self._network.infer(to_tensor(picture, self._network.size))
         mask = to_mask(small, picture.width, picture.height)
-        origin = {"maskmill-source-etag": info.etag, "maskmill-model": self._network_digest, **metadata}
+        origin = {SOURCE_ETAG: info.etag, **metadata}
         for kind, place in work.outputs.items():
             self._store.put(place, _encode(kind, picture, mask), content_type="image/png", metadata=origin)
 

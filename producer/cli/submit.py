@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from producer.cli import progress
@@ -10,7 +12,7 @@ from producer.submit import Submitted, Submitter
 from worker.contract import console, settings
 from worker.contract.broker import make_celery
 from worker.contract.ledger import Ledger
-from worker.contract.messages import OutputKind
+from worker.contract.messages import JobPolicy, OutputKind, Priority
 from worker.contract.objects import ObjectStore
 
 _OUTPUTS = {
@@ -18,6 +20,26 @@ _OUTPUTS = {
     "cutout": (OutputKind.CUTOUT,),
     "both": (OutputKind.MASK, OutputKind.CUTOUT),
 }
+
+Threshold = dict[str, Any]
+
+
+class ErrorThreshold(click.ParamType[Threshold]):
+    """`100`, or `5%` of the images done."""
+
+    name = "N|P%"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Threshold:
+        """The fields of `JobPolicy` that it stands for."""
+        number = str(value).strip().removesuffix("%")
+        try:
+            if str(value).strip().endswith("%"):
+                JobPolicy(max_failed_percent=float(number))
+                return {"max_failed_percent": float(number)}
+            JobPolicy(max_failed=int(number))
+            return {"max_failed": int(number)}
+        except ValueError:
+            self.fail(f"{value!r} is neither a number of images, as 100, nor a share of them, as 5%", param, ctx)
 
 
 _EXAMPLES = """\b
@@ -31,10 +53,44 @@ Examples:
 @click.argument("source")
 @click.argument("dest")
 @click.option("--output", type=click.Choice(list(_OUTPUTS)), default="mask", show_default=True, help="What to write.")
+@click.option(
+    "--priority",
+    type=click.Choice([priority.value for priority in Priority]),
+    default=Priority.NORMAL.value,
+    show_default=True,
+    help="Share of the workers beside other jobs: high gets four times as much as normal, low a quarter.",
+)
+@click.option("--job-key", default="", help="Submit once: with a key used before, that job is joined instead.")
+@click.option(
+    "--error-threshold",
+    type=ErrorThreshold(),
+    help="Stop the job when more images than this have failed: a number, or a share of those done, as 5%.",
+)
+@click.option(
+    "--max-attempts",
+    type=click.IntRange(1, 100),
+    default=JobPolicy().max_attempts,
+    show_default=True,
+    help="Times that an image may take its worker process down before it counts as dead.",
+)
+@click.option("--force", is_flag=True, help="Do images whose outputs are up to date as well.")
 @click.option("--wait", is_flag=True, help="Stay until the job ends; the exit code tells how.")
 @click.option("--timeout", type=click.FloatRange(min=0), help="With --wait: seconds to stay at most.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines instead of text.")
-def submit_command(*, source: str, dest: str, output: str, wait: bool, timeout: float | None, as_json: bool) -> int:
+def submit_command(
+    *,
+    source: str,
+    dest: str,
+    output: str,
+    priority: str,
+    job_key: str,
+    error_threshold: Threshold | None,
+    max_attempts: int,
+    force: bool,
+    wait: bool,
+    timeout: float | None,
+    as_json: bool,
+) -> int:
     """Submit every image under SOURCE; outputs go under DEST and keep the tree.
 
     SOURCE is an s3:// prefix or a local folder (uploaded first); DEST is an s3:// prefix.
@@ -42,8 +98,11 @@ def submit_command(*, source: str, dest: str, output: str, wait: bool, timeout: 
     `cutout/shoes/1.png`.
     """
     config = settings.load()
+    policy = JobPolicy(
+        priority=Priority(priority), max_attempts=max_attempts, skip_existing=not force, **(error_threshold or {})
+    )
     with ObjectStore(config.s3) as store, Ledger(config.redis) as ledger:
-        ledger.check()
+        ledger.link.check()
         bar = progress.shows_bar(as_json=as_json)
         with console.err.status("listing") if bar else console.nothing() as status:
 
@@ -54,7 +113,7 @@ def submit_command(*, source: str, dest: str, output: str, wait: bool, timeout: 
             submitter = Submitter(
                 store, ledger, make_celery(config, client_name="maskmill-submit"), config.jobs.chunk_images, tell
             )
-            submitted = submitter.submit(source, dest, _OUTPUTS[output])
+            submitted = submitter.submit(source, dest, _OUTPUTS[output], policy=policy, job_key=job_key)
         _announce(submitted, as_json=as_json)
         if not wait:
             return console.Exit.OK
@@ -71,6 +130,8 @@ def _announce(submitted: Submitted, *, as_json: bool) -> None:
                 "bytes": view.bytes,
                 "chunks": view.chunks,
                 "passed_over": submitted.passed_over,
+                "joined": submitted.joined,
+                "waits_for": submitted.waits_for,
                 "dest": view.options.dest,
             }
         )
@@ -80,6 +141,10 @@ def _announce(submitted: Submitted, *, as_json: bool) -> None:
         f"job [bold]{view.job}[/]: {_counted(view.total or 0, 'image')} in "
         f"{_counted(view.chunks, 'chunk')}{passed_over}"
     )
+    if submitted.joined:
+        console.out.print(f"it was submitted before with this key and is {view.status.value}")
+    if submitted.waits_for:
+        console.out.print(f"it starts when job {submitted.waits_for} has ended, which writes to the same place")
     console.out.print(f"outputs go to {view.options.dest}", soft_wrap=True)
 
 

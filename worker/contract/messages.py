@@ -39,13 +39,12 @@ class OutputKind(StrEnum):
     CUTOUT = "cutout"
 
 
-class JobStatus(StrEnum):
-    """Where a job is. The total is only known when listing has ended."""
+class Priority(StrEnum):
+    """Share of the workers that a job gets beside others that have work."""
 
-    LISTING = "listing"
-    RUNNING = "running"
-    FINISHED = "finished"
-    CANCELLED = "cancelled"
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
 
 
 class _Wire(BaseModel):
@@ -72,6 +71,16 @@ class JobOptions(_Wire):
     def digest(self) -> str:
         """Of everything that decides the pixels of an output; two jobs of equal digest write the same."""
         return hashlib.sha256(json.dumps(sorted(kind.value for kind in self.outputs)).encode()).hexdigest()[:16]
+
+
+class JobPolicy(_Wire):
+    """How a job is run; does not touch the pixels of an output."""
+
+    priority: Priority = Priority.NORMAL
+    max_attempts: int = Field(default=3, ge=1, le=100, description="times an image may kill its worker")
+    max_failed: int | None = Field(default=None, ge=0, description="failed and dead images before the job is stopped")
+    max_failed_percent: float | None = Field(default=None, ge=0, le=100, description="the same, of the images done")
+    skip_existing: bool = Field(default=True, description="leave outputs alone that are up to date")
 
 
 class ChunkMessage(_Wire):
