@@ -34,7 +34,7 @@ BEFORE = {
 
 
 def steers(line: str) -> bool:
-    return line.split()[0] == "producer" and line.split()[1] in BEFORE
+    return line.split(maxsplit=1)[0] == "producer" and line.split()[1] in BEFORE
 
 
 def test_the_readme_has_the_commands_people_need():
