@@ -22,8 +22,9 @@ from producer.collisions import CollisionCheck
 from worker.contract import broker, manifest
 from worker.contract.errors import SettingsError, SourceError
 from worker.contract.ledger import JobView, Ledger
-from worker.contract.messages import ChunkMessage, JobOptions, OutputKind
+from worker.contract.messages import ChunkMessage, JobOptions
 from worker.contract.objects import ObjectInfo, ObjectStore, S3Url
+from worker.contract.outputs import OutputOptions
 
 Progress = Callable[[str, int], None]
 """Called now and then with the phase (`listed`, `uploaded`, `queued`) and the count so far."""
@@ -49,13 +50,13 @@ class Submitter:
     chunk_images: int
     progress: Progress = lambda phase, count: None
 
-    def submit(self, source: str, dest: str, outputs: tuple[OutputKind, ...]) -> Submitted:
+    def submit(self, source: str, dest: str, outputs: OutputOptions) -> Submitted:
         """List, check and start.
 
         Args:
             source: s3:// prefix, or a local folder, which is uploaded first.
             dest: s3:// prefix that outputs go under.
-            outputs: what to write for each image.
+            outputs: what to write for each image, and how.
 
         Raises:
             SourceError: nothing to submit, or the source cannot be read.
@@ -77,7 +78,7 @@ class Submitter:
             self.store.check(target)
             selection = sources.Selection(sources.local_files(folder))
             listing = sources.upload(self.store, folder, iter(selection), origin)
-        options = JobOptions(source=str(origin), dest=str(target), outputs=outputs)
+        options = JobOptions(source=str(origin), dest=str(target), **outputs.model_dump())
         view = self._run(job, options, listing, what=source)
         return Submitted(view, selection.passed_over)
 
@@ -104,7 +105,8 @@ class Submitter:
         writer = manifest.Writer(self.store, target, job)
         collisions = CollisionCheck()
         for item in listing:
-            collisions.add(item.key, options.output_key(item.key, options.outputs[0]))
+            for output in options.rival_keys(item.key):
+                collisions.add(item.key, output)
             writer.add(item)
             if writer.images % _TELL_EVERY == 0:
                 self.progress("listed", writer.images)

@@ -6,39 +6,36 @@ import click
 
 from producer.cli import progress
 from producer.cli.jobs import follow_to_the_end
+from producer.cli.output_options import OutputRequest, output_options
 from producer.submit import Submitted, Submitter
 from worker.contract import console, settings
 from worker.contract.broker import make_celery
 from worker.contract.ledger import Ledger
-from worker.contract.messages import OutputKind
 from worker.contract.objects import ObjectStore
-
-_OUTPUTS = {
-    "mask": (OutputKind.MASK,),
-    "cutout": (OutputKind.CUTOUT,),
-    "both": (OutputKind.MASK, OutputKind.CUTOUT),
-}
-
 
 _EXAMPLES = """\b
 Examples:
   producer submit s3://shop/photos/ s3://shop/masks/ --wait
-  producer submit ./photos s3://shop/cutouts/ --output cutout
+  producer submit ./photos s3://shop/cutouts/ --output cutout --format webp --crop --crop-margin 5%
+  producer submit s3://shop/photos/ s3://shop/white/ --output composite --format jpeg --background '#ffffff' --refine
+  producer submit s3://shop/photos/ s3://shop/all/ --output mask,cutout --name '{dir}/{stem}-{kind}.{ext}'
 """
 
 
 @click.command("submit", epilog=_EXAMPLES)
 @click.argument("source")
 @click.argument("dest")
-@click.option("--output", type=click.Choice(list(_OUTPUTS)), default="mask", show_default=True, help="What to write.")
+@output_options
 @click.option("--wait", is_flag=True, help="Stay until the job ends; the exit code tells how.")
 @click.option("--timeout", type=click.FloatRange(min=0), help="With --wait: seconds to stay at most.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines instead of text.")
-def submit_command(*, source: str, dest: str, output: str, wait: bool, timeout: float | None, as_json: bool) -> int:
+def submit_command(
+    *, source: str, dest: str, outputs: OutputRequest, wait: bool, timeout: float | None, as_json: bool
+) -> int:
     """Submit every image under SOURCE; outputs go under DEST and keep the tree.
 
     SOURCE is an s3:// prefix or a local folder (uploaded first); DEST is an s3:// prefix.
-    A mask of `shoes/1.jpg` is `shoes/1.png` under DEST; with `--output both`, `mask/shoes/1.png` and
+    A mask of `shoes/1.jpg` is `shoes/1.png` under DEST; with `--output mask,cutout`, `mask/shoes/1.png` and
     `cutout/shoes/1.png`.
     """
     config = settings.load()
@@ -54,7 +51,7 @@ def submit_command(*, source: str, dest: str, output: str, wait: bool, timeout: 
             submitter = Submitter(
                 store, ledger, make_celery(config, client_name="maskmill-submit"), config.jobs.chunk_images, tell
             )
-            submitted = submitter.submit(source, dest, _OUTPUTS[output])
+            submitted = submitter.submit(source, dest, outputs.settled(store, dest))
         _announce(submitted, as_json=as_json)
         if not wait:
             return console.Exit.OK

@@ -32,7 +32,7 @@ MAX_CHUNK_IMAGES = 64
 MAX_KEY_BYTES = 1024
 """Length limit of an S3 key in UTF-8 bytes (S3 API reference, object key naming)."""
 
-MOSTLY_SOFT = 0.5
+MOSTLY_SOFT = 0.4
 """Share of soft pixels in a subject above which its mask wants a look: the network could not decide."""
 
 

@@ -19,7 +19,7 @@ FIELDS = ("dir", "name", "stem", "kind", "ext")
 ONE_KIND = "{dir}/{stem}.{ext}"
 SEVERAL_KINDS = "{kind}/{dir}/{stem}.{ext}"
 
-_APART = re.compile(r"(\{kind\}/)?\{dir\}/(\{stem\}|\{name\})([-_.]\{kind\})?\.\{ext\}")
+_APART = re.compile(r"\{kind\}/.*|.*[-_./]\{kind\}\.\{ext\}", re.DOTALL)
 
 
 def check(template: str, kinds: Sequence[str], extensions: Sequence[str]) -> None:
@@ -69,6 +69,6 @@ def output_key(template: str, key: str, kind: str, ext: str) -> str:
     return template.format(dir=folder, name=name, stem=name.rpartition(".")[0] or name, kind=kind, ext=ext)
 
 
-def keeps_folders(template: str) -> bool:
-    """Whether only inputs of one folder, alike up to the first dot of their names, can share an output."""
+def keeps_kinds_apart(template: str) -> bool:
+    """Whether outputs of different kinds can never share a key, whatever the inputs are called."""
     return _APART.fullmatch(template) is not None

@@ -19,6 +19,7 @@ WHITE = "#ffffff"
 MAX_OUTPUT_SIDE = 65_535
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+_MARGIN = re.compile(r"\d{1,5}(\.\d{1,3})?(px|%)")
 _BACKGROUND_URL = re.compile(r"s3://[^/]+/.*[^/]")
 
 
@@ -72,9 +73,7 @@ class OutputOptions(BaseModel):
     background_etag: str = Field(default="", description="of that picture at submission")
     exif: ExifPolicy = ExifPolicy.STRIP
     crop: bool = Field(default=False, description="all outputs to the subject")
-    crop_margin: str = Field(
-        default="0px", pattern=r"^\d{1,5}(\.\d{1,3})?(px|%)$", description="around it: pixels, or % of its longer side"
-    )
+    crop_margin: str = Field(default="0px", description="around it: pixels, or % of its longer side")
     threshold: float | None = Field(
         default=None, gt=0, lt=1, description="opacity that counts as subject; leaves no soft edges"
     )
@@ -95,6 +94,13 @@ class OutputOptions(BaseModel):
         if not _BACKGROUND_URL.fullmatch(background):
             raise ValueError("a background is a colour such as '#f2f2f2' or a picture such as s3://bucket/studio.jpg")
         return background
+
+    @field_validator("crop_margin")
+    @classmethod
+    def _pixels_or_share(cls, margin: str) -> str:
+        if not _MARGIN.fullmatch(margin):
+            raise ValueError("a margin is written 20px or 5%")
+        return margin
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -124,6 +130,14 @@ class OutputOptions(BaseModel):
         By default `{dir}/{stem}.{ext}`, and with several kinds `{kind}/{dir}/{stem}.{ext}`.
         """
         return naming.output_key(self.template, key, kind.value, self.format_of(kind).extension)
+
+    def rival_keys(self, key: str) -> tuple[str, ...]:
+        """Those outputs of `key` that must differ from the outputs of every other input: as few as will tell.
+
+        Where the kinds are kept apart, two inputs that share an output of one kind share it of every kind.
+        """
+        enough = self.outputs[:1] if naming.keeps_kinds_apart(self.template) else self.outputs
+        return tuple(self.output_key(key, kind) for kind in enough)
 
     def digest(self) -> str:
         """Of everything that decides the pixels of an output; two jobs of equal digest write the same.

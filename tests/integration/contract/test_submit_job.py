@@ -20,10 +20,11 @@ from worker.contract.errors import (
     SourceError,
     StoreUnavailable,
 )
-from worker.contract.messages import ChunkMessage, JobStatus, OutputKind
+from worker.contract.messages import ChunkMessage, JobStatus
 from worker.contract.objects import ObjectInfo, S3Url
+from worker.contract.outputs import OutputOptions
 
-MASK = (OutputKind.MASK,)
+MASK = OutputOptions()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from worker.contract import naming
 from worker.contract.outputs import ExifPolicy, ImageFormat, OutputKind, OutputOptions
 
 MASK, CUTOUT, COMPOSITE = OutputKind.MASK, OutputKind.CUTOUT, OutputKind.COMPOSITE
@@ -26,8 +25,8 @@ MASK, CUTOUT, COMPOSITE = OutputKind.MASK, OutputKind.CUTOUT, OutputKind.COMPOSI
         ({"background": "#fff"}, "#f2f2f2"),
         ({"background": "s3://bucket"}, "s3://bucket/studio.jpg"),
         ({"background": "s3://bucket/folder/"}, "s3://bucket/studio.jpg"),
-        ({"crop_margin": "5"}, "pattern"),
-        ({"crop_margin": "-5px"}, "pattern"),
+        ({"crop_margin": "5"}, "20px or 5%"),
+        ({"crop_margin": "-5px"}, "20px or 5%"),
         ({"threshold": 0.0}, "greater than 0"),
         ({"threshold": 1.0}, "less than 1"),
         ({"max_side": 0}, "greater than or equal to 1"),
@@ -134,25 +133,29 @@ def test_names_and_idle_options_do_not_put_outputs_out_of_date():
     assert OutputOptions(outputs=(CUTOUT, MASK)).digest() == OutputOptions(outputs=(MASK, CUTOUT)).digest()
 
 
-NAMES = st.text(alphabet="ab./-", min_size=1, max_size=7).filter(lambda key: not key.endswith("/"))
+NAMES = st.text(alphabet="amsk-./", min_size=1, max_size=6).filter(lambda key: not key.endswith("/"))
+TEMPLATES = [
+    "{kind}/{stem}.{ext}",
+    "{stem}-{kind}.{ext}",
+    "{stem}{kind}.{ext}",
+    "{dir}/{kind}{stem}",
+    "{stem}/{kind}.{ext}",
+]
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.lists(NAMES, min_size=2, max_size=2, unique=True), st.sampled_from(["-{kind}", ".{kind}", ""]), st.booleans())
-def test_templates_that_keep_folders_only_bring_names_together_that_begin_alike(keys, ending, stem):
-    template = f"{{dir}}/{'{stem}' if stem else '{name}'}{ending}.{{ext}}"
-    assert naming.keeps_folders(template)
+@settings(max_examples=500, deadline=None, derandomize=True)
+@given(st.lists(NAMES, min_size=2, max_size=2, unique=True), st.sampled_from(TEMPLATES))
+def test_rival_keys_tell_of_every_collision(keys, template):
+    options = OutputOptions(outputs=(MASK, CUTOUT), name=template)
+    everything = [{options.output_key(key, kind) for kind in options.outputs} for key in keys]
 
-    one, other = (naming.output_key(template, key, "mask", "png") for key in keys)
-
-    def beginning(key):
-        folder, _, name = key.rpartition("/")
-        return folder, name.partition(".")[0]
-
-    if one == other:
-        assert beginning(keys[0]) == beginning(keys[1])
+    assert bool(everything[0] & everything[1]) == bool(
+        set(options.rival_keys(keys[0])) & set(options.rival_keys(keys[1]))
+    )
 
 
-@pytest.mark.parametrize("template", ["{stem}.{ext}", "{dir}{stem}.{ext}", "x-{dir}/{stem}.{ext}", "{dir}/{kind}"])
-def test_other_templates_may_bring_any_two_together(template):
-    assert not naming.keeps_folders(template)
+def test_kinds_that_can_meet_are_all_compared():
+    options = OutputOptions(outputs=(MASK, CUTOUT), name="{kind}{stem}.{ext}")
+
+    assert len(options.rival_keys("a.jpg")) == 2
+    assert OutputOptions(outputs=(MASK, CUTOUT)).rival_keys("d/a.jpg") == ("mask/d/a.png",)
