@@ -29,8 +29,9 @@ from worker.contract.errors import BrokerUnavailable, JobNotFound, SettingsError
 from worker.contract.fleet import Fleet
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger import Ledger
-from worker.contract.messages import JobOptions, JobPolicy, OutputKind
+from worker.contract.messages import JobOptions, JobPolicy
 from worker.contract.objects import ObjectInfo, ObjectStore, S3Url
+from worker.contract.outputs import OutputOptions
 
 Progress = Callable[[str, int], None]
 """Called now and then with the phase (`listed`, `uploaded`) and the count so far."""
@@ -69,20 +70,14 @@ class Submitter:
     progress: Progress = lambda phase, count: None
 
     def submit(
-        self,
-        source: str,
-        dest: str,
-        outputs: tuple[OutputKind, ...],
-        *,
-        policy: JobPolicy | None = None,
-        job_key: str = "",
+        self, source: str, dest: str, outputs: OutputOptions, *, policy: JobPolicy | None = None, job_key: str = ""
     ) -> Submitted:
         """List, check and start.
 
         Args:
             source: s3:// prefix, or a local folder, which is uploaded first.
             dest: s3:// prefix that outputs go under.
-            outputs: what to write for each image.
+            outputs: what to write for each image, and how.
             policy: how to run it.
             job_key: a job submitted with this key before is joined instead of making another.
 
@@ -108,7 +103,7 @@ class Submitter:
             self.store.check(target)
             selection = sources.Selection(sources.local_files(folder))
             listing = sources.upload(self.store, folder, iter(selection), origin)
-        options = JobOptions(source=str(origin), dest=str(target), outputs=outputs)
+        options = JobOptions(source=str(origin), dest=str(target), **outputs.model_dump())
         view, waits_for = self._run(job, options, policy or JobPolicy(), listing, what=source)
         return Submitted(view, selection.passed_over, waits_for=waits_for)
 
@@ -197,7 +192,8 @@ class Submitter:
         collisions = CollisionCheck()
         told = time.monotonic()
         for item in listing:
-            collisions.add(item.key, options.output_key(item.key, options.outputs[0]))
+            for output in options.rival_keys(item.key):
+                collisions.add(item.key, output)
             writer.add(item)
             if writer.images % _TELL_EVERY == 0:
                 self.progress("listed", writer.images)

@@ -212,6 +212,7 @@ def _work(message: ChunkMessage, options: JobOptions, position: int) -> Work:
         source=S3Url.folder(options.source) / key,
         outputs={kind: dest / output for kind, output in keys.items()},
         output_keys=tuple(keys.values()),
+        options=options,
     )
 
 
