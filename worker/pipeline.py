@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -29,6 +30,7 @@ from worker.images.decode import decode
 from worker.images.render import render
 from worker.images.subject import wanted
 from worker.images.tensor import to_tensor
+from worker.stages import Observe, Stage, nobody, timed
 from worker.uptodate import MODEL, SOURCE_ETAG, standing
 
 log = logging.getLogger(__name__)
@@ -67,11 +69,18 @@ class Pipeline:
     """Runs chunks through one network. Close it to end its threads."""
 
     def __init__(
-        self, store: ObjectStore, network: Network, network_digest: str, limits: LimitSettings, *, in_flight: int
+        self,
+        store: ObjectStore,
+        network: Network,
+        network_digest: str,
+        limits: LimitSettings,
+        *,
+        in_flight: int,
+        observe: Observe = nobody,
     ) -> None:
-        """Make `in_flight` threads, on whatever cores the process may use."""
+        """Make `in_flight` threads, on whatever cores the process may use; `observe` learns where the time goes."""
         self._store, self._network, self._limits = store, network, limits
-        self._network_digest = network_digest
+        self._network_digest, self._observe = network_digest, observe
         self._backgrounds = Backgrounds(store, limits)
         self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="image")
 
@@ -132,7 +141,8 @@ class Pipeline:
         kind, quality = None, None
         try:
             if skip_existing:
-                kind = standing(self._store, work.source, work.outputs.values(), metadata)
+                with self._timed(Stage.CHECK):
+                    kind = standing(self._store, work.source, work.outputs.values(), metadata)
             if kind is None:
                 quality = self._transform(work, metadata)
         except (ImageError, ServiceError) as error:
@@ -156,16 +166,27 @@ class Pipeline:
 
     def _transform(self, work: Work, metadata: Mapping[str, str]) -> MaskQuality:
         background = self._backgrounds.of(work.options)
-        data, info = self._store.get(work.source, max_bytes=self._limits.max_object_mib * _MIB)
-        picture = decode(data, self._limits, wanted(work.options, self._network.size))
+        with self._timed(Stage.FETCH):
+            data, info = self._store.get(work.source, max_bytes=self._limits.max_object_mib * _MIB)
+        with self._timed(Stage.DECODE):
+            picture = decode(data, self._limits, wanted(work.options, self._network.size))
         del data
-        mask = self._network.infer(to_tensor(picture, self._network.size))
-        quality, outputs = render(picture, mask, work.options, background)
+        with self._timed(Stage.PREPARE):
+            tensor = to_tensor(picture, self._network.size)
+        with self._timed(Stage.INFER):
+            mask = self._network.infer(tensor)
+        del tensor
+        with self._timed(Stage.RENDER):
+            quality, outputs = render(picture, mask, work.options, background)
         origin = {SOURCE_ETAG: info.etag, **metadata}
-        for kind, content in outputs:
-            content_type = work.options.format_of(kind).content_type
-            self._store.put(work.outputs[kind], content, content_type=content_type, metadata=origin)
+        with self._timed(Stage.STORE):
+            for kind, content in outputs:
+                content_type = work.options.format_of(kind).content_type
+                self._store.put(work.outputs[kind], content, content_type=content_type, metadata=origin)
         return quality
+
+    def _timed(self, stage: Stage) -> AbstractContextManager[None]:
+        return timed(stage, self._observe)
 
 
 def _failed(work: Work, code: str, message: str, started: float) -> Outcome:

@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ from worker.contract.errors import PlacementError, SetupError
 from worker.contract.settings import Settings
 from worker.cpu import pinning
 from worker.cpu.placement import CoreSet, Plan
+from worker.metrics import FOLDER_VARIABLE
 from worker.tie import tied
 
 log = logging.getLogger(__name__)
@@ -125,6 +127,9 @@ class Supervisor:
         environ = os.environ if environ is None else environ
         pinning.refuse_forbidden_variables(environ)
         self._settings = settings
+        self._counts = tempfile.TemporaryDirectory(prefix="maskmill-metrics-") if settings.metrics.port else None
+        if self._counts is not None:
+            environ = {**environ, FOLDER_VARIABLE: self._counts.name}
         self.slots = [
             Slot(f"worker-{cores.index}", cores.cpus, _argv(cores), _environment(cores, environ))
             for cores in plan.core_sets
@@ -149,6 +154,8 @@ class Supervisor:
                 time.sleep(_POLL_SECONDS)
         finally:
             self._end()
+            if self._counts is not None:
+                self._counts.cleanup()
             for number, handler in before.items():
                 signal.signal(number, handler)
 

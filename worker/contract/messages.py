@@ -27,8 +27,8 @@ __all__ = [
     "Priority",
 ]
 
-MAX_CHUNK_IMAGES = 64
-"""Images in one chunk at most: bounds the message and what a retry repeats."""
+MAX_CHUNK_IMAGES = 256
+"""Images in one chunk at most: bounds the message, and what a killed worker leaves to be looked at again."""
 
 MAX_KEY_BYTES = 1024
 """Length limit of an S3 key in UTF-8 bytes (S3 API reference, object key naming)."""
