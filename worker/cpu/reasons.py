@@ -188,8 +188,8 @@ def _idle_cores(facts: Facts) -> Iterator[str]:
         len(share.cpus) - division.threads for share, division in zip(facts.shares, facts.divisions, strict=True)
     )
     if unused:
-        idle = f"{counted(unused, 'core')} without an inference thread"
-        yield f"{idle}, because of streams or threads set {facts.set_by}."
+        text = f"{counted(unused, 'core')} without an inference thread"
+        yield f"{text}, because of streams or threads set {facts.set_by}."
     sizes = sorted({len(share.cpus) for share in facts.shares})
     if facts.settings.processes is not None and len(sizes) > 1:
         yield f"The processes are of different size ({sizes[0]} to {sizes[-1]} cores), the small ones are slower."
