@@ -1,6 +1,6 @@
 """From a source to a running job.
 
-    list -> manifest parts in S3 -> job record -> chunk messages
+    list -> manifest parts in S3 -> job record -> first chunk messages; workers' feeder publishes the rest
 
 Listing ends before anything is published: what cannot be done right (two inputs for one output, no images, a bucket
 that is not there) is refused before a worker has touched anything.
@@ -10,26 +10,38 @@ from __future__ import annotations
 
 import itertools
 import secrets
+import statistics
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from celery import Celery
 
 from producer import sources
 from producer.collisions import CollisionCheck
-from worker.contract import broker, manifest
-from worker.contract.errors import SettingsError, SourceError
-from worker.contract.ledger import JobView, Ledger
-from worker.contract.messages import ChunkMessage, JobOptions
+from worker.contract import dispatch, manifest, names, results
+from worker.contract.backlog import Backlog, blocker
+from worker.contract.dispatch import Dispatcher
+from worker.contract.errors import BrokerUnavailable, JobNotFound, SettingsError, SourceError
+from worker.contract.fleet import Fleet
+from worker.contract.job import JobStatus, JobView
+from worker.contract.ledger import Ledger
+from worker.contract.messages import JobOptions, JobPolicy
 from worker.contract.objects import ObjectInfo, ObjectStore, S3Url
 from worker.contract.outputs import OutputOptions
 
 Progress = Callable[[str, int], None]
-"""Called now and then with the phase (`listed`, `uploaded`, `queued`) and the count so far."""
+"""Called now and then with the phase (`listed`, `uploaded`) and the count so far."""
+
+LISTING_SILENT_SECONDS = 60.0
+"""Without a sign of life, after which a job that is being listed was left behind by a producer that died."""
 
 _TELL_EVERY = 500
+_BEAT_SECONDS = 10.0
+_VIEW_TRIES, _VIEW_PAUSE_SECONDS = 10, 0.3
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,12 @@ class Submitted:
     """A job that is now running."""
 
     view: JobView
-    passed_over: int
+    passed_over: int = 0
+    joined: bool = False
+    """It was there already, under the same job key."""
+
+    waits_for: str = ""
+    """An earlier job that writes to the same place and has to end first."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +64,28 @@ class Submitter:
     store: ObjectStore
     ledger: Ledger
     celery: Celery
-    chunk_images: int
+    chunk_images: int | None = None
+    """Images in a chunk; None: by measured speed."""
+
     progress: Progress = lambda phase, count: None
 
-    def submit(self, source: str, dest: str, outputs: OutputOptions) -> Submitted:
+    def submit(
+        self,
+        source: str,
+        dest: str,
+        outputs: OutputOptions,
+        *,
+        policy: JobPolicy | None = None,
+        job_key: str = "",
+    ) -> Submitted:
         """List, check and start.
 
         Args:
             source: s3:// prefix, or a local folder, which is uploaded first.
             dest: s3:// prefix that outputs go under.
             outputs: what to write for each image, and how.
+            policy: how to run it.
+            job_key: a job submitted with this key before is joined instead of making another.
 
         Raises:
             SourceError: nothing to submit, or the source cannot be read.
@@ -65,6 +94,8 @@ class Submitter:
             ServiceError: S3 or Redis did not do their part; the job, if any, is cancelled.
         """
         job = new_job_id()
+        if job_key and (known := self._known(job_key, job)):
+            return Submitted(known, joined=True)
         target = S3Url.folder(dest)
         if source.startswith("s3://"):
             origin = S3Url.folder(source)
@@ -79,52 +110,116 @@ class Submitter:
             selection = sources.Selection(sources.local_files(folder))
             listing = sources.upload(self.store, folder, iter(selection), origin)
         options = JobOptions(source=str(origin), dest=str(target), **outputs.model_dump())
-        view = self._run(job, options, listing, what=source)
-        return Submitted(view, selection.passed_over)
+        view, waits_for = self._run(job, options, policy or JobPolicy(), listing, what=source)
+        return Submitted(view, selection.passed_over, waits_for=waits_for)
 
-    def _run(self, job: str, options: JobOptions, listing: Iterator[ObjectInfo], *, what: str) -> JobView:
-        first = next(listing, None)
-        if first is None:
-            raise SourceError(f"no images under {what}: names must end in {' '.join(sorted(sources.IMAGE_SUFFIXES))}")
+    def _known(self, key: str, job: str) -> JobView | None:
+        """The job that has the key, unless it came to nothing: then `job` gets it."""
+        holder = self.ledger.claim(key, job)
+        if holder == job:
+            return None
+        view = self._view_soon(holder)
+        if view is None:
+            self.ledger.reclaim(key, job)
+            return None
+        listed = view.status is JobStatus.LISTING and time.time() - (view.beat_at or 0) > LISTING_SILENT_SECONDS
+        if listed:
+            self.ledger.abandon(holder, f"its producer went away while listing; submitted again as {job}")
+        if listed or (view.status is JobStatus.CANCELLED and view.total is None):
+            self.ledger.reclaim(key, job)
+            return None
+        return view
+
+    def _view_soon(self, job: str) -> JobView | None:
+        """A job whose id was reserved a moment ago has its record a moment later."""
+        for _ in range(_VIEW_TRIES):
+            try:
+                return self.ledger.view(job)
+            except JobNotFound:
+                time.sleep(_VIEW_PAUSE_SECONDS)
+        return None
+
+    def _run(
+        self, job: str, options: JobOptions, policy: JobPolicy, listing: Iterator[ObjectInfo], *, what: str
+    ) -> tuple[JobView, str]:
         target = S3Url.parse(options.dest)
-        self.ledger.create(job, options, chunk_images=self.chunk_images)
+        if policy.skip_existing and self._untouched(target):
+            policy = policy.model_copy(update={"skip_existing": False})  # saves a look at each output that is not there
+        self.ledger.create(job, options, policy)  # before listing, so that a job key is worth something from now on
+        try:
+            first = self._first(listing, what)
+        except BaseException:
+            self.ledger.forget(job)
+            raise
         try:
             written = self._write_manifest(job, options, itertools.chain([first], listing), target)
-            chunks = -(-written.images // self.chunk_images)
-            if not self.ledger.seal(job, total=written.images, chunks=chunks, size=written.bytes):
+            facts: dict[str, Any] = {
+                "options": options.model_dump(mode="json"),
+                "policy": policy.model_dump(mode="json"),
+            }
+            images = self._chunk_images(written.images)
+            facts |= {"job": job, "total": written.images, "bytes": written.bytes, "chunk_images": images}
+            results.write_facts(self.store, target, job, "job.json", facts | {"submitted_at": time.time()})
+            if not self.ledger.seal(job, total=written.images, chunk_images=images, size=written.bytes):
                 raise SourceError(f"job {job} was cancelled while it was being listed")
-            self._publish(job, target, written.images)
         except BaseException as error:  # whatever ends a submission half-way, its job must not stay open for ever
             self.ledger.abandon(job, f"not submitted: {str(error) or type(error).__name__}")
             raise
-        return self.ledger.view(job)
+        try:
+            waits_for = self._publish(self.ledger.view(job))
+        except BrokerUnavailable as error:
+            raise BrokerUnavailable(
+                f"job {job} is registered and runs as soon as the queue is back (`producer watch {job}`): {error}"
+            ) from error
+        return self.ledger.view(job), waits_for
+
+    @staticmethod
+    def _first(listing: Iterator[ObjectInfo], what: str) -> ObjectInfo:
+        first = next(listing, None)
+        if first is None:
+            raise SourceError(f"no images under {what}: names must end in {' '.join(sorted(sources.IMAGE_SUFFIXES))}")
+        return first
+
+    def _untouched(self, target: S3Url) -> bool:
+        """Whether there are no outputs under the destination yet."""
+        return all(item.key.startswith(names.JOB_PREFIX) for item in itertools.islice(self.store.list(target), 1000))
+
+    def _chunk_images(self, total: int) -> int:
+        if self.chunk_images is not None:
+            return self.chunk_images
+        workers = Fleet(self.ledger.link).facts()
+        speeds = [worker.seconds_per_image for worker in workers if worker.seconds_per_image]
+        return dispatch.chunk_images(total, len(workers), statistics.median(speeds) if speeds else None)
 
     def _write_manifest(
         self, job: str, options: JobOptions, listing: Iterator[ObjectInfo], target: S3Url
     ) -> manifest.Writer:
         writer = manifest.Writer(self.store, target, job)
         collisions = CollisionCheck()
+        told = time.monotonic()
         for item in listing:
             for output in options.rival_keys(item.key):
                 collisions.add(item.key, output)
             writer.add(item)
             if writer.images % _TELL_EVERY == 0:
                 self.progress("listed", writer.images)
+            if time.monotonic() - told > _BEAT_SECONDS:
+                self.ledger.beat(job)
+                told = time.monotonic()
         writer.close()
         self.progress("listed", writer.images)
         return writer
 
-    def _publish(self, job: str, target: S3Url, total: int) -> None:
-        entries = manifest.read(self.store, target, job, total)
-        keys = (entry.key for entry in entries)
-        chunks = enumerate(iter(lambda: tuple(itertools.islice(keys, self.chunk_images)), ()))
-        while batch := [
-            ChunkMessage(job=job, chunk=number, start=number * self.chunk_images, keys=chunk)
-            for number, chunk in itertools.islice(chunks, broker.PUBLISH_BATCH)
-        ]:
-            self.ledger.expect(job, [message.chunk for message in batch])
-            broker.publish(self.celery, batch)
-            self.progress("queued", batch[-1].start + len(batch[-1].keys))
+    def _publish(self, view: JobView) -> str:
+        """Publish the first window, unless another job must end first: then its name."""
+        backlog = Backlog(self.ledger.link)
+        before = blocker(view, backlog.active())
+        if before is not None:
+            return before.job
+        room = dispatch.window(len(Fleet(self.ledger.link).live())) - backlog.queued()
+        chunks = backlog.take(view.job, max(1, room))
+        Dispatcher(self.store, self.celery).send(view, chunks)
+        return ""
 
 
 def new_job_id() -> str:

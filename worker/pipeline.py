@@ -29,6 +29,7 @@ from worker.images.decode import decode
 from worker.images.render import render
 from worker.images.subject import wanted
 from worker.images.tensor import to_tensor
+from worker.uptodate import MODEL, SOURCE_ETAG, standing
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class Pipeline:
         record: Callable[[Outcome], None],
         stop: Callable[[], bool] = lambda: False,
         metadata: Mapping[str, str] | None = None,
+        skip_existing: bool = False,
     ) -> list[Outcome]:
         """Do all images; returns their outcomes in the order of completion.
 
@@ -89,6 +91,7 @@ class Pipeline:
             record: called in this thread for each outcome as it comes.
             stop: asked before each image starts; once true, no further image does.
             metadata: what every output carries beside the source's ETag and the model's digest.
+            skip_existing: leave images alone whose outputs are up to date.
 
         Raises:
             ServiceError: a retryable one. Images without an outcome have not been recorded and may be run again.
@@ -100,7 +103,7 @@ class Pipeline:
             if trouble or stop():
                 return None
             try:
-                return self._image(work, metadata or {})
+                return self._image(work, {MODEL: self._network_digest, **(metadata or {})}, skip_existing)
             except ServiceError as error:
                 trouble.append(error)  # here, not by who waits: this thread's next image must see it
                 return None
@@ -124,10 +127,14 @@ class Pipeline:
         """End the threads; images not yet started are dropped."""
         self._threads.shutdown(cancel_futures=True)
 
-    def _image(self, work: Work, metadata: Mapping[str, str]) -> Outcome:
+    def _image(self, work: Work, metadata: Mapping[str, str], skip_existing: bool) -> Outcome:
         started = time.monotonic()
+        kind = quality = None
         try:
-            quality = self._transform(work, metadata)
+            if skip_existing:
+                kind = standing(self._store, work.source, work.outputs.values(), metadata)
+            if kind is None:
+                quality = self._transform(work, metadata)
         except (ImageError, ServiceError) as error:
             if error.retryable:
                 raise
@@ -141,7 +148,7 @@ class Pipeline:
         return Outcome(
             index=work.index,
             key=work.key,
-            kind=OutcomeKind.OK,
+            kind=kind or OutcomeKind.OK,
             outputs=work.output_keys,
             seconds=time.monotonic() - started,
             quality=quality,
@@ -154,7 +161,7 @@ class Pipeline:
         del data
         mask = self._network.infer(to_tensor(picture, self._network.size))
         quality, outputs = render(picture, mask, work.options, background)
-        origin = {"maskmill-source-etag": info.etag, "maskmill-model": self._network_digest, **metadata}
+        origin = {SOURCE_ETAG: info.etag, **metadata}
         for kind, content in outputs:
             content_type = work.options.format_of(kind).content_type
             self._store.put(work.outputs[kind], content, content_type=content_type, metadata=origin)

@@ -13,13 +13,18 @@ _COMMANDS = {
     "status": ("producer.cli.jobs", "status_command"),
     "watch": ("producer.cli.jobs", "watch_command"),
     "list": ("producer.cli.jobs", "list_command"),
+    "cancel": ("producer.cli.control", "cancel_command"),
+    "pause": ("producer.cli.control", "pause_command"),
+    "resume": ("producer.cli.control", "resume_command"),
+    "retry": ("producer.cli.control", "retry_command"),
+    "recover": ("producer.cli.control", "recover_command"),
     "download": ("producer.cli.download", "download_command"),
     "config": ("worker.contract.console", "config_command"),
 }
 
 EPILOG = """\b
 Exit codes: 0 all well; 1 usage or set-up error; 3 some images failed;
-5 the job was cancelled; 6 timed out while waiting; 130 interrupted.
+4 stopped by its error threshold; 5 cancelled; 6 timed out while waiting; 130 interrupted.
 
 \b
 Examples:

@@ -12,8 +12,8 @@ from producer.cli import progress
 from producer.watch import Sample, follow, mean_rate
 from worker.contract import console, settings
 from worker.contract.console import Exit
-from worker.contract.ledger import JobView, Ledger
-from worker.contract.messages import JobStatus
+from worker.contract.job import JobStatus, JobView
+from worker.contract.ledger import Ledger
 
 _SHOWN_FAILURES = 10
 
@@ -94,6 +94,10 @@ def _as_dict(view: JobView) -> dict[str, object]:
         "started_at": view.started_at,
         "finished_at": view.finished_at,
         "reason": view.reason,
+        "epoch": view.epoch,
+        "priority": view.policy.priority.value,
+        "failures_by_code": view.codes,
+        "core_seconds": round(view.core_seconds, 3),
     }
 
 

@@ -10,8 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from producer.watch import Sample
 from worker.contract import console
 from worker.contract.console import Exit
-from worker.contract.ledger import JobView
-from worker.contract.messages import JobStatus
+from worker.contract.job import JobStatus, JobView
 
 SAMPLE_SECONDS = 0.5
 """Between two looks at the job, so that its end is noticed at once."""
@@ -89,6 +88,8 @@ def exit_code(view: JobView) -> Exit:
     """What the shell learns about a job that was waited for."""
     if view.status is JobStatus.CANCELLED:
         return Exit.CANCELLED
+    if view.status is JobStatus.STOPPED:
+        return Exit.THRESHOLD
     if not view.ended:
         return Exit.TIMED_OUT
     return Exit.SOME_FAILED if view.failed or view.dead else Exit.OK

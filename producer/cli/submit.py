@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from producer.cli import progress
@@ -11,7 +13,29 @@ from producer.submit import Submitted, Submitter
 from worker.contract import console, settings
 from worker.contract.broker import make_celery
 from worker.contract.ledger import Ledger
+from worker.contract.messages import JobPolicy, Priority
 from worker.contract.objects import ObjectStore
+
+Threshold = dict[str, Any]
+
+
+class ErrorThreshold(click.ParamType[Threshold]):
+    """`100`, or `5%` of the images done."""
+
+    name = "N|P%"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Threshold:
+        """The fields of `JobPolicy` that it stands for."""
+        number = str(value).strip().removesuffix("%")
+        try:
+            if str(value).strip().endswith("%"):
+                JobPolicy(max_failed_percent=float(number))
+                return {"max_failed_percent": float(number)}
+            JobPolicy(max_failed=int(number))
+            return {"max_failed": int(number)}
+        except ValueError:
+            self.fail(f"{value!r} is neither a number of images, as 100, nor a share of them, as 5%", param, ctx)
+
 
 _EXAMPLES = """\b
 Examples:
@@ -26,11 +50,43 @@ Examples:
 @click.argument("source")
 @click.argument("dest")
 @output_options
+@click.option(
+    "--priority",
+    type=click.Choice([priority.value for priority in Priority]),
+    default=Priority.NORMAL.value,
+    show_default=True,
+    help="Share of the workers beside other jobs: high gets four times as much as normal, low a quarter.",
+)
+@click.option("--job-key", default="", help="Submit once: with a key used before, that job is joined instead.")
+@click.option(
+    "--error-threshold",
+    type=ErrorThreshold(),
+    help="Stop the job when more images than this have failed: a number, or a share of those done, as 5%.",
+)
+@click.option(
+    "--max-attempts",
+    type=click.IntRange(1, 100),
+    default=JobPolicy().max_attempts,
+    show_default=True,
+    help="Times that an image may take its worker process down before it counts as dead.",
+)
+@click.option("--force", is_flag=True, help="Do images whose outputs are up to date as well.")
 @click.option("--wait", is_flag=True, help="Stay until the job ends; the exit code tells how.")
 @click.option("--timeout", type=click.FloatRange(min=0), help="With --wait: seconds to stay at most.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines instead of text.")
 def submit_command(
-    *, source: str, dest: str, outputs: OutputRequest, wait: bool, timeout: float | None, as_json: bool
+    *,
+    source: str,
+    dest: str,
+    outputs: OutputRequest,
+    priority: str,
+    job_key: str,
+    error_threshold: Threshold | None,
+    max_attempts: int,
+    force: bool,
+    wait: bool,
+    timeout: float | None,
+    as_json: bool,
 ) -> int:
     """Submit every image under SOURCE; outputs go under DEST and keep the tree.
 
@@ -39,8 +95,11 @@ def submit_command(
     `cutout/shoes/1.png`.
     """
     config = settings.load()
+    policy = JobPolicy(
+        priority=Priority(priority), max_attempts=max_attempts, skip_existing=not force, **(error_threshold or {})
+    )
     with ObjectStore(config.s3) as store, Ledger(config.redis) as ledger:
-        ledger.check()
+        ledger.link.check()
         bar = progress.shows_bar(as_json=as_json)
         with console.err.status("listing") if bar else console.nothing() as status:
 
@@ -51,7 +110,7 @@ def submit_command(
             submitter = Submitter(
                 store, ledger, make_celery(config, client_name="maskmill-submit"), config.jobs.chunk_images, tell
             )
-            submitted = submitter.submit(source, dest, outputs.settled(store, dest))
+            submitted = submitter.submit(source, dest, outputs.settled(store, dest), policy=policy, job_key=job_key)
         _announce(submitted, as_json=as_json)
         if not wait:
             return console.Exit.OK
@@ -68,6 +127,8 @@ def _announce(submitted: Submitted, *, as_json: bool) -> None:
                 "bytes": view.bytes,
                 "chunks": view.chunks,
                 "passed_over": submitted.passed_over,
+                "joined": submitted.joined,
+                "waits_for": submitted.waits_for,
                 "dest": view.options.dest,
             }
         )
@@ -77,6 +138,10 @@ def _announce(submitted: Submitted, *, as_json: bool) -> None:
         f"job [bold]{view.job}[/]: {_counted(view.total or 0, 'image')} in "
         f"{_counted(view.chunks, 'chunk')}{passed_over}"
     )
+    if submitted.joined:
+        console.out.print(f"it was submitted before with this key and is {view.status.value}")
+    if submitted.waits_for:
+        console.out.print(f"it starts when job {submitted.waits_for} has ended, which writes to the same place")
     console.out.print(f"outputs go to {view.options.dest}", soft_wrap=True)
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from support import commands
 from support.awkward import make
 from support.stack import Place
+from worker.contract.backlog import Backlog
 from worker.contract.broker import make_celery
 from worker.contract.ledger import Ledger
 from worker.contract.objects import ObjectStore, S3Url
@@ -90,11 +91,25 @@ def test_status_and_list_know_the_job(working_place, finished_job):
 
 def test_outcomes_are_in_celerys_result_backend(working_place, finished_job):
     app = make_celery(working_place.settings)
+    job, chunks = finished_job["submitted"]["job"], finished_job["submitted"]["chunks"]
 
-    result = AsyncResult(f"{finished_job['submitted']['job']}.0.0", app=app).get(timeout=10)
+    results = [AsyncResult(f"{job}.0.{chunk}", app=app).get(timeout=10) for chunk in range(chunks)]
 
-    assert result["outcomes"] == ["ok"] * len(PHOTOGRAPHS)
-    assert result["failures"] == []
+    assert [kind for result in results for kind in result["outcomes"]] == ["ok"] * len(PHOTOGRAPHS)
+    assert [failure for result in results for failure in result["failures"]] == []
+    app.close()
+
+
+def test_a_chunk_whose_result_has_expired_is_answered_by_the_ledger(working_place, finished_job):
+    app = make_celery(working_place.settings)
+    job = finished_job["submitted"]["job"]
+    AsyncResult(f"{job}.0.0", app=app).forget()
+
+    result = AsyncResult(f"{job}.0.0", app=app)
+
+    assert result.state == "SUCCESS" and set(result.result["outcomes"]) == {"ok"}
+    assert AsyncResult(f"{job}.0.999", app=app).state == "PENDING"
+    assert AsyncResult("some-other-task", app=app).state == "PENDING"
     app.close()
 
 
@@ -182,4 +197,4 @@ def test_two_inputs_for_one_output_are_refused_before_any_work(working_place):
     assert "'a.jpg'" in done.err and "'a.png'" in done.err
     with Ledger(working_place.settings.redis) as ledger:
         assert ledger.jobs(1)[0].status == "cancelled"
-        assert ledger.queued() == 0
+        assert Backlog(ledger.link).queued() == 0

@@ -21,9 +21,12 @@ ONLY_IN = {
     "PIL": ("worker/images/", "worker/pipeline.py"),
     "celery": (
         "worker/contract/broker.py",
+        "worker/contract/dispatch.py",
         "worker/app.py",
         "worker/tasks.py",
         "worker/lease.py",
+        "worker/presence.py",
+        "worker/watchdog.py",
         "producer/submit.py",
     ),
     "click": ("worker/contract/console.py", "worker/cli/", "producer/cli/"),

@@ -16,6 +16,7 @@
     ├── ContractError
     │   ├── BadMessage           a message that this version cannot or must not read
     │   ├── JobNotFound
+    │   ├── JobStateError        a job is not in the state that the request needs
     │   └── OutputCollision      two inputs would write one output
     ├── SourceError              nothing to submit, or the source cannot be read
     └── ImageError               costs one image; becomes the outcome `failed` with the error's code
@@ -131,6 +132,12 @@ class JobNotFound(ContractError):
     """No job of that id is known to this Redis."""
 
     code = "job_not_found"
+
+
+class JobStateError(ContractError):
+    """A job is not in the state that the request needs."""
+
+    code = "job_state"
 
 
 class OutputCollision(ContractError):

@@ -79,11 +79,19 @@ def read(store: ObjectStore, dest: S3Url, job: str, total: int) -> Iterator[Entr
         ContractError: a part does not have the lines it should.
     """
     for number in range((total + PART_IMAGES - 1) // PART_IMAGES):
-        place = _part(dest, job, number)
-        body, _ = store.get(place, max_bytes=_MAX_PART_BYTES)
-        lines = gzip.decompress(body).splitlines()
-        expected = min(PART_IMAGES, total - number * PART_IMAGES)
-        if len(lines) != expected:
-            raise ContractError(f"{place} has {len(lines)} lines, {expected} were written: it was changed or replaced")
-        for line in lines:
-            yield Entry.model_validate_json(line)
+        yield from read_part(store, dest, job, number, total)
+
+
+def read_part(store: ObjectStore, dest: S3Url, job: str, number: int, total: int) -> list[Entry]:
+    """The entries of one part of a job of `total` images, in order.
+
+    Raises:
+        ContractError: it does not have the lines it should.
+    """
+    place = _part(dest, job, number)
+    body, _ = store.get(place, max_bytes=_MAX_PART_BYTES)
+    lines = gzip.decompress(body).splitlines()
+    expected = min(PART_IMAGES, total - number * PART_IMAGES)
+    if len(lines) != expected:
+        raise ContractError(f"{place} has {len(lines)} lines, {expected} were written: it was changed or replaced")
+    return [Entry.model_validate_json(line) for line in lines]

@@ -19,11 +19,12 @@ __all__ = [
     "MAX_KEY_BYTES",
     "ChunkMessage",
     "JobOptions",
-    "JobStatus",
+    "JobPolicy",
     "MaskQuality",
     "Outcome",
     "OutcomeKind",
     "OutputKind",
+    "Priority",
 ]
 
 MAX_CHUNK_IMAGES = 64
@@ -46,13 +47,12 @@ class OutcomeKind(StrEnum):
     CANCELLED = "cancelled"
 
 
-class JobStatus(StrEnum):
-    """Where a job is. The total is only known when listing has ended."""
+class Priority(StrEnum):
+    """Share of the workers that a job gets beside others that have work."""
 
-    LISTING = "listing"
-    RUNNING = "running"
-    FINISHED = "finished"
-    CANCELLED = "cancelled"
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
 
 
 class _Wire(BaseModel):
@@ -88,6 +88,16 @@ class MaskQuality(_Wire):
     def needs_review(self) -> bool:
         """Whether a person should look: a subject that touches the border alone is too common to ask for it."""
         return bool({"empty", "full", "soft"} & set(self.flags))
+
+
+class JobPolicy(_Wire):
+    """How a job is run; does not touch the pixels of an output."""
+
+    priority: Priority = Priority.NORMAL
+    max_attempts: int = Field(default=3, ge=1, le=100, description="times an image may kill its worker")
+    max_failed: int | None = Field(default=None, ge=0, description="failed and dead images before the job is stopped")
+    max_failed_percent: float | None = Field(default=None, ge=0, le=100, description="the same, of the images done")
+    skip_existing: bool = Field(default=True, description="leave outputs alone that are up to date")
 
 
 class ChunkMessage(_Wire):

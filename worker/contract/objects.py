@@ -184,6 +184,12 @@ class ObjectStore:
                 Bucket=place.bucket, Key=place.key, Body=data, ContentType=content_type, Metadata=dict(metadata or {})
             )
 
+    def delete(self, place: S3Url) -> None:
+        """Remove one object; one that is not there is fine."""
+        self._check_allowed(place)
+        with _translated(place):
+            self._client.delete_object(Bucket=place.bucket, Key=place.key)
+
     def download(self, place: S3Url, path: Path) -> None:
         """Stream one object to a file; the file appears under its name only when complete."""
         self._check_allowed(place)
