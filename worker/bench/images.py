@@ -239,4 +239,5 @@ def _answer(size: int) -> npt.NDArray[np.uint8]:
     y, x = np.mgrid[0:size, 0:size] / size - 0.5
     angle = np.arctan2(y, x)
     distance = np.hypot(x, y) - 0.31 - 0.03 * np.sin(9 * angle) - 0.01 * np.sin(41 * angle)
-    return (255 / (1 + np.exp((distance * 160).clip(-50, 50)))).astype(np.uint8)
+    mask: npt.NDArray[np.uint8] = (255 / (1 + np.exp((distance * 160).clip(-50, 50)))).astype(np.uint8)
+    return mask
