@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from worker.cli.bench_images import images_command
+from worker.cli.bench_pipeline import pipeline_command
 from worker.contract import console, settings
 from worker.contract.console import Exit
 
@@ -31,7 +32,8 @@ def bench_command() -> None:
     """Measure on this machine."""
 
 
-bench_command.add_command(images_command)
+for command in (images_command, pipeline_command):
+    bench_command.add_command(command)
 
 
 @bench_command.command("model", epilog=EPILOG)
