@@ -1,0 +1,19 @@
+"""The short version of `tests/benchmarks/test_soak_long.py`: nothing grows with the number of images."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.soak import soak
+from support.works import JPEG
+
+
+@pytest.mark.timeout(180)
+def test_memory_handles_threads_and_connections_stay_flat(place, ledger, worker_log):
+    run = soak(place, ledger, JPEG, 500, worker_log, seconds=150)
+
+    assert len(run.looks) >= 9
+    assert run.grown(lambda look: look.threads) <= 0
+    assert run.grown(lambda look: look.handles) <= 2
+    assert run.grown(lambda look: look.connections) <= 2  # of who looks in between
+    assert run.grown(lambda look: look.memory_mib) <= 12

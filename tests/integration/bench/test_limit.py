@@ -1,0 +1,43 @@
+"""The bare limit runs on all core sets at once: beside idle neighbours a core set would look too fast."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from worker.bench import limit
+from worker.cpu.placement import CoreSet
+from worker.model.bundle import Variant
+
+VARIANT = Variant("tiny", 64, "fp32", Path("tiny.xml"), Path("tiny.bin"), "0" * 64)
+SETS = [CoreSet(index, (index,), 0, 0, 0, 1, 1) for index in range(3)]
+
+
+class FakeChild:
+    """Answers only when all have been asked."""
+
+    together = threading.Barrier(len(SETS), timeout=5)
+    closed = 0
+
+    def __init__(self, request, log) -> None:
+        self.first = {"facts": {"streams": request["streams"]}}
+        self.cpus = request["cpus"]
+
+    def ask(self, question):
+        self.together.wait()
+        return {"wall_seconds": 1.0 + self.cpus[0], "cpu_seconds": 0.5}
+
+    def close(self) -> None:
+        FakeChild.closed += 1
+
+
+def test_all_core_sets_work_at_the_same_time(monkeypatch, tmp_path):
+    monkeypatch.setattr(limit, "Child", FakeChild)
+
+    with limit.Limit(VARIANT, "f32", SETS, tmp_path) as bare:
+        sample = bare.turn(4)
+
+    assert (sample.images, sample.wall_seconds, sample.cpu_seconds) == (12, 3.0, pytest.approx(1.5))
+    assert FakeChild.closed == 3

@@ -1,0 +1,73 @@
+"""Many small images through one worker process, with an eye on what must not grow."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from support import commands
+from support.stack import Place
+from worker.bench import usage
+from worker.contract.job import ENDED
+from worker.contract.ledger import Ledger
+from worker.contract.objects import ObjectStore, S3Url
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the model process and Redis hold at one moment."""
+
+    done: int
+    memory_mib: float
+    handles: int
+    threads: int
+    connections: int
+
+
+@dataclass(frozen=True)
+class Soak:
+    """Looks from the first to the last image."""
+
+    looks: tuple[Look, ...]
+
+    def grown(self, what: Callable[[Look], float]) -> float:
+        """Median of the last third less that of the second: the first third is warming up."""
+        third = len(self.looks) // 3
+        middle, last = self.looks[third : 2 * third], self.looks[2 * third :]
+        return statistics.median(map(what, last)) - statistics.median(map(what, middle))
+
+
+def soak(place: Place, ledger: Ledger, picture: bytes, images: int, log: Path, *, seconds: float) -> Soak:
+    """Run a job of so many copies of a picture and look at it the while."""
+    with ObjectStore(place.settings.s3) as store:
+        for number in range(images):
+            store.put(S3Url(place.bucket, f"photos/{number:05d}.jpg"), picture, content_type="image/jpeg")
+    submitted = commands.run(
+        "producer",
+        *("submit", f"s3://{place.bucket}/photos/", f"s3://{place.bucket}/masks/", "--json"),
+        settings=place.environment | {"MASKMILL_JOBS__CHUNK_IMAGES": "50"},
+    )
+    assert submitted.code == 0, submitted.err
+    job = submitted.lines[0]["job"]
+    looks: list[Look] = []
+    with commands.workers(place.environment | {"MASKMILL_PLAN__PROCESSES": "1"}, log) as worker:
+        deadline = time.monotonic() + seconds
+        while not (view := ledger.view(job)).ended:
+            assert view.status not in ENDED
+            assert time.monotonic() < deadline, f"{view.done} of {images} images after {seconds:g} s"
+            for pid in usage.model_processes(worker.pid)[:1] if view.done else ():
+                looks.append(
+                    Look(
+                        view.done,
+                        usage.memory_mib(pid)[0],
+                        usage.handles(pid),
+                        usage.threads(pid),
+                        len(ledger.link.client.client_list()),
+                    )
+                )
+            time.sleep(seconds / 1000)
+    assert ledger.view(job).ok == images
+    return Soak(tuple(looks))
