@@ -116,9 +116,8 @@ class Submitter:
         if view is None:
             self.ledger.reclaim(key, job)
             return None
-        listed = view.status is JobStatus.LISTING and time.time() - (view.beat_at or 0) > LISTING_SILENT_SECONDS
-        if listed:
-            self.ledger.abandon(holder, f"its producer went away while listing; submitted again as {job}")
+        why = f"its producer went away while listing; submitted again as {job}"
+        listed = self.ledger.abandon_silent(holder, LISTING_SILENT_SECONDS, why)
         if listed or (view.status is JobStatus.CANCELLED and view.total is None):
             self.ledger.reclaim(key, job)
             return None
@@ -211,7 +210,7 @@ class Submitter:
         if before is not None:
             return before.job
         room = dispatch.window(len(Fleet(self.ledger.link).live())) - backlog.queued()
-        chunks = backlog.take(view.job, max(1, room))
+        chunks = backlog.take(view.job, max(1, room), epoch=view.epoch)
         Dispatcher(self.store, self.celery).send(view, chunks)
         return ""
 

@@ -99,7 +99,7 @@ class Feeder:
 
     def _publish(self, grant: Grant) -> int:
         view = grant.job.view
-        chunks = self._backlog.take(view.job, grant.chunks)
+        chunks = self._backlog.take(view.job, grant.chunks, epoch=view.epoch)
         try:
             self._dispatcher.send(view, chunks, express=grant.express)
         except (ContractError, ObjectMissing) as error:
