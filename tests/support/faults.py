@@ -7,14 +7,17 @@ whom it likes through `Node`, and has the job settled by `settle`, which is what
 from __future__ import annotations
 
 import json
-import os
 import signal
+import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import psutil
 from PIL import Image
@@ -25,6 +28,7 @@ from support.stack import Place
 from worker.contract import names
 from worker.contract.backlog import Backlog
 from worker.contract.broker import make_celery
+from worker.contract.fleet import Fleet
 from worker.contract.job import ENDED, JobStatus, JobView
 from worker.contract.ledger import Ledger
 from worker.contract.messages import JobPolicy, OutcomeKind
@@ -42,13 +46,21 @@ FAST = {
     "MASKMILL_ENGINE__LEADER_SECONDS": str(LEADER),
     "MASKMILL_ENGINE__FEED_SECONDS": "0.1",
     "MASKMILL_PLAN__PROCESSES": "1",
+    "MASKMILL_PLAN__STREAMS": "1",
+    "MASKMILL_WORKER__IMAGES_AHEAD": "2",
     "MASKMILL_WORKER__RESTART_LIMIT": "1000",
     "MASKMILL_WORKER__STAGGER_SECONDS": "0",
 }
 """The engine's clocks, about thirty times as fast as by default."""
 
-SLACK = 20.0
-"""Seconds on top of every bound: starting processes and loading models on a machine that has other work."""
+IN_FLIGHT = 4
+"""Images in work in one process: a stream, one that is being written, and two ahead (`worker.child`)."""
+
+SLACK = 40.0
+"""Seconds on top of a bound that includes starting a process and loading a model, on a machine with other work."""
+
+LATE = 5.0
+"""Seconds on top of a bound that includes nothing of the kind."""
 
 RECONCILED_WITHIN = SILENCE + 2 * RECONCILE
 LEASE_BACK_WITHIN = LEASE + SWEEP + MUTEX
@@ -67,7 +79,7 @@ class Faults:
     """Slept over every image: work that lasts and costs the machine nothing."""
 
     load_seconds: float = 0.0
-    """Slept while a model is loaded."""
+    """Slept while a model is loaded, as often as the token `slow-load` says."""
 
     gap_seconds: float = 0.0
     """Between Redis handing out a message and kombu writing down that it did."""
@@ -76,10 +88,10 @@ class Faults:
     """The longest pause of the supervisor before it starts a process again."""
 
     off: Sequence[str] = ()
-    """Safeguards that are missing: reconciler, renewal, watchdog, careful."""
+    """Safeguards that are missing: reconciler, renewal, watchdog, careful, verdict."""
 
     celery: Mapping[str, object] = field(default_factory=dict)
-    """Celery settings other than the product's."""
+    """Celery settings other than the product's; what is a table there is merged into it."""
 
     def environment(self) -> dict[str, str]:
         """Variables that put the faults into a process and into those it starts."""
@@ -162,6 +174,54 @@ def stop_family(process: psutil.Process, number: signal.Signals) -> None:
     """Signal a process and all below it, children first: SIGSTOP for a node that hangs, SIGCONT for its return."""
     for one in [*process.children(recursive=True), process]:
         one.send_signal(number)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where a fault is played: a place, what is wrong there, and the log of its workers."""
+
+    place: Place
+    faults: Faults
+    log: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Beside those of the place."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of every process of the scene."""
+        return self.place.environment | dict(self.settings) | self.faults.environment()
+
+    def but(self, *, settings: Mapping[str, str] | None = None, **faults: Any) -> Scene:
+        """The same with these settings and faults."""
+        return replace(self, settings={**self.settings, **(settings or {})}, faults=replace(self.faults, **faults))
+
+    @contextmanager
+    def node(self) -> Iterator[Node]:
+        """`worker start`, with every worker process up."""
+        with commands.workers(self.environment, self.log) as supervisor:
+            node = Node(supervisor.pid)
+            processes = int(self.environment["MASKMILL_PLAN__PROCESSES"])
+            with Ledger(self.place.settings.redis) as ledger:
+                fleet = Fleet(ledger.link)
+                commands.wait_for(lambda: len(fleet.facts()) == processes and node.children(), "workers to be up")
+            yield node
+
+    @contextmanager
+    def ledger(self) -> Iterator[Ledger]:
+        """The jobs of the scene."""
+        with Ledger(self.place.settings.redis) as ledger:
+            yield ledger
+
+    def settle(self, job: str, *, seconds: float = 90.0) -> Account:
+        """See `settle`."""
+        return settle(self.place, job, self.faults, seconds=seconds)
+
+
+def side_by_side(*plays: Callable[[], object]) -> None:
+    """Play several scenes at the same time, as most of each is waiting; the first failure is raised."""
+    with ThreadPoolExecutor(len(plays)) as threads:
+        for played in [threads.submit(play) for play in plays]:
+            played.result()
 
 
 # -- jobs -------------------------------------------------------------------------------------------------------------
@@ -270,6 +330,29 @@ def residue(ledger: Ledger, job: str) -> dict[str, int]:
     return {name: size for name, size in sizes.items() if size}
 
 
+def missing(place: Place, job: str) -> list[int]:
+    """Chunks that were published, are not finished, and for which no message stands anywhere."""
+    with Ledger(place.settings.redis) as ledger:
+        backlog, epoch = Backlog(ledger.link), ledger.view(job).epoch
+        unfinished, present = backlog.silent(job, 0), backlog.in_broker()
+        return [chunk for chunk in unfinished if names.task_id(job, epoch, chunk) not in present]
+
+
+def absences(place: Place, job: str, seconds: float = 90.0) -> dict[int, float]:
+    """Watch a job to its end: chunk -> how long at most it was missing at a time, in seconds."""
+    since: dict[int, float] = {}
+    longest: dict[int, float] = {}
+    deadline = time.monotonic() + seconds
+    with Ledger(place.settings.redis) as ledger:
+        while not ledger.view(job).ended and time.monotonic() < deadline:
+            gone = missing(place, job)
+            since = {chunk: since.get(chunk, time.monotonic()) for chunk in gone}
+            for chunk, first in since.items():
+                longest[chunk] = max(longest.get(chunk, 0.0), time.monotonic() - first)
+            time.sleep(0.05)
+    return longest
+
+
 def stuck(place: Place, job: str, seconds: float) -> JobView:
     """What a control run shows: for so long nothing happens, although the job has not ended."""
     with Ledger(place.settings.redis) as ledger:
@@ -283,6 +366,25 @@ def stuck(place: Place, job: str, seconds: float) -> JobView:
         return before
 
 
-def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
-    """For processes that are started without `support.commands`."""
-    return {**os.environ, **environment}
+@contextmanager
+def memory_limit(node: Node, mib: int) -> Iterator[None]:
+    """Kill whatever child of a node uses more, as a memory limit of the kernel does where one can be set.
+
+    Control groups are not ours to change in a container; the signal and the moment are the same.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.01):
+            for child in node.children():
+                with suppress(psutil.NoSuchProcess):
+                    if child.memory_info().rss > mib * 2**20:
+                        child.kill()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from support.faults import FAST, Faults
+from support.faults import FAST, Faults, Scene
 from support.stack import Place, fresh_place, make_bucket
 from worker.contract import settings
 from worker.standalone import ports
@@ -49,6 +49,19 @@ def own_place(standalone: Standalone, cache: dict[str, str], valkey: Valkey) -> 
 def faults(tmp_path: Path) -> Faults:
     """No fault yet: `dataclasses.replace` it."""
     return Faults(tmp_path / "faults")
+
+
+@pytest.fixture
+def scene(place: Place, tmp_path: Path) -> Scene:
+    """Nothing is wrong yet: see `Scene.but`."""
+    return Scene(place, Faults(tmp_path / "faults"), tmp_path / "worker.log")
+
+
+@pytest.fixture
+def control(standalone: Standalone, cache: dict[str, str], tmp_path: Path) -> Scene:
+    """A second scene, for the control run beside the first."""
+    place = _with(fresh_place(standalone), FAST | cache)
+    return Scene(place, Faults(tmp_path / "control-faults"), tmp_path / "control.log")
 
 
 def _with(place: Place, more: dict[str, str]) -> Place:

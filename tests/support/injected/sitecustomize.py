@@ -7,6 +7,7 @@ one test; each module concerned is changed right after its import, and no other 
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import functools
 import importlib.abc
 import importlib.machinery
@@ -68,7 +69,6 @@ def poison(key: str) -> None:
     elif "poison-exit" in key:
         os._exit(3)
     elif "poison-hang" in key:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         ctypes.PyDLL(None).sleep(3600)  # PyDLL keeps the interpreter lock: every thread of the process stands still
 
 
@@ -101,16 +101,17 @@ def broker(module: ModuleType) -> None:
     @wrapped(module, "make_celery")
     def make_celery(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         app = original(*args, **kwargs)
-        app.conf.update(FAULTS["celery"])
+        for name, value in FAULTS["celery"].items():
+            app.conf[name] = {**app.conf[name], **value} if isinstance(value, dict) else value
         return app
 
 
 def dispatch(module: ModuleType) -> None:
-    """The leader dies when it has published half of what it took."""
+    """The leader dies when it has published half of what it took, which is nothing if it took one chunk."""
 
     @wrapped(module.Dispatcher, "send")
     def send(original: Callable[..., Any], self: Any, view: Any, chunks: Sequence[int], **kwargs: Any) -> None:
-        if "worker.steward" in " ".join(sys.orig_argv) and len(chunks) > 1 and taken("half-batch"):
+        if "worker.steward" in sys.orig_argv and taken("half-batch"):
             original(self, view, chunks[: len(chunks) // 2], **kwargs)
             die()
         original(self, view, chunks, **kwargs)
@@ -121,7 +122,8 @@ def child(module: ModuleType) -> None:
 
     @wrapped(module, "find_bundle")
     def find_bundle(original: Callable[..., Any], *args: Any) -> Any:
-        time.sleep(FAULTS["load_seconds"])
+        if taken("slow-load"):
+            time.sleep(FAULTS["load_seconds"])
         return original(*args)
 
 
@@ -144,9 +146,18 @@ def watchdog(module: ModuleType) -> None:
 
 
 def ledger(module: ModuleType) -> None:
-    """Nothing is run one by one, and nothing is ever buried."""
+    """Nothing is run one by one nor ever buried; or a chunk is run whoever else runs it or has run it."""
     if off("careful"):
         module.SPLIT_AFTER = 10**6  # type: ignore[attr-defined]
+    if not off("verdict"):
+        return
+
+    @wrapped(module.Ledger, "start")
+    def start(original: Callable[..., Any], self: Any, message: Any, worker: str) -> Any:
+        answer = original(self, message, worker)
+        if answer.verdict not in (module.Verdict.BUSY, module.Verdict.DONE):
+            return answer
+        return dataclasses.replace(answer, verdict=module.Verdict.RUN, outcomes=(None,) * len(message.keys))
 
 
 def supervisor(module: ModuleType) -> None:
