@@ -6,20 +6,17 @@ of part `i // PART_IMAGES`, so any chunk is found without an index. Written and 
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict
 
-from worker.contract import names
+from worker.contract import jsonlines, names
 from worker.contract.errors import ContractError
 from worker.contract.objects import ObjectInfo, ObjectStore, S3Url
 
 PART_IMAGES = 10_000
 """Images in one part: about 300 kB compressed."""
-
-_MAX_PART_BYTES = 64 * 1024 * 1024
 
 
 class Entry(BaseModel):
@@ -66,8 +63,7 @@ class Writer:
             self._flush()
 
     def _flush(self) -> None:
-        body = gzip.compress("\n".join(self._lines).encode() + b"\n", compresslevel=6, mtime=0)
-        self._store.put(_part(self._dest, self._job, self._parts), body, content_type="application/gzip")
+        jsonlines.write(self._store, _part(self._dest, self._job, self._parts), self._lines)
         self._parts += 1
         self._lines.clear()
 
@@ -89,9 +85,8 @@ def read_part(store: ObjectStore, dest: S3Url, job: str, number: int, total: int
         ContractError: it does not have the lines it should.
     """
     place = _part(dest, job, number)
-    body, _ = store.get(place, max_bytes=_MAX_PART_BYTES)
-    lines = gzip.decompress(body).splitlines()
+    entries = jsonlines.read(store, place, Entry)
     expected = min(PART_IMAGES, total - number * PART_IMAGES)
-    if len(lines) != expected:
-        raise ContractError(f"{place} has {len(lines)} lines, {expected} were written: it was changed or replaced")
-    return [Entry.model_validate_json(line) for line in lines]
+    if len(entries) != expected:
+        raise ContractError(f"{place} has {len(entries)} lines, {expected} were written: it was changed or replaced")
+    return entries
