@@ -15,7 +15,7 @@ from typing import Any
 
 from worker.contract.errors import ContractError, ObjectMissing
 from worker.contract.manifest import job_folder
-from worker.contract.messages import Outcome
+from worker.contract.messages import Outcome, OutcomeKind
 from worker.contract.objects import ObjectStore, S3Url
 
 PART_OUTCOMES = 5_000
@@ -55,10 +55,28 @@ def part_names(store: ObjectStore, dest: S3Url, job: str) -> list[str]:
 
 def newest_first(store: ObjectStore, dest: S3Url, job: str) -> Iterator[Outcome]:
     """All outcomes of a job, the last one of an image before its earlier ones; constant memory."""
+    return map(Outcome.model_validate_json, _lines(store, dest, job))
+
+
+def verdicts(store: ObjectStore, dest: S3Url, job: str) -> Iterator[tuple[int, OutcomeKind]]:
+    """The same with nothing but position and kind: several times as fast.
+
+    Raises:
+        ContractError: a line is not an outcome.
+    """
+    for line in _lines(store, dest, job):
+        try:
+            fields = json.loads(line)
+            yield fields["index"], OutcomeKind(fields["kind"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ContractError(f"{results_folder(dest, job)} was changed: {line[:80]!r} is not an outcome") from error
+
+
+def _lines(store: ObjectStore, dest: S3Url, job: str) -> Iterator[bytes]:
+    """Of all parts, newest first."""
     for name in reversed(part_names(store, dest, job)):
         body, _ = store.get(results_folder(dest, job) / name, max_bytes=_MAX_PART_BYTES)
-        for line in reversed(gzip.decompress(body).splitlines()):
-            yield Outcome.model_validate_json(line)
+        yield from reversed(gzip.decompress(body).splitlines())
 
 
 def write_facts(store: ObjectStore, dest: S3Url, job: str, name: str, facts: dict[str, Any]) -> S3Url:
