@@ -26,8 +26,9 @@ from producer.submit import Submitter
 from worker.contract import results, settings
 from worker.contract.broker import make_celery
 from worker.contract.ledger import Ledger
-from worker.contract.messages import OutcomeKind, OutputKind
+from worker.contract.messages import OutcomeKind
 from worker.contract.objects import ObjectInfo, ObjectStore, S3Url
+from worker.contract.outputs import OutputOptions
 
 SOURCE = "s3://bucket-that-is-not-there/photos/"
 """Nothing is ever asked of it."""
@@ -124,7 +125,7 @@ class Rehearsal:
         with Memory() as memory:
             wall, cpu = time.monotonic(), time.process_time()
             submitter = Submitter(self._store, self._ledger, self._celery)
-            submitted = submitter.submit(SOURCE, self._dest, (OutputKind.MASK,))
+            submitted = submitter.submit(SOURCE, self._dest, OutputOptions())
             whole = {"wall_seconds": time.monotonic() - wall, "cpu_seconds": time.process_time() - cpu}
         view = submitted.view
         return {

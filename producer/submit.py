@@ -29,8 +29,9 @@ from worker.contract.errors import BrokerUnavailable, JobNotFound, SettingsError
 from worker.contract.fleet import Fleet
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger import Ledger
-from worker.contract.messages import JobOptions, JobPolicy, OutputKind
+from worker.contract.messages import JobOptions, JobPolicy
 from worker.contract.objects import ObjectInfo, ObjectStore, S3Url
+from worker.contract.outputs import OutputOptions
 
 Progress = Callable[[str, int], None]
 """Called now and then with the phase (`listed`, `uploaded`) and the count so far."""
@@ -69,20 +70,14 @@ class Submitter:
     progress: Progress = lambda phase, count: None
 
     def submit(
-        self,
-        source: str,
-        dest: str,
-        outputs: tuple[OutputKind, ...],
-        *,
-        policy: JobPolicy | None = None,
-        job_key: str = "",
+        self, source: str, dest: str, outputs: OutputOptions, *, policy: JobPolicy | None = None, job_key: str = ""
     ) -> Submitted:
         """List, check and start.
 
         Args:
             source: s3:// prefix, or a local folder, which is uploaded first.
             dest: s3:// prefix that outputs go under.
-            outputs: what to write for each image.
+            outputs: what to write for each image, and how.
             policy: how to run it.
             job_key: a job submitted with this key before is joined instead of making another.
 
@@ -108,7 +103,7 @@ class Submitter:
             self.store.check(target)
             selection = sources.Selection(sources.local_files(folder))
             listing = sources.upload(self.store, folder, iter(selection), origin)
-        options = JobOptions(source=str(origin), dest=str(target), outputs=outputs)
+        options = JobOptions(source=str(origin), dest=str(target), **outputs.model_dump())
         view, waits_for = self._run(job, options, policy or JobPolicy(), listing, what=source)
         return Submitted(view, selection.passed_over, waits_for=waits_for)
 
@@ -121,9 +116,8 @@ class Submitter:
         if view is None:
             self.ledger.reclaim(key, job)
             return None
-        listed = view.status is JobStatus.LISTING and time.time() - (view.beat_at or 0) > LISTING_SILENT_SECONDS
-        if listed:
-            self.ledger.abandon(holder, f"its producer went away while listing; submitted again as {job}")
+        why = f"its producer went away while listing; submitted again as {job}"
+        listed = self.ledger.abandon_silent(holder, LISTING_SILENT_SECONDS, why)
         if listed or (view.status is JobStatus.CANCELLED and view.total is None):
             self.ledger.reclaim(key, job)
             return None
@@ -197,7 +191,8 @@ class Submitter:
         collisions = CollisionCheck()
         told = time.monotonic()
         for item in listing:
-            collisions.add(item.key, options.output_key(item.key, options.outputs[0]))
+            for output in options.rival_keys(item.key):
+                collisions.add(item.key, output)
             writer.add(item)
             if writer.images % _TELL_EVERY == 0:
                 self.progress("listed", writer.images)
@@ -215,7 +210,7 @@ class Submitter:
         if before is not None:
             return before.job
         room = dispatch.window(len(Fleet(self.ledger.link).live())) - backlog.queued()
-        chunks = backlog.take(view.job, max(1, room))
+        chunks = backlog.take(view.job, max(1, room), epoch=view.epoch)
         Dispatcher(self.store, self.celery).send(view, chunks)
         return ""
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from worker import metrics
 from worker.contract.backlog import ActiveJob, Backlog, unblocked
 from worker.contract.dispatch import WINDOW_PER_WORKER, Dispatcher, window
 from worker.contract.errors import ContractError, ObjectMissing
@@ -98,11 +99,12 @@ class Feeder:
 
     def _publish(self, grant: Grant) -> int:
         view = grant.job.view
-        chunks = self._backlog.take(view.job, grant.chunks)
+        chunks = self._backlog.take(view.job, grant.chunks, epoch=view.epoch)
         try:
             self._dispatcher.send(view, chunks, express=grant.express)
         except (ContractError, ObjectMissing) as error:
             log.error("job=%s event=manifest_unreadable %s", view.job, error)
             self._ledger.cancel(view.job, f"its manifest cannot be read: {error}")
             return 0
+        metrics.PUBLISHED.inc(len(chunks))
         return len(chunks)

@@ -2,78 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from producer.cli import progress
 from producer.cli.jobs import follow_to_the_end
+from producer.cli.output_options import OutputRequest, output_options
+from producer.cli.policy_options import policy_options
 from producer.submit import Submitted, Submitter
 from worker.contract import console, settings
 from worker.contract.broker import make_celery
 from worker.contract.ledger import Ledger
-from worker.contract.messages import JobPolicy, OutputKind, Priority
+from worker.contract.messages import JobPolicy
 from worker.contract.objects import ObjectStore
-
-_OUTPUTS = {
-    "mask": (OutputKind.MASK,),
-    "cutout": (OutputKind.CUTOUT,),
-    "both": (OutputKind.MASK, OutputKind.CUTOUT),
-}
-
-Threshold = dict[str, Any]
-
-
-class ErrorThreshold(click.ParamType[Threshold]):
-    """`100`, or `5%` of the images done."""
-
-    name = "N|P%"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Threshold:
-        """The fields of `JobPolicy` that it stands for."""
-        number = str(value).strip().removesuffix("%")
-        try:
-            if str(value).strip().endswith("%"):
-                JobPolicy(max_failed_percent=float(number))
-                return {"max_failed_percent": float(number)}
-            JobPolicy(max_failed=int(number))
-            return {"max_failed": int(number)}
-        except ValueError:
-            self.fail(f"{value!r} is neither a number of images, as 100, nor a share of them, as 5%", param, ctx)
-
 
 _EXAMPLES = """\b
 Examples:
   producer submit s3://shop/photos/ s3://shop/masks/ --wait
-  producer submit ./photos s3://shop/cutouts/ --output cutout
+  producer submit ./photos s3://shop/cutouts/ --output cutout --format webp --crop --crop-margin 5%
+  producer submit s3://shop/photos/ s3://shop/white/ --output composite --format jpeg --background '#ffffff' --refine
+  producer submit s3://shop/photos/ s3://shop/all/ --output mask,cutout --name '{dir}/{stem}-{kind}.{ext}'
 """
 
 
 @click.command("submit", epilog=_EXAMPLES)
 @click.argument("source")
 @click.argument("dest")
-@click.option("--output", type=click.Choice(list(_OUTPUTS)), default="mask", show_default=True, help="What to write.")
-@click.option(
-    "--priority",
-    type=click.Choice([priority.value for priority in Priority]),
-    default=Priority.NORMAL.value,
-    show_default=True,
-    help="Share of the workers beside other jobs: high gets four times as much as normal, low a quarter.",
-)
+@output_options
+@policy_options
 @click.option("--job-key", default="", help="Submit once: with a key used before, that job is joined instead.")
-@click.option(
-    "--error-threshold",
-    type=ErrorThreshold(),
-    help="Stop the job when more images than this have failed: a number, or a share of those done, as 5%.",
-)
-@click.option(
-    "--max-attempts",
-    type=click.IntRange(1, 100),
-    default=JobPolicy().max_attempts,
-    show_default=True,
-    help="Times that an image may take its worker process down before it counts as dead.",
-)
-@click.option("--force", is_flag=True, help="Do images whose outputs are up to date as well.")
 @click.option("--wait", is_flag=True, help="Stay until the job ends; the exit code tells how.")
 @click.option("--timeout", type=click.FloatRange(min=0), help="With --wait: seconds to stay at most.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines instead of text.")
@@ -81,12 +37,9 @@ def submit_command(
     *,
     source: str,
     dest: str,
-    output: str,
-    priority: str,
+    outputs: OutputRequest,
+    policy: JobPolicy,
     job_key: str,
-    error_threshold: Threshold | None,
-    max_attempts: int,
-    force: bool,
     wait: bool,
     timeout: float | None,
     as_json: bool,
@@ -94,13 +47,10 @@ def submit_command(
     """Submit every image under SOURCE; outputs go under DEST and keep the tree.
 
     SOURCE is an s3:// prefix or a local folder (uploaded first); DEST is an s3:// prefix.
-    A mask of `shoes/1.jpg` is `shoes/1.png` under DEST; with `--output both`, `mask/shoes/1.png` and
+    A mask of `shoes/1.jpg` is `shoes/1.png` under DEST; with `--output mask,cutout`, `mask/shoes/1.png` and
     `cutout/shoes/1.png`.
     """
     config = settings.load()
-    policy = JobPolicy(
-        priority=Priority(priority), max_attempts=max_attempts, skip_existing=not force, **(error_threshold or {})
-    )
     with ObjectStore(config.s3) as store, Ledger(config.redis) as ledger:
         ledger.link.check()
         bar = progress.shows_bar(as_json=as_json)
@@ -113,7 +63,7 @@ def submit_command(
             submitter = Submitter(
                 store, ledger, make_celery(config, client_name="maskmill-submit"), config.jobs.chunk_images, tell
             )
-            submitted = submitter.submit(source, dest, _OUTPUTS[output], policy=policy, job_key=job_key)
+            submitted = submitter.submit(source, dest, outputs.settled(store, dest), policy=policy, job_key=job_key)
         _announce(submitted, as_json=as_json)
         if not wait:
             return console.Exit.OK

@@ -28,6 +28,7 @@ class FakeLedger:
     released: list[dict] = field(default_factory=list)
     begun: list[int] = field(default_factory=list)
     go_on: bool = True
+    mine: bool = True
     again: bool = True
     error: Exception | None = None
     record_error: Exception | None = None
@@ -44,8 +45,10 @@ class FakeLedger:
         self.recorded += outcomes
         return Recorded(completed=False, go_on=self.go_on)
 
-    def begin(self, message, index):
+    def begin(self, message, worker, index):
+        assert (message, worker) == (MESSAGE, "worker-0@host")
         self.begun.append(index)
+        return self.mine
 
     def release(self, message, worker, **facts):
         assert (message, worker) == (MESSAGE, "worker-0@host")
@@ -135,6 +138,7 @@ def test_places_and_metadata_come_from_the_job(bench):
         "cutout": "s3://out/masks/cutout/d/a.png",
     }
     assert first.output_keys == ("mask/d/a.png", "cutout/d/a.png")
+    assert first.options == bench.ledger.job_options
     assert bench.pipeline.metadata == {"maskmill-options": bench.ledger.job_options.digest(), "maskmill-job": "job"}
     assert bench.pipeline.skip_existing is True
 

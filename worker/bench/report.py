@@ -219,7 +219,7 @@ def check_writable(folder: Path) -> None:
 
 
 def write_json(report: dict[str, Any], folder: Path, name: str = MODEL_JSON) -> Path:
-    """Write the JSON of a report, all or nothing.
+    """Write a report, all or nothing.
 
     Raises:
         SetupError: the folder cannot be written.
@@ -227,12 +227,12 @@ def write_json(report: dict[str, Any], folder: Path, name: str = MODEL_JSON) -> 
     path = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle, new = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
+        handle, unfinished = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(report, file, indent=1, ensure_ascii=False)
             file.write("\n")
-        Path(new).chmod(0o644)
-        Path(new).replace(path)
+        Path(unfinished).chmod(0o644)
+        Path(unfinished).replace(path)
     except OSError as error:
         raise SetupError(f"{path} cannot be written: {error.strerror}; choose another --output") from error
     return path

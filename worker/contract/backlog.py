@@ -85,7 +85,7 @@ class Backlog:
                 keys = names.job_keys(self._prefix, job)
                 pipeline.hgetall(keys.record)
                 pipeline.zcard(keys.outstanding)
-                pipeline.scard(keys.returned)
+                pipeline.bitcount(keys.returned)
                 pipeline.xlen(keys.log)
             return cast(list[Any], pipeline.execute())
 
@@ -95,7 +95,7 @@ class Backlog:
             for fields, outstanding, returned, logged in zip(*[iter(answers)] * 4, strict=True)
             if fields
         ]
-        return sorted(found, key=lambda job: (job.view.created_at, job.view.job))
+        return sorted(found, key=lambda job: (job.view.queued_at or job.view.created_at, job.view.job))
 
     def queued(self) -> int:
         """Chunk messages waiting in the broker."""
@@ -108,9 +108,12 @@ class Backlog:
 
         return cast(int, self._link.call(read))
 
-    def take(self, job: str, chunks: int) -> list[int]:
-        """Up to so many chunks of a running job that are to be published now; they count as outstanding already."""
-        return [int(chunk) for chunk in self._link.run("take", job, chunks)]
+    def take(self, job: str, chunks: int, *, epoch: int) -> list[int]:
+        """Up to so many chunks of a running job that are to be published now; they count as outstanding already.
+
+        None when the job has another epoch by now: messages of this one would be stale.
+        """
+        return [int(chunk) for chunk in self._link.run("take", job, chunks, epoch)]
 
     # -- what went missing ----------------------------------------------------------------------------------------
 

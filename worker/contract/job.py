@@ -55,6 +55,7 @@ class JobView(BaseModel):
     dead: int = 0
     cancelled: int = 0
     created_at: float
+    queued_at: float = Field(default=0.0, description="since when it waits its turn: created, or run again")
     beat_at: float | None = Field(default=None, description="last sign of life of who lists it")
     submitted_at: float | None = None
     started_at: float | None = None

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self, cast
 
+from pydantic import ValidationError
+
 from worker.contract import names, states
-from worker.contract.errors import JobNotFound, JobStateError
+from worker.contract.errors import BadMessage, JobNotFound, JobStateError
 from worker.contract.job import JobStatus, JobView
 from worker.contract.link import RedisLink
 from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, Outcome, OutcomeKind
@@ -121,22 +122,14 @@ class Ledger:
 
     def create(self, job: str, options: JobOptions, policy: JobPolicy | None = None) -> None:
         """Open a job in state `listing`."""
-        policy = policy or JobPolicy()
-        now = time.time()
-        fields: dict[str, object] = {
-            "job": job,
+        now = self._now()
+        fields = _asked(job, options, policy or JobPolicy()) | {
             "status": JobStatus.LISTING.value,
-            "options": options.model_dump_json(),
-            "policy": policy.model_dump_json(),
-            "max_attempts": policy.max_attempts,
             "epoch": 0,
             "created_at": now,
+            "queued_at": now,
             "beat_at": now,
         }
-        if policy.max_failed is not None:
-            fields["max_failed"] = policy.max_failed
-        if policy.max_failed_percent is not None:
-            fields["max_failed_percent"] = policy.max_failed_percent
 
         def write() -> None:
             pipeline = self.link.client.pipeline(transaction=True)  # a new one each time: a failed one forgets
@@ -149,8 +142,7 @@ class Ledger:
 
     def beat(self, job: str) -> None:
         """Tell that a job is still being listed."""
-        record = names.job(self._prefix, job)
-        self.link.call(lambda: self.link.client.hset(record, "beat_at", time.time()))
+        self.link.run("beat", job)
 
     def seal(self, job: str, *, total: int, chunk_images: int, size: int) -> bool:
         """End listing: the totals are known and the job runs. False when it is not being listed any more."""
@@ -169,18 +161,17 @@ class Ledger:
         self.link.call(write)
 
     def abandon(self, job: str, reason: str) -> None:
-        """End a job that could not be submitted; one that is forgotten already stays so."""
-        record = names.job(self._prefix, job)
-        fields = {"status": JobStatus.CANCELLED.value, "reason": reason, "finished_at": time.time()}
+        """End a job that could not be submitted; one that is forgotten already stays so, one that runs is cancelled."""
+        status, _ = self.link.run("control", job, "cancel", reason)
+        if status == JobStatus.CANCELLED:
+            self._inactive(job)
 
-        def write() -> None:
-            pipeline = self.link.client.pipeline(transaction=True)
-            if self.link.client.exists(record):
-                pipeline.hset(record, mapping=fields)
-            pipeline.srem(names.active(self._prefix), job)
-            pipeline.execute()
-
-        self.link.call(write)
+    def abandon_silent(self, job: str, silence_seconds: float, reason: str) -> bool:
+        """End a job whose producer was not heard of for so long while listing it; whether this call did."""
+        status, changed = self.link.run("control", job, "abandon", reason, silence_seconds)
+        if status == JobStatus.CANCELLED:
+            self._inactive(job)
+        return bool(changed)
 
     def cancel(self, job: str, reason: str = "cancelled by hand") -> JobView:
         """Stop a job: images in work are finished, no further one begins. Again: nothing more happens.
@@ -191,7 +182,7 @@ class Ledger:
         """
         status = self._control(job, "cancel", reason)
         if status is JobStatus.CANCELLED:
-            self.link.call(lambda: self.link.client.srem(names.active(self._prefix), job))
+            self._inactive(job)
         return self._expected(job, {JobStatus.STOPPING, JobStatus.CLOSING, JobStatus.CANCELLED}, "cancelled")
 
     def pause(self, job: str) -> JobView:
@@ -258,39 +249,51 @@ class Ledger:
             outcomes: state of each image, one byte each, see `states`.
             ending: how it had ended.
         """
-        self.create(job, options, policy)
-        keys = names.job_keys(self._prefix, job)
+        keys, now = names.job_keys(self._prefix, job), self._now()
         size, total = int(str(fields["chunk_images"])), int(str(fields["total"]))
-        chunks = -(-total // size)
-        left = total - sum(counts.values())
+        chunks, left = -(-total // size), total - sum(counts.values())
         status = ending or (JobStatus.RUNNING if left else JobStatus.CLOSING)
         # As far as there are outcomes, chunks without one are given out again one by one, and from there on in order.
         touched = -(-len(outcomes.rstrip(b"\0")) // size) if status is JobStatus.RUNNING else chunks
+        record = (
+            _asked(job, options, policy)
+            | {"queued_at": now, "chunks": chunks, "cursor": touched, "status": status.value}
+            | {"ending": ending.value if ending else "" if left else "finished"}
+            | ({"finished_at": now} if ending else {})
+            | {kind.value: count for kind, count in counts.items() if count}
+            | dict(fields)
+        )
 
-        def write() -> None:
-            pipeline = self.link.client.pipeline(transaction=False)
+        def images() -> None:
+            pipeline = self.link.client.pipeline(transaction=True)
+            pipeline.delete(*keys)
             pipeline.set(keys.images, states.packed(outcomes))
-            pipeline.hset(
-                keys.record,
-                mapping={**fields, "chunks": chunks, "cursor": touched, "ending": "" if left else "finished"}
-                | {kind.value: count for kind, count in counts.items() if count}
-                | ({"ending": ending.value, "finished_at": time.time()} if ending else {}),
-            )
-            pipeline.zadd(names.jobs(self._prefix), {job: float(str(fields["created_at"]))})
             pipeline.execute()
 
-        self.link.call(write)
+        def publish() -> None:
+            pipeline = self.link.client.pipeline(transaction=True)
+            pipeline.hset(keys.record, mapping=record)
+            pipeline.zadd(names.jobs(self._prefix), {job: float(str(fields["created_at"]))})
+            if ending is None:
+                pipeline.sadd(names.active(self._prefix), job)
+            pipeline.execute()
+
+        self.link.call(images)
         if status is JobStatus.RUNNING:
             unfinished = states.chunks_with([outcomes[: touched * size]], {None}, size)
             while batch := list(itertools.islice(unfinished, _RESET_BATCH)):
                 self._add_returned(keys.returned, batch)
-        self.link.call(lambda: self.link.client.hset(keys.record, "status", status.value))
-        if ending:
-            self.link.call(lambda: self.link.client.srem(names.active(self._prefix), job))
+        self.link.call(publish)  # last: without its record there is no job, and whoever was interrupted begins anew
         return self.view(job)
 
     def _add_returned(self, returned: str, chunks: list[int]) -> None:
-        self.link.call(lambda: self.link.client.sadd(returned, *chunks))
+        def write() -> None:
+            pipeline = self.link.client.pipeline(transaction=False)
+            for chunk in chunks:
+                pipeline.setbit(returned, chunk, 1)
+            pipeline.execute()
+
+        self.link.call(write)
 
     def _reset(self, view: JobView, chunks: list[int], *, failed: bool, cancelled: bool) -> None:
         script, keys = self.link.script("reset"), names.job_keys(self._prefix, view.job)
@@ -304,6 +307,14 @@ class Ledger:
             pipeline.execute()
 
         self.link.call(write)
+
+    def _inactive(self, job: str) -> None:
+        self.link.call(lambda: self.link.client.srem(names.active(self._prefix), job))
+
+    def _now(self) -> float:
+        """The server's time: jobs of producers whose clocks differ have an order all the same."""
+        seconds, micros = self.link.call(self.link.client.time)
+        return float(seconds) + float(micros) / 1e6
 
     def _control(self, job: str, action: str, reason: str = "") -> JobStatus:
         status, _ = self.link.run("control", job, action, reason)
@@ -325,23 +336,38 @@ class Ledger:
         Args:
             message: the chunk.
             worker: name of the process, unique in the fleet.
+
+        Raises:
+            BadMessage: the job asks for something that this version does not know.
         """
         args = [*_place(message), worker, self._silence, SPLIT_AFTER]
         verdict, known, options, policy, careful, why, buried = self.link.run("start", message.job, *args)
+        try:
+            asked = JobOptions.model_validate_json(options) if options else None
+            how = JobPolicy.model_validate_json(policy) if policy else JobPolicy()
+        except ValidationError as error:
+            fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
+            raise BadMessage(
+                f"job {message.job} asks for what this worker does not know ({fields}): upgrade the workers before the "
+                "producers; its chunks are published again until one can run them"
+            ) from error
         return Start(
             Verdict(verdict),
             tuple(states.KINDS[state] for state in known),
-            JobOptions.model_validate_json(options) if options else None,
-            JobPolicy.model_validate_json(policy) if policy else JobPolicy(),
+            asked,
+            how,
             bool(careful),
             why,
             tuple(buried),
         )
 
-    def begin(self, message: ChunkMessage, index: int) -> None:
-        """Announce the image of a careful chunk that is run next, alone."""
-        suspects = names.job_keys(self._prefix, message.job).suspects
-        self.link.call(lambda: self.link.client.hset(suspects, f"chunk:{message.chunk}", index))
+    def begin(self, message: ChunkMessage, worker: str, index: int) -> bool:
+        """Announce the image of a careful chunk that is run next, alone.
+
+        Returns:
+            False when the chunk is not this worker's any more: it must not go on.
+        """
+        return bool(self.link.run("begin", message.job, message.chunk, message.epoch, worker, index))
 
     def record(self, message: ChunkMessage, outcomes: Sequence[Outcome]) -> Recorded:
         """Write outcomes of images of a chunk; also the sign that the chunk is alive."""
@@ -448,3 +474,14 @@ class Ledger:
 
 def _place(message: ChunkMessage) -> list[int]:
     return [message.chunk, message.epoch, message.start, len(message.keys)]
+
+
+def _asked(job: str, options: JobOptions, policy: JobPolicy) -> dict[str, object]:
+    """What the record of a job says of what was asked."""
+    limits = {"max_failed": policy.max_failed, "max_failed_percent": policy.max_failed_percent}
+    return {
+        "job": job,
+        "options": options.model_dump_json(),
+        "policy": policy.model_dump_json(),
+        "max_attempts": policy.max_attempts,
+    } | {name: limit for name, limit in limits.items() if limit is not None}

@@ -34,13 +34,13 @@ def test_what_is_unfinished_is_given_out_and_nothing_else(ledger, outcomes, unfi
     (job,) = Backlog(ledger.link).active()
     assert view.status is JobStatus.RUNNING
     assert (job.returned, job.waiting) == (returned, len(unfinished))
-    assert set(Backlog(ledger.link).take("job", 100)) == unfinished
+    assert set(Backlog(ledger.link).take("job", 100, epoch=1)) == unfinished
     assert list(ledger.states("job", len(outcomes))) == [states.KINDS[number] for number in outcomes]
 
 
 def test_a_job_of_which_everything_is_done_only_needs_its_lists(ledger):
     assert restored(ledger, bytes([1, 1, 3, 1, 1])).status is JobStatus.CLOSING
-    assert Backlog(ledger.link).take("job", 100) == []
+    assert Backlog(ledger.link).take("job", 100, epoch=1) == []
 
 
 def test_what_failed_is_found_again_for_a_retry(ledger):

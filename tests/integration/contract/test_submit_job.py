@@ -22,10 +22,11 @@ from worker.contract.errors import (
     StoreUnavailable,
 )
 from worker.contract.job import JobStatus
-from worker.contract.messages import ChunkMessage, OutputKind
+from worker.contract.messages import ChunkMessage
 from worker.contract.objects import ObjectInfo, S3Url
+from worker.contract.outputs import OutputOptions
 
-MASK = (OutputKind.MASK,)
+MASK = OutputOptions()
 WINDOW = dispatch.window(workers=0)
 """Chunks that are published while no worker is there."""
 
