@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from worker.contract import jsonlines, manifest, results
+from worker.contract import jsonlines, manifest, results, states
 from worker.contract.job import JobView
 from worker.contract.ledger import Ledger
 from worker.contract.manifest import job_folder
@@ -97,18 +97,17 @@ def _write(outcome: Outcome, good: _Parts, bad: IO[str], cancelled: _Parts) -> N
 
 def _final(store: ObjectStore, ledger: Ledger, view: JobView, dest: S3Url) -> Iterator[Outcome]:
     """The one outcome that counts of every image: what the ledger says, with the details of the log."""
-    kinds = list(OutcomeKind)
-    left = bytearray(0 if kind is None else kinds.index(kind) + 1 for kind in ledger.states(view.job, view.total or 0))
+    left = bytearray(b"".join(ledger.pieces(view.job, view.total or 0)))
     for outcome in results.newest_first(store, dest, view.job):
-        if outcome.index < len(left) and left[outcome.index] == kinds.index(outcome.kind) + 1:
+        if outcome.index < len(left) and left[outcome.index] == states.NUMBERS[outcome.kind]:
             left[outcome.index] = _WRITTEN
             yield outcome
-    if all(state == _WRITTEN for state in left):
+    if left.count(_WRITTEN) == len(left):
         return
     # Cancelled images have no line in the log; nor has one whose line was lost with Redis after its state was saved.
     for index, entry in enumerate(manifest.read(store, dest, view.job, view.total or 0)):
         if left[index] != _WRITTEN:
-            kind = kinds[left[index] - 1] if left[index] else OutcomeKind.CANCELLED
+            kind = states.KINDS[left[index]] or OutcomeKind.CANCELLED
             yield Outcome(index=index, key=entry.key, kind=kind)
 
 

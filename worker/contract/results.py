@@ -15,7 +15,7 @@ from typing import Any
 from worker.contract import jsonlines
 from worker.contract.errors import ContractError, ObjectMissing
 from worker.contract.manifest import job_folder
-from worker.contract.messages import Outcome
+from worker.contract.messages import Outcome, OutcomeKind
 from worker.contract.objects import ObjectStore, S3Url
 
 PART_OUTCOMES = 5_000
@@ -62,6 +62,22 @@ def newest_first(store: ObjectStore, dest: S3Url, job: str) -> Iterator[Outcome]
     """
     for name in reversed(part_names(store, dest, job)):
         yield from reversed(jsonlines.read(store, results_folder(dest, job) / name, Outcome))
+
+
+def verdicts(store: ObjectStore, dest: S3Url, job: str) -> Iterator[tuple[int, OutcomeKind]]:
+    """The same with nothing but position and kind: several times as fast.
+
+    Raises:
+        ContractError: a part was changed or replaced, or a line is not an outcome.
+    """
+    for name in reversed(part_names(store, dest, job)):
+        place = results_folder(dest, job) / name
+        for line in reversed(jsonlines.read_lines(store, place)):
+            try:
+                fields = json.loads(line)
+                yield fields["index"], OutcomeKind(fields["kind"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise ContractError(f"{place} was changed: {line[:80]!r} is not an outcome") from error
 
 
 def write_facts(store: ObjectStore, dest: S3Url, job: str, name: str, facts: dict[str, Any]) -> S3Url:
