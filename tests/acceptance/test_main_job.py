@@ -12,7 +12,6 @@ from PIL import Image
 from support import commands
 from support.awkward import make
 from support.stack import Place
-from worker.contract.backlog import Backlog
 from worker.contract.broker import make_celery
 from worker.contract.ledger import Ledger
 from worker.contract.objects import ObjectStore, S3Url
@@ -70,7 +69,7 @@ def test_masks_and_cutouts_have_the_size_of_their_photographs(working_place, pho
 
 def test_outputs_say_where_they_come_from(working_place, photographs, finished_job):
     with ObjectStore(working_place.settings.s3) as store:
-        source = S3Url.parse(f"s3://{working_place.bucket}/masks/_maskmill/{finished_job['submitted']['job']}/input/")
+        source = S3Url.parse(finished_job["submitted"]["source"])
         original = store.head(source / "coffee.png")
         mask = store.head(S3Url(working_place.bucket, "masks/mask/coffee.png"))
 
@@ -170,6 +169,8 @@ def test_awkward_files_get_the_outcome_they_deserve(working_place, tmp_path):
         (["status", "no-such-job"], 1, "producer list"),
         (["download", "no-such-job", "x"], 1, "producer list"),
         (["no-such-command"], 1, "no-such-command"),
+        (["sumbit"], 1, "Did you mean 'submit'"),
+        (["submit", "--dryrun", "a", "s3://b/"], 1, "Did you mean '--dry-run'"),
     ],
 )
 def test_bad_input_is_one_clear_message(working_place, args, code, text):
@@ -196,5 +197,4 @@ def test_two_inputs_for_one_output_are_refused_before_any_work(working_place):
     assert done.code == 1
     assert "'a.jpg'" in done.err and "'a.png'" in done.err
     with Ledger(working_place.settings.redis) as ledger:
-        assert ledger.jobs(1)[0].status == "cancelled"
-        assert Backlog(ledger.link).queued() == 0
+        assert not [view for view in ledger.jobs(100) if "rivals" in view.options.source]
