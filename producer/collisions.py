@@ -1,8 +1,8 @@
 """Two inputs must never share an output: found for any order of keys and any naming, in bounded memory.
 
-Each key leaves a record of 24 bytes (digest of its output, digest of the key, its number) in one of 256 partitions by
-digest. A partition's records go to one unnamed file on disk, 16 KiB at a time, and are compared one partition after the
-other when the listing has ended: 4 MiB of buffers, and at ten million keys 240 MB of disk and about 10 MiB for the
+Each output leaves a record of 24 bytes (digest of the output, digest of the key, its number) in one of 256 partitions
+by digest. A partition's records go to one unnamed file on disk, 16 KiB at a time, and are compared one partition after
+the other when the listing has ended: 4 MiB of buffers, and at ten million keys 240 MB of disk and about 10 MiB for the
 partition being compared. The same key twice is no collision but a duplicate.
 
 The digest of the output has 96 bits: by the birthday bound, two of ten million differing outputs agree with a
@@ -15,7 +15,7 @@ import hashlib
 import os
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from worker.contract.errors import SourceError
 
@@ -34,21 +34,23 @@ class CollisionCheck:
         self._end = 0
         self._keys = 0
 
-    def add(self, key: str, output: str) -> None:
-        """Note that `key` writes `output`.
+    def add(self, key: str, outputs: Iterable[str]) -> None:
+        """Note that `key` writes these.
 
         Raises:
             SourceError: the disk is full.
         """
-        wanted = hashlib.blake2b(output.encode(), digest_size=12).digest()
-        buffer = self._buffers[wanted[0]]
-        buffer += _RECORD.pack(wanted, hashlib.blake2b(key.encode(), digest_size=8).digest(), self._keys)
+        owner = hashlib.blake2b(key.encode(), digest_size=8).digest()
+        for output in outputs:
+            wanted = hashlib.blake2b(output.encode(), digest_size=12).digest()
+            buffer = self._buffers[wanted[0]]
+            buffer += _RECORD.pack(wanted, owner, self._keys)
+            if len(buffer) >= _BLOCK_BYTES:
+                self._spill(wanted[0])
         self._keys += 1
-        if len(buffer) >= _BLOCK_BYTES:
-            self._spill(wanted[0])
 
     def found(self) -> Iterator[tuple[int, int, bool]]:
-        """Every key whose output an earlier one has: the earlier number, its own, and whether it is the same key."""
+        """Every output that an earlier key has: that key's number, the later one's, and whether the keys are equal."""
         for number in range(_PARTITIONS):
             seen: dict[bytes, tuple[bytes, int]] = {}
             for wanted, key, index in self._records(number):

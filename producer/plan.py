@@ -11,7 +11,7 @@ import contextlib
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from producer.collisions import CollisionCheck
@@ -26,6 +26,7 @@ from worker.contract.fleet import WorkerFacts
 from worker.contract.job import JobStatus, JobView
 from worker.contract.messages import JobOptions
 from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.outputs import OutputOptions
 
 UpToDate = Callable[[Item], bool]
 """Whether the outputs of an item are there and fresh. Workers look at that anyway; a plan only counts it."""
@@ -50,7 +51,7 @@ class Plan:
     unknown_sizes: int
     skipped: Skipped
     collisions: int
-    """Images whose output another image would write as well."""
+    """Outputs that another image would write as well."""
 
     collision_examples: tuple[str, ...]
     outputs: tuple[tuple[str, str], ...]
@@ -72,10 +73,14 @@ class Plan:
             OutputCollision: two inputs would write one output.
         """
         if self.collisions:
-            more = f"; {self.collisions:,} such images in all" if self.collisions > 1 else ""
+            more = f"; {self.collisions:,} such outputs in all" if self.collisions > 1 else ""
             raise OutputCollision(f"{self.collision_examples[0]}: rename one, or submit them apart{more}")
         if not self.images:
             raise SourceError(_nothing(self))
+
+    def with_outputs(self, outputs: OutputOptions) -> Plan:
+        """The same, with what is only known when it is carried out, such as where a background was uploaded to."""
+        return replace(self, options=self.options.model_copy(update=outputs.model_dump()))
 
     def close(self) -> None:
         """Give the disk space back."""
@@ -122,10 +127,10 @@ def make_plan(
         sums = _Sums()
         for item in _items(spec, source, store, skipped):
             refuse(item)
-            output = options.output_key(item.key, options.outputs[0])
-            check.add(item.key, output)
+            rivals = options.rival_keys(item.key)
+            check.add(item.key, rivals)
             spool.add(item)
-            sums.add(item, output, up_to_date)
+            sums.add(item, rivals[0], up_to_date)
             if sums.images % _TELL_EVERY == 0:
                 listed(sums.images)
         listed(sums.images)
@@ -187,15 +192,19 @@ def _settle(
     for first, second, same in check.found():
         rival = spool.item(second)
         if same:
-            spool.drop(second)
-            sums.count(rival, -1)
-            skipped[Skip.DUPLICATE] += 1
+            if spool.drop(second):
+                sums.count(rival, -1)
+                skipped[Skip.DUPLICATE] += 1
             continue
         count += 1
         if len(examples) < EXAMPLES:
-            output = options.output_key(rival.key, options.outputs[0])
-            examples.append(f"{spool.item(first).key!r} and {rival.key!r} would both be written to {output!r}")
+            examples.append(_in_words(spool.item(first).key, rival.key, options))
     return count, tuple(examples)
+
+
+def _in_words(first: str, second: str, options: JobOptions) -> str:
+    output = min(set(options.rival_keys(first)) & set(options.rival_keys(second)))
+    return f"{first!r} and {second!r} would both be written to {output!r}"
 
 
 def _overlap(source: Source, dest: S3Url) -> Callable[[Item], None]:

@@ -32,8 +32,9 @@ from worker.contract.errors import BrokerUnavailable, JobNotFound, SourceError
 from worker.contract.fleet import Fleet
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger import Ledger
-from worker.contract.messages import JobOptions, JobPolicy, OutputKind
+from worker.contract.messages import JobOptions, JobPolicy
 from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.outputs import OutputOptions
 
 Progress = Callable[[str, int], None]
 """Called now and then with the phase (`listed`, `uploaded`) and the count so far."""
@@ -76,7 +77,7 @@ class Submitter:
         self,
         source: str | SourceSpec,
         dest: str,
-        outputs: tuple[OutputKind, ...],
+        outputs: OutputOptions,
         *,
         policy: JobPolicy | None = None,
         job_key: str = "",
@@ -86,7 +87,7 @@ class Submitter:
         Args:
             source: s3:// prefix, object or glob, local folder, file or glob (uploaded first), or more in detail.
             dest: s3:// prefix that outputs go under.
-            outputs: what to write for each image.
+            outputs: what to write for each image, and how.
             policy: how to run it.
             job_key: a job submitted with this key before is joined instead of making another.
 
@@ -107,7 +108,7 @@ class Submitter:
         view = self._alive(holder) if holder else None
         return Submitted(view, joined=True) if view else None
 
-    def plan(self, source: str | SourceSpec, dest: str, outputs: tuple[OutputKind, ...]) -> Plan:
+    def plan(self, source: str | SourceSpec, dest: str, outputs: OutputOptions) -> Plan:
         """List and check, without leaving a trace. Close the plan when it is not needed any more.
 
         Raises:
@@ -119,7 +120,7 @@ class Submitter:
         return make_plan(
             SourceSpec((source,)) if isinstance(source, str) else source,
             target,
-            lambda origin: JobOptions(source=str(origin), dest=str(target), outputs=outputs),
+            lambda origin: JobOptions(source=str(origin), dest=str(target), **outputs.model_dump()),
             self.store,
             listed=lambda count: self.progress("listed", count),
         )

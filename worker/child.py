@@ -7,6 +7,7 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from worker import metrics
 from worker.contract.errors import PlacementError
 from worker.contract.fleet import Fleet, WorkerFacts
 from worker.contract.ledger import Ledger
@@ -80,7 +81,9 @@ class Child:
                 facts["loaded_from_cache"],
                 facts["execution_types"],
             )
-            pipeline = Pipeline(store, engine, bundle.variant.digest, settings.limits, in_flight=in_flight)
+            pipeline = Pipeline(
+                store, engine, bundle.variant.digest, settings.limits, in_flight=in_flight, observe=metrics.stage
+            )
             stack.callback(pipeline.close)
             fleet = Fleet(ledger.link)
             known = WorkerFacts(
@@ -93,6 +96,11 @@ class Child:
                 precision=f"{bundle.variant.precision}/{facts['inference_precision']}",
             )
             fleet.enrol(known)
+            load_seconds = float(facts["load_seconds"]) + warm_seconds
+            metrics.MODEL_LOAD.labels(name).set(load_seconds)
+            kinds = ",".join(sorted(facts["execution_types"]))
+            what = (name, known.model, str(known.size), bundle.variant.precision, str(facts["inference_precision"]))
+            metrics.MODEL_INFO.labels(*what, kinds).set(1)
             model = f"{bundle.variant.label} {bundle.variant.digest[:12]} {facts['inference_precision']}"
             runner = ChunkRunner(
                 ledger,

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from worker import metrics
 from worker.contract.backlog import ActiveJob, Backlog, unblocked
 from worker.contract.dispatch import WINDOW_PER_WORKER, Dispatcher, window
 from worker.contract.errors import ContractError, ObjectMissing
@@ -105,4 +106,5 @@ class Feeder:
             log.error("job=%s event=manifest_unreadable %s", view.job, error)
             self._ledger.cancel(view.job, f"its manifest cannot be read: {error}")
             return 0
+        metrics.PUBLISHED.inc(len(chunks))
         return len(chunks)

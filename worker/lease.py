@@ -14,6 +14,8 @@ from typing import Any
 from celery import bootsteps
 from redis.exceptions import RedisError
 
+from worker import metrics
+
 log = logging.getLogger(__name__)
 
 RENEWALS = 4
@@ -60,5 +62,7 @@ def renew(channel: Any) -> int:
             client.zadd(channel.unacked_index_key, dict.fromkeys(tags, now), xx=True, gt=True)
     except (RedisError, OSError) as error:
         log.warning("event=lease_renewal_failed %s", error)  # the next one is due long before the lease ends
+        metrics.LEASES.labels("failed").inc()
         return 0
+    metrics.LEASES.labels("ok").inc(len(tags))
     return len(tags)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 
+from worker import metrics
 from worker.contract import names
 from worker.contract.backlog import ActiveJob, Backlog
 from worker.contract.dispatch import Dispatcher
@@ -48,4 +49,5 @@ class Reconciler:
         if again:
             log.warning("job=%s event=republished chunks=%s", view.job, again)
             self._dispatcher.send(view, again)
+            metrics.REPUBLISHED.inc(len(again))
         return len(again)

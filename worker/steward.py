@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from worker import logs
+from worker import logs, metrics
 from worker.bookkeeper import Bookkeeper
 from worker.contract import settings
 from worker.contract.backlog import Backlog
@@ -27,8 +28,10 @@ from worker.contract.dispatch import Dispatcher
 from worker.contract.errors import MaskmillError
 from worker.contract.fleet import Fleet, Leadership
 from worker.contract.ledger import Ledger
+from worker.contract.link import RedisLink
 from worker.contract.objects import ObjectStore
 from worker.contract.settings import Settings
+from worker.exporter import Exporter
 from worker.feeder import Feeder
 from worker.reconciler import Reconciler
 
@@ -62,6 +65,11 @@ class Role:
         """Begin to stand for the role."""
         for thread in self._threads:
             thread.start()
+
+    @property
+    def leads(self) -> bool:
+        """This process has the role at the moment."""
+        return self._leads.is_set()
 
     @property
     def running(self) -> bool:
@@ -126,6 +134,26 @@ class Feed:
             self._fleet.forget_gone()
 
 
+def _exporter(config: Settings, stack: ExitStack, roles: Sequence[Role]) -> Exporter:
+    link = stack.enter_context(RedisLink(config.redis, retries=0, client_name="maskmill-exporter"))
+    fleet, here = Fleet(link), f"@{socket.gethostname()}"
+
+    def ready() -> bool:
+        try:
+            return any(name.endswith(here) for name in fleet.live())
+        except MaskmillError:
+            return False
+
+    folder = metrics.folder()
+    return Exporter(
+        config.metrics,
+        metrics.node_registry(metrics.FleetCollector(Backlog(link), fleet, lambda: roles[0].leads)),
+        healthy=lambda: all(role.running for role in roles),
+        ready=ready,
+        before_scrape=lambda: metrics.forget_dead(folder) if folder else None,
+    )
+
+
 def main() -> int:
     """Run until SIGTERM."""
     config = settings.load()
@@ -147,6 +175,8 @@ def main() -> int:
         ]
         for role in roles:
             role.start()
+        if config.metrics.port is not None:
+            stack.callback(_exporter(config, stack, roles).close)
         # A thread that dies of a defect must take the process along: its supervisor starts a new one.
         while not end.wait(0.5) and all(role.running for role in roles):
             pass

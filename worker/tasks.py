@@ -16,13 +16,14 @@ from typing import Any
 
 from celery.exceptions import Ignore, Reject
 
-from worker import uptodate
+from worker import metrics, uptodate
 from worker.contract.errors import ServiceError
 from worker.contract.ledger import Ledger, Start, Verdict
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
 from worker.contract.objects import S3Url
 from worker.pipeline import Pipeline, Work
 from worker.shared import SharedState
+from worker.stages import Stage, timed
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ class ChunkRunner:
     def _run(self, message: ChunkMessage) -> dict[str, Any]:
         began = time.monotonic()
         start = self._ledger.start(message, self._identity.worker)
+        metrics.CHUNKS.labels(start.verdict.value).inc()
         if start.verdict is not Verdict.RUN or start.options is None:
             log.info("job=%s chunk=%d event=dropped verdict=%s", message.job, message.chunk, start.verdict)
             raise Ignore(start.verdict.value)
@@ -122,6 +124,7 @@ class ChunkRunner:
     def _release(self, message: ChunkMessage, seconds: float, *, blameless: bool) -> bool:
         who = self._identity
         core_seconds = seconds * who.cores
+        metrics.CORE_SECONDS.inc(core_seconds)
         return self._ledger.release(
             message, who.worker, model=who.model, core_seconds=core_seconds, blameless=blameless
         )
@@ -173,7 +176,9 @@ class _Delivery:
         """Run the images, all at once or, for a chunk that kills, one by one."""
 
         def record(outcome: Outcome) -> None:
-            self._wanted = ledger.record(self._message, [outcome]).go_on and self._wanted
+            with timed(Stage.RECORD, metrics.stage):
+                self._wanted = ledger.record(self._message, [outcome]).go_on and self._wanted
+            metrics.outcome(outcome)
             shared.beat()
             self.found.append(outcome)
             self._log(outcome)
@@ -212,6 +217,7 @@ def _work(message: ChunkMessage, options: JobOptions, position: int) -> Work:
         source=S3Url.folder(options.source) / key,
         outputs={kind: dest / output for kind, output in keys.items()},
         output_keys=tuple(keys.values()),
+        options=options,
     )
 
 

@@ -16,6 +16,7 @@ from celery import bootsteps
 from celery.worker import state
 from celery.worker.request import Request
 
+from worker import metrics
 from worker.contract.errors import MaskmillError
 from worker.contract.ledger import Ledger
 from worker.contract.messages import ChunkMessage
@@ -80,7 +81,9 @@ class ChunkRequest(Request):  # type: ignore[misc]  # Celery has no types
 
     def _note(self, seen: str) -> None:
         app = self.task.app
-        why = _killed.pop(self.id, None) or readable(seen)
+        limit = _killed.pop(self.id, None)
+        why = limit or readable(seen)
+        metrics.DEATHS.labels("time limit" if limit or "longer than" in seen else why).inc()
         try:
             message = ChunkMessage.read(self.args[0])
             # From the loop's thread, which must not wait: if it fails, only the reason is lost.

@@ -34,7 +34,7 @@ an option that can be repeated takes several values with spaces between them.
 \b
 Examples:
   producer submit s3://shop/photos/ s3://shop/masks/ --wait
-  producer submit ./photos s3://shop/masks/ --output both
+  producer submit ./photos s3://shop/masks/ --output mask,cutout
   producer status 20260131-120000-a1b2c3 --json
   producer download 20260131-120000-a1b2c3 ./masks
 """

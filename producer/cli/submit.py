@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 import click
 
 from producer.cli import plan_view, progress
 from producer.cli.jobs import follow_to_the_end
+from producer.cli.output_options import OutputRequest, output_options
+from producer.cli.policy_options import policy_options
 from producer.cli.source_options import source_options
 from producer.plan import Estimate, Plan, skips_in_words
 from producer.sources.opening import SourceSpec
@@ -16,73 +17,29 @@ from producer.submit import Submitted, Submitter
 from worker.contract import console, settings
 from worker.contract.broker import make_celery
 from worker.contract.ledger import Ledger
-from worker.contract.messages import JobPolicy, OutputKind, Priority
+from worker.contract.messages import JobPolicy
 from worker.contract.objects import ObjectStore
-
-_OUTPUTS = {
-    "mask": (OutputKind.MASK,),
-    "cutout": (OutputKind.CUTOUT,),
-    "both": (OutputKind.MASK, OutputKind.CUTOUT),
-}
-
-Threshold = dict[str, Any]
-
-
-class ErrorThreshold(click.ParamType[Threshold]):
-    """`100`, or `5%` of the images done."""
-
-    name = "N|P%"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Threshold:
-        """The fields of `JobPolicy` that it stands for."""
-        number = str(value).strip().removesuffix("%")
-        try:
-            if str(value).strip().endswith("%"):
-                JobPolicy(max_failed_percent=float(number))
-                return {"max_failed_percent": float(number)}
-            JobPolicy(max_failed=int(number))
-            return {"max_failed": int(number)}
-        except ValueError:
-            self.fail(f"{value!r} is neither a number of images, as 100, nor a share of them, as 5%", param, ctx)
-
 
 _EXAMPLES = """\b
 Examples:
   producer submit s3://shop/photos/ s3://shop/masks/ --wait
   producer submit 's3://shop/photos/**/*.jpg' s3://shop/masks/ --newer-than 7d
-  producer submit ./photos s3://shop/cutouts/ --output cutout
   producer submit s3://shop/photos/ s3://shop/masks/ --manifest keys.csv.gz --dry-run
   producer submit s3://shop/ s3://masks/ --manifest s3://inventory/shop/all/2026-01-31T01-00Z/manifest.json --yes
   find photos -name '*.png' | producer submit - s3://shop/masks/
   producer submit s3://shop/photos/ s3://try/ --sample 1% --exclude 'old/**' --min-size 10k
+  producer submit ./photos s3://shop/cutouts/ --output cutout --format webp --crop --crop-margin 5%
+  producer submit s3://shop/photos/ s3://shop/white/ --output composite --format jpeg --background '#ffffff' --refine
+  producer submit s3://shop/photos/ s3://shop/all/ --output mask,cutout --name '{dir}/{stem}-{kind}.{ext}'
 """
 
 
 @click.command("submit", epilog=_EXAMPLES)
 @source_options
 @click.argument("dest")
-@click.option("--output", type=click.Choice(list(_OUTPUTS)), default="mask", show_default=True, help="What to write.")
-@click.option(
-    "--priority",
-    type=click.Choice([priority.value for priority in Priority]),
-    default=Priority.NORMAL.value,
-    show_default=True,
-    help="Share of the workers beside other jobs: high gets four times as much as normal, low a quarter.",
-)
+@output_options
+@policy_options
 @click.option("--job-key", default="", help="Submit once: with a key used before, that job is joined instead.")
-@click.option(
-    "--error-threshold",
-    type=ErrorThreshold(),
-    help="Stop the job when more images than this have failed: a number, or a share of those done, as 5%.",
-)
-@click.option(
-    "--max-attempts",
-    type=click.IntRange(1, 100),
-    default=JobPolicy().max_attempts,
-    show_default=True,
-    help="Times that an image may take its worker process down before it counts as dead.",
-)
-@click.option("--force", is_flag=True, help="Do images whose outputs are up to date as well.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be done, what it would take, and do nothing.")
 @click.option(
     "--confirm-over",
@@ -99,12 +56,9 @@ def submit_command(
     *,
     spec: SourceSpec,
     dest: str,
-    output: str,
-    priority: str,
+    outputs: OutputRequest,
+    policy: JobPolicy,
     job_key: str,
-    error_threshold: Threshold | None,
-    max_attempts: int,
-    force: bool,
     dry_run: bool,
     confirm_over: int,
     yes: bool,
@@ -116,16 +70,13 @@ def submit_command(
 
     SOURCE is an s3:// prefix, object or glob (in quotes); or local folders, files and globs, which are uploaded first
     (again only what changed); or - for a list of s3:// URLs or local paths on standard input, as text or JSON lines.
-    DEST is an s3:// prefix. A mask of `shoes/1.jpg` is `shoes/1.png` under DEST; with `--output both`,
+    DEST is an s3:// prefix. A mask of `shoes/1.jpg` is `shoes/1.png` under DEST; with `--output mask,cutout`,
     `mask/shoes/1.png` and `cutout/shoes/1.png`.
 
     Filters work in this order: suffix, --include, --exclude, --min-size and --max-size, --newer-than, --sample,
     --limit. In globs * and ? stay within a folder, ** crosses folders, [abc] and {jpg,png} choose.
     """
     config = settings.load()
-    policy = JobPolicy(
-        priority=Priority(priority), max_attempts=max_attempts, skip_existing=not force, **(error_threshold or {})
-    )
     with ObjectStore(config.s3) as store, Ledger(config.redis) as ledger, contextlib.ExitStack() as stack:
         ledger.link.check()
         teller = progress.Teller(as_json=as_json)
@@ -134,7 +85,7 @@ def submit_command(
         submitted = None if dry_run else submitter.join(job_key)
         if submitted is None:
             with teller:
-                plan = stack.enter_context(submitter.plan(spec, dest, _OUTPUTS[output]))
+                plan = stack.enter_context(submitter.plan(spec, dest, outputs.options))
             if dry_run:
                 return _dry_run(plan, plan_view.estimated(plan, ledger), as_json=as_json)
             plan.check()
@@ -142,6 +93,7 @@ def submit_command(
                 console.err.print("nothing was submitted")
                 return console.Exit.SETUP
             teller.total = plan.images
+            plan = plan.with_outputs(outputs.settled(store, dest))
             with teller:
                 submitted = submitter.start(plan, policy=policy, job_key=job_key)
         _announce(submitted, as_json=as_json)

@@ -1,7 +1,7 @@
 """What was chosen, on this disk, from the moment it was listed until it is submitted.
 
 A listing can be long, standard input can be read once only, and nothing may be uploaded, written or published before
-the whole of it was checked and confirmed. About 30 bytes an item on disk, one block in memory.
+the whole of it was checked and confirmed. About 35 bytes an item on disk, one block in memory.
 """
 
 from __future__ import annotations
@@ -39,14 +39,16 @@ class Spool:
         if len(self._open) == _BLOCK_ITEMS:
             self._flush()
 
-    def drop(self, index: int) -> None:
-        """Leave out the item that was added as number `index`."""
+    def drop(self, index: int) -> bool:
+        """Leave out the item that was added as number `index`; False if it was left out before."""
         byte, bit = divmod(index, 8)
         if byte >= len(self._dropped):
             self._dropped.extend(bytes(byte + 1 - len(self._dropped)))
-        if not self._dropped[byte] >> bit & 1:
-            self._dropped[byte] |= 1 << bit
-            self._drops += 1
+        if self._dropped[byte] >> bit & 1:
+            return False
+        self._dropped[byte] |= 1 << bit
+        self._drops += 1
+        return True
 
     def __len__(self) -> int:
         """Items that are not dropped."""

@@ -26,6 +26,7 @@
         ├── TooLarge             too_large
         ├── Undecodable          undecodable
         ├── UnsupportedFormat    unsupported_format
+        ├── BackgroundUnusable   background
         └── InferenceFailed      inference_failed
 
 `code` is stable and meant for machines; `retryable` says whether the same call may succeed later.
@@ -198,3 +199,9 @@ class InferenceFailed(ImageError):
     """The model raised on this image."""
 
     code = "inference_failed"
+
+
+class BackgroundUnusable(ImageError):
+    """The picture to put behind the subject is missing, is no picture, or is another one than at submission."""
+
+    code = "background"

@@ -153,7 +153,7 @@ class JobSettings(_Group):
     """Jobs: defaults of `producer submit`, and how long Redis remembers."""
 
     chunk_images: int | None = Field(
-        default=None, ge=1, le=64, description="images in one message; empty: about 25 s of work at measured speed"
+        default=None, ge=1, le=256, description="images in one message; empty: about 25 s of work at measured speed"
     )
     result_minutes: int = Field(
         default=15, ge=1, description="how long Celery keeps a chunk's result; its state is kept as long as the job"
@@ -174,6 +174,13 @@ class EngineSettings(_Group):
     reconcile_seconds: float = Field(default=15.0, gt=0, description="between two looks for lost chunks")
     leader_seconds: float = Field(default=15.0, ge=1, description="after which the role of a dead leader is taken over")
     feed_seconds: float = Field(default=0.5, gt=0, description="between two looks of the leader at the queue")
+
+
+class MetricsSettings(_Group):
+    """Prometheus metrics and health of a node, served by its steward."""
+
+    port: int | None = Field(default=None, ge=1, le=65535, description="for /metrics and /healthz; empty: not served")
+    address: str = Field(default="127.0.0.1", description="to listen on; 0.0.0.0 in a container")
 
 
 class Settings(BaseSettings):
@@ -198,6 +205,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     jobs: JobSettings = JobSettings()
     engine: EngineSettings = EngineSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -22,10 +22,11 @@ from worker.contract.errors import (
     StoreUnavailable,
 )
 from worker.contract.job import JobStatus
-from worker.contract.messages import ChunkMessage, OutputKind
+from worker.contract.messages import ChunkMessage
 from worker.contract.objects import ObjectInfo, S3Url
+from worker.contract.outputs import OutputOptions
 
-MASK = (OutputKind.MASK,)
+MASK = OutputOptions()
 WINDOW = dispatch.window(workers=0)
 """Chunks that are published while no worker is there."""
 
@@ -136,7 +137,7 @@ def test_a_local_folder_is_uploaded_first(submitter_of, store, place, queue, tmp
 def test_two_images_for_one_output_leave_no_job(submitter_of, store, ledger, place, queue):
     source = source_of(store, place, ["d/a.jpg", "d/a.png", "x.jpg", "x.png", "y.jpg"])
 
-    with pytest.raises(OutputCollision, match=r"'(d/a|x)\.jpg' and '(d/a|x)\.png'.*2 such images"):
+    with pytest.raises(OutputCollision, match=r"'(d/a|x)\.jpg' and '(d/a|x)\.png'.*2 such outputs"):
         submitter_of().submit(source, dest_of(place), MASK)
 
     assert ledger.jobs(10) == queue() == list(store.list(S3Url(place.bucket, "out/"))) == []

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from producer import collisions
 from producer.collisions import CollisionCheck
-from worker.contract.messages import JobOptions, OutputKind
+from worker.contract.messages import JobOptions
+from worker.contract.outputs import OutputKind
 
 OPTIONS = JobOptions(source="s3://a/", dest="s3://b/")
 
@@ -16,7 +17,7 @@ OPTIONS = JobOptions(source="s3://a/", dest="s3://b/")
 def found(keys):
     with CollisionCheck() as check:
         for key in keys:
-            check.add(key, OPTIONS.output_key(key, OutputKind.MASK))
+            check.add(key, OPTIONS.rival_keys(key))
         return sorted(check.found())
 
 
@@ -70,7 +71,7 @@ def test_memory_is_bounded(monkeypatch):
         try:
             with CollisionCheck() as check:
                 for number in range(count):
-                    check.add(f"{number}.jpg", f"{number}.png")
+                    check.add(f"{number}.jpg", [f"{number}.png"])
                 assert list(check.found()) == []
                 return tracemalloc.get_traced_memory()[1]
         finally:

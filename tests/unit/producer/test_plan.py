@@ -11,6 +11,7 @@ from worker.contract.fleet import WorkerFacts
 from worker.contract.job import JobStatus, JobView
 from worker.contract.messages import JobOptions
 from worker.contract.objects import ObjectInfo, S3Url
+from worker.contract.outputs import OutputOptions
 
 DEST = S3Url("b", "out/")
 
@@ -62,6 +63,17 @@ def test_what_is_up_to_date_is_counted_and_kept():
 def test_nothing_to_do_says_why(keys, filters, match):
     with plan_of(*keys, filters=filters) as plan, pytest.raises(SourceError, match=match):
         plan.check()
+
+
+def test_two_kinds_may_share_a_name_only_if_they_are_kept_apart():
+    outputs = OutputOptions(outputs=("mask", "composite"), mask_format="png", format="jpeg", name="{dir}/{stem}.{ext}")
+    options = JobOptions(source="s3://b/in/", dest=str(DEST), **outputs.model_dump())
+
+    spec = SourceSpec(("s3://b/in/",))
+    with make_plan(spec, DEST, lambda root: options, Store("a.jpg", "a.png", "a.jpg", "b.jpg")) as plan:
+        assert (plan.images, plan.collisions, plan.skipped) == (3, 2, {Skip.DUPLICATE: 1})
+        assert plan.bytes == 300
+        assert "'a.jpg' and 'a.png' would both be written to" in plan.collision_examples[0]
 
 
 def worker(seconds: float | None, cores: int = 4) -> WorkerFacts:
