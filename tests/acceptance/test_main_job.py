@@ -131,6 +131,29 @@ def test_an_s3_prefix_is_a_source_and_the_tree_is_kept(working_place, photograph
     assert {"a/coffee.png", "a/b/cup #1 100% ü.png"} == {key for key in keys if not key.startswith("_maskmill/")}
 
 
+def test_a_list_that_knows_only_keys_is_done_like_any_other(working_place, photographs, tmp_path):
+    with ObjectStore(working_place.settings.s3) as store:
+        store.put(
+            S3Url(working_place.bucket, "listed/a/cup 1.png"),
+            (photographs / "coffee.png").read_bytes(),
+            content_type="image/png",
+        )
+    (tmp_path / "keys.txt").write_text("a/cup 1.png\ngone.jpg\n")
+
+    done = commands.run(
+        "producer",
+        *("submit", f"s3://{working_place.bucket}/listed/", f"s3://{working_place.bucket}/from-list/"),
+        *("--manifest", str(tmp_path / "keys.txt"), "--wait", "--json"),
+        settings=working_place.environment,
+    )
+
+    assert done.code == 3, done.err
+    assert (done.lines[-1]["ok"], done.lines[-1]["failed"]) == (1, 1)
+    with Ledger(working_place.settings.redis) as ledger:
+        [failure] = ledger.failures(done.lines[0]["job"])
+    assert (failure["key"], failure["code"]) == ("gone.jpg", "missing")
+
+
 def test_awkward_files_get_the_outcome_they_deserve(working_place, tmp_path):
     folder = tmp_path / "awkward"
     folder.mkdir()
