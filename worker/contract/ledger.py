@@ -126,6 +126,11 @@ class Ledger:
 
         return cast(str, self.link.call(reserve))
 
+    def holder(self, key: str) -> str | None:
+        """The job that has a job key."""
+        name = names.job_key(self._prefix, key)
+        return cast("str | None", self.link.call(lambda: self.link.client.get(name)))
+
     def reclaim(self, key: str, job: str) -> None:
         """Give a job key to another job, since the one that had it came to nothing."""
         self.link.call(lambda: self.link.client.set(names.job_key(self._prefix, key), job))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 from worker.contract import jsonlines, names
 from worker.contract.errors import ContractError
-from worker.contract.objects import ObjectInfo, ObjectStore, S3Url
+from worker.contract.objects import ObjectStore, S3Url
 
 PART_IMAGES = 10_000
 """Images in one part: about 300 kB compressed."""
@@ -28,8 +29,29 @@ class Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     key: str
-    size: int
-    etag: str
+    size: int | None = None
+    """Bytes; None when the user's list did not say: the worker learns it when it reads the object."""
+    etag: str = ""
+    """Empty, likewise."""
+
+
+class Listed(Protocol):
+    """What a manifest needs of whatever is listed."""
+
+    @property
+    def key(self) -> str:
+        """Relative to the job's source."""
+        ...
+
+    @property
+    def size(self) -> int | None:
+        """Bytes, if known."""
+        ...
+
+    @property
+    def etag(self) -> str:
+        """Empty if not known."""
+        ...
 
 
 def job_folder(dest: S3Url, job: str) -> S3Url:
@@ -52,13 +74,13 @@ class Writer:
         self.images = 0
         self.bytes = 0
 
-    def add(self, item: ObjectInfo) -> None:
+    def add(self, item: Listed) -> None:
         """Append one object."""
         size = _NULL if item.size is None else item.size
         # Six times as fast as one dict after the other through `json.dumps`.
         self._lines.append(f'{{"key": {_text(item.key)}, "size": {size}, "etag": {_text(item.etag)}}}')
         self.images += 1
-        self.bytes += item.size
+        self.bytes += item.size or 0
         if len(self._lines) == PART_IMAGES:
             self._flush()
 
