@@ -7,7 +7,7 @@ from worker.contract.dispatch import window
 from worker.contract.job import JobStatus
 from worker.contract.ledger import MAX_FAILURES, Ledger
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
-from worker.contract.results import PART_OUTCOMES
+from worker.feeder import MAX_LOG
 
 TOTAL, CHUNK_IMAGES, WORKERS = 1_000_000, 8, 200
 LIMIT = 2 * 2**20 + TOTAL
@@ -56,15 +56,15 @@ def test_a_million_images_stay_within_the_limit(world):
         ledger.died(message(chunk), f"worker-{chunk}@a-node-with-a-long-name", "killed by signal 11 (SIGSEGV)")
         ledger.start(message(chunk), f"worker-{chunk}@a-node-with-a-long-name")
     seen["window in work"] = used(ledger, "job")
-    done = 0  # what the log and the list of failures hold at most between two looks of the bookkeeper
-    for kind, upto in ((OutcomeKind.FAILED, MAX_FAILURES + 500), (OutcomeKind.OK, PART_OUTCOMES)):
+    done = 0  # what the log and the list of failures hold at most
+    for kind, upto in ((OutcomeKind.FAILED, MAX_FAILURES + 500), (OutcomeKind.OK, MAX_LOG)):
         while done < upto:
             ledger.record(message(done // CHUNK_IMAGES), outcomes(done, CHUNK_IMAGES, kind))
             done += CHUNK_IMAGES
     last = TOTAL // CHUNK_IMAGES - 1
     ledger.record(message(last), outcomes(last * CHUNK_IMAGES, 1, OutcomeKind.OK))
     seen["log full"] = used(ledger, "job")
-    backlog.logged("job", backlog.log("job", 2 * PART_OUTCOMES))
+    backlog.logged("job", backlog.log("job", 2 * MAX_LOG))
     ledger.cancel("job")
     assert backlog.settle("job", 0) and backlog.close("job", 0, 600)
     seen["ended"] = used(ledger, "job")
