@@ -138,6 +138,7 @@ def test_places_and_metadata_come_from_the_job(bench):
         "cutout": "s3://out/masks/cutout/d/a.png",
     }
     assert first.output_keys == ("mask/d/a.png", "cutout/d/a.png")
+    assert first.options == bench.ledger.job_options
     assert bench.pipeline.metadata == {"maskmill-options": bench.ledger.job_options.digest(), "maskmill-job": "job"}
     assert bench.pipeline.skip_existing is True
 

@@ -11,6 +11,7 @@ from worker.contract import console
 _COMMANDS = {
     "start": ("worker.cli.start", "start_command"),
     "plan": ("worker.cli.plan", "plan_command"),
+    "tune": ("worker.cli.tune", "tune_command"),
     "check": ("worker.cli.check", "check_command"),
     "model": ("worker.cli.model", "model_command"),
     "config": ("worker.contract.console", "config_command"),

@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from worker.cli.bench_images import images_command
 from worker.contract import console, settings
 from worker.contract.console import Exit
 
@@ -28,6 +29,9 @@ Each contender stays loaded in a process of its own: count 1 to 4 GB of memory f
 @click.group("bench")
 def bench_command() -> None:
     """Measure on this machine."""
+
+
+bench_command.add_command(images_command)
 
 
 @bench_command.command("model", epilog=EPILOG)

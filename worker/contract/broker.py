@@ -109,6 +109,7 @@ def make_celery(settings: Settings, *, client_name: str = "maskmill") -> Celery:
         worker_concurrency=1,
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=False,
+        worker_lost_wait=1.0,  # for a result that a killed child might still have sent: the ledger has it anyway
         worker_proc_alive_timeout=180,  # a restarted child loads its model first; the default kills it after 4 s
         worker_cancel_long_running_tasks_on_connection_loss=False,  # repeating is cheap, reloading the model is not
         worker_enable_prefetch_count_reduction=False,

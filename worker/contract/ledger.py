@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self, cast
 
+from pydantic import ValidationError
+
 from worker.contract import names
-from worker.contract.errors import JobNotFound, JobStateError
+from worker.contract.errors import BadMessage, JobNotFound, JobStateError
 from worker.contract.job import ENDED, JobStatus, JobView
 from worker.contract.link import RedisLink
 from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, Outcome, OutcomeKind
@@ -365,14 +367,26 @@ class Ledger:
         Args:
             message: the chunk.
             worker: name of the process, unique in the fleet.
+
+        Raises:
+            BadMessage: the job asks for something that this version does not know.
         """
         args = [*_place(message), worker, self._silence, SPLIT_AFTER]
         verdict, states, options, policy, careful, why, buried = self.link.run("start", message.job, *args)
+        try:
+            asked = JobOptions.model_validate_json(options) if options else None
+            how = JobPolicy.model_validate_json(policy) if policy else JobPolicy()
+        except ValidationError as error:
+            fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
+            raise BadMessage(
+                f"job {message.job} asks for what this worker does not know ({fields}): upgrade the workers before the "
+                "producers; its chunks are published again until one can run them"
+            ) from error
         return Start(
             Verdict(verdict),
             tuple(_KINDS.get(state) for state in states),
-            JobOptions.model_validate_json(options) if options else None,
-            JobPolicy.model_validate_json(policy) if policy else JobPolicy(),
+            asked,
+            how,
             bool(careful),
             why,
             tuple(buried),
