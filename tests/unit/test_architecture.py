@@ -28,6 +28,7 @@ ONLY_IN = {
         "worker/presence.py",
         "worker/watchdog.py",
         "producer/submit.py",
+        "worker/bench/plain_celery.py",
     ),
     "click": ("worker/contract/console.py", "worker/cli/", "producer/cli/"),
     "huggingface_hub": ("worker/model/hubclient.py",),

@@ -16,9 +16,9 @@ from typing import Self, cast
 
 from pydantic import ValidationError
 
-from worker.contract import names
+from worker.contract import names, states
 from worker.contract.errors import BadMessage, JobNotFound, JobStateError
-from worker.contract.job import JobStatus, JobView
+from worker.contract.job import ENDED, JobStatus, JobView
 from worker.contract.link import RedisLink
 from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, Outcome, OutcomeKind
 from worker.contract.settings import RedisSettings
@@ -29,10 +29,18 @@ SPLIT_AFTER = 2
 MAX_FAILURES = 1000
 """Failures kept with their text in Redis per job; bounds its memory. All of them are in the job's lists in S3."""
 
-_STATES = {kind: number for number, kind in enumerate(OutcomeKind, start=1)}
-_KINDS = dict(enumerate(OutcomeKind, start=1))
 _RESET_BATCH = 500
 _SCAN_BYTES = 64 * 1024
+
+_OVER = "it has ended, `producer retry {job}` runs images of it again"
+_REMEDIES = dict.fromkeys(JobStatus, "see `producer status {job}`") | {
+    JobStatus.LISTING: "its images are still being listed",
+    JobStatus.STOPPING: "it is told to stop, `producer watch {job}` stays until it has",
+    JobStatus.CLOSING: "its lists are being written, it ends in a moment",
+    JobStatus.REOPENING: "a retry of it was interrupted, run `producer retry {job}` again",
+    **dict.fromkeys(ENDED, _OVER),
+}
+"""What to do about a job that is in another state than was thought."""
 
 
 class Verdict(StrEnum):
@@ -117,6 +125,11 @@ class Ledger:
             return cast(str, self.link.client.get(name))
 
         return cast(str, self.link.call(reserve))
+
+    def holder(self, key: str) -> str | None:
+        """The job that has a job key."""
+        name = names.job_key(self._prefix, key)
+        return cast("str | None", self.link.call(lambda: self.link.client.get(name)))
 
     def reclaim(self, key: str, job: str) -> None:
         """Give a job key to another job, since the one that had it came to nothing."""
@@ -218,22 +231,19 @@ class Ledger:
         """
         before = self.view(job)
         if self.link.run("reopen", job, int(failed)) is None:
-            raise JobStateError(f"job {job} is {before.status.value}: only one that has ended can be run again")
+            raise JobStateError(
+                f"job {job} is {before.status.value}: only one that was submitted and has ended can be run again "
+                f"(`producer watch {job}` stays until then)"
+            )
         self.link.call(lambda: self.link.client.sadd(names.active(self._prefix), job))
         wanted = ({OutcomeKind.FAILED, OutcomeKind.DEAD} if failed else set()) | (
             {None, OutcomeKind.CANCELLED} if cancelled else set()
         )
-        chunks = self._chunks_with(before, wanted)
+        chunks = states.chunks_with(self.pieces(job, before.total or 0), wanted, before.chunk_images)
         while batch := list(itertools.islice(chunks, _RESET_BATCH)):
             self._reset(before, batch, failed=failed, cancelled=cancelled)
         self.link.run("resume", job)
         return self.view(job)
-
-    @staticmethod
-    def pack(states: bytearray, index: int, kind: OutcomeKind) -> None:
-        """Write one outcome into the string of all states (see `lua/head.lua`)."""
-        value, shift = _STATES[kind], 4 if index % 2 == 0 else 0
-        states[index // 2] = states[index // 2] & (15 << (4 - shift)) | value << shift
 
     def restore(
         self,
@@ -243,7 +253,7 @@ class Ledger:
         *,
         fields: Mapping[str, object],
         counts: Mapping[OutcomeKind, int],
-        states: bytes,
+        outcomes: bytes,
         ending: JobStatus | None,
     ) -> JobView:
         """Put back a job that Redis has lost; it runs if `ending` is None and images are left to do.
@@ -254,29 +264,28 @@ class Ledger:
             policy: as submitted.
             fields: of its hash: epoch, total, bytes, chunk_images, times.
             counts: images by outcome.
-            states: packed outcomes, see `pack`.
+            outcomes: state of each image, one byte each, see `states`.
             ending: how it had ended.
         """
         keys, now = names.job_keys(self._prefix, job), self._now()
         size, total = int(str(fields["chunk_images"])), int(str(fields["total"]))
         chunks, left = -(-total // size), total - sum(counts.values())
         status = ending or (JobStatus.RUNNING if left else JobStatus.CLOSING)
+        # As far as there are outcomes, chunks without one are given out again one by one, and from there on in order.
+        touched = -(-len(outcomes.rstrip(b"\0")) // size) if status is JobStatus.RUNNING else chunks
         record = (
             _asked(job, options, policy)
-            | {"queued_at": now, "chunks": chunks, "cursor": chunks, "status": status.value}
+            | {"queued_at": now, "chunks": chunks, "cursor": touched, "status": status.value}
             | {"ending": ending.value if ending else "" if left else "finished"}
             | ({"finished_at": now} if ending else {})
             | {kind.value: count for kind, count in counts.items() if count}
             | dict(fields)
         )
-        view = JobView(
-            job=job, status=status, options=options, chunk_images=size, total=total, created_at=now, chunks=chunks
-        )
 
         def images() -> None:
             pipeline = self.link.client.pipeline(transaction=True)
             pipeline.delete(*keys)
-            pipeline.set(keys.images, states)
+            pipeline.set(keys.images, states.packed(outcomes))
             pipeline.execute()
 
         def publish() -> None:
@@ -289,7 +298,7 @@ class Ledger:
 
         self.link.call(images)
         if status is JobStatus.RUNNING:
-            unfinished = self._chunks_with(view, {None})
+            unfinished = states.chunks_with([outcomes[: touched * size]], {None}, size)
             while batch := list(itertools.islice(unfinished, _RESET_BATCH)):
                 self._add_returned(keys.returned, batch)
         self.link.call(publish)  # last: without its record there is no job, and whoever was interrupted begins anew
@@ -317,14 +326,6 @@ class Ledger:
 
         self.link.call(write)
 
-    def _chunks_with(self, view: JobView, kinds: set[OutcomeKind | None]) -> Iterator[int]:
-        """Chunks with an image whose outcome is one of `kinds`."""
-        last = -1
-        for index, kind in enumerate(self.states(view.job, view.total or 0)):
-            if kind in kinds and index // view.chunk_images != last:
-                last = index // view.chunk_images
-                yield last
-
     def _inactive(self, job: str) -> None:
         self.link.call(lambda: self.link.client.srem(names.active(self._prefix), job))
 
@@ -342,7 +343,8 @@ class Ledger:
     def _expected(self, job: str, statuses: set[JobStatus], what: str) -> JobView:
         view = self.view(job)
         if view.status not in statuses:
-            raise JobStateError(f"job {job} is {view.status.value} and can't be {what}")
+            now = view.status.value
+            raise JobStateError(f"job {job} is {now} and can't be {what}: {_REMEDIES[view.status].format(job=job)}")
         return view
 
     # -- worker ---------------------------------------------------------------------------------------------------
@@ -358,7 +360,7 @@ class Ledger:
             BadMessage: the job asks for something that this version does not know.
         """
         args = [*_place(message), worker, self._silence, SPLIT_AFTER]
-        verdict, states, options, policy, careful, why, buried = self.link.run("start", message.job, *args)
+        verdict, known, options, policy, careful, why, buried = self.link.run("start", message.job, *args)
         try:
             asked = JobOptions.model_validate_json(options) if options else None
             how = JobPolicy.model_validate_json(policy) if policy else JobPolicy()
@@ -370,7 +372,7 @@ class Ledger:
             ) from error
         return Start(
             Verdict(verdict),
-            tuple(_KINDS.get(state) for state in states),
+            tuple(states.KINDS[state] for state in known),
             asked,
             how,
             bool(careful),
@@ -391,7 +393,7 @@ class Ledger:
         fields: list[object] = []
         for outcome in outcomes:
             line = outcome.model_dump_json(exclude_defaults=True)
-            fields += [outcome.index, _STATES[outcome.kind], outcome.code, line]
+            fields += [outcome.index, states.NUMBERS[outcome.kind], outcome.code, line]
         completed, go_on = self.link.run("record", message.job, *_place(message), MAX_FAILURES, *fields)
         return Recorded(bool(completed), bool(go_on))
 
@@ -454,16 +456,18 @@ class Ledger:
             return []
         fields = [part for index in range(first, first + count) for part in ("GET", "u4", f"#{index}")]
         key = names.job_keys(self._prefix, job).images
-        states = self.link.call(lambda: self.link.client.execute_command("BITFIELD_RO", key, *fields))
-        return [_KINDS.get(state) for state in states]
+        found = self.link.call(lambda: self.link.client.execute_command("BITFIELD_RO", key, *fields))
+        return [states.KINDS[state] for state in found]
 
     def states(self, job: str, total: int) -> Iterator[OutcomeKind | None]:
         """Outcomes of all images in order, read in pieces of 128 thousand."""
+        for piece in self.pieces(job, total):
+            yield from map(states.KINDS.__getitem__, piece)
+
+    def pieces(self, job: str, total: int) -> Iterator[bytes]:
+        """The same as numbers (`states.NUMBERS`), one byte per image, piece by piece."""
         for start in range(0, (total + 1) // 2, _SCAN_BYTES):
-            piece = self._piece(job, start)
-            for index in range(start * 2, min(total, (start + _SCAN_BYTES) * 2)):
-                byte = piece[index // 2 - start]
-                yield _KINDS.get(byte >> 4 if index % 2 == 0 else byte & 15)
+            yield states.unpacked(self._piece(job, start))[: total - 2 * start]
 
     def _piece(self, job: str, start: int) -> bytes:
         key = names.job_keys(self._prefix, job).images
