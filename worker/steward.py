@@ -120,7 +120,7 @@ class Feed:
 
     def __init__(self, config: Settings, ledger: Ledger, dispatcher: Dispatcher) -> None:
         self._feeder = Feeder(ledger, dispatcher)
-        self._reconciler = Reconciler(Backlog(ledger.link), dispatcher, config.engine.silence_seconds)
+        self._reconciler = Reconciler(ledger, dispatcher, config.engine.silence_seconds)
         self._fleet = Fleet(ledger.link)
         self._every = max(1, round(config.engine.reconcile_seconds / config.engine.feed_seconds))
         self._turns = 0

@@ -21,8 +21,9 @@ Examples:
   worker bench model --checkpoint model.safetensors --bundle birefnet --size 512 --size 1024 --output bench
 
 \b
-Each contender stays loaded in a process of its own: count 1 to 4 GB of memory for each at 512, four times that at
-1024. PyTorch, ONNX Runtime (with PyTorch and onnx to export the network) and matplotlib are used if installed.
+Each turn loads its network anew in a process of its own, of which one runs at a time: 1 to 2 GB of memory at 512, up to
+8 GB at 1024. With --bundle also give the checkpoint it came from, so that all run the same weights. PyTorch, ONNX
+Runtime (with PyTorch and onnx to export the network) and matplotlib are used if installed.
 """
 
 

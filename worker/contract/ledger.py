@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from worker.contract import names, states
 from worker.contract.errors import BadMessage, JobNotFound, JobStateError
-from worker.contract.job import JobStatus, JobView
+from worker.contract.job import ENDED, JobStatus, JobView
 from worker.contract.link import RedisLink
 from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, Outcome, OutcomeKind
 from worker.contract.settings import RedisSettings
@@ -31,6 +31,16 @@ MAX_FAILURES = 1000
 
 _RESET_BATCH = 500
 _SCAN_BYTES = 64 * 1024
+
+_OVER = "it has ended, `producer retry {job}` runs images of it again"
+_REMEDIES = dict.fromkeys(JobStatus, "see `producer status {job}`") | {
+    JobStatus.LISTING: "its images are still being listed",
+    JobStatus.STOPPING: "it is told to stop, `producer watch {job}` stays until it has",
+    JobStatus.CLOSING: "its lists are being written, it ends in a moment",
+    JobStatus.REOPENING: "a retry of it was interrupted, run `producer retry {job}` again",
+    **dict.fromkeys(ENDED, _OVER),
+}
+"""What to do about a job that is in another state than was thought."""
 
 
 class Verdict(StrEnum):
@@ -115,6 +125,11 @@ class Ledger:
             return cast(str, self.link.client.get(name))
 
         return cast(str, self.link.call(reserve))
+
+    def holder(self, key: str) -> str | None:
+        """The job that has a job key."""
+        name = names.job_key(self._prefix, key)
+        return cast("str | None", self.link.call(lambda: self.link.client.get(name)))
 
     def reclaim(self, key: str, job: str) -> None:
         """Give a job key to another job, since the one that had it came to nothing."""
@@ -216,7 +231,10 @@ class Ledger:
         """
         before = self.view(job)
         if self.link.run("reopen", job, int(failed)) is None:
-            raise JobStateError(f"job {job} is {before.status.value}: only one that has ended can be run again")
+            raise JobStateError(
+                f"job {job} is {before.status.value}: only one that was submitted and has ended can be run again "
+                f"(`producer watch {job}` stays until then)"
+            )
         self.link.call(lambda: self.link.client.sadd(names.active(self._prefix), job))
         wanted = ({OutcomeKind.FAILED, OutcomeKind.DEAD} if failed else set()) | (
             {None, OutcomeKind.CANCELLED} if cancelled else set()
@@ -325,7 +343,8 @@ class Ledger:
     def _expected(self, job: str, statuses: set[JobStatus], what: str) -> JobView:
         view = self.view(job)
         if view.status not in statuses:
-            raise JobStateError(f"job {job} is {view.status.value} and can't be {what}")
+            now = view.status.value
+            raise JobStateError(f"job {job} is {now} and can't be {what}: {_REMEDIES[view.status].format(job=job)}")
         return view
 
     # -- worker ---------------------------------------------------------------------------------------------------
