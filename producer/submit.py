@@ -163,13 +163,20 @@ class Submitter:
         return view
 
     def _alive(self, holder: str, successor: str = "") -> JobView | None:
-        """The job that has a key, unless it came to nothing; one left behind while it was being listed is ended."""
-        view = self._view_soon(holder)
-        if view is None:
-            return None
+        """The job that has a key, unless it came to nothing; one left behind while it was being listed is ended.
+
+        The producer of a job that is being listed may have died a moment ago, and whoever is told that the job is
+        there relies on it: so its next sign of life is waited for, or the silence after which the job can be taken.
+        """
         why = f"its producer went away while listing; submitted again{f' as {successor}' if successor else ''}"
-        left_behind = self.ledger.abandon_silent(holder, LISTING_SILENT_SECONDS, why)
-        return None if left_behind or (view.status is JobStatus.CANCELLED and view.total is None) else view
+        view = self._view_soon(holder)
+        before = view and view.beat_at
+        while view is not None and view.status is JobStatus.LISTING and view.beat_at == before:
+            if self.ledger.abandon_silent(holder, LISTING_SILENT_SECONDS, why):
+                return None
+            time.sleep(_VIEW_PAUSE_SECONDS)
+            view = self._view_soon(holder)
+        return None if view is None or (view.status is JobStatus.CANCELLED and view.total is None) else view
 
     def _view_soon(self, job: str) -> JobView | None:
         """A job whose id was reserved a moment ago has its record a moment later."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 import redis
 
+from producer import submit
 from producer.submit import Submitter, new_job_id
 from support.stack import Place
 from worker.contract import broker, dispatch, manifest, names
@@ -22,7 +24,7 @@ from worker.contract.errors import (
     StoreUnavailable,
 )
 from worker.contract.job import JobStatus
-from worker.contract.messages import ChunkMessage
+from worker.contract.messages import ChunkMessage, JobOptions
 from worker.contract.objects import ObjectInfo, S3Url
 from worker.contract.outputs import OutputOptions
 
@@ -201,6 +203,35 @@ def test_a_job_key_saves_listing_again(submitter_of, store, ledger, place, monke
     again = submitter_of().submit(source, dest_of(place), MASK, job_key="nightly")
 
     assert again.joined and again.view.job == first.view.job
+
+
+@pytest.fixture
+def being_listed(ledger, place, monkeypatch) -> str:
+    """A job with the key `nightly` whose producer gave a sign of life just now, and may be silent for a second."""
+    monkeypatch.setattr(submit, "LISTING_SILENT_SECONDS", 1.0)
+    job = ledger.claim("nightly", new_job_id())
+    ledger.create(job, JobOptions(source=f"s3://{place.bucket}/in/", dest=dest_of(place)))
+    return job
+
+
+def test_a_producer_that_died_a_moment_ago_is_not_relied_upon(submitter_of, store, ledger, place, being_listed):
+    submitted = submitter_of().submit(source_of(store, place, ["a.jpg"]), dest_of(place), MASK, job_key="nightly")
+
+    assert not submitted.joined and submitted.view.status is JobStatus.RUNNING
+    assert ledger.view(being_listed).status is JobStatus.CANCELLED
+    assert ledger.holder("nightly") == submitted.view.job
+
+
+def test_a_job_that_is_being_listed_is_joined_once_its_producer_is_heard_of(
+    submitter_of, store, ledger, place, being_listed
+):
+    alive = threading.Timer(0.5, ledger.beat, (being_listed,))
+    alive.start()
+
+    submitted = submitter_of().submit(source_of(store, place, ["a.jpg"]), dest_of(place), MASK, job_key="nightly")
+
+    alive.join()
+    assert submitted.joined and submitted.view.job == being_listed
 
 
 def test_a_queue_that_is_gone_leaves_the_job_to_the_feeder(submitter_of, store, ledger, place):
