@@ -8,7 +8,6 @@ that is not there) is refused before a worker has touched anything.
 
 from __future__ import annotations
 
-import itertools
 import secrets
 import statistics
 import time
@@ -43,6 +42,9 @@ LISTING_SILENT_SECONDS = 60.0
 """Without a sign of life, after which a job that is being listed was left behind by a producer that died."""
 
 _BEAT_SECONDS = 10.0
+_BEHIND_JOBS = f"{names.JOB_PREFIX[:-1]}0"
+"""Sorts behind every key under `names.JOB_PREFIX` and before all that follow: `0` comes after `/`."""
+
 _VIEW_TRIES, _VIEW_PAUSE_SECONDS = 10, 0.3
 
 
@@ -216,7 +218,9 @@ class Submitter:
 
     def _untouched(self, target: S3Url) -> bool:
         """Whether there are no outputs under the destination yet."""
-        return all(item.key.startswith(names.JOB_PREFIX) for item in itertools.islice(self.store.list(target), 1000))
+        first = next(self.store.list(target), None)
+        behind = next(self.store.list(target, after=_BEHIND_JOBS), None)  # uploads may be many: not looked through
+        return behind is None and (first is None or first.key.startswith(names.JOB_PREFIX))
 
     def _chunk_images(self, total: int) -> int:
         if self.chunk_images is not None:

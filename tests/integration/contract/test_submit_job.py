@@ -195,6 +195,16 @@ def test_a_file_that_goes_away_before_it_is_sent_cancels_the_job(submitter_of, l
     assert queue() == []
 
 
+@pytest.mark.parametrize(("output", "looks"), [("a.png", True), ("A.png", True), ("_maskmill/old/x.png", False)])
+def test_outputs_are_seen_however_much_lies_in_front_of_them(submitter_of, store, place, output, looks):
+    for key in (output, "_maskmill/uploads/p-1/1.jpg", "_maskmill/uploads/p-1/2.jpg"):
+        store.put(S3Url(place.bucket, f"out/{key}"), b"1", content_type="image/png")
+
+    view = submitter_of().submit(source_of(store, place, ["a.jpg"]), dest_of(place), MASK).view
+
+    assert view.policy.skip_existing is looks, "without outputs, workers need not look for them"
+
+
 def test_a_job_key_saves_listing_again(submitter_of, store, ledger, place, monkeypatch):
     source = source_of(store, place, ["a.jpg"])
     first = submitter_of().submit(source, dest_of(place), MASK, job_key="nightly")
