@@ -4,12 +4,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+MINUTES ?= 3
+SEED ?= 1
 
-.PHONY: help demo test lint format lock clean
+.PHONY: help demo test chaos lint format lock clean
 
 help:
 	@echo 'make demo    photographs in, masks out: embedded Redis and S3, pinned workers, real pictures'
 	@echo 'make test    the whole test suite            (ARGS="-k name" for a part)'
+	@echo 'make chaos   workers under faults for MINUTES=3, SEED=1; chaos/chaos.md says what became of every image'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make lock    write requirements.lock and dev.lock anew'
 	@echo 'make clean   remove the virtual environment and the state of the demo'
@@ -19,6 +22,9 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(VENV)/.dev
+	@PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(MINUTES) --seed $(SEED) $(ARGS)
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .

@@ -13,18 +13,20 @@ from dataclasses import dataclass
 from worker import metrics
 from worker.contract.backlog import ActiveJob, Backlog, unblocked
 from worker.contract.dispatch import WINDOW_PER_WORKER, Dispatcher, window
-from worker.contract.errors import ContractError, ObjectMissing
+from worker.contract.errors import ContractError, ObjectMissing, ServiceError
 from worker.contract.fleet import Fleet
+from worker.contract.job import JobView
 from worker.contract.ledger import Ledger
 from worker.contract.messages import Priority
+from worker.each import each
 
 log = logging.getLogger(__name__)
 
 WEIGHTS = {Priority.LOW: 1, Priority.NORMAL: 4, Priority.HIGH: 16}
 """Shares of the workers that jobs get beside each other."""
 
-MAX_LOG = 50_000
-"""Outcomes of a job waiting to be written to S3, above which it gets no further chunks."""
+MAX_LOG = 8_000
+"""Outcomes of a job waiting to be written to S3, above which it gets no further chunks: about 1.5 MB of Redis."""
 
 _STARVED = 0.5
 """Load, as a part of its share, below which a job is served first."""
@@ -86,8 +88,8 @@ class Feeder:
         """Fill the window; how many chunks were published.
 
         Raises:
-            ServiceError: Redis or S3 did not do their part; what was taken and not published is found again by the
-                reconciler.
+            ServiceError: Redis or S3 did not do their part; what was taken and not published waits again, or is found
+                by the reconciler.
         """
         jobs = [job for job in unblocked(self._backlog.active()) if job.logged < MAX_LOG]
         if not jobs:
@@ -95,16 +97,30 @@ class Feeder:
         workers = len(self._fleet.live())
         room = window(workers) - self._backlog.queued()
         grants = allot(jobs, room, (WINDOW_PER_WORKER + 1) * max(1, workers))
-        return sum(self._publish(grant) for grant in grants)
+        published = sum(each(grants, self._publish))
+        metrics.PUBLISHED.inc(published)
+        return published
 
     def _publish(self, grant: Grant) -> int:
         view = grant.job.view
-        chunks = self._backlog.take(view.job, grant.chunks)
-        try:
-            self._dispatcher.send(view, chunks, express=grant.express)
-        except (ContractError, ObjectMissing) as error:
-            log.error("job=%s event=manifest_unreadable %s", view.job, error)
-            self._ledger.cancel(view.job, f"its manifest cannot be read: {error}")
-            return 0
-        metrics.PUBLISHED.inc(len(chunks))
-        return len(chunks)
+        chunks = self._backlog.take(view.job, grant.chunks, epoch=view.epoch)
+        return send(self._ledger, self._dispatcher, view, chunks, express=grant.express)
+
+
+def send(ledger: Ledger, dispatcher: Dispatcher, view: JobView, chunks: Sequence[int], *, express: bool = False) -> int:
+    """Publish chunks; how many. A job whose manifest cannot be read is cancelled.
+
+    Raises:
+        ServiceError: Redis or S3 did not do their part; the chunks wait again.
+    """
+    try:
+        dispatcher.send(view, chunks, express=express)
+    except (ContractError, ObjectMissing) as error:
+        log.error("job=%s event=manifest_unreadable %s", view.job, error)
+        ledger.cancel(view.job, f"its manifest cannot be read: {error}")
+        return 0
+    except ServiceError:
+        # Or all of the job would be taken, window after window, while a service is down.
+        Backlog(ledger.link).untake(view.job, chunks, epoch=view.epoch)
+        raise
+    return len(chunks)

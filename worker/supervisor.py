@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 
 from worker.contract.errors import PlacementError, SetupError
-from worker.contract.settings import Settings
+from worker.contract.settings import ModelSettings, Settings
 from worker.cpu import pinning
 from worker.cpu.placement import CoreSet, Plan
 from worker.metrics import FOLDER_VARIABLE
@@ -118,8 +118,21 @@ class Slot:
 class Supervisor:
     """Keeps one process per core set running until told to stop."""
 
-    def __init__(self, settings: Settings, plan: Plan, *, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        plan: Plan,
+        *,
+        model: ModelSettings | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         """Prepare; nothing is started.
+
+        Args:
+            settings: of this node.
+            plan: which process gets which cores.
+            model: precision to run, where tuning has found a better one than `auto`.
+            environ: of this process.
 
         Raises:
             PlacementError: a variable that breaks pinning is set.
@@ -130,6 +143,12 @@ class Supervisor:
         self._counts = tempfile.TemporaryDirectory(prefix="maskmill-metrics-") if settings.metrics.port else None
         if self._counts is not None:
             environ = {**environ, FOLDER_VARIABLE: self._counts.name}
+        if model is not None and model != settings.model:
+            environ = {
+                **environ,
+                "MASKMILL_MODEL__PRECISION": model.precision,
+                "MASKMILL_MODEL__INFERENCE_PRECISION": model.inference_precision,
+            }
         self.slots = [
             Slot(f"worker-{cores.index}", cores.cpus, _argv(cores), _environment(cores, environ))
             for cores in plan.core_sets

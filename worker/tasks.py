@@ -105,7 +105,7 @@ class ChunkRunner:
         delivery = _Delivery(message, start, start.options, self._bury(message, start))
         blameless = False
         try:
-            delivery.work_through(self._ledger, self._pipeline, self._shared)
+            delivery.work_through(self._ledger, self._pipeline, self._shared, self._identity.worker)
             blameless = True
         except ServiceError:
             blameless = True
@@ -172,7 +172,7 @@ class _Delivery:
         """Every image has an outcome."""
         return self.left == 0
 
-    def work_through(self, ledger: Ledger, pipeline: Pipeline, shared: SharedState) -> None:
+    def work_through(self, ledger: Ledger, pipeline: Pipeline, shared: SharedState, worker: str) -> None:
         """Run the images, all at once or, for a chunk that kills, one by one."""
 
         def record(outcome: Outcome) -> None:
@@ -190,8 +190,8 @@ class _Delivery:
         for batch in batches:
             if stop():
                 return
-            if self._start.careful:
-                ledger.begin(self._message, batch[0].index)
+            if self._start.careful and not ledger.begin(self._message, worker, batch[0].index):
+                return
             pipeline.run(
                 batch,
                 record=record,

@@ -11,6 +11,7 @@ import os
 import signal
 from typing import Any
 
+from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import WorkerLostError
 from celery import bootsteps
 from celery.worker import state
@@ -69,8 +70,11 @@ class ChunkRequest(Request):  # type: ignore[misc]  # Celery has no types
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """Runs in the parent, before the message goes back to the queue."""
-        if isinstance(exc_info.exception, WorkerLostError | SystemExit):
-            self._note(str(exc_info.exception))
+        error = exc_info.exception
+        if isinstance(error, ExceptionWithTraceback):  # so it is handed over by billiard 4
+            error = error.exc
+        if isinstance(error, WorkerLostError | SystemExit):
+            self._note(str(error))
         super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:

@@ -18,7 +18,7 @@ ONLY_IN = {
     "botocore": ("worker/contract/objects.py",),
     "redis": ("worker/contract/", "worker/lease.py", "worker/standalone/valkey.py"),
     "openvino": ("worker/model/engine.py", "worker/model/graph.py", "worker/model/runtime.py", "worker/convert/"),
-    "PIL": ("worker/images/", "worker/pipeline.py"),
+    "PIL": ("worker/images/", "worker/bench/images.py"),
     "celery": (
         "worker/contract/broker.py",
         "worker/contract/dispatch.py",
@@ -28,6 +28,7 @@ ONLY_IN = {
         "worker/presence.py",
         "worker/watchdog.py",
         "producer/submit.py",
+        "worker/bench/plain_celery.py",
     ),
     "click": ("worker/contract/console.py", "worker/cli/", "producer/cli/"),
     "huggingface_hub": ("worker/model/hubclient.py",),

@@ -35,6 +35,9 @@ class Contender:
     needs: tuple[str, ...] = ()
     """Modules that must be installed."""
 
+    huge_pages: bool = True
+    """Whether its malloc asks for huge pages, as that of a worker does; who runs PyTorch by itself has them not."""
+
     def request(self) -> dict[str, Any]:
         """For the child process."""
         variant = self.variant and {
@@ -45,7 +48,12 @@ class Contender:
             "bin": str(self.variant.bin),
             "digest": self.variant.digest,
         }
-        return {"job": self.job, "arithmetic": self.arithmetic, "variant": variant}
+        return {
+            "job": self.job,
+            "arithmetic": self.arithmetic,
+            "variant": variant,
+            "huge_pages": self.huge_pages,
+        }
 
 
 def variants(folder: Path, size: int) -> list[Variant]:
@@ -90,6 +98,7 @@ def contenders(plain: Variant, ours: Sequence[Variant], arithmetic: str) -> list
         Contender(f"benchmark_app on {row.label}", "benchmark_app", "check", row.arithmetic, row.variant)
         for row in checked
     ]
-    rows.append(Contender("PyTorch eager", "pytorch", "other", "f32", needs=("torch",)))
+    rows.append(Contender("PyTorch eager", "pytorch", "other", "f32", needs=("torch",), huge_pages=False))
+    rows.append(Contender("PyTorch eager, huge pages", "pytorch", "other", "f32", needs=("torch",)))
     rows.append(Contender("ONNX Runtime", "onnxruntime", "other", "f32", needs=("onnxruntime", "torch", "onnx")))
     return rows

@@ -108,11 +108,21 @@ def _mean(values: _Floats, weight: _Floats, window: int) -> _Floats:
 
 def _box_sum(values: _Floats, window: int) -> _Floats:
     """Sum over a square window (odd side) around each element of [h, w, c]; beyond the border there is nothing."""
-    for axis in (0, 1):
-        length, half = values.shape[axis], window // 2
-        sums = np.cumsum(values, axis=axis, dtype=np.float32)
-        sums = np.concatenate((np.zeros_like(sums.take([0], axis)), sums), axis=axis)
-        places = np.arange(length)
-        last, first = np.minimum(places + half + 1, length), np.maximum(places - half, 0)
-        values = sums.take(last, axis) - sums.take(first, axis)
-    return values
+    half = window // 2
+    sums = np.pad(values, ((half, half), (half, half), (0, 0)))
+    return _run_sum(_run_sum(sums.swapaxes(0, 1), window).swapaxes(0, 1), window)
+
+
+def _run_sum(values: _Floats, window: int) -> _Floats:
+    """Sums of `window` consecutive rows, put together from runs of 1, 2, 4, ...: fewer additions than one by one."""
+    count = len(values) - window + 1
+    runs, length, start = values, 1, 0
+    total = np.zeros_like(values[:count])
+    while True:
+        if window & length:
+            total += runs[start : start + count]
+            start += length
+        if 2 * length > window:
+            return total
+        runs = runs[:-length] + runs[length:]
+        length *= 2

@@ -79,5 +79,5 @@ def _backdrop(
     if background is None:
         dot = Image.new("RGB", (1, 1), ImageColor.getrgb(options.background)[:3])
         return Image.new("RGB", size, in_profile(dot, None, profile).getpixel((0, 0)))
-    fitted = ImageOps.fit(background.rgb, size, Image.Resampling.BICUBIC)
+    fitted = ImageOps.fit(background.rgb, size, Image.Resampling.BILINEAR)
     return in_profile(fitted, background.icc_profile, profile)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from worker.contract import names
 from worker.contract.backlog import Backlog
-from worker.contract.errors import AccessDenied, BrokerUnavailable, JobNotFound
+from worker.contract.errors import AccessDenied, BadMessage, BrokerUnavailable, JobNotFound
 from worker.contract.job import JobStatus
 from worker.contract.ledger import MAX_FAILURES, Ledger, Verdict
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
@@ -72,7 +73,7 @@ def test_a_chunk_that_gets_nowhere_is_run_with_care_and_its_image_dies(ledger):
     starts = [ledger.start(chunk(0, 7), WORKER) for _ in range(3)]
     for _ in range(3):
         assert not starts[-1].bury
-        ledger.begin(chunk(0, 7), 1)
+        ledger.begin(chunk(0, 7), WORKER, 1)
         ledger.died(chunk(0, 7), WORKER, "killed by signal 11 (SIGSEGV)")
         starts.append(ledger.start(chunk(0, 7), WORKER))
 
@@ -113,6 +114,15 @@ def test_a_cancelled_and_an_unknown_job_are_dropped(ledger):
     assert ledger.view("job").reason == "no reason"
     with pytest.raises(JobNotFound, match="producer list"):
         ledger.view("other")
+
+
+def test_a_job_of_a_newer_version_is_refused_by_name(ledger):
+    running(ledger)
+    newer = OPTIONS.model_dump_json().replace('"mask"', '"hologram"')
+    ledger.link.client.hset(names.job(ledger.link.prefix, "job"), "options", newer)
+
+    with pytest.raises(BadMessage, match=r"outputs.*upgrade the workers"):
+        ledger.start(chunk(0, 7), WORKER)
 
 
 def test_failures_kept_are_bounded(ledger):

@@ -29,7 +29,7 @@ def test_unknown_fields_of_a_newer_producer_are_ignored():
         message(schema_version=2),
         {k: v for k, v in message().items() if k != "schema_version"},
         message(keys=[]),
-        message(keys=["k"] * 65),
+        message(keys=["k"] * 257),
         message(keys=["k" * 1025]),
         message(keys=[""]),
         message(keys=[7]),
