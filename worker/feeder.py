@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 WEIGHTS = {Priority.LOW: 1, Priority.NORMAL: 4, Priority.HIGH: 16}
 """Shares of the workers that jobs get beside each other."""
 
-MAX_LOG = 50_000
-"""Outcomes of a job waiting to be written to S3, above which it gets no further chunks."""
+MAX_LOG = 8_000
+"""Outcomes of a job waiting to be written to S3, above which it gets no further chunks: about 1.5 MB of Redis."""
 
 _STARVED = 0.5
 """Load, as a part of its share, below which a job is served first."""

@@ -176,6 +176,17 @@ def test_an_image_that_keeps_killing_is_buried_and_the_others_run_one_by_one(ben
     assert [failure["key"] for failure in result["failures"]] == ["b.jpg"]
 
 
+def test_a_careful_chunk_that_was_given_to_another_is_left_to_it(bench):
+    bench.ledger.answer = Start(Verdict.RUN, (None, None, None), careful=True)
+    bench.ledger.mine = bench.ledger.again = False
+
+    with pytest.raises(Ignore):
+        bench.run()
+
+    assert bench.pipeline.works == bench.ledger.recorded == []
+    assert bench.ledger.released == [RELEASED]
+
+
 def test_a_death_without_a_witness_says_so(bench):
     bench.ledger.answer = Start(Verdict.RUN, (OK, None, OK), careful=True, bury=(7,))
 

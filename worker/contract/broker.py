@@ -12,10 +12,8 @@ from typing import Any
 from celery import Celery, states
 from celery.backends.redis import RedisBackend as StockRedisBackend
 from kombu.entity import Exchange, Queue
-from kombu.exceptions import OperationalError
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from kombu.exceptions import BatchPublishError, OperationalError
+from redis.exceptions import RedisError
 
 from worker.contract import names
 from worker.contract.errors import BrokerUnavailable, JobNotFound
@@ -171,13 +169,7 @@ def publish(app: Celery, messages: Iterable[ChunkMessage], *, queue: str = names
                     kwargsrepr="{}",
                 )
                 sent += 1
-    except (
-        OperationalError,
-        OSError,
-        RedisConnectionError,
-        RedisTimeoutError,
-        ReadOnlyError,
-        OutOfMemoryError,
-    ) as error:
-        raise BrokerUnavailable(f"the queue cannot be reached: {error}") from error
+    except (OperationalError, BatchPublishError, RedisError, OSError) as error:
+        why = error.__cause__ if isinstance(error, BatchPublishError) else error
+        raise BrokerUnavailable(f"the queue cannot be reached: {why}") from error
     return sent
