@@ -10,7 +10,7 @@ redis.call('HINCRBY', JOB, 'model:' .. ARGV[8], 1)
 if job[2] ~= epoch then return 0 end
 local mine = redis.call('HGET', RUNNING, chunk) == ARGV[5]
 if mine then redis.call('HDEL', RUNNING, chunk) end
-if all_set(states(first, count)) then
+if all_set(first, count) then
   forget(chunk, first, count)
   return 0
 end
