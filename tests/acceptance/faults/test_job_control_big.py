@@ -60,8 +60,8 @@ def ledger(under: Mistreated) -> Iterator[Ledger]:
 
 
 def huge(place: Place, policy: JobPolicy | None = None) -> str:
-    with connected(place, CHUNK) as submitter, Imagined(place.settings.s3) as store:
-        submitter = Submitter(store, submitter.ledger, submitter.celery, CHUNK)
+    with connected(place, CHUNK) as real, Imagined(place.settings.s3) as store:
+        submitter = Submitter(store, real.ledger, real.celery, CHUNK)
         source, dest = (f"s3://{place.bucket}/{name}/" for name in ("huge", f"out-{secrets.token_hex(4)}"))
         return submitter.submit(source, dest, OutputOptions(), policy=policy).view.job
 
