@@ -15,6 +15,7 @@ from worker.contract.objects import ObjectStore
 from worker.contract.settings import Settings
 from worker.cpu import isa, topology
 from worker.cpu.isa import Recommendation
+from worker.lookahead import Lookahead
 from worker.model.bundle import Bundle
 from worker.model.store import locate
 from worker.pipeline import Pipeline
@@ -85,6 +86,8 @@ class Child:
                 store, engine, bundle.variant.digest, settings.limits, in_flight=in_flight, observe=metrics.stage
             )
             stack.callback(pipeline.close)
+            lookahead = Lookahead(ledger, pipeline, shared)
+            stack.callback(lookahead.close)
             fleet = Fleet(ledger.link)
             known = WorkerFacts(
                 name=name,
@@ -107,6 +110,7 @@ class Child:
                 pipeline,
                 Identity(name, model, len(known.cpus)),
                 shared,
+                nearly_done=lookahead.ask,
                 report=lambda seconds: fleet.enrol(known.model_copy(update={"seconds_per_image": seconds})),
             )
             return cls(runner, stack.pop_all())

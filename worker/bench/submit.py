@@ -72,9 +72,9 @@ def run(options: Options, say: Say) -> dict[str, Any]:
         Standalone(Path(folder) / "state") as services,
     ):
         bench = _Bench(services, Path(folder), say)
-        results = [bench.measure(keys) for keys in options.keys]
         say(f"plain Celery, {options.plain_messages:,} messages")
         plain = bench.child("worker.bench.plain_celery", str(options.plain_messages))
+        results = [bench.measure(keys) for keys in options.keys]
     return {
         "schema_version": SCHEMA_VERSION,
         "benchmark": "submit",

@@ -43,6 +43,7 @@ README_HEADINGS = (
 
 _MB, _KB = 1e6, 1e3
 _INK, _OURS, _OTHER = "#1b1f24", "#0b6e99", "#c98a3b"
+_TEN = 10
 _SIZE_INCHES, _DOTS_PER_INCH = (11.0, 4.6), 130
 
 
@@ -182,10 +183,10 @@ def _redis(axes: Any, report: dict[str, Any]) -> None:
         at = [index + (place - 1) * width for index in range(len(names))]
         axes.bar(at, values, width * 0.94, color=colour, label=label, zorder=2)
         for x, value in zip(at, values, strict=True):
-            axes.text(x, value * 1.08, f"{value:,.1f}", ha="center", fontsize=9)
+            axes.text(x, value * 1.08, f"{value:.2g}" if value < _TEN else f"{value:,.0f}", ha="center", fontsize=9)
     axes.set_yscale("log")
     axes.set_xticks(range(len(names)), [f"{name} keys" for name in names])
     axes.set_ylabel("MB (logarithmic)")
-    axes.margins(y=0.25)
+    axes.set_ylim(top=axes.get_ylim()[1] * 50)  # room for the legend
     axes.set_title("memory in Redis for the job", loc="left", fontsize=10)
     axes.legend(frameon=False, fontsize=9, loc="upper left")

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Self, cast
+from typing import Any, Self, cast
 
 from pydantic import ValidationError
 
@@ -379,6 +379,25 @@ class Ledger:
             why,
             tuple(buried),
         )
+
+    def fresh(self, message: ChunkMessage) -> JobOptions | None:
+        """What is asked of the images of a chunk that nobody has started yet, if all of them are to be done."""
+        keys = names.job_keys(self._prefix, message.job)
+
+        def read() -> list[Any]:
+            pipeline = self.link.client.pipeline(transaction=False)
+            pipeline.hmget(keys.record, "status", "epoch", "options", "policy")
+            pipeline.hexists(keys.attempts, str(message.chunk))
+            return cast(list[Any], pipeline.execute())
+
+        (status, epoch, options, policy), attempted = self.link.call(read)
+        if status != JobStatus.RUNNING or epoch != str(message.epoch) or attempted:
+            return None
+        try:
+            again = JobPolicy.model_validate_json(policy or "{}").skip_existing
+            return None if again else JobOptions.model_validate_json(options)
+        except ValidationError:  # of a later version: `start` says so
+            return None
 
     def begin(self, message: ChunkMessage, worker: str, index: int) -> bool:
         """Announce the image of a careful chunk that is run next, alone.

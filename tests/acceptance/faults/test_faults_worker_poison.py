@@ -18,7 +18,7 @@ from worker.contract.objects import ObjectStore, S3Url
 
 pytestmark = pytest.mark.timeout(300)
 
-LIMIT_SECONDS, LIMIT_MIB = 3, 400
+LIMIT_SECONDS, LIMIT_MIB = 5, 400
 
 
 def huge() -> bytes:

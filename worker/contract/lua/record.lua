@@ -43,7 +43,7 @@ for i = 6, #ARGV, 4 do
 end
 
 local time = now()
-if all_set(states(first, count)) then
+if all_set(first, count) then
   forget(chunk, first, count)
 elseif redis.call('HEXISTS', RUNNING, chunk) == 1 then
   redis.call('ZADD', OUTSTANDING, time, chunk)
