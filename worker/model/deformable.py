@@ -29,7 +29,11 @@ ARITHMETIC: tuple[Arithmetic, ...] = ("f32", "bf16", "i8")
 Mode = Literal["auto", "off"]
 Floats = npt.NDArray[np.float32]
 
+_STORED_WITH: dict[str, Callable[[Floats, Floats], Floats]] = {"Multiply": np.multiply, "Subtract": np.subtract}
+"""What stands between a constant in INT8 and its use: scale and zero point."""
+
 _OPERATION = "FusedDeformableConvolution"
+_COST = "BiRefNet-lite takes about 1.4 times as long in INT8"
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,10 @@ def replace(core: Any, model: Any, *, mode: Mode, int8: bool, floats: str) -> Re
     native = installed()
     if isinstance(native, Missing):
         note = (
-            f"{native.reason}: {len(found)} deformable convolutions run on OpenVINO's own, in f32 only; expect "
-            "{cost}. `worker kernels build` builds them, MASKMILL_MODEL__KERNELS=off hides this note"
+            f"{native.reason}: {len(found)} deformable convolutions run on OpenVINO's own, in f32 only; {_COST}. "
+            "`worker kernels build` builds them, MASKMILL_MODEL__KERNELS=off hides this note"
         )
-        return Replacement(0, len(found), None, "", (note.format(cost=_COST),))
+        return Replacement(0, len(found), None, "", (note,))
     try:
         chosen = _choose(native, int8=int8, floats=floats)
     except OSError as error:
@@ -95,9 +99,6 @@ def replace(core: Any, model: Any, *, mode: Mode, int8: bool, floats: str) -> Re
     left = len(found) - replaced
     notes = (f"{left} deformable convolutions are not of the kind that the native kernel knows",) if left else ()
     return Replacement(replaced, left, kernel if replaced else None, native.digest if replaced else "", notes)
-
-
-_COST = "BiRefNet-lite to take about 1.4 times as long in INT8"
 
 
 def _choose(native: Library, *, int8: bool, floats: str) -> tuple[Arithmetic, str] | None:
@@ -146,11 +147,18 @@ def _fits(node: Any, given: dict[str, Any]) -> bool:
 
 
 def _known(value: Any) -> Floats | None:
-    """A constant's values, also one that is stored in half precision; None if it is computed."""
+    """A constant's values, also of one stored in half precision or in INT8 with a scale; None if it is computed."""
     node = value.get_node()
-    if node.get_type_name() == "Convert":
-        node = node.input_value(0).get_node()
-    return node.data.astype(np.float32) if node.get_type_name() == "Constant" else None
+    kind = node.get_type_name()
+    if kind == "Constant":
+        values: Floats = node.data.astype(np.float32)
+        return values
+    if kind == "Convert":
+        return _known(node.input_value(0))
+    if kind not in _STORED_WITH:
+        return None
+    left, right = (_known(one) for one in node.input_values())
+    return None if left is None or right is None else _STORED_WITH[kind](left, right).astype(np.float32)
 
 
 def _what_follows(node: Any, weights: Floats) -> tuple[Floats, Floats, bool, Any]:
@@ -188,7 +196,7 @@ def _scale_and_shift(node: Any, before: Any, outputs: int) -> tuple[Floats, Floa
         return None
     other = next(value for value in node.input_values() if value.get_node() != before)
     values = _known(other)
-    if values is None or values.size not in (1, outputs) or values.shape not in ((1, outputs, 1, 1), (outputs, 1, 1), ()):
+    if values is None or values.shape not in ((1, outputs, 1, 1), (outputs, 1, 1), (1,), ()):
         return None
     each = np.broadcast_to(values.reshape(-1), (outputs,)).astype(np.float32)
     if kind == "Add":

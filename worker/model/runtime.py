@@ -1,7 +1,8 @@
 """OpenVINO as this project uses it: imported without its telemetry, on the CPUs this process was given.
 
-Only `engine`, `graph` and `deformable` stand on this, and only a process that runs the network may import them: OpenVINO reads its
-set of CPUs once, from the main thread's affinity mask, and keeps it across fork. So: mask first, then this import.
+Only `engine`, `graph` and `deformable` stand on this, and only a process that runs the network may import them:
+OpenVINO reads its set of CPUs once, from the main thread's affinity mask, and keeps it across fork. So: mask first,
+then this import.
 """
 
 from __future__ import annotations
