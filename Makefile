@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+CPP := $(wildcard worker/kernels/src/*/*.cpp worker/kernels/src/*/*.hpp)
 
 .PHONY: help demo test lint format lock kernels wheel clean
 
 help:
 	@echo 'make demo    photographs in, masks out: embedded Redis and S3, pinned workers, real pictures'
 	@echo 'make test    the whole test suite            (ARGS="-k name" for a part)'
-	@echo 'make lint    ruff and mypy'
+	@echo 'make lint    ruff, mypy and clang-format'
 	@echo 'make kernels build the native kernels, where there is a C++ compiler'
 	@echo 'make wheel   a wheel for Linux x86-64 with the native kernels inside, in dist/'
 	@echo 'make lock    write requirements.lock and dev.lock anew'
@@ -33,11 +34,13 @@ wheel: $(VENV)/.dev
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/clang-format --dry-run --Werror $(CPP)
 	@$(BIN)/mypy
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@$(BIN)/clang-format -i $(CPP)
 
 # A stamp is written last, so that an interrupted set-up is taken up again by the next run.
 $(VENV)/.demo: requirements.lock pyproject.toml

@@ -69,7 +69,8 @@ void copy_row(const float* row, size_t plane, int channels, int padded_channels,
         for (int c = 0; c < padded_channels; c += kVector) {
             __m512 block[16];
             for (int i = 0; i < kVector; ++i) {
-                block[i] = c + i < channels ? _mm512_maskz_loadu_ps(mask, row + (c + i) * plane + x) : _mm512_setzero_ps();
+                block[i] =
+                    c + i < channels ? _mm512_maskz_loadu_ps(mask, row + (c + i) * plane + x) : _mm512_setzero_ps();
                 high = _mm512_max_ps(high, _mm512_abs_ps(block[i]));
                 low = _mm512_min_ps(low, block[i]);
             }

@@ -11,9 +11,9 @@ namespace maskmill {
 
 namespace {
 
-constexpr int kRunPixels = 96;         // a multiple of every set's pixel_multiple; sums of 96 x 256 stay in L2
-constexpr int kColumnBytes = 448;      // per pixel and product, so that 64 outputs' weights stay in L1
-constexpr int kRunsPerThread = 4;      // below this, runs are cut so that every thread gets as many
+constexpr int kRunPixels = 96;     // a multiple of every set's pixel_multiple; sums of 96 x 256 stay in L2
+constexpr int kColumnBytes = 448;  // per pixel and product, so that 64 outputs' weights stay in L1
+constexpr int kRunsPerThread = 4;  // below this, runs are cut so that every thread gets as many
 constexpr float kUnsignedLevels = 255.0f;
 constexpr float kSignedLevels = 127.0f;
 constexpr int kSignedZero = 128;
@@ -132,8 +132,8 @@ void Call::columns_times_weights(const PaddedMap& map, const Points* points, int
         const int some = std::min(at_once, taps - tap);
         kernels().sample(map, points + tap, some, padded, weights.padded_channels(), zero, columns);
         kernels().multiply(columns, some * tap_bytes / 4, padded,
-                           weights.data() + static_cast<size_t>(tap) * tap_bytes * kOutputBlock,
-                           weights.block_stride(), weights.padded_outputs(), tap > 0, sums);
+                           weights.data() + static_cast<size_t>(tap) * tap_bytes * kOutputBlock, weights.block_stride(),
+                           weights.padded_outputs(), tap > 0, sums);
     }
 }
 

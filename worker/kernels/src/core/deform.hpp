@@ -1,6 +1,7 @@
 // Modulated deformable convolution (Zhu et al., arXiv 1811.11168) with bias and ReLU behind it.
 //
-//   planar f32 -> padded channels-last map ; per run of pixels: points -> columns -> product -> bias, ReLU -> planar f32
+//   planar f32 -> padded channels-last map ; per run of pixels: points -> columns -> product -> bias, ReLU -> planar
+//   f32
 //
 // Semantics are those of DeformableConvolution-8 with bilinear_interpolation_pad=true, group 1, deformable_group 1. A
 // sampling point that is not finite lies outside the map and gives zero.
@@ -45,9 +46,9 @@ private:
     int padded_outputs_;
     size_t block_stride_;
     Buffer<uint8_t> data_;
-    std::vector<float> scale_;   // i8: of each output
-    std::vector<int32_t> sum_;   // i8: of each output's weights, for columns whose zero is not 0
-    std::vector<float> bias_;    // padded with zeros
+    std::vector<float> scale_;  // i8: of each output
+    std::vector<int32_t> sum_;  // i8: of each output's weights, for columns whose zero is not 0
+    std::vector<float> bias_;   // padded with zeros
 };
 
 // One call. Scratch memory is kept in the process and reused: one map per call in flight, tiles per thread.

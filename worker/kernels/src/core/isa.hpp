@@ -28,11 +28,11 @@ struct PaddedMap {
 
 // A run of output pixels of one picture: where it begins, and where its taps would be without offsets.
 struct Run {
-    int first;           // in the output plane
+    int first;  // in the output plane
     int pixels;
-    int padded;          // pixels rounded up to Kernels::pixel_multiple
-    const float* row;    // [padded] row and
-    const float* column; // [padded] column in the input of tap (0, 0)
+    int padded;           // pixels rounded up to Kernels::pixel_multiple
+    const float* row;     // [padded] row and
+    const float* column;  // [padded] column in the input of tap (0, 0)
 };
 
 // Inner loops. Columns are [pixel][depth], weights [outputs / 64][lane][64 outputs][32 bits], where a lane is one f32,
@@ -61,7 +61,8 @@ struct Kernels {
     // from one block of 64 outputs to the next.
     void (*multiply)(const uint8_t* columns, int lanes, int pixels, const uint8_t* weights, size_t block_stride,
                      int padded_outputs, bool accumulate, void* sums);
-    // output[o][pixel] = activate(sums * row_scale[pixel] * out_scale[o] + bias[o]); for f32 and bf16 the scales are null.
+    // output[o][pixel] = activate(sums * row_scale[pixel] * out_scale[o] + bias[o]); for f32 and bf16 the scales are
+    // null.
     void (*finish)(const void* sums, int padded_outputs, int pixels, int outputs, const float* row_scale, int zero,
                    const float* out_scale, const int32_t* weight_sum, const float* bias, bool relu, float* output,
                    size_t plane);

@@ -22,8 +22,8 @@ uint16_t to_bf16(float value) {
 
 }  // namespace
 
-PackedWeights::PackedWeights(const Kernels& kernels, const float* weights, const float* bias, int outputs,
-                             int channels, int taps)
+PackedWeights::PackedWeights(const Kernels& kernels, const float* weights, const float* bias, int outputs, int channels,
+                             int taps)
     : kernels_(&kernels),
       padded_channels_(round_up(channels, kernels.channel_multiple)),
       padded_outputs_(round_up(outputs, kOutputBlock)),

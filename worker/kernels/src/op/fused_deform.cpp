@@ -3,8 +3,8 @@
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
 
-#include "openvino/op/constant.hpp"
 #include "names.hpp"
+#include "openvino/op/constant.hpp"
 
 namespace maskmill {
 

@@ -40,8 +40,8 @@ inline Sample sampled(const float* plane, int height, int width, double y, doubl
     return sum;
 }
 
-// The bounds are worst cases. f32: rounding of sums. bf16: half a unit (2^-8) in map, column and weight each, and some for
-// second order. i8: half a level of the column (from the largest sample there could be), half a level of the
+// The bounds are worst cases. f32: rounding of sums. bf16: half a unit (2^-8) in map, column and weight each, and some
+// for second order. i8: half a level of the column (from the largest sample there could be), half a level of the
 // weight, and the map in bf16.
 inline Expected expected(const Geometry& g, const Maps& maps, const float* weights, const float* bias, bool relu) {
     const size_t plane = g.out_plane();
@@ -50,7 +50,8 @@ inline Expected expected(const Geometry& g, const Maps& maps, const float* weigh
     for (auto* values : {&out.value, &out.f32, &out.bf16, &out.i8}) values->resize(g.batch * g.outputs * plane);
     std::vector<Sample> columns(depth);
     double peak = 0;
-    for (size_t i = 0; i < g.batch * g.channels * g.in_plane(); ++i) peak = std::max(peak, std::fabs(double(maps.data[i])));
+    for (size_t i = 0; i < g.batch * g.channels * g.in_plane(); ++i)
+        peak = std::max(peak, std::fabs(double(maps.data[i])));
     for (int n = 0; n < g.batch; ++n) {
         for (size_t p = 0; p < plane; ++p) {
             double largest = 0, column_sum = 0;

@@ -45,15 +45,24 @@ private:
 // What an offset may be: anything at all.
 float wild(Random& random) {
     switch (random.upto(0, 8)) {
-        case 0: return std::numeric_limits<float>::quiet_NaN();
-        case 1: return std::numeric_limits<float>::infinity();
-        case 2: return -std::numeric_limits<float>::infinity();
-        case 3: return std::numeric_limits<float>::max();
-        case 4: return -std::numeric_limits<float>::max();
-        case 5: return std::numeric_limits<float>::denorm_min();
-        case 6: return 1e9f * random.normal();
-        case 7: return static_cast<float>(random.upto(-40, 40));  // exactly on pixels, borders included
-        default: return 20 * random.normal();
+        case 0:
+            return std::numeric_limits<float>::quiet_NaN();
+        case 1:
+            return std::numeric_limits<float>::infinity();
+        case 2:
+            return -std::numeric_limits<float>::infinity();
+        case 3:
+            return std::numeric_limits<float>::max();
+        case 4:
+            return -std::numeric_limits<float>::max();
+        case 5:
+            return std::numeric_limits<float>::denorm_min();
+        case 6:
+            return 1e9f * random.normal();
+        case 7:
+            return static_cast<float>(random.upto(-40, 40));  // exactly on pixels, borders included
+        default:
+            return 20 * random.normal();
     }
 }
 
@@ -144,8 +153,8 @@ bool check(int number, const Problem& p, const Expected& wanted, const Kernels& 
     std::printf("problem %d on %s with %d threads: error %g of its bound, %s\n", number, kernels.name, threads, ratio,
                 alike ? "streams agree" : "streams disagree");
     std::printf("  %d x %d x %d x %d -> %d x %d x %d, kernel %d x %d, stride %d %d, dilation %d %d\n", g.batch,
-                g.channels, g.height, g.width, g.outputs, g.out_height, g.out_width, g.kernel_h, g.kernel_w,
-                g.stride_h, g.stride_w, g.dilation_h, g.dilation_w);
+                g.channels, g.height, g.width, g.outputs, g.out_height, g.out_width, g.kernel_h, g.kernel_w, g.stride_h,
+                g.stride_w, g.dilation_h, g.dilation_w);
     return false;
 }
 
