@@ -6,14 +6,18 @@ BIN := $(VENV)/bin
 ARGS ?=
 CPP := $(wildcard worker/kernels/src/*/*.cpp worker/kernels/src/*/*.hpp)
 
-.PHONY: help demo test lint format lock kernels wheel clean
+MINUTES ?= 3
+SEED ?= 1
+
+.PHONY: help demo test chaos lint format lock kernels wheel clean
 
 help:
 	@echo 'make demo    photographs in, masks out: embedded Redis and S3, pinned workers, real pictures'
 	@echo 'make test    the whole test suite            (ARGS="-k name" for a part)'
-	@echo 'make lint    ruff, mypy and clang-format'
 	@echo 'make kernels build the native kernels, where there is a C++ compiler'
 	@echo 'make wheel   a wheel for Linux x86-64 with the native kernels inside, in dist/'
+	@echo 'make chaos   workers under faults for MINUTES=3, SEED=1; chaos/chaos.md says what became of every image'
+	@echo 'make lint    ruff, mypy and clang-format'
 	@echo 'make lock    write requirements.lock and dev.lock anew'
 	@echo 'make clean   remove the virtual environment and the state of the demo'
 
@@ -30,6 +34,9 @@ kernels: $(VENV)/.dev
 wheel: $(VENV)/.dev
 	@$(BIN)/worker kernels build
 	@MASKMILL_WHEEL_KERNELS=1 $(BIN)/hatchling build --target wheel
+
+chaos: $(VENV)/.dev
+	@PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(MINUTES) --seed $(SEED) $(ARGS)
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .

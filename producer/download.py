@@ -10,7 +10,8 @@ from pathlib import Path
 
 from worker.contract import manifest
 from worker.contract.errors import ObjectMissing, SourceError
-from worker.contract.ledger import JobView, Ledger
+from worker.contract.job import JobView
+from worker.contract.ledger import Ledger
 from worker.contract.messages import OutcomeKind
 from worker.contract.objects import ObjectStore, S3Url
 

@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from worker.contract.ledger import JobView, Ledger
+from worker.contract.job import JobView
+from worker.contract.ledger import Ledger
 
 _RATE_WINDOW_SECONDS = 60.0
 

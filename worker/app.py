@@ -7,9 +7,9 @@ child opens everything (model, S3, Redis) in `worker_process_init` and closes it
 from __future__ import annotations
 
 import logging
-import mmap
 import os
 import signal
+import socket
 import sys
 import warnings
 from typing import Any
@@ -23,6 +23,9 @@ from worker.contract import names, settings
 from worker.contract.broker import make_celery
 from worker.contract.errors import MaskmillError
 from worker.lease import LeaseRenewal
+from worker.presence import Presence
+from worker.shared import SharedState
+from worker.watchdog import ChunkRequest, Watchdog
 
 log = logging.getLogger("worker.app")
 
@@ -32,21 +35,22 @@ def build() -> Celery:
     # Celery warns of root because of pickle; here nothing but JSON is read.
     warnings.filterwarnings("ignore", r"\s*You're running the worker with superuser privileges")
     config = settings.load()
-    name = config.worker.process_name
+    name = f"{config.worker.process_name}@{socket.gethostname()}"
     app = make_celery(config, client_name=f"maskmill-{name}")
-    app.steps["consumer"].add(LeaseRenewal)
-    stopping = mmap.mmap(-1, 1)  # shared with the children: the parent is told to stop, they need to know
+    app.maskmill_name, app.maskmill_shared = name, SharedState()
+    shared = app.maskmill_shared
+    app.steps["consumer"].update({LeaseRenewal, Presence, Watchdog})
     child: list[Child] = []
 
     def configure_logging(**_: Any) -> None:
-        logs.configure(config.worker.log_level, name)
+        logs.configure(config.worker.log_level, config.worker.process_name)
 
     def note_stop(**_: Any) -> None:
-        stopping[0] = 1
+        shared.stop()
 
     def open_child(**_: Any) -> None:
         try:
-            child.append(Child.open(config, stopping=lambda: stopping[0] == 1))
+            child.append(Child.open(config, name, shared))
         except MaskmillError as error:
             # Celery would swallow this and hand the child work it cannot do: end the worker, its supervisor reports.
             log.error("event=start_failed code=%s %s", error.code, error)
@@ -65,7 +69,7 @@ def build() -> Celery:
     def run_chunk(message: Any) -> dict[str, Any]:
         return child[0].chunks.run(message)
 
-    app.task(name=names.TASK_CHUNK, shared=False)(run_chunk)
+    app.task(name=names.TASK_CHUNK, shared=False, Request=ChunkRequest)(run_chunk)
     return app
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from worker import metrics
 from worker.contract.errors import PlacementError
+from worker.contract.fleet import Fleet, WorkerFacts
 from worker.contract.ledger import Ledger
 from worker.contract.objects import ObjectStore
 from worker.contract.settings import Settings
@@ -16,7 +18,8 @@ from worker.cpu.isa import Recommendation
 from worker.model.bundle import Bundle
 from worker.model.store import locate
 from worker.pipeline import Pipeline
-from worker.tasks import ChunkRunner
+from worker.shared import SharedState
+from worker.tasks import ChunkRunner, Identity
 
 if TYPE_CHECKING:
     from worker.model.engine import Engine
@@ -33,12 +36,13 @@ class Child:
         self._resources = resources
 
     @classmethod
-    def open(cls, settings: Settings, *, stopping: Callable[[], bool]) -> Child:
+    def open(cls, settings: Settings, name: str, shared: SharedState) -> Child:
         """Load the network onto this process's cores and connect.
 
         Args:
             settings: with `plan.streams` and `plan.threads` set, as the supervisor does.
-            stopping: becomes true when the process is asked to end.
+            name: of the worker process, unique in the fleet.
+            shared: with the parent: whether to end, and that work gets on.
 
         Raises:
             SetupError: bundle or cores are not as they should be; says what to do.
@@ -53,7 +57,8 @@ class Child:
         with ExitStack() as stack:
             in_flight = streams + 1 + settings.worker.images_ahead
             store = stack.enter_context(ObjectStore(settings.s3, connections=2 * in_flight))
-            ledger = stack.enter_context(Ledger(settings.redis, retries=12))
+            silence = settings.engine.silence_seconds
+            ledger = stack.enter_context(Ledger(settings.redis, retries=12, silence_seconds=silence))
             advice = recommendation()
             bundle = find_bundle(settings, store, advice)
             engine = stack.enter_context(load_engine(settings, bundle, advice, streams=streams, threads=threads))
@@ -77,9 +82,35 @@ class Child:
                 facts["deformable_convolution"],
                 facts["execution_types"],
             )
-            pipeline = Pipeline(store, engine, bundle.variant.digest, settings.limits, in_flight=in_flight)
+            pipeline = Pipeline(
+                store, engine, bundle.variant.digest, settings.limits, in_flight=in_flight, observe=metrics.stage
+            )
             stack.callback(pipeline.close)
-            return cls(ChunkRunner(ledger, pipeline, stopping=stopping), stack.pop_all())
+            fleet = Fleet(ledger.link)
+            known = WorkerFacts(
+                name=name,
+                cpus=tuple(sorted(os.sched_getaffinity(0))),
+                streams=streams,
+                threads=threads,
+                model=str(facts["model"]),
+                size=bundle.variant.size,
+                precision=f"{bundle.variant.precision}/{facts['inference_precision']}",
+            )
+            fleet.enrol(known)
+            load_seconds = float(facts["load_seconds"]) + warm_seconds
+            metrics.MODEL_LOAD.labels(name).set(load_seconds)
+            kinds = ",".join(sorted(facts["execution_types"]))
+            what = (name, known.model, str(known.size), bundle.variant.precision, str(facts["inference_precision"]))
+            metrics.MODEL_INFO.labels(*what, kinds).set(1)
+            model = f"{bundle.variant.label} {bundle.variant.digest[:12]} {facts['inference_precision']}"
+            runner = ChunkRunner(
+                ledger,
+                pipeline,
+                Identity(name, model, len(known.cpus)),
+                shared,
+                report=lambda seconds: fleet.enrol(known.model_copy(update={"seconds_per_image": seconds})),
+            )
+            return cls(runner, stack.pop_all())
 
     def close(self) -> None:
         """Free everything, last opened first."""

@@ -14,16 +14,16 @@ from typing import Any
 from celery import bootsteps
 from redis.exceptions import RedisError
 
-from worker.contract.broker import LEASE_SECONDS
+from worker import metrics
 
 log = logging.getLogger(__name__)
 
-RENEW_SECONDS = LEASE_SECONDS / 4
-"""Three renewals may fail before a lease is lost."""
+RENEWALS = 4
+"""Renewals within one lease: three may fail before it is lost."""
 
 
 class LeaseRenewal(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
-    """Bootstep of the consumer: renews every `RENEW_SECONDS` while the connection stands."""
+    """Bootstep of the consumer: renews while the connection stands."""
 
     requires = frozenset({"celery.worker.consumer.tasks:Tasks"})
 
@@ -33,7 +33,8 @@ class LeaseRenewal(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has
 
     def start(self, parent: Any) -> None:
         """Begin with a new connection."""
-        self._timer = parent.timer.call_repeatedly(RENEW_SECONDS, renew, (parent.task_consumer.channel,))
+        seconds = parent.app.maskmill.engine.lease_seconds / RENEWALS
+        self._timer = parent.timer.call_repeatedly(seconds, renew, (parent.task_consumer.channel,))
 
     def stop(self, parent: Any) -> None:
         """End with the connection; also called when it breaks."""
@@ -61,5 +62,7 @@ def renew(channel: Any) -> int:
             client.zadd(channel.unacked_index_key, dict.fromkeys(tags, now), xx=True, gt=True)
     except (RedisError, OSError) as error:
         log.warning("event=lease_renewal_failed %s", error)  # the next one is due long before the lease ends
+        metrics.LEASES.labels("failed").inc()
         return 0
+    metrics.LEASES.labels("ok").inc(len(tags))
     return len(tags)

@@ -1,6 +1,6 @@
 """One chunk of images, from S3 to S3. Knows neither Celery nor Redis.
 
-    S3 GET -> decode -> tensor -> [engine] -> mask -> compose -> encode -> S3 PUT
+    S3 GET -> decode -> tensor -> [engine] -> render -> S3 PUT
 
 Each image is a plain function in a thread of its own; the stages of different images overlap because downloads,
 Pillow and OpenVINO all let go of the interpreter lock. The number of threads bounds the memory: so many decoded
@@ -13,21 +13,25 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL.Image import Image
 
+from worker.backgrounds import Backgrounds
 from worker.contract.errors import ImageError, ServiceError
-from worker.contract.messages import Outcome, OutcomeKind, OutputKind
+from worker.contract.messages import MaskQuality, Outcome, OutcomeKind, OutputKind
 from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.outputs import OutputOptions
 from worker.contract.settings import LimitSettings
-from worker.images.compose import cutout, matte
-from worker.images.decode import Picture, decode
-from worker.images.encode import encode_cutout, encode_mask
-from worker.images.tensor import to_mask, to_tensor
+from worker.images.decode import decode
+from worker.images.render import render
+from worker.images.subject import wanted
+from worker.images.tensor import to_tensor
+from worker.stages import Observe, Stage, nobody, timed
+from worker.uptodate import MODEL, SOURCE_ETAG, standing
 
 log = logging.getLogger(__name__)
 
@@ -58,17 +62,26 @@ class Work:
     source: S3Url
     outputs: Mapping[OutputKind, S3Url]
     output_keys: tuple[str, ...]
+    options: OutputOptions = field(default_factory=OutputOptions)
 
 
 class Pipeline:
     """Runs chunks through one network. Close it to end its threads."""
 
     def __init__(
-        self, store: ObjectStore, network: Network, network_digest: str, limits: LimitSettings, *, in_flight: int
+        self,
+        store: ObjectStore,
+        network: Network,
+        network_digest: str,
+        limits: LimitSettings,
+        *,
+        in_flight: int,
+        observe: Observe = nobody,
     ) -> None:
-        """Make `in_flight` threads, on whatever cores the process may use."""
+        """Make `in_flight` threads, on whatever cores the process may use; `observe` learns where the time goes."""
         self._store, self._network, self._limits = store, network, limits
-        self._network_digest = network_digest
+        self._network_digest, self._observe = network_digest, observe
+        self._backgrounds = Backgrounds(store, limits)
         self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="image")
 
     def run(
@@ -78,6 +91,7 @@ class Pipeline:
         record: Callable[[Outcome], None],
         stop: Callable[[], bool] = lambda: False,
         metadata: Mapping[str, str] | None = None,
+        skip_existing: bool = False,
     ) -> list[Outcome]:
         """Do all images; returns their outcomes in the order of completion.
 
@@ -86,6 +100,7 @@ class Pipeline:
             record: called in this thread for each outcome as it comes.
             stop: asked before each image starts; once true, no further image does.
             metadata: what every output carries beside the source's ETag and the model's digest.
+            skip_existing: leave images alone whose outputs are up to date.
 
         Raises:
             ServiceError: a retryable one. Images without an outcome have not been recorded and may be run again.
@@ -97,7 +112,7 @@ class Pipeline:
             if trouble or stop():
                 return None
             try:
-                return self._image(work, metadata or {})
+                return self._image(work, {MODEL: self._network_digest, **(metadata or {})}, skip_existing)
             except ServiceError as error:
                 trouble.append(error)  # here, not by who waits: this thread's next image must see it
                 return None
@@ -121,10 +136,15 @@ class Pipeline:
         """End the threads; images not yet started are dropped."""
         self._threads.shutdown(cancel_futures=True)
 
-    def _image(self, work: Work, metadata: Mapping[str, str]) -> Outcome:
+    def _image(self, work: Work, metadata: Mapping[str, str], skip_existing: bool) -> Outcome:
         started = time.monotonic()
+        kind, quality = None, None
         try:
-            self._transform(work, metadata)
+            if skip_existing:
+                with self._timed(Stage.CHECK):
+                    kind = standing(self._store, work.source, work.outputs.values(), metadata)
+            if kind is None:
+                quality = self._transform(work, metadata)
         except (ImageError, ServiceError) as error:
             if error.retryable:
                 raise
@@ -138,26 +158,35 @@ class Pipeline:
         return Outcome(
             index=work.index,
             key=work.key,
-            kind=OutcomeKind.OK,
+            kind=kind or OutcomeKind.OK,
             outputs=work.output_keys,
             seconds=time.monotonic() - started,
+            quality=quality,
         )
 
-    def _transform(self, work: Work, metadata: Mapping[str, str]) -> None:
-        data, info = self._store.get(work.source, max_bytes=self._limits.max_object_mib * _MIB)
-        picture = decode(data, self._limits)
+    def _transform(self, work: Work, metadata: Mapping[str, str]) -> MaskQuality:
+        background = self._backgrounds.of(work.options)
+        with self._timed(Stage.FETCH):
+            data, info = self._store.get(work.source, max_bytes=self._limits.max_object_mib * _MIB)
+        with self._timed(Stage.DECODE):
+            picture = decode(data, self._limits, wanted(work.options, self._network.size))
         del data
-        small = self._network.infer(to_tensor(picture, self._network.size))
-        mask = to_mask(small, picture.width, picture.height)
-        origin = {"maskmill-source-etag": info.etag, "maskmill-model": self._network_digest, **metadata}
-        for kind, place in work.outputs.items():
-            self._store.put(place, _encode(kind, picture, mask), content_type="image/png", metadata=origin)
+        with self._timed(Stage.PREPARE):
+            tensor = to_tensor(picture, self._network.size)
+        with self._timed(Stage.INFER):
+            mask = self._network.infer(tensor)
+        del tensor
+        with self._timed(Stage.RENDER):
+            quality, outputs = render(picture, mask, work.options, background)
+        origin = {SOURCE_ETAG: info.etag, **metadata}
+        with self._timed(Stage.STORE):
+            for kind, content in outputs:
+                content_type = work.options.format_of(kind).content_type
+                self._store.put(work.outputs[kind], content, content_type=content_type, metadata=origin)
+        return quality
 
-
-def _encode(kind: OutputKind, picture: Picture, mask: Image) -> bytes:
-    if kind is OutputKind.MASK:
-        return encode_mask(matte(picture, mask))
-    return encode_cutout(cutout(picture, mask), picture.icc_profile)
+    def _timed(self, stage: Stage) -> AbstractContextManager[None]:
+        return timed(stage, self._observe)
 
 
 def _failed(work: Work, code: str, message: str, started: float) -> Outcome:

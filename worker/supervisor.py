@@ -1,7 +1,8 @@
-"""One Celery worker process per core set, for as long as `worker start` runs.
+"""One Celery worker process per core set and a steward, for as long as `worker start` runs.
 
     supervisor ── worker-0 (celery, pinned) ── child (model)
                ── worker-1 ...
+               ── steward (feeds the queue and ends jobs, if it leads the fleet)
 
 A process is pinned before it executes anything, so every thread it ever makes stays inside its core set. A process
 that ends is started again, later each time; one that keeps ending takes the node down with a clear message. On
@@ -18,15 +19,17 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from types import FrameType
 
 from worker.contract.errors import PlacementError, SetupError
-from worker.contract.settings import Settings
+from worker.contract.settings import ModelSettings, Settings
 from worker.cpu import pinning
 from worker.cpu.placement import CoreSet, Plan
+from worker.metrics import FOLDER_VARIABLE
 from worker.tie import tied
 
 log = logging.getLogger(__name__)
@@ -37,19 +40,15 @@ _MAX_BACK_OFF_SECONDS = 30.0
 
 
 class Slot:
-    """One core set and the process that owns it."""
+    """Some CPUs and the process that runs on them."""
 
-    def __init__(self, core_set: CoreSet, argv: Sequence[str], env: Mapping[str, str]) -> None:
-        self.core_set = core_set
+    def __init__(self, name: str, cpus: Sequence[int], argv: Sequence[str], env: Mapping[str, str]) -> None:
+        """`name` is how the process calls itself in logs and, a worker, towards Celery."""
+        self.name, self._cpus = name, tuple(cpus)
         self._argv, self._env = list(argv), dict(env)
         self._process: subprocess.Popen[bytes] | None = None
         self._starts: deque[float] = deque()
         self._start_at = 0.0
-
-    @property
-    def name(self) -> str:
-        """How the process calls itself in logs and towards Celery."""
-        return f"worker-{self.core_set.index}"
 
     @property
     def pid(self) -> int | None:
@@ -67,7 +66,7 @@ class Slot:
         Raises:
             PlacementError: these cores are not to be had any more.
         """
-        cpus = self.core_set.cpus
+        cpus = self._cpus
         try:
             self._process = subprocess.Popen(
                 tied(self._argv, signal.SIGTERM),
@@ -119,8 +118,21 @@ class Slot:
 class Supervisor:
     """Keeps one process per core set running until told to stop."""
 
-    def __init__(self, settings: Settings, plan: Plan, *, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        plan: Plan,
+        *,
+        model: ModelSettings | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         """Prepare; nothing is started.
+
+        Args:
+            settings: of this node.
+            plan: which process gets which cores.
+            model: precision to run, where tuning has found a better one than `auto`.
+            environ: of this process.
 
         Raises:
             PlacementError: a variable that breaks pinning is set.
@@ -128,7 +140,22 @@ class Supervisor:
         environ = os.environ if environ is None else environ
         pinning.refuse_forbidden_variables(environ)
         self._settings = settings
-        self.slots = [Slot(cores, _argv(cores), _environment(cores, environ)) for cores in plan.core_sets]
+        self._counts = tempfile.TemporaryDirectory(prefix="maskmill-metrics-") if settings.metrics.port else None
+        if self._counts is not None:
+            environ = {**environ, FOLDER_VARIABLE: self._counts.name}
+        if model is not None and model != settings.model:
+            environ = {
+                **environ,
+                "MASKMILL_MODEL__PRECISION": model.precision,
+                "MASKMILL_MODEL__INFERENCE_PRECISION": model.inference_precision,
+            }
+        self.slots = [
+            Slot(f"worker-{cores.index}", cores.cpus, _argv(cores), _environment(cores, environ))
+            for cores in plan.core_sets
+        ]
+        # Wherever the workers are: it is idle most of the time.
+        everywhere = sorted(cpu for cores in plan.core_sets for cpu in cores.cpus)
+        self.slots.append(Slot("steward", everywhere, [sys.executable, "-m", "worker.steward"], environ))
         # Plain flags: a handler that takes a lock can meet its own main thread holding it.
         self._stop = False
         self._hurry = False
@@ -146,6 +173,8 @@ class Supervisor:
                 time.sleep(_POLL_SECONDS)
         finally:
             self._end()
+            if self._counts is not None:
+                self._counts.cleanup()
             for number, handler in before.items():
                 signal.signal(number, handler)
 

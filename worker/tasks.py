@@ -1,6 +1,6 @@
 """The Celery edge: one chunk message in, one chunk result out. Everything else lies behind it.
 
-    ledger.start -> pipeline.run (each outcome -> ledger.record) -> result for the backend
+    ledger.start -> pipeline.run (each outcome -> ledger.record) -> ledger.release -> result for the backend
 
 A verdict other than `run` raises `Ignore`: a returned value would store SUCCESS under the chunk's fixed id, and
 Celery would then drop a later copy of it unrun.
@@ -11,20 +11,40 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from celery.exceptions import Ignore, Reject
 
+from worker import metrics, uptodate
 from worker.contract.errors import ServiceError
 from worker.contract.ledger import Ledger, Start, Verdict
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
 from worker.contract.objects import S3Url
 from worker.pipeline import Pipeline, Work
+from worker.shared import SharedState
+from worker.stages import Stage, timed
 
 log = logging.getLogger(__name__)
 
 RETRY_PAUSE_SECONDS = 5.0
 """Between a service that is down and the next try at the chunk: a queue must not spin on it."""
+
+
+_NO_WITNESS = "nobody saw why; the node may have lost power or been taken away"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who runs chunks here."""
+
+    worker: str
+    """Name of the process, unique in the fleet."""
+
+    model: str
+    """What it runs, for people, with a digest."""
+
+    cores: int
 
 
 class ChunkRunner:
@@ -34,13 +54,24 @@ class ChunkRunner:
         self,
         ledger: Ledger,
         pipeline: Pipeline,
+        identity: Identity,
+        shared: SharedState,
         *,
-        stopping: Callable[[], bool],
+        report: Callable[[float], None] = lambda seconds: None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`stopping` tells that the process was asked to end: images not yet started are handed back."""
-        self._ledger, self._pipeline = ledger, pipeline
-        self._stopping, self._pause = stopping, pause
+        """Nothing happens yet.
+
+        Args:
+            ledger: of all jobs.
+            pipeline: of this process.
+            identity: of this process.
+            shared: tells that it was asked to end: images not yet started are handed back.
+            report: told the seconds per image of each chunk.
+            pause: waits.
+        """
+        self._ledger, self._pipeline, self._identity = ledger, pipeline, identity
+        self._shared, self._report, self._pause = shared, report, pause
 
     def run(self, payload: Any) -> dict[str, Any]:
         """One chunk.
@@ -50,79 +81,130 @@ class ChunkRunner:
             `failures` with key, code and message of those that did not end well in this delivery.
 
         Raises:
-            Ignore: nothing to do (done, cancelled, unknown job); the message is dropped.
+            Ignore: nothing to do (done, cancelled, paused, unknown job); the message is dropped.
             Reject: a service is down or the worker is stopping; the message goes back to the queue.
             BadMessage: not a message for this version.
         """
         message = ChunkMessage.read(payload)
+        self._shared.beat()
         try:
             return self._run(message)
         except ServiceError as error:
             log.warning("job=%s chunk=%d event=handed_back code=%s %s", message.job, message.chunk, error.code, error)
-            if not self._stopping():
+            if not self._shared.stopping():
                 self._pause(RETRY_PAUSE_SECONDS)
             raise Reject(str(error), requeue=True) from error
 
     def _run(self, message: ChunkMessage) -> dict[str, Any]:
         began = time.monotonic()
-        start = self._ledger.start(message)
-        if start.verdict is Verdict.DEAD:
-            return self._bury(message, start)
-        options = start.options
-        if start.verdict is not Verdict.RUN or options is None:
+        start = self._ledger.start(message, self._identity.worker)
+        metrics.CHUNKS.labels(start.verdict.value).inc()
+        if start.verdict is not Verdict.RUN or start.options is None:
             log.info("job=%s chunk=%d event=dropped verdict=%s", message.job, message.chunk, start.verdict)
             raise Ignore(start.verdict.value)
-        works = [
-            _work(message, options, position) for position, outcome in enumerate(start.outcomes) if outcome is None
-        ]
-        found = self._work_through(message, options, works)
-        return _result(message, start, found, time.monotonic() - began)
-
-    def _work_through(self, message: ChunkMessage, options: JobOptions, works: list[Work]) -> list[Outcome]:
+        delivery = _Delivery(message, start, start.options, self._bury(message, start))
+        blameless = False
         try:
-            found = self._pipeline.run(
-                works,
-                record=lambda outcome: self._record(message, outcome),
-                stop=self._stopping,
-                metadata={"maskmill-options": options.digest()},
-            )
+            delivery.work_through(self._ledger, self._pipeline, self._shared, self._identity.worker)
+            blameless = True
         except ServiceError:
-            self._ledger.hand_back(message)
+            blameless = True
             raise
-        if len(found) < len(works):
-            self._ledger.hand_back(message)
-            log.info("job=%s chunk=%d event=handed_back images=%d", message.job, message.chunk, len(works) - len(found))
+        finally:
+            seconds = time.monotonic() - began
+            again = self._release(message, seconds, blameless=blameless)
+        if delivery.complete:
+            self._report(seconds / max(1, len(delivery.found)))
+            return _result(message, start, delivery.found, seconds)
+        log.info("job=%s chunk=%d event=handed_back images=%d", message.job, message.chunk, delivery.left)
+        if again:
             raise Reject("the worker is stopping", requeue=True)
-        return found
+        raise Ignore("the job was paused or stopped")
 
-    def _record(self, message: ChunkMessage, outcome: Outcome) -> None:
-        self._ledger.record(message, [outcome])
-        if outcome.kind is not OutcomeKind.OK:
-            log.warning(
-                "job=%s chunk=%d event=image_failed code=%s key=%r %s",
-                message.job,
-                message.chunk,
-                outcome.code,
-                outcome.key,
-                outcome.message,
-            )
+    def _release(self, message: ChunkMessage, seconds: float, *, blameless: bool) -> bool:
+        who = self._identity
+        core_seconds = seconds * who.cores
+        metrics.CORE_SECONDS.inc(core_seconds)
+        return self._ledger.release(
+            message, who.worker, model=who.model, core_seconds=core_seconds, blameless=blameless
+        )
 
-    def _bury(self, message: ChunkMessage, start: Start) -> dict[str, Any]:
-        """What is left of a chunk that keeps killing its worker is dead."""
+    def _bury(self, message: ChunkMessage, start: Start) -> list[Outcome]:
+        """Images that took their worker along too often are dead."""
         dead = [
             Outcome(
-                index=message.start + position,
-                key=message.keys[position],
+                index=index,
+                key=message.keys[index - message.start],
                 kind=OutcomeKind.DEAD,
                 code="worker_lost",
-                message="the worker died each time it ran this image's chunk",
+                message=f"its worker died {start.policy.max_attempts} times over it: {start.why or _NO_WITNESS}",
             )
-            for position, outcome in enumerate(start.outcomes)
-            if outcome is None
+            for index in start.bury
         ]
-        self._ledger.record(message, dead)
-        log.error("job=%s chunk=%d event=buried images=%d", message.job, message.chunk, len(dead))
-        return _result(message, start, dead, 0.0)
+        if dead:
+            self._ledger.record(message, dead)
+            keys = [outcome.key for outcome in dead]
+            log.error("job=%s chunk=%d event=buried keys=%r why=%r", message.job, message.chunk, keys, start.why)
+        return dead
+
+
+class _Delivery:
+    """One delivery of a chunk: the images that have no outcome yet, and what becomes of them."""
+
+    def __init__(self, message: ChunkMessage, start: Start, options: JobOptions, buried: list[Outcome]) -> None:
+        self._message, self._start, self._options = message, start, options
+        self.found = buried
+        known = {outcome.index for outcome in buried}
+        self._works = [
+            _work(message, options, position)
+            for position, outcome in enumerate(start.outcomes)
+            if outcome is None and message.start + position not in known
+        ]
+        self._wanted = True
+
+    @property
+    def left(self) -> int:
+        """Images still without an outcome."""
+        return len(self._works) + len(self._start.bury) - len(self.found)
+
+    @property
+    def complete(self) -> bool:
+        """Every image has an outcome."""
+        return self.left == 0
+
+    def work_through(self, ledger: Ledger, pipeline: Pipeline, shared: SharedState, worker: str) -> None:
+        """Run the images, all at once or, for a chunk that kills, one by one."""
+
+        def record(outcome: Outcome) -> None:
+            with timed(Stage.RECORD, metrics.stage):
+                self._wanted = ledger.record(self._message, [outcome]).go_on and self._wanted
+            metrics.outcome(outcome)
+            shared.beat()
+            self.found.append(outcome)
+            self._log(outcome)
+
+        def stop() -> bool:
+            return shared.stopping() or not self._wanted
+
+        batches = [[work] for work in self._works] if self._start.careful else [self._works]
+        for batch in batches:
+            if stop():
+                return
+            if self._start.careful and not ledger.begin(self._message, worker, batch[0].index):
+                return
+            pipeline.run(
+                batch,
+                record=record,
+                stop=stop,
+                metadata={uptodate.OPTIONS: self._options.digest(), uptodate.JOB: self._message.job},
+                skip_existing=self._start.policy.skip_existing,
+            )
+
+    def _log(self, outcome: Outcome) -> None:
+        if outcome.kind in (OutcomeKind.OK, OutcomeKind.SKIPPED):
+            return
+        place = (self._message.job, self._message.chunk, outcome.code, outcome.key, outcome.message)
+        log.warning("job=%s chunk=%d event=image_failed code=%s key=%r %s", *place)
 
 
 def _work(message: ChunkMessage, options: JobOptions, position: int) -> Work:
@@ -135,6 +217,7 @@ def _work(message: ChunkMessage, options: JobOptions, position: int) -> Work:
         source=S3Url.folder(options.source) / key,
         outputs={kind: dest / output for kind, output in keys.items()},
         output_keys=tuple(keys.values()),
+        options=options,
     )
 
 

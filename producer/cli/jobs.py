@@ -12,13 +12,13 @@ from producer.cli import progress
 from producer.watch import Sample, follow, mean_rate
 from worker.contract import console, settings
 from worker.contract.console import Exit
-from worker.contract.ledger import JobView, Ledger
-from worker.contract.messages import JobStatus
+from worker.contract.job import JobStatus, JobView
+from worker.contract.ledger import Ledger
 
 _SHOWN_FAILURES = 10
 
 
-@click.command("status")
+@click.command("status", epilog="\b\nExample:\n  producer status 20260131-120000-a1b2c3 --json")
 @click.argument("job")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
 def status_command(*, job: str, as_json: bool) -> int:
@@ -33,7 +33,7 @@ def status_command(*, job: str, as_json: bool) -> int:
     return Exit.OK
 
 
-@click.command("watch")
+@click.command("watch", epilog="\b\nExample:\n  producer watch 20260131-120000-a1b2c3 --timeout 3600")
 @click.argument("job")
 @click.option("--timeout", type=click.FloatRange(min=0), help="Seconds to stay at most.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines instead of a bar.")
@@ -43,7 +43,7 @@ def watch_command(*, job: str, timeout: float | None, as_json: bool) -> int:
         return follow_to_the_end(ledger, job, timeout=timeout, as_json=as_json)
 
 
-@click.command("list")
+@click.command("list", epilog="\b\nExample:\n  producer list --limit 5 --json")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Newest jobs to show.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per job.")
 def list_command(*, limit: int, as_json: bool) -> int:
@@ -94,6 +94,10 @@ def _as_dict(view: JobView) -> dict[str, object]:
         "started_at": view.started_at,
         "finished_at": view.finished_at,
         "reason": view.reason,
+        "epoch": view.epoch,
+        "priority": view.policy.priority.value,
+        "failures_by_code": view.codes,
+        "core_seconds": round(view.core_seconds, 3),
     }
 
 

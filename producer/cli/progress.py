@@ -10,8 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from producer.watch import Sample
 from worker.contract import console
 from worker.contract.console import Exit
-from worker.contract.ledger import JobView
-from worker.contract.messages import JobStatus
+from worker.contract.job import JobStatus, JobView
 
 SAMPLE_SECONDS = 0.5
 """Between two looks at the job, so that its end is noticed at once."""
@@ -28,6 +27,33 @@ def shows_bar(*, as_json: bool) -> bool:
 def show(samples: Iterable[Sample], *, as_json: bool) -> JobView:
     """Show samples until they end; returns the last view."""
     return _bar(samples) if shows_bar(as_json=as_json) else _lines(samples)
+
+
+class Teller:
+    """What goes on before there is a job: a live line on a terminal, a plain line now and then anywhere else."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._live = console.err.status("listing") if shows_bar(as_json=as_json) else None
+        self._told_at = time.monotonic()
+        self.total: int | None = None
+
+    def tell(self, phase: str, count: int) -> None:
+        """Called with every step."""
+        text = f"{phase} {count:,}" + (f" of {self.total:,}" if self.total is not None else "")
+        if self._live is not None:
+            self._live.update(text)
+        elif time.monotonic() - self._told_at >= LINE_SECONDS:
+            self._told_at = time.monotonic()
+            console.err.print(text)
+
+    def __enter__(self) -> Teller:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
 
 
 def _lines(samples: Iterable[Sample]) -> JobView:
@@ -89,6 +115,8 @@ def exit_code(view: JobView) -> Exit:
     """What the shell learns about a job that was waited for."""
     if view.status is JobStatus.CANCELLED:
         return Exit.CANCELLED
+    if view.status is JobStatus.STOPPED:
+        return Exit.THRESHOLD
     if not view.ended:
         return Exit.TIMED_OUT
     return Exit.SOME_FAILED if view.failed or view.dead else Exit.OK

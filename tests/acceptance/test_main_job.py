@@ -69,7 +69,7 @@ def test_masks_and_cutouts_have_the_size_of_their_photographs(working_place, pho
 
 def test_outputs_say_where_they_come_from(working_place, photographs, finished_job):
     with ObjectStore(working_place.settings.s3) as store:
-        source = S3Url.parse(f"s3://{working_place.bucket}/masks/_maskmill/{finished_job['submitted']['job']}/input/")
+        source = S3Url.parse(finished_job["submitted"]["source"])
         original = store.head(source / "coffee.png")
         mask = store.head(S3Url(working_place.bucket, "masks/mask/coffee.png"))
 
@@ -90,11 +90,25 @@ def test_status_and_list_know_the_job(working_place, finished_job):
 
 def test_outcomes_are_in_celerys_result_backend(working_place, finished_job):
     app = make_celery(working_place.settings)
+    job, chunks = finished_job["submitted"]["job"], finished_job["submitted"]["chunks"]
 
-    result = AsyncResult(f"{finished_job['submitted']['job']}.0.0", app=app).get(timeout=10)
+    results = [AsyncResult(f"{job}.0.{chunk}", app=app).get(timeout=10) for chunk in range(chunks)]
 
-    assert result["outcomes"] == ["ok"] * len(PHOTOGRAPHS)
-    assert result["failures"] == []
+    assert [kind for result in results for kind in result["outcomes"]] == ["ok"] * len(PHOTOGRAPHS)
+    assert [failure for result in results for failure in result["failures"]] == []
+    app.close()
+
+
+def test_a_chunk_whose_result_has_expired_is_answered_by_the_ledger(working_place, finished_job):
+    app = make_celery(working_place.settings)
+    job = finished_job["submitted"]["job"]
+    AsyncResult(f"{job}.0.0", app=app).forget()
+
+    result = AsyncResult(f"{job}.0.0", app=app)
+
+    assert result.state == "SUCCESS" and set(result.result["outcomes"]) == {"ok"}
+    assert AsyncResult(f"{job}.0.999", app=app).state == "PENDING"
+    assert AsyncResult("some-other-task", app=app).state == "PENDING"
     app.close()
 
 
@@ -115,6 +129,29 @@ def test_an_s3_prefix_is_a_source_and_the_tree_is_kept(working_place, photograph
     with ObjectStore(working_place.settings.s3) as store:
         keys = {item.key for item in store.list(S3Url(working_place.bucket, "out/"))}
     assert {"a/coffee.png", "a/b/cup #1 100% ü.png"} == {key for key in keys if not key.startswith("_maskmill/")}
+
+
+def test_a_list_that_knows_only_keys_is_done_like_any_other(working_place, photographs, tmp_path):
+    with ObjectStore(working_place.settings.s3) as store:
+        store.put(
+            S3Url(working_place.bucket, "listed/a/cup 1.png"),
+            (photographs / "coffee.png").read_bytes(),
+            content_type="image/png",
+        )
+    (tmp_path / "keys.txt").write_text("a/cup 1.png\ngone.jpg\n")
+
+    done = commands.run(
+        "producer",
+        *("submit", f"s3://{working_place.bucket}/listed/", f"s3://{working_place.bucket}/from-list/"),
+        *("--manifest", str(tmp_path / "keys.txt"), "--wait", "--json"),
+        settings=working_place.environment,
+    )
+
+    assert done.code == 3, done.err
+    assert (done.lines[-1]["ok"], done.lines[-1]["failed"]) == (1, 1)
+    with Ledger(working_place.settings.redis) as ledger:
+        [failure] = ledger.failures(done.lines[0]["job"])
+    assert (failure["key"], failure["code"]) == ("gone.jpg", "missing")
 
 
 def test_awkward_files_get_the_outcome_they_deserve(working_place, tmp_path):
@@ -155,6 +192,8 @@ def test_awkward_files_get_the_outcome_they_deserve(working_place, tmp_path):
         (["status", "no-such-job"], 1, "producer list"),
         (["download", "no-such-job", "x"], 1, "producer list"),
         (["no-such-command"], 1, "no-such-command"),
+        (["sumbit"], 1, "Did you mean 'submit'"),
+        (["submit", "--dryrun", "a", "s3://b/"], 1, "Did you mean '--dry-run'"),
     ],
 )
 def test_bad_input_is_one_clear_message(working_place, args, code, text):
@@ -181,5 +220,4 @@ def test_two_inputs_for_one_output_are_refused_before_any_work(working_place):
     assert done.code == 1
     assert "'a.jpg'" in done.err and "'a.png'" in done.err
     with Ledger(working_place.settings.redis) as ledger:
-        assert ledger.jobs(1)[0].status == "cancelled"
-        assert ledger.queued() == 0
+        assert not [view for view in ledger.jobs(100) if "rivals" in view.options.source]

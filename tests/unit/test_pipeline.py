@@ -13,6 +13,7 @@ from support.fakes import FakeNetwork, FakeStore
 from worker.contract.errors import AccessDenied, BrokerUnavailable, StoreUnavailable
 from worker.contract.messages import OutcomeKind, OutputKind
 from worker.contract.objects import S3Url
+from worker.contract.outputs import OutputOptions
 from worker.contract.settings import LimitSettings
 from worker.pipeline import Pipeline, Work
 
@@ -30,6 +31,7 @@ def work(index: int, key: str | None = None, outputs: tuple[OutputKind, ...] = (
         source=S3Url("in", key),
         outputs={kind: S3Url("out", output) for kind, output in keys.items()},
         output_keys=tuple(keys.values()),
+        options=OutputOptions(outputs=outputs),
     )
 
 
@@ -278,3 +280,101 @@ def test_a_pipeline_runs_one_chunk_after_another(pipeline_of):
 
 def test_an_empty_chunk_is_no_work(pipeline_of):
     assert run(pipeline_of(FakeStore()), []) == {}
+
+
+def work_with(options: OutputOptions, key: str = "a.jpg") -> Work:
+    keys = {kind: options.output_key(key, kind) for kind in options.outputs}
+    return Work(
+        index=0,
+        key=key,
+        source=S3Url("in", key),
+        outputs={kind: S3Url("out", output) for kind, output in keys.items()},
+        output_keys=tuple(keys.values()),
+        options=options,
+    )
+
+
+def test_options_reach_the_outputs(pipeline_of):
+    store = store_of(a=JPEG)
+    options = OutputOptions(
+        outputs=(MASK, CUTOUT, OutputKind.COMPOSITE), format="webp", mask_format="png", crop=True, max_side=40
+    )
+
+    run(pipeline_of(store), [work_with(options)])
+
+    pictures = {url: Image.open(io.BytesIO(data)) for url, data in store.objects.items() if url.startswith("s3://out")}
+    assert {url: (picture.format, picture.mode) for url, picture in pictures.items()} == {
+        "s3://out/mask/a.png": ("PNG", "L"),
+        "s3://out/cutout/a.webp": ("WEBP", "RGBA"),
+        "s3://out/composite/a.webp": ("WEBP", "RGB"),
+    }
+    assert {max(picture.size) for picture in pictures.values()} == {40}
+    assert store.content_types == {url: f"image/{p.format.lower()}" for url, p in pictures.items()}
+
+
+def test_an_outcome_tells_about_the_mask(pipeline_of):
+    outcome = run(pipeline_of(store_of(a=JPEG)), [work(0, "a.jpg")])[0]
+
+    assert outcome.quality.coverage == pytest.approx(0.25)
+    assert outcome.quality.flags == ()
+
+
+def test_a_failed_image_has_no_quality(pipeline_of):
+    assert run(pipeline_of(store_of()), [work(0, "a.jpg")])[0].quality is None
+
+
+BACKGROUND = "s3://art/studio.png"
+IN_FRONT = OutputOptions(
+    outputs=(OutputKind.COMPOSITE,), background=BACKGROUND, background_etag="etag-of-studio.png", format="png"
+)
+
+
+def test_a_background_is_fetched_once_for_a_job(pipeline_of):
+    store = numbered(5)
+    store.objects[BACKGROUND] = encoded(Image.new("RGB", (30, 30), (0, 80, 160)), "PNG")
+
+    found = run(pipeline_of(store, in_flight=3), [work_with(IN_FRONT, f"{index}.jpg") for index in range(5)])
+
+    assert len(found) == 1 and found[0].kind is OutcomeKind.OK  # all have index 0
+    assert store.got.count(BACKGROUND) == 1
+    image = Image.open(io.BytesIO(store.objects["s3://out/3.png"]))
+    assert image.getpixel((1, 1)) == (0, 80, 160)
+    assert image.size == scene().size
+
+
+def test_another_job_has_another_background(pipeline_of):
+    store = store_of(a=JPEG)
+    pipeline = pipeline_of(store)
+    for name, colour in (("one", (200, 0, 0)), ("two", (0, 200, 0))):
+        store.objects[f"s3://art/{name}.png"] = encoded(Image.new("RGB", (3, 3), colour), "PNG")
+        options = OutputOptions(outputs=(OutputKind.COMPOSITE,), background=f"s3://art/{name}.png")
+        run(pipeline, [work_with(options)])
+        assert Image.open(io.BytesIO(store.objects["s3://out/a.png"])).getpixel((1, 1)) == colour
+
+
+@pytest.mark.parametrize(
+    ("content", "etag", "says"),
+    [
+        (None, "", "does not exist"),
+        (b"no picture", "", "not a picture"),
+        (encoded(scene(), "PNG"), "another", "was replaced since the job was submitted"),
+    ],
+)
+def test_a_background_that_is_not_usable_costs_the_image(pipeline_of, content, etag, says):
+    store = store_of(a=JPEG)
+    if content is not None:
+        store.objects[BACKGROUND] = content
+
+    outcome = run(pipeline_of(store), [work_with(IN_FRONT.model_copy(update={"background_etag": etag}))])[0]
+
+    assert (outcome.kind, outcome.code) == (OutcomeKind.FAILED, "background")
+    assert BACKGROUND in outcome.message and says in outcome.message
+    assert not [url for url in store.objects if url.startswith("s3://out")]
+
+
+def test_a_background_out_of_reach_is_tried_again(pipeline_of):
+    store = store_of(a=JPEG)
+    store.errors[BACKGROUND] = StoreUnavailable("down")
+
+    with pytest.raises(StoreUnavailable):
+        run(pipeline_of(store), [work_with(IN_FRONT)])

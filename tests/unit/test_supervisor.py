@@ -38,7 +38,7 @@ def slot_of() -> Iterator[Callable[..., Slot]]:
     made: list[Slot] = []
 
     def make(argv, cores: CoreSet = CORES, env: dict[str, str] | None = None) -> Slot:
-        made.append(Slot(cores, argv, {**os.environ, **(env or {})}))
+        made.append(Slot(f"worker-{cores.index}", cores.cpus, argv, {**os.environ, **(env or {})}))
         return made[-1]
 
     yield make
@@ -147,7 +147,7 @@ def supervised(environ: dict[str, str], sets: tuple[CoreSet, ...] = (CORES,), **
 
 
 def test_a_process_learns_its_share_from_its_environment():
-    [slot] = supervised({"PATH": "/bin", "OMP_NUM_THREADS": "64", "MASKMILL_REDIS__PREFIX": "x:"}).slots
+    slot, steward = supervised({"PATH": "/bin", "OMP_NUM_THREADS": "64", "MASKMILL_REDIS__PREFIX": "x:"}).slots
 
     assert slot._env == {
         "PATH": "/bin",
@@ -160,10 +160,11 @@ def test_a_process_learns_its_share_from_its_environment():
         "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     }
     assert slot._argv[1:6] == ["-m", "celery", "--quiet", "-A", "worker.app"]
+    assert steward.name == "steward" and steward._argv[1:] == ["-m", "worker.steward"]
 
 
 def test_tunables_of_the_owner_are_kept():
-    [slot] = supervised({"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"}).slots
+    slot, _ = supervised({"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"}).slots
 
     assert slot._env["GLIBC_TUNABLES"] == "glibc.malloc.arena_max=2"
 
@@ -174,7 +175,9 @@ def test_variables_that_break_pinning_are_refused():
 
 
 def replaced(subject: Supervisor, *argvs: tuple[str, ...]) -> Supervisor:
-    for slot, argv in zip(subject.slots, argvs, strict=True):
+    *workers, steward = subject.slots
+    steward._argv = list(SLEEP)
+    for slot, argv in zip(workers, argvs, strict=True):
         slot._argv = list(argv)
     return subject
 
@@ -204,7 +207,7 @@ def test_a_signal_ends_all_processes_and_then_the_run(number, caplog):
     with caplog.at_level(logging.INFO, "worker.supervisor"):
         run_until(subject, lambda: all(slot.running for slot in subject.slots), number)
 
-    assert [slot._process.returncode for slot in subject.slots] == [-signal.SIGTERM] * 2
+    assert [slot._process.returncode for slot in subject.slots] == [-signal.SIGTERM] * 3
     assert "event=worker_killed" not in caplog.text
     assert "event=stopped" in caplog.text
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
@@ -240,7 +243,7 @@ def test_a_second_signal_kills_at_once(tmp_path):
 def test_a_process_that_ends_is_started_again(tmp_path):
     code = "import pathlib, time\nif pathlib.Path('once').exists(): time.sleep(60)\npathlib.Path('once').touch()"
     subject = replaced(supervised(dict(os.environ)), (sys.executable, "-c", code))
-    [slot] = subject.slots
+    slot, _ = subject.slots
 
     run_until(subject, lambda: len(slot._starts) == 2 and slot.running, signal.SIGTERM)
 

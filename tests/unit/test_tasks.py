@@ -6,12 +6,15 @@ import pytest
 from celery.exceptions import Ignore, Reject
 
 from worker.contract.errors import BadMessage, BrokerUnavailable, StoreUnavailable
-from worker.contract.ledger import Start, Verdict
+from worker.contract.ledger import Recorded, Start, Verdict
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind, OutputKind
-from worker.tasks import RETRY_PAUSE_SECONDS, ChunkRunner
+from worker.shared import SharedState
+from worker.tasks import RETRY_PAUSE_SECONDS, ChunkRunner, Identity
 
 OK, FAILED, DEAD = OutcomeKind.OK, OutcomeKind.FAILED, OutcomeKind.DEAD
 MESSAGE = ChunkMessage(job="job", chunk=2, start=6, keys=("d/a.jpg", "b.jpg", "c.jpg"))
+IDENTITY = Identity("worker-0@host", "contrast 320", 2)
+RELEASED = {"model": "contrast 320", "blameless": True}
 PAYLOAD = MESSAGE.model_dump(mode="json")
 
 
@@ -22,12 +25,16 @@ class FakeLedger:
         default_factory=lambda: JobOptions(source="s3://in/photos/", dest="s3://out/masks/")
     )
     recorded: list[Outcome] = field(default_factory=list)
-    handed_back: int = 0
+    released: list[dict] = field(default_factory=list)
+    begun: list[int] = field(default_factory=list)
+    go_on: bool = True
+    mine: bool = True
+    again: bool = True
     error: Exception | None = None
     record_error: Exception | None = None
 
-    def start(self, message):
-        assert message == MESSAGE
+    def start(self, message, worker):
+        assert (message, worker) == (MESSAGE, "worker-0@host")
         if self.error:
             raise self.error
         return replace(self.answer, options=self.job_options)
@@ -36,11 +43,18 @@ class FakeLedger:
         if self.record_error:
             raise self.record_error
         self.recorded += outcomes
-        return False
+        return Recorded(completed=False, go_on=self.go_on)
 
-    def hand_back(self, message):
-        assert message == MESSAGE
-        self.handed_back += 1
+    def begin(self, message, worker, index):
+        assert (message, worker) == (MESSAGE, "worker-0@host")
+        self.begun.append(index)
+        return self.mine
+
+    def release(self, message, worker, **facts):
+        assert (message, worker) == (MESSAGE, "worker-0@host")
+        assert facts.pop("core_seconds") >= 0
+        self.released.append(facts)
+        return self.again
 
 
 @dataclass
@@ -52,11 +66,15 @@ class FakePipeline:
     limit: int = 99
     works: list = field(default_factory=list)
     metadata: dict = field(default_factory=dict)
+    skip_existing: bool | None = None
 
-    def run(self, works, *, record, stop, metadata):
-        self.works, self.metadata = list(works), metadata
+    def run(self, works, *, record, stop, metadata, skip_existing):
+        self.works += works
+        self.metadata, self.skip_existing = metadata, skip_existing
         found = []
         for work in reversed(works[: self.limit]):  # completion is in no order
+            if stop():
+                break
             kind = self.kinds.get(work.key, OK)
             code = "" if kind is OK else "undecodable"
             found.append(
@@ -72,11 +90,14 @@ class FakePipeline:
 class Bench:
     ledger: FakeLedger = field(default_factory=FakeLedger)
     pipeline: FakePipeline = field(default_factory=FakePipeline)
-    stopping: bool = False
+    shared: SharedState = field(default_factory=SharedState)
+    speeds: list[float] = field(default_factory=list)
     pauses: list[float] = field(default_factory=list)
 
     def run(self, payload=PAYLOAD):
-        runner = ChunkRunner(self.ledger, self.pipeline, stopping=lambda: self.stopping, pause=self.pauses.append)
+        runner = ChunkRunner(
+            self.ledger, self.pipeline, IDENTITY, self.shared, report=self.speeds.append, pause=self.pauses.append
+        )
         return runner.run(payload)
 
 
@@ -99,7 +120,8 @@ def test_a_chunk_that_runs_answers_in_the_order_of_the_message(bench):
         "failures": [{"key": "b.jpg", "code": "undecodable", "message": "broken"}],
     }
     assert [outcome.index for outcome in bench.ledger.recorded] == [8, 7, 6]
-    assert (bench.ledger.handed_back, bench.pauses) == (0, [])
+    assert (bench.ledger.released, bench.pauses) == ([RELEASED], [])
+    assert len(bench.speeds) == 1 and bench.speeds[0] >= 0
 
 
 def test_places_and_metadata_come_from_the_job(bench):
@@ -116,7 +138,9 @@ def test_places_and_metadata_come_from_the_job(bench):
         "cutout": "s3://out/masks/cutout/d/a.png",
     }
     assert first.output_keys == ("mask/d/a.png", "cutout/d/a.png")
-    assert bench.pipeline.metadata == {"maskmill-options": bench.ledger.job_options.digest()}
+    assert first.options == bench.ledger.job_options
+    assert bench.pipeline.metadata == {"maskmill-options": bench.ledger.job_options.digest(), "maskmill-job": "job"}
+    assert bench.pipeline.skip_existing is True
 
 
 def test_what_is_done_already_is_not_done_again_but_told(bench):
@@ -129,7 +153,7 @@ def test_what_is_done_already_is_not_done_again_but_told(bench):
     assert result["failures"] == []
 
 
-@pytest.mark.parametrize("verdict", [Verdict.DONE, Verdict.CANCELLED, Verdict.UNKNOWN])
+@pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict is not Verdict.RUN])
 def test_other_verdicts_leave_no_result(bench, verdict):
     bench.ledger.answer = Start(verdict, ())
 
@@ -139,18 +163,47 @@ def test_other_verdicts_leave_no_result(bench, verdict):
     assert bench.pipeline.works == bench.ledger.recorded == bench.pauses == []
 
 
-def test_a_chunk_that_keeps_killing_is_buried(bench):
-    bench.ledger.answer = Start(Verdict.DEAD, (OK, None, None))
+def test_an_image_that_keeps_killing_is_buried_and_the_others_run_one_by_one(bench):
+    bench.ledger.answer = Start(Verdict.RUN, (None, None, None), careful=True, why="killed by signal 11", bury=(7,))
 
     result = bench.run()
 
+    assert bench.ledger.begun == [work.index for work in bench.pipeline.works] == [6, 8]
+    [dead] = [o for o in bench.ledger.recorded if o.kind is DEAD]
+    assert (dead.index, dead.key, dead.code) == (7, "b.jpg", "worker_lost")
+    assert "died 3 times" in dead.message and "killed by signal 11" in dead.message
+    assert result["outcomes"] == ["ok", "dead", "ok"]
+    assert [failure["key"] for failure in result["failures"]] == ["b.jpg"]
+
+
+def test_a_death_without_a_witness_says_so(bench):
+    bench.ledger.answer = Start(Verdict.RUN, (OK, None, OK), careful=True, bury=(7,))
+
+    bench.run()
+
+    assert "nobody saw why" in bench.ledger.recorded[0].message
     assert bench.pipeline.works == []
-    assert [(o.index, o.key, o.kind, o.code) for o in bench.ledger.recorded] == [
-        (7, "b.jpg", DEAD, "worker_lost"),
-        (8, "c.jpg", DEAD, "worker_lost"),
-    ]
-    assert result["outcomes"] == ["ok", "dead", "dead"]
-    assert [failure["key"] for failure in result["failures"]] == ["b.jpg", "c.jpg"]
+
+
+@pytest.mark.parametrize("careful", [False, True])
+def test_a_job_that_was_told_to_stop_lets_go_after_the_image(bench, careful):
+    bench.ledger.answer = Start(Verdict.RUN, (None, None, None), careful=careful)
+    bench.ledger.go_on = bench.ledger.again = False
+
+    with pytest.raises(Ignore):
+        bench.run()
+
+    assert len(bench.ledger.recorded) == 1
+    assert (bench.ledger.released, bench.pauses) == ([RELEASED], [])
+
+
+def test_a_defect_of_ours_counts_as_an_attempt(bench):
+    bench.pipeline.error = ZeroDivisionError("a defect")
+
+    with pytest.raises(ZeroDivisionError):
+        bench.run()
+
+    assert bench.ledger.released == [RELEASED | {"blameless": False}]
 
 
 def test_a_store_that_is_down_gives_the_chunk_back_after_a_pause(bench):
@@ -161,7 +214,7 @@ def test_a_store_that_is_down_gives_the_chunk_back_after_a_pause(bench):
         bench.run()
 
     assert raised.value.requeue is True
-    assert bench.ledger.handed_back == 1
+    assert bench.ledger.released == [RELEASED]
     assert bench.pauses == [RETRY_PAUSE_SECONDS]
     assert [outcome.index for outcome in bench.ledger.recorded] == [6]
 
@@ -173,7 +226,7 @@ def test_a_ledger_that_is_down_gives_the_chunk_back_too(bench):
         bench.run()
 
     assert raised.value.requeue is True
-    assert (bench.ledger.handed_back, bench.pauses) == (0, [RETRY_PAUSE_SECONDS])  # no attempt was counted
+    assert (bench.ledger.released, bench.pauses) == ([], [RETRY_PAUSE_SECONDS])  # no attempt was counted
 
 
 def test_an_outcome_that_cannot_be_recorded_gives_the_chunk_back(bench):
@@ -183,23 +236,22 @@ def test_an_outcome_that_cannot_be_recorded_gives_the_chunk_back(bench):
         bench.run()
 
     assert raised.value.requeue is True
-    assert bench.ledger.handed_back == 1
+    assert bench.ledger.released == [RELEASED]
 
 
 def test_a_stopping_worker_gives_the_rest_back_at_once(bench):
-    bench.stopping = True
     bench.pipeline.limit = 2
 
     with pytest.raises(Reject) as raised:
         bench.run()
 
     assert raised.value.requeue is True
-    assert (bench.ledger.handed_back, bench.pauses) == (1, [])
+    assert (bench.ledger.released, bench.pauses) == ([RELEASED], [])
     assert len(bench.ledger.recorded) == 2
 
 
 def test_a_stopping_worker_does_not_pause_for_a_store_that_is_down(bench):
-    bench.stopping = True
+    bench.shared.stop()
     bench.pipeline.error = StoreUnavailable("down")
 
     with pytest.raises(Reject):
@@ -208,11 +260,13 @@ def test_a_stopping_worker_does_not_pause_for_a_store_that_is_down(bench):
     assert bench.pauses == []
 
 
-def test_a_stopping_worker_that_got_through_answers_as_ever(bench):
-    bench.stopping = True
+def test_a_stopping_worker_begins_no_image(bench):
+    bench.shared.stop()
 
-    assert bench.run()["outcomes"] == ["ok", "ok", "ok"]
-    assert bench.ledger.handed_back == 0
+    with pytest.raises(Reject):
+        bench.run()
+
+    assert bench.ledger.recorded == []
 
 
 @pytest.mark.parametrize("payload", [None, {}, PAYLOAD | {"schema_version": 2}, PAYLOAD | {"keys": []}, ["x"]])

@@ -186,7 +186,7 @@ def readme_line(report: dict[str, Any], result: dict[str, Any]) -> str:
     ours = min((r for r in result["contenders"] if r["role"] == "ours"), key=_best, default=None)
     if ours is None:
         return ""
-    torch = next((r for r in result["contenders"] if r["engine"] == "pytorch"), None)
+    torch = next((r for r in result["contenders"] if r["label"] == "PyTorch eager"), None)
     cells = (
         f"{report['machine']['cpu']} ({report['machine']['isa_words']})",
         str(result["size"]),
@@ -218,21 +218,21 @@ def check_writable(folder: Path) -> None:
         raise SetupError(f"{folder} cannot be written: {error.strerror}; choose another --output") from error
 
 
-def write_json(report: dict[str, Any], folder: Path) -> Path:
-    """Write `model.json`, all or nothing.
+def write_json(report: dict[str, Any], folder: Path, name: str = MODEL_JSON) -> Path:
+    """Write a report, all or nothing.
 
     Raises:
         SetupError: the folder cannot be written.
     """
-    path = folder / MODEL_JSON
+    path = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{MODEL_JSON}.", dir=folder)
+        handle, unfinished = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(report, file, indent=1, ensure_ascii=False)
             file.write("\n")
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+        Path(unfinished).chmod(0o644)
+        Path(unfinished).replace(path)
     except OSError as error:
         raise SetupError(f"{path} cannot be written: {error.strerror}; choose another --output") from error
     return path

@@ -11,9 +11,11 @@ from worker.contract import console
 _COMMANDS = {
     "start": ("worker.cli.start", "start_command"),
     "plan": ("worker.cli.plan", "plan_command"),
+    "tune": ("worker.cli.tune", "tune_command"),
     "check": ("worker.cli.check", "check_command"),
     "model": ("worker.cli.model", "model_command"),
     "config": ("worker.contract.console", "config_command"),
+    "completion": ("worker.contract.console", "completion_command"),
     "standalone": ("worker.cli.standalone", "standalone_command"),
     "demo": ("worker.cli.demo", "demo_command"),
     "bench": ("worker.cli.bench", "bench_command"),

@@ -7,6 +7,7 @@ import click
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.cpu import isa, placement, topology
+from worker.tuning import record
 
 
 @click.command("plan")
@@ -14,11 +15,13 @@ from worker.cpu import isa, placement, topology
 def plan_command(*, as_json: bool) -> int:
     """Show which process gets which cores, with how many streams and threads, and why.
 
-    Every number can be set by hand: MASKMILL_PLAN__PROCESSES, __STREAMS, __THREADS.
+    `worker tune` measures what is best here; every number can be set by hand: MASKMILL_PLAN__PROCESSES, __STREAMS,
+    __THREADS.
     """
     config = settings.load()
     machine = topology.read()
-    plan = placement.plan(machine, config.plan)
+    tuned = record.planned(machine, config.plan, config.model)
+    plan = placement.plan(machine, tuned.plan, set_by=tuned.set_by)
     advice = isa.recommend(machine.flags, machine.memory_bytes)
     if as_json:
         console.print_json(
@@ -26,6 +29,7 @@ def plan_command(*, as_json: bool) -> int:
             | {
                 "cpu": machine.model_name,
                 "isa": advice.isa,
+                "tuning": tuned.why,
                 "precisions": list(advice.precisions),
                 "inference_precision": advice.inference_precision,
                 "precision_reasons": list(advice.why),
@@ -34,6 +38,7 @@ def plan_command(*, as_json: bool) -> int:
         return Exit.OK
     console.out.print(f"[bold]{machine.model_name}[/] ({advice.isa})")
     console.out.print(plan.as_text(), markup=False, soft_wrap=True)
+    console.out.print(f"- {tuned.why}", markup=False, soft_wrap=True)
     console.out.print(
         f"precision: {', '.join(advice.precisions)}, best first; float part in {advice.inference_precision}"
     )

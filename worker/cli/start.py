@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import click
 
 from worker import logs
@@ -9,6 +11,9 @@ from worker.contract import settings
 from worker.contract.console import Exit
 from worker.cpu import placement, topology
 from worker.supervisor import Supervisor
+from worker.tuning import record
+
+log = logging.getLogger("worker.start")
 
 
 @click.command("start")
@@ -20,6 +25,8 @@ def start_command() -> int:
     """
     config = settings.load()
     logs.configure(config.worker.log_level, "supervisor")
-    plan = placement.plan(topology.read(), config.plan)
-    Supervisor(config, plan).run()
+    machine = topology.read()
+    tuned = record.planned(machine, config.plan, config.model)
+    log.info("event=plan %s", tuned.why)
+    Supervisor(config, placement.plan(machine, tuned.plan, set_by=tuned.set_by), model=tuned.model).run()
     return Exit.OK

@@ -9,32 +9,49 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from celery import Celery
+from celery import Celery, states
 from celery.backends.redis import RedisBackend as StockRedisBackend
+from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from worker.contract import names
-from worker.contract.errors import BrokerUnavailable
-from worker.contract.messages import ChunkMessage
+from worker.contract.errors import BrokerUnavailable, JobNotFound
+from worker.contract.ledger import Ledger
+from worker.contract.messages import MAX_CHUNK_IMAGES, ChunkMessage
 from worker.contract.settings import Settings
-
-LEASE_SECONDS = 120
-"""Visibility timeout of an unacknowledged message. `worker.lease` renews it, so chunks may take longer."""
-
-_DAY = 86400
 
 
 class RedisBackend(StockRedisBackend):  # type: ignore[misc]  # Celery has no types
-    """Celery's Redis result backend, without one SUBSCRIBE for each message sent.
+    """Celery's Redis result backend, which knows every chunk as long as its job is known.
 
-    The stock class subscribes to a task's result when it sends the task. States are read with `AsyncResult` later, if
-    at all, and that subscribes by itself.
+    Results of chunks expire after minutes, or a job of ten million images would fill Redis with them. Who asks later
+    gets the answer of the ledger, which holds the outcome of every image in four bits.
     """
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
-        """Do nothing at send time."""
+        """Do nothing at send time: the stock class would SUBSCRIBE once for each message sent."""
+
+    def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:
+        """State and result of a chunk; of an expired one as the ledger has it."""
+        meta: dict[str, Any] = super().get_task_meta(task_id, cache=cache)
+        ours = names.parse_task_id(task_id) if meta["status"] == states.PENDING else None
+        return meta if ours is None else self._from_ledger(*ours) or meta
+
+    def _from_ledger(self, job: str, epoch: int, chunk: int) -> dict[str, Any] | None:
+        with Ledger(self.app.maskmill.redis) as ledger:
+            try:
+                view = ledger.view(job)
+            except JobNotFound:
+                return None
+            first = chunk * view.chunk_images
+            outcomes = ledger.outcomes(job, first, min(view.chunk_images, (view.total or 0) - first))
+        if epoch > view.epoch or not outcomes or None in outcomes:
+            return None
+        result = {"job": job, "chunk": chunk, "start": first, "outcomes": [kind.value for kind in outcomes if kind]}
+        return {"status": states.SUCCESS, "result": result, "traceback": None, "children": []}
 
 
 def make_celery(settings: Settings, *, client_name: str = "maskmill") -> Celery:
@@ -44,23 +61,25 @@ def make_celery(settings: Settings, *, client_name: str = "maskmill") -> Celery:
         settings: where Redis is, key prefix, time limits.
         client_name: how the connections call themselves in `CLIENT LIST`.
     """
-    redis = settings.redis
+    redis, lease = settings.redis, settings.engine.lease_seconds
     url = redis.secret_url()
     scheme, rest = url.split("://", 1)
     app = Celery("maskmill", broker=url, backend=f"{__name__}:RedisBackend+{scheme}://{rest}", set_as_current=False)
+    app.maskmill = settings
     app.conf.update(
         # -- broker ---------------------------------------------------------------------------------------------
         broker_transport_options={
-            "visibility_timeout": LEASE_SECONDS,
-            "unacked_restore_interval": 10,  # look for expired leases every 10 s ...
+            "visibility_timeout": lease,  # `worker.lease` renews it, so chunks may take longer
+            "unacked_restore_interval": max(1, lease // 12),  # look for expired leases every 10 s ...
             "unacked_restore_throttle": 1,  # ... and not every 100 s
             "unacked_restore_limit": 100,  # a big backlog must not block the loop
-            "unacked_mutex_expire": 30,  # if the process that restores dies, others take over soon
+            "unacked_mutex_expire": max(2, lease // 4),  # if the process that restores dies, others take over soon
             "socket_timeout": redis.timeout_seconds,  # a dead path must never hang the loop
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
             "health_check_interval": 10,  # half-open connections are found within 21 s
             "priority_steps": [0],  # one list per queue
+            "queue_order_strategy": "priority",  # the express queue first
             "global_keyprefix": redis.prefix,  # the shortest visibility timeout of co-tenants would win otherwise
             "client_name": client_name,
         },
@@ -69,7 +88,10 @@ def make_celery(settings: Settings, *, client_name: str = "maskmill") -> Celery:
         broker_channel_error_retry=True,  # READONLY, UNBLOCKED and OOM replies must not end the worker
         broker_pool_acquire_timeout=30,
         # -- tasks ----------------------------------------------------------------------------------------------
-        task_default_queue=names.QUEUE,  # a direct queue on the default exchange: restores never lose its routing
+        # Direct queues on the default exchange: restores never lose their routing.
+        task_default_queue=names.QUEUE,
+        task_queues=[_direct_queue(name) for name in names.QUEUES],
+        task_create_missing_queues=False,
         task_serializer="json",
         result_serializer="json",
         accept_content=["json"],
@@ -79,18 +101,21 @@ def make_celery(settings: Settings, *, client_name: str = "maskmill") -> Celery:
         task_acks_on_timeout=False,  # as above
         task_acks_on_failure=True,
         task_track_started=True,
-        task_time_limit=settings.worker.chunk_time_limit_seconds,
+        # A last resort: `worker.watchdog` ends a child that gets nowhere long before.
+        task_time_limit=settings.worker.image_time_limit_seconds * (MAX_CHUNK_IMAGES + 1),
         task_send_sent_event=False,
         # -- worker ---------------------------------------------------------------------------------------------
         worker_pool="prefork",  # the only pool that survives a segfault, an OOM kill or a hang of native code
         worker_concurrency=1,
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=False,
+        worker_lost_wait=1.0,  # for a result that a killed child might still have sent: the ledger has it anyway
         worker_proc_alive_timeout=180,  # a restarted child loads its model first; the default kills it after 4 s
         worker_cancel_long_running_tasks_on_connection_loss=False,  # repeating is cheap, reloading the model is not
         worker_enable_prefetch_count_reduction=False,
         worker_soft_shutdown_timeout=0,
         worker_deduplicate_successful_tasks=True,
+        worker_max_memory_per_child=settings.worker.max_memory_mib and settings.worker.max_memory_mib * 1024,
         worker_send_task_events=True,  # three small events per chunk; without, Flower could not even switch them on
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
@@ -106,18 +131,22 @@ def make_celery(settings: Settings, *, client_name: str = "maskmill") -> Celery:
         redis_socket_keepalive=True,
         redis_retry_on_timeout=True,
         redis_backend_health_check_interval=25,
-        result_expires=settings.jobs.result_days * _DAY,
+        result_expires=settings.jobs.result_minutes * 60,
         result_extended=False,
     )
     return app
+
+
+def _direct_queue(name: str) -> Queue:
+    return Queue(name, Exchange("", type="direct"), routing_key=name)  # type: ignore[no-untyped-call]
 
 
 PUBLISH_BATCH = 500
 """Messages in one round trip."""
 
 
-def publish(app: Celery, messages: Iterable[ChunkMessage]) -> int:
-    """Send chunk messages by task name, in batches.
+def publish(app: Celery, messages: Iterable[ChunkMessage], *, queue: str = names.QUEUE) -> int:
+    """Send chunk messages by task name to one queue, in batches.
 
     Returns:
         How many were sent.
@@ -134,6 +163,7 @@ def publish(app: Celery, messages: Iterable[ChunkMessage]) -> int:
                     names.TASK_CHUNK,
                     args=[message.model_dump(mode="json")],
                     task_id=names.task_id(message.job, message.epoch, message.chunk),
+                    queue=queue,
                     producer=producer,
                     retry=False,  # a retry inside a batch would switch batching off
                     add_to_parent=False,
@@ -141,6 +171,13 @@ def publish(app: Celery, messages: Iterable[ChunkMessage]) -> int:
                     kwargsrepr="{}",
                 )
                 sent += 1
-    except (OperationalError, RedisConnectionError, RedisTimeoutError) as error:
-        raise BrokerUnavailable(f"the queue went away after {sent} messages; submit again") from error
+    except (
+        OperationalError,
+        OSError,
+        RedisConnectionError,
+        RedisTimeoutError,
+        ReadOnlyError,
+        OutOfMemoryError,
+    ) as error:
+        raise BrokerUnavailable(f"the queue cannot be reached: {error}") from error
     return sent

@@ -3,6 +3,7 @@
     MaskmillError
     ├── SetupError               exit code 1: something must be put right before work can start
     │   ├── SettingsError        a setting is missing, malformed or contradicts another
+    │   ├── ConfirmationNeeded   a large job, and nobody to ask whether it is meant
     │   ├── PlacementError       the machine cannot give what was asked of it
     │   ├── BundleError          a model bundle is not usable
     │   │   ├── BundleNotFound
@@ -16,6 +17,7 @@
     ├── ContractError
     │   ├── BadMessage           a message that this version cannot or must not read
     │   ├── JobNotFound
+    │   ├── JobStateError        a job is not in the state that the request needs
     │   └── OutputCollision      two inputs would write one output
     ├── SourceError              nothing to submit, or the source cannot be read
     └── ImageError               costs one image; becomes the outcome `failed` with the error's code
@@ -24,6 +26,7 @@
         ├── TooLarge             too_large
         ├── Undecodable          undecodable
         ├── UnsupportedFormat    unsupported_format
+        ├── BackgroundUnusable   background
         └── InferenceFailed      inference_failed
 
 `code` is stable and meant for machines; `retryable` says whether the same call may succeed later.
@@ -49,6 +52,12 @@ class SettingsError(SetupError):
     """A setting is missing, malformed or contradicts another."""
 
     code = "settings"
+
+
+class ConfirmationNeeded(SetupError):
+    """A large job, and nobody to ask whether it is meant."""
+
+    code = "confirmation_needed"
 
 
 class PlacementError(SetupError):
@@ -132,6 +141,12 @@ class JobNotFound(ContractError):
     code = "job_not_found"
 
 
+class JobStateError(ContractError):
+    """A job is not in the state that the request needs."""
+
+    code = "job_state"
+
+
 class OutputCollision(ContractError):
     """Two inputs would write the same output."""
 
@@ -184,3 +199,9 @@ class InferenceFailed(ImageError):
     """The model raised on this image."""
 
     code = "inference_failed"
+
+
+class BackgroundUnusable(ImageError):
+    """The picture to put behind the subject is missing, is no picture, or is another one than at submission."""
+
+    code = "background"

@@ -6,20 +6,35 @@ shape are ignored, so that workers can be rolled before producers and the other 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from enum import StrEnum
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from worker.contract.errors import BadMessage
+from worker.contract.outputs import OutputKind, OutputOptions
 
-MAX_CHUNK_IMAGES = 64
-"""Images in one chunk at most: bounds the message and what a retry repeats."""
+__all__ = [
+    "MAX_CHUNK_IMAGES",
+    "MAX_KEY_BYTES",
+    "ChunkMessage",
+    "JobOptions",
+    "JobPolicy",
+    "MaskQuality",
+    "Outcome",
+    "OutcomeKind",
+    "OutputKind",
+    "Priority",
+]
+
+MAX_CHUNK_IMAGES = 256
+"""Images in one chunk at most: bounds the message, and what a killed worker leaves to be looked at again."""
 
 MAX_KEY_BYTES = 1024
 """Length limit of an S3 key in UTF-8 bytes (S3 API reference, object key naming)."""
+
+MOSTLY_SOFT = 0.4
+"""Share of soft pixels in a subject above which its mask wants a look: the network could not decide."""
 
 
 class OutcomeKind(StrEnum):
@@ -32,46 +47,57 @@ class OutcomeKind(StrEnum):
     CANCELLED = "cancelled"
 
 
-class OutputKind(StrEnum):
-    """What is written for an image."""
+class Priority(StrEnum):
+    """Share of the workers that a job gets beside others that have work."""
 
-    MASK = "mask"
-    CUTOUT = "cutout"
-
-
-class JobStatus(StrEnum):
-    """Where a job is. The total is only known when listing has ended."""
-
-    LISTING = "listing"
-    RUNNING = "running"
-    FINISHED = "finished"
-    CANCELLED = "cancelled"
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
 
 
 class _Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class JobOptions(_Wire):
+class JobOptions(OutputOptions):
     """What a job asks of every image. Kept once, in the job record."""
 
     source: str = Field(description="s3:// URL of the prefix that the keys are under")
     dest: str = Field(description="s3:// URL of the prefix that outputs go under")
-    outputs: tuple[OutputKind, ...] = Field(default=(OutputKind.MASK,), min_length=1)
 
-    def output_key(self, key: str, kind: OutputKind) -> str:
-        """Key under the destination prefix for one output of the input `key` (both relative to their prefix).
 
-        One kind: `{dir}/{stem}.png`. Several: `{kind}/{dir}/{stem}.png`, since both are PNG.
-        """
-        # Not PurePosixPath: it folds `a//b` and `a/./b` into `a/b`, which S3 keeps apart.
-        folder, slash, name = key.rpartition("/")
-        path = f"{folder}{slash}{name.rpartition('.')[0] or name}.png"
-        return path if len(self.outputs) == 1 else f"{kind.value}/{path}"
+class MaskQuality(_Wire):
+    """What a mask looks like, in numbers: a silently bad mask is what a bulk user cannot see.
 
-    def digest(self) -> str:
-        """Of everything that decides the pixels of an output; two jobs of equal digest write the same."""
-        return hashlib.sha256(json.dumps(sorted(kind.value for kind in self.outputs)).encode()).hexdigest()[:16]
+    From the network's own mask, before any threshold; where the input is transparent nothing counts as subject.
+    """
+
+    coverage: float = Field(ge=0, le=1, description="mean opacity over the picture")
+    soft: float = Field(ge=0, le=1, description="share of the subject (above 5 % opacity) that is not above 95 %")
+    empty: bool = Field(description="under 0.1 % of the picture is subject (at least 50 % opacity)")
+    full: bool = Field(description="over 99.5 % of the picture is subject")
+    touches_border: bool = Field(description="subject on the outermost pixels: perhaps cut off by the frame")
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Names of what is conspicuous: `empty`, `full`, `soft`, `border`."""
+        found = {"empty": self.empty, "full": self.full, "soft": self.soft > MOSTLY_SOFT, "border": self.touches_border}
+        return tuple(name for name, is_so in found.items() if is_so)
+
+    @property
+    def needs_review(self) -> bool:
+        """Whether a person should look: a subject that touches the border alone is too common to ask for it."""
+        return bool({"empty", "full", "soft"} & set(self.flags))
+
+
+class JobPolicy(_Wire):
+    """How a job is run; does not touch the pixels of an output."""
+
+    priority: Priority = Priority.NORMAL
+    max_attempts: int = Field(default=3, ge=1, le=100, description="times an image may kill its worker")
+    max_failed: int | None = Field(default=None, ge=0, description="failed and dead images before the job is stopped")
+    max_failed_percent: float | None = Field(default=None, ge=0, le=100, description="the same, of the images done")
+    skip_existing: bool = Field(default=True, description="leave outputs alone that are up to date")
 
 
 class ChunkMessage(_Wire):
@@ -121,3 +147,4 @@ class Outcome(_Wire):
     message: str = ""
     outputs: tuple[str, ...] = Field(default=(), description="keys written, relative to the destination")
     seconds: float = Field(default=0.0, description="wall time from fetch to stored")
+    quality: MaskQuality | None = Field(default=None, description="of the mask, where there is one")

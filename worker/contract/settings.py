@@ -135,7 +135,12 @@ class WorkerSettings(_Group):
     stagger_seconds: float = Field(default=0.2, ge=0, description="between the starts of two processes")
     restart_limit: int = Field(default=5, ge=1, description="starts within ten minutes before a process is given up")
     images_ahead: int = Field(default=2, ge=1, le=16, description="images in work beyond the inference streams")
-    chunk_time_limit_seconds: int = Field(default=300, ge=10, description="after which a hung child is killed")
+    image_time_limit_seconds: float = Field(
+        default=300.0, ge=1, description="without any image ending, after which a hung child is killed"
+    )
+    max_memory_mib: int | None = Field(
+        default=None, ge=64, description="resident memory after which a child is replaced between chunks; empty: none"
+    )
     process_name: str = Field(default="worker", description="in logs; the supervisor sets it for each process")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -148,10 +153,37 @@ class LimitSettings(_Group):
 
 
 class JobSettings(_Group):
-    """Defaults of `producer submit`."""
+    """Jobs: defaults of `producer submit`, and how long Redis remembers."""
 
-    chunk_images: int = Field(default=16, ge=1, le=64, description="images in one message; aim at 20-30 s of work")
-    result_days: int = Field(default=3, ge=1, description="how long chunk states stay in the result backend")
+    chunk_images: int | None = Field(
+        default=None, ge=1, le=256, description="images in one message; empty: about 25 s of work at measured speed"
+    )
+    result_minutes: int = Field(
+        default=15, ge=1, description="how long Celery keeps a chunk's result; its state is kept as long as the job"
+    )
+    keep_days: int = Field(default=30, ge=1, description="how long Redis remembers a job that has ended")
+    price_per_core_hour: float | None = Field(
+        default=None, ge=0, description="what an hour of one core costs, for the cost in a job's manifest.json"
+    )
+
+
+class EngineSettings(_Group):
+    """How fast lost work is noticed. The same on every node and for the producer."""
+
+    lease_seconds: int = Field(default=120, ge=2, description="without renewal, after which a message comes back")
+    silence_seconds: float = Field(
+        default=60.0, ge=1, description="without a sign of life, after which a chunk that no message stands for is lost"
+    )
+    reconcile_seconds: float = Field(default=15.0, gt=0, description="between two looks for lost chunks")
+    leader_seconds: float = Field(default=15.0, ge=1, description="after which the role of a dead leader is taken over")
+    feed_seconds: float = Field(default=0.5, gt=0, description="between two looks of the leader at the queue")
+
+
+class MetricsSettings(_Group):
+    """Prometheus metrics and health of a node, served by its steward."""
+
+    port: int | None = Field(default=None, ge=1, le=65535, description="for /metrics and /healthz; empty: not served")
+    address: str = Field(default="127.0.0.1", description="to listen on; 0.0.0.0 in a container")
 
 
 class Settings(BaseSettings):
@@ -175,6 +207,8 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     limits: LimitSettings = LimitSettings()
     jobs: JobSettings = JobSettings()
+    engine: EngineSettings = EngineSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     @classmethod
     def settings_customise_sources(

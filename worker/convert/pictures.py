@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from worker.contract.errors import ImageError, SourceError, StandaloneError
 from worker.contract.settings import LimitSettings
 from worker.images.decode import Picture, decode
-from worker.images.encode import encode_mask
+from worker.images.png import write_png
 from worker.images.tensor import to_mask
 from worker.standalone.photographs import copy_photographs
 
@@ -107,6 +107,6 @@ def _shapes(folder: Path) -> list[Path]:
     for name, inside in shapes.items():
         grey = np.where(inside, 200 + 30 * x, 60 + 40 * y).astype(np.uint8)
         path = folder / f"{name}.png"
-        path.write_bytes(encode_mask(to_mask(grey, _SHAPE_SIDE, _SHAPE_SIDE)))
+        path.write_bytes(write_png(to_mask(grey, _SHAPE_SIDE, _SHAPE_SIDE)))
         paths.append(path)
     return paths

@@ -80,11 +80,16 @@ class Plan:
         return "\n".join(lines)
 
 
-def plan(topology: Topology, settings: PlanSettings) -> Plan:
+def plan(topology: Topology, settings: PlanSettings, *, set_by: str = "by hand") -> Plan:
     """Divide the machine.
 
     Every core set lies in one NUMA node (or sub-NUMA cluster) and one L3 group and has one CPU of each physical core;
     sets are disjoint; `streams` x threads per stream = `threads` = cores, unless set by hand.
+
+    Args:
+        topology: the machine.
+        settings: numbers set in it win.
+        set_by: who set them, for the reasons.
 
     Raises:
         PlacementError: numbers set by hand that this machine cannot give, or too little memory for one process; names
@@ -93,7 +98,7 @@ def plan(topology: Topology, settings: PlanSettings) -> Plan:
     available = cores.groups(topology)
     granted = cores.within_quota(available, topology.quota_cpus)
     shares, divisions = _first_that_fits(granted, settings, topology)
-    facts = reasons.Facts(topology, settings, available, granted, shares, divisions)
+    facts = reasons.Facts(topology, settings, available, granted, shares, divisions, set_by)
     return Plan(
         core_sets=tuple(
             CoreSet(index, share.cpus, share.package, share.node, share.l3, division.streams, division.threads)

@@ -34,6 +34,9 @@ class Facts:
     divisions: Sequence[Division]
     """One for each share."""
 
+    set_by: str = "by hand"
+    """Where the numbers in the settings come from."""
+
 
 def reasons(facts: Facts) -> Iterator[str]:
     """Why each number is what it is, in the order of the decisions."""
@@ -114,7 +117,7 @@ def _quota(facts: Facts) -> Iterator[str]:
 def _processes(facts: Facts) -> str:
     count = f"{len(facts.shares)} {'process' if len(facts.shares) == 1 else 'processes'}"
     if facts.settings.processes is not None:
-        return f"{count}: set by hand."
+        return f"{count}: set {facts.set_by}."
     natural = cores.natural_count(facts.granted)
     if len(facts.shares) < natural:
         return f"{count} instead of {natural}: more would not fit into the memory."
@@ -132,7 +135,7 @@ def _streams(facts: Facts) -> Iterator[str]:
         by_hand = [name for name in ("streams", "threads") if getattr(facts.settings, name) is not None]
         wanted = divide(size, facts.settings)
         if by_hand:
-            yield f"{text}: {' and '.join(by_hand)} set by hand."
+            yield f"{text}: {' and '.join(by_hand)} set {facts.set_by}."
         elif division.streams < wanted.streams:
             yield f"{text}: {wanted.streams} streams would not fit into the memory."
         else:
@@ -185,7 +188,8 @@ def _idle_cores(facts: Facts) -> Iterator[str]:
         len(share.cpus) - division.threads for share, division in zip(facts.shares, facts.divisions, strict=True)
     )
     if unused:
-        yield f"{counted(unused, 'core')} without an inference thread, because of streams or threads set by hand."
+        text = f"{counted(unused, 'core')} without an inference thread"
+        yield f"{text}, because of streams or threads set {facts.set_by}."
     sizes = sorted({len(share.cpus) for share in facts.shares})
     if facts.settings.processes is not None and len(sizes) > 1:
         yield f"The processes are of different size ({sizes[0]} to {sizes[-1]} cores), the small ones are slower."

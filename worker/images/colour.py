@@ -114,3 +114,28 @@ def _through(image: Image.Image, profile: bytes) -> Image.Image | None:
         return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
         return None
+
+
+def in_profile(image: Image.Image, own: bytes | None, wanted: bytes | None) -> Image.Image:
+    """The same colours as numbers of another profile, so that a background fits the picture it goes behind.
+
+    Args:
+        image: mode RGB.
+        own: profile of `image`; None for sRGB.
+        wanted: profile to convert to; None for sRGB.
+
+    Returns:
+        `image` itself where both are the same, or one turns out not to be usable: its numbers are then taken as they
+        are.
+    """
+    if own == wanted:
+        return image
+    try:
+        source, target = (
+            ImageCms.ImageCmsProfile(io.BytesIO(icc)) if icc else ImageCms.createProfile("sRGB")
+            for icc in (own, wanted)
+        )
+        converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return image
+    return image if converted is None else converted

@@ -31,7 +31,7 @@ def to_tensor(picture: Picture, size: int) -> npt.NDArray[np.uint8]:
     seen = picture.rgb
     if picture.alpha is not None:
         seen = Image.composite(seen, Image.new("RGB", seen.size, BACKDROP), picture.alpha)
-    return np.array(seen.resize((size, size), Image.Resampling.BILINEAR))[np.newaxis]
+    return np.array(seen.resize((size, size), Image.Resampling.BILINEAR, box=picture.box))[np.newaxis]
 
 
 def to_mask(mask: npt.NDArray[np.uint8], width: int, height: int) -> Image.Image:

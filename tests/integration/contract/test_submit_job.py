@@ -10,7 +10,8 @@ import redis
 
 from producer.submit import Submitter, new_job_id
 from support.stack import Place
-from worker.contract import broker, manifest, names
+from worker.contract import broker, dispatch, manifest, names
+from worker.contract.backlog import Backlog
 from worker.contract.errors import (
     BrokerUnavailable,
     JobNotFound,
@@ -20,10 +21,14 @@ from worker.contract.errors import (
     SourceError,
     StoreUnavailable,
 )
-from worker.contract.messages import ChunkMessage, JobStatus, OutputKind
+from worker.contract.job import JobStatus
+from worker.contract.messages import ChunkMessage
 from worker.contract.objects import ObjectInfo, S3Url
+from worker.contract.outputs import OutputOptions
 
-MASK = (OutputKind.MASK,)
+MASK = OutputOptions()
+WINDOW = dispatch.window(workers=0)
+"""Chunks that are published while no worker is there."""
 
 
 @pytest.fixture
@@ -82,12 +87,11 @@ def test_a_job_knows_its_size_and_its_images_in_order(submitter_of, place, queue
     assert [(entry.key, entry.size) for entry in entries] == [(key, 5) for key in keys]
     assert all(entry.etag for entry in entries)
     messages = queue()
-    assert [(m.job, m.chunk, m.start) for m in messages] == [(view.job, n, 16 * n) for n in range(chunks)]
-    assert [key for message in messages for key in message.keys] == keys
+    assert [(m.job, m.chunk, m.start) for m in messages] == [(view.job, n, 16 * n) for n in range(min(chunks, WINDOW))]
+    assert [key for message in messages for key in message.keys] == keys[: 16 * WINDOW]
 
 
-def test_more_chunks_than_one_batch(submitter_of, store, place, queue, monkeypatch):
-    monkeypatch.setattr(broker, "PUBLISH_BATCH", 4)
+def test_no_more_than_the_window_is_published(submitter_of, store, place, queue):
     keys = [f"{number:03d}.jpg" for number in range(10)]
     told = []
 
@@ -97,9 +101,9 @@ def test_more_chunks_than_one_batch(submitter_of, store, place, queue, monkeypat
         .view
     )
 
-    assert [message.keys for message in queue()] == [(key,) for key in keys]
-    assert view.chunks == len(queue()) == 10
-    assert told == [("listed", 10), ("queued", 4), ("queued", 8), ("queued", 10)]
+    assert [message.keys for message in queue()] == [(key,) for key in keys[:WINDOW]]
+    assert (view.chunks, view.cursor) == (10, WINDOW)
+    assert told == [("listed", 10)]
 
 
 def test_what_is_no_image_is_passed_over_and_counted(submitter_of, store, place):
@@ -107,7 +111,7 @@ def test_what_is_no_image_is_passed_over_and_counted(submitter_of, store, place)
 
     submitted = submitter_of().submit(source, dest_of(place), MASK)
 
-    assert (submitted.view.total, submitted.passed_over) == (2, 2)
+    assert (submitted.view.total, submitted.skipped.total()) == (2, 2)
 
 
 def test_a_local_folder_is_uploaded_first(submitter_of, store, place, queue, tmp_path):
@@ -121,8 +125,8 @@ def test_a_local_folder_is_uploaded_first(submitter_of, store, place, queue, tmp
     submitted = submitter_of().submit(str(folder), dest_of(place), MASK)
 
     view = submitted.view
-    assert view.options.source == f"{dest_of(place)}/_maskmill/{view.job}/input/"
-    assert (view.total, view.bytes, submitted.passed_over) == (2, 8, 1)
+    assert view.options.source.startswith(f"{dest_of(place)}/_maskmill/uploads/photos-")
+    assert (view.total, view.bytes, submitted.skipped.total()) == (2, 8, 1)
     [message] = queue()
     assert set(message.keys) == set(contents)
     origin = S3Url.parse(view.options.source)
@@ -130,22 +134,19 @@ def test_a_local_folder_is_uploaded_first(submitter_of, store, place, queue, tmp
     assert [item.key for item in store.list(origin)] == sorted(contents)
 
 
-def test_two_images_for_one_output_cancel_the_job(submitter_of, store, ledger, place, queue):
-    source = source_of(store, place, ["d/a.jpg", "d/a.png"])
+def test_two_images_for_one_output_leave_no_job(submitter_of, store, ledger, place, queue):
+    source = source_of(store, place, ["d/a.jpg", "d/a.png", "x.jpg", "x.png", "y.jpg"])
 
-    with pytest.raises(OutputCollision, match=r"d/a\.jpg.*d/a\.png"):
+    with pytest.raises(OutputCollision, match=r"'(d/a|x)\.jpg' and '(d/a|x)\.png'.*2 such outputs"):
         submitter_of().submit(source, dest_of(place), MASK)
 
-    view = one_job(ledger)
-    assert view.status is JobStatus.CANCELLED and view.total is None and view.finished_at
-    assert view.reason.startswith("not submitted: ") and "d/a.png" in view.reason
-    assert queue() == []
+    assert ledger.jobs(10) == queue() == list(store.list(S3Url(place.bucket, "out/"))) == []
 
 
 def broken(keys, error):
     """A listing that breaks off after some keys."""
 
-    def listing(folder):
+    def listing(folder, **_):
         for key in keys:
             yield ObjectInfo(key, 5, "e", {})
         raise error
@@ -153,62 +154,78 @@ def broken(keys, error):
     return listing
 
 
-def test_a_listing_that_breaks_off_cancels_the_job(submitter_of, ledger, place, queue, monkeypatch):
+@pytest.mark.parametrize("error", [StoreUnavailable("S3 answered 503"), KeyboardInterrupt()])
+def test_a_listing_that_breaks_off_leaves_no_job(submitter_of, ledger, place, monkeypatch, error):
     submitter = submitter_of()
-    monkeypatch.setattr(submitter.store, "list", broken(["a.jpg"], StoreUnavailable("S3 answered 503")))
+    monkeypatch.setattr(submitter.store, "list", broken(["a.jpg"], error))
 
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(type(error)):
         submitter.submit(f"s3://{place.bucket}/in/", dest_of(place), MASK)
 
-    view = one_job(ledger)
-    assert (view.status, view.reason) == (JobStatus.CANCELLED, "not submitted: S3 answered 503")
-    assert queue() == []
+    assert ledger.jobs(10) == []
 
 
-def test_an_interrupted_submission_cancels_the_job(submitter_of, store, ledger, place, monkeypatch):
-    monkeypatch.setattr(store, "list", broken(["a.jpg"], KeyboardInterrupt()))
-
-    with pytest.raises(KeyboardInterrupt):
-        submitter_of().submit(f"s3://{place.bucket}/in/", dest_of(place), MASK)
-
-    assert one_job(ledger).reason == "not submitted: KeyboardInterrupt"
-
-
-def test_a_link_that_leads_nowhere_leaves_no_job_behind(submitter_of, ledger, place, tmp_path):
+def test_a_link_that_leads_nowhere_leaves_no_job(submitter_of, store, ledger, place, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(b"x")
-    for number in range(40):
-        (folder / f"b{number}.jpg").write_bytes(b"x")
     (folder / "c.jpg").symlink_to(tmp_path / "gone")
 
     with pytest.raises(SourceError, match=r"c\.jpg"):
         submitter_of().submit(str(folder), dest_of(place), MASK)
 
-    assert one_job(ledger).status is JobStatus.CANCELLED
+    assert ledger.jobs(10) == list(store.list(S3Url(place.bucket))) == []
 
 
-def test_a_queue_that_is_gone_cancels_the_job(submitter_of, store, ledger, place):
+def test_a_file_that_goes_away_before_it_is_sent_cancels_the_job(submitter_of, ledger, place, queue, tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    submitter = submitter_of()
+
+    with submitter.plan(str(tmp_path), dest_of(place), MASK) as plan:
+        (tmp_path / "b.jpg").unlink()
+        with pytest.raises(SourceError, match=r"b\.jpg: No such file"):
+            submitter.start(plan)
+
+    view = one_job(ledger)
+    assert view.status is JobStatus.CANCELLED and view.total is None and view.finished_at
+    assert view.reason.startswith("not submitted: ") and "b.jpg" in view.reason
+    assert queue() == []
+
+
+def test_a_job_key_saves_listing_again(submitter_of, store, ledger, place, monkeypatch):
+    source = source_of(store, place, ["a.jpg"])
+    first = submitter_of().submit(source, dest_of(place), MASK, job_key="nightly")
+    monkeypatch.setattr(store, "list", broken([], AssertionError("listed again")))
+
+    again = submitter_of().submit(source, dest_of(place), MASK, job_key="nightly")
+
+    assert again.joined and again.view.job == first.view.job
+
+
+def test_a_queue_that_is_gone_leaves_the_job_to_the_feeder(submitter_of, store, ledger, place):
     gone = place.settings.redis.model_copy(update={"url": "redis://127.0.0.1:1/0"})
     app = broker.make_celery(place.settings.model_copy(update={"redis": gone}))
 
-    with pytest.raises(BrokerUnavailable):
+    with pytest.raises(BrokerUnavailable, match="runs as soon as the queue is back"):
         submitter_of(celery=app).submit(source_of(store, place, ["a.jpg"]), dest_of(place), MASK)
 
     app.close()
     view = one_job(ledger)
-    assert view.status is JobStatus.CANCELLED
-    assert "the queue went away" in view.reason
+    assert (view.status, view.total) == (JobStatus.RUNNING, 1)
+    assert len(Backlog(ledger.link).silent(view.job, 0)) == 1, "the reconciler must find what was not published"
 
 
-def test_a_job_cancelled_while_it_is_listed_is_not_started(submitter_of, store, ledger, place, queue):
-    keys = [f"{number}.jpg" for number in range(3)]
+def test_a_job_cancelled_while_it_is_uploaded_is_not_started(submitter_of, ledger, place, queue, tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(b"x")
 
     def cancel(phase, count):
-        ledger.abandon(one_job(ledger).job, "by its owner")
+        if phase == "uploaded":
+            ledger.abandon(one_job(ledger).job, "by its owner")
 
     with pytest.raises(SourceError, match="was cancelled while it was being listed"):
-        submitter_of(progress=cancel).submit(source_of(store, place, keys), dest_of(place), MASK)
+        submitter_of(progress=cancel).submit(str(tmp_path), dest_of(place), MASK)
 
     assert one_job(ledger).status is JobStatus.CANCELLED
     assert queue() == []

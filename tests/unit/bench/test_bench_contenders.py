@@ -31,8 +31,10 @@ def test_every_kind_of_contender_is_there():
         "benchmark_app on maskmill fp32",
         "benchmark_app on maskmill int8",
         "PyTorch eager",
+        "PyTorch eager, huge pages",
         "ONNX Runtime",
     ]
+    assert [row.label for row in rows if not row.huge_pages] == ["PyTorch eager"]
 
 
 def test_with_bf16_float_networks_run_in_both_and_the_rest_in_bf16():

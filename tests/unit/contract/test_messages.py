@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from worker.contract.errors import BadMessage
-from worker.contract.messages import ChunkMessage, JobOptions, OutputKind
+from worker.contract.messages import ChunkMessage, JobOptions, MaskQuality, Outcome, OutputKind
 
 
 def message(**changes):
@@ -29,7 +29,7 @@ def test_unknown_fields_of_a_newer_producer_are_ignored():
         message(schema_version=2),
         {k: v for k, v in message().items() if k != "schema_version"},
         message(keys=[]),
-        message(keys=["k"] * 65),
+        message(keys=["k"] * 257),
         message(keys=["k" * 1025]),
         message(keys=[""]),
         message(keys=[7]),
@@ -75,3 +75,38 @@ def test_the_digest_depends_on_what_is_written_only():
     both = JobOptions(source="s3://a/", dest="s3://b/", outputs=(OutputKind.MASK, OutputKind.CUTOUT))
 
     assert mask.digest() == elsewhere.digest() != both.digest()
+
+
+def test_options_of_a_newer_producer_are_read():
+    wire = JobOptions(source="s3://a/", dest="s3://b/").model_dump() | {"sharpen": 3}
+
+    assert JobOptions.model_validate(wire) == JobOptions(source="s3://a/", dest="s3://b/")
+
+
+def test_options_of_an_older_producer_get_the_defaults():
+    old = {"source": "s3://a/", "dest": "s3://b/", "outputs": ["mask", "cutout"]}
+
+    assert JobOptions.model_validate(old).template == "{kind}/{dir}/{stem}.{ext}"
+
+
+@pytest.mark.parametrize(
+    ("change", "flags", "review"),
+    [
+        ({}, (), False),
+        ({"touches_border": True}, ("border",), False),
+        ({"empty": True, "coverage": 0.0}, ("empty",), True),
+        ({"full": True, "touches_border": True}, ("full", "border"), True),
+        ({"soft": 0.8}, ("soft",), True),
+    ],
+)
+def test_a_mask_that_wants_a_look_says_so(change, flags, review):
+    plain = {"coverage": 0.3, "soft": 0.1, "empty": False, "full": False, "touches_border": False}
+    quality = MaskQuality(**plain | change)
+
+    assert (quality.flags, quality.needs_review) == (flags, review)
+
+
+def test_an_outcome_without_quality_is_read():
+    outcome = Outcome.model_validate({"index": 0, "key": "a", "kind": "ok"})
+
+    assert outcome.quality is None

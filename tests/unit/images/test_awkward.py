@@ -6,11 +6,11 @@ from PIL import Image
 
 from tests.support import awkward
 from worker.contract.errors import ImageError
+from worker.contract.outputs import OutputKind, OutputOptions
 from worker.contract.settings import LimitSettings
-from worker.images.compose import cutout
 from worker.images.decode import decode
-from worker.images.encode import encode_cutout, encode_mask
-from worker.images.tensor import to_mask, to_tensor
+from worker.images.render import render
+from worker.images.tensor import to_tensor
 
 EXPECTED = {name: expected for name, (_, expected) in awkward._FILES.items()}
 
@@ -35,9 +35,10 @@ def test_good_file_goes_all_the_way(folder, name):
     assert (picture.width, picture.height) == EXPECTED[name].size
     tensor = to_tensor(picture, 64)
     subject = (tensor[0, :, :, 1] < 150).astype(np.uint8) * 255
-    mask = to_mask(subject, picture.width, picture.height)
-    assert encode_mask(mask).startswith(b"\x89PNG")
-    assert encode_cutout(cutout(picture, mask), picture.icc_profile).startswith(b"\x89PNG")
+    options = OutputOptions(outputs=tuple(OutputKind), crop=True, refine=True, max_side=100)
+    outputs = dict(render(picture, subject, options)[1])
+    assert set(outputs) == set(OutputKind)
+    assert all(data.startswith(b"\x89PNG") for data in outputs.values())
 
 
 @pytest.mark.parametrize("name", [n for n, e in EXPECTED.items() if e.outcome == "ok" and n != "one-pixel.png"])

@@ -1,12 +1,10 @@
-"""The matte and the cut-out: alpha of mask and input, colours kept, removed background gone."""
+"""The cut-out: colours kept, removed background gone. The composite: the subject in front."""
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from tests.support.awkward import SUBJECT, scene
-from worker.images.compose import cutout, matte
-from worker.images.decode import Picture
+from worker.images.compose import composite, cutout
 
 SIZE = (160, 120)
 
@@ -21,13 +19,13 @@ def ramp():
 
 
 def test_alpha_is_the_mask():
-    image = cutout(Picture(scene()), ramp())
+    image = cutout(scene(), ramp())
     assert image.mode == "RGBA"
     assert np.array_equal(np.asarray(image)[:, :, 3], np.asarray(ramp()))
 
 
 def test_colour_is_kept_wherever_alpha_is_not_zero():
-    image = np.asarray(cutout(Picture(scene()), ramp()))
+    image = np.asarray(cutout(scene(), ramp()))
     seen = image[:, :, 3] > 0
     assert np.array_equal(image[seen][:, :3], np.asarray(scene())[seen])
     assert image[60, 100, :3].tolist() == list(SUBJECT)
@@ -36,50 +34,25 @@ def test_colour_is_kept_wherever_alpha_is_not_zero():
 def test_removed_background_cannot_be_recovered():
     mask = np.zeros(SIZE[::-1], np.uint8)
     mask[40:80, 60:100] = 1
-    image = np.asarray(cutout(Picture(scene()), grey(mask)))
+    image = np.asarray(cutout(scene(), grey(mask)))
     assert (image[mask == 0] == 0).all()
     assert (image[mask == 1][:, :3] > 0).any()
 
 
-def test_input_alpha_multiplies():
-    alpha = grey(np.full(SIZE[::-1], 128))
-    image = np.asarray(cutout(Picture(scene(), alpha), ramp()))
-    expected = np.round(np.asarray(ramp()) * (128 / 255))
-    assert np.abs(image[:, :, 3] - expected).max() <= 1
-
-
-def test_input_transparency_also_clears_colour():
-    alpha = np.full(SIZE[::-1], 255, np.uint8)
-    alpha[:, :80] = 0
-    image = np.asarray(cutout(Picture(scene(), grey(alpha)), grey(np.full(SIZE[::-1], 255))))
-    assert (image[:, :80] == 0).all()
-    assert (image[:, 80:, 3] == 255).all()
-
-
-def test_matte_of_an_opaque_picture_is_the_mask():
-    mask = ramp()
-    assert matte(Picture(scene()), mask) is mask
-
-
-def test_matte_hides_what_the_input_hides():
-    alpha = np.full(SIZE[::-1], 255, np.uint8)
-    alpha[:, 80:] = 0
-    assert np.asarray(matte(Picture(scene(), grey(alpha)), ramp()))[:, 80:].max() == 0
+def test_a_composite_is_the_subject_in_front():
+    image = np.asarray(composite(scene(), ramp(), Image.new("RGB", SIZE, (0, 90, 200)))).astype(float)
+    share = np.asarray(ramp())[..., np.newaxis] / 255
+    expected = share * np.asarray(scene()) + (1 - share) * np.array((0, 90, 200))
+    assert np.abs(image - expected).max() <= 1
 
 
 def test_inputs_are_left_alone():
-    picture, mask = Picture(scene()), ramp()
-    before = picture.rgb.tobytes(), mask.tobytes()
+    picture, mask = scene(), ramp()
+    before = picture.tobytes(), mask.tobytes()
     cutout(picture, mask)
-    assert (picture.rgb.tobytes(), mask.tobytes()) == before
+    assert (picture.tobytes(), mask.tobytes()) == before
 
 
 def test_one_pixel():
-    image = cutout(Picture(Image.new("RGB", (1, 1), SUBJECT)), Image.new("L", (1, 1), 7))
+    image = cutout(Image.new("RGB", (1, 1), SUBJECT), Image.new("L", (1, 1), 7))
     assert image.getpixel((0, 0)) == (*SUBJECT, 7)
-
-
-@pytest.mark.parametrize("mask", [Image.new("L", (120, 160)), Image.new("RGB", SIZE)])
-def test_mask_of_another_size_or_mode_is_refused(mask):
-    with pytest.raises(ValueError, match="to_mask"):
-        cutout(Picture(scene()), mask)

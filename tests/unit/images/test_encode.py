@@ -1,115 +1,127 @@
-"""PNG bytes read back by Pillow: exact pixels, the profile, and nothing else."""
+"""Every format as Pillow reads it back: close pixels, exact alpha where stated, the profile, nothing under alpha 0."""
 
 import io
-import struct
-import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFilter
 
-from tests.support.awkward import encoded, scene
-from worker.images import encode as module
-from worker.images.encode import encode_cutout, encode_mask
+from tests.support.photographs import CUP, photograph
+from worker.contract.errors import TooLarge
+from worker.contract.outputs import ImageFormat
+from worker.images.compose import cutout
+from worker.images.encode import MAX_SIDES, encode
+from worker.images.tensor import to_mask
 
+PNG, WEBP, AVIF, JPEG = ImageFormat
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
-def noise(*shape):
-    return np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
+CUP_MASK = to_mask(CUP, 600, 400)
 
 
 def back(data):
-    """The image as Pillow reads it, after checking every checksum."""
-    Image.open(io.BytesIO(data)).verify()
     image = Image.open(io.BytesIO(data))
     image.load()
     return image
 
 
-def chunks(data):
-    assert data[:8] == b"\x89PNG\r\n\x1a\n"
-    at, names = 8, []
-    while at < len(data):
-        (size,) = struct.unpack_from(">I", data, at)
-        assert struct.unpack_from(">I", data, at + 8 + size) == (zlib.crc32(data[at + 4 : at + 8 + size]),)
-        names.append(data[at + 4 : at + 8])
-        at += 12 + size
-    return names
+def distance(one, other):
+    return np.abs(np.asarray(one).astype(int) - np.asarray(other).astype(int))
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (120, 160), (700, 900)])
-def test_mask_pixels_are_exact(shape):
-    image = back(encode_mask(Image.fromarray(noise(*shape))))
-    assert image.mode == "L"
-    assert np.array_equal(np.asarray(image), noise(*shape))
+@pytest.mark.parametrize("form", list(ImageFormat))
+def test_a_photograph_is_written_in_every_format(form):
+    image = photograph("coffee.png")
+    data = encode(image, form, quality=85, icc=SRGB)
+    read = back(data)
+
+    assert (read.format, read.mode, read.size) == (form.name, "RGB", image.size)
+    assert read.info["icc_profile"] == SRGB
+    assert distance(read, image).mean() < (0.01 if form is PNG else 4)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 4), (1, 9, 4), (9, 1, 4), (120, 160, 4), (300, 400, 4)])
-def test_cutout_pixels_are_exact(shape):
-    image = back(encode_cutout(Image.fromarray(noise(*shape)), None))
-    assert image.mode == "RGBA"
-    assert np.array_equal(np.asarray(image), noise(*shape))
+@pytest.mark.parametrize("form", [WEBP, AVIF, JPEG])
+def test_quality_decides_size_and_error(form):
+    image = photograph("coffee.png")
+    low, high = (encode(image, form, quality=quality) for quality in (30, 90))
+
+    assert len(low) < len(high) / 2
+    assert distance(back(low), image).mean() > distance(back(high), image).mean()
 
 
-@pytest.mark.parametrize("band", [1, 7, 160, 1000])
-def test_bands_do_not_show(band, monkeypatch):
-    whole = encode_cutout(Image.fromarray(noise(50, 40, 4)), None)
-    monkeypatch.setattr(module, "_BAND_BYTES", band)
-    assert np.array_equal(np.asarray(back(encode_cutout(Image.fromarray(noise(50, 40, 4)), None))), noise(50, 40, 4))
-    assert np.array_equal(np.asarray(back(encode_mask(Image.fromarray(noise(50, 40))))), noise(50, 40))
-    assert back(whole).size == (40, 50)
+@pytest.mark.parametrize(("form", "error"), [(PNG, 0), (WEBP, 0), (AVIF, 4), (JPEG, 6)])
+def test_a_mask_is_written_in_every_format(form, error):
+    read = back(encode(CUP_MASK, form, quality=90)).convert("L")
+
+    assert np.percentile(distance(read, CUP_MASK), 99.9) <= error
+    assert read.getpixel((0, 0)) <= 1 and read.getpixel((280, 240)) >= 254
 
 
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 255))
-@settings(max_examples=30, deadline=None, derandomize=True)
-def test_any_size_and_flat_value(width, height, value):
-    mask = Image.new("L", (width, height), value)
-    assert back(encode_mask(mask)).tobytes() == mask.tobytes()
+@pytest.mark.parametrize(("form", "error"), [(PNG, 0), (WEBP, 0), (AVIF, 6)])
+def test_alpha_is_kept(form, error):
+    image = cutout(photograph("coffee.png"), CUP_MASK)
+    read = back(encode(image, form, quality=80))
+
+    assert read.mode == "RGBA"
+    assert np.percentile(distance(read.getchannel("A"), CUP_MASK), 99.9) <= error
 
 
-def test_profile_is_kept():
-    image = back(encode_cutout(scene().convert("RGBA"), SRGB))
-    assert image.info["icc_profile"] == SRGB
+@pytest.mark.parametrize("form", [PNG, WEBP, AVIF])
+@pytest.mark.parametrize("quality", [50, 100])
+def test_a_removed_background_is_in_no_format(form, quality):
+    photo = photograph("coffee.png")
+    read = np.asarray(back(encode(cutout(photo, CUP_MASK), form, quality=quality)))
+    # A lossy format may smear the edge by a block; beyond, nothing may tell of the wooden table.
+    far = np.asarray(CUP_MASK.filter(ImageFilter.MaxFilter(33))) == 0
+    shown, hidden = read[far][:, :3].astype(float), np.asarray(photo)[far].astype(float)
+
+    assert far.sum() > 10_000
+    assert shown.std(0).max() < 3
+    assert np.abs(np.corrcoef(shown.sum(1) + np.arange(len(shown)) * 1e-9, hidden.sum(1))[0, 1]) < 0.3
 
 
-@pytest.mark.parametrize("icc", [None, b""])
-def test_no_profile_no_chunk(icc):
-    assert chunks(encode_cutout(scene().convert("RGBA"), icc)) == [b"IHDR", b"IDAT", b"IEND"]
+def test_webp_of_quality_100_loses_nothing():
+    image = photograph("coffee.png")
+    assert distance(back(encode(image, WEBP, quality=100)), image).max() == 0
 
 
-def test_metadata_of_the_image_is_not_written():
+def test_an_avif_edge_is_not_darkened_by_the_cleared_background():
+    image = cutout(photograph("coffee.png"), CUP_MASK)
+    edge = (np.asarray(CUP_MASK) > 128) & (np.asarray(CUP_MASK) < 250)
+    read = np.asarray(back(encode(image, AVIF, quality=90)))[edge][:, :3].astype(int)
+
+    assert (np.asarray(image)[edge][:, :3].astype(int) - read).mean() < 2
+
+
+def test_jpeg_has_no_transparency():
+    with pytest.raises(ValueError, match="composite"):
+        encode(Image.new("RGBA", (2, 2)), JPEG)
+
+
+@pytest.mark.parametrize("form", list(MAX_SIDES))
+def test_more_pixels_than_the_format_can_say(form):
+    with pytest.raises(TooLarge, match=f"--max-side {MAX_SIDES[form]} or another format"):
+        encode(Image.new("L", (MAX_SIDES[form] + 1, 1)), form)
+
+
+def test_png_has_no_such_limit():
+    assert back(encode(Image.new("L", (70_000, 1)), PNG)).size == (70_000, 1)
+
+
+@pytest.mark.parametrize("form", list(ImageFormat))
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1)])
+def test_small_pictures(form, mode, size):
+    assert back(encode(Image.new(mode, size), form)).size == size
+
+
+@pytest.mark.parametrize("form", list(ImageFormat))
+def test_what_pillow_remembers_is_not_written(form):
+    image = photograph("coffee.png")
     exif = Image.Exif()
     exif[271] = "maker"
-    image = Image.open(io.BytesIO(encoded(scene().convert("RGBA"), "PNG", exif=exif.tobytes(), icc_profile=SRGB)))
-    image.load()
-    image.info["dpi"] = (300, 300)
-    assert chunks(encode_cutout(image, None)) == [b"IHDR", b"IDAT", b"IEND"]
-    assert chunks(encode_cutout(image, SRGB)) == [b"IHDR", b"iCCP", b"IDAT", b"IEND"]
-    assert chunks(encode_mask(image.convert("L"))) == [b"IHDR", b"IDAT", b"IEND"]
+    image.info |= {"exif": exif.tobytes(), "icc_profile": SRGB, "dpi": (300, 300), "xmp": b"<x/>", "comment": b"hello"}
 
+    read = back(encode(image, form))
 
-def test_same_pixels_same_bytes():
-    first, second = (encode_cutout(Image.fromarray(noise(64, 64, 4)), SRGB) for _ in range(2))
-    assert first == second
-    assert encode_mask(scene().convert("L")) == encode_mask(scene().convert("L"))
-
-
-def test_soft_mask_is_smaller_than_pillow_makes_it():
-    y, x = np.mgrid[0:600, 0:800]
-    distance = np.hypot(x - 400, y - 300)
-    mask = Image.fromarray((255 / (1 + np.exp((distance - 180) / 6))).astype(np.uint8))
-    assert len(encode_mask(mask)) < len(encoded(mask, "PNG", compress_level=1))
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "1"])
-def test_mask_of_another_mode_is_refused(mode):
-    with pytest.raises(ValueError, match="mode L"):
-        encode_mask(Image.new(mode, (2, 2)))
-
-
-def test_cutout_of_another_mode_is_refused():
-    with pytest.raises(ValueError, match="mode RGBA"):
-        encode_cutout(Image.new("RGB", (2, 2)), None)
+    assert not {"exif", "icc_profile", "dpi", "xmp", "comment"} & set(read.info)
+    assert dict(read.getexif()) == {}

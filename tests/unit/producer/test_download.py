@@ -10,8 +10,8 @@ from producer.download import download
 from support.fakes import FakeStore
 from worker.contract import manifest
 from worker.contract.errors import ObjectMissing, SourceError
-from worker.contract.ledger import JobView
-from worker.contract.messages import JobOptions, JobStatus, OutcomeKind, OutputKind
+from worker.contract.job import JobStatus, JobView
+from worker.contract.messages import JobOptions, OutcomeKind, OutputKind
 from worker.contract.objects import S3Url
 
 DEST = S3Url("out", "masks/")

@@ -7,8 +7,8 @@ import pytest
 from producer import watch
 from support.fakes import Clock
 from worker.contract.errors import JobNotFound
-from worker.contract.ledger import JobView
-from worker.contract.messages import JobOptions, JobStatus
+from worker.contract.job import JobStatus, JobView
+from worker.contract.messages import JobOptions
 
 OPTIONS = JobOptions(source="s3://a/", dest="s3://b/")
 

@@ -1,30 +1,81 @@
 -- Outcomes of images of one chunk. Idempotent: a counter moves only when an image's state does, an image that is
 -- ok or skipped stays so, and a failed one can still become ok (a redelivered copy got through).
--- KEYS: job, states, attempts, outstanding, failures
--- ARGV: chunk, first image, images, now (Unix s), failures kept, then for each outcome: index, state, JSON
--- -> 1 when this call finished the job
-local job, images, attempts, outstanding, failures = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local chunk, first, count, now, kept = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+-- ARGV: chunk, epoch, first image, images, failures kept, then for each outcome: index, state, code, JSON
+-- -> {1 when this call completed the job, 1 when the worker shall go on}
+local chunk, epoch, first, count, kept = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 
-if redis.call('EXISTS', job) == 0 then return 0 end
+local job = redis.call('HMGET', JOB, 'status', 'epoch', 'total', 'max_failed', 'max_failed_percent', 'pardoned',
+  'judged_after')
+local status, total = job[1], tonumber(job[3] or 0)
+if status ~= 'running' and status ~= 'paused' and status ~= 'stopping' then return {0, 0} end
+-- A straggler of an earlier epoch knows nothing of what was decided since; an output that it wrote is found again.
+if job[2] ~= epoch then return {0, 0} end
+
+-- The list of failures and their codes speak of those that still are failures; beyond the first ones it is unknown.
+local function no_failure_any_more(index)
+  for _, line in ipairs(redis.call('LRANGE', FAILURES, 0, -1)) do
+    local failure = cjson.decode(line)
+    if failure.index == index then
+      redis.call('LREM', FAILURES, 1, line)
+      local code = 'code:' .. (failure.code or '')
+      if redis.call('HINCRBY', JOB, code, -1) == 0 then redis.call('HDEL', JOB, code) end
+      return
+    end
+  end
+end
+
 local progress = false
-for i = 6, #ARGV, 3 do
-  local index, new = ARGV[i], tonumber(ARGV[i + 1])
-  local old = redis.call('BITFIELD', images, 'GET', 'u4', '#' .. index)[1]
-  if old == 0 or (old > SKIPPED and new <= SKIPPED) then
-    redis.call('BITFIELD', images, 'SET', 'u4', '#' .. index, new)
-    redis.call('HINCRBY', job, COUNTER[new], 1)
-    if old > 0 then redis.call('HINCRBY', job, COUNTER[old], -1) end
-    if new > SKIPPED and redis.call('LLEN', failures) < kept then redis.call('RPUSH', failures, ARGV[i + 2]) end
+for i = 6, #ARGV, 4 do
+  local index, new = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
+  local old = state(index)
+  if index < total and (old == 0 or (old > SKIPPED and new <= SKIPPED)) then
+    set_state(index, new)
+    redis.call('HINCRBY', JOB, COUNTER[new], 1)
+    if old > 0 then redis.call('HINCRBY', JOB, COUNTER[old], -1) end
+    if old == FAILED or old == DEAD then no_failure_any_more(index) end
+    if new > SKIPPED then
+      redis.call('HINCRBY', JOB, 'code:' .. ARGV[i + 2], 1)
+      if redis.call('LLEN', FAILURES) < kept then redis.call('RPUSH', FAILURES, ARGV[i + 3]) end
+    end
+    redis.call('XADD', LOG, '*', 'o', ARGV[i + 3])
     progress = true
   end
 end
-if all_set(states(images, first, count)) then
-  redis.call('ZREM', outstanding, chunk)
-  redis.call('HDEL', attempts, chunk)
-else
-  redis.call('ZADD', outstanding, now, chunk)
+
+local time = now()
+if all_set(states(first, count)) then
+  forget(chunk, first, count)
+elseif redis.call('HEXISTS', RUNNING, chunk) == 1 then
+  redis.call('ZADD', OUTSTANDING, time, chunk)
   -- Attempts count starts without progress: a chunk that gets further each time is not poison.
-  if progress then redis.call('HSET', attempts, chunk, 1) end
+  if progress then redis.call('HSET', ATTEMPTS, chunk, 1) end
 end
-return finish_if_complete(job, now)
+
+-- Why there were too many failures; nothing when there were not.
+local function too_many(finished)
+  local bad = redis.call('HMGET', JOB, 'failed', 'dead')
+  bad = tonumber(bad[1] or 0) + tonumber(bad[2] or 0) - tonumber(job[6] or 0)
+  local before = tonumber(job[7] or 0)
+  local most, percent = tonumber(job[4] or ''), tonumber(job[5] or '')
+  if most and bad > most then return bad .. ' images failed, at most ' .. most .. ' were allowed' end
+  -- A share is judged from 100 images on, of a small job from a tenth: one failure of one image is 100 %.
+  finished = finished - before
+  if percent and finished >= math.min(100, (total - before) / 10) and bad * 100 > percent * finished then
+    return bad .. ' of ' .. finished .. ' images failed, at most ' .. percent .. ' % were allowed'
+  end
+end
+
+local finished = done()
+local why = status ~= 'stopping' and too_many(finished)
+if finished == total then
+  if status == 'stopping' then return {0, 0} end  -- `settle` closes it, as what it was stopped for
+  redis.call('HSET', JOB, 'status', 'closing', 'ending', why and 'stopped' or 'finished', 'completed_at', time)
+  if why then redis.call('HSET', JOB, 'reason', why) end
+  redis.call('DEL', ATTEMPTS, OUTSTANDING, RUNNING, SUSPECTS, RETURNED)
+  return {1, 0}
+end
+if why and status == 'running' then
+  stop('stopped', why)
+  status = 'stopping'
+end
+return {0, status == 'running' and 1 or 0}

@@ -1,0 +1,94 @@
+"""What is asked of outputs on the command line is what lies in the bucket afterwards."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import ExifTags, Image
+
+from support import commands
+from support.photographs import photograph
+from support.stack import Place
+from worker.contract.objects import ObjectStore, S3Url
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "shelf").mkdir()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Maker"
+    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.IFD.GPSInfo] = {1: "N", 2: (50.0, 51.0, 52.0)}
+    photograph("coffee.png").save(folder / "shelf" / "cup.jpg", quality=92, exif=exif.tobytes())
+    return folder
+
+
+def outputs_of(place: Place, folder: Path, target: Path, *arguments: str) -> dict[str, Image.Image]:
+    """Submitted, waited for and downloaded: relative path -> image."""
+    dest = f"s3://{place.bucket}/{target.name}/"
+    done = commands.run(
+        "producer",
+        *("submit", str(folder), dest, *arguments, "--wait", "--json", "--timeout", "60"),
+        settings=place.environment,
+    )
+    assert done.code == 0, done.err
+    fetched = commands.run(
+        "producer", "download", done.lines[0]["job"], str(target / "out"), settings=place.environment
+    )
+    assert fetched.code == 0, fetched.err
+    files = (path for path in (target / "out").rglob("*") if path.is_file())
+    return {path.relative_to(target / "out").as_posix(): Image.open(io.BytesIO(path.read_bytes())) for path in files}
+
+
+def test_several_kinds_in_several_formats_under_chosen_names(working_place, folder, tmp_path):
+    found = outputs_of(
+        *(working_place, folder, tmp_path),
+        *("--output", "mask,cutout", "--output", "composite", "--format", "webp", "--mask-format", "png"),
+        *("--name", "flat/{dir}/{stem}-{kind}.{ext}", "--crop", "--crop-margin", "3%", "--max-side", "200", "--refine"),
+    )
+
+    assert {name: (image.format, image.mode) for name, image in found.items()} == {
+        "flat/shelf/cup-mask.png": ("PNG", "L"),
+        "flat/shelf/cup-cutout.webp": ("WEBP", "RGBA"),
+        "flat/shelf/cup-composite.webp": ("WEBP", "RGB"),
+    }
+    assert len({image.size for image in found.values()}) == 1
+    assert max(found["flat/shelf/cup-mask.png"].size) == 200
+
+
+def test_a_local_picture_becomes_the_background_and_exif_is_kept_without_the_place(working_place, folder, tmp_path):
+    Image.new("RGB", (40, 30), (0, 90, 180)).save(tmp_path / "studio.png")
+
+    found = outputs_of(
+        *(working_place, folder, tmp_path),
+        *("--output", "composite", "--background", str(tmp_path / "studio.png"), "--format", "jpg", "--exif", "keep"),
+    )
+
+    [(name, image)] = found.items()
+    exif = image.getexif()
+    assert (name, image.format, image.size) == ("shelf/cup.jpg", "JPEG", (400, 600))
+    assert (exif[ExifTags.Base.Make], exif.get_ifd(ExifTags.IFD.GPSInfo)) == ("Maker", {})
+    blue = sum(count for count, (r, g, b) in image.resize((40, 60)).getcolors(2400) if b > 150 and r < 40)
+    assert blue > 200  # of 2400: the table behind the cup
+    with ObjectStore(working_place.settings.s3) as store:
+        backgrounds = list(
+            store.list(S3Url.folder(f"s3://{working_place.bucket}/{tmp_path.name}/_maskmill/backgrounds"))
+        )
+    assert [item.key.rpartition(".")[2] for item in backgrounds] == ["png"]
+
+
+def test_a_background_that_is_no_picture_fails_each_image_with_its_code(working_place, folder, tmp_path):
+    (tmp_path / "studio.png").write_text("no picture")
+
+    done = commands.run(
+        "producer",
+        *("submit", str(folder), f"s3://{working_place.bucket}/{tmp_path.name}/", "--output", "composite"),
+        *("--background", str(tmp_path / "studio.png"), "--wait", "--json", "--timeout", "60"),
+        settings=working_place.environment,
+    )
+
+    assert done.code == 3
+    assert "background" in done.out + done.err

@@ -1,0 +1,85 @@
+"""Numbers about a mask that a person would agree with."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.photographs import CUP, HEAD, soft_ellipse
+from worker.contract.messages import MOSTLY_SOFT
+from worker.images.quality import assess
+
+
+def of(values):
+    return assess(Image.fromarray(np.asarray(values, np.uint8)))
+
+
+def flat(value, size=64):
+    return np.full((size, size), value)
+
+
+def test_half_of_the_picture():
+    mask = flat(0)
+    mask[:, 32:] = 255
+    quality = of(mask)
+
+    assert (quality.coverage, quality.soft) == (0.5, 0.0)
+    assert quality.flags == ("border",)
+    assert not quality.needs_review
+
+
+@pytest.mark.parametrize(("value", "flags"), [(0, ("empty",)), (255, ("full", "border")), (100, ("empty", "soft"))])
+def test_a_mask_without_a_subject_or_without_a_background_wants_a_look(value, flags):
+    quality = of(flat(value))
+
+    assert quality.flags == flags
+    assert quality.needs_review
+    assert quality.coverage == pytest.approx(value / 255, abs=1e-4)
+
+
+def test_a_speck_is_an_empty_mask():
+    mask = flat(0, 256)
+    mask[100:107, 100:107] = 255  # 49 of 65,536
+    assert of(mask).empty
+    mask[100:110, 100:110] = 255
+    assert not of(mask).empty
+
+
+def test_a_clean_subject_is_nothing_to_look_at():
+    quality = assess(Image.fromarray(HEAD))
+
+    assert quality.flags == ()
+    assert quality.coverage == pytest.approx(np.pi * 0.16 * 0.2, rel=0.1)
+    assert 0 < quality.soft < MOSTLY_SOFT
+
+
+def test_a_subject_cut_off_by_the_frame_touches_the_border():
+    assert assess(Image.fromarray(CUP)).touches_border
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_each_side_is_a_border(turns):
+    mask = flat(0)
+    mask[-1, 20] = 200
+    assert of(np.rot90(mask, turns)).touches_border
+    mask[-1, 20] = 100
+    assert not of(np.rot90(mask, turns)).touches_border
+
+
+def test_a_mask_that_cannot_decide_is_soft():
+    ramp = np.tile(np.linspace(0, 255, 64), (64, 1))
+    assert of(ramp).soft > 0.8
+    assert "soft" in of(ramp).flags
+
+
+def test_facts_do_not_depend_on_the_size():
+    small = assess(Image.fromarray(HEAD))
+    large = assess(Image.fromarray(HEAD).resize((1600, 900), Image.Resampling.BILINEAR))
+
+    assert large.coverage == pytest.approx(small.coverage, abs=0.002)
+    assert large.soft == pytest.approx(small.soft, abs=0.02)
+    assert large.flags == small.flags
+
+
+def test_one_pixel():
+    assert of([[255]]).full
+    assert soft_ellipse(8, (0.5, 0.5), (0.1, 0.1)).shape == (8, 8)

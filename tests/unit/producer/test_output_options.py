@@ -1,0 +1,154 @@
+"""From a command line to `OutputOptions`: every option arrives, what contradicts or does nothing is refused."""
+
+from __future__ import annotations
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from producer.cli.output_options import OutputRequest, output_options
+from support.fakes import FakeStore
+from worker.contract.errors import MaskmillError, SettingsError, SourceError
+from worker.contract.outputs import ExifPolicy, ImageFormat, OutputKind, OutputOptions
+
+MASK, CUTOUT, COMPOSITE = OutputKind.MASK, OutputKind.CUTOUT, OutputKind.COMPOSITE
+
+
+def read(*arguments: str) -> OutputRequest:
+    """What a command with these options gets."""
+    got: list[OutputRequest] = []
+
+    @click.command()
+    @output_options
+    def command(*, outputs: OutputRequest) -> int:
+        got.append(outputs)
+        return 0
+
+    done = CliRunner().invoke(command, arguments)
+    if isinstance(done.exception, MaskmillError):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return got[0]
+
+
+def test_without_options_there_is_a_mask():
+    assert read() == OutputRequest(OutputOptions())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kinds"),
+    [
+        (["--output", "cutout"], (CUTOUT,)),
+        (["--output", "mask,cutout"], (MASK, CUTOUT)),
+        (["--output", "composite, mask"], (COMPOSITE, MASK)),
+        (["--output", "mask", "--output", "composite"], (MASK, COMPOSITE)),
+        (["--output", "both"], (MASK, CUTOUT)),
+        (["--output", "both,composite", "--output", "Mask"], (MASK, CUTOUT, COMPOSITE)),
+    ],
+)
+def test_kinds_are_repeated_or_listed(arguments, kinds):
+    assert read(*arguments).options.outputs == kinds
+
+
+def test_every_option_arrives():
+    line = (
+        "--output mask,composite --format jpg --mask-format webp --quality 71 --background #AABBCC --crop "
+        "--crop-margin 5% --threshold 0.4 --refine --max-side 1600 --exif keep-with-gps --name x/{stem}-{kind}.{ext}"
+    )
+
+    options = read(*line.split()).options
+
+    assert options == OutputOptions(
+        outputs=(MASK, COMPOSITE),
+        format=ImageFormat.JPEG,
+        mask_format=ImageFormat.WEBP,
+        quality=71,
+        background="#aabbcc",
+        crop=True,
+        crop_margin="5%",
+        threshold=0.4,
+        refine=True,
+        max_side=1600,
+        exif=ExifPolicy.KEEP_WITH_GPS,
+        name="x/{stem}-{kind}.{ext}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("--output cutout --format jpeg", "JPEG has no transparency"),
+        ("--quality 80", "--quality has no effect without --format webp, avif or jpeg"),
+        ("--background #000000", "--background has no effect without --output composite"),
+        ("--refine", "--refine has no effect without --output cutout or composite"),
+        ("--exif keep", "--exif has no effect without --output cutout or composite"),
+        ("--crop-margin 5%", "--crop-margin has no effect without --crop"),
+        ("--output cutout --mask-format png", "--mask-format has no effect without --output mask"),
+        ("--crop --crop-margin 5", "--crop-margin: a margin is written 20px or 5%"),
+        ("--output composite --background #ff", "--background: a background is a colour"),
+        ("--output composite --background nowhere.jpg", "nowhere.jpg: no such file"),
+        ("--output composite --background s3://bucket", "--background: a background is a colour"),
+        ("--name {stem}", None),
+        ("--name {file}", "no such field 'file'"),
+        ("--output mask,cutout --name {stem}.{ext}", "add {kind}"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(line, says):
+    if says is None:
+        assert read(*line.split()).options.name == "{stem}"
+        return
+    with pytest.raises(SettingsError) as caught:
+        read(*line.split())
+    assert says in str(caught.value)
+
+
+def test_a_kind_that_is_none_is_refused():
+    done = CliRunner().invoke(click.command()(output_options(lambda outputs: 0)), ["--output", "mask,sticker"])
+
+    assert done.exit_code == 2
+    assert "'sticker' is none of mask, cutout, composite, both" in done.output
+
+
+class Bucket(FakeStore):
+    """With the two calls that only the producer makes."""
+
+    def head(self, place):
+        return self.get(place, max_bytes=1 << 30)[1]
+
+    def upload(self, path, place):
+        self.objects[str(place)] = path.read_bytes()
+
+
+def test_a_local_background_is_uploaded_once_under_its_content(tmp_path):
+    picture = tmp_path / "Studio.JPG"
+    picture.write_bytes(b"picture")
+    bucket = Bucket()
+    asked = read("--output", "composite", "--background", str(picture))
+
+    first = asked.settled(bucket, "s3://out/job")
+    bucket.upload = None
+    again = asked.settled(bucket, "s3://out/job/")
+
+    [url] = bucket.objects
+    assert first == again
+    assert first.background == url and url.startswith("s3://out/job/_maskmill/backgrounds/") and url.endswith(".jpg")
+    assert first.background_etag == "etag-of-" + url.removeprefix("s3://out/")
+    picture.write_bytes(b"another")
+    assert asked.settled(Bucket(), "s3://out/job/").digest() != first.digest()
+
+
+def test_a_background_in_a_bucket_is_pinned_by_its_etag():
+    bucket = Bucket({"s3://art/studio.png": b"picture"})
+
+    options = read("--output", "composite", "--background", "s3://art/studio.png").settled(bucket, "s3://out/")
+
+    assert (options.background, options.background_etag) == ("s3://art/studio.png", "etag-of-studio.png")
+
+
+def test_a_background_that_is_not_there_is_said_at_submission():
+    with pytest.raises(SourceError, match=r"s3://art/studio\.png: no such object"):
+        read("--output", "composite", "--background", "s3://art/studio.png").settled(Bucket(), "s3://out/")
+
+
+def test_an_unused_background_is_not_looked_for():
+    assert OutputRequest(OutputOptions()).settled(Bucket(), "s3://out/") == OutputOptions()

@@ -1,0 +1,59 @@
+"""The picture behind composites: fetched and decoded once for a job, not once for an image."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+from worker.contract.errors import BackgroundUnusable, ImageError
+from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.outputs import OutputOptions
+from worker.contract.settings import LimitSettings
+from worker.images.decode import Picture, Wanted, decode
+
+MAX_SIDE = 4096
+"""Pixels that a background is kept with: 64 MiB in memory at most. Larger outputs get it enlarged."""
+
+_MIB = 1024 * 1024
+
+
+class Backgrounds:
+    """The background used last. Thread-safe: whoever comes first fetches it, the others wait."""
+
+    def __init__(self, store: ObjectStore, limits: LimitSettings) -> None:
+        """Nothing is fetched yet."""
+        self._store, self._limits = store, limits
+        self._lock = threading.Lock()
+        self._name: tuple[str, str] | None = None
+        self._picture: Picture | None = None
+
+    def of(self, options: OutputOptions) -> Picture | None:
+        """The background of a job; None where it is a colour, or no output shows one.
+
+        Raises:
+            BackgroundUnusable: it cannot be had as it was at submission.
+            ServiceError: S3 did not do its part.
+        """
+        url = options.background_picture
+        if url is None:
+            return None
+        with self._lock:
+            if self._name != (url, options.background_etag):
+                self._picture, self._name = None, None
+                self._picture = self._fetch(url, options.background_etag)
+                self._name = (url, options.background_etag)
+            return self._picture
+
+    def _fetch(self, url: str, etag: str) -> Picture:
+        try:
+            data, info = self._store.get(S3Url.parse(url), max_bytes=self._limits.max_object_mib * _MIB)
+            picture = decode(data, self._limits, Wanted(short=MAX_SIDE // 2, long=MAX_SIDE))
+        except ImageError as error:
+            raise BackgroundUnusable(f"background {url}: {error}") from error
+        if etag and info.etag != etag:
+            raise BackgroundUnusable(f"background {url} was replaced since the job was submitted; submit again")
+        rgb = picture.rgb
+        if max(rgb.size) > MAX_SIDE:
+            rgb = rgb.copy()
+            rgb.thumbnail((MAX_SIDE, MAX_SIDE))
+        return replace(picture, rgb=rgb, alpha=None, full_size=None, box=None)

@@ -1,0 +1,91 @@
+"""Brings outcomes from Redis to S3 and ends jobs. One process of the fleet does it at a time.
+
+Redis holds four bits per image; what else there is to say about one passes through a stream of the job, which this
+empties into parts of the job's folder. When every image has its outcome, the lists are written, and the job has ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from worker.contract import results
+from worker.contract.backlog import ActiveJob, Backlog
+from worker.contract.errors import ContractError, ImageError
+from worker.contract.job import JobStatus
+from worker.contract.ledger import Ledger
+from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.settings import JobSettings
+from worker.each import each
+from worker.lists import write_lists
+
+log = logging.getLogger(__name__)
+
+COLLECT_SECONDS = 30.0
+"""An outcome waits in Redis for so long at most."""
+
+LISTING_SILENT_SECONDS = 600.0
+"""Without a sign of life, after which a job that is being listed is given up: it holds up those that write to the same
+place. Long, since one large upload gives no sign."""
+
+_DAY = 86_400
+
+
+class Bookkeeper:
+    """One look at a time: `tick`."""
+
+    def __init__(self, store: ObjectStore, ledger: Ledger, jobs: JobSettings, silence_seconds: float) -> None:
+        """`silence_seconds`: after which a worker of a job that is told to stop counts as gone."""
+        self._store, self._ledger, self._jobs = store, ledger, jobs
+        self._backlog = Backlog(ledger.link)
+        self._silence = silence_seconds
+        self._collected: dict[str, float] = {}
+
+    def tick(self) -> None:
+        """Collect what is due and end what is complete.
+
+        Raises:
+            ServiceError: S3 or Redis did not do their part; the next look does the rest.
+        """
+        active = self._backlog.active()
+        names = {job.view.job for job in active}
+        self._collected = {name: at for name, at in self._collected.items() if name in names}
+        each(sorted(active, key=lambda job: job.view.total or 0), self._look)  # the end of a small one is soon done
+
+    def _look(self, job: ActiveJob) -> None:
+        view, now = job.view, time.monotonic()
+        if view.status is JobStatus.LISTING:
+            why = "its producer went away while listing"
+            if self._ledger.abandon_silent(view.job, LISTING_SILENT_SECONDS, why):
+                log.warning("job=%s event=listing_given_up", view.job)
+        if view.status is JobStatus.STOPPING:
+            self._backlog.settle(view.job, self._silence)
+        last = self._collected.setdefault(view.job, now)
+        due = job.logged >= results.PART_OUTCOMES or now - last >= COLLECT_SECONDS
+        if job.logged and due:
+            self._collect(job)
+            self._collected[view.job] = now
+        if view.status is JobStatus.CLOSING:
+            self._end(job)
+        elif view.ended:
+            self._backlog.drop(view.job)
+
+    def _collect(self, job: ActiveJob) -> None:
+        view, dest = job.view, S3Url.parse(job.view.options.dest)
+        while entries := self._backlog.log(view.job, results.PART_OUTCOMES):
+            lines = [entry.line for entry in entries]
+            results.write_part(self._store, dest, view.job, epoch=view.epoch, first_id=entries[0].id, lines=lines)
+            self._backlog.logged(view.job, entries)
+
+    def _end(self, job: ActiveJob) -> None:
+        name = job.view.job
+        try:
+            self._collect(job)
+            view = self._ledger.view(name)
+            write_lists(self._store, self._ledger, view, self._jobs.price_per_core_hour)
+        except (ContractError, ImageError) as error:
+            # Somebody removed or changed the job's objects. The outputs are there; the job must still end.
+            log.error("job=%s event=lists_incomplete %s", name, error)
+            view = self._ledger.view(name)
+        if self._backlog.close(name, view.epoch, self._jobs.keep_days * _DAY):
+            log.info("job=%s event=job_ended status=%s ok=%d failed=%d", name, view.ending, view.ok, view.failed)

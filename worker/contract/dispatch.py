@@ -1,0 +1,95 @@
+"""Chunks into the queue: reads the keys of a chunk from the manifest and publishes its message.
+
+Used by the producer for the first chunks of a job and by the feeder for all others.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+
+from celery import Celery
+
+from worker.contract import broker, manifest, names
+from worker.contract.job import JobView
+from worker.contract.messages import MAX_CHUNK_IMAGES, ChunkMessage
+from worker.contract.objects import ObjectStore, S3Url
+
+CHUNK_SECONDS = 25.0
+"""Work in one chunk: long beside what a message costs, short beside what a killed worker repeats."""
+
+DEFAULT_CHUNK_IMAGES = 16
+"""While no worker has told its speed."""
+
+WINDOW_PER_WORKER = 2
+"""Chunk messages that wait in the broker for each worker process."""
+
+_PARTS_KEPT = 8
+
+
+def chunk_images(total: int, workers: int, seconds_per_image: float | None) -> int:
+    """Images in a chunk of a job.
+
+    Args:
+        total: images of the job.
+        workers: live worker processes.
+        seconds_per_image: of one process; None if unknown.
+    """
+    by_time = math.floor(CHUNK_SECONDS / seconds_per_image) if seconds_per_image else DEFAULT_CHUNK_IMAGES
+    # A small job must reach every process, and leave something for those that are faster.
+    by_share = math.ceil(total / (2 * max(1, workers)))
+    return max(1, min(by_time, by_share, MAX_CHUNK_IMAGES))
+
+
+def window(workers: int) -> int:
+    """Chunk messages that wait in the broker over all jobs."""
+    return WINDOW_PER_WORKER * max(1, workers)
+
+
+class Dispatcher:
+    """Publishes chunks of any job. Not thread-safe."""
+
+    def __init__(self, store: ObjectStore, celery: Celery) -> None:
+        """Nothing is read or sent yet."""
+        self._store, self._celery = store, celery
+        self._parts: OrderedDict[tuple[str, int], list[str]] = OrderedDict()
+
+    def send(self, view: JobView, chunks: Sequence[int], *, express: bool = False) -> None:
+        """Publish chunks that have been taken from the ledger.
+
+        Args:
+            view: their job.
+            chunks: their numbers.
+            express: into the queue that workers look into first.
+
+        Raises:
+            ServiceError: S3 or Redis did not do their part; those not published are found by the reconciler.
+            ContractError: the manifest has been changed.
+        """
+        messages = [self._message(view, chunk) for chunk in chunks]
+        broker.publish(self._celery, messages, queue=names.EXPRESS_QUEUE if express else names.QUEUE)
+
+    def _message(self, view: JobView, chunk: int) -> ChunkMessage:
+        first = chunk * view.chunk_images
+        last = min(first + view.chunk_images, view.total or 0)
+        return ChunkMessage(
+            job=view.job, epoch=view.epoch, chunk=chunk, start=first, keys=tuple(self._keys(view, first, last))
+        )
+
+    def _keys(self, view: JobView, first: int, last: int) -> Iterator[str]:
+        size = manifest.PART_IMAGES
+        for part in range(first // size, (last - 1) // size + 1):
+            start = part * size
+            yield from itertools.islice(self._part(view, part), max(0, first - start), last - start)
+
+    def _part(self, view: JobView, part: int) -> list[str]:
+        at = (view.job, part)
+        if at not in self._parts:
+            entries = manifest.read_part(self._store, S3Url.parse(view.options.dest), view.job, part, view.total or 0)
+            self._parts[at] = [entry.key for entry in entries]
+            while len(self._parts) > _PARTS_KEPT:
+                self._parts.popitem(last=False)
+        self._parts.move_to_end(at)
+        return self._parts[at]

@@ -1,0 +1,133 @@
+"""The line to Redis: one connection pool, the ledger's scripts, and what Redis raises turned into our errors.
+
+Every call made through it may be repeated after a lost connection: the scripts are idempotent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import resources
+from typing import Any, Self
+
+import redis
+from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from worker.contract import names
+from worker.contract.errors import AccessDenied, BrokerUnavailable, ServiceError, SetupError
+from worker.contract.settings import RedisSettings
+
+OLDEST_REDIS = (6, 2)
+"""ZADD GT and the sweep of kombu (ZRANGE BYSCORE REV) need it."""
+
+_PASSING = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, BusyLoadingError)
+"""What a restart or a failover looks like from here."""
+
+
+class RedisLink:
+    """Thread-safe; make one per process, after any fork."""
+
+    def __init__(self, settings: RedisSettings, *, retries: int, client_name: str) -> None:
+        """Connect lazily: nothing is sent before the first call.
+
+        Args:
+            settings: where Redis is.
+            retries: of a call that finds no Redis, with pauses of 0.1, 0.2, 0.4, ... 2 s.
+            client_name: how the connections call themselves in `CLIENT LIST`.
+        """
+        self.prefix = settings.prefix
+        self.url = settings.url
+        self.client: Any = redis.Redis.from_url(
+            settings.secret_url(),
+            decode_responses=True,
+            socket_timeout=settings.timeout_seconds,
+            socket_connect_timeout=5,
+            socket_keepalive=True,
+            health_check_interval=25,
+            client_name=client_name,
+            retry=Retry(NoBackoff(), 0),  # of single commands: see `call`
+        )
+        # A restart of Redis costs a pause and no chunk.
+        self._retry = Retry(ExponentialBackoff(cap=2, base=0.1), retries, supported_errors=_PASSING)
+        self._scripts: dict[str, Any] = {}
+
+    def run(self, script: str, job: str, *args: object) -> Any:
+        """Run a script of `lua/` on the keys of one job."""
+        return self.call(lambda: self.script(script)(keys=names.job_keys(self.prefix, job), args=args))
+
+    def script(self, name: str) -> Any:
+        """A script of `lua/` behind the shared head; callable on a pipeline with `client=`."""
+        if name not in self._scripts:
+            folder = resources.files("worker.contract") / "lua"
+            text = (folder / "head.lua").read_text("utf-8") + (folder / f"{name}.lua").read_text("utf-8")
+            self._scripts[name] = self.client.register_script(text)
+        return self._scripts[name]
+
+    def call(self, call: Callable[[], Any]) -> Any:
+        """Make a call, again if Redis is away for a moment, and turn what it raises into our errors.
+
+        Raises:
+            AccessDenied: user, password or rights are wrong.
+            BrokerUnavailable: Redis cannot be reached, or is full or not a primary for the moment.
+            ServiceError: it refuses for another reason.
+        """
+        try:
+            return self._retry.call_with_retry(
+                call, fail=lambda _: None, is_retryable=lambda error: not isinstance(error, AuthenticationError)
+            )
+        except (AuthenticationError, NoPermissionError) as error:
+            raise AccessDenied(
+                f"{self.url} refused us: check MASKMILL_REDIS__USERNAME, MASKMILL_REDIS__PASSWORD and the ACL"
+            ) from error
+        except OutOfMemoryError as error:
+            raise BrokerUnavailable(
+                f"{self.url} has reached its maxmemory: raise it, or wait for running jobs to end; nothing is lost"
+            ) from error
+        except _PASSING as error:
+            raise BrokerUnavailable(
+                f"{self.url} cannot be reached: is it running, is MASKMILL_REDIS__URL right? ({error})"
+            ) from error
+        except RedisError as error:
+            raise ServiceError(f"{self.url} answered: {error}") from error
+
+    def check(self) -> dict[str, str]:
+        """Facts about the server, for `worker check`.
+
+        Raises:
+            BrokerUnavailable, AccessDenied: it does not answer, or not us.
+            SetupError: it answers, but work would get lost on it.
+        """
+        info = self.call(self.client.info)
+        policy = str(info.get("maxmemory_policy", "unknown"))
+        version = str(info["redis_version"])
+        if info.get("redis_mode", info.get("server_mode")) == "cluster":
+            raise SetupError(f"{self.url} is a Redis Cluster, which Celery cannot use: give maskmill a plain Redis")
+        if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS:
+            raise SetupError(f"{self.url} is Redis {version}: 6.2 or later is needed")
+        if policy not in ("noeviction", "unknown"):
+            raise SetupError(f"{self.url} may evict queued work: set maxmemory-policy noeviction (is {policy})")
+        return {
+            "server": str(info.get("server_name", "redis")),
+            "version": str(info.get("valkey_version", version)),
+            "append_only": "yes" if info.get("aof_enabled") else "no",
+        }
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,8 @@
+-- Everything about a job is in S3: it has ended, and Redis may forget it after a while.
+-- ARGV: epoch, seconds to keep what Redis knows
+-- -> 1 when this call ended it
+local job = redis.call('HMGET', JOB, 'status', 'ending', 'epoch')
+if job[1] ~= 'closing' or job[3] ~= ARGV[1] then return 0 end
+redis.call('HSET', JOB, 'status', job[2], 'finished_at', now())
+for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, ARGV[2]) end
+return 1

@@ -1,0 +1,73 @@
+-- Shared head of the ledger's scripts; every script takes all keys of one job. An image's state is four bits: 0 none,
+-- 1 ok, 2 skipped, 3 failed, 4 dead, 5 cancelled. One string holds them all: half a megabyte for a million images.
+-- Time is the server's, so that the clocks of the nodes do not matter.
+local JOB, IMAGES, ATTEMPTS, OUTSTANDING, RUNNING, SUSPECTS, RETURNED, FAILURES, LOG = unpack(KEYS)
+local COUNTER = {'ok', 'skipped', 'failed', 'dead', 'cancelled'}
+local SKIPPED, FAILED, DEAD, CANCELLED = 2, 3, 4, 5
+
+local function now()
+  local time = redis.call('TIME')
+  return time[1] + time[2] / 1000000
+end
+
+local function state(index)
+  return redis.call('BITFIELD', IMAGES, 'GET', 'u4', '#' .. index)[1]
+end
+
+local function set_state(index, value)
+  redis.call('BITFIELD', IMAGES, 'SET', 'u4', '#' .. index, value)
+end
+
+local function states(first, count)
+  local args = {IMAGES}
+  for i = 0, count - 1 do
+    args[#args + 1] = 'GET'
+    args[#args + 1] = 'u4'
+    args[#args + 1] = '#' .. (first + i)
+  end
+  return redis.call('BITFIELD', unpack(args))
+end
+
+local function all_set(values)
+  for _, value in ipairs(values) do
+    if value == 0 then return false end
+  end
+  return true
+end
+
+-- RETURNED is one bit per chunk: a set of a hundred thousand chunks would take six megabytes.
+local function is_returned(chunk) return redis.call('GETBIT', RETURNED, chunk) == 1 end
+
+local function give_back(chunk)
+  redis.call('ZREM', OUTSTANDING, chunk)
+  redis.call('SETBIT', RETURNED, chunk, 1)
+end
+
+local function unreturn(chunk)
+  if is_returned(chunk) then redis.call('SETBIT', RETURNED, chunk, 0) end  -- else it would make the key
+end
+
+-- A chunk that needs nothing more leaves no trace but the states of its images.
+local function forget(chunk, first, count)
+  redis.call('ZREM', OUTSTANDING, chunk)
+  redis.call('HDEL', RUNNING, chunk)
+  redis.call('HDEL', ATTEMPTS, chunk)
+  unreturn(chunk)
+  if redis.call('HDEL', SUSPECTS, 'chunk:' .. chunk, 'why:' .. chunk) > 0 then
+    for i = 0, count - 1 do redis.call('HDEL', SUSPECTS, 'deaths:' .. (first + i)) end
+  end
+end
+
+local function done()
+  local sum = 0
+  for _, value in ipairs(redis.call('HMGET', JOB, unpack(COUNTER))) do sum = sum + tonumber(value or 0) end
+  return sum
+end
+
+-- Workers stop between two images; what is queued and not begun is forgotten at once.
+local function stop(ending, reason)
+  redis.call('HSET', JOB, 'status', 'stopping', 'ending', ending, 'reason', reason)
+  for _, chunk in ipairs(redis.call('ZRANGE', OUTSTANDING, 0, -1)) do
+    if redis.call('HEXISTS', RUNNING, chunk) == 0 then redis.call('ZREM', OUTSTANDING, chunk) end
+  end
+end

@@ -1,0 +1,33 @@
+-- A worker lets go of a chunk, whole or not.
+-- ARGV: chunk, epoch, first image, images, worker, core seconds spent, 1 when it was stopped by nobody's fault, model
+-- -> 1 when the message shall go back to the queue
+local chunk, epoch, first, count = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+
+local job = redis.call('HMGET', JOB, 'status', 'epoch')
+if not job[1] then return 0 end
+redis.call('HINCRBYFLOAT', JOB, 'core_seconds', ARGV[6])
+redis.call('HINCRBY', JOB, 'model:' .. ARGV[8], 1)
+if job[2] ~= epoch then return 0 end
+local holder = redis.call('HGET', RUNNING, chunk)
+if all_set(states(first, count)) then
+  forget(chunk, first, count)
+  return 0
+end
+if holder and holder ~= ARGV[5] then return 0 end  -- it was given to another, who answers for it now
+if holder then
+  redis.call('HDEL', RUNNING, chunk)
+  if ARGV[7] == '1' then
+    if tonumber(redis.call('HGET', ATTEMPTS, chunk) or 0) > 0 then redis.call('HINCRBY', ATTEMPTS, chunk, -1) end
+    if redis.call('HEXISTS', SUSPECTS, 'chunk:' .. chunk) == 1 then redis.call('HSET', SUSPECTS, 'chunk:' .. chunk, '') end
+  end
+end
+if job[1] == 'paused' then
+  give_back(chunk)
+  return 0
+end
+if job[1] ~= 'running' then
+  forget(chunk, first, count)
+  return 0
+end
+redis.call('ZADD', OUTSTANDING, now(), chunk)
+return 1

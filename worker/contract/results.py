@@ -1,0 +1,107 @@
+"""What became of every image of a job, in S3: written while it runs, read by its lists, by `results` and `recover`.
+
+{dest}/_maskmill/{job}/job.json                       what was asked
+                      manifest/part-*.jsonl.gz        the images
+                      results/{epoch}-{id}-{n}.jsonl.gz   outcomes as they came, an image's last one counts
+when it has ended:    succeeded-*.jsonl.gz, failed.jsonl, cancelled-*.jsonl.gz, manifest.json, _SUCCESS
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from worker.contract import jsonlines
+from worker.contract.errors import ContractError, ObjectMissing
+from worker.contract.manifest import job_folder
+from worker.contract.messages import Outcome, OutcomeKind
+from worker.contract.objects import ObjectStore, S3Url
+
+PART_OUTCOMES = 5_000
+"""Outcomes in one part at most: about 100 kB compressed."""
+
+_MAX_FACTS_BYTES = 4 * 1024 * 1024
+
+
+def results_folder(dest: S3Url, job: str) -> S3Url:
+    """Where the outcomes of a job are."""
+    return job_folder(dest, job) / "results/"
+
+
+def write_part(store: ObjectStore, dest: S3Url, job: str, *, epoch: int, first_id: str, lines: Sequence[str]) -> S3Url:
+    """Write outcomes (JSON texts). The same ones give the same name, so writing again replaces.
+
+    The name tells how many there are: who was held up and writes fewer of them late must not replace more.
+
+    Args:
+        store: where to.
+        dest: of the job.
+        job: its id.
+        epoch: of the job.
+        first_id: of the first outcome in the stream they come from, `milliseconds-number`.
+        lines: the outcomes.
+    """
+    milliseconds, _, number = first_id.partition("-")
+    name = f"{epoch:04d}-{int(milliseconds):015d}-{int(number):06d}-{len(lines):06d}.jsonl.gz"
+    place = results_folder(dest, job) / name
+    jsonlines.write(store, place, lines)
+    return place
+
+
+def part_names(store: ObjectStore, dest: S3Url, job: str) -> list[str]:
+    """Names of all parts, oldest first."""
+    return sorted(item.key for item in store.list(results_folder(dest, job)))
+
+
+def newest_first(store: ObjectStore, dest: S3Url, job: str) -> Iterator[Outcome]:
+    """All outcomes of a job, the last one of an image before its earlier ones; constant memory.
+
+    Raises:
+        ContractError: a part was changed or replaced.
+    """
+    for name in reversed(part_names(store, dest, job)):
+        yield from reversed(jsonlines.read(store, results_folder(dest, job) / name, Outcome))
+
+
+def verdicts(store: ObjectStore, dest: S3Url, job: str) -> Iterator[tuple[int, OutcomeKind]]:
+    """The same with nothing but position and kind: several times as fast.
+
+    Raises:
+        ContractError: a part was changed or replaced, or a line is not an outcome.
+    """
+    for name in reversed(part_names(store, dest, job)):
+        place = results_folder(dest, job) / name
+        for line in reversed(jsonlines.read_lines(store, place)):
+            try:
+                fields = json.loads(line)
+                yield fields["index"], OutcomeKind(fields["kind"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise ContractError(f"{place} was changed: {line[:80]!r} is not an outcome") from error
+
+
+def write_facts(store: ObjectStore, dest: S3Url, job: str, name: str, facts: dict[str, Any]) -> S3Url:
+    """Write a JSON object of the job's folder, such as `job.json`."""
+    place = job_folder(dest, job) / name
+    body = json.dumps(facts, indent=2, ensure_ascii=False).encode() + b"\n"
+    store.put(place, body, content_type="application/json")
+    return place
+
+
+def read_facts(store: ObjectStore, dest: S3Url, job: str, name: str) -> dict[str, Any] | None:
+    """Read a JSON object of the job's folder; None if there is none.
+
+    Raises:
+        ContractError: it is not a JSON object.
+    """
+    place = job_folder(dest, job) / name
+    try:
+        body, _ = store.get(place, max_bytes=_MAX_FACTS_BYTES)
+        facts = json.loads(body)
+    except ObjectMissing:
+        return None
+    except ValueError as error:
+        raise ContractError(f"{place} is not JSON: it was changed or replaced") from error
+    if not isinstance(facts, dict):
+        raise ContractError(f"{place} is not a JSON object: it was changed or replaced")
+    return facts

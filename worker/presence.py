@@ -1,0 +1,46 @@
+"""A worker process tells the fleet that it is there, as long as its connection to the queue stands."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import bootsteps
+
+from worker.contract.errors import MaskmillError
+from worker.contract.fleet import BEAT_SECONDS, Fleet
+from worker.contract.link import RedisLink
+
+log = logging.getLogger(__name__)
+
+
+class Presence(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
+    """Bootstep of the consumer."""
+
+    requires = frozenset({"celery.worker.consumer.tasks:Tasks"})
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self._timer: Any = None
+
+    def start(self, parent: Any) -> None:
+        """Begin with a new connection."""
+        settings, name = parent.app.maskmill, parent.app.maskmill_name
+        link = RedisLink(settings.redis, retries=0, client_name=f"maskmill-presence-{name}")
+        fleet = Fleet(link)
+        beat(fleet, name)
+        self._timer = parent.timer.call_repeatedly(BEAT_SECONDS, beat, (fleet, name))
+
+    def stop(self, parent: Any) -> None:
+        """End with the connection; also called when it breaks."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def beat(fleet: Fleet, name: str) -> None:
+    """One sign of life; one that fails is left to the next."""
+    try:
+        fleet.beat(name)
+    except MaskmillError as error:
+        log.warning("event=beat_failed %s", error)
