@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from worker.model.runtime import ov
 
 ops = ov.opset13
 
+STRICT = "CI" in os.environ
+"""Whether a warning of the compiler is a failure: a newer compiler on somebody's machine may know more of them."""
+
 
 def need_library() -> None:
     """Build the library if its sources changed; skip the test on a machine without a compiler."""
@@ -21,7 +25,7 @@ def need_library() -> None:
     if isinstance(missing, str):
         pytest.skip(missing)
     if not build.up_to_date():
-        build.build(strict=True)
+        build.build(strict=STRICT)
 
 
 def node(

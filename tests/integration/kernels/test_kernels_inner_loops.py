@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+from support.kernels import STRICT
 from worker.kernels import build
 
 pytestmark = pytest.mark.timeout(600)
@@ -20,7 +21,7 @@ PROBLEMS = {"": 300, "address,undefined": 60, "thread": 40}
 def test_random_problems(tmp_path, sanitize):
     if isinstance(missing := build.tools(), str):
         pytest.skip(missing)
-    programs = build.build_programs(tmp_path, sanitize=sanitize)
+    programs = build.build_programs(tmp_path, sanitize=sanitize, strict=STRICT)
     command = [str(programs["kernels_test"]), str(PROBLEMS[sanitize])]
 
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
