@@ -241,14 +241,20 @@ class Submitter:
         return writer
 
     def _publish(self, view: JobView) -> str:
-        """Publish the first window, unless another job must end first: then its name."""
+        """Publish the first window, unless another job must end first: then its name.
+
+        Beside others it is one chunk, which they let pass: a job of one image need not wait until those in the queue
+        are done. The feeder, which knows what is fair, publishes the rest.
+        """
         backlog = Backlog(self.ledger.link)
-        before = blocker(view, backlog.active())
+        jobs = backlog.active()
+        before = blocker(view, jobs)
         if before is not None:
             return before.job
+        beside_others = any(job.outstanding for job in jobs if job.view.job != view.job)
         room = dispatch.window(len(Fleet(self.ledger.link).live())) - backlog.queued()
-        chunks = backlog.take(view.job, max(1, room), epoch=view.epoch)
-        Dispatcher(self.store, self.celery).send(view, chunks)
+        chunks = backlog.take(view.job, 1 if beside_others else max(1, room), epoch=view.epoch)
+        Dispatcher(self.store, self.celery).send(view, chunks, express=beside_others)
         return ""
 
 

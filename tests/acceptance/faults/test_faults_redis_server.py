@@ -120,6 +120,19 @@ def test_a_failover_is_waited_for(under):
     assert account.repeated <= CHUNK
 
 
+def test_without_the_retry_a_failover_ends_the_worker(standalone, cache, server, tmp_path):
+    """The control run: what `broker_channel_error_retry` is for."""
+    place = place_at(standalone, server.url, cache)
+    faults = Faults(tmp_path, celery={"broker_channel_error_retry": False})
+    with Mistreated.start(place, faults, tmp_path / "worker.log") as under:
+        parent = under.node.parents()[0]
+        with client(place) as redis_client:
+            flip(redis_client, seconds=2)
+
+        commands.wait_for(lambda: not parent.is_running(), "the worker to end", 30)
+        commands.wait_for(lambda: "event=worker_ended name=worker-0" in under.log.read_text(), "its end to be told", 10)
+
+
 def flip(redis_client: redis.Redis, seconds: float) -> None:
     """A replica of nobody for a while: BRPOP is ended by UNBLOCKED, every write refused by READONLY."""
     redis_client.replicaof("127.0.0.1", "1")

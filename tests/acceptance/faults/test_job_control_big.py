@@ -33,9 +33,9 @@ IMAGE_SECONDS = 0.2
 class Imagined(ObjectStore):
     """Its listing goes on long after the objects end: a job is as big as its manifest says."""
 
-    def list(self, folder: S3Url) -> Iterator[ObjectInfo]:
+    def list(self, folder: S3Url, *, beginning: str = "") -> Iterator[ObjectInfo]:
         if folder.key != "huge/":
-            return super().list(folder)
+            return super().list(folder, beginning=beginning)
         return (ObjectInfo(f"{index:05d}.png", 1000, "etag", {}) for index in range(HUGE))
 
 
@@ -60,8 +60,8 @@ def ledger(under: Mistreated) -> Iterator[Ledger]:
 
 
 def huge(place: Place, policy: JobPolicy | None = None) -> str:
-    with connected(place, CHUNK) as real, Imagined(place.settings.s3) as store:
-        submitter = Submitter(store, real.ledger, real.celery, CHUNK)
+    with connected(place, CHUNK) as usual, Imagined(place.settings.s3) as store:
+        submitter = Submitter(store, usual.ledger, usual.celery, CHUNK)
         source, dest = (f"s3://{place.bucket}/{name}/" for name in ("huge", f"out-{secrets.token_hex(4)}"))
         return submitter.submit(source, dest, OutputOptions(), policy=policy).view.job
 
@@ -97,7 +97,7 @@ def test_cancelling_costs_redis_the_same_whatever_the_size_of_the_job(standalone
         job, options = f"job-{images}", JobOptions(source="s3://a/b/", dest=f"s3://a/{images}/")
         ledger.create(job, options)
         ledger.seal(job, total=images, chunk_images=CHUNK, size=images)
-        backlog.take(job, 6)
+        backlog.take(job, 6, epoch=0)
         redis_client.config_resetstat()
         ledger.cancel(job)
         assert backlog.settle(job, 60)
@@ -125,11 +125,12 @@ def test_a_small_job_starts_within_a_chunk_of_a_huge_one(under, ledger, folder):
         between = ledger.view(first).done - before
 
         assert between <= 2 * CHUNK, f"{between} images of the huge job came first"
-        assert under.settle(second).view.ok == under.uploaded[folder]
+        commands.wait_for(lambda: ledger.view(second).ended, "the small job to end", 60)
         assert not ledger.view(first).ended
     finally:
         ledger.cancel(first)
         commands.wait_for(lambda: ledger.view(first).ended, "the end of the huge job", 60)
+    assert under.settle(second).view.ok == under.uploaded[folder]
 
 
 def test_a_pause_survives_kills_and_nothing_is_lost(under, ledger):

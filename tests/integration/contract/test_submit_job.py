@@ -108,6 +108,19 @@ def test_no_more_than_the_window_is_published(submitter_of, store, place, queue)
     assert told == [("listed", 10)]
 
 
+def test_beside_others_a_job_begins_with_one_chunk_that_goes_before_theirs(submitter_of, store, place):
+    source = source_of(store, place, [f"{number:03d}.jpg" for number in range(10)])
+    submitter = submitter_of(chunk_images=1)
+    submitter.submit(source, dest_of(place), MASK)
+
+    view = submitter.submit(source, f"s3://{place.bucket}/other", MASK).view
+
+    client, prefix = submitter.ledger.link.client, place.settings.redis.prefix
+    lengths = {name: client.llen(names.queue(prefix, name)) for name in names.QUEUES}
+    assert lengths == {names.EXPRESS_QUEUE: 1, names.QUEUE: WINDOW}
+    assert view.cursor == 1
+
+
 def test_what_is_no_image_is_passed_over_and_counted(submitter_of, store, place):
     source = source_of(store, place, ["a.jpg", "notes.txt", "d/b.PNG", "Thumbs.db"])
 
