@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from support import commands
-from support.faults import LEASE_BACK_WITHIN, RECONCILED_WITHIN, SILENCE, SLACK, Faults, progress
+from support.faults import IN_FLIGHT, LEASE_BACK_WITHIN, RECONCILED_WITHIN, SILENCE, SLACK, Faults, progress
 from support.mistreated import BACK_OFF, Mistreated, own_redis, place_at, placed
 from support.proxy import Proxy
 from support.stack import Place
