@@ -12,11 +12,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from worker.contract import manifest, results
+from worker.contract import manifest, results, states
 from worker.contract.errors import ContractError, JobNotFound, JobStateError
 from worker.contract.job import ENDED, JobStatus, JobView
 from worker.contract.ledger import Ledger
-from worker.contract.messages import JobOptions, JobPolicy, Outcome, OutcomeKind
+from worker.contract.messages import JobOptions, JobPolicy, OutcomeKind
 from worker.contract.objects import ObjectStore, S3Url
 
 _FACTS = ("options", "policy", "total", "bytes", "chunk_images")
@@ -50,11 +50,8 @@ def recover(store: ObjectStore, ledger: Ledger, dest: S3Url, job: str) -> JobVie
     except ValidationError as error:
         raise ContractError(f"{manifest.job_folder(dest, job)}job.json is not of this version: {error}") from error
     total = int(facts["total"])
-    states = bytearray((total + 1) // 2)
-    counts = dict.fromkeys(OutcomeKind, 0)
-    for outcome in _last_of_each(results.newest_first(store, dest, job), total):
-        ledger.pack(states, outcome.index, outcome.kind)
-        counts[outcome.kind] += 1
+    outcomes = _last_of_each(results.verdicts(store, dest, job), total)
+    counts = {kind: outcomes.count(number) for kind, number in states.NUMBERS.items()}
     ended = results.read_facts(store, dest, job, "manifest.json") or {}
     names = results.part_names(store, dest, job)
     epoch = max([int(name.partition("-")[0]) for name in names], default=0)
@@ -77,7 +74,7 @@ def recover(store: ObjectStore, ledger: Ledger, dest: S3Url, job: str) -> JobVie
             **_times(ended),
         },
         counts=counts,
-        states=bytes(states),
+        outcomes=outcomes,
         ending=JobStatus(over) if over in ENDED else None,
     )
 
@@ -94,9 +91,10 @@ def _refuse_known(ledger: Ledger, job: str) -> None:
     raise JobStateError(f"job {job} is known and {view.status.value}: there is nothing to recover")
 
 
-def _last_of_each(outcomes: Iterator[Outcome], total: int) -> Iterator[Outcome]:
-    seen = bytearray(total)
-    for outcome in outcomes:  # newest first
-        if outcome.index < total and not seen[outcome.index]:
-            seen[outcome.index] = 1
-            yield outcome
+def _last_of_each(verdicts: Iterator[tuple[int, OutcomeKind]], total: int) -> bytes:
+    """State of each image, one byte each."""
+    found = bytearray(total)
+    for index, kind in verdicts:  # newest first
+        if index < total and not found[index]:
+            found[index] = states.NUMBERS[kind]
+    return bytes(found)

@@ -1,36 +1,38 @@
 """From a source to a running job.
 
-    list -> manifest parts in S3 -> job record -> first chunk messages; workers' feeder publishes the rest
+    plan -> job record -> (upload) -> manifest parts in S3 -> first chunk messages; workers' feeder publishes the rest
 
-Listing ends before anything is published: what cannot be done right (two inputs for one output, no images, a bucket
+Listing ends before anything is written: what cannot be done right (two inputs for one output, no images, a bucket
 that is not there) is refused before a worker has touched anything.
 """
 
 from __future__ import annotations
 
-import itertools
 import secrets
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from celery import Celery
 
-from producer import sources
-from producer.collisions import CollisionCheck
+from producer.plan import Plan, make_plan
+from producer.sources.filters import Skipped
+from producer.sources.item import Item
+from producer.sources.opening import SourceSpec
+from producer.sources.upload import upload
 from worker.contract import dispatch, manifest, names, results
 from worker.contract.backlog import Backlog, blocker
 from worker.contract.dispatch import Dispatcher
-from worker.contract.errors import BrokerUnavailable, JobNotFound, SettingsError, SourceError
+from worker.contract.errors import BrokerUnavailable, JobNotFound, SourceError
 from worker.contract.fleet import Fleet
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger import Ledger
 from worker.contract.messages import JobOptions, JobPolicy
-from worker.contract.objects import ObjectInfo, ObjectStore, S3Url
+from worker.contract.objects import ObjectStore, S3Url
 from worker.contract.outputs import OutputOptions
 
 Progress = Callable[[str, int], None]
@@ -39,8 +41,10 @@ Progress = Callable[[str, int], None]
 LISTING_SILENT_SECONDS = 60.0
 """Without a sign of life, after which a job that is being listed was left behind by a producer that died."""
 
-_TELL_EVERY = 500
 _BEAT_SECONDS = 10.0
+_BEHIND_JOBS = f"{names.JOB_PREFIX[:-1]}0"
+"""Sorts behind every key under `names.JOB_PREFIX` and before all that follow: `0` comes after `/`."""
+
 _VIEW_TRIES, _VIEW_PAUSE_SECONDS = 10, 0.3
 
 
@@ -49,7 +53,9 @@ class Submitted:
     """A job that is now running."""
 
     view: JobView
-    passed_over: int = 0
+    skipped: Skipped = field(default_factory=Counter)
+    """What of the source was left out, by reason."""
+
     joined: bool = False
     """It was there already, under the same job key."""
 
@@ -70,12 +76,18 @@ class Submitter:
     progress: Progress = lambda phase, count: None
 
     def submit(
-        self, source: str, dest: str, outputs: OutputOptions, *, policy: JobPolicy | None = None, job_key: str = ""
+        self,
+        source: str | SourceSpec,
+        dest: str,
+        outputs: OutputOptions,
+        *,
+        policy: JobPolicy | None = None,
+        job_key: str = "",
     ) -> Submitted:
         """List, check and start.
 
         Args:
-            source: s3:// prefix, or a local folder, which is uploaded first.
+            source: s3:// prefix, object or glob, local folder, file or glob (uploaded first), or more in detail.
             dest: s3:// prefix that outputs go under.
             outputs: what to write for each image, and how.
             policy: how to run it.
@@ -87,42 +99,86 @@ class Submitter:
             SettingsError: source and destination overlap.
             ServiceError: S3 or Redis did not do their part; the job, if any, is cancelled.
         """
+        if known := self.join(job_key):
+            return known
+        with self.plan(source, dest, outputs) as plan:
+            return self.start(plan, policy=policy, job_key=job_key)
+
+    def join(self, job_key: str) -> Submitted | None:
+        """The job submitted with this key before, so that its source need not be listed again."""
+        holder = self.ledger.holder(job_key) if job_key else None
+        view = self._alive(holder) if holder else None
+        return Submitted(view, joined=True) if view else None
+
+    def plan(self, source: str | SourceSpec, dest: str, outputs: OutputOptions) -> Plan:
+        """List and check, without leaving a trace. Close the plan when it is not needed any more.
+
+        Raises:
+            SourceError: the source cannot be read.
+            SettingsError: source and destination overlap.
+            ServiceError: S3 did not do its part.
+        """
+        target = S3Url.folder(dest)
+        return make_plan(
+            SourceSpec((source,)) if isinstance(source, str) else source,
+            target,
+            lambda origin: JobOptions(source=str(origin), dest=str(target), **outputs.model_dump()),
+            self.store,
+            listed=lambda count: self.progress("listed", count),
+        )
+
+    def start(self, plan: Plan, *, policy: JobPolicy | None = None, job_key: str = "") -> Submitted:
+        """Submit what was planned.
+
+        Raises:
+            SourceError: nothing to submit, or a local file cannot be read.
+            OutputCollision: two inputs would write one output.
+            ServiceError: S3 or Redis did not do their part; the job, if any, is cancelled.
+        """
+        plan.check()
         job = new_job_id()
         if job_key and (known := self._known(job_key, job)):
             return Submitted(known, joined=True)
-        target = S3Url.folder(dest)
-        if source.startswith("s3://"):
-            origin = S3Url.folder(source)
-            refuse_overlap(origin, target)
-            self.store.check(target)
-            selection = sources.Selection(self.store.list(origin))
-            listing = iter(selection)
-        else:
-            folder = Path(source).expanduser()
-            origin = manifest.job_folder(target, job) / "input/"
-            self.store.check(target)
-            selection = sources.Selection(sources.local_files(folder))
-            listing = sources.upload(self.store, folder, iter(selection), origin)
-        options = JobOptions(source=str(origin), dest=str(target), **outputs.model_dump())
-        view, waits_for = self._run(job, options, policy or JobPolicy(), listing, what=source)
-        return Submitted(view, selection.passed_over, waits_for=waits_for)
+        view, waits_for = self._run(job, plan.options, policy or JobPolicy(), self._ready(plan))
+        return Submitted(view, plan.skipped, waits_for=waits_for)
+
+    def _ready(self, plan: Plan) -> Iterator[Item]:
+        """The items of a plan, each when a worker can get at it."""
+        if plan.folder is None:
+            return iter(plan.spool)
+        done = Counter[bool]()
+
+        def told(sent: bool) -> None:
+            done[sent] += 1
+            self.progress("uploaded", done.total())
+
+        return upload(self.store, plan.folder, iter(plan.spool), S3Url.parse(plan.options.source), told)
 
     def _known(self, key: str, job: str) -> JobView | None:
         """The job that has the key, unless it came to nothing: then `job` gets it."""
         holder = self.ledger.claim(key, job)
         if holder == job:
             return None
-        view = self._view_soon(holder)
+        view = self._alive(holder, successor=job)
         if view is None:
             self.ledger.reclaim(key, job)
-            return None
-        listed = view.status is JobStatus.LISTING and time.time() - (view.beat_at or 0) > LISTING_SILENT_SECONDS
-        if listed:
-            self.ledger.abandon(holder, f"its producer went away while listing; submitted again as {job}")
-        if listed or (view.status is JobStatus.CANCELLED and view.total is None):
-            self.ledger.reclaim(key, job)
-            return None
         return view
+
+    def _alive(self, holder: str, successor: str = "") -> JobView | None:
+        """The job that has a key, unless it came to nothing; one left behind while it was being listed is ended.
+
+        The producer of a job that is being listed may have died a moment ago, and whoever is told that the job is
+        there relies on it: so its next sign of life is waited for, or the silence after which the job can be taken.
+        """
+        why = f"its producer went away while listing; submitted again{f' as {successor}' if successor else ''}"
+        view = self._view_soon(holder)
+        before = view and view.beat_at
+        while view is not None and view.status is JobStatus.LISTING and view.beat_at == before:
+            if self.ledger.abandon_silent(holder, LISTING_SILENT_SECONDS, why):
+                return None
+            time.sleep(_VIEW_PAUSE_SECONDS)
+            view = self._view_soon(holder)
+        return None if view is None or (view.status is JobStatus.CANCELLED and view.total is None) else view
 
     def _view_soon(self, job: str) -> JobView | None:
         """A job whose id was reserved a moment ago has its record a moment later."""
@@ -133,20 +189,13 @@ class Submitter:
                 time.sleep(_VIEW_PAUSE_SECONDS)
         return None
 
-    def _run(
-        self, job: str, options: JobOptions, policy: JobPolicy, listing: Iterator[ObjectInfo], *, what: str
-    ) -> tuple[JobView, str]:
+    def _run(self, job: str, options: JobOptions, policy: JobPolicy, listing: Iterator[Item]) -> tuple[JobView, str]:
         target = S3Url.parse(options.dest)
         if policy.skip_existing and self._untouched(target):
             policy = policy.model_copy(update={"skip_existing": False})  # saves a look at each output that is not there
-        self.ledger.create(job, options, policy)  # before listing, so that a job key is worth something from now on
+        self.ledger.create(job, options, policy)  # before uploading, so that a job key is worth something from now on
         try:
-            first = self._first(listing, what)
-        except BaseException:
-            self.ledger.forget(job)
-            raise
-        try:
-            written = self._write_manifest(job, options, itertools.chain([first], listing), target)
+            written = self._write_manifest(job, listing, target)
             facts: dict[str, Any] = {
                 "options": options.model_dump(mode="json"),
                 "policy": policy.model_dump(mode="json"),
@@ -167,16 +216,11 @@ class Submitter:
             ) from error
         return self.ledger.view(job), waits_for
 
-    @staticmethod
-    def _first(listing: Iterator[ObjectInfo], what: str) -> ObjectInfo:
-        first = next(listing, None)
-        if first is None:
-            raise SourceError(f"no images under {what}: names must end in {' '.join(sorted(sources.IMAGE_SUFFIXES))}")
-        return first
-
     def _untouched(self, target: S3Url) -> bool:
         """Whether there are no outputs under the destination yet."""
-        return all(item.key.startswith(names.JOB_PREFIX) for item in itertools.islice(self.store.list(target), 1000))
+        first = next(self.store.list(target), None)
+        behind = next(self.store.list(target, after=_BEHIND_JOBS), None)  # uploads may be many: not looked through
+        return behind is None and (first is None or first.key.startswith(names.JOB_PREFIX))
 
     def _chunk_images(self, total: int) -> int:
         if self.chunk_images is not None:
@@ -185,51 +229,35 @@ class Submitter:
         speeds = [worker.seconds_per_image for worker in workers if worker.seconds_per_image]
         return dispatch.chunk_images(total, len(workers), statistics.median(speeds) if speeds else None)
 
-    def _write_manifest(
-        self, job: str, options: JobOptions, listing: Iterator[ObjectInfo], target: S3Url
-    ) -> manifest.Writer:
+    def _write_manifest(self, job: str, listing: Iterator[Item], target: S3Url) -> manifest.Writer:
         writer = manifest.Writer(self.store, target, job)
-        collisions = CollisionCheck()
         told = time.monotonic()
         for item in listing:
-            for output in options.rival_keys(item.key):
-                collisions.add(item.key, output)
             writer.add(item)
-            if writer.images % _TELL_EVERY == 0:
-                self.progress("listed", writer.images)
             if time.monotonic() - told > _BEAT_SECONDS:
                 self.ledger.beat(job)
                 told = time.monotonic()
         writer.close()
-        self.progress("listed", writer.images)
         return writer
 
     def _publish(self, view: JobView) -> str:
-        """Publish the first window, unless another job must end first: then its name."""
+        """Publish the first window, unless another job must end first: then its name.
+
+        Beside others it is one chunk, which they let pass: a job of one image need not wait until those in the queue
+        are done. The feeder, which knows what is fair, publishes the rest.
+        """
         backlog = Backlog(self.ledger.link)
-        before = blocker(view, backlog.active())
+        jobs = backlog.active()
+        before = blocker(view, jobs)
         if before is not None:
             return before.job
+        beside_others = any(job.outstanding for job in jobs if job.view.job != view.job)
         room = dispatch.window(len(Fleet(self.ledger.link).live())) - backlog.queued()
-        chunks = backlog.take(view.job, max(1, room))
-        Dispatcher(self.store, self.celery).send(view, chunks)
+        chunks = backlog.take(view.job, 1 if beside_others else max(1, room), epoch=view.epoch)
+        Dispatcher(self.store, self.celery).send(view, chunks, express=beside_others)
         return ""
 
 
 def new_job_id() -> str:
     """Sorts by time, is easy to read out, and two submissions never share one."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-
-
-def refuse_overlap(source: S3Url, dest: S3Url) -> None:
-    """Inputs are never written: neither place may lie inside the other.
-
-    Raises:
-        SettingsError: one does.
-    """
-    if source.bucket == dest.bucket and (source.key.startswith(dest.key) or dest.key.startswith(source.key)):
-        beside = f"beside the source, such as s3://{dest.bucket}/{source.key.rstrip('/')}-masks/"
-        raise SettingsError(
-            f"{source} and {dest} overlap, so an output could replace an input: choose a destination "
-            f"{beside if source.key and not source.key.startswith(dest.key) else 'in another bucket'}"
-        )

@@ -16,12 +16,17 @@ from worker.contract.job import JobStatus
 from worker.contract.ledger import Ledger
 from worker.contract.objects import ObjectStore, S3Url
 from worker.contract.settings import JobSettings
+from worker.each import each
 from worker.lists import write_lists
 
 log = logging.getLogger(__name__)
 
 COLLECT_SECONDS = 30.0
 """An outcome waits in Redis for so long at most."""
+
+LISTING_SILENT_SECONDS = 600.0
+"""Without a sign of life, after which a job that is being listed is given up: it holds up those that write to the same
+place. Long, since one large upload gives no sign."""
 
 _DAY = 86_400
 
@@ -43,13 +48,16 @@ class Bookkeeper:
             ServiceError: S3 or Redis did not do their part; the next look does the rest.
         """
         active = self._backlog.active()
-        for job in sorted(active, key=lambda job: job.view.total or 0):  # the end of a small one is soon done
-            self._look(job)
         names = {job.view.job for job in active}
         self._collected = {name: at for name, at in self._collected.items() if name in names}
+        each(sorted(active, key=lambda job: job.view.total or 0), self._look)  # the end of a small one is soon done
 
     def _look(self, job: ActiveJob) -> None:
         view, now = job.view, time.monotonic()
+        if view.status is JobStatus.LISTING:
+            why = "its producer went away while listing"
+            if self._ledger.abandon_silent(view.job, LISTING_SILENT_SECONDS, why):
+                log.warning("job=%s event=listing_given_up", view.job)
         if view.status is JobStatus.STOPPING:
             self._backlog.settle(view.job, self._silence)
         last = self._collected.setdefault(view.job, now)

@@ -68,7 +68,7 @@ class Child:
             log.info(
                 "event=model_loaded model=%s size=%d precision_requested=%s precision=%s "
                 "inference_precision_requested=%s inference_precision=%s streams=%d threads=%d "
-                "load_seconds=%.2f warm_up_seconds=%.2f from_cache=%s kernels=%s",
+                "load_seconds=%.2f warm_up_seconds=%.2f from_cache=%s deformable_convolution=%r kernels=%s",
                 facts["model"],
                 facts["size"],
                 settings.model.precision,
@@ -80,6 +80,7 @@ class Child:
                 facts["load_seconds"],
                 warm_seconds,
                 facts["loaded_from_cache"],
+                facts["deformable_convolution"],
                 facts["execution_types"],
             )
             pipeline = Pipeline(
@@ -146,4 +147,5 @@ def load_engine(settings: Settings, bundle: Bundle, advice: Recommendation, *, s
         threads=threads,
         inference_precision=advice.inference_precision if asked == "auto" else asked,
         cache_dir=settings.model.cache_dir.expanduser(),
+        kernels=settings.model.kernels,
     )

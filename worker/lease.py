@@ -3,6 +3,9 @@
 A delivered message counts as lost when it is not acknowledged within the visibility timeout. A chunk may take
 longer. So the parent process of a worker, whose loop is never blocked by a task, moves the time stamps of what it
 holds forward. A dead parent stops renewing, and its chunks come back within the timeout.
+
+A message that it holds without a task is put back. Celery only logs an acknowledgement or a rejection that fails, and
+forgets the task: the message would keep the worker's only place, and a renewed lease, for ever.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import time
 from typing import Any
 
 from celery import bootsteps
+from celery.worker import state
 from redis.exceptions import RedisError
 
 from worker import metrics
@@ -23,24 +27,56 @@ RENEWALS = 4
 
 
 class LeaseRenewal(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
-    """Bootstep of the consumer: renews while the connection stands."""
+    """Bootstep of the consumer: tends to what is held while the connection stands."""
 
     requires = frozenset({"celery.worker.consumer.tasks:Tasks"})
 
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
         self._timer: Any = None
+        self._loose: set[str] = set()
 
     def start(self, parent: Any) -> None:
         """Begin with a new connection."""
         seconds = parent.app.maskmill.engine.lease_seconds / RENEWALS
-        self._timer = parent.timer.call_repeatedly(seconds, renew, (parent.task_consumer.channel,))
+        self._loose = set()
+        self._timer = parent.timer.call_repeatedly(seconds, self.tend, (parent.task_consumer.channel,))
+
+    def tend(self, channel: Any) -> None:
+        """Put back what no task stands for, and renew the rest."""
+        self._loose = put_back(channel, self._loose)
+        renew(channel)
 
     def stop(self, parent: Any) -> None:
         """End with the connection; also called when it breaks."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def put_back(channel: Any, loose: set[str]) -> set[str]:
+    """Return messages to their queue that have been without a task at two looks in a row.
+
+    At one look alone, the acknowledgement may be just about to be sent.
+
+    Args:
+        channel: of the consumer.
+        loose: tags without a task at the last look.
+
+    Returns:
+        Tags without a task now that are still held.
+    """
+    # `_delivered` and `_dirty` (acknowledged, not yet removed): see `renew`.
+    working = {request.message.delivery_tag for request in [*state.reserved_requests, *state.active_requests]}
+    now = set(channel.qos._delivered) - set(channel.qos._dirty) - working
+    for tag in now & loose:
+        try:
+            channel.qos.reject(tag, requeue=True)
+        except (RedisError, OSError) as error:
+            log.warning("event=not_put_back %s", error)
+            return now
+        log.warning("event=put_back tag=%s reason='its acknowledgement failed'", tag)
+    return now - loose
 
 
 def renew(channel: Any) -> int:

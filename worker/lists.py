@@ -5,13 +5,13 @@ Each object appears whole or not at all; written again after an interruption, th
 
 from __future__ import annotations
 
-import gzip
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from worker.contract import manifest, results
+from worker.contract import jsonlines, manifest, results, states
 from worker.contract.job import JobView
 from worker.contract.ledger import Ledger
 from worker.contract.manifest import job_folder
@@ -23,6 +23,9 @@ LIST_IMAGES = 10_000
 
 SUCCESS = "_SUCCESS"
 """Empty object that says: every image of the job has an outcome, and all lists are written."""
+
+UNKNOWN = "unknown"
+"""Code of a failure whose details were lost with Redis before they were in S3."""
 
 _GOOD = (OutcomeKind.OK, OutcomeKind.SKIPPED)
 _BAD = (OutcomeKind.FAILED, OutcomeKind.DEAD)
@@ -45,8 +48,7 @@ class _Parts:
     def flush(self) -> None:
         if self._lines:
             name = f"{self._stem}-{len(self.names):05d}.jsonl.gz"
-            body = gzip.compress("\n".join(self._lines).encode() + b"\n", compresslevel=6, mtime=0)
-            self._store.put(self._folder / name, body, content_type="application/gzip")
+            jsonlines.write(self._store, self._folder / name, self._lines)
             self.names.append(name)
             self._lines.clear()
 
@@ -62,20 +64,24 @@ def write_lists(store: ObjectStore, ledger: Ledger, view: JobView, price_per_cor
     """
     dest = S3Url.parse(view.options.dest)
     folder = job_folder(dest, view.job)
+    codes: Counter[str] = Counter()
     good, cancelled = _Parts(store, folder, "succeeded"), _Parts(store, folder, "cancelled")
     with tempfile.TemporaryDirectory(prefix="maskmill-lists-") as scratch:
         failed = Path(scratch) / "failed.jsonl"
         with failed.open("w", encoding="utf-8") as bad:
             for outcome in _final(store, ledger, view, dest):
                 _write(outcome, good, bad, cancelled)
+                codes.update([outcome.code or UNKNOWN] if outcome.kind in _BAD else [])
         store.upload(failed, folder / failed.name)
     good.flush()
     cancelled.flush()
     _drop_leftovers(store, folder, {*good.names, *cancelled.names})
-    facts = _facts(view, [*good.names, failed.name, *cancelled.names], price_per_core_hour)
+    facts = _facts(view, dict(codes), [*good.names, failed.name, *cancelled.names], price_per_core_hour)
     results.write_facts(store, dest, view.job, "manifest.json", facts)
     if view.ending == "finished":
         store.put(folder / SUCCESS, b"", content_type="application/octet-stream")
+    else:
+        store.delete(folder / SUCCESS)  # of an earlier epoch
     return facts
 
 
@@ -91,18 +97,17 @@ def _write(outcome: Outcome, good: _Parts, bad: IO[str], cancelled: _Parts) -> N
 
 def _final(store: ObjectStore, ledger: Ledger, view: JobView, dest: S3Url) -> Iterator[Outcome]:
     """The one outcome that counts of every image: what the ledger says, with the details of the log."""
-    kinds = list(OutcomeKind)
-    left = bytearray(0 if kind is None else kinds.index(kind) + 1 for kind in ledger.states(view.job, view.total or 0))
+    left = bytearray(b"".join(ledger.pieces(view.job, view.total or 0)))
     for outcome in results.newest_first(store, dest, view.job):
-        if outcome.index < len(left) and left[outcome.index] == kinds.index(outcome.kind) + 1:
+        if outcome.index < len(left) and left[outcome.index] == states.NUMBERS[outcome.kind]:
             left[outcome.index] = _WRITTEN
             yield outcome
-    if all(state == _WRITTEN for state in left):
+    if left.count(_WRITTEN) == len(left):
         return
     # Cancelled images have no line in the log; nor has one whose line was lost with Redis after its state was saved.
     for index, entry in enumerate(manifest.read(store, dest, view.job, view.total or 0)):
         if left[index] != _WRITTEN:
-            kind = kinds[left[index] - 1] if left[index] else OutcomeKind.CANCELLED
+            kind = states.KINDS[left[index]] or OutcomeKind.CANCELLED
             yield Outcome(index=index, key=entry.key, kind=kind)
 
 
@@ -114,7 +119,7 @@ def _drop_leftovers(store: ObjectStore, folder: S3Url, written: set[str]) -> Non
                 store.delete(folder / (stem + item.key))
 
 
-def _facts(view: JobView, lists: list[str], price_per_core_hour: float | None) -> dict[str, Any]:
+def _facts(view: JobView, codes: dict[str, int], lists: list[str], price_per_core_hour: float | None) -> dict[str, Any]:
     counts = {kind.value: int(getattr(view, kind.value)) for kind in OutcomeKind}
     done = max(1, view.ok)
     seconds = (view.completed_at or 0.0) - (view.started_at or view.submitted_at or 0.0)
@@ -133,7 +138,7 @@ def _facts(view: JobView, lists: list[str], price_per_core_hour: float | None) -
         "total": view.total,
         "bytes": view.bytes,
         "counts": counts,
-        "failures_by_code": view.codes,
+        "failures_by_code": codes,
         "created_at": view.created_at,
         "submitted_at": view.submitted_at,
         "started_at": view.started_at,

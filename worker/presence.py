@@ -22,12 +22,13 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no 
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
         self._timer: Any = None
+        self._link: RedisLink | None = None
 
     def start(self, parent: Any) -> None:
         """Begin with a new connection."""
         settings, name = parent.app.maskmill, parent.app.maskmill_name
-        link = RedisLink(settings.redis, retries=0, client_name=f"maskmill-presence-{name}")
-        fleet = Fleet(link)
+        self._link = RedisLink(settings.redis, retries=0, client_name=f"maskmill-presence-{name}")
+        fleet = Fleet(self._link)
         beat(fleet, name)
         self._timer = parent.timer.call_repeatedly(BEAT_SECONDS, beat, (fleet, name))
 
@@ -36,6 +37,9 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no 
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._link is not None:
+            self._link.close()
+            self._link = None
 
 
 def beat(fleet: Fleet, name: str) -> None:

@@ -13,6 +13,9 @@ from worker import metrics
 from worker.contract import names
 from worker.contract.backlog import ActiveJob, Backlog
 from worker.contract.dispatch import Dispatcher
+from worker.contract.ledger import Ledger
+from worker.each import each
+from worker.feeder import send
 
 log = logging.getLogger(__name__)
 
@@ -20,9 +23,10 @@ log = logging.getLogger(__name__)
 class Reconciler:
     """One look at a time: `look`."""
 
-    def __init__(self, backlog: Backlog, dispatcher: Dispatcher, silence_seconds: float) -> None:
+    def __init__(self, ledger: Ledger, dispatcher: Dispatcher, silence_seconds: float) -> None:
         """`silence_seconds`: without a sign of life before a chunk is looked for."""
-        self._backlog, self._dispatcher = backlog, dispatcher
+        self._ledger, self._dispatcher = ledger, dispatcher
+        self._backlog = Backlog(ledger.link)
         self._silence = silence_seconds
 
     def look(self) -> int:
@@ -35,7 +39,7 @@ class Reconciler:
         if not silent:
             return 0
         present = self._backlog.in_broker()
-        return sum(self._again(job, chunks, present) for job, chunks in silent)
+        return sum(each(silent, lambda found: self._again(*found, present)))
 
     def _silent(self, job: ActiveJob) -> list[int]:
         return self._backlog.silent(job.view.job, self._silence) if job.outstanding else []
@@ -46,8 +50,9 @@ class Reconciler:
         if not missing:
             return 0
         again = self._backlog.reclaim(view.job, missing, self._silence)
-        if again:
-            log.warning("job=%s event=republished chunks=%s", view.job, again)
-            self._dispatcher.send(view, again)
-            metrics.REPUBLISHED.inc(len(again))
-        return len(again)
+        if not again:
+            return 0
+        log.warning("job=%s event=republished chunks=%s", view.job, again)
+        sent = send(self._ledger, self._dispatcher, view, again)
+        metrics.REPUBLISHED.inc(sent)
+        return sent

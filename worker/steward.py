@@ -120,7 +120,7 @@ class Feed:
 
     def __init__(self, config: Settings, ledger: Ledger, dispatcher: Dispatcher) -> None:
         self._feeder = Feeder(ledger, dispatcher)
-        self._reconciler = Reconciler(Backlog(ledger.link), dispatcher, config.engine.silence_seconds)
+        self._reconciler = Reconciler(ledger, dispatcher, config.engine.silence_seconds)
         self._fleet = Fleet(ledger.link)
         self._every = max(1, round(config.engine.reconcile_seconds / config.engine.feed_seconds))
         self._turns = 0
@@ -155,9 +155,25 @@ def _exporter(config: Settings, stack: ExitStack, roles: Sequence[Role]) -> Expo
 
 
 def main() -> int:
-    """Run until SIGTERM."""
-    config = settings.load()
-    logs.configure(config.worker.log_level, "steward")
+    """Run until SIGTERM; what cannot be set up is one line in the log."""
+    try:
+        config = settings.load()
+        logs.configure(config.worker.log_level, "steward")
+        return run(config)
+    except MaskmillError as error:
+        log.error("event=start_failed code=%s %s", error.code, error)
+        return 1
+
+
+def run(config: Settings) -> int:
+    """Stand for all roles until SIGTERM.
+
+    Returns:
+        The exit code: 1 when a role ended by itself.
+
+    Raises:
+        SetupError: settings or the metrics port are not as they should be.
+    """
     end = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: end.set())

@@ -109,7 +109,7 @@ class ChunkRunner:
         delivery = _Delivery(message, start, start.options, self._bury(message, start))
         blameless = False
         try:
-            delivery.work_through(self._ledger, self._pipeline, self._shared, self._nearly_done)
+            delivery.work_through(self._ledger, self._pipeline, self._shared, self._identity.worker, self._nearly_done)
             blameless = True
         except ServiceError:
             blameless = True
@@ -181,7 +181,12 @@ class _Delivery:
         return self.left == 0
 
     def work_through(
-        self, ledger: Ledger, pipeline: Pipeline, shared: SharedState, nearly_done: Callable[[], None]
+        self,
+        ledger: Ledger,
+        pipeline: Pipeline,
+        shared: SharedState,
+        worker: str,
+        nearly_done: Callable[[], None],
     ) -> None:
         """Run the images, all at once or, for a chunk that kills, one by one."""
 
@@ -201,8 +206,8 @@ class _Delivery:
         for batch in batches:
             if stop():
                 return
-            if careful:
-                ledger.begin(self._message, batch[0].index)
+            if careful and not ledger.begin(self._message, worker, batch[0].index):
+                return
             pipeline.run(
                 batch,
                 record=record,

@@ -9,8 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
+from contextlib import suppress
 from typing import Any
 
+from billiard import active_children
+from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import WorkerLostError
 from celery import bootsteps
 from celery.worker import state
@@ -64,13 +68,35 @@ def look(shared: SharedState, limit_seconds: float) -> bool:
     return False
 
 
+def end_children_after(seconds: float) -> None:
+    """Kill whatever child is still there then: a worker that stops waits for its child, however long that hangs.
+
+    The supervisor kills as well, unless it is gone itself or somebody else asked the worker to stop.
+    """
+
+    def end() -> None:
+        for child in active_children():
+            log.error(
+                "event=child_killed pid=%s reason='did not end within %g s of the order to stop'", child.pid, seconds
+            )
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True  # a worker whose child ends in time does not wait for this
+    timer.start()
+
+
 class ChunkRequest(Request):  # type: ignore[misc]  # Celery has no types
     """Celery's record of a running task; tells the ledger when the child died over it."""
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """Runs in the parent, before the message goes back to the queue."""
-        if isinstance(exc_info.exception, WorkerLostError | SystemExit):
-            self._note(str(exc_info.exception))
+        error = exc_info.exception
+        if isinstance(error, ExceptionWithTraceback):  # so it is handed over by billiard 4
+            error = error.exc
+        if isinstance(error, WorkerLostError | SystemExit):
+            self._note(str(error))
         super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:

@@ -20,6 +20,7 @@ _COMMANDS = {
     "recover": ("producer.cli.control", "recover_command"),
     "download": ("producer.cli.download", "download_command"),
     "config": ("worker.contract.console", "config_command"),
+    "completion": ("worker.contract.console", "completion_command"),
 }
 
 EPILOG = """\b
@@ -27,9 +28,13 @@ Exit codes: 0 all well; 1 usage or set-up error; 3 some images failed;
 4 stopped by its error threshold; 5 cancelled; 6 timed out while waiting; 130 interrupted.
 
 \b
+Every option can be given as an environment variable, named in the help of its command;
+an option that can be repeated takes several values with spaces between them.
+
+\b
 Examples:
   producer submit s3://shop/photos/ s3://shop/masks/ --wait
-  producer submit ./photos s3://shop/masks/ --output both
+  producer submit ./photos s3://shop/masks/ --output mask,cutout
   producer status 20260131-120000-a1b2c3 --json
   producer download 20260131-120000-a1b2c3 ./masks
 """

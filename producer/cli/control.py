@@ -75,8 +75,9 @@ def retry_command(*, job: str, failed: bool, cancelled: bool, wait: bool, timeou
         if view.ended and not again:
             console.err.print("nothing to do: no such image")
             return Exit.OK
+        if view.ended:  # before it runs: it may be done, and have a new one, in the blink of an eye
+            store.delete(job_folder(S3Url.parse(view.options.dest), job) / "_SUCCESS")
         view = ledger.reopen(job, failed=failed, cancelled=cancelled)
-        store.delete(job_folder(S3Url.parse(view.options.dest), job) / "_SUCCESS")
         return _tell(ledger, view, wait=wait, timeout=timeout, as_json=as_json)
 
 

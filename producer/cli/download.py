@@ -14,7 +14,7 @@ from worker.contract.ledger import Ledger
 from worker.contract.objects import ObjectStore
 
 
-@click.command("download")
+@click.command("download", epilog="\b\nExample:\n  producer download 20260131-120000-a1b2c3 ./masks")
 @click.argument("job")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")

@@ -18,7 +18,7 @@ from worker.contract.ledger import Ledger
 _SHOWN_FAILURES = 10
 
 
-@click.command("status")
+@click.command("status", epilog="\b\nExample:\n  producer status 20260131-120000-a1b2c3 --json")
 @click.argument("job")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
 def status_command(*, job: str, as_json: bool) -> int:
@@ -33,7 +33,7 @@ def status_command(*, job: str, as_json: bool) -> int:
     return Exit.OK
 
 
-@click.command("watch")
+@click.command("watch", epilog="\b\nExample:\n  producer watch 20260131-120000-a1b2c3 --timeout 3600")
 @click.argument("job")
 @click.option("--timeout", type=click.FloatRange(min=0), help="Seconds to stay at most.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines instead of a bar.")
@@ -43,7 +43,7 @@ def watch_command(*, job: str, timeout: float | None, as_json: bool) -> int:
         return follow_to_the_end(ledger, job, timeout=timeout, as_json=as_json)
 
 
-@click.command("list")
+@click.command("list", epilog="\b\nExample:\n  producer list --limit 5 --json")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Newest jobs to show.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per job.")
 def list_command(*, limit: int, as_json: bool) -> int:

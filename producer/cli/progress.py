@@ -29,6 +29,33 @@ def show(samples: Iterable[Sample], *, as_json: bool) -> JobView:
     return _bar(samples) if shows_bar(as_json=as_json) else _lines(samples)
 
 
+class Teller:
+    """What goes on before there is a job: a live line on a terminal, a plain line now and then anywhere else."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._live = console.err.status("listing") if shows_bar(as_json=as_json) else None
+        self._told_at = time.monotonic()
+        self.total: int | None = None
+
+    def tell(self, phase: str, count: int) -> None:
+        """Called with every step."""
+        text = f"{phase} {count:,}" + (f" of {self.total:,}" if self.total is not None else "")
+        if self._live is not None:
+            self._live.update(text)
+        elif time.monotonic() - self._told_at >= LINE_SECONDS:
+            self._told_at = time.monotonic()
+            console.err.print(text)
+
+    def __enter__(self) -> Teller:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+
 def _lines(samples: Iterable[Sample]) -> JobView:
     sample: Sample | None = None
     printed, printed_at = sample, 0.0

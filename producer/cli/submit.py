@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import click
 
-from producer.cli import progress
+from producer.cli import plan_view, progress
 from producer.cli.jobs import follow_to_the_end
 from producer.cli.output_options import OutputRequest, output_options
 from producer.cli.policy_options import policy_options
+from producer.cli.source_options import source_options
+from producer.plan import Estimate, Plan, skips_in_words
+from producer.sources.opening import SourceSpec
 from producer.submit import Submitted, Submitter
 from worker.contract import console, settings
 from worker.contract.broker import make_celery
@@ -18,6 +23,11 @@ from worker.contract.objects import ObjectStore
 _EXAMPLES = """\b
 Examples:
   producer submit s3://shop/photos/ s3://shop/masks/ --wait
+  producer submit 's3://shop/photos/**/*.jpg' s3://shop/masks/ --newer-than 7d
+  producer submit s3://shop/photos/ s3://shop/masks/ --manifest keys.csv.gz --dry-run
+  producer submit s3://shop/ s3://masks/ --manifest s3://inventory/shop/all/2026-01-31T01-00Z/manifest.json --yes
+  find photos -name '*.png' | producer submit - s3://shop/masks/
+  producer submit s3://shop/photos/ s3://try/ --sample 1% --exclude 'old/**' --min-size 10k
   producer submit ./photos s3://shop/cutouts/ --output cutout --format webp --crop --crop-margin 5%
   producer submit s3://shop/photos/ s3://shop/white/ --output composite --format jpeg --background '#ffffff' --refine
   producer submit s3://shop/photos/ s3://shop/all/ --output mask,cutout --name '{dir}/{stem}-{kind}.{ext}'
@@ -25,49 +35,81 @@ Examples:
 
 
 @click.command("submit", epilog=_EXAMPLES)
-@click.argument("source")
+@source_options
 @click.argument("dest")
 @output_options
 @policy_options
 @click.option("--job-key", default="", help="Submit once: with a key used before, that job is joined instead.")
+@click.option("--dry-run", is_flag=True, help="Tell what would be done, what it would take, and do nothing.")
+@click.option(
+    "--confirm-over",
+    type=click.IntRange(min=0),
+    default=10_000,
+    show_default=True,
+    help="Ask before a job of more images than this.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--wait", is_flag=True, help="Stay until the job ends; the exit code tells how.")
 @click.option("--timeout", type=click.FloatRange(min=0), help="With --wait: seconds to stay at most.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines instead of text.")
 def submit_command(
     *,
-    source: str,
+    spec: SourceSpec,
     dest: str,
     outputs: OutputRequest,
     policy: JobPolicy,
     job_key: str,
+    dry_run: bool,
+    confirm_over: int,
+    yes: bool,
     wait: bool,
     timeout: float | None,
     as_json: bool,
 ) -> int:
-    """Submit every image under SOURCE; outputs go under DEST and keep the tree.
+    """Submit every image of SOURCE; outputs go under DEST and keep the tree.
 
-    SOURCE is an s3:// prefix or a local folder (uploaded first); DEST is an s3:// prefix.
-    A mask of `shoes/1.jpg` is `shoes/1.png` under DEST; with `--output mask,cutout`, `mask/shoes/1.png` and
-    `cutout/shoes/1.png`.
+    SOURCE is an s3:// prefix, object or glob (in quotes); or local folders, files and globs, which are uploaded first
+    (again only what changed); or - for a list of s3:// URLs or local paths on standard input, as text or JSON lines.
+    DEST is an s3:// prefix. A mask of `shoes/1.jpg` is `shoes/1.png` under DEST; with `--output mask,cutout`,
+    `mask/shoes/1.png` and `cutout/shoes/1.png`.
+
+    Filters work in this order: suffix, --include, --exclude, --min-size and --max-size, --newer-than, --sample,
+    --limit. In globs * and ? stay within a folder, ** crosses folders, [abc] and {jpg,png} choose.
     """
     config = settings.load()
-    with ObjectStore(config.s3) as store, Ledger(config.redis) as ledger:
+    with ObjectStore(config.s3) as store, Ledger(config.redis) as ledger, contextlib.ExitStack() as stack:
         ledger.link.check()
-        bar = progress.shows_bar(as_json=as_json)
-        with console.err.status("listing") if bar else console.nothing() as status:
-
-            def tell(phase: str, count: int) -> None:
-                if status is not None:
-                    status.update(f"{phase} {count:,}")
-
-            submitter = Submitter(
-                store, ledger, make_celery(config, client_name="maskmill-submit"), config.jobs.chunk_images, tell
-            )
-            submitted = submitter.submit(source, dest, outputs.settled(store, dest), policy=policy, job_key=job_key)
+        teller = progress.Teller(as_json=as_json)
+        celery = make_celery(config, client_name="maskmill-submit")
+        submitter = Submitter(store, ledger, celery, config.jobs.chunk_images, teller.tell)
+        submitted = None if dry_run else submitter.join(job_key)
+        if submitted is None:
+            with teller:
+                plan = stack.enter_context(submitter.plan(spec, dest, outputs.options))
+            if dry_run:
+                return _dry_run(plan, plan_view.estimated(plan, ledger), as_json=as_json)
+            plan.check()
+            if not (yes or plan_view.confirm(plan, ledger, confirm_over)):
+                console.err.print("nothing was submitted")
+                return console.Exit.SETUP
+            teller.total = plan.images
+            plan = plan.with_outputs(outputs.settled(store, dest))
+            with teller:
+                submitted = submitter.start(plan, policy=policy, job_key=job_key)
         _announce(submitted, as_json=as_json)
         if not wait:
             return console.Exit.OK
         return follow_to_the_end(ledger, submitted.view.job, timeout=timeout, as_json=as_json)
+
+
+def _dry_run(plan: Plan, cost: Estimate, *, as_json: bool) -> int:
+    """Show it; what could not be submitted is an error here too."""
+    if as_json:
+        console.print_json(plan_view.as_dict(plan, cost))
+    else:
+        plan_view.show(plan, cost)
+    plan.check()
+    return console.Exit.OK
 
 
 def _announce(submitted: Submitted, *, as_json: bool) -> None:
@@ -79,18 +121,20 @@ def _announce(submitted: Submitted, *, as_json: bool) -> None:
                 "images": view.total,
                 "bytes": view.bytes,
                 "chunks": view.chunks,
-                "passed_over": submitted.passed_over,
+                "passed_over": submitted.skipped.total(),
+                "skipped": {reason.value: count for reason, count in submitted.skipped.items()},
                 "joined": submitted.joined,
                 "waits_for": submitted.waits_for,
+                "source": view.options.source,
                 "dest": view.options.dest,
             }
         )
         return
-    passed_over = f", {submitted.passed_over:,} other files passed over" if submitted.passed_over else ""
     console.out.print(
-        f"job [bold]{view.job}[/]: {_counted(view.total or 0, 'image')} in "
-        f"{_counted(view.chunks, 'chunk')}{passed_over}"
+        f"job [bold]{view.job}[/]: {_counted(view.total or 0, 'image')} in {_counted(view.chunks, 'chunk')}"
     )
+    if submitted.skipped:
+        console.out.print(f"left out: {skips_in_words(submitted.skipped)}")
     if submitted.joined:
         console.out.print(f"it was submitted before with this key and is {view.status.value}")
     if submitted.waits_for:

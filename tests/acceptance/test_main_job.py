@@ -12,7 +12,6 @@ from PIL import Image
 from support import commands
 from support.awkward import make
 from support.stack import Place
-from worker.contract.backlog import Backlog
 from worker.contract.broker import make_celery
 from worker.contract.ledger import Ledger
 from worker.contract.objects import ObjectStore, S3Url
@@ -70,7 +69,7 @@ def test_masks_and_cutouts_have_the_size_of_their_photographs(working_place, pho
 
 def test_outputs_say_where_they_come_from(working_place, photographs, finished_job):
     with ObjectStore(working_place.settings.s3) as store:
-        source = S3Url.parse(f"s3://{working_place.bucket}/masks/_maskmill/{finished_job['submitted']['job']}/input/")
+        source = S3Url.parse(finished_job["submitted"]["source"])
         original = store.head(source / "coffee.png")
         mask = store.head(S3Url(working_place.bucket, "masks/mask/coffee.png"))
 
@@ -132,6 +131,29 @@ def test_an_s3_prefix_is_a_source_and_the_tree_is_kept(working_place, photograph
     assert {"a/coffee.png", "a/b/cup #1 100% ü.png"} == {key for key in keys if not key.startswith("_maskmill/")}
 
 
+def test_a_list_that_knows_only_keys_is_done_like_any_other(working_place, photographs, tmp_path):
+    with ObjectStore(working_place.settings.s3) as store:
+        store.put(
+            S3Url(working_place.bucket, "listed/a/cup 1.png"),
+            (photographs / "coffee.png").read_bytes(),
+            content_type="image/png",
+        )
+    (tmp_path / "keys.txt").write_text("a/cup 1.png\ngone.jpg\n")
+
+    done = commands.run(
+        "producer",
+        *("submit", f"s3://{working_place.bucket}/listed/", f"s3://{working_place.bucket}/from-list/"),
+        *("--manifest", str(tmp_path / "keys.txt"), "--wait", "--json"),
+        settings=working_place.environment,
+    )
+
+    assert done.code == 3, done.err
+    assert (done.lines[-1]["ok"], done.lines[-1]["failed"]) == (1, 1)
+    with Ledger(working_place.settings.redis) as ledger:
+        [failure] = ledger.failures(done.lines[0]["job"])
+    assert (failure["key"], failure["code"]) == ("gone.jpg", "missing")
+
+
 def test_awkward_files_get_the_outcome_they_deserve(working_place, tmp_path):
     folder = tmp_path / "awkward"
     folder.mkdir()
@@ -170,6 +192,8 @@ def test_awkward_files_get_the_outcome_they_deserve(working_place, tmp_path):
         (["status", "no-such-job"], 1, "producer list"),
         (["download", "no-such-job", "x"], 1, "producer list"),
         (["no-such-command"], 1, "no-such-command"),
+        (["sumbit"], 1, "Did you mean 'submit'"),
+        (["submit", "--dryrun", "a", "s3://b/"], 1, "Did you mean '--dry-run'"),
     ],
 )
 def test_bad_input_is_one_clear_message(working_place, args, code, text):
@@ -196,5 +220,4 @@ def test_two_inputs_for_one_output_are_refused_before_any_work(working_place):
     assert done.code == 1
     assert "'a.jpg'" in done.err and "'a.png'" in done.err
     with Ledger(working_place.settings.redis) as ledger:
-        assert ledger.jobs(1)[0].status == "cancelled"
-        assert Backlog(ledger.link).queued() == 0
+        assert not [view for view in ledger.jobs(100) if "rivals" in view.options.source]

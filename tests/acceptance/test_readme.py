@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import shlex
@@ -50,6 +51,7 @@ def reader(working_place, tmp_path_factory) -> dict:
     home = tmp_path_factory.mktemp("reader")
     (home / "photos").mkdir()
     Image.new("RGB", (200, 150), (210, 210, 210)).save(home / "photos" / "shoe.jpg")
+    (home / "keys.csv.gz").write_bytes(gzip.compress(b"key\nshoe.jpg\n"))
     bundle = home / "birefnet_lite"
     write_bundle(
         bundle, "stand_in", {(320, "fp32"): contrast_model()}, description="stand-in", license="none", source={}
@@ -62,13 +64,12 @@ def reader(working_place, tmp_path_factory) -> dict:
         settings=working_place.environment,
     )
     assert first.code == 0, first.err
-    copy = f"s3://{working_place.bucket}/photos/_maskmill/{first.lines[0]['job']}/input/"
     return {
         "home": home,
         "bundle": bundle,
         "checkpoint": checkpoint,
         "job": first.lines[0]["job"],
-        "photos": copy,
+        "photos": first.lines[0]["source"],
         "settings": working_place.environment | {"BUCKET": working_place.bucket, "JOB": first.lines[0]["job"]},
     }
 

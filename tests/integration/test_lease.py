@@ -180,6 +180,65 @@ def test_three_renewals_may_fail_before_a_lease_ends():
     assert lease.RENEWALS >= 4  # so that three of them lie before its end
 
 
+class Working:
+    """Stands for a task in Celery's books."""
+
+    def __init__(self, message) -> None:
+        self.message = message
+
+
+def test_a_message_without_a_task_is_put_back_at_the_second_look(app, reader_of, place):
+    reader = reader_of()
+    [message] = reader.drain()
+
+    assert lease.put_back(reader.channel, set()) == {message.delivery_tag}
+    assert reader.drain() == [message]
+    assert lease.put_back(reader.channel, {message.delivery_tag}) == set()
+
+    again = reader.drain(1.5)[1:]
+    assert [copy.headers["id"] for copy in again] == ["job.0.0"], "the place is free and the message is back"
+
+
+def test_a_message_that_is_being_worked_on_stays(reader_of, monkeypatch):
+    reader = reader_of()
+    [message] = reader.drain()
+    task = Working(message)
+    monkeypatch.setattr(lease.state, "reserved_requests", {task})
+
+    loose = lease.put_back(reader.channel, lease.put_back(reader.channel, set()))
+
+    assert loose == set()
+    assert message.delivery_tag in reader.channel.qos._delivered
+
+
+def test_an_acknowledgement_that_arrived_is_not_undone(reader_of, score):
+    reader = reader_of()
+    [message] = reader.drain()
+    held = reader.channel.qos._delivered.copy()
+    message.ack()
+    reader.channel.qos._flush()
+    reader.channel.qos._delivered.update(held)  # Redis did it, the answer got lost
+
+    lease.put_back(reader.channel, lease.put_back(reader.channel, set()))
+
+    assert reader.drain(1.5) == [message]
+    assert score(message.delivery_tag) is None
+
+
+def test_a_message_that_cannot_be_put_back_is_tried_again(reader_of, monkeypatch, caplog):
+    reader = reader_of()
+    [message] = reader.drain()
+    loose = lease.put_back(reader.channel, set())
+    with monkeypatch.context() as patch:
+        patch.setattr(redis.Redis, "transaction", lambda *_, **__: (_ for _ in ()).throw(RedisConnectionError("gone")))
+        loose = lease.put_back(reader.channel, loose)
+    assert loose == {message.delivery_tag}
+    assert "event=not_put_back" in caplog.text
+
+    assert lease.put_back(reader.channel, loose) == set()
+    assert len(reader.drain(1.5)) == 2
+
+
 def test_renewal_lives_as_long_as_the_connection():
     entries: list[tuple] = []
 
@@ -196,7 +255,7 @@ def test_renewal_lives_as_long_as_the_connection():
     step = lease.LeaseRenewal(parent)
 
     step.start(parent)
-    assert entries == [(3, lease.renew, (channel,))]
+    assert entries == [(3, step.tend, (channel,))]
     step.stop(parent)
     step.stop(parent)  # Celery stops a step that never started, and one that was stopped
 

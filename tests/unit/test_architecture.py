@@ -29,6 +29,7 @@ ONLY_IN = {
         "worker/credit.py",
         "worker/watchdog.py",
         "producer/submit.py",
+        "worker/bench/plain_celery.py",
     ),
     "click": ("worker/contract/console.py", "worker/cli/", "producer/cli/"),
     "huggingface_hub": ("worker/model/hubclient.py",),

@@ -28,6 +28,7 @@ class FakeLedger:
     released: list[dict] = field(default_factory=list)
     begun: list[int] = field(default_factory=list)
     go_on: bool = True
+    mine: bool = True
     again: bool = True
     error: Exception | None = None
     record_error: Exception | None = None
@@ -44,8 +45,10 @@ class FakeLedger:
         self.recorded += outcomes
         return Recorded(completed=False, go_on=self.go_on)
 
-    def begin(self, message, index):
+    def begin(self, message, worker, index):
+        assert (message, worker) == (MESSAGE, "worker-0@host")
         self.begun.append(index)
+        return self.mine
 
     def release(self, message, worker, **facts):
         assert (message, worker) == (MESSAGE, "worker-0@host")
@@ -176,6 +179,17 @@ def test_an_image_that_keeps_killing_is_buried_and_the_others_run_one_by_one(ben
     assert "died 3 times" in dead.message and "killed by signal 11" in dead.message
     assert result["outcomes"] == ["ok", "dead", "ok"]
     assert [failure["key"] for failure in result["failures"]] == ["b.jpg"]
+
+
+def test_a_careful_chunk_that_was_given_to_another_is_left_to_it(bench):
+    bench.ledger.answer = Start(Verdict.RUN, (None, None, None), careful=True)
+    bench.ledger.mine = bench.ledger.again = False
+
+    with pytest.raises(Ignore):
+        bench.run()
+
+    assert bench.pipeline.works == bench.ledger.recorded == []
+    assert bench.ledger.released == [RELEASED]
 
 
 def test_a_death_without_a_witness_says_so(bench):

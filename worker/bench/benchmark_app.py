@@ -1,8 +1,8 @@
 """OpenVINO's own `benchmark_app` as a contender: the same file, settings, picture and number of images per turn.
 
-It loads the network anew for every turn, which its measurement leaves out. Run as a module it is that process: pinned,
-without OpenVINO's telemetry, which the console script of the wheel would have, and with the CPU time of its measuring
-loop noted, the one figure that benchmark_app does not give.
+Like every contender it loads the network anew for each turn, which its measurement leaves out. Run as a module it is
+that process: pinned, without OpenVINO's telemetry, which the console script of the wheel would have, and with the CPU
+time of its measuring loop noted, the one figure that benchmark_app does not give.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from worker.bench.measure import Sample
 from worker.bench.process import environment, tail
 from worker.contract.errors import SetupError
 from worker.cpu.pinning import pin
+from worker.tie import tied
 
 REPORT = "benchmark_report.json"
 CPU_TIME = "cpu_seconds"
@@ -48,9 +50,10 @@ class BenchmarkApp:
         """See `measure.Runner`."""
         with tempfile.TemporaryDirectory(prefix="maskmill-bench-") as folder:
             command = [sys.executable, "-m", "worker.bench.benchmark_app", json.dumps(self._cpus), folder]
+            words = [*command, *self.arguments, "-report_folder", folder]
             with self._log.open("ab") as printed:
                 process = subprocess.Popen(
-                    [*command, *self.arguments, "-report_folder", folder],
+                    tied(words, signal.SIGKILL),
                     stdin=subprocess.DEVNULL,
                     stdout=printed,
                     stderr=printed,
@@ -63,9 +66,6 @@ class BenchmarkApp:
                 raise SetupError(f"benchmark_app ended with {process.returncode}; {tail(self._log)}")
             self.peak_memory_bytes = max(self.peak_memory_bytes, usage.ru_maxrss * 1024)
             return read_report(Path(folder))
-
-    def close(self) -> None:
-        """Nothing to end."""
 
 
 def arguments(request: dict[str, Any], images: int) -> list[str]:

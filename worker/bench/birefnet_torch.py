@@ -128,7 +128,7 @@ class _Scope:
         return F.batch_norm(x, mean, variance, self.get(f"{name}.weight"), self.get(f"{name}.bias"), eps=1e-5)
 
     def layer_norm(self, name: str, x: Tensor) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:], self.get(f"{name}.weight"), self.get(f"{name}.bias"), 1e-5)
+        return F.layer_norm(x, (int(x.shape[-1]),), self.get(f"{name}.weight"), self.get(f"{name}.bias"), 1e-5)
 
 
 def _half(image: Tensor) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """`worker bench model`: BiRefNet-lite without rewrites, ours in each precision, and other runtimes, side by side.
 
 For each size: files are prepared, then for each layout (one stream on all cores, and the plan's streams) every
-contender loads in a process of its own, all take turns, all end. Everything runs on the first core set of the plan.
+contender takes turns, for each of which it loads anew in a process of its own. Everything runs on the first core set of
+the plan.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,14 @@ from worker.contract.settings import PlanSettings
 from worker.cpu import isa, placement, topology
 from worker.cpu.pinning import refuse_forbidden_variables
 from worker.cpu.placement import CoreSet
+from worker.kernels import library
+from worker.model.layout import MANIFEST_NAME
+from worker.model.manifest import read_manifest, sha256_of
 
 MIN_ROUNDS = 2
 QUICK_ROUNDS = 2
 _FEW_IMAGES = 4
 """Images of one turn at least, so that filling and draining the streams weighs little."""
-
-_FIRST_NEED_BYTES = 2 * 1024**3
-"""Memory that must be free before the first contender starts; later ones need what the largest so far took."""
 
 Runner = Contestant | BenchmarkApp
 Say = Callable[[str], None]
@@ -88,6 +89,7 @@ def run(options: Options, plan: PlanSettings, say: Say) -> dict[str, Any]:
     if options.rounds < MIN_ROUNDS:
         raise SettingsError(f"{options.rounds} rounds: at least {MIN_ROUNDS} are needed to tell noise from speed")
     refuse_forbidden_variables(os.environ)
+    _check_weights(options)
     machine = topology.read()
     core_set = placement.plan(machine, plan).core_sets[0]
     arithmetic = isa.recommend(machine.flags, machine.memory_bytes).inference_precision
@@ -107,7 +109,7 @@ def run(options: Options, plan: PlanSettings, say: Say) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "benchmark": "model",
         "machine": machine_facts.facts(machine),
-        "weights": _weights(options, weights),
+        "weights": weights,
         "picture": "generated, the same for all contenders",
         "bundle": str(options.bundle) if options.bundle else None,
         "float_arithmetic": arithmetic,
@@ -128,9 +130,32 @@ def _prepare(options: Options, size: int, core_set: CoreSet, folder: Path) -> di
     return once(request, folder / "prepare.log") | {"checkpoint": request["checkpoint"]}
 
 
-def _weights(options: Options, words: str) -> str:
-    """Where the weights come from; a bundle's may be others, which decide how scattered the sampling is."""
-    return f"{words}; those of the bundle are its own" if options.bundle else words
+def _check_weights(options: Options) -> None:
+    """Rewrites are compared on the same weights, or not at all: they decide how scattered the sampling is.
+
+    Raises:
+        SettingsError: a bundle without its checkpoint, or with another one.
+    """
+    if options.bundle is None:
+        return
+    if options.checkpoint is None:
+        raise SettingsError(
+            f"the plain network is built with the weights of {options.bundle}: give the checkpoint that it was "
+            "converted from with --checkpoint"
+        )
+    stated, given = _stated_source(options.bundle), sha256_of(options.checkpoint)
+    if stated and stated != given:
+        raise SettingsError(
+            f"{options.bundle} was converted from a checkpoint with sha256 {stated}, {options.checkpoint} has {given}; "
+            "give that one with --checkpoint"
+        )
+
+
+def _stated_source(bundle: Path) -> str | None:
+    """Digest of the checkpoint, from the manifest; None where there is no manifest, or one that does not say."""
+    manifest = bundle / MANIFEST_NAME
+    source = read_manifest(manifest).source if manifest.exists() else None
+    return source.sha256 if source else None
 
 
 def _text(path: Path | None) -> str | None:
@@ -139,7 +164,9 @@ def _text(path: Path | None) -> str | None:
 
 def _rows(options: Options, prepared: dict[str, Any], size: int, arithmetic: str) -> list[Contender]:
     plain = variants(Path(prepared["plain"]), size)[0]
-    return contenders(plain, variants(options.bundle or Path(prepared["ours"]), size), arithmetic)
+    native = isinstance(library.find(metadata.version("openvino")), library.Library)
+    ours = variants(options.bundle or Path(prepared["ours"]), size)
+    return contenders(plain, ours, arithmetic, native=native)
 
 
 def _layouts(core_set: CoreSet, quick: bool) -> list[int]:
@@ -151,19 +178,16 @@ def _compare(run: _Run, rows: Sequence[Contender], rounds: int) -> dict[str, Any
     """All contenders of one size in one layout."""
     load_before = machine_facts.load_average()
     by_label = {row.label: row for row in rows}
-    with ExitStack() as stack:
-        for row in rows:
-            run.say(f"{run.size}, {run.layout}: loading {row.label}")
-            runner = _start(run, row)
-            if runner is not None:
-                stack.callback(runner.close)
-                run.runners[row.label] = runner
-        samples = take_turns(
-            run.runners,
-            rounds,
-            say=lambda number, name: run.say(f"{run.size}, {run.layout}: round {number} of {rounds}, {name}"),
-            fail=lambda name, error: run.not_run.append(NotRun(name, str(error))),
-        )
+    for row in rows:
+        runner = _runner(run, row)
+        if runner is not None:
+            run.runners[row.label] = runner
+    samples = take_turns(
+        run.runners,
+        rounds,
+        say=lambda number, name: run.say(f"{run.size}, {run.layout}: round {number} of {rounds}, {name}"),
+        fail=lambda name, error: _note_failure(run, by_label[name], error),
+    )
     measured = [_measured(by_label[label], run.runners[label], taken) for label, taken in samples.items()]
     threads = run.core_set.threads
     head = {
@@ -176,6 +200,13 @@ def _compare(run: _Run, rows: Sequence[Contender], rounds: int) -> dict[str, Any
         "load_average_after": machine_facts.load_average(),
     }
     return head | result(measured, run.not_run, threads)
+
+
+def _note_failure(run: _Run, row: Contender, error: SetupError) -> None:
+    """One contender less; without the network that all are compared with, nothing is left to measure."""
+    if row.role == "plain" and row.arithmetic == "f32":
+        raise error
+    run.not_run.append(NotRun(row.label, str(error)))
 
 
 def _measured(row: Contender, runner: Runner, samples: list[Sample]) -> Measured:
@@ -191,10 +222,11 @@ def _measured(row: Contender, runner: Runner, samples: list[Sample]) -> Measured
     )
 
 
-def _start(run: _Run, row: Contender) -> Runner | None:
-    """A loaded contender, or None with the reason noted."""
+def _runner(run: _Run, row: Contender) -> Runner | None:
+    """A contender that can take turns, or None with the reason noted."""
     try:
-        _check_possible(run, row)
+        if absent := machine_facts.missing(*row.needs):
+            raise SetupError(f"not installed: {', '.join(absent)}")
         request = row.request() | {
             "cpus": run.core_set.cpus,
             "streams": run.streams,
@@ -211,8 +243,6 @@ def _start(run: _Run, row: Contender) -> Runner | None:
         images = images_of_turn(run.streams) if row.job == "openvino" else run.streams
         return Contestant(request, images=images, log=log)
     except SetupError as error:
-        if row.role == "plain":  # nothing to compare with
-            raise
         run.not_run.append(NotRun(row.label, str(error)))
         return None
 
@@ -221,15 +251,6 @@ def images_of_turn(streams: int) -> int:
     """A multiple of the streams, so that none idles at the end, and of the requests, as benchmark_app demands."""
     least = streams * (streams + 1)
     return least * -(-_FEW_IMAGES // least)
-
-
-def _check_possible(run: _Run, row: Contender) -> None:
-    if absent := machine_facts.missing(*row.needs):
-        raise SetupError(f"not installed: {', '.join(absent)}")
-    need = max([_FIRST_NEED_BYTES, *(runner.peak_memory_bytes for runner in run.runners.values())])
-    free = topology.read().memory_available_bytes
-    if free < need:
-        raise SetupError(f"{free >> 20} MiB of memory are free, {need >> 20} MiB may be needed")
 
 
 def _onnx(run: _Run, request: dict[str, Any]) -> str:

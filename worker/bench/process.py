@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -22,17 +23,15 @@ from typing import Any
 
 from worker.bench.measure import Sample
 from worker.contract.errors import SetupError
+from worker.tie import tied
 
 _QUOTED_LINES = 3
 
 
-def environment() -> dict[str, str]:
+def environment(*, huge_pages: bool = True) -> dict[str, str]:
     """As the supervisor gives it to workers: huge pages from malloc where the kernel allows, no second thread pool."""
-    return {
-        **os.environ,
-        "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"),
-        "OPENBLAS_NUM_THREADS": "1",
-    }
+    tunables = {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")} if huge_pages else {}
+    return {**os.environ, "OPENBLAS_NUM_THREADS": "1", **tunables}
 
 
 def tail(log: Path) -> str:
@@ -48,7 +47,7 @@ class Child:
         """Start it and wait for its first answer.
 
         Args:
-            request: `job`, `cpus` and what the job needs.
+            request: `job`, `cpus`, `huge_pages` (as for workers unless false) and what the job needs.
             log: file for what it prints; added to.
 
         Raises:
@@ -58,11 +57,11 @@ class Child:
         self._job = str(request["job"])
         with log.open("ab") as printed:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "worker.bench.child"],
+                tied([sys.executable, "-m", "worker.bench.child"], signal.SIGKILL),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=printed,
-                env=environment(),
+                env=environment(huge_pages=request.get("huge_pages", True)),
                 text=True,
             )
         try:
@@ -113,28 +112,32 @@ class Child:
 
 
 class Contestant:
-    """A child that holds a network and takes turns: a `measure.Runner`."""
+    """A network that takes turns, each in a process of its own: a `measure.Runner`.
+
+    Its own and not one that waits for its next turn: memory that lies idle while others run is slower to use again (on
+    virtual machines that look for idle pages, by a tenth for seconds), the wait differs from contender to contender,
+    and only one network has to fit into the memory.
+    """
 
     def __init__(self, request: Mapping[str, Any], *, images: int, log: Path) -> None:
-        """Start the child; it loads its network and warms up.
+        """Nothing runs yet.
 
-        Raises:
-            SetupError: it could not.
+        Args:
+            request: see `Child`.
+            images: of one turn.
+            log: see `Child`.
         """
-        self._child = Child(request, log)
-        self._images = images
-        self.facts: dict[str, Any] = self._child.first["facts"]
-        self.peak_memory_bytes = int(self._child.first["peak_memory_bytes"])
+        self._request, self._images, self._log = request, images, log
+        self.facts: dict[str, Any] = {}
+        self.peak_memory_bytes = 0
 
     def turn(self) -> Sample:
-        """See `measure.Runner`."""
-        answer = self._child.ask({"images": self._images})
-        self.peak_memory_bytes = int(answer["peak_memory_bytes"])
+        """See `measure.Runner`: start, load, warm up, and then measure."""
+        with Child(self._request, self._log) as child:
+            self.facts = child.first["facts"]
+            answer = child.ask({"images": self._images})
+        self.peak_memory_bytes = max(self.peak_memory_bytes, int(answer["peak_memory_bytes"]))
         return Sample(self._images, answer["wall_seconds"], answer["cpu_seconds"])
-
-    def close(self) -> None:
-        """End the child."""
-        self._child.close()
 
 
 def once(request: Mapping[str, Any], log: Path) -> dict[str, Any]:

@@ -186,7 +186,7 @@ def readme_line(report: dict[str, Any], result: dict[str, Any]) -> str:
     ours = min((r for r in result["contenders"] if r["role"] == "ours"), key=_best, default=None)
     if ours is None:
         return ""
-    torch = next((r for r in result["contenders"] if r["engine"] == "pytorch"), None)
+    torch = next((r for r in result["contenders"] if r["label"] == "PyTorch eager"), None)
     cells = (
         f"{report['machine']['cpu']} ({report['machine']['isa_words']})",
         str(result["size"]),

@@ -15,9 +15,11 @@ _COMMANDS = {
     "check": ("worker.cli.check", "check_command"),
     "model": ("worker.cli.model", "model_command"),
     "config": ("worker.contract.console", "config_command"),
+    "completion": ("worker.contract.console", "completion_command"),
     "standalone": ("worker.cli.standalone", "standalone_command"),
     "demo": ("worker.cli.demo", "demo_command"),
     "bench": ("worker.cli.bench", "bench_command"),
+    "kernels": ("worker.cli.kernels", "kernels_command"),
 }
 
 EPILOG = """\b

@@ -25,8 +25,9 @@ Examples:
   worker bench model --checkpoint model.safetensors --bundle birefnet --size 512 --size 1024 --output bench
 
 \b
-Each contender stays loaded in a process of its own: count 1 to 4 GB of memory for each at 512, four times that at
-1024. PyTorch, ONNX Runtime (with PyTorch and onnx to export the network) and matplotlib are used if installed.
+Each turn loads its network anew in a process of its own, of which one runs at a time: 1 to 2 GB of memory at 512, up to
+8 GB at 1024. With --bundle also give the checkpoint it came from, so that all run the same weights. PyTorch, ONNX
+Runtime (with PyTorch and onnx to export the network) and matplotlib are used if installed.
 """
 
 
@@ -112,3 +113,61 @@ def _show(found: dict[str, Any]) -> None:
     console.out.print(report.README_HEADINGS, markup=False, soft_wrap=True)
     for one in found["results"]:
         console.out.print(report.readme_line(found, one), markup=False, soft_wrap=True)
+
+
+SUBMIT_EPILOG = """\b
+Examples:
+  worker bench submit --keys 10000 --output bench              a minute
+  worker bench submit --keys 1000000 --keys 10000000 --output bench
+
+\b
+Starts a Redis and an S3 server of its own (extra [standalone]) in the folder for temporary files, which needs 100 bytes
+a key. The installation that the settings name is not touched.
+"""
+
+
+@bench_command.command("submit", epilog=SUBMIT_EPILOG)
+@click.option("--keys", type=click.IntRange(min=2), multiple=True, help="Images of a job, repeatable. [1000000]")
+@click.option(
+    "--plain-messages",
+    type=click.IntRange(min=1),
+    default=50_000,
+    show_default=True,
+    help="Messages of plain Celery, from which its cost is extrapolated.",
+)
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder for submit.json and submit.png.",
+)
+def submit_command(*, keys: tuple[int, ...], plain_messages: int, output: Path) -> int:
+    """Submit jobs of any size without a picture, and weigh them: time, memory, status, cancel, recover.
+
+    Beside plain Celery with one message per image. Only the listing is made up: the code that submits, Redis and S3
+    are real.
+    """
+    from worker.bench import plot, report, submit, submit_report
+
+    report.check_writable(output)
+    options = submit.Options(keys or (1_000_000,), plain_messages)
+    found = submit.run(options, lambda line: console.err.print(line, style="dim", markup=False))
+    written = [report.write_json(found, output, submit_report.SUBMIT_JSON)]
+    if reason := plot.missing():
+        console.err.print(f"no plot: {reason}", markup=False)
+    else:
+        written.append(submit_report.draw(found, output / submit_report.SUBMIT_PNG))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, heading in enumerate(submit_report.HEADINGS):
+        table.add_column(heading, justify="right" if index else "left", no_wrap=True)
+    for row in submit_report.rows(found):
+        table.add_row(*row)
+    Console(width=max(console.out.width, 180), highlight=False).print(table)
+    for line in submit_report.remarks(found):
+        console.out.print(f"- {line}", markup=False, soft_wrap=True)
+    console.out.print(submit_report.README_HEADINGS, markup=False, soft_wrap=True)
+    for one in found["results"]:
+        console.out.print(submit_report.readme_line(found, one), markup=False, soft_wrap=True)
+    for path in written:
+        console.out.print(f"written: {path}", markup=False, soft_wrap=True)
+    return Exit.OK

@@ -114,7 +114,9 @@ class Checks:
         ) as engine:
             seconds = engine.warm_up()
             facts = engine.describe()
+        native = facts["deformable_convolution"]
         return (
             f"compiled in {facts['load_seconds']:.1f} s, float part in {facts['inference_precision']}, "
+            f"deformable convolutions: {native}, "
             f"{facts['requests']} images on {cores.streams} streams in {seconds:.2f} s"
         )

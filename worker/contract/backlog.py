@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from worker.contract import names
+from worker.contract.errors import ContractError
 from worker.contract.job import JobStatus, JobView
 from worker.contract.link import RedisLink
 from worker.contract.objects import S3Url
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,17 +89,18 @@ class Backlog:
                 keys = names.job_keys(self._prefix, job)
                 pipeline.hgetall(keys.record)
                 pipeline.zcard(keys.outstanding)
-                pipeline.scard(keys.returned)
+                pipeline.bitcount(keys.returned)
                 pipeline.xlen(keys.log)
             return cast(list[Any], pipeline.execute())
 
         answers = self._link.call(read)
-        found = [
-            ActiveJob(JobView.read(fields), outstanding, returned, logged)
-            for fields, outstanding, returned, logged in zip(*[iter(answers)] * 4, strict=True)
-            if fields
-        ]
-        return sorted(found, key=lambda job: (job.view.created_at, job.view.job))
+        found = []
+        for fields, outstanding, returned, logged in zip(*[iter(answers)] * 4, strict=True):
+            try:
+                found += [ActiveJob(JobView.read(fields), outstanding, returned, logged)] if fields else []
+            except ContractError as error:  # of a newer version: left to those who can read it
+                log.error("event=job_unreadable %s", error)
+        return sorted(found, key=lambda job: (job.view.queued_at or job.view.created_at, job.view.job))
 
     def queued(self) -> int:
         """Chunk messages waiting in the broker."""
@@ -108,9 +113,16 @@ class Backlog:
 
         return cast(int, self._link.call(read))
 
-    def take(self, job: str, chunks: int) -> list[int]:
-        """Up to so many chunks of a running job that are to be published now; they count as outstanding already."""
-        return [int(chunk) for chunk in self._link.run("take", job, chunks)]
+    def take(self, job: str, chunks: int, *, epoch: int) -> list[int]:
+        """Up to so many chunks of a running job that are to be published now; they count as outstanding already.
+
+        None when the job has another epoch by now: messages of this one would be stale.
+        """
+        return [int(chunk) for chunk in self._link.run("take", job, chunks, epoch)]
+
+    def untake(self, job: str, chunks: Sequence[int], *, epoch: int) -> None:
+        """Chunks that were taken could not be published: they wait again."""
+        self._link.run("untake", job, epoch, *chunks)
 
     # -- what went missing ----------------------------------------------------------------------------------------
 

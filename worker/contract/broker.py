@@ -12,10 +12,8 @@ from typing import Any
 from celery import Celery, states
 from celery.backends.redis import RedisBackend as StockRedisBackend
 from kombu.entity import Exchange, Queue
-from kombu.exceptions import OperationalError
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from kombu.exceptions import BatchPublishError, OperationalError
+from redis.exceptions import RedisError
 
 from worker.contract import names
 from worker.contract.errors import BrokerUnavailable, JobNotFound
@@ -109,6 +107,7 @@ def make_celery(settings: Settings, *, client_name: str = "maskmill") -> Celery:
         worker_concurrency=1,
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=False,
+        worker_lost_wait=1.0,  # for a result that a killed child might still have sent: the ledger has it anyway
         worker_proc_alive_timeout=180,  # a restarted child loads its model first; the default kills it after 4 s
         worker_cancel_long_running_tasks_on_connection_loss=False,  # repeating is cheap, reloading the model is not
         worker_enable_prefetch_count_reduction=False,
@@ -170,13 +169,7 @@ def publish(app: Celery, messages: Iterable[ChunkMessage], *, queue: str = names
                     kwargsrepr="{}",
                 )
                 sent += 1
-    except (
-        OperationalError,
-        OSError,
-        RedisConnectionError,
-        RedisTimeoutError,
-        ReadOnlyError,
-        OutOfMemoryError,
-    ) as error:
-        raise BrokerUnavailable(f"the queue cannot be reached: {error}") from error
+    except (OperationalError, BatchPublishError, RedisError, OSError) as error:
+        why = error.__cause__ if isinstance(error, BatchPublishError) else error
+        raise BrokerUnavailable(f"the queue cannot be reached: {why}") from error
     return sent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import json
 import signal
@@ -12,6 +13,7 @@ from enum import IntEnum
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import get_completion_class
 from rich.console import Console
 from rich.table import Table
 
@@ -70,7 +72,24 @@ class LazyGroup(click.Group):
             return None
         module, name = self._places[cmd_name]
         command: click.Command = getattr(importlib.import_module(module), name)
+        _show_variables(command, f"{ctx.auto_envvar_prefix}_{cmd_name.upper()}" if ctx.auto_envvar_prefix else None)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it, but a misspelt command is answered with what was probably meant."""
+        if args[0] not in self._places and (close := difflib.get_close_matches(args[0], self._places, n=1)):
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")
+        return super().resolve_command(ctx, args)
+
+
+def _show_variables(command: click.Command, prefix: str | None) -> None:
+    """Every option can be given as a variable named after it (`--json`: PRODUCER_STATUS_JSON), and its help says so."""
+    for option in command.params:
+        if isinstance(option, click.Option) and prefix and not option.is_eager:
+            flag = max(option.opts, key=len).lstrip("-").replace("-", "_").upper()
+            option.envvar, option.show_envvar = f"{prefix}_{flag}", True
 
 
 def nothing() -> AbstractContextManager[None]:
@@ -83,7 +102,28 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, ensure_ascii=False))
 
 
-@click.command("config")
+_COMPLETION = """\b
+Examples:
+  source <(producer completion bash)          for this shell; put the line into ~/.bashrc for all
+  producer completion zsh >> ~/.zshrc
+  producer completion fish > ~/.config/fish/completions/producer.fish
+"""
+
+
+@click.command("completion", epilog=_COMPLETION)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion_command(ctx: click.Context, *, shell: str) -> None:
+    """Print what makes SHELL complete commands, options and their values with the tab key."""
+    root = ctx.find_root()
+    name = str(root.info_name)
+    script = get_completion_class(shell)
+    if script is None:
+        raise AssertionError("every choice has a class")
+    click.echo(script(root.command, {}, name, f"_{name.upper()}_COMPLETE").source())
+
+
+@click.command("config", epilog="\b\nExample:\n  producer config --json | grep REDIS")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per setting.")
 def config_command(*, as_json: bool) -> None:
     """Print every setting with its effective value and where it came from; secrets are hidden."""

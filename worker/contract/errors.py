@@ -3,6 +3,7 @@
     MaskmillError
     ├── SetupError               exit code 1: something must be put right before work can start
     │   ├── SettingsError        a setting is missing, malformed or contradicts another
+    │   ├── ConfirmationNeeded   a large job, and nobody to ask whether it is meant
     │   ├── PlacementError       the machine cannot give what was asked of it
     │   ├── BundleError          a model bundle is not usable
     │   │   ├── BundleNotFound
@@ -51,6 +52,12 @@ class SettingsError(SetupError):
     """A setting is missing, malformed or contradicts another."""
 
     code = "settings"
+
+
+class ConfirmationNeeded(SetupError):
+    """A large job, and nobody to ask whether it is meant."""
+
+    code = "confirmation_needed"
 
 
 class PlacementError(SetupError):

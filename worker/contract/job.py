@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from worker.contract.errors import ContractError
 from worker.contract.messages import JobOptions, JobPolicy
 
 
@@ -55,6 +56,7 @@ class JobView(BaseModel):
     dead: int = 0
     cancelled: int = 0
     created_at: float
+    queued_at: float = Field(default=0.0, description="since when it waits its turn: created, or run again")
     beat_at: float | None = Field(default=None, description="last sign of life of who lists it")
     submitted_at: float | None = None
     started_at: float | None = None
@@ -78,10 +80,20 @@ class JobView(BaseModel):
 
     @classmethod
     def read(cls, fields: dict[str, str]) -> JobView:
-        """From the fields of the job's hash."""
+        """From the fields of the job's hash.
+
+        Raises:
+            ContractError: they are not of this version.
+        """
         counts = {
             group: {name.removeprefix(head): int(n) for name, n in fields.items() if name.startswith(head)}
             for group, head in (("codes", "code:"), ("models", "model:"))
         }
-        nested = {name: json.loads(fields[name]) for name in ("options", "policy") if name in fields}
-        return cls.model_validate(fields | nested | counts)
+        try:
+            nested = {name: json.loads(fields[name]) for name in ("options", "policy") if name in fields}
+            return cls.model_validate(fields | nested | counts)
+        except ValueError as error:  # pydantic's own is one as well
+            job = fields.get("job", "without a name")
+            raise ContractError(
+                f"job {job} in Redis is not of this version: upgrade what runs here ({error})"
+            ) from error

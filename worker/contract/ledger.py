@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,9 +16,9 @@ from typing import Any, Self, cast
 
 from pydantic import ValidationError
 
-from worker.contract import names
+from worker.contract import names, states
 from worker.contract.errors import BadMessage, JobNotFound, JobStateError
-from worker.contract.job import JobStatus, JobView
+from worker.contract.job import ENDED, JobStatus, JobView
 from worker.contract.link import RedisLink
 from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, Outcome, OutcomeKind
 from worker.contract.settings import RedisSettings
@@ -30,10 +29,18 @@ SPLIT_AFTER = 2
 MAX_FAILURES = 1000
 """Failures kept with their text in Redis per job; bounds its memory. All of them are in the job's lists in S3."""
 
-_STATES = {kind: number for number, kind in enumerate(OutcomeKind, start=1)}
-_KINDS = dict(enumerate(OutcomeKind, start=1))
 _RESET_BATCH = 500
 _SCAN_BYTES = 64 * 1024
+
+_OVER = "it has ended, `producer retry {job}` runs images of it again"
+_REMEDIES = dict.fromkeys(JobStatus, "see `producer status {job}`") | {
+    JobStatus.LISTING: "its images are still being listed",
+    JobStatus.STOPPING: "it is told to stop, `producer watch {job}` stays until it has",
+    JobStatus.CLOSING: "its lists are being written, it ends in a moment",
+    JobStatus.REOPENING: "a retry of it was interrupted, run `producer retry {job}` again",
+    **dict.fromkeys(ENDED, _OVER),
+}
+"""What to do about a job that is in another state than was thought."""
 
 
 class Verdict(StrEnum):
@@ -119,28 +126,25 @@ class Ledger:
 
         return cast(str, self.link.call(reserve))
 
+    def holder(self, key: str) -> str | None:
+        """The job that has a job key."""
+        name = names.job_key(self._prefix, key)
+        return cast("str | None", self.link.call(lambda: self.link.client.get(name)))
+
     def reclaim(self, key: str, job: str) -> None:
         """Give a job key to another job, since the one that had it came to nothing."""
         self.link.call(lambda: self.link.client.set(names.job_key(self._prefix, key), job))
 
     def create(self, job: str, options: JobOptions, policy: JobPolicy | None = None) -> None:
         """Open a job in state `listing`."""
-        policy = policy or JobPolicy()
-        now = time.time()
-        fields: dict[str, object] = {
-            "job": job,
+        now = self._now()
+        fields = _asked(job, options, policy or JobPolicy()) | {
             "status": JobStatus.LISTING.value,
-            "options": options.model_dump_json(),
-            "policy": policy.model_dump_json(),
-            "max_attempts": policy.max_attempts,
             "epoch": 0,
             "created_at": now,
+            "queued_at": now,
             "beat_at": now,
         }
-        if policy.max_failed is not None:
-            fields["max_failed"] = policy.max_failed
-        if policy.max_failed_percent is not None:
-            fields["max_failed_percent"] = policy.max_failed_percent
 
         def write() -> None:
             pipeline = self.link.client.pipeline(transaction=True)  # a new one each time: a failed one forgets
@@ -153,8 +157,7 @@ class Ledger:
 
     def beat(self, job: str) -> None:
         """Tell that a job is still being listed."""
-        record = names.job(self._prefix, job)
-        self.link.call(lambda: self.link.client.hset(record, "beat_at", time.time()))
+        self.link.run("beat", job)
 
     def seal(self, job: str, *, total: int, chunk_images: int, size: int) -> bool:
         """End listing: the totals are known and the job runs. False when it is not being listed any more."""
@@ -173,18 +176,17 @@ class Ledger:
         self.link.call(write)
 
     def abandon(self, job: str, reason: str) -> None:
-        """End a job that could not be submitted; one that is forgotten already stays so."""
-        record = names.job(self._prefix, job)
-        fields = {"status": JobStatus.CANCELLED.value, "reason": reason, "finished_at": time.time()}
+        """End a job that could not be submitted; one that is forgotten already stays so, one that runs is cancelled."""
+        status, _ = self.link.run("control", job, "cancel", reason)
+        if status == JobStatus.CANCELLED:
+            self._inactive(job)
 
-        def write() -> None:
-            pipeline = self.link.client.pipeline(transaction=True)
-            if self.link.client.exists(record):
-                pipeline.hset(record, mapping=fields)
-            pipeline.srem(names.active(self._prefix), job)
-            pipeline.execute()
-
-        self.link.call(write)
+    def abandon_silent(self, job: str, silence_seconds: float, reason: str) -> bool:
+        """End a job whose producer was not heard of for so long while listing it; whether this call did."""
+        status, changed = self.link.run("control", job, "abandon", reason, silence_seconds)
+        if status == JobStatus.CANCELLED:
+            self._inactive(job)
+        return bool(changed)
 
     def cancel(self, job: str, reason: str = "cancelled by hand") -> JobView:
         """Stop a job: images in work are finished, no further one begins. Again: nothing more happens.
@@ -195,7 +197,7 @@ class Ledger:
         """
         status = self._control(job, "cancel", reason)
         if status is JobStatus.CANCELLED:
-            self.link.call(lambda: self.link.client.srem(names.active(self._prefix), job))
+            self._inactive(job)
         return self._expected(job, {JobStatus.STOPPING, JobStatus.CLOSING, JobStatus.CANCELLED}, "cancelled")
 
     def pause(self, job: str) -> JobView:
@@ -229,22 +231,19 @@ class Ledger:
         """
         before = self.view(job)
         if self.link.run("reopen", job, int(failed)) is None:
-            raise JobStateError(f"job {job} is {before.status.value}: only one that has ended can be run again")
+            raise JobStateError(
+                f"job {job} is {before.status.value}: only one that was submitted and has ended can be run again "
+                f"(`producer watch {job}` stays until then)"
+            )
         self.link.call(lambda: self.link.client.sadd(names.active(self._prefix), job))
         wanted = ({OutcomeKind.FAILED, OutcomeKind.DEAD} if failed else set()) | (
             {None, OutcomeKind.CANCELLED} if cancelled else set()
         )
-        chunks = self._chunks_with(before, wanted)
+        chunks = states.chunks_with(self.pieces(job, before.total or 0), wanted, before.chunk_images)
         while batch := list(itertools.islice(chunks, _RESET_BATCH)):
             self._reset(before, batch, failed=failed, cancelled=cancelled)
         self.link.run("resume", job)
         return self.view(job)
-
-    @staticmethod
-    def pack(states: bytearray, index: int, kind: OutcomeKind) -> None:
-        """Write one outcome into the string of all states (see `lua/head.lua`)."""
-        value, shift = _STATES[kind], 4 if index % 2 == 0 else 0
-        states[index // 2] = states[index // 2] & (15 << (4 - shift)) | value << shift
 
     def restore(
         self,
@@ -254,7 +253,7 @@ class Ledger:
         *,
         fields: Mapping[str, object],
         counts: Mapping[OutcomeKind, int],
-        states: bytes,
+        outcomes: bytes,
         ending: JobStatus | None,
     ) -> JobView:
         """Put back a job that Redis has lost; it runs if `ending` is None and images are left to do.
@@ -265,41 +264,54 @@ class Ledger:
             policy: as submitted.
             fields: of its hash: epoch, total, bytes, chunk_images, times.
             counts: images by outcome.
-            states: packed outcomes, see `pack`.
+            outcomes: state of each image, one byte each, see `states`.
             ending: how it had ended.
         """
-        self.create(job, options, policy)
-        keys = names.job_keys(self._prefix, job)
+        keys, now = names.job_keys(self._prefix, job), self._now()
         size, total = int(str(fields["chunk_images"])), int(str(fields["total"]))
-        chunks = -(-total // size)
-        left = total - sum(counts.values())
+        chunks, left = -(-total // size), total - sum(counts.values())
         status = ending or (JobStatus.RUNNING if left else JobStatus.CLOSING)
+        # As far as there are outcomes, chunks without one are given out again one by one, and from there on in order.
+        touched = -(-len(outcomes.rstrip(b"\0")) // size) if status is JobStatus.RUNNING else chunks
+        record = (
+            _asked(job, options, policy)
+            | {"queued_at": now, "chunks": chunks, "cursor": touched, "status": status.value}
+            | {"ending": ending.value if ending else "" if left else "finished"}
+            | ({"finished_at": now} if ending else {})
+            | {kind.value: count for kind, count in counts.items() if count}
+            | dict(fields)
+        )
 
-        def write() -> None:
-            pipeline = self.link.client.pipeline(transaction=False)
-            pipeline.set(keys.images, states)
-            pipeline.hset(
-                keys.record,
-                mapping={**fields, "chunks": chunks, "cursor": chunks, "ending": "" if left else "finished"}
-                | {kind.value: count for kind, count in counts.items() if count}
-                | ({"ending": ending.value, "finished_at": time.time()} if ending else {}),
-            )
-            pipeline.zadd(names.jobs(self._prefix), {job: float(str(fields["created_at"]))})
+        def images() -> None:
+            pipeline = self.link.client.pipeline(transaction=True)
+            pipeline.delete(*keys)
+            pipeline.set(keys.images, states.packed(outcomes))
             pipeline.execute()
 
-        self.link.call(write)
-        view = self.view(job)
+        def publish() -> None:
+            pipeline = self.link.client.pipeline(transaction=True)
+            pipeline.hset(keys.record, mapping=record)
+            pipeline.zadd(names.jobs(self._prefix), {job: float(str(fields["created_at"]))})
+            if ending is None:
+                pipeline.sadd(names.active(self._prefix), job)
+            pipeline.execute()
+
+        self.link.call(images)
         if status is JobStatus.RUNNING:
-            unfinished = self._chunks_with(view, {None})
+            unfinished = states.chunks_with([outcomes[: touched * size]], {None}, size)
             while batch := list(itertools.islice(unfinished, _RESET_BATCH)):
                 self._add_returned(keys.returned, batch)
-        self.link.call(lambda: self.link.client.hset(keys.record, "status", status.value))
-        if ending:
-            self.link.call(lambda: self.link.client.srem(names.active(self._prefix), job))
+        self.link.call(publish)  # last: without its record there is no job, and whoever was interrupted begins anew
         return self.view(job)
 
     def _add_returned(self, returned: str, chunks: list[int]) -> None:
-        self.link.call(lambda: self.link.client.sadd(returned, *chunks))
+        def write() -> None:
+            pipeline = self.link.client.pipeline(transaction=False)
+            for chunk in chunks:
+                pipeline.setbit(returned, chunk, 1)
+            pipeline.execute()
+
+        self.link.call(write)
 
     def _reset(self, view: JobView, chunks: list[int], *, failed: bool, cancelled: bool) -> None:
         script, keys = self.link.script("reset"), names.job_keys(self._prefix, view.job)
@@ -314,13 +326,13 @@ class Ledger:
 
         self.link.call(write)
 
-    def _chunks_with(self, view: JobView, kinds: set[OutcomeKind | None]) -> Iterator[int]:
-        """Chunks with an image whose outcome is one of `kinds`."""
-        last = -1
-        for index, kind in enumerate(self.states(view.job, view.total or 0)):
-            if kind in kinds and index // view.chunk_images != last:
-                last = index // view.chunk_images
-                yield last
+    def _inactive(self, job: str) -> None:
+        self.link.call(lambda: self.link.client.srem(names.active(self._prefix), job))
+
+    def _now(self) -> float:
+        """The server's time: jobs of producers whose clocks differ have an order all the same."""
+        seconds, micros = self.link.call(self.link.client.time)
+        return float(seconds) + float(micros) / 1e6
 
     def _control(self, job: str, action: str, reason: str = "") -> JobStatus:
         status, _ = self.link.run("control", job, action, reason)
@@ -331,7 +343,8 @@ class Ledger:
     def _expected(self, job: str, statuses: set[JobStatus], what: str) -> JobView:
         view = self.view(job)
         if view.status not in statuses:
-            raise JobStateError(f"job {job} is {view.status.value} and can't be {what}")
+            now = view.status.value
+            raise JobStateError(f"job {job} is {now} and can't be {what}: {_REMEDIES[view.status].format(job=job)}")
         return view
 
     # -- worker ---------------------------------------------------------------------------------------------------
@@ -347,7 +360,7 @@ class Ledger:
             BadMessage: the job asks for something that this version does not know.
         """
         args = [*_place(message), worker, self._silence, SPLIT_AFTER]
-        verdict, states, options, policy, careful, why, buried = self.link.run("start", message.job, *args)
+        verdict, known, options, policy, careful, why, buried = self.link.run("start", message.job, *args)
         try:
             asked = JobOptions.model_validate_json(options) if options else None
             how = JobPolicy.model_validate_json(policy) if policy else JobPolicy()
@@ -359,7 +372,7 @@ class Ledger:
             ) from error
         return Start(
             Verdict(verdict),
-            tuple(_KINDS.get(state) for state in states),
+            tuple(states.KINDS[state] for state in known),
             asked,
             how,
             bool(careful),
@@ -386,17 +399,20 @@ class Ledger:
         except ValidationError:  # of a later version: `start` says so
             return None
 
-    def begin(self, message: ChunkMessage, index: int) -> None:
-        """Announce the image of a careful chunk that is run next, alone."""
-        suspects = names.job_keys(self._prefix, message.job).suspects
-        self.link.call(lambda: self.link.client.hset(suspects, f"chunk:{message.chunk}", index))
+    def begin(self, message: ChunkMessage, worker: str, index: int) -> bool:
+        """Announce the image of a careful chunk that is run next, alone.
+
+        Returns:
+            False when the chunk is not this worker's any more: it must not go on.
+        """
+        return bool(self.link.run("begin", message.job, message.chunk, message.epoch, worker, index))
 
     def record(self, message: ChunkMessage, outcomes: Sequence[Outcome]) -> Recorded:
         """Write outcomes of images of a chunk; also the sign that the chunk is alive."""
         fields: list[object] = []
         for outcome in outcomes:
             line = outcome.model_dump_json(exclude_defaults=True)
-            fields += [outcome.index, _STATES[outcome.kind], outcome.code, line]
+            fields += [outcome.index, states.NUMBERS[outcome.kind], outcome.code, line]
         completed, go_on = self.link.run("record", message.job, *_place(message), MAX_FAILURES, *fields)
         return Recorded(bool(completed), bool(go_on))
 
@@ -459,16 +475,18 @@ class Ledger:
             return []
         fields = [part for index in range(first, first + count) for part in ("GET", "u4", f"#{index}")]
         key = names.job_keys(self._prefix, job).images
-        states = self.link.call(lambda: self.link.client.execute_command("BITFIELD_RO", key, *fields))
-        return [_KINDS.get(state) for state in states]
+        found = self.link.call(lambda: self.link.client.execute_command("BITFIELD_RO", key, *fields))
+        return [states.KINDS[state] for state in found]
 
     def states(self, job: str, total: int) -> Iterator[OutcomeKind | None]:
         """Outcomes of all images in order, read in pieces of 128 thousand."""
+        for piece in self.pieces(job, total):
+            yield from map(states.KINDS.__getitem__, piece)
+
+    def pieces(self, job: str, total: int) -> Iterator[bytes]:
+        """The same as numbers (`states.NUMBERS`), one byte per image, piece by piece."""
         for start in range(0, (total + 1) // 2, _SCAN_BYTES):
-            piece = self._piece(job, start)
-            for index in range(start * 2, min(total, (start + _SCAN_BYTES) * 2)):
-                byte = piece[index // 2 - start]
-                yield _KINDS.get(byte >> 4 if index % 2 == 0 else byte & 15)
+            yield states.unpacked(self._piece(job, start))[: total - 2 * start]
 
     def _piece(self, job: str, start: int) -> bytes:
         key = names.job_keys(self._prefix, job).images
@@ -494,3 +512,14 @@ class Ledger:
 
 def _place(message: ChunkMessage) -> list[int]:
     return [message.chunk, message.epoch, message.start, len(message.keys)]
+
+
+def _asked(job: str, options: JobOptions, policy: JobPolicy) -> dict[str, object]:
+    """What the record of a job says of what was asked."""
+    limits = {"max_failed": policy.max_failed, "max_failed_percent": policy.max_failed_percent}
+    return {
+        "job": job,
+        "options": options.model_dump_json(),
+        "policy": policy.model_dump_json(),
+        "max_attempts": policy.max_attempts,
+    } | {name: limit for name, limit in limits.items() if limit is not None}

@@ -101,7 +101,7 @@ class JobKeys(NamedTuple):
     """Hash: what is known of chunks that killed their worker (see `lua/start.lua`)."""
 
     returned: str
-    """Set: chunks to publish before the cursor goes on: paused or retried."""
+    """String: a bit per chunk, set for those to publish before the cursor goes on: paused or retried."""
 
     failures: str
     """List: the first failures as JSON, capped."""

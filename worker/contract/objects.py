@@ -92,6 +92,8 @@ class ObjectInfo:
     size: int
     etag: str
     metadata: Mapping[str, str]
+    modified: float | None = None
+    """Unix seconds, where it was asked for."""
 
 
 class ObjectStore:
@@ -128,16 +130,24 @@ class ObjectStore:
             ),
         )
 
-    def list(self, folder: S3Url) -> Iterator[ObjectInfo]:
-        """Every object under a folder, page by page in constant memory. Keys are relative to the folder."""
+    def list(self, folder: S3Url, *, beginning: str = "", after: str = "") -> Iterator[ObjectInfo]:
+        """Every object under a folder, page by page in constant memory. Keys are relative to the folder.
+
+        With `beginning`, only those whose relative key starts so; with `after`, only those that sort behind it.
+        """
         self._check_allowed(folder)
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=folder.bucket, Prefix=folder.key)
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=folder.bucket,
+            Prefix=folder.key + beginning,
+            **({"StartAfter": folder.key + after} if after else {}),
+        )
         with _translated(folder):
             for page in pages:
                 for item in page.get("Contents", ()):
                     if item["Key"] != folder.key:
                         key = item["Key"].removeprefix(folder.key)
-                        yield ObjectInfo(key, item["Size"], item["ETag"].strip('"'), {})
+                        modified = item["LastModified"].timestamp()
+                        yield ObjectInfo(key, item["Size"], item["ETag"].strip('"'), {}, modified)
 
     def head(self, place: S3Url) -> ObjectInfo:
         """Size, ETag and user metadata of one object.
@@ -148,7 +158,10 @@ class ObjectStore:
         self._check_allowed(place)
         with _translated(place):
             found = self._client.head_object(Bucket=place.bucket, Key=place.key)
-        return ObjectInfo(place.key, found["ContentLength"], found["ETag"].strip('"'), found.get("Metadata", {}))
+        modified = found["LastModified"].timestamp()
+        return ObjectInfo(
+            place.key, found["ContentLength"], found["ETag"].strip('"'), found.get("Metadata", {}), modified
+        )
 
     def get(self, place: S3Url, *, max_bytes: int) -> tuple[bytes, ObjectInfo]:
         """One object in memory.
@@ -196,11 +209,17 @@ class ObjectStore:
         with _translated(place):
             self._client.download_file(place.bucket, place.key, str(path), Config=TransferConfig(use_threads=False))
 
-    def upload(self, path: Path, place: S3Url) -> None:
+    def upload(self, path: Path, place: S3Url, *, metadata: Mapping[str, str] | None = None) -> None:
         """Stream a file to an object, in parts when it is large."""
         self._check_allowed(place)
         with _translated(place):
-            self._client.upload_file(str(path), place.bucket, place.key, Config=TransferConfig(use_threads=False))
+            self._client.upload_file(
+                str(path),
+                place.bucket,
+                place.key,
+                ExtraArgs={"Metadata": dict(metadata or {})},
+                Config=TransferConfig(use_threads=False),
+            )
 
     def ensure_bucket(self, name: str) -> None:
         """Create a bucket of our own, unless it is there already."""

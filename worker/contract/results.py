@@ -2,26 +2,26 @@
 
 {dest}/_maskmill/{job}/job.json                       what was asked
                       manifest/part-*.jsonl.gz        the images
-                      results/{epoch}-{id}.jsonl.gz   outcomes as they came, an image's last one counts
+                      results/{epoch}-{id}-{n}.jsonl.gz   outcomes as they came, an image's last one counts
 when it has ended:    succeeded-*.jsonl.gz, failed.jsonl, cancelled-*.jsonl.gz, manifest.json, _SUCCESS
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from worker.contract import jsonlines
 from worker.contract.errors import ContractError, ObjectMissing
 from worker.contract.manifest import job_folder
-from worker.contract.messages import Outcome
+from worker.contract.messages import Outcome, OutcomeKind
 from worker.contract.objects import ObjectStore, S3Url
 
 PART_OUTCOMES = 5_000
 """Outcomes in one part at most: about 100 kB compressed."""
 
-_MAX_PART_BYTES = 64 * 1024 * 1024
+_KINDS = {kind.value: kind for kind in OutcomeKind}
 _MAX_FACTS_BYTES = 4 * 1024 * 1024
 
 
@@ -31,7 +31,9 @@ def results_folder(dest: S3Url, job: str) -> S3Url:
 
 
 def write_part(store: ObjectStore, dest: S3Url, job: str, *, epoch: int, first_id: str, lines: Sequence[str]) -> S3Url:
-    """Write outcomes (JSON texts). The same first id gives the same name, so writing again replaces.
+    """Write outcomes (JSON texts). The same ones give the same name, so writing again replaces.
+
+    The name tells how many there are: who was held up and writes fewer of them late must not replace more.
 
     Args:
         store: where to.
@@ -42,9 +44,9 @@ def write_part(store: ObjectStore, dest: S3Url, job: str, *, epoch: int, first_i
         lines: the outcomes.
     """
     milliseconds, _, number = first_id.partition("-")
-    place = results_folder(dest, job) / f"{epoch:04d}-{int(milliseconds):015d}-{int(number):06d}.jsonl.gz"
-    body = gzip.compress("\n".join(lines).encode() + b"\n", compresslevel=6, mtime=0)
-    store.put(place, body, content_type="application/gzip")
+    name = f"{epoch:04d}-{int(milliseconds):015d}-{int(number):06d}-{len(lines):06d}.jsonl.gz"
+    place = results_folder(dest, job) / name
+    jsonlines.write(store, place, lines)
     return place
 
 
@@ -54,11 +56,29 @@ def part_names(store: ObjectStore, dest: S3Url, job: str) -> list[str]:
 
 
 def newest_first(store: ObjectStore, dest: S3Url, job: str) -> Iterator[Outcome]:
-    """All outcomes of a job, the last one of an image before its earlier ones; constant memory."""
+    """All outcomes of a job, the last one of an image before its earlier ones; constant memory.
+
+    Raises:
+        ContractError: a part was changed or replaced.
+    """
     for name in reversed(part_names(store, dest, job)):
-        body, _ = store.get(results_folder(dest, job) / name, max_bytes=_MAX_PART_BYTES)
-        for line in reversed(gzip.decompress(body).splitlines()):
-            yield Outcome.model_validate_json(line)
+        yield from reversed(jsonlines.read(store, results_folder(dest, job) / name, Outcome))
+
+
+def verdicts(store: ObjectStore, dest: S3Url, job: str) -> Iterator[tuple[int, OutcomeKind]]:
+    """The same with nothing but position and kind: several times as fast.
+
+    Raises:
+        ContractError: a part was changed or replaced, or a line is not an outcome.
+    """
+    for name in reversed(part_names(store, dest, job)):
+        place = results_folder(dest, job) / name
+        for line in reversed(jsonlines.read_lines(store, place)):
+            try:
+                fields = json.loads(line)
+                yield fields["index"], _KINDS[fields["kind"]]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ContractError(f"{place} was changed: {line[:80]!r} is not an outcome") from error
 
 
 def write_facts(store: ObjectStore, dest: S3Url, job: str, name: str, facts: dict[str, Any]) -> S3Url:

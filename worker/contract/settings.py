@@ -109,6 +109,9 @@ class ModelSettings(_Group):
     inference_precision: InferencePrecision = Field(
         default="auto", description="arithmetic of the float part; auto: bf16 where native, else f32"
     )
+    kernels: Literal["auto", "off"] = Field(
+        default="auto", description="native deformable convolution; auto: where it is built and this CPU has one"
+    )
     cache_dir: Path = Field(
         default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "maskmill",
         description="for fetched bundles and compiled models",

@@ -92,10 +92,19 @@ def gather(source: str | None, images: int, settings: Settings, scratch: Path) -
     return from_folder(Path(source), images, settings.limits)
 
 
+def check_folder(source: str | None) -> None:
+    """Refuse a folder that is not there, before minutes are spent and even if no variant turns out to need it.
+
+    Raises:
+        BundleNotFound: no such folder.
+    """
+    if source is not None and not source.startswith("s3://") and not Path(source).is_dir():
+        raise BundleNotFound(f"no calibration folder {source}; give a folder of photographs, or s3://bucket/prefix/")
+
+
 def from_folder(folder: Path, images: int, limits: LimitSettings) -> CalibrationSet:
     """Pictures of a folder and the folders below; see `gather`."""
-    if not folder.is_dir():
-        raise BundleNotFound(f"no calibration folder {folder}; give a folder of photographs, or s3://bucket/prefix/")
+    check_folder(str(folder))
     try:
         files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
         found = sorted(islice(files, MAX_LISTED))

@@ -95,6 +95,7 @@ def check(request: Request) -> None:
 
     Raises:
         BundleError: No such precision.
+        BundleNotFound: No such calibration folder.
         SettingsError: A size or the number of pictures makes no sense.
         SetupError: A package is missing.
     """
@@ -106,6 +107,7 @@ def check(request: Request) -> None:
         )
     if request.images < 1:
         raise SettingsError(f"{request.images} calibration images: at least 1 is needed")
+    calibration.check_folder(request.pictures)
     for package in ("safetensors", *(["nncf"] if "int8" in request.precisions else [])):
         try:
             metadata.version(package)

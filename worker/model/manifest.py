@@ -31,6 +31,13 @@ class FileFacts(_Json):
     bytes: int = Field(ge=0)
 
 
+class Source(_Json):
+    """What a bundle was made from; networks that need no training have no checkpoint."""
+
+    sha256: Sha256 | None = None
+    """Of the checkpoint."""
+
+
 class Manifest(_Json):
     """`manifest.json`. Unknown keys are ignored, so that it can grow."""
 
@@ -40,6 +47,8 @@ class Manifest(_Json):
     license: str = ""
     files: dict[str, FileFacts]
     """Path relative to the bundle's root -> facts. Paths are looked up, never joined to a folder."""
+
+    source: Source | None = None
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from integration.model.tiny_network import MEAN, SCALE, SIZE, build, noise, save
 from worker.bench.benchmark_app import BenchmarkApp
 from worker.bench.contenders import Contender
 from worker.bench.openvino_network import node_types
-from worker.bench.process import Contestant, once
+from worker.bench.process import Child, Contestant, environment, once
 from worker.contract.errors import SetupError
 from worker.images.tensor import normalise
 
@@ -42,10 +46,8 @@ def request_(tmp_path) -> dict:
 
 def test_a_contestant_tells_what_it_runs_and_takes_turns(request_, tmp_path):
     contestant = Contestant(request_, images=4, log=tmp_path / "log")
-    try:
-        sample = contestant.turn()
-    finally:
-        contestant.close()
+
+    sample = contestant.turn()
 
     assert contestant.facts["size"] == SIZE and contestant.facts["inference_precision"] == "f32"
     assert contestant.facts["execution_types"]
@@ -54,26 +56,57 @@ def test_a_contestant_tells_what_it_runs_and_takes_turns(request_, tmp_path):
     assert contestant.peak_memory_bytes > 2**20
 
 
+def test_nothing_of_a_contestant_is_left_between_turns(request_, tmp_path):
+    contestant = Contestant(request_, images=1, log=tmp_path / "log")
+
+    contestant.turn()
+
+    assert psutil.Process().children() == []
+
+
 def test_a_contestant_is_pinned(request_, tmp_path):
     with pytest.raises(SetupError, match="CPUs 99999"):
-        Contestant(request_ | {"cpus": [99999]}, images=1, log=tmp_path / "log")
+        Contestant(request_ | {"cpus": [99999]}, images=1, log=tmp_path / "log").turn()
 
 
 def test_a_network_that_cannot_be_loaded_is_an_error_with_its_reason(request_, tmp_path):
     Path(request_["variant"]["xml"]).write_text("<no IR>")
 
     with pytest.raises(SetupError, match="cannot be read as an OpenVINO IR"):
-        Contestant(request_, images=1, log=tmp_path / "log")
+        Contestant(request_, images=1, log=tmp_path / "log").turn()
 
 
-def test_a_contestant_that_died_is_an_error_and_can_be_closed(request_, tmp_path):
-    contestant = Contestant(request_, images=1, log=tmp_path / "log")
-    contestant._child._process.kill()
-    contestant._child._process.wait()
+def test_a_child_that_died_is_an_error_and_can_be_closed(request_, tmp_path):
+    child = Child(request_, tmp_path / "log")
+    child._process.kill()
+    child._process.wait()
 
     with pytest.raises(SetupError, match="ended with -9"):
-        contestant.turn()
-    contestant.close()
+        child.ask({"images": 1})
+    child.close()
+
+
+def test_a_child_ends_with_its_parent(request_, tmp_path):
+    # Busy for long, so that the end of its input, which comes when it next reads, does not end it in time.
+    script = (
+        "import json, sys, time; from pathlib import Path; from worker.bench.process import Child;"
+        "child = Child(json.loads(sys.argv[1]), Path(sys.argv[2]));"
+        "print(json.dumps({'images': 300000}), file=child._process.stdin, flush=True);"
+        "print(child._process.pid, flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", script, json.dumps(request_), str(tmp_path / "log")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+
+    assert psutil.wait_procs([child], timeout=5)[1] == []
+
+
+@pytest.mark.parametrize(("wanted", "found"), [(True, "glibc.malloc.hugetlb=1"), (False, None)])
+def test_huge_pages_are_asked_for_or_not(monkeypatch, wanted, found):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+
+    assert environment(huge_pages=wanted).get("GLIBC_TUNABLES") == found
 
 
 def test_an_unknown_job_ends_the_child_with_a_quotation(tmp_path):

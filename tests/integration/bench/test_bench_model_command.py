@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,7 +17,10 @@ from worker.bench import machine, model, plot, report
 from worker.bench.contenders import variants
 from worker.bench.process import once
 from worker.cli.bench import bench_command
+from worker.contract.errors import SettingsError, SetupError
+from worker.contract.settings import PlanSettings
 from worker.images.tensor import normalise
+from worker.model.layout import MANIFEST_NAME
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +69,7 @@ def test_the_whole_comparison(only_openvino, tiny_networks, tmp_path):
     assert any(row["role"] == "check" and "engine_over_benchmark_app" in row for row in rows.values())
     assert reasons == {
         "PyTorch eager": "not installed: torch",
+        "PyTorch eager, huge pages": "not installed: torch",
         "ONNX Runtime": "not installed: onnxruntime, torch, onnx",
     }
     assert rows["plain conversion f32"]["facts"]["digest"] != rows["maskmill fp32"]["facts"]["digest"]
@@ -89,6 +94,36 @@ def test_the_networks_are_built_where_the_contenders_look_for_them(tmp_path):
     assert prepared["ours"] is None and prepared["weights"].startswith("random")
     assert np.load(prepared["image"]).shape == (1, 64, 64, 3)
     assert np.load(prepared["normalised"]).shape == (1, 3, 64, 64)
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """A folder that says which checkpoint it came from."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    digest = hashlib.sha256(b"weights").hexdigest()
+    facts = {"schema_version": 1, "name": "birefnet_lite", "files": {}, "source": {"sha256": digest}}
+    (folder / MANIFEST_NAME).write_text(json.dumps(facts))
+    return folder
+
+
+def test_a_bundle_is_not_compared_with_other_weights(bundle, tmp_path):
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"other weights")
+
+    for checkpoint, words in ((None, "--checkpoint"), (other, hashlib.sha256(b"other weights").hexdigest())):
+        options = model.Options(sizes=(64,), rounds=2, bundle=bundle, checkpoint=checkpoint)
+        with pytest.raises(SettingsError, match=words):
+            model.run(options, PlanSettings(), lambda _: None)
+
+
+def test_the_checkpoint_of_a_bundle_is_taken(bundle, tmp_path):
+    same = tmp_path / "same.safetensors"
+    same.write_bytes(b"weights")
+
+    # It gets as far as reading it, which is no checkpoint.
+    with pytest.raises(SetupError, match=r"same\.safetensors"):
+        model.run(model.Options(sizes=(64,), rounds=2, bundle=bundle, checkpoint=same), PlanSettings(), lambda _: None)
 
 
 def test_an_output_that_is_a_file_is_refused_before_anything_is_measured(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -13,6 +14,7 @@ from kombu import Consumer
 from kombu.exceptions import ContentDisallowed
 from pydantic import SecretStr
 
+from support.proxy import Proxy
 from support.stack import Place
 from worker.contract import broker, names
 from worker.contract.errors import BrokerUnavailable
@@ -190,6 +192,23 @@ def test_a_queue_that_is_gone_is_told(place):
     assert raised.value.retryable
     assert time.monotonic() - began < 20
     app.close()
+
+
+def test_a_line_that_goes_dead_under_a_publisher_is_told(place):
+    """The batch itself fails, not the connection: nobody knows whether the messages arrived."""
+    with Proxy(urlsplit(place.settings.redis.url).port) as line:
+        redis_settings = place.settings.redis.model_copy(
+            update={"url": line.url(place.settings.redis.url), "timeout_seconds": 0.3}
+        )
+        app = broker.make_celery(place.settings.model_copy(update={"redis": redis_settings}))
+        assert broker.publish(app, chunks(1)) == 1
+        line.forget()
+
+        with pytest.raises(BrokerUnavailable, match="cannot be reached: Timeout"):
+            broker.publish(app, chunks(2))
+
+        assert broker.publish(app, chunks(3)) == 3, "a new connection works"
+        app.close()
 
 
 def test_a_wrong_password_is_told_without_naming_it(place):

@@ -73,7 +73,7 @@ def test_a_chunk_that_gets_nowhere_is_run_with_care_and_its_image_dies(ledger):
     starts = [ledger.start(chunk(0, 7), WORKER) for _ in range(3)]
     for _ in range(3):
         assert not starts[-1].bury
-        ledger.begin(chunk(0, 7), 1)
+        ledger.begin(chunk(0, 7), WORKER, 1)
         ledger.died(chunk(0, 7), WORKER, "killed by signal 11 (SIGSEGV)")
         starts.append(ledger.start(chunk(0, 7), WORKER))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 import redis
 
+from producer import submit
 from producer.submit import Submitter, new_job_id
 from support.stack import Place
 from worker.contract import broker, dispatch, manifest, names
@@ -22,7 +24,7 @@ from worker.contract.errors import (
     StoreUnavailable,
 )
 from worker.contract.job import JobStatus
-from worker.contract.messages import ChunkMessage
+from worker.contract.messages import ChunkMessage, JobOptions
 from worker.contract.objects import ObjectInfo, S3Url
 from worker.contract.outputs import OutputOptions
 
@@ -106,12 +108,25 @@ def test_no_more_than_the_window_is_published(submitter_of, store, place, queue)
     assert told == [("listed", 10)]
 
 
+def test_beside_others_a_job_begins_with_one_chunk_that_goes_before_theirs(submitter_of, store, place):
+    source = source_of(store, place, [f"{number:03d}.jpg" for number in range(10)])
+    submitter = submitter_of(chunk_images=1)
+    submitter.submit(source, dest_of(place), MASK)
+
+    view = submitter.submit(source, f"s3://{place.bucket}/other", MASK).view
+
+    client, prefix = submitter.ledger.link.client, place.settings.redis.prefix
+    lengths = {name: client.llen(names.queue(prefix, name)) for name in names.QUEUES}
+    assert lengths == {names.EXPRESS_QUEUE: 1, names.QUEUE: WINDOW}
+    assert view.cursor == 1
+
+
 def test_what_is_no_image_is_passed_over_and_counted(submitter_of, store, place):
     source = source_of(store, place, ["a.jpg", "notes.txt", "d/b.PNG", "Thumbs.db"])
 
     submitted = submitter_of().submit(source, dest_of(place), MASK)
 
-    assert (submitted.view.total, submitted.passed_over) == (2, 2)
+    assert (submitted.view.total, submitted.skipped.total()) == (2, 2)
 
 
 def test_a_local_folder_is_uploaded_first(submitter_of, store, place, queue, tmp_path):
@@ -125,8 +140,8 @@ def test_a_local_folder_is_uploaded_first(submitter_of, store, place, queue, tmp
     submitted = submitter_of().submit(str(folder), dest_of(place), MASK)
 
     view = submitted.view
-    assert view.options.source == f"{dest_of(place)}/_maskmill/{view.job}/input/"
-    assert (view.total, view.bytes, submitted.passed_over) == (2, 8, 1)
+    assert view.options.source.startswith(f"{dest_of(place)}/_maskmill/uploads/photos-")
+    assert (view.total, view.bytes, submitted.skipped.total()) == (2, 8, 1)
     [message] = queue()
     assert set(message.keys) == set(contents)
     origin = S3Url.parse(view.options.source)
@@ -134,22 +149,19 @@ def test_a_local_folder_is_uploaded_first(submitter_of, store, place, queue, tmp
     assert [item.key for item in store.list(origin)] == sorted(contents)
 
 
-def test_two_images_for_one_output_cancel_the_job(submitter_of, store, ledger, place, queue):
-    source = source_of(store, place, ["d/a.jpg", "d/a.png"])
+def test_two_images_for_one_output_leave_no_job(submitter_of, store, ledger, place, queue):
+    source = source_of(store, place, ["d/a.jpg", "d/a.png", "x.jpg", "x.png", "y.jpg"])
 
-    with pytest.raises(OutputCollision, match=r"d/a\.jpg.*d/a\.png"):
+    with pytest.raises(OutputCollision, match=r"'(d/a|x)\.jpg' and '(d/a|x)\.png'.*2 such outputs"):
         submitter_of().submit(source, dest_of(place), MASK)
 
-    view = one_job(ledger)
-    assert view.status is JobStatus.CANCELLED and view.total is None and view.finished_at
-    assert view.reason.startswith("not submitted: ") and "d/a.png" in view.reason
-    assert queue() == []
+    assert ledger.jobs(10) == queue() == list(store.list(S3Url(place.bucket, "out/"))) == []
 
 
 def broken(keys, error):
     """A listing that breaks off after some keys."""
 
-    def listing(folder):
+    def listing(folder, **_):
         for key in keys:
             yield ObjectInfo(key, 5, "e", {})
         raise error
@@ -157,39 +169,92 @@ def broken(keys, error):
     return listing
 
 
-def test_a_listing_that_breaks_off_cancels_the_job(submitter_of, ledger, place, queue, monkeypatch):
+@pytest.mark.parametrize("error", [StoreUnavailable("S3 answered 503"), KeyboardInterrupt()])
+def test_a_listing_that_breaks_off_leaves_no_job(submitter_of, ledger, place, monkeypatch, error):
     submitter = submitter_of()
-    monkeypatch.setattr(submitter.store, "list", broken(["a.jpg"], StoreUnavailable("S3 answered 503")))
+    monkeypatch.setattr(submitter.store, "list", broken(["a.jpg"], error))
 
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(type(error)):
         submitter.submit(f"s3://{place.bucket}/in/", dest_of(place), MASK)
 
-    view = one_job(ledger)
-    assert (view.status, view.reason) == (JobStatus.CANCELLED, "not submitted: S3 answered 503")
-    assert queue() == []
+    assert ledger.jobs(10) == []
 
 
-def test_an_interrupted_submission_cancels_the_job(submitter_of, store, ledger, place, monkeypatch):
-    monkeypatch.setattr(store, "list", broken(["a.jpg"], KeyboardInterrupt()))
-
-    with pytest.raises(KeyboardInterrupt):
-        submitter_of().submit(f"s3://{place.bucket}/in/", dest_of(place), MASK)
-
-    assert one_job(ledger).reason == "not submitted: KeyboardInterrupt"
-
-
-def test_a_link_that_leads_nowhere_leaves_no_job_behind(submitter_of, ledger, place, tmp_path):
+def test_a_link_that_leads_nowhere_leaves_no_job(submitter_of, store, ledger, place, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(b"x")
-    for number in range(40):
-        (folder / f"b{number}.jpg").write_bytes(b"x")
     (folder / "c.jpg").symlink_to(tmp_path / "gone")
 
     with pytest.raises(SourceError, match=r"c\.jpg"):
         submitter_of().submit(str(folder), dest_of(place), MASK)
 
-    assert one_job(ledger).status is JobStatus.CANCELLED
+    assert ledger.jobs(10) == list(store.list(S3Url(place.bucket))) == []
+
+
+def test_a_file_that_goes_away_before_it_is_sent_cancels_the_job(submitter_of, ledger, place, queue, tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    submitter = submitter_of()
+
+    with submitter.plan(str(tmp_path), dest_of(place), MASK) as plan:
+        (tmp_path / "b.jpg").unlink()
+        with pytest.raises(SourceError, match=r"b\.jpg: No such file"):
+            submitter.start(plan)
+
+    view = one_job(ledger)
+    assert view.status is JobStatus.CANCELLED and view.total is None and view.finished_at
+    assert view.reason.startswith("not submitted: ") and "b.jpg" in view.reason
+    assert queue() == []
+
+
+@pytest.mark.parametrize(("output", "looks"), [("a.png", True), ("A.png", True), ("_maskmill/old/x.png", False)])
+def test_outputs_are_seen_however_much_lies_in_front_of_them(submitter_of, store, place, output, looks):
+    for key in (output, "_maskmill/uploads/p-1/1.jpg", "_maskmill/uploads/p-1/2.jpg"):
+        store.put(S3Url(place.bucket, f"out/{key}"), b"1", content_type="image/png")
+
+    view = submitter_of().submit(source_of(store, place, ["a.jpg"]), dest_of(place), MASK).view
+
+    assert view.policy.skip_existing is looks, "without outputs, workers need not look for them"
+
+
+def test_a_job_key_saves_listing_again(submitter_of, store, ledger, place, monkeypatch):
+    source = source_of(store, place, ["a.jpg"])
+    first = submitter_of().submit(source, dest_of(place), MASK, job_key="nightly")
+    monkeypatch.setattr(store, "list", broken([], AssertionError("listed again")))
+
+    again = submitter_of().submit(source, dest_of(place), MASK, job_key="nightly")
+
+    assert again.joined and again.view.job == first.view.job
+
+
+@pytest.fixture
+def being_listed(ledger, place, monkeypatch) -> str:
+    """A job with the key `nightly` whose producer gave a sign of life just now, and may be silent for a second."""
+    monkeypatch.setattr(submit, "LISTING_SILENT_SECONDS", 1.0)
+    job = ledger.claim("nightly", new_job_id())
+    ledger.create(job, JobOptions(source=f"s3://{place.bucket}/in/", dest=dest_of(place)))
+    return job
+
+
+def test_a_producer_that_died_a_moment_ago_is_not_relied_upon(submitter_of, store, ledger, place, being_listed):
+    submitted = submitter_of().submit(source_of(store, place, ["a.jpg"]), dest_of(place), MASK, job_key="nightly")
+
+    assert not submitted.joined and submitted.view.status is JobStatus.RUNNING
+    assert ledger.view(being_listed).status is JobStatus.CANCELLED
+    assert ledger.holder("nightly") == submitted.view.job
+
+
+def test_a_job_that_is_being_listed_is_joined_once_its_producer_is_heard_of(
+    submitter_of, store, ledger, place, being_listed
+):
+    alive = threading.Timer(0.5, ledger.beat, (being_listed,))
+    alive.start()
+
+    submitted = submitter_of().submit(source_of(store, place, ["a.jpg"]), dest_of(place), MASK, job_key="nightly")
+
+    alive.join()
+    assert submitted.joined and submitted.view.job == being_listed
 
 
 def test_a_queue_that_is_gone_leaves_the_job_to_the_feeder(submitter_of, store, ledger, place):
@@ -205,14 +270,16 @@ def test_a_queue_that_is_gone_leaves_the_job_to_the_feeder(submitter_of, store, 
     assert len(Backlog(ledger.link).silent(view.job, 0)) == 1, "the reconciler must find what was not published"
 
 
-def test_a_job_cancelled_while_it_is_listed_is_not_started(submitter_of, store, ledger, place, queue):
-    keys = [f"{number}.jpg" for number in range(3)]
+def test_a_job_cancelled_while_it_is_uploaded_is_not_started(submitter_of, ledger, place, queue, tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(b"x")
 
     def cancel(phase, count):
-        ledger.abandon(one_job(ledger).job, "by its owner")
+        if phase == "uploaded":
+            ledger.abandon(one_job(ledger).job, "by its owner")
 
     with pytest.raises(SourceError, match="was cancelled while it was being listed"):
-        submitter_of(progress=cancel).submit(source_of(store, place, keys), dest_of(place), MASK)
+        submitter_of(progress=cancel).submit(str(tmp_path), dest_of(place), MASK)
 
     assert one_job(ledger).status is JobStatus.CANCELLED
     assert queue() == []

@@ -116,7 +116,7 @@ def test_every_process_sees_the_pictures_at_its_size(builder, ask):
 
 
 def test_without_anything_to_compare_no_pictures_are_needed(builder, ask):
-    report = variants.convert(ask(precisions=("fp32",), pictures="/nowhere"), Settings())
+    report = variants.convert(ask(precisions=("fp32",), pictures=None), Settings())
 
     manifest = json.loads((report.output / "manifest.json").read_text())
     assert manifest["calibration"] is None
@@ -221,6 +221,7 @@ def test_a_failure_half_way_leaves_what_was_there(builder, ask, tmp_path, error,
         ({"checkpoint": "nowhere.safetensors"}, BundleNotFound, "no checkpoint at nowhere.safetensors"),
         ({"checkpoint": "hf://one-word"}, BundleNotFound, "names no repository"),
         ({"pictures": "nowhere"}, BundleNotFound, "no calibration folder nowhere"),
+        ({"pictures": "nowhere", "precisions": ("fp32",)}, BundleNotFound, "no calibration folder nowhere"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_built(builder, ask, changes, error, words):

@@ -1,5 +1,6 @@
 -- Cancel, pause or resume a job: a flag that workers honour between two images. O(window), whatever its size.
--- ARGV: cancel | pause | resume, reason
+-- ARGV: cancel | pause | resume | abandon, reason, for `abandon`: seconds
+--   abandon: end a job whose producer went silent for so long while listing, and no other
 -- -> the status after it, and 1 when this call changed it; nothing for an unknown job
 local action, reason = ARGV[1], ARGV[2]
 local status = redis.call('HGET', JOB, 'status')
@@ -11,6 +12,11 @@ if action == 'cancel' then
     return {'stopping', 1}
   end
   if status == 'listing' then
+    redis.call('HSET', JOB, 'status', 'cancelled', 'ending', 'cancelled', 'reason', reason, 'finished_at', now())
+    return {'cancelled', 1}
+  end
+elseif action == 'abandon' and status == 'listing' then
+  if now() - tonumber(redis.call('HGET', JOB, 'beat_at') or 0) >= tonumber(ARGV[3]) then
     redis.call('HSET', JOB, 'status', 'cancelled', 'ending', 'cancelled', 'reason', reason, 'finished_at', now())
     return {'cancelled', 1}
   end

@@ -45,12 +45,24 @@ local function all_set(first, count)
   return not bytes:find('[%z\1-\15\16\32\48\64\80\96\112\128\144\160\176\192\208\224\240]')
 end
 
+-- RETURNED is one bit per chunk: a set of a hundred thousand chunks would take six megabytes.
+local function is_returned(chunk) return redis.call('GETBIT', RETURNED, chunk) == 1 end
+
+local function give_back(chunk)
+  redis.call('ZREM', OUTSTANDING, chunk)
+  redis.call('SETBIT', RETURNED, chunk, 1)
+end
+
+local function unreturn(chunk)
+  if is_returned(chunk) then redis.call('SETBIT', RETURNED, chunk, 0) end  -- else it would make the key
+end
+
 -- A chunk that needs nothing more leaves no trace but the states of its images.
 local function forget(chunk, first, count)
   redis.call('ZREM', OUTSTANDING, chunk)
   redis.call('HDEL', RUNNING, chunk)
   redis.call('HDEL', ATTEMPTS, chunk)
-  redis.call('SREM', RETURNED, chunk)
+  unreturn(chunk)
   if redis.call('HDEL', SUSPECTS, 'chunk:' .. chunk, 'why:' .. chunk) > 0 then
     for i = 0, count - 1 do redis.call('HDEL', SUSPECTS, 'deaths:' .. (first + i)) end
   end

@@ -5,15 +5,15 @@ local time, again = now(), {}
 local status = redis.call('HGET', JOB, 'status')
 for i = 2, #ARGV do
   local chunk = ARGV[i]
-  local heard = tonumber(redis.call('ZSCORE', OUTSTANDING, chunk) or time)
-  if heard <= time - tonumber(ARGV[1]) then
+  local heard = tonumber(redis.call('ZSCORE', OUTSTANDING, chunk) or '')
+  if heard and heard <= time - tonumber(ARGV[1]) then
     redis.call('HDEL', RUNNING, chunk)
     if status == 'running' then
       redis.call('ZADD', OUTSTANDING, time, chunk)
       again[#again + 1] = chunk
     else
       redis.call('ZREM', OUTSTANDING, chunk)
-      if status == 'paused' then redis.call('SADD', RETURNED, chunk) end
+      if status == 'paused' then give_back(chunk) end
     end
   end
 end

@@ -4,18 +4,35 @@
 -- -> {1 when this call completed the job, 1 when the worker shall go on}
 local chunk, epoch, first, count, kept = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 
-local job = redis.call('HMGET', JOB, 'status', 'epoch', 'total', 'max_failed', 'max_failed_percent')
+local job = redis.call('HMGET', JOB, 'status', 'epoch', 'total', 'max_failed', 'max_failed_percent', 'pardoned',
+  'judged_after')
 local status, total = job[1], tonumber(job[3] or 0)
 if status ~= 'running' and status ~= 'paused' and status ~= 'stopping' then return {0, 0} end
-local stale, progress = job[2] ~= epoch, false
+-- A straggler of an earlier epoch knows nothing of what was decided since; an output that it wrote is found again.
+if job[2] ~= epoch then return {0, 0} end
+
+-- The list of failures and their codes speak of those that still are failures; beyond the first ones it is unknown.
+local function no_failure_any_more(index)
+  for _, line in ipairs(redis.call('LRANGE', FAILURES, 0, -1)) do
+    local failure = cjson.decode(line)
+    if failure.index == index then
+      redis.call('LREM', FAILURES, 1, line)
+      local code = 'code:' .. (failure.code or '')
+      if redis.call('HINCRBY', JOB, code, -1) == 0 then redis.call('HDEL', JOB, code) end
+      return
+    end
+  end
+end
+
+local progress = false
 for i = 6, #ARGV, 4 do
   local index, new = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
   local old = state(index)
-  -- A straggler of an earlier epoch may still report an output that exists, and nothing else.
-  if index < total and (old == 0 or (old > SKIPPED and new <= SKIPPED)) and not (stale and new > SKIPPED) then
+  if index < total and (old == 0 or (old > SKIPPED and new <= SKIPPED)) then
     set_state(index, new)
     redis.call('HINCRBY', JOB, COUNTER[new], 1)
     if old > 0 then redis.call('HINCRBY', JOB, COUNTER[old], -1) end
+    if old == FAILED or old == DEAD then no_failure_any_more(index) end
     if new > SKIPPED then
       redis.call('HINCRBY', JOB, 'code:' .. ARGV[i + 2], 1)
       if redis.call('LLEN', FAILURES) < kept then redis.call('RPUSH', FAILURES, ARGV[i + 3]) end
@@ -28,29 +45,37 @@ end
 local time = now()
 if all_set(first, count) then
   forget(chunk, first, count)
-elseif not stale and redis.call('HEXISTS', RUNNING, chunk) == 1 then
+elseif redis.call('HEXISTS', RUNNING, chunk) == 1 then
   redis.call('ZADD', OUTSTANDING, time, chunk)
   -- Attempts count starts without progress: a chunk that gets further each time is not poison.
   if progress then redis.call('HSET', ATTEMPTS, chunk, 1) end
 end
 
-local finished = done()
-if finished == total then
-  if status == 'stopping' then return {0, 0} end  -- `settle` closes it, as what it was stopped for
-  redis.call('HSET', JOB, 'status', 'closing', 'ending', 'finished', 'completed_at', time)
-  return {1, 0}
-end
-if status == 'running' and not stale then
+-- Why there were too many failures; nothing when there were not.
+local function too_many(finished)
   local bad = redis.call('HMGET', JOB, 'failed', 'dead')
-  bad = tonumber(bad[1] or 0) + tonumber(bad[2] or 0)
+  bad = tonumber(bad[1] or 0) + tonumber(bad[2] or 0) - tonumber(job[6] or 0)
+  local before = tonumber(job[7] or 0)
   local most, percent = tonumber(job[4] or ''), tonumber(job[5] or '')
+  if most and bad > most then return bad .. ' images failed, at most ' .. most .. ' were allowed' end
   -- A share is judged from 100 images on, of a small job from a tenth: one failure of one image is 100 %.
-  if most and bad > most then
-    stop('stopped', bad .. ' images failed, at most ' .. most .. ' were allowed')
-    status = 'stopping'
-  elseif percent and finished >= math.min(100, total / 10) and bad * 100 > percent * finished then
-    stop('stopped', bad .. ' of ' .. finished .. ' images failed, at most ' .. percent .. ' % were allowed')
-    status = 'stopping'
+  finished = finished - before
+  if percent and finished >= math.min(100, (total - before) / 10) and bad * 100 > percent * finished then
+    return bad .. ' of ' .. finished .. ' images failed, at most ' .. percent .. ' % were allowed'
   end
 end
-return {0, status == 'running' and not stale and 1 or 0}
+
+local finished = done()
+local why = status ~= 'stopping' and too_many(finished)
+if finished == total then
+  if status == 'stopping' then return {0, 0} end  -- `settle` closes it, as what it was stopped for
+  redis.call('HSET', JOB, 'status', 'closing', 'ending', why and 'stopped' or 'finished', 'completed_at', time)
+  if why then redis.call('HSET', JOB, 'reason', why) end
+  redis.call('DEL', ATTEMPTS, OUTSTANDING, RUNNING, SUSPECTS, RETURNED)
+  return {1, 0}
+end
+if why and status == 'running' then
+  stop('stopped', why)
+  status = 'stopping'
+end
+return {0, status == 'running' and 1 or 0}

@@ -8,19 +8,21 @@ if not job[1] then return 0 end
 redis.call('HINCRBYFLOAT', JOB, 'core_seconds', ARGV[6])
 redis.call('HINCRBY', JOB, 'model:' .. ARGV[8], 1)
 if job[2] ~= epoch then return 0 end
-local mine = redis.call('HGET', RUNNING, chunk) == ARGV[5]
-if mine then redis.call('HDEL', RUNNING, chunk) end
+local holder = redis.call('HGET', RUNNING, chunk)
 if all_set(first, count) then
   forget(chunk, first, count)
   return 0
 end
-if ARGV[7] == '1' and mine then
-  if tonumber(redis.call('HGET', ATTEMPTS, chunk) or 0) > 0 then redis.call('HINCRBY', ATTEMPTS, chunk, -1) end
-  if redis.call('HEXISTS', SUSPECTS, 'chunk:' .. chunk) == 1 then redis.call('HSET', SUSPECTS, 'chunk:' .. chunk, '') end
+if holder and holder ~= ARGV[5] then return 0 end  -- it was given to another, who answers for it now
+if holder then
+  redis.call('HDEL', RUNNING, chunk)
+  if ARGV[7] == '1' then
+    if tonumber(redis.call('HGET', ATTEMPTS, chunk) or 0) > 0 then redis.call('HINCRBY', ATTEMPTS, chunk, -1) end
+    if redis.call('HEXISTS', SUSPECTS, 'chunk:' .. chunk) == 1 then redis.call('HSET', SUSPECTS, 'chunk:' .. chunk, '') end
+  end
 end
 if job[1] == 'paused' then
-  redis.call('ZREM', OUTSTANDING, chunk)
-  redis.call('SADD', RETURNED, chunk)
+  give_back(chunk)
   return 0
 end
 if job[1] ~= 'running' then

@@ -3,6 +3,7 @@
 -- -> the new epoch, or nothing when the job has not ended
 local status = redis.call('HGET', JOB, 'status')
 if status == 'reopening' then return tonumber(redis.call('HGET', JOB, 'epoch')) end
+if not redis.call('HGET', JOB, 'total') then return false end  -- it was cancelled before its images were known
 if status ~= 'finished' and status ~= 'cancelled' and status ~= 'stopped' then return false end
 redis.call('DEL', ATTEMPTS, OUTSTANDING, RUNNING, SUSPECTS, RETURNED)
 if ARGV[1] == '1' then
@@ -13,5 +14,5 @@ if ARGV[1] == '1' then
 end
 for _, key in ipairs(KEYS) do redis.call('PERSIST', key) end
 redis.call('HDEL', JOB, 'reason')
-redis.call('HSET', JOB, 'status', 'reopening')
+redis.call('HSET', JOB, 'status', 'reopening', 'queued_at', now())
 return redis.call('HINCRBY', JOB, 'epoch', 1)

@@ -3,7 +3,7 @@
 -- -> images reset. Idempotent.
 local chunk, first, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local failed, cancelled = ARGV[4] == '1', ARGV[5] == '1'
-if redis.call('HGET', JOB, 'status') ~= 'reopening' or redis.call('SISMEMBER', RETURNED, chunk) == 1 then return 0 end
+if redis.call('HGET', JOB, 'status') ~= 'reopening' or is_returned(chunk) then return 0 end
 local reset = 0
 for i, value in ipairs(states(first, count)) do
   local index = first + i - 1
@@ -15,5 +15,5 @@ for i, value in ipairs(states(first, count)) do
     set_state(index, CANCELLED)  -- cancelled together with the job, and to stay so
   end
 end
-if reset > 0 then redis.call('SADD', RETURNED, chunk) end
+if reset > 0 then give_back(chunk) end
 return reset

@@ -9,6 +9,6 @@ for _, chunk in ipairs(redis.call('HKEYS', RUNNING)) do
 end
 if redis.call('HLEN', RUNNING) > 0 then return 0 end
 redis.call('HINCRBY', JOB, 'cancelled', tonumber(redis.call('HGET', JOB, 'total')) - done())
-redis.call('DEL', OUTSTANDING, RETURNED, ATTEMPTS, SUSPECTS)
+redis.call('DEL', ATTEMPTS, OUTSTANDING, RETURNED, SUSPECTS)
 redis.call('HSET', JOB, 'status', 'closing', 'completed_at', time)
 return 1

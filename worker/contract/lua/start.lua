@@ -21,10 +21,14 @@ if all_set(first, count) then
   forget(chunk, first, count)
   return answer('done', values)
 end
+-- Before all else: who is at it answers for the chunk, and a copy of its message must not take it away.
+local time = now()
+local holder = redis.call('HGET', RUNNING, chunk)
+local heard = tonumber(redis.call('ZSCORE', OUTSTANDING, chunk) or 0)
+if holder and holder ~= worker and time - heard < busy then return answer('busy', values) end
 if status == 'paused' then
-  redis.call('ZREM', OUTSTANDING, chunk)
   redis.call('HDEL', RUNNING, chunk)
-  redis.call('SADD', RETURNED, chunk)
+  give_back(chunk)
   return answer('paused', values)
 end
 if status ~= 'running' then
@@ -32,15 +36,10 @@ if status ~= 'running' then
   return answer('cancelled', values)
 end
 
-local time = now()
-local holder = redis.call('HGET', RUNNING, chunk)
-local heard = tonumber(redis.call('ZSCORE', OUTSTANDING, chunk) or 0)
-if holder and holder ~= worker and time - heard < busy then return answer('busy', values) end
-
 redis.call('HSETNX', JOB, 'started_at', time)
 redis.call('ZADD', OUTSTANDING, time, chunk)
 redis.call('HSET', RUNNING, chunk, worker)
-redis.call('SREM', RETURNED, chunk)
+unreturn(chunk)
 local attempts = redis.call('HINCRBY', ATTEMPTS, chunk, 1)
 local suspect = redis.call('HGET', SUSPECTS, 'chunk:' .. chunk)
 if not suspect and attempts <= split_after then return {'run', values, options, policy, 0, '', {}} end

@@ -1,0 +1,85 @@
+"""Sizes, times and shares as people type them."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from worker.contract.errors import SettingsError
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE)
+_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
+
+MAX_SAMPLE = 1_000_000
+"""A sample of a number is held in memory until the listing ends; a share is not."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Part of a listing: so many images, or such a share of them. Exactly one of the two is set."""
+
+    count: int | None = None
+    share: float | None = None
+
+
+def parse_size(text: str) -> int:
+    """Bytes: `500`, `10k`, `1M`, `1.5GiB` are powers of 1024, `10MB` of 1000, as in coreutils.
+
+    Raises:
+        SettingsError: not a size.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    if not found:
+        raise SettingsError(f"{text!r} is not a size: write 500k, 1M, 10MiB (powers of 1024) or 10MB (of 1000)")
+    number, unit, suffix = found.groups()
+    base = 1000 if (suffix or "").lower() == "b" else 1024
+    return int(float(number) * base ** (_POWERS[unit.lower()] if unit else 0))
+
+
+def parse_time(text: str, *, now: float | None = None) -> float:
+    """Unix seconds of an ISO date (UTC unless it says otherwise) or of an age such as `36h`, `7d` or `2w`.
+
+    Raises:
+        SettingsError: neither.
+    """
+    text = text.strip()
+    if found := _AGE.fullmatch(text):
+        return (time.time() if now is None else now) - float(found[1]) * _SECONDS[found[2]]
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise SettingsError(
+            f"{text!r} is neither a date nor an age: write 2026-01-31, 2026-01-31T12:00+02:00, 36h, 7d or 2w"
+        ) from error
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def parse_sample(text: str) -> Sample:
+    """`500` images, or `2.5%` of them.
+
+    Raises:
+        SettingsError: neither, or out of range.
+    """
+    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        sample = Sample(share=float(number) / 100) if percent else Sample(count=int(number))
+    except ValueError as error:
+        raise SettingsError(f"{text!r} is not a sample: write a number such as 500, or a share such as 1%") from error
+    if sample.share is not None and not 0 < sample.share <= 1:
+        raise SettingsError(f"a sample of {text} is not a share: it must be above 0% and at most 100%")
+    if sample.count is not None and not 0 < sample.count <= MAX_SAMPLE:
+        raise SettingsError(f"a sample of {text} images: give 1 to {MAX_SAMPLE:,}, or a share such as 5%")
+    return sample
+
+
+def bytes_in_words(count: float) -> str:
+    """`812 B`, `3.4 MB`, `1.2 TB`: powers of 1000, as disks and bills have them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:  # noqa: PLR2004 -- the power
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,87 @@
+"""Globs over keys, with the meaning shells and S3 tools share.
+
+`*` and `?` stay within one folder, `**` crosses folders, `[abc]` and `[!abc]` are one character, `{jpg,png}` is one of
+several. A wildcard in brackets is itself: `[*]`. Case matters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+_SPECIAL = re.compile(r"[*?[]|\{[^{}/]*,[^{}/]*\}")
+_TOKEN = re.compile(
+    r"""
+    (?P<folders>(?:^|(?<=/))\*\*/)      # any number of folders, also none
+  | (?P<deep>\*\*+)
+  | (?P<star>\*)
+  | (?P<one>\?)
+  | \[(?P<not>[!^]?)(?P<set>\]?[^]/]*)\]
+  | \{(?P<braces>[^{}/]*,[^{}/]*)\}
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def is_glob(text: str) -> bool:
+    """Whether there is a wildcard in it."""
+    return _SPECIAL.search(text) is not None
+
+
+def literal_folder(pattern: str) -> tuple[str, str]:
+    """The longest part without wildcards: a folder (with its slash, or empty) and the beginning of names in it."""
+    special = _SPECIAL.search(pattern)
+    literal = pattern[: special.start()] if special else pattern
+    folder, slash, beginning = literal.rpartition("/")
+    return folder + slash, beginning
+
+
+def to_regex(pattern: str) -> str:
+    """The regular expression a whole key must match (with DOTALL)."""
+    parts, end = [], 0
+    for token in _TOKEN.finditer(pattern):
+        parts += [re.escape(pattern[end : token.start()]), _translated(token)]
+        end = token.end()
+    return "".join(parts) + re.escape(pattern[end:])
+
+
+def _translated(token: re.Match[str]) -> str:
+    if token["folders"]:
+        return "(?:.*/)?"
+    if token["deep"]:
+        return ".*"
+    if token["star"]:
+        return "[^/]*"
+    if token["one"]:
+        return "[^/]"
+    if token["braces"]:
+        return f"(?:{'|'.join(to_regex(choice) for choice in token['braces'].split(','))})"
+    return _character_set(token["set"], negated=bool(token["not"]))
+
+
+def _character_set(content: str, *, negated: bool) -> str:
+    if not content:
+        return re.escape("[!]" if negated else "[]")
+    # A range stays a range unless it runs backwards, which `re` refuses: then it is nothing, as in a shell.
+    for first, last in re.findall(r"(.)-(.)", content, re.DOTALL):
+        if first > last:
+            return "(?!)"
+    escaped = re.sub(r"([\\\[\]&~|^]|^-)", r"\\\1", content)
+    return f"[^/{escaped}]" if negated else f"[{escaped}]"
+
+
+def matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
+    """Whether a key matches any of these.
+
+    A pattern without a slash is about the name in any folder; one with a slash is about the whole key, relative to the
+    source; a leading slash only anchors it (`/*.jpg`: not in sub-folders).
+    """
+    of_names = [to_regex(pattern) for pattern in patterns if "/" not in pattern]
+    of_keys = [to_regex(pattern.removeprefix("/")) for pattern in patterns if "/" in pattern]
+    names = re.compile("|".join(f"(?:{one})" for one in of_names) or "(?!)", re.DOTALL)
+    keys = re.compile("|".join(f"(?:{one})" for one in of_keys) or "(?!)", re.DOTALL)
+
+    def matches(key: str) -> bool:
+        return names.fullmatch(key.rpartition("/")[2]) is not None or keys.fullmatch(key) is not None
+
+    return matches

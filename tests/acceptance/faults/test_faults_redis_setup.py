@@ -1,0 +1,115 @@
+"""A Redis that will not do: another password, too old, a Cluster. A clear message, and nothing is lost meanwhile."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from support import commands
+from support.faults import Faults, progress
+from support.mistreated import Mistreated, client, own_redis, place_at
+from support.proxy import Proxy
+from support.stack import Place
+from worker.contract.ledger import Ledger
+from worker.standalone import ports, valkey
+from worker.standalone.valkey import Valkey
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Valkey]:
+    with own_redis(tmp_path) as server:
+        yield server
+
+
+COMMANDS = {
+    "submit": ("producer", "submit", "s3://{bucket}/in/", "s3://{bucket}/out/"),
+    "check": ("worker", "check"),
+    "start": ("worker", "start"),
+}
+
+
+def refused(place: Place, *texts: str, by: tuple[str, ...] = tuple(COMMANDS)) -> None:
+    """The commands end at once and say why in one message; a node starts nothing."""
+    for name in by:
+        done = commands.run(
+            COMMANDS[name][0],
+            *(word.format(bucket=place.bucket) for word in COMMANDS[name][1:]),
+            settings=place.environment,
+        )
+        said = done.out + done.err
+        assert done.code == 1, (name, said)
+        assert all(text in said for text in texts), said
+        assert "Traceback" not in said
+        assert "event=worker_started" not in said
+
+
+def test_a_wrong_password_is_refused_at_once(standalone, cache, server):
+    refused(place_at(standalone, server.url, cache, password="another"), "MASKMILL_REDIS__PASSWORD")
+
+
+def test_a_redis_that_is_too_old_is_refused(standalone, cache, server):
+    with Proxy(server.port) as line:
+        line.edit = lambda block: block.replace(b"redis_version:7.2.4", b"redis_version:6.0.9")
+        place = place_at(standalone, line.url(server.url), cache)
+
+        refused(place, "6.0.9", "6.2 or later", by=("submit", "start"))
+
+
+def test_a_redis_that_may_evict_is_refused(standalone, cache, server):
+    place = place_at(standalone, server.url, cache)
+    with client(place) as redis_client:
+        redis_client.config_set("maxmemory-policy", "allkeys-lru")
+
+    refused(place, "noeviction", "allkeys-lru", by=("start",))
+
+
+def test_a_cluster_is_refused(standalone, cache, tmp_path):
+    port = ports.choose({"redis": (0,)})["redis"]
+    with (tmp_path / "cluster.log").open("wb") as log:
+        server = subprocess.Popen(
+            [str(valkey.server_program()), "--port", str(port), "--bind", "127.0.0.1", "--cluster-enabled", "yes"],
+            stdout=log,
+            stderr=log,
+            cwd=tmp_path,
+        )
+    try:
+        with redis.Redis(port=port) as redis_client:
+            commands.wait_for(lambda: alive(redis_client), "the cluster's node to answer", 20)
+        place = place_at(standalone, f"redis://127.0.0.1:{port}/0", cache, password="")
+
+        refused(place, "Redis Cluster", "plain Redis")
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def alive(redis_client: redis.Redis) -> bool:
+    try:
+        return bool(redis_client.ping())
+    except redis.ConnectionError:
+        return False
+
+
+def test_a_password_that_changes_under_running_workers_loses_nothing(standalone, cache, server, tmp_path):
+    place = place_at(standalone, server.url, cache | {"MASKMILL_REDIS__TIMEOUT_SECONDS": "2"})
+    with Mistreated.start(place, Faults(tmp_path, image_seconds=0.2), tmp_path / "worker.log") as under:
+        job = under.job(30, chunk=5)
+        with Ledger(place.settings.redis) as ledger:
+            progress(ledger, job, 3)
+        with client(place) as redis_client:
+            redis_client.config_set("requirepass", "another")
+            redis_client.client_kill_filter(_type="normal", skipme=True)
+            time.sleep(4)
+            done = commands.run("producer", "status", job, settings=place.environment)
+            redis_client.config_set("requirepass", place.settings.redis.password.get_secret_value())
+
+        assert done.code == 1 and "MASKMILL_REDIS__PASSWORD" in done.err
+        assert under.consuming(job, 60) <= 60
+        assert under.settle(job).view.ok == 30
+        assert "MASKMILL_REDIS__PASSWORD" in under.log.read_text()
+        assert place.settings.redis.password.get_secret_value() not in under.log.read_text()

@@ -1,0 +1,107 @@
+"""What Prometheus and a probe see of a node that works."""
+
+from __future__ import annotations
+
+import socket
+import urllib.error
+import urllib.request
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from support import commands
+from support.stack import Place
+from worker.contract.job import JobStatus
+from worker.contract.ledger import Ledger
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def ask(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except urllib.error.URLError:
+        return 0, ""
+
+
+def scraped(port: int) -> dict[tuple[str, tuple], float]:
+    code, text = ask(port, "/metrics")
+    assert code == 200
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(samples: dict, name: str, **labels: str) -> float:
+    return samples.get((name, tuple(sorted(labels.items()))), 0.0)
+
+
+@pytest.fixture
+def job_of_two(place: Place, tmp_path) -> str:
+    from PIL import Image
+
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (200, 150), (210, 210, 210)).save(tmp_path / "photos" / "shoe.jpg")
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
+    done = commands.run(
+        "producer", "submit", "photos", f"s3://{place.bucket}/m/", "--json", settings=place.environment, cwd=tmp_path
+    )
+    return done.lines[0]["job"]
+
+
+def test_a_node_tells_what_it_does(place, ledger: Ledger, job_of_two, worker_log):
+    port = free_port()
+    with commands.workers(place.environment | {"MASKMILL_METRICS__PORT": str(port)}, worker_log):
+        commands.wait_for(lambda: ask(port, "/readyz")[0] == 200, "the node to be ready")
+        commands.wait_for(lambda: ledger.view(job_of_two).status is JobStatus.FINISHED, "the job to finish")
+
+        samples = scraped(port)
+
+        assert ask(port, "/healthz")[0] == 200 and ask(port, "/etc/passwd")[0] == 404
+    assert value(samples, "maskmill_images_total", outcome="ok", code="") == 1
+    assert value(samples, "maskmill_images_total", outcome="failed", code="undecodable") == 1
+    assert value(samples, "maskmill_stage_seconds_count", stage="infer") == 1
+    assert value(samples, "maskmill_stage_seconds_count", stage="fetch") == 2
+    assert value(samples, "maskmill_core_seconds_total") > 0
+    assert value(samples, "maskmill_redis_up") == value(samples, "maskmill_workers_live") == 1
+    assert value(samples, "maskmill_queue_messages") == value(samples, "maskmill_backlog_images") == 0
+    [(_, facts)] = [key for key in samples if key[0] == "maskmill_model_info"]
+    assert dict(facts)["model"] == "contrast"
+    secret = place.settings.redis.password.get_secret_value()
+    assert secret not in ask(port, "/metrics")[1] and secret not in worker_log.read_text()
+
+
+def test_a_node_whose_redis_is_away_is_alive_and_not_ready(place, worker_log):
+    port = free_port()
+    settings = place.environment | {
+        "MASKMILL_METRICS__PORT": str(port),
+        "MASKMILL_REDIS__URL": "redis://127.0.0.1:1/0",
+    }
+    with commands.workers(settings, worker_log):
+        commands.wait_for(lambda: ask(port, "/healthz")[0] == 200, "the steward")
+
+        assert ask(port, "/readyz")[0] == 503
+        assert value(scraped(port), "maskmill_redis_up") == 0
+
+
+def test_a_port_that_is_taken_is_named(place, worker_log):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        settings = place.environment | {
+            "MASKMILL_METRICS__PORT": str(taken.getsockname()[1]),
+            "MASKMILL_WORKER__RESTART_LIMIT": "1",
+        }
+        with commands.workers(settings, worker_log) as supervisor:
+            assert supervisor.wait(60) == 1
+
+    assert "MASKMILL_METRICS__PORT" in worker_log.read_text() and "Traceback" not in worker_log.read_text()

@@ -1,0 +1,205 @@
+"""Every kind of source as it is typed, plans, the question before large jobs, help and completion. No worker runs."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import pty
+import subprocess
+
+import pytest
+
+from support import commands
+from worker.contract.ledger import Ledger
+from worker.contract.manifest import read
+from worker.contract.objects import S3Url
+
+KEYS = ["a.jpg", "d/b.png", "d/c.jpg", "notes.txt"]
+
+
+@pytest.fixture
+def shop(place, store, tmp_path):
+    """A bucket with photographs under `in/`, and the same in a local folder."""
+    for key in KEYS:
+        store.put(S3Url(place.bucket, f"in/{key}"), b"12345", content_type="image/jpeg")
+        (tmp_path / "photos" / key).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / key).write_bytes(b"12345")
+    (tmp_path / "keys.txt").write_text("d/c.jpg\na.jpg\n")
+    (tmp_path / "keys.csv.gz").write_bytes(gzip.compress(b"key,size\nd/c.jpg,5\na.jpg,5\n"))
+    (tmp_path / "keys.jsonl").write_text(f'"d/c.jpg"\n{{"url": "s3://{place.bucket}/in/a.jpg"}}\n')
+    (tmp_path / "files.txt").write_text("d/c.jpg\na.jpg\n")
+    rows = gzip.compress("".join(f'"{place.bucket}","in/{key}","5"\n' for key in ("d/c.jpg", "a.jpg")).encode())
+    store.put(S3Url(place.bucket, "inv/data.csv.gz"), rows, content_type="application/gzip")
+    facts = {"sourceBucket": place.bucket, "destinationBucket": f"arn:aws:s3:::{place.bucket}", "fileFormat": "CSV"}
+    facts |= {"fileSchema": "Bucket, Key, Size", "files": [{"key": "inv/data.csv.gz"}]}
+    store.put(S3Url(place.bucket, "inv/manifest.json"), json.dumps(facts).encode(), content_type="application/json")
+    return place
+
+
+def submit(place, *args, stdin="", code=0, **variables):
+    """`producer submit ... s3://BUCKET/out/ --json`, and what it printed."""
+    words = [word.format(bucket=place.bucket) for word in args]
+    done = subprocess.run(
+        [str(commands.BIN / "producer"), "submit", *words, "--json"],
+        env=commands.environment(place.environment | variables),
+        input=stdin.format(bucket=place.bucket),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+
+OUT = "s3://{bucket}/out/"
+BOTH = ["d/c.jpg", "a.jpg"]
+URLS = ["in/d/c.jpg", "in/a.jpg"]
+SOURCES = {
+    "prefix": (["s3://{bucket}/in", OUT], "", KEYS[:3]),
+    "glob": (["s3://{bucket}/in/**/*.jpg", OUT], "", ["a.jpg", "d/c.jpg"]),
+    "object": (["s3://{bucket}/in/d/c.jpg", OUT], "", ["c.jpg"]),
+    "folder": (["photos", OUT], "", KEYS[:3]),
+    "files": (["photos/d/c.jpg", "photos/a.jpg", OUT], "", BOTH),
+    "local glob": (["photos/**/*.jpg", OUT], "", ["a.jpg", "d/c.jpg"]),
+    "txt": (["s3://{bucket}/in/", OUT, "--manifest", "keys.txt"], "", BOTH),
+    "csv": (["s3://{bucket}/in/", OUT, "--manifest", "keys.csv.gz"], "", BOTH),
+    "jsonl": (["s3://{bucket}/in/", OUT, "--manifest", "keys.jsonl"], "", BOTH),
+    "inventory": (["s3://{bucket}/in/", OUT, "--manifest", "s3://{bucket}/inv/manifest.json"], "", BOTH),
+    "list of files": (["photos", OUT, "--manifest", "files.txt"], "", BOTH),
+    "list on standard input": (["s3://{bucket}/in/", OUT, "--manifest", "-"], "d/c.jpg\na.jpg\n", BOTH),
+    "URLs on standard input": (
+        ["-", OUT],
+        "s3://{bucket}/in/d/c.jpg\ns3://{bucket}/in/a.jpg\n",
+        ["in/d/c.jpg", "in/a.jpg"],
+    ),
+    "JSON on standard input": (["-", OUT], '{{"key": "s3://{bucket}/in/a.jpg", "size": 5}}\n', ["in/a.jpg"]),
+    "paths on standard input": (["-", OUT], "photos/d/c.jpg\n./photos/a.jpg\n", ["photos/d/c.jpg", "photos/a.jpg"]),
+}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_a_source_becomes_a_job(shop, store, kind):
+    args, stdin, keys = SOURCES[kind]
+
+    [line], _ = submit(shop, *args, stdin=stdin)
+
+    assert line["images"] == len(keys)
+    entries = list(read(store, S3Url(shop.bucket, "out/"), line["job"], len(keys)))
+    assert [entry.key for entry in entries] == keys
+    source = S3Url.parse(line["source"])
+    assert all(store.get(source / key, max_bytes=9)[0] == b"12345" for key in keys), "a worker finds it there"
+
+
+def test_filters_and_variables(shop):
+    [line], _ = submit(
+        shop,
+        "s3://{bucket}/in/",
+        OUT,
+        "--dry-run",
+        PRODUCER_SUBMIT_INCLUDE="*.jpg *.png",
+        PRODUCER_SUBMIT_EXCLUDE="d/b*",
+    )
+    assert (line["images"], line["skipped"]) == (2, {"not_an_image": 1, "excluded": 1})
+
+    flags = ["--any-suffix", "--min-size", "1k", "--newer-than", "7d", "--sample", "50%", "--seed", "3", "--limit", "5"]
+    _, err = submit(shop, "s3://{bucket}/in/", OUT, "--dry-run", *flags, code=1)
+    assert "are left: 4 too small" in err
+
+
+def test_a_dry_run_tells_and_does_nothing(shop, store):
+    before = list(store.list(S3Url(shop.bucket)))
+
+    [line], _ = submit(shop, "photos", OUT, "--dry-run")
+    text = commands.run(
+        "producer", "submit", "photos", f"s3://{shop.bucket}/out/", "--dry-run", settings=shop.environment
+    )
+
+    assert (line["images"], line["bytes"], line["collisions"], line["up_to_date"]) == (3, 15, 0, None)
+    assert line["outputs"][0] == {"key": "a.jpg", "output": "a.png"}
+    assert (line["live_processes"], line["expected_seconds"]) == (0, None)
+    for words in ("3, 15 B", "1 without an image suffix", "a.jpg -> s3://", "`worker start`", "--sample 100"):
+        assert words in text.out
+    assert list(store.list(S3Url(shop.bucket))) == before
+    with Ledger(shop.settings.redis) as ledger:
+        assert ledger.jobs(9) == []
+
+
+def test_a_dry_run_names_collisions(shop, store):
+    store.put(S3Url(shop.bucket, "in/d/b.webp"), b"1", content_type="image/webp")
+
+    [line], err = submit(shop, "s3://{bucket}/in/", OUT, "--dry-run", code=1)
+
+    assert line["collisions"] == 1 and "d/b.png" in line["collision_examples"][0]
+    assert "output_collision" in err
+
+
+def test_a_large_job_wants_a_yes(shop):
+    large = ["s3://{bucket}/in/", OUT, "--confirm-over", "2"]
+
+    _, err = submit(shop, *large, code=1)
+    assert "3 images are more than --confirm-over 2" in err and "--yes" in err
+
+    [line], _ = submit(shop, *large, "--yes")
+    assert line["images"] == 3
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 1)])
+def test_on_a_terminal_the_question_is_asked(shop, answer, code):
+    ours, theirs = pty.openpty()
+    words = ["submit", f"s3://{shop.bucket}/in/", f"s3://{shop.bucket}/out/", "--confirm-over", "2", "--json"]
+    os.write(ours, answer.encode())
+    process = subprocess.Popen(
+        [str(commands.BIN / "producer"), *words],
+        env=commands.environment(shop.environment),
+        stdin=theirs,
+        stderr=theirs,
+        stdout=subprocess.PIPE,
+    )
+    os.close(theirs)
+    out, _ = process.communicate(timeout=60)
+    asked = os.read(ours, 65536).decode()
+    os.close(ours)
+
+    assert "Submit 3 images (15 B" in asked
+    assert process.returncode == code and bool(out) == (code == 0)
+
+
+def test_a_second_upload_sends_only_what_changed(shop, store, tmp_path):
+    [first], _ = submit(shop, "photos", OUT)
+    copy = S3Url.parse(first["source"])
+    before = {item.key: store.head(copy / item.key).modified for item in store.list(copy)}
+    (tmp_path / "photos/a.jpg").write_bytes(b"another")
+    os.utime(tmp_path / "photos/a.jpg", (1, 1))
+
+    [again], _ = submit(shop, "photos", OUT)
+
+    assert again["source"] == first["source"] and set(before) == {"a.jpg", "d/b.png", "d/c.jpg"}
+    assert store.get(copy / "a.jpg", max_bytes=9)[0] == b"another"
+    assert {key: store.head(copy / key).modified for key in ("d/b.png", "d/c.jpg")} == {
+        key: before[key] for key in ("d/b.png", "d/c.jpg")
+    }
+
+
+@pytest.mark.parametrize("command", ["producer", "worker"])
+def test_completion(command):
+    for shell, word in (("bash", "complete"), ("zsh", "compdef"), ("fish", "complete --no-files")):
+        done = commands.run(command, "completion", shell, settings={})
+        assert done.code == 0 and word in done.out and f"_{command.upper()}_COMPLETE" in done.out
+
+    asked = {f"_{command.upper()}_COMPLETE": "bash_complete", "COMP_WORDS": f"{command} comp", "COMP_CWORD": "1"}
+    assert commands.run(command, settings=asked).out.splitlines() == ["plain,completion"]
+
+
+def test_every_command_has_worked_examples_and_names_its_variables():
+    top = commands.run("producer", "--help", settings={})
+    listing = top.out.partition("Commands:\n")[2].partition("\n\n")[0]
+    for name in [line.split()[0] for line in listing.splitlines() if line[2] != " "]:
+        text = commands.run("producer", name, "--help", settings={}).out
+        options = text.partition("Options:\n")[2].partition("\n\n")[0]
+        assert f"  producer {name}" in text.partition("Example")[2], name
+        flags = [line.split()[0] for line in options.splitlines() if line.startswith("  --")]
+        for flag in flags:
+            assert f"PRODUCER_{name}_{flag[2:]}".upper().replace("-", "_") in text, flag

@@ -1,0 +1,129 @@
+"""Submits jobs all the time, as a user does (`producer submit --job-key`), and pauses or cancels some of them."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from support import commands
+from support.awkward import encoded, scene
+from support.stack import Place
+from worker.contract.errors import MaskmillError
+from worker.contract.ledger import Ledger
+from worker.contract.objects import ObjectStore, S3Url
+
+SETS = {24: 1, 80: 3, 200: 8}
+"""Images of each source prefix, and how many of them cannot be decoded."""
+
+BACKLOG_IMAGES = 800
+"""While fewer images than this are left to do, another job is submitted."""
+
+_BAD = b"This is not a picture.\n" * 20
+
+
+@dataclass
+class Job:
+    """One submission and all tries at it."""
+
+    number: int
+    images: int
+    dest: str
+    fate: str
+    """`whole`, `paused` for a while, or `cancelled`."""
+
+    tries: int = 0
+    id: str = ""
+    joined: bool = False
+    submitted_at: float = 0.0
+    trouble: list[str] = field(default_factory=list)
+    done_to_it: list[str] = field(default_factory=list)
+
+
+def make_sources(store: ObjectStore, bucket: str) -> None:
+    """Small pictures; the same number at the same positions is bad."""
+    pictures = [encoded(scene((96 + 8 * i, 72)), "JPEG", quality=85) for i in range(8)]
+    for images, bad in SETS.items():
+        for index in range(images):
+            data = _BAD if index % (images // bad) == 1 and index // (images // bad) < bad else pictures[index % 8]
+            store.put(S3Url(bucket, f"in-{images}/{index:04d}.jpg"), data, content_type="image/jpeg")
+
+
+class Load:
+    """A thread; `stop()` ends submissions, `jobs` is what was submitted."""
+
+    def __init__(self, place: Place, ledger: Ledger, left: Callable[[], int], seed: int) -> None:
+        self._place, self._ledger, self._left = place, ledger, left
+        self._rng = random.Random(seed + 1)
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="load", daemon=True)
+        self._due: list[tuple[float, str, Job]] = []
+        self.jobs: list[Job] = []
+        self.error: BaseException | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Submit no more; what was begun is brought to its end."""
+        self._end.set()
+        self._thread.join()
+        if self.error is not None:
+            raise self.error
+
+    def _run(self) -> None:
+        try:
+            while not self._end.wait(0.5):
+                self._act()
+                if self._left() < BACKLOG_IMAGES:
+                    self._submit()
+            while self._due:
+                self._act()
+                time.sleep(0.2)
+        except BaseException as error:  # noqa: BLE001 -- raised again by `stop`
+            self.error = error
+
+    def _submit(self) -> None:
+        number = len(self.jobs)
+        images = self._rng.choice(list(SETS))
+        fate = self._rng.choices(["whole", "paused", "cancelled"], [8, 1, 1])[0]
+        job = Job(number, images, f"s3://{self._place.bucket}/out/{number:04d}/", fate)
+        self.jobs.append(job)
+        source = f"s3://{self._place.bucket}/in-{images}/"
+        while not job.id:
+            job.tries += 1
+            done = commands.run(
+                "producer",
+                *("submit", source, job.dest, "--job-key", f"chaos-{number}", "--json"),
+                settings=self._place.environment,
+            )
+            if done.code == 0:
+                line = json.loads(done.out)
+                job.id, job.joined, job.submitted_at = line["job"], line["joined"], time.time()
+            else:
+                job.trouble.append(done.err.strip()[-300:])
+                time.sleep(1)
+        now = time.monotonic()
+        if fate == "paused":
+            self._due += [(now + 2, "pause", job), (now + 10, "resume", job)]
+        elif fate == "cancelled":
+            self._due.append((now + self._rng.uniform(1, 8), "cancel", job))
+
+    def _act(self) -> None:
+        for due in sorted(self._due, key=lambda due: due[0]):
+            at, action, job = due
+            if at > time.monotonic():
+                break
+            try:
+                getattr(self._ledger, action)(job.id)
+                job.done_to_it.append(action)
+            except MaskmillError as error:
+                if error.retryable:
+                    continue  # Redis is away: at the next turn
+                job.done_to_it.append(f"{action}: too late")
+            with suppress(ValueError):
+                self._due.remove(due)

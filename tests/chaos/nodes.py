@@ -1,0 +1,114 @@
+"""Nodes of a small cluster on one machine: `worker start` each, under a host name of its own (a UTS namespace)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from support.commands import BIN, environment
+from worker.tie import tied
+
+_NAMESPACE = [
+    shutil.which("unshare") or "/usr/bin/unshare",
+    *([] if os.geteuid() == 0 else ["--user", "--map-root-user"]),
+    "--uts",
+]
+
+
+class Node:
+    """One `worker start` that can be started again. Signals go only to processes that it started."""
+
+    def __init__(self, name: str, settings: Mapping[str, str], log: Path) -> None:
+        self.name, self.log = name, log
+        self._settings = dict(settings)
+        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._seen: dict[int, psutil.Process] = {}
+
+    def start(self) -> None:
+        rename = [sys.executable, "-c", _RENAME, self.name]
+        with self.log.open("ab") as log:
+            self._supervisor = subprocess.Popen(
+                tied([*_NAMESPACE, *rename, str(BIN / "worker"), "start"], signal.SIGTERM),
+                env=environment(self._settings),
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self._remember(psutil.Process(self._supervisor.pid))
+
+    @property
+    def running(self) -> bool:
+        return self._supervisor is not None and self._supervisor.poll() is None
+
+    def supervisor(self) -> list[psutil.Process]:
+        return [psutil.Process(self._supervisor.pid)] if self.running and self._supervisor else []
+
+    def parents(self) -> list[tuple[str, psutil.Process]]:
+        """The Celery processes, by the name that the ledger knows them under."""
+        return [(name, process) for name, process in self._below("--hostname") if name]
+
+    def children(self) -> list[tuple[str, psutil.Process]]:
+        """The processes that hold a network."""
+        found = []
+        for name, parent in self.parents():
+            with suppress(psutil.Error):
+                found += [(name, child) for child in parent.children()]
+        for _, child in found:
+            self._remember(child)
+        return found
+
+    def stewards(self) -> list[psutil.Process]:
+        return [process for _, process in self._below("worker.steward")]
+
+    def processes(self) -> list[psutil.Process]:
+        """All that were ever seen and are there."""
+        self.children()
+        self._seen = {pid: process for pid, process in self._seen.items() if process.is_running()}
+        return [process for process in self._seen.values() if _alive(process)]
+
+    def stop(self, seconds: float) -> None:
+        """SIGTERM, then whatever is left is killed."""
+        self.processes()
+        if self._supervisor is not None and self.running:
+            self._supervisor.send_signal(signal.SIGTERM)
+        until = time.monotonic() + seconds
+        while self.processes() and time.monotonic() < until:
+            if self._supervisor is not None:
+                self._supervisor.poll()
+            time.sleep(0.1)
+        for process in self.processes():
+            with suppress(psutil.Error):
+                process.kill()
+        if self._supervisor is not None:
+            self._supervisor.wait()
+
+    def _below(self, word: str) -> Iterator[tuple[str, psutil.Process]]:
+        for process in self.supervisor():
+            with suppress(psutil.Error):
+                for child in process.children():
+                    self._remember(child)
+                    line = child.cmdline()
+                    if word in line and "-I" not in line:  # not yet what it is to become, see `worker.tie`
+                        yield line[line.index(word) + 1] if word == "--hostname" else "", child
+
+    def _remember(self, process: psutil.Process) -> None:
+        self._seen[process.pid] = process
+
+
+_RENAME = "import os, socket, sys; socket.sethostname(sys.argv[1]); os.execv(sys.argv[2], sys.argv[2:])"
+
+
+def _alive(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False

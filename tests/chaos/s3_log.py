@@ -1,0 +1,115 @@
+"""Stands between the workers and S3, passes everything on, and counts reads and writes of each object.
+
+What the ledger says was done is one thing; this is what was done. HTTP/1.1 without chunked uploads, which is what
+boto3 speaks to a server like ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from contextlib import suppress
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+_PIECE = 64 * 1024
+
+
+class S3Log:
+    """A context manager; `endpoint` is for the workers."""
+
+    def __init__(self, upstream: str) -> None:
+        parts = urlsplit(upstream)
+        self._host, self._port = parts.hostname, parts.port
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="s3-log", daemon=True)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._end = asyncio.Event()
+        self.counts: Counter[tuple[str, str]] = Counter()
+        """(method, `/bucket/key`) -> requests."""
+        self.endpoint = ""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._ready.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join()
+
+    def requests(self, method: str, prefix: str) -> dict[str, int]:
+        """How often each object under a prefix (`bucket/folder/`) was asked for."""
+        head = f"/{prefix}"
+        return {
+            path.removeprefix(head): count
+            for (name, path), count in list(self.counts.items())
+            if name == method and path.startswith(head)
+        }
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._serve())
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        server = await asyncio.start_server(self._client, "127.0.0.1", 0)
+        self.endpoint = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        self._ready.set()
+        await self._end.wait()
+        server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        back: asyncio.Task[None] | None = None
+        try:
+            answers, upstream = await asyncio.open_connection(self._host, self._port)
+            back = asyncio.create_task(_pump(answers, writer))
+            while await self._request(reader, upstream):
+                pass
+            upstream.close()
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass
+        finally:
+            if back is not None:
+                back.cancel()
+            writer.close()
+
+    async def _request(self, reader: asyncio.StreamReader, upstream: asyncio.StreamWriter) -> bool:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:
+            return False
+        line, *fields = head.decode("latin-1").split("\r\n")
+        method, target, _ = line.split(" ", 2)
+        length = next((int(f.split(":", 1)[1]) for f in fields if f.lower().startswith("content-length:")), 0)
+        upstream.write(head)
+        await upstream.drain()
+        while length > 0:
+            piece = await reader.read(min(length, _PIECE))
+            if not piece:
+                return False  # it died half-way: nothing is written
+            upstream.write(piece)
+            await upstream.drain()
+            length -= len(piece)
+        path, _, query = target.partition("?")
+        if not query.startswith(("list-type", "delimiter", "prefix")):
+            self.counts[method, unquote(path)] += 1
+        return True
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while piece := await reader.read(_PIECE):
+            writer.write(piece)
+            await writer.drain()
+    with suppress(OSError):
+        writer.close()

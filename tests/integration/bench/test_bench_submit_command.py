@@ -1,0 +1,62 @@
+"""`worker bench submit` from end to end with a thousand keys. No time is asserted: that is for people."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from worker.bench import submit_report
+from worker.cli.bench import bench_command
+
+pytestmark = pytest.mark.timeout(300)  # a dozen processes start, one after the other
+
+KEYS = 1001
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    output = tmp_path_factory.mktemp("bench")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+        arguments = ["submit", "--keys", str(KEYS), "--plain-messages", "200", "--output", str(output)]
+        return CliRunner().invoke(bench_command, arguments), output
+
+
+@pytest.fixture
+def found(done):
+    result, output = done
+    assert result.exit_code == 0, result.output
+    return json.loads((output / submit_report.SUBMIT_JSON).read_text("utf-8"))
+
+
+def test_everything_is_measured(found):
+    (one,) = found["results"]
+
+    assert one["submit"]["images"] == one["keys"] == KEYS
+    assert one["redis"]["messages"] == one["submit"]["published"] == 2  # the window of a fleet without workers
+    assert one["recover"]["ok"] + one["recover"]["failed"] == KEYS // 2
+    assert one["recover"]["status"] == "running"
+    assert one["cancel"]["status"] == "stopping"
+    assert one["retry"]["images"] == one["recover"]["failed"] == 1
+    assert one["end"]["steward_peak_mib"] > 0
+    assert found["plain_celery"]["messages"] == 200
+
+
+def test_a_job_costs_redis_less_than_messages(found):
+    """Bytes, not seconds: they do not depend on the machine."""
+    (one,) = found["results"]
+
+    assert one["cancel"]["commands"] < 30
+    assert found["plain_celery"]["redis_bytes_per_image"] > 300
+    assert one["redis"]["done_bytes"] < 5_000_000
+
+
+def test_the_table_has_both_and_the_plot_is_there(done, found):
+    result, output = done
+
+    assert f"{KEYS:,} plain Celery" in result.output
+    assert submit_report.readme_line(found, found["results"][0]) in result.output
+    assert (output / submit_report.SUBMIT_PNG).stat().st_size > 10_000

@@ -1,0 +1,54 @@
+"""A job put back into a Redis that had lost it: what is unfinished is given out again, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from worker.contract import states
+from worker.contract.backlog import Backlog
+from worker.contract.job import JobStatus
+from worker.contract.messages import JobOptions, JobPolicy, OutcomeKind
+
+OPTIONS = JobOptions(source="s3://in/", dest="s3://out/")
+SIZE = 4
+
+
+def restored(ledger, outcomes: bytes, ending: JobStatus | None = None):
+    counts = {kind: outcomes.count(number) for kind, number in states.NUMBERS.items()}
+    fields = {"epoch": 1, "total": len(outcomes), "bytes": 0, "chunk_images": SIZE, "created_at": 1.0}
+    return ledger.restore("job", OPTIONS, JobPolicy(), fields=fields, counts=counts, outcomes=outcomes, ending=ending)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "unfinished", "returned"),
+    [
+        (bytes(10), {0, 1, 2}, 0),  # nothing was done: all chunks come in order
+        (bytes([1] * 6 + [0] * 4), {1, 2}, 1),
+        (bytes([0] * 4 + [1] * 4 + [0] * 9), {0, 2, 3, 4}, 1),
+        (bytes([1, 1, 0, 1, 1, 1, 1, 1, 3, 1]), {0}, 1),
+    ],
+)
+def test_what_is_unfinished_is_given_out_and_nothing_else(ledger, outcomes, unfinished, returned):
+    view = restored(ledger, outcomes)
+
+    (job,) = Backlog(ledger.link).active()
+    assert view.status is JobStatus.RUNNING
+    assert (job.returned, job.waiting) == (returned, len(unfinished))
+    assert set(Backlog(ledger.link).take("job", 100, epoch=1)) == unfinished
+    assert list(ledger.states("job", len(outcomes))) == [states.KINDS[number] for number in outcomes]
+
+
+def test_a_job_of_which_everything_is_done_only_needs_its_lists(ledger):
+    assert restored(ledger, bytes([1, 1, 3, 1, 1])).status is JobStatus.CLOSING
+    assert Backlog(ledger.link).take("job", 100, epoch=1) == []
+
+
+def test_what_failed_is_found_again_for_a_retry(ledger):
+    outcomes = bytearray([1] * 40)
+    outcomes[5] = outcomes[6] = outcomes[39] = states.NUMBERS[OutcomeKind.FAILED]
+    restored(ledger, bytes(outcomes), JobStatus.FINISHED)
+
+    view = ledger.reopen("job", failed=True, cancelled=False)
+
+    assert (view.status, view.failed) == (JobStatus.RUNNING, 0)
+    assert set(Backlog(ledger.link).take("job", 100, epoch=view.epoch)) == {1, 9}

@@ -1,0 +1,17 @@
+"""One world for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from support.world import World
+from worker.contract import broker
+
+
+@pytest.fixture
+def world(place, ledger, store) -> Iterator[World]:
+    app = broker.make_celery(place.settings)
+    yield World(place.settings, place.bucket, ledger, store, app)
+    app.close()

@@ -1,0 +1,101 @@
+"""`producer cancel`, `pause`, `resume`, `retry`, `recover`: what they say when it cannot be done."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from producer.cli import control
+from support.jobs import run
+from worker.contract import manifest, names
+from worker.contract.errors import JobNotFound, JobStateError
+from worker.contract.job import JobStatus
+from worker.lists import SUCCESS
+
+
+def call(name: str, *args: str):
+    """The outcome of a command; what it raises on purpose is raised."""
+    command = getattr(control, f"{name}_command")
+    return CliRunner().invoke(command, args, catch_exceptions=False, standalone_mode=False)
+
+
+@pytest.mark.parametrize("name", ["cancel", "pause", "resume", "retry"])
+def test_an_unknown_job_is_named_with_the_way_to_find_those_there_are(world, name):
+    with pytest.raises(JobNotFound, match=r"no job 'nope' at redis://.*; `producer list` shows"):
+        call(name, "nope")
+
+
+def test_an_unknown_job_cannot_be_recovered_either(world):
+    with pytest.raises(JobNotFound, match=r"no job 'nope' under s3://"):
+        call("recover", "nope", str(world.out))
+
+
+def finish(world) -> None:
+    run(world.ledger, world.submit(3), [0], bad=[1])
+    for _ in range(2):
+        world.bookkeeper.tick()
+
+
+@pytest.mark.parametrize(("name", "what"), [("cancel", "cancelled"), ("pause", "paused"), ("resume", "resumed")])
+def test_a_job_that_has_ended_stays_so_and_the_remedy_is_told(world, name, what):
+    finish(world)
+
+    with pytest.raises(JobStateError, match=rf"job job is finished and can't be {what}: .*`producer retry job`"):
+        call(name, "job")
+    assert world.ledger.view("job").status is JobStatus.FINISHED
+
+
+@pytest.mark.parametrize("status", [s for s in JobStatus if s not in (JobStatus.RUNNING, JobStatus.PAUSED)])
+def test_every_other_state_has_its_own_remedy(world, status):
+    world.submit(3)
+    record = names.job(world.ledger.link.prefix, "job")
+    world.ledger.link.client.hset(record, "status", status.value)
+
+    with pytest.raises(JobStateError, match=rf"job job is {status.value} and can't be paused: \w+") as raised:
+        call("pause", "job")
+    assert "see `producer status" not in str(raised.value)
+
+
+def test_a_running_job_is_not_run_again(world):
+    world.submit(3)
+
+    world.ledger.link.client.hincrby(names.job(world.ledger.link.prefix, "job"), "failed", 1)
+    with pytest.raises(JobStateError, match="job job is running: only one that was submitted and has ended"):
+        call("retry", "job")
+
+
+def test_retry_takes_the_sign_of_success_away_before_anything_runs(world, monkeypatch):
+    finish(world)
+    sign = manifest.job_folder(world.out, "job") / SUCCESS
+    assert world.store.head(sign)
+    order = []
+    delete, reopen = type(world.store).delete, type(world.ledger).reopen
+    monkeypatch.setattr(type(world.store), "delete", lambda *a: order.append("sign") or delete(*a))
+    monkeypatch.setattr(type(world.ledger), "reopen", lambda *a, **k: order.append("run") or reopen(*a, **k))
+
+    done = call("retry", "job", "--json")
+
+    assert order == ["sign", "run"]
+    assert json.loads(done.stdout) == {"job": "job", "status": "running", "done": 2, "left": 1}
+
+
+def test_nothing_to_retry_is_told_and_leaves_the_job_alone(world):
+    run(world.ledger, world.submit(3), [0])
+    for _ in range(2):
+        world.bookkeeper.tick()
+
+    done = call("retry", "job")
+
+    assert (done.return_value, world.ledger.view("job").status) == (0, JobStatus.FINISHED)
+    assert world.store.head(manifest.job_folder(world.out, "job") / SUCCESS)
+
+
+def test_cancel_pause_and_resume_say_what_is_left(world):
+    world.submit(3)
+
+    said = [json.loads(call(name, "job", "--json").stdout) for name in ("pause", "pause", "resume", "cancel", "cancel")]
+
+    assert [line["status"] for line in said] == ["paused", "paused", "running", "stopping", "stopping"]
+    assert {line["left"] for line in said} == {3}

@@ -1,0 +1,69 @@
+"""Local files to a real S3 server: what is there unchanged is not sent again."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from producer.sources import local
+from producer.sources.upload import upload, upload_folder
+from worker.contract.errors import StoreUnavailable
+from worker.contract.objects import S3Url
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "photos/d").mkdir(parents=True)
+    for name in ("a.jpg", "b.jpg", "d/ü.jpg"):
+        (tmp_path / "photos" / name).write_bytes(name.encode())
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def send(store, place, folder):
+    def send():
+        sent = []
+        target = upload_folder(S3Url(place.bucket, "out/"), folder)
+        items = list(upload(store, folder, local.folder_files(folder, folder), target, sent.append))
+        assert [item.key for item in items] == ["a.jpg", "b.jpg", "d/ü.jpg"]
+        assert {i.key: store.get(target / i.key, max_bytes=99)[0] for i in items} == {
+            i.key: (folder / i.key).read_bytes() for i in items
+        }
+        return sum(sent)
+
+    return send
+
+
+def test_unchanged_files_are_not_sent_again(folder, send):
+    assert send() == 3
+    assert send() == 0
+
+    os.utime(folder / "a.jpg", ns=(1, 1))  # another time, older
+    (folder / "b.jpg").write_bytes(b"longer than before")
+    assert send() == 2
+    assert send() == 0
+
+
+def test_an_interrupted_upload_goes_on(folder, send, store, monkeypatch):
+    real = store.upload
+
+    def fails(path, place, **more):
+        if path.name == "b.jpg":
+            raise StoreUnavailable("S3 answered 503")
+        real(path, place, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "upload", fails)
+        with pytest.raises(StoreUnavailable):
+            send()
+
+    assert 1 <= send() <= 2
+
+
+def test_copies_of_different_folders_lie_apart(tmp_path):
+    dest = S3Url("b", "out/")
+
+    places = {str(upload_folder(dest, tmp_path / name)) for name in ("x/photos", "y/photos", "y/../x/photos")}
+
+    assert len(places) == 2 and all(place.startswith("s3://b/out/_maskmill/uploads/photos-") for place in places)

@@ -1,0 +1,203 @@
+"""Faults inside real processes: Python imports this module by itself wherever this folder is on PYTHONPATH.
+
+The product knows nothing of it. `FAULTS` (JSON of `support.faults.Faults`) says what is wrong in the processes of
+one test; each module concerned is changed right after its import, and no other is loaded earlier than it would be.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import functools
+import importlib.abc
+import importlib.machinery
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+FAULTS: dict[str, Any] = json.loads(os.environ.get("FAULTS", "{}"))
+
+
+def off(safeguard: str) -> bool:
+    """Whether this safeguard is to be missing."""
+    return safeguard in FAULTS["off"]
+
+
+def taken(token: str) -> bool:
+    """Take one of the tokens `TOKEN-*` from the folder of faults that happen so many times; False when none is left."""
+    for path in Path(FAULTS["tokens"]).glob(f"{token}-*"):
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            continue
+        return True
+    return False
+
+
+def die() -> None:
+    """As the kernel's out-of-memory killer would have it: nothing is cleaned up."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wrapped(owner: Any, name: str) -> Callable[[Callable[..., Any]], None]:
+    """Decorator: `owner.name` becomes the decorated function, which gets what it replaces as its first argument."""
+    original = getattr(owner, name)
+
+    def put(replacement: Callable[..., Any]) -> None:
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return replacement(original, *args, **kwargs)
+
+        setattr(owner, name, call)
+
+    return put
+
+
+# -- what can go wrong ------------------------------------------------------------------------------------------------
+
+
+def poison(key: str) -> None:
+    """Native code that fails over one image, again and again."""
+    if "poison-segfault" in key:
+        ctypes.string_at(0)
+    elif "poison-exit" in key:
+        os._exit(3)
+    elif "poison-hang" in key:
+        ctypes.PyDLL(None).sleep(3600)  # PyDLL keeps the interpreter lock: every thread of the process stands still
+
+
+def pipeline(module: ModuleType) -> None:
+    """Every execution of an image is written down, takes its time, and poison acts."""
+
+    @wrapped(module.Pipeline, "_transform")
+    def transform(original: Callable[..., Any], self: Any, work: Any, *args: Any) -> Any:
+        with Path(FAULTS["executions"]).open("a") as file:  # one short write: whole, whoever else appends
+            file.write(f"{work.key}\t{os.getpid()}\n")
+        time.sleep(FAULTS["image_seconds"])
+        poison(work.key)
+        return original(self, work, *args)
+
+
+def transport(module: ModuleType) -> None:
+    """Between the reply to BRPOP and the entry in `unacked`: the gap in which a message is nowhere."""
+
+    @wrapped(module.QoS, "append")
+    def append(original: Callable[..., Any], self: Any, *args: Any) -> Any:
+        if taken("lose"):
+            die()
+        time.sleep(FAULTS["gap_seconds"])
+        return original(self, *args)
+
+
+def broker(module: ModuleType) -> None:
+    """Celery configured otherwise."""
+
+    @wrapped(module, "make_celery")
+    def make_celery(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        app = original(*args, **kwargs)
+        for name, value in FAULTS["celery"].items():
+            app.conf[name] = {**app.conf[name], **value} if isinstance(value, dict) else value
+        return app
+
+
+def dispatch(module: ModuleType) -> None:
+    """The leader dies when it has published half of what it took, which is nothing if it took one chunk."""
+
+    @wrapped(module.Dispatcher, "send")
+    def send(original: Callable[..., Any], self: Any, view: Any, chunks: Sequence[int], **kwargs: Any) -> None:
+        if "worker.steward" in sys.orig_argv and taken("half-batch"):
+            original(self, view, chunks[: len(chunks) // 2], **kwargs)
+            die()
+        original(self, view, chunks, **kwargs)
+
+
+def child(module: ModuleType) -> None:
+    """A big model: it takes its time to load."""
+
+    @wrapped(module, "find_bundle")
+    def find_bundle(original: Callable[..., Any], *args: Any) -> Any:
+        if taken("slow-load"):
+            time.sleep(FAULTS["load_seconds"])
+        return original(*args)
+
+
+def reconciler(module: ModuleType) -> None:
+    """Nobody looks for lost chunks."""
+    if off("reconciler"):
+        module.Reconciler.look = lambda self: 0  # type: ignore[attr-defined]
+
+
+def lease(module: ModuleType) -> None:
+    """Leases run out although their holder works."""
+    if off("renewal"):
+        module.LeaseRenewal.start = lambda self, parent: None  # type: ignore[attr-defined]
+
+
+def watchdog(module: ModuleType) -> None:
+    """Nobody looks for children that hang."""
+    if off("watchdog"):
+        module.look = lambda shared, limit: False  # type: ignore[attr-defined]
+
+
+def ledger(module: ModuleType) -> None:
+    """Nothing is run one by one nor ever buried; or a chunk is run whoever else runs it or has run it."""
+    if off("careful"):
+        module.SPLIT_AFTER = 10**6  # type: ignore[attr-defined]
+    if not off("verdict"):
+        return
+
+    @wrapped(module.Ledger, "start")
+    def start(original: Callable[..., Any], self: Any, message: Any, worker: str) -> Any:
+        answer = original(self, message, worker)
+        if answer.verdict not in (module.Verdict.BUSY, module.Verdict.DONE):
+            return answer
+        return dataclasses.replace(answer, verdict=module.Verdict.RUN, outcomes=(None,) * len(message.keys))
+
+
+def supervisor(module: ModuleType) -> None:
+    """A test has no half a minute for each restart."""
+    module._MAX_BACK_OFF_SECONDS = FAULTS["back_off_seconds"]  # type: ignore[attr-defined]
+
+
+CHANGES: dict[str, Callable[[ModuleType], None]] = {
+    "kombu.transport.redis": transport,
+    "worker.child": child,
+    "worker.contract.broker": broker,
+    "worker.contract.dispatch": dispatch,
+    "worker.contract.ledger": ledger,
+    "worker.lease": lease,
+    "worker.pipeline": pipeline,
+    "worker.reconciler": reconciler,
+    "worker.supervisor": supervisor,
+    "worker.watchdog": watchdog,
+}
+
+
+class Finder(importlib.abc.MetaPathFinder):
+    """Lets the others find a module, and changes it once it has been executed."""
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        """As `importlib` asks."""
+        if name not in CHANGES:
+            return None
+        others = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next((spec for spec in others if spec is not None), None)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                CHANGES[name](module)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+if FAULTS:
+    sys.meta_path.insert(0, Finder())

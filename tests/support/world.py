@@ -1,0 +1,84 @@
+"""All that keeps jobs moving, in one place, for tests that play producer, steward and worker in turn."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
+from celery import Celery
+
+from support.jobs import submit
+from worker.bookkeeper import Bookkeeper
+from worker.contract import manifest, names
+from worker.contract.backlog import Backlog
+from worker.contract.dispatch import Dispatcher
+from worker.contract.fleet import Fleet
+from worker.contract.job import JobView
+from worker.contract.ledger import Ledger
+from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.settings import Settings
+from worker.feeder import Feeder
+from worker.reconciler import Reconciler
+
+
+@dataclass(frozen=True)
+class World:
+    """One prefix in Redis, one bucket, one queue."""
+
+    settings: Settings
+    bucket: str
+    ledger: Ledger
+    store: ObjectStore
+    celery: Celery
+
+    @cached_property
+    def backlog(self) -> Backlog:
+        return Backlog(self.ledger.link)
+
+    @cached_property
+    def fleet(self) -> Fleet:
+        return Fleet(self.ledger.link)
+
+    @cached_property
+    def dispatcher(self) -> Dispatcher:
+        return Dispatcher(self.store, self.celery)
+
+    @cached_property
+    def feeder(self) -> Feeder:
+        return Feeder(self.ledger, self.dispatcher)
+
+    @cached_property
+    def bookkeeper(self) -> Bookkeeper:
+        return Bookkeeper(self.store, self.ledger, self.settings.jobs, 0)
+
+    @property
+    def out(self) -> S3Url:
+        """Where a job writes to unless told otherwise."""
+        return S3Url(self.bucket, "out/")
+
+    def reconciler(self, silence_seconds: float) -> Reconciler:
+        return Reconciler(self.ledger, self.dispatcher, silence_seconds)
+
+    def submit(self, total: int, **how: object) -> JobView:
+        return submit(self.store, self.ledger, self.bucket, total, **how)
+
+    def queued(self, *queues: str) -> list[str]:
+        """Task ids that wait in a queue, the next one first; of all queues unless one is named."""
+        found = []
+        for queue in queues or names.QUEUES:
+            lines = self.ledger.link.client.lrange(names.queue(self.ledger.link.prefix, queue), 0, -1)
+            found += [json.loads(line)["headers"]["id"] for line in reversed(lines)]
+        return found
+
+    def drain(self) -> None:
+        """All messages are lost."""
+        for queue in names.QUEUES:
+            self.ledger.link.client.delete(names.queue(self.ledger.link.prefix, queue))
+
+    def first_part(self, job: str = "job", dest: str = "out") -> S3Url:
+        """Of the manifest of a job."""
+        return manifest.job_folder(S3Url(self.bucket, f"{dest}/"), job) / "manifest/part-00000.jsonl.gz"
+
+    def damage(self, place: S3Url) -> None:
+        self.store.put(place, b"not gzip", content_type="x")

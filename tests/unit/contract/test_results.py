@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+from support.fakes import FakeStore
+from worker.contract import results
+from worker.contract.errors import ContractError
+from worker.contract.messages import Outcome, OutcomeKind
+from worker.contract.objects import ObjectInfo, S3Url
+
+DEST = S3Url("b", "masks/")
+
+
+class ListedStore(FakeStore):
+    def list(self, folder):
+        head = str(folder)
+        return [ObjectInfo(url.removeprefix(head), 1, "e", {}) for url in self.objects if url.startswith(head)]
+
+
+def written(*parts):
+    store = ListedStore()
+    for number, outcomes in enumerate(parts):
+        lines = [outcome if isinstance(outcome, str) else outcome.model_dump_json() for outcome in outcomes]
+        results.write_part(store, DEST, "job", epoch=0, first_id=f"{number}-0", lines=lines)
+    return store
+
+
+def outcome(index: int, kind: OutcomeKind = OutcomeKind.OK) -> Outcome:
+    return Outcome(index=index, key=f"{index}.jpg", kind=kind)
+
+
+def test_verdicts_are_those_of_the_outcomes():
+    store = written([outcome(0), outcome(1, OutcomeKind.FAILED)], [outcome(1), outcome(2, OutcomeKind.DEAD)])
+
+    verdicts = list(results.verdicts(store, DEST, "job"))
+
+    assert verdicts == [(found.index, found.kind) for found in results.newest_first(store, DEST, "job")]
+    assert verdicts[0] == (2, OutcomeKind.DEAD)
+
+
+@pytest.mark.parametrize("line", ['{"index": 1}', '{"index": 1, "kind": "splendid"}', "[1]", "not JSON"])
+def test_a_line_that_is_no_outcome_is_shown(line):
+    with pytest.raises(ContractError, match="is not an outcome"):
+        list(results.verdicts(written([line]), DEST, "job"))

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pytest
+
+from producer.plan import estimate, make_plan
+from producer.sources.filters import Filters
+from producer.sources.item import Skip
+from producer.sources.opening import SourceSpec
+from worker.contract.errors import SourceError
+from worker.contract.fleet import WorkerFacts
+from worker.contract.job import JobStatus, JobView
+from worker.contract.messages import JobOptions
+from worker.contract.objects import ObjectInfo, S3Url
+from worker.contract.outputs import OutputOptions
+
+DEST = S3Url("b", "out/")
+
+
+class Store:
+    def __init__(self, *keys):
+        self.keys = keys
+
+    def list(self, root, *, beginning=""):
+        for key in self.keys:
+            yield ObjectInfo(key, 100, "e", {}, 1.0)
+
+    def check(self, place):
+        assert place == DEST
+
+
+def plan_of(*keys, filters=Filters(), **more):  # noqa: B008
+    return make_plan(
+        SourceSpec(("s3://b/in/",), filters=filters),
+        DEST,
+        lambda root: JobOptions(source=str(root), dest=str(DEST)),
+        Store(*keys),
+        **more,
+    )
+
+
+def test_a_plan_counts_and_shows_examples():
+    told = []
+    with plan_of("a.jpg", "d/b.png", "c.txt", listed=told.append) as plan:
+        assert (plan.images, plan.bytes, plan.unknown_sizes, plan.up_to_date) == (2, 200, 0, None)
+        assert plan.outputs == (("a.jpg", "a.png"), ("d/b.png", "d/b.png"))
+        assert plan.skipped == {Skip.NOT_AN_IMAGE: 1} and told == [2]
+        plan.check()
+
+
+def test_what_is_up_to_date_is_counted_and_kept():
+    with plan_of("a.jpg", "b.jpg", up_to_date=lambda item: item.key == "a.jpg") as plan:
+        assert (plan.images, plan.up_to_date) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "filters", "match"),
+    [
+        ([], Filters(), r"names must end in .*\.jpg.*--any-suffix"),
+        (["a.txt"], Filters(), r"no images under s3://b/in/: names must end in"),
+        (["a.jpg", "b.jpg"], Filters(min_size=101), "are left: 2 too small"),
+    ],
+)
+def test_nothing_to_do_says_why(keys, filters, match):
+    with plan_of(*keys, filters=filters) as plan, pytest.raises(SourceError, match=match):
+        plan.check()
+
+
+def test_two_kinds_may_share_a_name_only_if_they_are_kept_apart():
+    outputs = OutputOptions(outputs=("mask", "composite"), mask_format="png", format="jpeg", name="{dir}/{stem}.{ext}")
+    options = JobOptions(source="s3://b/in/", dest=str(DEST), **outputs.model_dump())
+
+    spec = SourceSpec(("s3://b/in/",))
+    with make_plan(spec, DEST, lambda root: options, Store("a.jpg", "a.png", "a.jpg", "b.jpg")) as plan:
+        assert (plan.images, plan.collisions, plan.skipped) == (3, 2, {Skip.DUPLICATE: 1})
+        assert plan.bytes == 300
+        assert "'a.jpg' and 'a.png' would both be written to" in plan.collision_examples[0]
+
+
+def worker(seconds: float | None, cores: int = 4) -> WorkerFacts:
+    facts = {"streams": 2, "threads": 4, "model": "m", "size": 512, "precision": "int8"}
+    return WorkerFacts(name="w", cpus=tuple(range(cores)), seconds_per_image=seconds, **facts)
+
+
+def job(ok: int, seconds: float, core_seconds: float = 0.0, *, status=JobStatus.FINISHED, skipped: int = 0) -> JobView:
+    options = JobOptions(source="s3://a/", dest="s3://b/")
+    times = {"created_at": 0.0, "started_at": 100.0, "completed_at": 100.0 + seconds}
+    return JobView(job="j", status=status, options=options, ok=ok, skipped=skipped, core_seconds=core_seconds, **times)
+
+
+def test_live_workers_tell_the_rate_and_jobs_the_cost():
+    found = estimate(3600, [worker(0.5), worker(0.5), worker(None)], [job(100, 50.0, 200.0), job(100, 50.0, 400.0)])
+
+    assert (found.processes, found.cores) == (3, 12)
+    assert found.images_per_second == pytest.approx(6.0)
+    assert found.seconds == pytest.approx(600.0)
+    assert found.core_hours == pytest.approx(3600 * 3.0 / 3600)
+    assert "live workers" in found.basis
+
+
+def test_without_workers_the_last_jobs_tell():
+    others = [job(5, 1.0, status=JobStatus.CANCELLED), job(0, 1.0, skipped=50)]
+
+    found = estimate(100, [], [*others, job(100, 50.0), job(100, 150.0)])
+
+    assert (found.processes, found.images_per_second, found.seconds) == (0, pytest.approx(1.0), pytest.approx(100.0))
+    assert found.core_hours is None and found.basis == "the last 2 finished jobs"
+
+
+def test_live_cores_stand_in_for_a_cost_that_was_not_measured():
+    assert estimate(3600, [worker(1.0)], []).core_hours == pytest.approx(4.0)
+
+
+def test_nothing_measured_is_said():
+    found = estimate(100, [worker(None)], [])
+
+    assert (found.seconds, found.core_hours) == (None, None) and "--sample 100" in found.basis

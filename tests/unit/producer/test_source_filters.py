@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import pytest
+
+from producer.quantities import Sample
+from producer.sources.filters import Filters, chosen
+from producer.sources.item import Item, Skip
+from worker.contract.errors import SourceError
+
+
+def pick(keys, filters=None, **facts):
+    skipped = Counter()
+    items = (key if isinstance(key, Item) else Item(key, 1, "", 1.0) for key in keys)
+    return [item.key for item in chosen(items, filters or Filters(**facts), skipped)], dict(skipped)
+
+
+def test_only_image_names_are_taken_and_the_rest_is_counted():
+    keys = ["a.jpg", "b.JPEG", "c.txt", "d", "e/f.heic", ".jpg", "_maskmill/j/input/x.jpg", "g.jpg.bak"]
+
+    assert pick(keys) == (["a.jpg", "b.JPEG", "e/f.heic"], {Skip.NOT_AN_IMAGE: 4})
+    assert pick(["d", "c.txt", "_maskmill/x"], any_suffix=True) == (["d", "c.txt"], {})
+
+
+def test_exclude_wins_over_include():
+    found, skipped = pick(["a/1.jpg", "a/2.png", "b/3.jpg"], include=("*.jpg",), exclude=("b/**",))
+
+    assert (found, skipped) == (["a/1.jpg"], {Skip.NOT_INCLUDED: 1, Skip.EXCLUDED: 1})
+
+
+def test_sizes_and_times_are_inclusive():
+    items = [Item(f"{size}.jpg", size, "", float(size)) for size in range(5)]
+
+    assert pick(items, min_size=1, max_size=3) == (["1.jpg", "2.jpg", "3.jpg"], {Skip.TOO_SMALL: 1, Skip.TOO_LARGE: 1})
+    assert pick(items, newer_than=3.0) == (["3.jpg", "4.jpg"], {Skip.TOO_OLD: 3})
+
+
+@pytest.mark.parametrize(
+    ("facts", "match"), [({"min_size": 1}, "size of 'a.jpg'.*--head"), ({"newer_than": 1.0}, "last_modified.*--head")]
+)
+def test_a_fact_that_is_not_known_is_not_guessed(facts, match):
+    with pytest.raises(SourceError, match=match):
+        pick([Item("a.jpg")], **facts)
+
+
+def test_a_limit_ends_the_listing():
+    endless = (Item(f"{number}.jpg", 1) for number in itertools.count())
+
+    assert [item.key for item in chosen(endless, Filters(limit=3), Counter())] == ["0.jpg", "1.jpg", "2.jpg"]
+
+
+KEYS = [f"{number:05d}.jpg" for number in range(4000)]
+
+
+def test_a_share_is_that_share_and_the_same_each_time():
+    found, skipped = pick(KEYS, sample=Sample(share=0.1))
+
+    assert 320 < len(found) < 480
+    assert skipped == {Skip.NOT_SAMPLED: len(KEYS) - len(found)}
+    assert set(found) == set(pick(reversed(KEYS), sample=Sample(share=0.1))[0])
+    assert set(found) < set(pick(KEYS, sample=Sample(share=0.2))[0])
+    assert found != pick(KEYS, sample=Sample(share=0.1), seed=1)[0]
+    assert found == sorted(found)
+
+
+def test_a_number_is_exactly_that_number_in_the_order_of_the_listing():
+    found, skipped = pick(KEYS, sample=Sample(count=100))
+
+    assert len(found) == 100 and found == sorted(found)
+    assert skipped == {Skip.NOT_SAMPLED: len(KEYS) - 100}
+    assert set(found) == set(pick(reversed(KEYS), sample=Sample(count=100))[0])
+    assert set(found) < set(pick(KEYS, sample=Sample(count=200))[0])
+    assert pick(KEYS[:3], sample=Sample(count=100))[0] == KEYS[:3]
+    numbers = [int(key[:5]) for key in found]
+    assert 1500 < sum(numbers) / len(numbers) < 2500, "drawn from everywhere"

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import gzip
+import io
+
+import pytest
+
+from producer.sources import lists, texts
+from producer.sources.item import Item
+from producer.sources.lists import ListFormat
+from worker.contract.errors import SourceError
+
+
+def read(text, form=None):
+    body = text if isinstance(text, bytes) else text.encode()
+    return [item for _, item in lists.read(io.BytesIO(body), form, "list")]
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("a.txt", "txt"),
+        ("a.LST", "txt"),
+        ("a.csv.gz", "csv"),
+        ("s3://b/x.ndjson", "jsonl"),
+        ("manifest.json", "inventory"),
+    ],
+)
+def test_a_name_tells_the_format(place, expected):
+    assert lists.format_of(place) == expected
+
+
+def test_text_lines_are_keys_as_they_are():
+    text = "\ufeffa b.jpg\r\n\n  c.jpg \n#d%20e.jpg\nf\u2028g.jpg\n\x85h.jpg"
+
+    assert [item.key for item in read(text)] == ["a b.jpg", "  c.jpg ", "#d%20e.jpg", "f\u2028g.jpg", "\x85h.jpg"]
+    assert read("a.jpg") == [Item("a.jpg", None, "", None)]
+
+
+def test_csv_has_a_header_and_quoted_fields():
+    text = 'Size,Key,ETag,Last_Modified,note\n7,"a, ""b"".jpg","""e1""",1970-01-01T00:01:00Z,x\n,"c\nd.jpg",,,\n\n'
+
+    assert read(text, ListFormat.CSV) == [Item('a, "b".jpg', 7, "e1", 60.0), Item("c\nd.jpg", None, "", None)]
+    assert read("url\ns3://b/a%20.jpg\n", ListFormat.CSV)[0].key == "s3://b/a%20.jpg"
+
+
+def test_json_lines_are_strings_or_objects():
+    text = '"a.jpg"\n{"url": "s3://b/c.jpg", "size": 5}\n\n{"key":"d.jpg","etag":"e","extra":{"x":1}}\n'
+
+    assert read(text) == [Item("a.jpg"), Item("s3://b/c.jpg", 5), Item("d.jpg", None, "e")]
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "match"),
+    [
+        ("a,b\n1,2\n", "csv", "no column `key` or `url`.*a, b"),
+        ("", "csv", "no column `key`"),
+        ("key\na,b\n", "csv", "line 2: 2 fields"),
+        ('key\n"a\n', "csv", "not CSV"),
+        ("key,size\na,big\n", "csv", "line 2.*number of bytes"),
+        ("key,last_modified\na,now\n", "csv", "ISO time"),
+        ('"a"\n{oops\n', "jsonl", "line 2: not JSON"),
+        ("[1]\n", "jsonl", "neither a string nor an object"),
+        ('{"name": "a"}\n', "jsonl", "no text under `key`"),
+        ('{"key": 5}\n', "jsonl", "no text under `key`"),
+        (b"a\nb\xff\n", "txt", "line 2: not UTF-8"),
+        ("x" * 70_000, "txt", "line 1: longer than"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_its_line(text, form, match):
+    with pytest.raises(SourceError, match=match):
+        read(text, ListFormat(form))
+
+
+def test_gzip_is_known_by_its_content(tmp_path):
+    (tmp_path / "plain-name.txt").write_bytes(gzip.compress(b"a.jpg\n"))
+    with texts.opened(str(tmp_path / "plain-name.txt"), None) as file:
+        assert file.read() == b"a.jpg\n"
+
+
+def test_a_gzip_that_breaks_off_is_damaged(tmp_path):
+    (tmp_path / "a.gz").write_bytes(gzip.compress(b"a.jpg\n" * 1000)[:-12])
+    with pytest.raises(SourceError, match="damaged"), texts.opened(str(tmp_path / "a.gz"), None) as file:
+        file.read()
+
+
+def test_a_list_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(SourceError, match=r"gone\.txt cannot be read"), texts.opened(str(tmp_path / "gone.txt"), None):
+        pass

@@ -1,0 +1,53 @@
+"""The parent process notices what became of its child; the rest of Celery's request is not under test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+from billiard import Process
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import WorkerLostError
+from celery.worker.request import Request
+
+from worker.watchdog import ChunkRequest, end_children_after
+
+
+def seen(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> list[str]:
+    """What is noted when a task ends with an error, as billiard hands it over."""
+    noted: list[str] = []
+    monkeypatch.setattr(Request, "on_failure", lambda *_, **__: None)
+    monkeypatch.setattr(ChunkRequest, "_note", lambda _, text: noted.append(text))
+    try:
+        raise error
+    except type(error):
+        info = ExceptionInfo()
+    object.__new__(ChunkRequest).on_failure(info)
+    return noted
+
+
+def test_a_lost_child_is_noted(monkeypatch):
+    assert seen(monkeypatch, WorkerLostError("Worker exited prematurely: signal 9")) == [
+        "Worker exited prematurely: signal 9"
+    ]
+
+
+def test_a_child_that_exits_by_itself_is_noted(monkeypatch):
+    assert seen(monkeypatch, SystemExit(3)) == ["3"]
+
+
+def test_an_error_of_the_task_is_no_death(monkeypatch):
+    assert seen(monkeypatch, ValueError("bad message")) == []
+
+
+def test_a_child_that_hangs_does_not_keep_a_worker_that_stops():
+    child = Process(target=time.sleep, args=(60,))
+    child.start()
+    os.kill(child.pid, signal.SIGSTOP)
+
+    end_children_after(0.2)
+
+    child.join(20)
+    assert child.exitcode == -signal.SIGKILL

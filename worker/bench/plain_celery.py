@@ -1,0 +1,46 @@
+"""What the same job costs a Redis that plain Celery fills with one message per image.
+
+Celery's defaults, its result backend left out (each result would cost more still) and one connection kept: as cheap
+as plain Celery gets.
+
+    python -m worker.bench.plain_celery MESSAGES    prints one JSON object; on a Redis of its own, which it empties
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+from celery import Celery
+
+from worker.contract import settings
+from worker.contract.link import RedisLink
+
+QUEUE = "plain"
+
+
+def main(messages: int) -> None:
+    """Send so many messages, each with the places of one image, and weigh them."""
+    config = settings.load()
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    app = Celery("plain", broker=config.redis.secret_url(), set_as_current=False)
+    app.conf.update(task_ignore_result=True, broker_transport_options={"global_keyprefix": f"{config.redis.prefix}p:"})
+    with RedisLink(config.redis, retries=2, client_name="maskmill-bench") as link:
+        wall, cpu = time.monotonic(), time.process_time()
+        with app.producer_pool.acquire(block=True) as producer:
+            for index in range(messages):
+                place = f"catalogue/{index // 1000:06d}/IMG_{index:08d}"
+                arguments = [f"s3://photos/{place}.jpg", f"s3://masks/{place}.png"]
+                app.send_task("cut", args=arguments, queue=QUEUE, producer=producer)
+        wall, cpu = time.monotonic() - wall, time.process_time() - cpu
+        key = f"{config.redis.prefix}p:{QUEUE}"
+        queued, size = int(link.client.llen(key)), int(link.client.memory_usage(key, samples=0) or 0)
+        link.client.flushdb()
+    found = {"messages": queued, "wall_seconds": wall, "cpu_seconds": cpu, "redis_bytes": size}
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

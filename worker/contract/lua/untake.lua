@@ -1,0 +1,9 @@
+-- Chunks that were taken could not be published after all: they wait again. Who got one all the same keeps it.
+-- ARGV: epoch, then chunk numbers
+local job = redis.call('HMGET', JOB, 'status', 'epoch')
+if job[2] ~= ARGV[1] or (job[1] ~= 'running' and job[1] ~= 'paused') then return 0 end
+for i = 2, #ARGV do
+  local chunk = ARGV[i]
+  if redis.call('ZSCORE', OUTSTANDING, chunk) and redis.call('HEXISTS', RUNNING, chunk) == 0 then give_back(chunk) end
+end
+return 1
