@@ -6,6 +6,7 @@ import pytest
 
 from support.soak import soak
 from support.works import JPEG
+from worker.bench.fleet import CONNECTIONS_PER_NODE, CONNECTIONS_PER_PROCESS
 
 
 @pytest.mark.timeout(180)
@@ -17,3 +18,6 @@ def test_memory_handles_threads_and_connections_stay_flat(place, ledger, worker_
     assert run.grown(lambda look: look.handles) <= 2
     assert run.grown(lambda look: look.connections) <= 2  # of who looks in between
     assert run.grown(lambda look: look.memory_mib) <= 12
+    # What `worker bench fleet` counts with.
+    most = max(look.connections for look in run.looks) - run.connections_before
+    assert 8 <= most <= CONNECTIONS_PER_PROCESS + CONNECTIONS_PER_NODE + 1, most

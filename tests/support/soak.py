@@ -32,6 +32,7 @@ class Soak:
     """Looks from the first to the last image."""
 
     looks: tuple[Look, ...]
+    connections_before: int
 
     def grown(self, what: Callable[[Look], float]) -> float:
         """Median of the last third less that of the second: the first third is warming up."""
@@ -53,6 +54,7 @@ def soak(place: Place, ledger: Ledger, picture: bytes, images: int, log: Path, *
     assert submitted.code == 0, submitted.err
     job = submitted.lines[0]["job"]
     looks: list[Look] = []
+    before = len(ledger.link.client.client_list())
     with commands.workers(place.environment | {"MASKMILL_PLAN__PROCESSES": "1"}, log) as worker:
         deadline = time.monotonic() + seconds
         while not (view := ledger.view(job)).ended:
@@ -70,4 +72,4 @@ def soak(place: Place, ledger: Ledger, picture: bytes, images: int, log: Path, *
                 )
             time.sleep(seconds / 1000)
     assert ledger.view(job).ok == images
-    return Soak(tuple(looks))
+    return Soak(tuple(looks), before)

@@ -39,8 +39,9 @@ SATURATED = 0.8
 MAX_CLIENTS = 10_000
 """Default of Redis' `maxclients`."""
 
-CONNECTIONS_PER_PROCESS = 8
-"""Of a worker process to Redis: queue, results, events, control, ledger, presence. A test counts them on a real one."""
+CONNECTIONS_PER_PROCESS = 9
+"""Of a worker process to Redis: queue, results, events, control, ledger, presence. `tests/acceptance/test_soak.py`
+counts them on a real one, together with those of its node."""
 
 CONNECTIONS_PER_NODE = 6
 """Of its steward."""
@@ -158,7 +159,7 @@ def _drive(rig: Rig, workers: Sequence[str], options: Options, log: Path) -> dic
     request = {
         "job": "simulate",
         "cpus": sorted(os.sched_getaffinity(0)),
-        "redis": {"url": rig.settings.redis.url, "password": secret},
+        "redis": {"url": rig.settings.redis.url, "password": secret, "prefix": rig.settings.redis.prefix},
         "workers": list(workers),
         "seconds_per_image": options.processes / options.rate,
         "seconds": options.seconds,

@@ -17,16 +17,17 @@ from typing import Any
 
 from worker.contract import names
 from worker.contract.broker import make_celery
+from worker.contract.errors import SetupError
 from worker.contract.fleet import BEAT_SECONDS, Fleet, WorkerFacts
 from worker.contract.ledger import Ledger, Verdict
 from worker.contract.messages import ChunkMessage, MaskQuality, Outcome, OutcomeKind
-from worker.contract.settings import Settings
+from worker.contract.settings import RedisSettings, Settings
 from worker.lease import RENEWALS, renew
 
 _QUALITY = MaskQuality(coverage=0.3124, soft=0.0711, empty=False, full=False, touches_border=False)
 _POLL_SECONDS = 0.002
 _IDLE_AT_FIRST = 0.05
-_MOST_SECONDS = 120.0
+_MOST_SECONDS = 60.0
 """For a window of messages to reach everybody."""
 
 
@@ -69,8 +70,8 @@ class _Crowd:
         """Do something at a time of `time.monotonic`."""
         heapq.heappush(self._due, (when, next(self._count), act))
 
-    def run(self, seconds: float) -> None:
-        """Work for so long, counted from when (nearly) everybody has work."""
+    def run(self, seconds: float) -> bool:
+        """Work for so long, counted from when (nearly) everybody has work; whether that came to be."""
         now = time.monotonic()
         for number, worker in enumerate(self.workers):
             self.fleet.enrol(self._facts(worker))
@@ -94,6 +95,7 @@ class _Crowd:
             self._drain(min(wait, 0.1) if self.idle else 0.0)
             if not self.idle:
                 time.sleep(min(wait, 0.1))
+        return settled
 
     def close(self) -> None:
         """Let go of everything; messages in hand go back to the queue."""
@@ -195,11 +197,13 @@ def simulate(request: dict[str, Any]) -> dict[str, Any]:
         `images`, `chunks`; `lag_seconds`, by which the latest action was late: much more than a call takes means that
         this process is the narrow place; `calls_ms`: median and 99th percentile of calls of the ledger.
     """
-    settings = Settings(redis=request["redis"])
+    # An object and not a dict: a dict would be merged with what the environment says of another Redis.
+    settings = Settings(redis=RedisSettings(**request["redis"]))
     workers = [_Worker(name) for name in request["workers"]]
     crowd = _Crowd(settings, workers, float(request["seconds_per_image"]))
     try:
-        crowd.run(float(request["seconds"]))
+        if not crowd.run(float(request["seconds"])):
+            raise SetupError(f"after {_MOST_SECONDS:g} s not every simulated worker had a message: is the steward up?")
     finally:
         crowd.close()
     calls = sorted(crowd.calls) or [0.0]

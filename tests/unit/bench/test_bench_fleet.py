@@ -56,7 +56,7 @@ def test_what_ends_first_is_named_with_its_remedy():
     found = report()
 
     assert found["carries"]["images_per_second"]["redis"] == 8000
-    assert found["carries"]["nodes"]["connections"] == fleet.MAX_CLIENTS // 14
+    assert found["carries"]["nodes"]["connections"] == fleet.MAX_CLIENTS // 15
     assert found["carries"]["first"] == "connections"
     assert "maxclients" in fleet_report.remarks(found)[-1]
     assert fleet_report.rows(found)[-1][-1] == "predicted"
