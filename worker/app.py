@@ -26,7 +26,7 @@ from worker.credit import Credit
 from worker.lease import LeaseRenewal
 from worker.presence import Presence
 from worker.shared import SharedState
-from worker.watchdog import ChunkRequest, Watchdog
+from worker.watchdog import ChunkRequest, Watchdog, end_children_after
 
 log = logging.getLogger("worker.app")
 
@@ -48,6 +48,7 @@ def build() -> Celery:
 
     def note_stop(**_: Any) -> None:
         shared.stop()
+        end_children_after(config.worker.grace_seconds)
 
     def open_child(**_: Any) -> None:
         try:
