@@ -30,15 +30,15 @@ HEADINGS = (
     "messages",
     "status p50/p99 ms",
     "cancel",
-    "recover s",
+    "recover s (CPU)",
     "end s",
     "retry s",
 )
 """Of `rows`."""
 
 README_HEADINGS = (
-    "| CPU | keys | submit, beside listing | producer memory | Redis memory | status | cancel | recover "
-    "| plain Celery: submit | plain Celery: Redis |"
+    "| CPU | keys | submit, beside listing (CPU) | producer memory | Redis memory | status | cancel | recover (CPU) "
+    "| plain Celery: submit (CPU) | plain Celery: Redis |"
 )
 
 _MB, _KB = 1e6, 1e3
@@ -84,7 +84,7 @@ def _row(result: dict[str, Any]) -> tuple[str, ...]:
         str(redis["messages"]),
         f"{status['p50_ms']:.2f}/{status['p99_ms']:.2f}",
         f"{cancel['ms']:.1f} ms, {cancel['commands']} commands",
-        f"{result['recover']['wall_seconds']:.1f}",
+        f"{result['recover']['wall_seconds']:.1f} ({result['recover']['cpu_seconds']:.1f})",
         f"{result['end']['wall_seconds']:.1f}",
         f"{result['retry']['wall_seconds']:.1f}",
     )
@@ -112,17 +112,18 @@ def remarks(report: dict[str, Any]) -> list[str]:
 def readme_line(report: dict[str, Any], result: dict[str, Any]) -> str:
     """One line of Markdown under `README_HEADINGS`."""
     seconds, size = plain(report, result["keys"])
+    cpu = report["plain_celery"]["cpu_seconds"] * result["keys"] / report["plain_celery"]["messages"]
     cancel = result["cancel"]
     cells = (
         report["machine"]["cpu"],
         f"{result['keys']:,}",
-        f"{beside(result):.1f} s",
+        f"{beside(result):.1f} s ({beside(result, 'cpu_seconds'):.1f} s)",
         f"{result['submit']['peak_mib']:.0f} MiB",
         f"{result['redis']['done_bytes'] / _MB:.1f} MB",
         f"{result['status']['p50_ms']:.2f} ms",
         f"{cancel['ms']:.0f} ms, {cancel['commands']} commands",
-        f"{result['recover']['wall_seconds']:.1f} s",
-        f"{seconds:,.0f} s",
+        f"{result['recover']['wall_seconds']:.1f} s ({result['recover']['cpu_seconds']:.1f} s)",
+        f"{seconds:,.0f} s ({cpu:,.0f} s)",
         f"{size / _MB:,.0f} MB",
     )
     return f"| {' | '.join(cells)} |"
