@@ -26,6 +26,7 @@ from worker.bench.usage import Usage, memory_mib, model_processes
 from worker.contract.settings import Settings
 from worker.cpu import placement, topology
 from worker.model.bundle import Variant
+from worker.tuning import record
 
 SCHEMA_VERSION = 1
 PIXEL_STAGES = ("decode", "prepare", "render")
@@ -71,10 +72,11 @@ def run(options: Options, config: Settings, variant: Variant, arithmetic: str, s
         SetupError: it cannot be measured here.
     """
     machine = topology.read()
-    plan = placement.plan(machine, config.plan)
+    tuned = record.planned(machine, config.plan, config.model)
+    plan = placement.plan(machine, tuned.plan, set_by=tuned.set_by)
     cores = sum(len(core_set.cpus) for core_set in plan.core_sets)
     data, size = jpeg(options.photo, options.megapixels)
-    environment = _environment(variant, arithmetic, config)
+    environment = of_network(variant, arithmetic, config)
     load_before = machine_facts.load_average()
     with tempfile.TemporaryDirectory(prefix="maskmill-bench-") as scratch:
         folder = Path(scratch)
@@ -115,7 +117,7 @@ class _Measured:
     """Wall and CPU seconds over all jobs."""
 
 
-def _environment(variant: Variant, arithmetic: str, config: Settings) -> dict[str, str]:
+def of_network(variant: Variant, arithmetic: str, config: Settings) -> dict[str, str]:
     """The very network that the limit is measured with."""
     return {
         "MASKMILL_MODEL__SOURCE": config.model.source,
@@ -145,8 +147,8 @@ def _start_up(rig: Rig, data: bytes, folder: Path, say: Say) -> dict[str, float]
 def _measure(options: Options, rig: Rig, limit: Limit, data: bytes, say: Say) -> _Measured:
     requests = max(cores.streams for cores in limit.core_sets) + 1
     first = limit.turn(4 * requests)
-    each = _even(options.seconds / _TURN_PARTS / first.wall_seconds * 4 * requests, limit)
-    images = _even(options.seconds / first.wall_seconds * 4 * requests, limit) * len(limit.core_sets)
+    each = even(options.seconds / _TURN_PARTS / first.wall_seconds * 4 * requests, limit)
+    images = even(options.seconds / first.wall_seconds * 4 * requests, limit) * len(limit.core_sets)
     say(f"uploading {images} pictures")
     rig.upload(data, images)
     rig.run_job(say=lambda line: say(f"warming up: {line}"))  # tells the engine how fast this node is
@@ -165,7 +167,7 @@ def _measure(options: Options, rig: Rig, limit: Limit, data: bytes, say: Say) ->
     return _Measured(bare, jobs, stages)
 
 
-def _even(images: float, limit: Limit) -> int:
+def even(images: float, limit: Limit) -> int:
     """A multiple of the streams, so that none idles at the end."""
     streams = math.lcm(*(cores.streams for cores in limit.core_sets))
     return max(2, math.ceil(images / streams)) * streams
