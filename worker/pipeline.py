@@ -296,7 +296,7 @@ class Pipeline:
 
     def _transform(self, work: Work, run: _Run, metadata: Mapping[str, str]) -> MaskQuality | None:
         """All of one image; None if it was begun ahead in vain."""
-        ahead, background = run.undecided, self._backgrounds.of(work.options)
+        background = self._backgrounds.of(work.options)
         with self._timed(Stage.FETCH):
             data, info = self._store.get(work.source, max_bytes=self._limits.max_object_mib * _MIB)
         with self._timed(Stage.DECODE):
@@ -313,11 +313,11 @@ class Pipeline:
         origin = {SOURCE_ETAG: info.etag, **metadata}
         while rendered is not None:
             kind, content = rendered
-            if ahead:
+            if run.undecided:
                 with self._timed(Stage.HOLD):
-                    may_write = run.may_write()
-                if not may_write:
-                    return None
+                    run.may_write()
+            if not run.may_write():  # asked here and not at the beginning: it may have been dropped since
+                return None
             with self._timed(Stage.STORE):
                 content_type = work.options.format_of(kind).content_type
                 self._store.put(work.outputs[kind], content, content_type=content_type, metadata=origin)
