@@ -31,25 +31,17 @@ place. Long, since one large upload gives no sign."""
 _DAY = 86_400
 
 
+_FOR_EVER = 1e9
+
+
 class Bookkeeper:
     """One look at a time: `tick`."""
 
-    def __init__(
-        self,
-        store: ObjectStore,
-        ledger: Ledger,
-        jobs: JobSettings,
-        silence_seconds: float,
-        *,
-        hung_seconds: float = 300.0,
-    ) -> None:
-        """After `silence_seconds` a worker of a job that is told to stop counts as gone, if it holds nothing of it.
-
-        After `hung_seconds`, in any case.
-        """
+    def __init__(self, store: ObjectStore, ledger: Ledger, jobs: JobSettings, silence_seconds: float) -> None:
+        """`silence_seconds`: after which a worker of a job that is told to stop counts as gone."""
         self._store, self._ledger, self._jobs = store, ledger, jobs
         self._backlog = Backlog(ledger.link)
-        self._silence, self._hung = silence_seconds, max(silence_seconds, hung_seconds)
+        self._silence = silence_seconds
         self._collected: dict[str, float] = {}
 
     def tick(self) -> None:
@@ -70,9 +62,9 @@ class Bookkeeper:
             if self._ledger.abandon_silent(view.job, LISTING_SILENT_SECONDS, why):
                 log.warning("job=%s event=listing_given_up", view.job)
         if view.status is JobStatus.STOPPING:
-            # Silent is also who works on a slow image, and would write it when the job has ended: not while a worker
-            # holds its message, unless a hung one would have been killed by now.
-            self._backlog.settle(view.job, self._hung if self._backlog.held(view.job) else self._silence)
+            # Silent is not gone: while a worker holds a chunk, its slow image will still be written.
+            held = self._backlog.held(view.job)
+            self._backlog.settle(view.job, _FOR_EVER if held else self._silence)
         last = self._collected.setdefault(view.job, now)
         due = job.logged >= results.PART_OUTCOMES or now - last >= COLLECT_SECONDS
         if job.logged and due:

@@ -316,7 +316,7 @@ class Pipeline:
             if run.undecided:
                 with self._timed(Stage.HOLD):
                     run.may_write()
-            if not run.may_write():  # asked here and not at the beginning: it may have been dropped since
+            if not run.may_write():  # asked of every image: the chunk may have been dropped while this one began
                 return None
             with self._timed(Stage.STORE):
                 content_type = work.options.format_of(kind).content_type

@@ -183,8 +183,7 @@ def run(config: Settings) -> int:
         book_ledger = stack.enter_context(Ledger(config.redis, client_name="maskmill-bookkeeper"))
         app = make_celery(config, client_name="maskmill-feeder")
         stack.callback(app.close)
-        silence, hung = config.engine.silence_seconds, config.worker.image_time_limit_seconds
-        bookkeeper = Bookkeeper(store, book_ledger, config.jobs, silence, hung_seconds=hung)
+        bookkeeper = Bookkeeper(store, book_ledger, config.jobs, config.engine.silence_seconds)
         feed = Feed(config, feed_ledger, Dispatcher(store, app))
         roles = [
             Role("feed", config, feed, config.engine.feed_seconds, feed_ledger),

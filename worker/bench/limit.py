@@ -23,6 +23,7 @@ def request(variant: Variant, arithmetic: str, cores: CoreSet, image: Path) -> d
     """What a child needs to run a variant with our engine on a core set."""
     return {
         "job": "openvino",
+        "kernels": "auto",
         "cpus": cores.cpus,
         "streams": cores.streams,
         "threads": cores.threads,
