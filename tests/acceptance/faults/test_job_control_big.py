@@ -24,7 +24,7 @@ from worker.contract.objects import ObjectInfo, ObjectStore, S3Url
 from worker.contract.outputs import OutputOptions
 from worker.standalone.services import Standalone
 
-HUGE, THERE, CHUNK = 100_000, 100, 8
+HUGE, THERE, CHUNK = 20_000, 100, 8
 """Images of the huge job; the first ones exist, so that there is something to write."""
 
 IMAGE_SECONDS = 0.2
