@@ -4,24 +4,36 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+CPP := $(wildcard worker/kernels/src/*/*.cpp worker/kernels/src/*/*.hpp)
+
 MINUTES ?= 3
 SEED ?= 1
 
-.PHONY: help demo test chaos lint format lock clean
+.PHONY: help demo test chaos lint format lock kernels wheel clean
 
 help:
 	@echo 'make demo    photographs in, masks out: embedded Redis and S3, pinned workers, real pictures'
 	@echo 'make test    the whole test suite            (ARGS="-k name" for a part)'
+	@echo 'make kernels build the native kernels, where there is a C++ compiler'
+	@echo 'make wheel   a wheel for Linux x86-64 with the native kernels inside, in dist/'
 	@echo 'make chaos   workers under faults for MINUTES=3, SEED=1; chaos/chaos.md says what became of every image'
-	@echo 'make lint    ruff and mypy'
+	@echo 'make lint    ruff, mypy and clang-format'
 	@echo 'make lock    write requirements.lock and dev.lock anew'
 	@echo 'make clean   remove the virtual environment and the state of the demo'
 
 demo: $(VENV)/.demo
 	@$(BIN)/worker demo $(ARGS)
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev kernels
 	@$(BIN)/python -m pytest $(ARGS)
+
+# Nothing to do if they are built from these sources; without a compiler the stock operation is used and this says so.
+kernels: $(VENV)/.dev
+	@$(BIN)/worker kernels build --if-possible $(if $(CI),--strict)
+
+wheel: $(VENV)/.dev
+	@$(BIN)/worker kernels build
+	@MASKMILL_WHEEL_KERNELS=1 $(BIN)/hatchling build --target wheel
 
 chaos: $(VENV)/.dev
 	@PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(MINUTES) --seed $(SEED) $(ARGS)
@@ -29,11 +41,13 @@ chaos: $(VENV)/.dev
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/clang-format --dry-run --Werror $(CPP)
 	@$(BIN)/mypy
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@$(BIN)/clang-format -i $(CPP)
 
 # A stamp is written last, so that an interrupted set-up is taken up again by the next run.
 $(VENV)/.demo: requirements.lock pyproject.toml
@@ -63,4 +77,4 @@ lock: $(VENV)/.dev
 	  pyproject.toml --extra demo --group dev --output-file dev.lock
 
 clean:
-	@rm -rf $(VENV) .demo demo-masks .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) worker/kernels/lib dist .demo demo-masks .pytest_cache .mypy_cache .ruff_cache .hypothesis

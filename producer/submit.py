@@ -8,7 +8,6 @@ that is not there) is refused before a worker has touched anything.
 
 from __future__ import annotations
 
-import itertools
 import secrets
 import statistics
 import time
@@ -43,6 +42,9 @@ LISTING_SILENT_SECONDS = 60.0
 """Without a sign of life, after which a job that is being listed was left behind by a producer that died."""
 
 _BEAT_SECONDS = 10.0
+_BEHIND_JOBS = f"{names.JOB_PREFIX[:-1]}0"
+"""Sorts behind every key under `names.JOB_PREFIX` and before all that follow: `0` comes after `/`."""
+
 _VIEW_TRIES, _VIEW_PAUSE_SECONDS = 10, 0.3
 
 
@@ -163,13 +165,20 @@ class Submitter:
         return view
 
     def _alive(self, holder: str, successor: str = "") -> JobView | None:
-        """The job that has a key, unless it came to nothing; one left behind while it was being listed is ended."""
-        view = self._view_soon(holder)
-        if view is None:
-            return None
+        """The job that has a key, unless it came to nothing; one left behind while it was being listed is ended.
+
+        The producer of a job that is being listed may have died a moment ago, and whoever is told that the job is
+        there relies on it: so its next sign of life is waited for, or the silence after which the job can be taken.
+        """
         why = f"its producer went away while listing; submitted again{f' as {successor}' if successor else ''}"
-        left_behind = self.ledger.abandon_silent(holder, LISTING_SILENT_SECONDS, why)
-        return None if left_behind or (view.status is JobStatus.CANCELLED and view.total is None) else view
+        view = self._view_soon(holder)
+        before = view and view.beat_at
+        while view is not None and view.status is JobStatus.LISTING and view.beat_at == before:
+            if self.ledger.abandon_silent(holder, LISTING_SILENT_SECONDS, why):
+                return None
+            time.sleep(_VIEW_PAUSE_SECONDS)
+            view = self._view_soon(holder)
+        return None if view is None or (view.status is JobStatus.CANCELLED and view.total is None) else view
 
     def _view_soon(self, job: str) -> JobView | None:
         """A job whose id was reserved a moment ago has its record a moment later."""
@@ -209,7 +218,9 @@ class Submitter:
 
     def _untouched(self, target: S3Url) -> bool:
         """Whether there are no outputs under the destination yet."""
-        return all(item.key.startswith(names.JOB_PREFIX) for item in itertools.islice(self.store.list(target), 1000))
+        first = next(self.store.list(target), None)
+        behind = next(self.store.list(target, after=_BEHIND_JOBS), None)  # uploads may be many: not looked through
+        return behind is None and (first is None or first.key.startswith(names.JOB_PREFIX))
 
     def _chunk_images(self, total: int) -> int:
         if self.chunk_images is not None:
@@ -230,14 +241,20 @@ class Submitter:
         return writer
 
     def _publish(self, view: JobView) -> str:
-        """Publish the first window, unless another job must end first: then its name."""
+        """Publish the first window, unless another job must end first: then its name.
+
+        Beside others it is one chunk, which they let pass: a job of one image need not wait until those in the queue
+        are done. The feeder, which knows what is fair, publishes the rest.
+        """
         backlog = Backlog(self.ledger.link)
-        before = blocker(view, backlog.active())
+        jobs = backlog.active()
+        before = blocker(view, jobs)
         if before is not None:
             return before.job
+        beside_others = any(job.outstanding for job in jobs if job.view.job != view.job)
         room = dispatch.window(len(Fleet(self.ledger.link).live())) - backlog.queued()
-        chunks = backlog.take(view.job, max(1, room), epoch=view.epoch)
-        Dispatcher(self.store, self.celery).send(view, chunks)
+        chunks = backlog.take(view.job, 1 if beside_others else max(1, room), epoch=view.epoch)
+        Dispatcher(self.store, self.celery).send(view, chunks, express=beside_others)
         return ""
 
 

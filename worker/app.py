@@ -22,10 +22,11 @@ from worker.child import Child
 from worker.contract import names, settings
 from worker.contract.broker import make_celery
 from worker.contract.errors import MaskmillError
+from worker.credit import Credit
 from worker.lease import LeaseRenewal
 from worker.presence import Presence
 from worker.shared import SharedState
-from worker.watchdog import ChunkRequest, Watchdog
+from worker.watchdog import ChunkRequest, Watchdog, end_children_after
 
 log = logging.getLogger("worker.app")
 
@@ -39,7 +40,7 @@ def build() -> Celery:
     app = make_celery(config, client_name=f"maskmill-{name}")
     app.maskmill_name, app.maskmill_shared = name, SharedState()
     shared = app.maskmill_shared
-    app.steps["consumer"].update({LeaseRenewal, Presence, Watchdog})
+    app.steps["consumer"].update({Credit, LeaseRenewal, Presence, Watchdog})
     child: list[Child] = []
 
     def configure_logging(**_: Any) -> None:
@@ -47,6 +48,7 @@ def build() -> Celery:
 
     def note_stop(**_: Any) -> None:
         shared.stop()
+        end_children_after(config.worker.grace_seconds)
 
     def open_child(**_: Any) -> None:
         try:

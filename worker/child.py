@@ -15,6 +15,7 @@ from worker.contract.objects import ObjectStore
 from worker.contract.settings import Settings
 from worker.cpu import isa, topology
 from worker.cpu.isa import Recommendation
+from worker.lookahead import Lookahead
 from worker.model.bundle import Bundle
 from worker.model.store import locate
 from worker.pipeline import Pipeline
@@ -67,7 +68,7 @@ class Child:
             log.info(
                 "event=model_loaded model=%s size=%d precision_requested=%s precision=%s "
                 "inference_precision_requested=%s inference_precision=%s streams=%d threads=%d "
-                "load_seconds=%.2f warm_up_seconds=%.2f from_cache=%s kernels=%s",
+                "load_seconds=%.2f warm_up_seconds=%.2f from_cache=%s deformable_convolution=%r kernels=%s",
                 facts["model"],
                 facts["size"],
                 settings.model.precision,
@@ -79,12 +80,15 @@ class Child:
                 facts["load_seconds"],
                 warm_seconds,
                 facts["loaded_from_cache"],
+                facts["deformable_convolution"],
                 facts["execution_types"],
             )
             pipeline = Pipeline(
                 store, engine, bundle.variant.digest, settings.limits, in_flight=in_flight, observe=metrics.stage
             )
             stack.callback(pipeline.close)
+            lookahead = Lookahead(ledger, pipeline, shared)
+            stack.callback(lookahead.close)
             fleet = Fleet(ledger.link)
             known = WorkerFacts(
                 name=name,
@@ -107,6 +111,7 @@ class Child:
                 pipeline,
                 Identity(name, model, len(known.cpus)),
                 shared,
+                nearly_done=lookahead.ask,
                 report=lambda seconds: fleet.enrol(known.model_copy(update={"seconds_per_image": seconds})),
             )
             return cls(runner, stack.pop_all())
@@ -142,4 +147,5 @@ def load_engine(settings: Settings, bundle: Bundle, advice: Recommendation, *, s
         threads=threads,
         inference_precision=advice.inference_precision if asked == "auto" else asked,
         cache_dir=settings.model.cache_dir.expanduser(),
+        kernels=settings.model.kernels,
     )

@@ -42,37 +42,55 @@ class Grant:
     """It has less than its share: its chunks go before those that wait already."""
 
 
-def allot(jobs: Sequence[ActiveJob], room: int, places: int) -> list[Grant]:
+def allot(jobs: Sequence[ActiveJob], room: int, places: int, served: dict[str, float] | None = None) -> list[Grant]:
     """Divide the free room of the window over jobs with something to publish.
 
-    Each chunk goes to the job that is farthest below its share of all places, counting what it has on its way. A job
-    with less than half its share need not wait until the window has room again: it may overfill it by half of all
-    places, and its chunks are served first. So a small job starts with the next worker that gets free.
+    Stride scheduling: each chunk goes to the job that got least so far for its weight, so that shares come out right
+    over time, also where a share is less than one chunk at a time. A job with less than half its share on its way
+    need not wait until the window has room again: it may overfill it by half of all places, and its chunks are served
+    first. So a small job starts with the next worker that gets free.
 
     Args:
         jobs: running jobs; those with nothing to publish get nothing.
         room: messages that may be published; negative when the window is overfull.
         places: chunks that the fleet has on its way when the window is full.
+        served: what each job got so far for its weight, brought up to date here; a job that is not in it begins
+            where the one that got least is.
     """
     hungry = {job.view.job: job for job in jobs if job.waiting > 0}
     weights = {name: WEIGHTS[job.view.policy.priority] for name, job in hungry.items()}
     share = {name: places * weight / sum(weights.values()) for name, weight in weights.items()}
     given = dict.fromkeys(hungry, 0)
+    served = {} if served is None else served
+    for name in served.keys() - hungry.keys():
+        del served[name]
+    least = min(served.values(), default=0.0)
+    for name in hungry.keys() - served.keys():
+        served[name] = least + hungry[name].outstanding / weights[name]
 
     def load(name: str) -> float:
         return (hungry[name].outstanding + given[name]) / share[name]
 
-    express = {name for name in hungry if len(hungry) > 1 and load(name) < _STARVED}
+    def turn(name: str) -> tuple[float, float]:
+        return served[name], load(name)
+
+    def starved(name: str) -> bool:
+        # Not who has had its turn: with few places a job's share of them may be less than one.
+        ahead = (served[name] - min(served.values())) * weights[name]
+        return len(hungry) > 1 and share[name] >= 1 and load(name) < _STARVED and ahead < _STARVED * share[name]
+
+    express = {name for name in hungry if starved(name)}
     spare = places // 2 + 1 + min(0, room)
     while takers := [name for name, job in hungry.items() if given[name] < job.waiting]:
-        neediest = min(takers, key=load)
         if room > 0:
             room -= 1
-        elif spare > 0 and neediest in express and load(neediest) < _STARVED:
+        elif spare > 0 and (takers := [name for name in takers if name in express and starved(name)]):
             spare -= 1
         else:
             break
-        given[neediest] += 1
+        next_one = min(takers, key=turn)
+        given[next_one] += 1
+        served[next_one] += 1 / weights[next_one]
     return [Grant(hungry[name], count, name in express) for name, count in given.items() if count]
 
 
@@ -83,6 +101,7 @@ class Feeder:
         """Works over the connections of the caller's ledger and dispatcher."""
         self._ledger, self._dispatcher = ledger, dispatcher
         self._backlog, self._fleet = Backlog(ledger.link), Fleet(ledger.link)
+        self._served: dict[str, float] = {}
 
     def tick(self) -> int:
         """Fill the window; how many chunks were published.
@@ -96,7 +115,7 @@ class Feeder:
             return 0
         workers = len(self._fleet.live())
         room = window(workers) - self._backlog.queued()
-        grants = allot(jobs, room, (WINDOW_PER_WORKER + 1) * max(1, workers))
+        grants = allot(jobs, room, (WINDOW_PER_WORKER + 1) * max(1, workers), self._served)
         published = sum(each(grants, self._publish))
         metrics.PUBLISHED.inc(published)
         return published

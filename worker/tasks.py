@@ -16,14 +16,14 @@ from typing import Any
 
 from celery.exceptions import Ignore, Reject
 
-from worker import metrics, uptodate
+from worker import metrics
 from worker.contract.errors import ServiceError
 from worker.contract.ledger import Ledger, Start, Verdict
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
-from worker.contract.objects import S3Url
-from worker.pipeline import Pipeline, Work
+from worker.pipeline import Pipeline
 from worker.shared import SharedState
 from worker.stages import Stage, timed
+from worker.works import chunk_id, metadata, works
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class ChunkRunner:
         shared: SharedState,
         *,
         report: Callable[[float], None] = lambda seconds: None,
+        nearly_done: Callable[[], None] = lambda: None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         """Nothing happens yet.
@@ -68,10 +69,12 @@ class ChunkRunner:
             identity: of this process.
             shared: tells that it was asked to end: images not yet started are handed back.
             report: told the seconds per image of each chunk.
+            nearly_done: told that the last images of a chunk begin.
             pause: waits.
         """
         self._ledger, self._pipeline, self._identity = ledger, pipeline, identity
         self._shared, self._report, self._pause = shared, report, pause
+        self._nearly_done = nearly_done
 
     def run(self, payload: Any) -> dict[str, Any]:
         """One chunk.
@@ -100,12 +103,13 @@ class ChunkRunner:
         start = self._ledger.start(message, self._identity.worker)
         metrics.CHUNKS.labels(start.verdict.value).inc()
         if start.verdict is not Verdict.RUN or start.options is None:
+            self._pipeline.drop_ahead()
             log.info("job=%s chunk=%d event=dropped verdict=%s", message.job, message.chunk, start.verdict)
             raise Ignore(start.verdict.value)
         delivery = _Delivery(message, start, start.options, self._bury(message, start))
         blameless = False
         try:
-            delivery.work_through(self._ledger, self._pipeline, self._shared, self._identity.worker)
+            delivery.work_through(self._ledger, self._pipeline, self._shared, self._identity.worker, self._nearly_done)
             blameless = True
         except ServiceError:
             blameless = True
@@ -142,7 +146,7 @@ class ChunkRunner:
             for index in start.bury
         ]
         if dead:
-            self._ledger.record(message, dead)
+            self._ledger.record(message, dead, self._identity.worker)
             keys = [outcome.key for outcome in dead]
             log.error("job=%s chunk=%d event=buried keys=%r why=%r", message.job, message.chunk, keys, start.why)
         return dead
@@ -155,11 +159,15 @@ class _Delivery:
         self._message, self._start, self._options = message, start, options
         self.found = buried
         known = {outcome.index for outcome in buried}
-        self._works = [
-            _work(message, options, position)
-            for position, outcome in enumerate(start.outcomes)
-            if outcome is None and message.start + position not in known
-        ]
+        self._works = works(
+            message,
+            options,
+            [
+                position
+                for position, outcome in enumerate(start.outcomes)
+                if outcome is None and message.start + position not in known
+            ],
+        )
         self._wanted = True
 
     @property
@@ -172,12 +180,19 @@ class _Delivery:
         """Every image has an outcome."""
         return self.left == 0
 
-    def work_through(self, ledger: Ledger, pipeline: Pipeline, shared: SharedState, worker: str) -> None:
+    def work_through(
+        self,
+        ledger: Ledger,
+        pipeline: Pipeline,
+        shared: SharedState,
+        worker: str,
+        nearly_done: Callable[[], None],
+    ) -> None:
         """Run the images, all at once or, for a chunk that kills, one by one."""
 
         def record(outcome: Outcome) -> None:
             with timed(Stage.RECORD, metrics.stage):
-                self._wanted = ledger.record(self._message, [outcome]).go_on and self._wanted
+                self._wanted = ledger.record(self._message, [outcome], worker).go_on and self._wanted
             metrics.outcome(outcome)
             shared.beat()
             self.found.append(outcome)
@@ -186,18 +201,22 @@ class _Delivery:
         def stop() -> bool:
             return shared.stopping() or not self._wanted
 
-        batches = [[work] for work in self._works] if self._start.careful else [self._works]
+        careful = self._start.careful
+        batches = [[work] for work in self._works] if careful else [self._works]
         for batch in batches:
             if stop():
                 return
-            if self._start.careful and not ledger.begin(self._message, worker, batch[0].index):
+            if careful and not ledger.begin(self._message, worker, batch[0].index):
                 return
             pipeline.run(
                 batch,
                 record=record,
                 stop=stop,
-                metadata={uptodate.OPTIONS: self._options.digest(), uptodate.JOB: self._message.job},
+                metadata=metadata(self._message, self._options),
                 skip_existing=self._start.policy.skip_existing,
+                chunk=chunk_id(self._message),
+                # Beside images that are run one by one nothing else may run, or it could be blamed.
+                nearly_done=_nothing if careful else nearly_done,
             )
 
     def _log(self, outcome: Outcome) -> None:
@@ -205,20 +224,6 @@ class _Delivery:
             return
         place = (self._message.job, self._message.chunk, outcome.code, outcome.key, outcome.message)
         log.warning("job=%s chunk=%d event=image_failed code=%s key=%r %s", *place)
-
-
-def _work(message: ChunkMessage, options: JobOptions, position: int) -> Work:
-    key = message.keys[position]
-    dest = S3Url.folder(options.dest)
-    keys = {kind: options.output_key(key, kind) for kind in options.outputs}
-    return Work(
-        index=message.start + position,
-        key=key,
-        source=S3Url.folder(options.source) / key,
-        outputs={kind: dest / output for kind, output in keys.items()},
-        output_keys=tuple(keys.values()),
-        options=options,
-    )
 
 
 def _result(message: ChunkMessage, start: Start, found: list[Outcome], seconds: float) -> dict[str, Any]:
@@ -233,3 +238,7 @@ def _result(message: ChunkMessage, start: Start, found: list[Outcome], seconds: 
         "outcomes": [kinds[message.start + position].value for position in range(len(message.keys))],
         "failures": [{"key": o.key, "code": o.code, "message": o.message} for o in failures],
     }
+
+
+def _nothing() -> None:
+    pass

@@ -9,8 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
+from contextlib import suppress
 from typing import Any
 
+from billiard import active_children
 from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import WorkerLostError
 from celery import bootsteps
@@ -63,6 +66,25 @@ def look(shared: SharedState, limit_seconds: float) -> bool:
             os.kill(request.worker_pid, signal.SIGKILL)
             return True
     return False
+
+
+def end_children_after(seconds: float) -> None:
+    """Kill whatever child is still there then: a worker that stops waits for its child, however long that hangs.
+
+    The supervisor kills as well, unless it is gone itself or somebody else asked the worker to stop.
+    """
+
+    def end() -> None:
+        for child in active_children():
+            log.error(
+                "event=child_killed pid=%s reason='did not end within %g s of the order to stop'", child.pid, seconds
+            )
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True  # a worker whose child ends in time does not wait for this
+    timer.start()
 
 
 class ChunkRequest(Request):  # type: ignore[misc]  # Celery has no types

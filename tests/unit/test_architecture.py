@@ -26,6 +26,7 @@ ONLY_IN = {
         "worker/tasks.py",
         "worker/lease.py",
         "worker/presence.py",
+        "worker/credit.py",
         "worker/watchdog.py",
         "producer/submit.py",
         "worker/bench/plain_celery.py",

@@ -39,7 +39,7 @@ class FakeLedger:
             raise self.error
         return replace(self.answer, options=self.job_options)
 
-    def record(self, message, outcomes):
+    def record(self, message, outcomes, worker=""):
         if self.record_error:
             raise self.record_error
         self.recorded += outcomes
@@ -67,8 +67,13 @@ class FakePipeline:
     works: list = field(default_factory=list)
     metadata: dict = field(default_factory=dict)
     skip_existing: bool | None = None
+    dropped: int = 0
 
-    def run(self, works, *, record, stop, metadata, skip_existing):
+    def drop_ahead(self):
+        self.dropped += 1
+
+    def run(self, works, *, record, stop, metadata, skip_existing, chunk, nearly_done):
+        self.chunk, self.nearly_done = chunk, nearly_done
         self.works += works
         self.metadata, self.skip_existing = metadata, skip_existing
         found = []

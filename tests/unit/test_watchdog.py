@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+
 import pytest
+from billiard import Process
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
 from celery.worker.request import Request
 
-from worker.watchdog import ChunkRequest
+from worker.watchdog import ChunkRequest, end_children_after
 
 
 def seen(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> list[str]:
@@ -35,3 +40,14 @@ def test_a_child_that_exits_by_itself_is_noted(monkeypatch):
 
 def test_an_error_of_the_task_is_no_death(monkeypatch):
     assert seen(monkeypatch, ValueError("bad message")) == []
+
+
+def test_a_child_that_hangs_does_not_keep_a_worker_that_stops():
+    child = Process(target=time.sleep, args=(60,))
+    child.start()
+    os.kill(child.pid, signal.SIGSTOP)
+
+    end_children_after(0.2)
+
+    child.join(20)
+    assert child.exitcode == -signal.SIGKILL

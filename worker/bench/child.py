@@ -30,6 +30,7 @@ ERRANDS = {
     "prepare": ("worker.bench.prepare", "prepare"),
     "export": ("worker.bench.onnx_export", "export"),
     "profile": ("worker.bench.openvino_network", "profile"),
+    "simulate": ("worker.bench.fleet_worker", "simulate"),
 }
 """Jobs that end with one answer."""
 

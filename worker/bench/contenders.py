@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +35,9 @@ class Contender:
     needs: tuple[str, ...] = ()
     """Modules that must be installed."""
 
+    kernels: Literal["auto", "off"] = "off"
+    """Whether the engine may use the native kernels (see `worker.kernels`)."""
+
     huge_pages: bool = True
     """Whether its malloc asks for huge pages, as that of a worker does; who runs PyTorch by itself has them not."""
 
@@ -53,6 +56,7 @@ class Contender:
             "arithmetic": self.arithmetic,
             "variant": variant,
             "huge_pages": self.huge_pages,
+            "kernels": self.kernels,
         }
 
 
@@ -79,13 +83,14 @@ def variants(folder: Path, size: int) -> list[Variant]:
     ]
 
 
-def contenders(plain: Variant, ours: Sequence[Variant], arithmetic: str) -> list[Contender]:
+def contenders(plain: Variant, ours: Sequence[Variant], arithmetic: str, *, native: bool = False) -> list[Contender]:
     """All rows for one size, the plain network first.
 
     Args:
         plain: the network without rewrites.
         ours: the variants to measure.
         arithmetic: what this CPU runs the float part in; with bf16, f32 is measured too for the float networks.
+        native: whether each of ours is measured with the native kernels too.
     """
     kinds = dict.fromkeys(("f32", arithmetic))
     rows = [Contender(f"plain conversion {kind}", "openvino", "plain", kind, plain) for kind in kinds]
@@ -93,7 +98,9 @@ def contenders(plain: Variant, ours: Sequence[Variant], arithmetic: str) -> list
         for kind in kinds if variant.precision == "fp32" else (arithmetic,):
             label = f"maskmill {variant.precision}" + (f" in {kind}" if kind != "f32" else "")
             rows.append(Contender(label, "openvino", "ours", kind, variant))
-    checked = [row for row in rows if row.role == "ours" and row.arithmetic == arithmetic]
+    own = [row for row in rows if row.role == "ours" and native]
+    rows += [replace(row, label=f"{row.label}, native kernels", kernels="auto") for row in own]
+    checked = [row for row in rows if row.role == "ours" and row.arithmetic == arithmetic and row.kernels == "off"]
     rows += [
         Contender(f"benchmark_app on {row.label}", "benchmark_app", "check", row.arithmetic, row.variant)
         for row in checked

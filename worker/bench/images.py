@@ -124,7 +124,7 @@ def run(options: Options, say: Say) -> dict[str, Any]:
 
 def _one(options: Options, megapixels: float, say: Say) -> dict[str, Any]:
     """All cases at one size of picture."""
-    data, size = _jpeg(options.photo, megapixels)
+    data, size = jpeg(options.photo, megapixels)
     mask = _answer(options.size)
     background = Picture(_generated(1600, 1200))
     labels = QUICK_CASES if options.quick else tuple(CASES)
@@ -205,7 +205,7 @@ def _reference(data: bytes, mask: npt.NDArray[np.uint8], *, cutout: bool) -> tup
     return (times[1] - times[0], times[2] - times[1], times[3] - times[2]), buffer.getvalue()
 
 
-def _jpeg(photo: Path | None, megapixels: float) -> tuple[bytes, tuple[int, int]]:
+def jpeg(photo: Path | None, megapixels: float) -> tuple[bytes, tuple[int, int]]:
     """A JPEG of so many megapixels, 4:3 if it is generated, and its size."""
     if photo is None:
         height = round((megapixels * _MEGA * 3 / 4) ** 0.5 / 8) * 8

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from worker.contract.settings import PlanSettings
 from worker.cpu import isa, placement, topology
 from worker.cpu.pinning import refuse_forbidden_variables
 from worker.cpu.placement import CoreSet
+from worker.kernels import library
 from worker.model.layout import MANIFEST_NAME
 from worker.model.manifest import read_manifest, sha256_of
 
@@ -162,7 +164,9 @@ def _text(path: Path | None) -> str | None:
 
 def _rows(options: Options, prepared: dict[str, Any], size: int, arithmetic: str) -> list[Contender]:
     plain = variants(Path(prepared["plain"]), size)[0]
-    return contenders(plain, variants(options.bundle or Path(prepared["ours"]), size), arithmetic)
+    native = isinstance(library.find(metadata.version("openvino")), library.Library)
+    ours = variants(options.bundle or Path(prepared["ours"]), size)
+    return contenders(plain, ours, arithmetic, native=native)
 
 
 def _layouts(core_set: CoreSet, quick: bool) -> list[int]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from worker.contract.errors import BundleError
+from worker.model import deformable
 from worker.model.bundle import Variant
 from worker.model.engine import Engine
 from worker.model.graph import prepare
@@ -43,6 +44,7 @@ def open_network(request: dict[str, Any]) -> _EngineNetwork:
         streams=request["streams"],
         threads=request["threads"],
         inference_precision=request["arithmetic"],
+        kernels=request["kernels"],
     )
     return _EngineNetwork(engine, np.load(request["image"]))
 
@@ -64,7 +66,11 @@ def profile(request: dict[str, Any]) -> dict[str, Any]:
     }
     variant = _variant(request)
     try:
-        compiled = core.compile_model(prepare(core, variant).model, "CPU", properties)
+        model = prepare(core, variant).model
+        deformable.replace(
+            core, model, mode=request["kernels"], int8=variant.precision == "int8", floats=request["arithmetic"]
+        )
+        compiled = core.compile_model(model, "CPU", properties)
     except RuntimeError as error:
         raise BundleError(f"{variant.label} cannot be compiled with counters: {error}") from error
     infer, image = compiled.create_infer_request(), np.load(request["image"])

@@ -30,19 +30,20 @@ HEADINGS = (
     "messages",
     "status p50/p99 ms",
     "cancel",
-    "recover s",
+    "recover s (CPU)",
     "end s",
     "retry s",
 )
 """Of `rows`."""
 
 README_HEADINGS = (
-    "| CPU | keys | submit, beside listing | producer memory | Redis memory | status | cancel | recover "
-    "| plain Celery: submit | plain Celery: Redis |"
+    "| CPU | keys | submit, beside listing (CPU) | producer memory | Redis memory | status | cancel | recover (CPU) "
+    "| plain Celery: submit (CPU) | plain Celery: Redis |"
 )
 
 _MB, _KB = 1e6, 1e3
 _INK, _OURS, _OTHER = "#1b1f24", "#0b6e99", "#c98a3b"
+_TEN = 10
 _SIZE_INCHES, _DOTS_PER_INCH = (11.0, 4.6), 130
 
 
@@ -83,7 +84,7 @@ def _row(result: dict[str, Any]) -> tuple[str, ...]:
         str(redis["messages"]),
         f"{status['p50_ms']:.2f}/{status['p99_ms']:.2f}",
         f"{cancel['ms']:.1f} ms, {cancel['commands']} commands",
-        f"{result['recover']['wall_seconds']:.1f}",
+        f"{result['recover']['wall_seconds']:.1f} ({result['recover']['cpu_seconds']:.1f})",
         f"{result['end']['wall_seconds']:.1f}",
         f"{result['retry']['wall_seconds']:.1f}",
     )
@@ -111,17 +112,18 @@ def remarks(report: dict[str, Any]) -> list[str]:
 def readme_line(report: dict[str, Any], result: dict[str, Any]) -> str:
     """One line of Markdown under `README_HEADINGS`."""
     seconds, size = plain(report, result["keys"])
+    cpu = report["plain_celery"]["cpu_seconds"] * result["keys"] / report["plain_celery"]["messages"]
     cancel = result["cancel"]
     cells = (
         report["machine"]["cpu"],
         f"{result['keys']:,}",
-        f"{beside(result):.1f} s",
+        f"{beside(result):.1f} s ({beside(result, 'cpu_seconds'):.1f} s)",
         f"{result['submit']['peak_mib']:.0f} MiB",
         f"{result['redis']['done_bytes'] / _MB:.1f} MB",
         f"{result['status']['p50_ms']:.2f} ms",
         f"{cancel['ms']:.0f} ms, {cancel['commands']} commands",
-        f"{result['recover']['wall_seconds']:.1f} s",
-        f"{seconds:,.0f} s",
+        f"{result['recover']['wall_seconds']:.1f} s ({result['recover']['cpu_seconds']:.1f} s)",
+        f"{seconds:,.0f} s ({cpu:,.0f} s)",
         f"{size / _MB:,.0f} MB",
     )
     return f"| {' | '.join(cells)} |"
@@ -182,10 +184,10 @@ def _redis(axes: Any, report: dict[str, Any]) -> None:
         at = [index + (place - 1) * width for index in range(len(names))]
         axes.bar(at, values, width * 0.94, color=colour, label=label, zorder=2)
         for x, value in zip(at, values, strict=True):
-            axes.text(x, value * 1.08, f"{value:,.1f}", ha="center", fontsize=9)
+            axes.text(x, value * 1.08, f"{value:.2g}" if value < _TEN else f"{value:,.0f}", ha="center", fontsize=9)
     axes.set_yscale("log")
     axes.set_xticks(range(len(names)), [f"{name} keys" for name in names])
     axes.set_ylabel("MB (logarithmic)")
-    axes.margins(y=0.25)
+    axes.set_ylim(top=axes.get_ylim()[1] * 50)  # room for the legend
     axes.set_title("memory in Redis for the job", loc="left", fontsize=10)
     axes.legend(frameon=False, fontsize=9, loc="upper left")

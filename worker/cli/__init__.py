@@ -19,6 +19,7 @@ _COMMANDS = {
     "standalone": ("worker.cli.standalone", "standalone_command"),
     "demo": ("worker.cli.demo", "demo_command"),
     "bench": ("worker.cli.bench", "bench_command"),
+    "kernels": ("worker.cli.kernels", "kernels_command"),
 }
 
 EPILOG = """\b

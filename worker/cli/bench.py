@@ -9,7 +9,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from worker.cli.bench_all import all_command
+from worker.cli.bench_fleet import fleet_command
 from worker.cli.bench_images import images_command
+from worker.cli.bench_pipeline import pipeline_command
+from worker.cli.bench_scale import scale_command
 from worker.contract import console, settings
 from worker.contract.console import Exit
 
@@ -32,7 +36,8 @@ def bench_command() -> None:
     """Measure on this machine."""
 
 
-bench_command.add_command(images_command)
+for command in (images_command, pipeline_command, scale_command, fleet_command, all_command):
+    bench_command.add_command(command)
 
 
 @bench_command.command("model", epilog=EPILOG)

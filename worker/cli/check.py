@@ -18,6 +18,7 @@ from worker.contract.settings import Settings
 from worker.cpu import pinning, placement, topology
 from worker.cpu.kernel import format_cpu_list
 from worker.model.bundle import Bundle
+from worker.tuning import record
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,9 @@ class Checks:
 
     def _pinning(self) -> str:
         pinning.refuse_forbidden_variables(os.environ)
-        self._plan = placement.plan(topology.read(), self._config.plan)
+        machine = topology.read()
+        tuned = record.planned(machine, self._config.plan, self._config.model)
+        self._plan = placement.plan(machine, tuned.plan, set_by=tuned.set_by)
         sets = "; ".join(format_cpu_list(cores.cpus) for cores in self._plan.core_sets)
         memory = f"{self._plan.memory_needed_mib} of {self._plan.memory_usable_mib} MiB"
         return f"{len(self._plan.core_sets)} process(es) on CPUs {sets}; {memory} at the peak"
@@ -111,7 +114,9 @@ class Checks:
         ) as engine:
             seconds = engine.warm_up()
             facts = engine.describe()
+        native = facts["deformable_convolution"]
         return (
             f"compiled in {facts['load_seconds']:.1f} s, float part in {facts['inference_precision']}, "
+            f"deformable convolutions: {native}, "
             f"{facts['requests']} images on {cores.streams} streams in {seconds:.2f} s"
         )

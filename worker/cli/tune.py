@@ -47,7 +47,7 @@ def tune_command(*, precisions: tuple[str, ...], seconds: float, rounds: int, dr
     config = settings.load()
     refuse_forbidden_variables(os.environ)
     machine = topology.read()
-    layouts = candidates(machine, config.plan)
+    layouts = candidates(machine, record.with_memory(machine, config.plan, config.model))
     trials = [Trial(layout, variant, kind) for variant, kind in _networks(config, precisions) for layout in layouts]
     if dry_run:
         for trial in trials:

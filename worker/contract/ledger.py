@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Self, cast
+from typing import Any, Self, cast
 
 from pydantic import ValidationError
 
@@ -380,6 +380,25 @@ class Ledger:
             tuple(buried),
         )
 
+    def fresh(self, message: ChunkMessage) -> JobOptions | None:
+        """What is asked of the images of a chunk that nobody has started yet, if all of them are to be done."""
+        keys = names.job_keys(self._prefix, message.job)
+
+        def read() -> list[Any]:
+            pipeline = self.link.client.pipeline(transaction=False)
+            pipeline.hmget(keys.record, "status", "epoch", "options", "policy")
+            pipeline.hexists(keys.attempts, str(message.chunk))
+            return cast(list[Any], pipeline.execute())
+
+        (status, epoch, options, policy), attempted = self.link.call(read)
+        if status != JobStatus.RUNNING or epoch != str(message.epoch) or attempted:
+            return None
+        try:
+            again = JobPolicy.model_validate_json(policy or "{}").skip_existing
+            return None if again else JobOptions.model_validate_json(options)
+        except ValidationError:  # of a later version: `start` says so
+            return None
+
     def begin(self, message: ChunkMessage, worker: str, index: int) -> bool:
         """Announce the image of a careful chunk that is run next, alone.
 
@@ -388,13 +407,19 @@ class Ledger:
         """
         return bool(self.link.run("begin", message.job, message.chunk, message.epoch, worker, index))
 
-    def record(self, message: ChunkMessage, outcomes: Sequence[Outcome]) -> Recorded:
-        """Write outcomes of images of a chunk; also the sign that the chunk is alive."""
+    def record(self, message: ChunkMessage, outcomes: Sequence[Outcome], worker: str = "") -> Recorded:
+        """Write outcomes of images of a chunk; also the sign that the chunk is alive.
+
+        Args:
+            message: the chunk.
+            outcomes: of its images.
+            worker: who ran them. Told not to go on when the chunk has been given to another; empty: never told.
+        """
         fields: list[object] = []
         for outcome in outcomes:
             line = outcome.model_dump_json(exclude_defaults=True)
             fields += [outcome.index, states.NUMBERS[outcome.kind], outcome.code, line]
-        completed, go_on = self.link.run("record", message.job, *_place(message), MAX_FAILURES, *fields)
+        completed, go_on = self.link.run("record", message.job, *_place(message), MAX_FAILURES, worker, *fields)
         return Recorded(bool(completed), bool(go_on))
 
     def release(self, message: ChunkMessage, worker: str, *, model: str, core_seconds: float, blameless: bool) -> bool:

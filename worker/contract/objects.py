@@ -130,14 +130,16 @@ class ObjectStore:
             ),
         )
 
-    def list(self, folder: S3Url, *, beginning: str = "") -> Iterator[ObjectInfo]:
+    def list(self, folder: S3Url, *, beginning: str = "", after: str = "") -> Iterator[ObjectInfo]:
         """Every object under a folder, page by page in constant memory. Keys are relative to the folder.
 
-        With `beginning`, only those whose relative key starts so.
+        With `beginning`, only those whose relative key starts so; with `after`, only those that sort behind it.
         """
         self._check_allowed(folder)
         pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=folder.bucket, Prefix=folder.key + beginning
+            Bucket=folder.bucket,
+            Prefix=folder.key + beginning,
+            **({"StartAfter": folder.key + after} if after else {}),
         )
         with _translated(folder):
             for page in pages:

@@ -21,6 +21,7 @@ from worker.contract.objects import ObjectStore, S3Url
 PART_OUTCOMES = 5_000
 """Outcomes in one part at most: about 100 kB compressed."""
 
+_KINDS = {kind.value: kind for kind in OutcomeKind}
 _MAX_FACTS_BYTES = 4 * 1024 * 1024
 
 
@@ -75,7 +76,7 @@ def verdicts(store: ObjectStore, dest: S3Url, job: str) -> Iterator[tuple[int, O
         for line in reversed(jsonlines.read_lines(store, place)):
             try:
                 fields = json.loads(line)
-                yield fields["index"], OutcomeKind(fields["kind"])
+                yield fields["index"], _KINDS[fields["kind"]]
             except (ValueError, KeyError, TypeError) as error:
                 raise ContractError(f"{place} was changed: {line[:80]!r} is not an outcome") from error
 

@@ -109,6 +109,9 @@ class ModelSettings(_Group):
     inference_precision: InferencePrecision = Field(
         default="auto", description="arithmetic of the float part; auto: bf16 where native, else f32"
     )
+    kernels: Literal["auto", "off"] = Field(
+        default="auto", description="native deformable convolution; auto: where it is built and this CPU has one"
+    )
     cache_dir: Path = Field(
         default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "maskmill",
         description="for fetched bundles and compiled models",
@@ -121,8 +124,14 @@ class PlanSettings(_Group):
     processes: int | None = Field(default=None, ge=1, description="worker processes on this node")
     streams: int | None = Field(default=None, ge=1, description="inference streams in each process")
     threads: int | None = Field(default=None, ge=1, description="inference threads in each process, over all streams")
-    memory_per_stream_mib: int = Field(default=1024, ge=64, description="what one stream may need at its peak")
-    memory_per_process_mib: int = Field(default=512, ge=64, description="what a process needs beside its streams")
+    memory_per_stream_mib: int | None = Field(
+        default=None,
+        ge=64,
+        description="what a stream may need at its peak; empty: as measured for size and precision",
+    )
+    memory_per_process_mib: int | None = Field(
+        default=None, ge=64, description="what a process needs beside its streams; empty: as measured"
+    )
 
 
 class WorkerSettings(_Group):

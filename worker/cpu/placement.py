@@ -17,6 +17,7 @@ from worker.contract.settings import PlanSettings
 from worker.cpu import cores, reasons
 from worker.cpu.cores import Share
 from worker.cpu.kernel import format_cpu_list
+from worker.cpu.memory import process_mib, stream_mib
 from worker.cpu.streams import MIB, Division, default_streams, divide, memory_mib
 from worker.cpu.topology import Topology
 
@@ -139,8 +140,8 @@ def _first_that_fits(
         least = (needed, len(divisions), sum(division.streams for division in divisions))
     needed, processes, streams = least
     raise PlacementError(
-        f"{processes} processes x {settings.memory_per_process_mib} MiB + {streams} streams x "
-        f"{settings.memory_per_stream_mib} MiB = {needed} MiB do not fit into the {usable} MiB of "
+        f"{processes} processes x {process_mib(settings)} MiB + {streams} streams x "
+        f"{stream_mib(settings)} MiB = {needed} MiB do not fit into the {usable} MiB of "
         f"{topology.memory_file}: {_remedy(settings)}"
     )
 

@@ -14,6 +14,7 @@ from worker.contract.settings import PlanSettings
 from worker.cpu import cores
 from worker.cpu.cores import Share
 from worker.cpu.kernel import format_cpu_list
+from worker.cpu.memory import process_mib, stream_mib
 from worker.cpu.streams import MIB, Division, divide, memory_mib, scales_badly
 from worker.cpu.topology import Topology
 
@@ -155,8 +156,8 @@ def _rule(size: int, division: Division) -> str:
 def _memory(facts: Facts) -> str:
     settings, streams = facts.settings, sum(division.streams for division in facts.divisions)
     return (
-        f"Memory at the peak: {len(facts.divisions)} x {settings.memory_per_process_mib} MiB for the processes + "
-        f"{streams} x {settings.memory_per_stream_mib} MiB for the streams = {memory_mib(facts.divisions, settings)} "
+        f"Memory at the peak: {len(facts.divisions)} x {process_mib(settings)} MiB for the processes + "
+        f"{streams} x {stream_mib(settings)} MiB for the streams = {memory_mib(facts.divisions, settings)} "
         f"MiB of {facts.topology.memory_bytes // MIB} MiB ({facts.topology.memory_file})."
     )
 

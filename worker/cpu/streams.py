@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from worker.contract.errors import PlacementError
 from worker.contract.settings import PlanSettings
+from worker.cpu.memory import process_mib, stream_mib
 
 MIB = 1024 * 1024
 
@@ -102,4 +103,4 @@ def scales_badly(division: Division) -> bool:
 def memory_mib(divisions: Sequence[Division], settings: PlanSettings) -> int:
     """Peak memory of all processes together, in MiB."""
     streams = sum(division.streams for division in divisions)
-    return len(divisions) * settings.memory_per_process_mib + streams * settings.memory_per_stream_mib
+    return len(divisions) * process_mib(settings) + streams * stream_mib(settings)

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.contract.errors import BundleError, InferenceFailed, PlacementError
-from worker.model import blobs
+from worker.model import blobs, deformable
 from worker.model.bundle import Variant
 from worker.model.graph import Prepared, prepare
 from worker.model.runtime import check_placement, compile_key, ov, stray_threads
@@ -52,6 +52,7 @@ class _Facts:
     device: str
     seconds: float
     notes: tuple[str, ...]
+    deformable: deformable.Replacement
 
 
 class Engine:
@@ -75,6 +76,7 @@ class Engine:
         threads: int,
         inference_precision: FloatPrecision,
         cache_dir: Path | None = None,
+        kernels: deformable.Mode = "auto",
     ) -> Engine:
         """Compile a verified variant for the CPUs of this process.
 
@@ -85,6 +87,7 @@ class Engine:
             inference_precision: of the float part. What this CPU lacks is replaced by the plugin; `describe` and the
                 log say so.
             cache_dir: for compiled models, so that the next start is quicker; None: no cache.
+            kernels: whether the native deformable convolution may run in place of OpenVINO's.
 
         Raises:
             PlacementError: the CPUs seen are not those of the mask, or too few for what is asked.
@@ -94,8 +97,12 @@ class Engine:
         core = ov.Core()
         check_placement(core, threads)
         prepared = prepare(core, variant)
-        notes = list(prepared.notes)
-        cache = cache_dir and cache_dir / "compiled" / compile_key(variant.digest, inference_precision)
+        replaced = deformable.replace(
+            core, prepared.model, mode=kernels, int8=variant.precision == "int8", floats=inference_precision
+        )
+        notes = [*prepared.notes, *replaced.notes]
+        key = compile_key(variant.digest, inference_precision, replaced.kernel or "", replaced.digest)
+        cache = cache_dir and cache_dir / "compiled" / key
         compiled = _compile(core, prepared, _properties(streams, threads, inference_precision), cache, notes)
         _check_granted(compiled, streams, threads)
         got = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
@@ -108,7 +115,9 @@ class Engine:
         seconds = time.perf_counter() - began
         return cls(
             compiled,
-            _Facts(variant, prepared, streams, threads, inference_precision, got, device, seconds, tuple(notes)),
+            _Facts(
+                variant, prepared, streams, threads, inference_precision, got, device, seconds, tuple(notes), replaced
+            ),
         )
 
     @property
@@ -173,6 +182,7 @@ class Engine:
             "inference_precision": facts.compiled,
             "execution_types": dict(Counter(node["primitiveType"] for node in executed).most_common()),
             "runtime_precisions": dict(Counter(node["runtimePrecision"] for node in executed).most_common()),
+            "deformable_convolution": facts.deformable.describe(),
             "streams": facts.streams,
             "threads": facts.threads,
             "requests": self.requests,

@@ -1,13 +1,15 @@
 """OpenVINO as this project uses it: imported without its telemetry, on the CPUs this process was given.
 
-Only `engine` and `graph` stand on this, and only a process that runs the network may import them: OpenVINO reads its
-set of CPUs once, from the main thread's affinity mask, and keeps it across fork. So: mask first, then this import.
+Only `engine`, `graph` and `deformable` stand on this, and only a process that runs the network may import them:
+OpenVINO reads its set of CPUs once, from the main thread's affinity mask, and keeps it across fork. So: mask first,
+then this import.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.metadata
 import logging
 import os
 import platform
@@ -36,6 +38,11 @@ ov = _import_openvino()
 
 _MORE_THREADS_THAN_CPUS = 1 << 15
 """Asked for in the probe: OpenVINO answers with the CPUs it sees. Linux allows at most 8192."""
+
+
+def version() -> str:
+    """Of the OpenVINO wheel, as pip names it."""
+    return importlib.metadata.version("openvino")
 
 
 def check_placement(core: Any, threads: int) -> None:

@@ -9,12 +9,13 @@ import hashlib
 import importlib.metadata
 import json
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from worker.contract.errors import SetupError
 from worker.contract.settings import ModelSettings, PlanSettings
+from worker.cpu import isa, memory
 from worker.cpu.kernel import format_cpu_list
 from worker.cpu.topology import Topology
 
@@ -138,5 +139,14 @@ def applied(plan: PlanSettings, model: ModelSettings, tuned: Tuned | None) -> Ap
 
 
 def planned(topology: Topology, plan: PlanSettings, model: ModelSettings) -> Applied:
-    """As `applied`, with what was found for this machine and network."""
-    return applied(plan, model, find(model.cache_dir, fingerprint(topology, model)))
+    """As `applied`, with what was found for this machine and network, and the memory that the network needs."""
+    found = applied(plan, model, find(model.cache_dir, fingerprint(topology, model)))
+    return replace(found, plan=with_memory(topology, found.plan, found.model))
+
+
+def with_memory(topology: Topology, plan: PlanSettings, model: ModelSettings) -> PlanSettings:
+    """The plan's settings with what the network of the settings needs in memory on this CPU."""
+    advice = isa.recommend(topology.flags, topology.memory_bytes)
+    precision = advice.precisions[0] if model.precision == "auto" else model.precision
+    asked = model.inference_precision
+    return memory.filled(plan, model, precision, advice.inference_precision if asked == "auto" else asked)

@@ -119,6 +119,7 @@ def _child(trial: Trial, cores: CoreSet, image: Path, folder: Path) -> Child:
     variant = trial.variant
     request: dict[str, Any] = {
         "job": "openvino",
+        "kernels": "auto",
         "cpus": cores.cpus,
         "streams": cores.streams,
         "threads": cores.threads,

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from support import commands
-from support.faults import Faults, progress
+from support.faults import IN_FLIGHT, Faults, progress
 from support.mistreated import BACK_OFF, Mistreated, client, own_redis, place_at
 from worker.contract.broker import make_celery
 from worker.contract.ledger import Ledger
@@ -69,7 +69,7 @@ def test_redis_comes_back_from_its_append_only_file(under, server, how):
     assert under.consuming(job) <= BACK_OFF
     account = under.settle(job)
     assert account.view.ok == IMAGES
-    assert account.repeated <= CHUNK
+    assert account.repeated <= CHUNK + IN_FLIGHT
 
 
 def test_connections_killed_in_a_row_cost_time_and_nothing_else(under):
@@ -117,7 +117,20 @@ def test_a_failover_is_waited_for(under):
     assert under.consuming(job) <= BACK_OFF
     account = under.settle(job)
     assert account.view.ok == IMAGES
-    assert account.repeated <= CHUNK
+    assert account.repeated <= CHUNK + IN_FLIGHT
+
+
+def test_without_the_retry_a_failover_ends_the_worker(standalone, cache, server, tmp_path):
+    """The control run: what `broker_channel_error_retry` is for."""
+    place = place_at(standalone, server.url, cache)
+    faults = Faults(tmp_path, celery={"broker_channel_error_retry": False})
+    with Mistreated.start(place, faults, tmp_path / "worker.log") as under:
+        parent = under.node.parents()[0]
+        with client(place) as redis_client:
+            flip(redis_client, seconds=2)
+
+        commands.wait_for(lambda: not parent.is_running(), "the worker to end", 30)
+        commands.wait_for(lambda: "event=worker_ended name=worker-0" in under.log.read_text(), "its end to be told", 10)
 
 
 def flip(redis_client: redis.Redis, seconds: float) -> None:
@@ -171,4 +184,4 @@ def test_an_emptied_redis_is_rebuilt_from_what_is_in_s3(under):
     assert done.code == 0, done.err
     account = under.settle(job)
     assert account.view.ok == IMAGES, "what was made before is this job's own, whoever finds it"
-    assert account.repeated <= CHUNK
+    assert account.repeated <= CHUNK + IN_FLIGHT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.contract import names, states
+from worker.contract import states
 from worker.contract.backlog import Backlog
 from worker.contract.job import JobStatus
 from worker.contract.messages import JobOptions, JobPolicy, OutcomeKind
@@ -51,4 +51,4 @@ def test_what_failed_is_found_again_for_a_retry(ledger):
     view = ledger.reopen("job", failed=True, cancelled=False)
 
     assert (view.status, view.failed) == (JobStatus.RUNNING, 0)
-    assert ledger.link.client.smembers(names.job_keys(ledger.link.prefix, "job").returned) == {"1", "9"}
+    assert set(Backlog(ledger.link).take("job", 100, epoch=view.epoch)) == {1, 9}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 import redis
 
+from producer import submit
 from producer.submit import Submitter, new_job_id
 from support.stack import Place
 from worker.contract import broker, dispatch, manifest, names
@@ -22,7 +24,7 @@ from worker.contract.errors import (
     StoreUnavailable,
 )
 from worker.contract.job import JobStatus
-from worker.contract.messages import ChunkMessage
+from worker.contract.messages import ChunkMessage, JobOptions
 from worker.contract.objects import ObjectInfo, S3Url
 from worker.contract.outputs import OutputOptions
 
@@ -104,6 +106,19 @@ def test_no_more_than_the_window_is_published(submitter_of, store, place, queue)
     assert [message.keys for message in queue()] == [(key,) for key in keys[:WINDOW]]
     assert (view.chunks, view.cursor) == (10, WINDOW)
     assert told == [("listed", 10)]
+
+
+def test_beside_others_a_job_begins_with_one_chunk_that_goes_before_theirs(submitter_of, store, place):
+    source = source_of(store, place, [f"{number:03d}.jpg" for number in range(10)])
+    submitter = submitter_of(chunk_images=1)
+    submitter.submit(source, dest_of(place), MASK)
+
+    view = submitter.submit(source, f"s3://{place.bucket}/other", MASK).view
+
+    client, prefix = submitter.ledger.link.client, place.settings.redis.prefix
+    lengths = {name: client.llen(names.queue(prefix, name)) for name in names.QUEUES}
+    assert lengths == {names.EXPRESS_QUEUE: 1, names.QUEUE: WINDOW}
+    assert view.cursor == 1
 
 
 def test_what_is_no_image_is_passed_over_and_counted(submitter_of, store, place):
@@ -193,6 +208,16 @@ def test_a_file_that_goes_away_before_it_is_sent_cancels_the_job(submitter_of, l
     assert queue() == []
 
 
+@pytest.mark.parametrize(("output", "looks"), [("a.png", True), ("A.png", True), ("_maskmill/old/x.png", False)])
+def test_outputs_are_seen_however_much_lies_in_front_of_them(submitter_of, store, place, output, looks):
+    for key in (output, "_maskmill/uploads/p-1/1.jpg", "_maskmill/uploads/p-1/2.jpg"):
+        store.put(S3Url(place.bucket, f"out/{key}"), b"1", content_type="image/png")
+
+    view = submitter_of().submit(source_of(store, place, ["a.jpg"]), dest_of(place), MASK).view
+
+    assert view.policy.skip_existing is looks, "without outputs, workers need not look for them"
+
+
 def test_a_job_key_saves_listing_again(submitter_of, store, ledger, place, monkeypatch):
     source = source_of(store, place, ["a.jpg"])
     first = submitter_of().submit(source, dest_of(place), MASK, job_key="nightly")
@@ -201,6 +226,35 @@ def test_a_job_key_saves_listing_again(submitter_of, store, ledger, place, monke
     again = submitter_of().submit(source, dest_of(place), MASK, job_key="nightly")
 
     assert again.joined and again.view.job == first.view.job
+
+
+@pytest.fixture
+def being_listed(ledger, place, monkeypatch) -> str:
+    """A job with the key `nightly` whose producer gave a sign of life just now, and may be silent for a second."""
+    monkeypatch.setattr(submit, "LISTING_SILENT_SECONDS", 1.0)
+    job = ledger.claim("nightly", new_job_id())
+    ledger.create(job, JobOptions(source=f"s3://{place.bucket}/in/", dest=dest_of(place)))
+    return job
+
+
+def test_a_producer_that_died_a_moment_ago_is_not_relied_upon(submitter_of, store, ledger, place, being_listed):
+    submitted = submitter_of().submit(source_of(store, place, ["a.jpg"]), dest_of(place), MASK, job_key="nightly")
+
+    assert not submitted.joined and submitted.view.status is JobStatus.RUNNING
+    assert ledger.view(being_listed).status is JobStatus.CANCELLED
+    assert ledger.holder("nightly") == submitted.view.job
+
+
+def test_a_job_that_is_being_listed_is_joined_once_its_producer_is_heard_of(
+    submitter_of, store, ledger, place, being_listed
+):
+    alive = threading.Timer(0.5, ledger.beat, (being_listed,))
+    alive.start()
+
+    submitted = submitter_of().submit(source_of(store, place, ["a.jpg"]), dest_of(place), MASK, job_key="nightly")
+
+    alive.join()
+    assert submitted.joined and submitted.view.job == being_listed
 
 
 def test_a_queue_that_is_gone_leaves_the_job_to_the_feeder(submitter_of, store, ledger, place):

@@ -275,3 +275,21 @@ def test_many_failures_take_no_more_memory_than_few(world):
 
     small = peak("few", few)
     assert peak("many", many) < small + 4 * many + 2**20
+
+
+def test_a_stopped_job_waits_for_the_worker_that_holds_it_however_slow_its_image_is(world):
+    view = world.submit(4)
+    chunk = message(view, 0)
+    world.ledger.start(chunk, HERE)
+    delivered = json.dumps([{"headers": {"id": names.task_id("job", 0, 0)}}, "", names.QUEUE])
+    unacked, client = names.unacked(world.settings.redis.prefix), world.ledger.link.client
+    client.hset(unacked, "tag", delivered)
+    world.ledger.cancel("job")
+
+    assert ended(world).status is JobStatus.STOPPING, "silent for longer than it may be, but not gone"
+
+    world.ledger.record(chunk, [outcome(0)])  # the slow one, whose output has just been written
+    client.hdel(unacked, "tag")
+    view = ended(world)
+    assert (view.status, view.ok, view.cancelled) == (JobStatus.CANCELLED, 1, 3)
+    check_lists(world, view)

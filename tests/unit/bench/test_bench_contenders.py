@@ -54,6 +54,18 @@ def test_with_bf16_float_networks_run_in_both_and_the_rest_in_bf16():
     ]
 
 
+def test_with_native_kernels_ours_are_measured_with_and_without():
+    rows = contenders(variant("fp32"), [variant("fp32"), variant("int8")], "f32", native=True)
+
+    assert [(row.label, row.kernels) for row in rows if row.role == "ours"] == [
+        ("maskmill fp32", "off"),
+        ("maskmill int8", "off"),
+        ("maskmill fp32, native kernels", "auto"),
+        ("maskmill int8, native kernels", "auto"),
+    ]
+    assert len([row for row in rows if row.job == "benchmark_app"]) == 2
+
+
 def test_a_request_can_be_sent_as_json():
     rows = contenders(variant("fp32"), [variant("int8")], "f32")
 

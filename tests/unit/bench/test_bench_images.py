@@ -57,7 +57,7 @@ def test_a_case_is_what_it_is_called(label):
 
 def test_the_reference_does_the_same_work():
     """The mask that scripts write is ours, give or take a rounding."""
-    data, size = images._jpeg(None, 0.05)
+    data, size = images.jpeg(None, 0.05)
     mask = images._answer(64)
 
     _, reference = images._reference(data, mask, cutout=False)
@@ -78,7 +78,7 @@ def test_tables_and_the_readme_line_have_a_cell_for_every_heading(found):
 def test_a_photograph_is_scaled_to_the_size(tmp_path):
     Image.new("RGB", (300, 200), (9, 99, 200)).save(tmp_path / "photo.png")
 
-    _, size = images._jpeg(tmp_path / "photo.png", 0.5)
+    _, size = images.jpeg(tmp_path / "photo.png", 0.5)
 
     assert size == (866, 577)
 

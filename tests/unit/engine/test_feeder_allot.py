@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,7 +70,8 @@ def test_only_a_job_with_less_than_half_its_share_goes_before_others(fleet):
 
     for grant in allot(jobs, room, places):
         share = places * WEIGHTS[grant.job.view.policy.priority] / weights
-        assert grant.express == (len(hungry) > 1 and grant.job.outstanding < share / 2)
+        # With a share of less than one chunk at a time, it waits for its turn.
+        assert grant.express == (len(hungry) > 1 and share >= 1 and grant.job.outstanding < share / 2)
 
 
 @given(fleets(), st.integers(1, 30))
@@ -99,6 +102,53 @@ def test_shares_follow_priorities():
     got = given_to(allot([*jobs, active("normal", waiting=999)], 210, 210))
 
     assert got == {"low": 10, "normal": 40, "high": 160}
+
+
+def worked_off(workers: int, jobs: dict[str, tuple[Priority, int]], chunks: int) -> str:
+    """The order in which a fleet works off the first so many chunks: a job's name for each."""
+    waiting = {name: count for name, (_, count) in jobs.items()}
+    on_the_way = dict.fromkeys(jobs, 0)
+    usual, express, served, order = deque(), deque(), {}, []
+    running = deque([None] * workers)
+    while len(order) < chunks and any(waiting.values()):
+        now = [
+            active(name, priority=jobs[name][0], waiting=waiting[name], outstanding=on_the_way[name]) for name in jobs
+        ]
+        for grant in allot(now, 2 * workers - len(usual) - len(express), 3 * workers, served):
+            name = grant.job.view.job
+            waiting[name] -= grant.chunks
+            on_the_way[name] += grant.chunks
+            (express if grant.express else usual).extend([name] * grant.chunks)
+        if (done := running.popleft()) is not None:
+            on_the_way[done] -= 1
+        running.append((express or usual).popleft() if express or usual else None)
+        order += [running[-1]] if running[-1] else []
+    return "".join(order)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 10])
+@pytest.mark.parametrize(("priority", "times"), [(NORMAL, 4), (HIGH, 16)])
+def test_priorities_hold_over_time_however_few_workers_there_are(workers, priority, times):
+    order = worked_off(workers, {"l": (LOW, 9999), "x": (priority, 9999)}, 40 * workers * (times + 1))
+
+    assert order.count("x") / order.count("l") == pytest.approx(times, rel=0.15)
+
+
+def test_jobs_of_one_priority_take_turns():
+    order = worked_off(1, dict.fromkeys("abcdefgh", (NORMAL, 99)), 80)
+
+    assert {order.count(name) for name in "abcdefgh"} == {10}
+
+
+def test_a_job_that_comes_later_has_no_claim_on_what_others_got_before():
+    served: dict[str, float] = {}
+    for _ in range(50):
+        allot([active("old", waiting=999)], 1, 3, served)
+
+    jobs = [active(name, waiting=999, outstanding=1) for name in ("old", "new")]
+    got = [given_to(allot(jobs, 1, 3, served)) for _ in range(10)]
+
+    assert 4 <= sum(one.get("new", 0) for one in got) <= 6
 
 
 def test_one_job_has_it_all_and_is_never_express():

@@ -9,7 +9,7 @@ redis.call('HINCRBYFLOAT', JOB, 'core_seconds', ARGV[6])
 redis.call('HINCRBY', JOB, 'model:' .. ARGV[8], 1)
 if job[2] ~= epoch then return 0 end
 local holder = redis.call('HGET', RUNNING, chunk)
-if all_set(states(first, count)) then
+if all_set(first, count) then
   forget(chunk, first, count)
   return 0
 end

@@ -17,7 +17,7 @@ if job[4] ~= epoch or status == 'listing' or status == 'reopening' or first + co
   return answer('stale')
 end
 local values = states(first, count)
-if all_set(values) then
+if all_set(first, count) then
   forget(chunk, first, count)
   return answer('done', values)
 end

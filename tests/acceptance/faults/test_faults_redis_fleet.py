@@ -1,0 +1,58 @@
+"""Many workers start at once and are killed at once: every message comes back within its bound."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import pytest
+import redis
+
+from support import commands, fleet
+from support.faults import LEASE, MUTEX, SWEEP
+from support.mistreated import client, own_redis, place_at
+from worker.contract import names
+from worker.contract.broker import make_celery, publish
+from worker.contract.messages import ChunkMessage
+
+RESTORE_SECONDS = 0.05
+"""For one message, on a busy machine: a transaction of WATCH, HGET, MULTI, ZREM, HDEL, RPUSH, EXEC."""
+
+
+@pytest.mark.parametrize("consumers", [40, pytest.param(200, id="fleet", marks=pytest.mark.long)])
+def test_a_fleet_that_is_killed_at_once_gives_all_its_messages_back(standalone, cache, tmp_path, consumers):
+    with own_redis(tmp_path) as server:
+        place = place_at(standalone, server.url, cache)
+        prefix = place.settings.redis.prefix
+        with make_celery(place.settings) as celery:
+            sent = [ChunkMessage(job="job", chunk=number, start=number, keys=("a",)) for number in range(consumers)]
+            publish(celery, sent)
+        with client(place) as redis_client:
+            first = fleet.start(place, consumers)
+            try:
+                commands.wait_for(lambda: redis_client.hlen(names.unacked(prefix)) == consumers, "all to be busy")
+            finally:
+                first.kill()
+                first.wait()
+            killed, killed_at = time.monotonic(), time.time()
+            redis_client.config_resetstat()
+
+            second = fleet.start(place, consumers)
+            try:
+                bound = LEASE + SWEEP + MUTEX + consumers * RESTORE_SECONDS
+                commands.wait_for(lambda: held_since(redis_client, prefix, killed_at) == consumers, "all", bound + 30)
+                took = time.monotonic() - killed
+            finally:
+                second.kill()
+                second.wait()
+            stats = redis_client.info("commandstats")
+
+    watched, done = (stats[f"cmdstat_{name}"]["calls"] for name in ("watch", "exec"))
+    sys.stdout.write(f"{consumers} messages back {took:.1f} s after the kill; {watched} WATCH, {done} EXEC\n")
+    assert took <= bound + 15
+    assert watched < 3 * consumers, "sweepers get into each other's way"
+
+
+def held_since(redis_client: redis.Redis, prefix: str, at: float) -> int:
+    """Messages that somebody has got since then."""
+    return redis_client.zcount(f"{prefix}unacked_index", at, "+inf")

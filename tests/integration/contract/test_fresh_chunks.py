@@ -1,0 +1,54 @@
+"""Which chunks may be begun ahead: those that nobody has started, of a job that runs and does every image."""
+
+from __future__ import annotations
+
+import pytest
+
+from worker.contract import names
+from worker.contract.ledger import Verdict
+from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy
+
+OPTIONS = JobOptions(source="s3://in/", dest="s3://out/")
+ALL = JobPolicy(skip_existing=False)
+CHUNK = ChunkMessage(job="job", chunk=1, start=3, keys=("3.jpg", "4.jpg", "5.jpg"))
+
+
+def seal(ledger, policy: JobPolicy = ALL) -> None:
+    ledger.create("job", OPTIONS, policy)
+    assert ledger.seal("job", total=9, chunk_images=3, size=100)
+
+
+def test_a_chunk_that_nobody_has_started_is_fresh(ledger):
+    seal(ledger)
+
+    assert ledger.fresh(CHUNK) == OPTIONS
+
+
+def test_one_that_was_started_is_not(ledger):
+    seal(ledger)
+    assert ledger.start(CHUNK, "worker-0@elsewhere").verdict is Verdict.RUN
+    ledger.died(CHUNK, "worker-0@elsewhere", "killed by signal 11 (SIGSEGV)")
+
+    assert ledger.fresh(CHUNK) is None
+
+
+@pytest.mark.parametrize("change", ["pause", "cancel", "stale", "unknown", "later"])
+def test_nor_is_one_of_a_job_that_does_not_run(ledger, change):
+    seal(ledger)
+    message = CHUNK
+    if change == "stale":
+        message = CHUNK.model_copy(update={"epoch": 1})
+    elif change == "unknown":
+        message = CHUNK.model_copy(update={"job": "other"})
+    elif change == "later":  # options of a later version: `start` says so, when its turn comes
+        ledger.link.client.hset(names.job(ledger.link.prefix, "job"), "options", '{"from": "the future"}')
+    else:
+        getattr(ledger, change)("job")
+
+    assert ledger.fresh(message) is None
+
+
+def test_images_that_may_be_up_to_date_are_not_begun(ledger):
+    seal(ledger, JobPolicy(skip_existing=True))
+
+    assert ledger.fresh(CHUNK) is None

@@ -1,0 +1,85 @@
+"""The native kernels for tests: built where a compiler is, and one deformable convolution as a graph."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+
+from worker.kernels import build
+from worker.model import deformable
+from worker.model.deformable import Replacement
+from worker.model.runtime import ov
+
+ops = ov.opset13
+
+STRICT = "CI" in os.environ
+"""Whether a warning of the compiler is a failure: a newer compiler on somebody's machine may know more of them."""
+
+
+def need_library() -> None:
+    """Build the library if its sources changed; skip the test on a machine without a compiler."""
+    missing = build.tools()
+    if isinstance(missing, str):
+        pytest.skip(missing)
+    if not build.up_to_date():
+        build.build(strict=STRICT)
+
+
+def node(
+    size: tuple[int, int] = (16, 20),
+    *,
+    channels: int = 64,
+    outputs: int = 48,
+    kernel: int = 3,
+    stride: int = 1,
+    dilation: int = 1,
+    batch: int = 1,
+    relu: bool = True,
+    spread: float = 2.0,
+    positive: bool = True,
+    seed: int = 0,
+) -> tuple[Any, list[np.ndarray]]:
+    """A model of one modulated deformable convolution with bias, and inputs for it: data, offsets, modulator."""
+    rng = np.random.default_rng(seed)
+    half = dilation * (kernel // 2)
+    out = tuple((side + 2 * half - dilation * (kernel - 1) - 1) // stride + 1 for side in size)
+    shapes = [(batch, channels, *size), (batch, 2 * kernel**2, *out), (batch, kernel**2, *out)]
+    data, offsets, modulator = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    inputs = [np.maximum(data, 0) if positive else data, spread * offsets, 2 / (1 + np.exp(-modulator))]
+    x, shifts, factors = (ops.parameter(shape, ov.Type.f32) for shape in shapes)
+    weights = rng.standard_normal((outputs, channels, kernel, kernel)).astype(np.float32) / (kernel * channels**0.5)
+    pads = [half, half]
+    y = ops.deformable_convolution(
+        x,
+        shifts,
+        ops.constant(weights),
+        [stride] * 2,
+        pads,
+        pads,
+        [dilation] * 2,
+        factors,
+        bilinear_interpolation_pad=True,
+    )
+    y = ops.add(y, ops.constant(rng.standard_normal((1, outputs, 1, 1)).astype(np.float32) * 0.1))
+    return ov.Model([ops.relu(y) if relu else y], [x, shifts, factors], "node"), inputs
+
+
+def replaced(model: Any, arithmetic: str = "f32", core: Any = None) -> Replacement:
+    """The replacement in a graph, in an arithmetic."""
+    core = core or ov.Core()
+    return deformable.replace(core, model, mode="auto", int8=arithmetic == "i8", floats=arithmetic.replace("i8", "f32"))
+
+
+def compiled(model: Any, *, streams: int = 1, threads: int = 1, core: Any = None) -> Any:
+    """Compiled in f32, explicit in everything."""
+    properties = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    return (core or ov.Core()).compile_model(model, "CPU", properties)
+
+
+def run(compiled_model: Any, inputs: list[np.ndarray]) -> np.ndarray:
+    """The first output, in memory of its own."""
+    result: np.ndarray = compiled_model(inputs)[0].copy()
+    return result

@@ -1,0 +1,13 @@
+"""python -m worker.bench.confined CPUS COMMAND...: becomes that command, on these CPUs only."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from worker.cpu.kernel import parse_cpu_list
+from worker.cpu.pinning import pin
+
+if __name__ == "__main__":
+    pin(parse_cpu_list(sys.argv[1], "the first argument"))
+    os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606 -- the caller's own command

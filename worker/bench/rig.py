@@ -1,0 +1,266 @@
+"""The whole system on this machine, for measuring: Redis, S3 and workers in a folder that goes away.
+
+Everything is what runs in production: `worker start`, its steward, and jobs submitted by the `producer` command.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pydantic import SecretStr
+
+from worker.bench.usage import Usage, usage
+from worker.contract import settings
+from worker.contract.backlog import Backlog
+from worker.contract.errors import SetupError
+from worker.contract.fleet import Fleet
+from worker.contract.job import JobView
+from worker.contract.ledger import Ledger
+from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.settings import RedisSettings, Settings
+from worker.cpu.kernel import format_cpu_list
+from worker.standalone import ports
+from worker.standalone.process import ServiceProcess
+from worker.standalone.services import DEFAULT_BUCKET, Standalone
+
+SOURCE = S3Url(DEFAULT_BUCKET, "photos/")
+
+_WORKER_GRACE_SECONDS = 60.0
+_POLL_SECONDS = 0.1
+_USAGE_SECONDS = 1.0
+_JOB_SECONDS = 1800.0
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What was seen while a job ran."""
+
+    seconds: float
+    """Since the job was submitted."""
+
+    done: int
+    usage: Usage
+    queued: bool
+    """Chunks wait for a worker."""
+
+
+@dataclass(frozen=True)
+class JobRun:
+    """One job from end to end."""
+
+    view: JobView
+    moments: tuple[Moment, ...]
+    usage: Usage
+    """From before its first image to after its last."""
+
+    @property
+    def seconds(self) -> float:
+        """From the start of its first chunk to the outcome of its last image."""
+        return (self.view.completed_at or 0.0) - (self.view.started_at or 0.0)
+
+    @property
+    def images(self) -> int:
+        """Of the job."""
+        return self.view.total or 0
+
+    def busy(self, cores: int) -> float:
+        """Share of the cores' time that workers and services used while chunks waited in the queue."""
+        queued = [moment for moment in self.moments if moment.queued and moment.done]
+        if len(queued) < 2:  # noqa: PLR2004 -- two ends of a stretch
+            return float("nan")
+        first, last = queued[0], queued[-1]
+        return (last.usage - first.usage).total / ((last.seconds - first.seconds) * cores)
+
+
+class Rig:
+    """Use as a context manager; workers are started by `start_workers`."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+        """Nothing is started yet.
+
+        Args:
+            folder: of everything; empty.
+            environment: settings beside those of this process.
+        """
+        self._folder = folder
+        self._extra = dict(environment or {})
+        self._port = ports.choose({"metrics": (0,)})["metrics"]
+        self.services = Standalone(folder / "state")
+        self._workers: ServiceProcess | None = None
+        self.settings: Settings
+        self.ledger: Ledger
+        self.store: ObjectStore
+
+    def __enter__(self) -> Self:
+        self.services.start()
+        try:
+            password = self.services.environment()["MASKMILL_REDIS__PASSWORD"]
+            redis = RedisSettings(url=self.services.redis_url, password=SecretStr(password))
+            self.settings = settings.load(redis=redis, s3=self.services.s3.settings)
+            self.ledger = Ledger(self.settings.redis, client_name="maskmill-bench")
+            self.store = ObjectStore(self.settings.s3)
+        except BaseException:
+            self.services.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.stop_workers()
+            self.ledger.close()
+            self.store.close()
+        finally:
+            self.services.stop()
+
+    def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Of commands and workers."""
+        programs = str(Path(sys.executable).parent)
+        return {
+            **os.environ,
+            **self.services.environment(),
+            "MASKMILL_REDIS__PREFIX": RedisSettings().prefix,
+            "MASKMILL_S3__ALLOW": "[]",
+            **self._extra,
+            "PATH": os.pathsep.join(filter(None, (programs, os.environ.get("PATH")))),
+            **(extra or {}),
+        }
+
+    @property
+    def log(self) -> Path:
+        """Of the workers."""
+        return self._folder / "worker.log"
+
+    @property
+    def supervisor(self) -> int | None:
+        """Process id of `worker start` while it runs."""
+        return self._workers.pid if self._workers else None
+
+    def start_workers(self, extra: Mapping[str, str] | None = None, *, cpus: Sequence[int] | None = None) -> None:
+        """`worker start`, on these CPUs if told; returns at once."""
+        command = [sys.executable, "-m", "worker.cli", "start"]
+        if cpus is not None:
+            command = [sys.executable, "-m", "worker.bench.confined", format_cpu_list(cpus), *command]
+        self._workers = ServiceProcess(
+            "worker start",
+            command,
+            log=self.log,
+            env=self.environment({"MASKMILL_METRICS__PORT": str(self._port), **(extra or {})}),
+            grace_seconds=_WORKER_GRACE_SECONDS,
+        )
+        self._workers.start()
+
+    def stop_workers(self) -> None:
+        """SIGTERM and wait."""
+        if self._workers is not None:
+            self._workers.stop()
+            self._workers = None
+
+    def upload(self, data: bytes, count: int) -> None:
+        """The same picture under so many keys."""
+        for number in range(count):
+            self.store.put(SOURCE / f"{number:06d}.jpg", data, content_type="image/jpeg")
+
+    def submit(self, *options: str, source: S3Url = SOURCE) -> str:
+        """Submit a job; its id. Nothing is there yet under its destination."""
+        dest = S3Url(DEFAULT_BUCKET, f"masks-{uuid.uuid4().hex[:12]}/")
+        key = uuid.uuid4().hex
+        command = ["producer", "submit", str(source), str(dest), "--job-key", key, *options]
+        done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SetupError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+        newest = self.ledger.jobs(1)
+        if not newest:
+            raise SetupError("the job that was submitted is not known to Redis")
+        return newest[0].job
+
+    def run_job(self, *options: str, source: S3Url = SOURCE, say: Callable[[str], None] = lambda line: None) -> JobRun:
+        """Submit a job and watch it to its last image.
+
+        Raises:
+            SetupError: the workers ended, an image failed, or it takes forever.
+        """
+        before, moments = self.usage(), list[Moment]()
+        began = time.monotonic()
+        job = self.submit(*options, source=source)
+        deadline = began + _JOB_SECONDS
+        looked = 0.0
+        while (view := self.ledger.view(job)).completed_at is None:
+            self._check(view, deadline)
+            now = time.monotonic()
+            if now - looked >= _USAGE_SECONDS:
+                looked = now
+                queued = view.cursor < view.chunks or self._queued() > 0
+                moments.append(Moment(now - began, view.done, self.usage(), queued))
+                say(f"{view.done} of {view.total} images")
+            time.sleep(_POLL_SECONDS)
+        after = self.usage()
+        self._check(view, deadline)
+        return JobRun(view, tuple(moments), after - before)
+
+    def wait_for(self, job: str) -> JobView:
+        """Until a job's last image has its outcome.
+
+        Raises:
+            SetupError: as in `run_job`.
+        """
+        deadline = time.monotonic() + _JOB_SECONDS
+        while (view := self.ledger.view(job)).completed_at is None:
+            self._check(view, deadline)
+            time.sleep(_POLL_SECONDS)
+        self._check(view, deadline)
+        return view
+
+    def usage(self) -> Usage:
+        """CPU time so far of workers and services."""
+        return usage(self.supervisor, self.services.pids.values())
+
+    def wait_for_workers(self, count: int) -> None:
+        """Until so many processes have loaded their network.
+
+        Raises:
+            SetupError: they ended instead.
+        """
+        fleet, deadline = Fleet(self.ledger.link), time.monotonic() + _JOB_SECONDS
+        while len(fleet.facts()) < count:
+            self._check(None, deadline)
+            time.sleep(_POLL_SECONDS)
+
+    def stage_seconds(self) -> dict[str, tuple[float, float]]:
+        """Wall and CPU seconds of every stage so far, from the metrics of this node."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        found: dict[str, tuple[float, float]] = {}
+        wall, cpu = _by_stage(text, "maskmill_stage_seconds_sum"), _by_stage(text, "maskmill_stage_cpu_seconds_total")
+        for stage, seconds in wall.items():
+            found[stage] = seconds, cpu.get(stage, 0.0)
+        return found
+
+    def _queued(self) -> int:
+        return Backlog(self.ledger.link).queued()
+
+    def _check(self, view: JobView | None, deadline: float) -> None:
+        if self._workers is not None and not self._workers.running:
+            raise SetupError(f"the workers ended: {self._workers.log_tail()[-800:]}")
+        if view is not None and view.failed + view.dead:
+            raise SetupError(f"{view.failed + view.dead} images failed: {dict(view.codes)}; see {self.log}")
+        if time.monotonic() > deadline:
+            raise SetupError(f"not done after {_JOB_SECONDS:g} s")
+
+
+def _by_stage(text: str, name: str) -> dict[str, float]:
+    """Values of one family of a Prometheus exposition by their label `stage`."""
+    found = {}
+    for line in text.splitlines():
+        if line.startswith(f'{name}{{stage="'):
+            labels, _, value = line.rpartition(" ")
+            found[labels.split('"')[1]] = float(value)
+    return found

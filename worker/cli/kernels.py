@@ -1,0 +1,55 @@
+"""`worker kernels`: build the native kernels, and say which of them this CPU runs."""
+
+from __future__ import annotations
+
+import click
+
+from worker.contract import console
+from worker.contract.console import Exit
+
+
+@click.group("kernels")
+def kernels_command() -> None:
+    """The native kernels: a faster deformable convolution for BiRefNet."""
+
+
+@kernels_command.command("build")
+@click.option("--strict", is_flag=True, help="Fail on a warning of the compiler.")
+@click.option("--if-possible", is_flag=True, help="Without a compiler say so and exit with 0.")
+@click.option("--force", is_flag=True, help="Build even if nothing has changed.")
+def build_command(*, strict: bool, if_possible: bool, force: bool) -> int:
+    """Compile the kernels into the installed package; needs g++ and takes about a minute."""
+    from worker.kernels import build
+
+    if build.up_to_date() and not force:
+        console.out.print("the kernels are up to date")
+        return Exit.OK
+    missing = build.tools()
+    if isinstance(missing, str) and if_possible:
+        console.err.print(f"the native kernels are not built, OpenVINO's own are used: {missing}", markup=False)
+        return Exit.OK
+    console.out.print(f"built: {build.build(strict=strict)}", markup=False, soft_wrap=True)
+    return Exit.OK
+
+
+@kernels_command.command("show")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def show_command(*, as_json: bool) -> int:
+    """Which kernel this CPU runs in which arithmetic; exit 1 if none is built."""
+    from worker.kernels.library import Missing
+    from worker.model import deformable
+
+    found = deformable.installed()
+    if isinstance(found, Missing):
+        if as_json:
+            console.print_json({"kernels": None, "reason": found.reason})
+        else:
+            console.out.print(f"{found.reason}: worker kernels build", markup=False)
+        return Exit.SETUP
+    names = {arithmetic: found.kernel(arithmetic) for arithmetic in deformable.ARITHMETIC}
+    if as_json:
+        console.print_json({"kernels": names})
+        return Exit.OK
+    for arithmetic, name in names.items():
+        console.out.print(f"{arithmetic:<5} {name or 'none on this CPU'}", markup=False)
+    return Exit.OK

@@ -1,0 +1,52 @@
+// Times one deformable convolution of the decoder with every set of inner loops that runs here.
+//
+//   kernels_bench [side of the map = 256] [kernel = 7] [threads = 2] [rounds = 5]
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+
+#include "../core/deform.hpp"
+#include "threads.hpp"
+
+int main(int count, char** words) {
+    using namespace maskmill;
+    const int side = count > 1 ? std::atoi(words[1]) : 256;
+    const int kernel = count > 2 ? std::atoi(words[2]) : 7;
+    const int threads = count > 3 ? std::atoi(words[3]) : 2;
+    const int rounds = count > 4 ? std::atoi(words[4]) : 5;
+    Geometry g;
+    g.channels = 64;
+    g.outputs = 256;
+    g.height = g.width = g.out_height = g.out_width = side;
+    g.kernel_h = g.kernel_w = kernel;
+    g.pad_top = g.pad_left = kernel / 2;
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal;
+    const auto filled = [&](size_t size, float spread, bool positive) {
+        std::vector<float> values(size);
+        for (float& value : values) value = positive ? std::max(0.0f, normal(random)) : spread * normal(random);
+        return values;
+    };
+    const auto data = filled(g.channels * g.in_plane(), 1, true);
+    const auto offsets = filled(2 * g.taps() * g.out_plane(), 1.0f, false);
+    const auto mask = filled(g.taps() * g.out_plane(), 1, true);
+    const auto weights = filled(static_cast<size_t>(g.outputs) * g.channels * g.taps(), 0.02f, false);
+    const std::vector<float> bias(g.outputs, 0.1f);
+    std::vector<float> output(g.outputs * g.out_plane());
+    const Maps maps{data.data(), offsets.data(), mask.data(), output.data()};
+    const double work = 2.0 * g.outputs * g.channels * g.taps() * g.out_plane();
+    for (const Kernels* const* one = all_kernels(); *one != nullptr; ++one) {
+        if (!runs_here(**one)) continue;
+        const PackedWeights packed(**one, weights.data(), bias.data(), g.outputs, g.channels, g.taps());
+        double best = 1e9;
+        for (int round = 0; round < rounds; ++round) {
+            const auto began = std::chrono::steady_clock::now();
+            deform(g, maps, packed, true, Threads(threads));
+            best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
+        }
+        std::printf("%-12s %8.1f ms %8.0f Gop/s\n", (*one)->name, best * 1e3, work / best / 1e9);
+    }
+    return 0;
+}

@@ -1,0 +1,40 @@
+"""From a message and the options of its job to images to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from worker import uptodate
+from worker.contract import names
+from worker.contract.messages import ChunkMessage, JobOptions
+from worker.contract.objects import S3Url
+from worker.pipeline import Work
+
+
+def chunk_id(message: ChunkMessage) -> str:
+    """Names a chunk, also its Celery task."""
+    return names.task_id(message.job, message.epoch, message.chunk)
+
+
+def works(message: ChunkMessage, options: JobOptions, positions: Iterable[int]) -> list[Work]:
+    """The images at these positions of the message."""
+    source, dest = S3Url.folder(options.source), S3Url.folder(options.dest)
+    return [_work(message, options, position, source, dest) for position in positions]
+
+
+def metadata(message: ChunkMessage, options: JobOptions) -> dict[str, str]:
+    """What outputs carry of the job that asked for them."""
+    return {uptodate.OPTIONS: options.digest(), uptodate.JOB: message.job}
+
+
+def _work(message: ChunkMessage, options: JobOptions, position: int, source: S3Url, dest: S3Url) -> Work:
+    key = message.keys[position]
+    keys = {kind: options.output_key(key, kind) for kind in options.outputs}
+    return Work(
+        index=message.start + position,
+        key=key,
+        source=source / key,
+        outputs={kind: dest / output for kind, output in keys.items()},
+        output_keys=tuple(keys.values()),
+        options=options,
+    )
