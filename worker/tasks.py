@@ -146,7 +146,7 @@ class ChunkRunner:
             for index in start.bury
         ]
         if dead:
-            self._ledger.record(message, dead)
+            self._ledger.record(message, dead, self._identity.worker)
             keys = [outcome.key for outcome in dead]
             log.error("job=%s chunk=%d event=buried keys=%r why=%r", message.job, message.chunk, keys, start.why)
         return dead
@@ -192,7 +192,7 @@ class _Delivery:
 
         def record(outcome: Outcome) -> None:
             with timed(Stage.RECORD, metrics.stage):
-                self._wanted = ledger.record(self._message, [outcome]).go_on and self._wanted
+                self._wanted = ledger.record(self._message, [outcome], worker).go_on and self._wanted
             metrics.outcome(outcome)
             shared.beat()
             self.found.append(outcome)

@@ -139,7 +139,7 @@ class Node:
 
     def children(self) -> list[psutil.Process]:
         """The processes that run chunks."""
-        return [child for parent in self.parents() for child in _children(parent) if not _gone(child)]
+        return [child for parent in self.parents() for child in below(parent) if not _gone(child)]
 
     def stewards(self) -> list[psutil.Process]:
         """The steward, if it runs."""
@@ -147,7 +147,7 @@ class Node:
 
     def _direct(self, program: str) -> list[psutil.Process]:
         found = []
-        for process in _children(psutil.Process(self.pid)):
+        for process in below(psutil.Process(self.pid)):
             try:
                 if program in process.cmdline() and not _gone(process):
                     found.append(process)
@@ -156,7 +156,8 @@ class Node:
         return found
 
 
-def _children(process: psutil.Process) -> list[psutil.Process]:
+def below(process: psutil.Process) -> list[psutil.Process]:
+    """The processes that one has started; none of one that is gone."""
     try:
         return process.children()
     except psutil.NoSuchProcess:

@@ -126,7 +126,9 @@ class Model:
         self.suspect[chunk] = index
         return True
 
-    def record(self, chunk: int, epoch: int, found: Sequence[tuple[int, OutcomeKind]]) -> tuple[bool, bool]:
+    def record(
+        self, chunk: int, epoch: int, found: Sequence[tuple[int, OutcomeKind]], worker: str
+    ) -> tuple[bool, bool]:
         """Whether it completed the job, and whether to go on."""
         alive = (JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.STOPPING)
         if self.status not in alive or epoch != self.epoch:
@@ -136,9 +138,10 @@ class Model:
             old = self.states[index]
             if old is None or (old not in _GOOD and kind in _GOOD):
                 self.states[index], progress = kind, True
+        replaced = self.holder.get(chunk, worker) != worker
         if self.complete(chunk):
             self.forget(chunk)
-        elif chunk in self.holder and progress:
+        elif chunk in self.holder and progress and not replaced:
             self.attempts[chunk] = 1
         if self.done == self.total:
             if self.status is JobStatus.STOPPING:
@@ -148,7 +151,7 @@ class Model:
             return True, False
         if self.status is JobStatus.RUNNING and self.too_many():
             self.stop("stopped")
-        return False, self.status is JobStatus.RUNNING
+        return False, self.status is JobStatus.RUNNING and not replaced
 
     def release(self, chunk: int, epoch: int, worker: str, *, blameless: bool) -> bool:
         """Whether the message goes back to the queue."""

@@ -39,7 +39,7 @@ class FakeLedger:
             raise self.error
         return replace(self.answer, options=self.job_options)
 
-    def record(self, message, outcomes):
+    def record(self, message, outcomes, worker=""):
         if self.record_error:
             raise self.record_error
         self.recorded += outcomes

@@ -140,7 +140,7 @@ class _Crowd:
             seconds=self.seconds_per_image,
             quality=_QUALITY,
         )
-        self._timed(lambda: self.ledger.record(message, [found]))
+        self._timed(lambda: self.ledger.record(message, [found], worker.name))
         self.images += 1
         worker.next_image += 1
         if worker.next_image < len(message.keys):

@@ -407,13 +407,19 @@ class Ledger:
         """
         return bool(self.link.run("begin", message.job, message.chunk, message.epoch, worker, index))
 
-    def record(self, message: ChunkMessage, outcomes: Sequence[Outcome]) -> Recorded:
-        """Write outcomes of images of a chunk; also the sign that the chunk is alive."""
+    def record(self, message: ChunkMessage, outcomes: Sequence[Outcome], worker: str = "") -> Recorded:
+        """Write outcomes of images of a chunk; also the sign that the chunk is alive.
+
+        Args:
+            message: the chunk.
+            outcomes: of its images.
+            worker: who ran them. Told not to go on when the chunk has been given to another; empty: never told.
+        """
         fields: list[object] = []
         for outcome in outcomes:
             line = outcome.model_dump_json(exclude_defaults=True)
             fields += [outcome.index, states.NUMBERS[outcome.kind], outcome.code, line]
-        completed, go_on = self.link.run("record", message.job, *_place(message), MAX_FAILURES, *fields)
+        completed, go_on = self.link.run("record", message.job, *_place(message), MAX_FAILURES, worker, *fields)
         return Recorded(bool(completed), bool(go_on))
 
     def release(self, message: ChunkMessage, worker: str, *, model: str, core_seconds: float, blameless: bool) -> bool:

@@ -171,20 +171,20 @@ class Machine(RuleBasedStateMachine):
             run = Run(message, [i for i in todo if i not in found.bury], found.careful, found.bury)
             self.runs[worker] = run
             if found.bury:
-                self.write(run, [(i, DEAD) for i in found.bury])
+                self.write(worker, run, [(i, DEAD) for i in found.bury])
         return found.verdict
 
-    def write(self, run, found):
-        expected = self.model.record(run.message.chunk, run.message.epoch, found)
+    def write(self, worker, run, found):
+        expected = self.model.record(run.message.chunk, run.message.epoch, found, worker)
         outcomes = [
             Outcome(index=i, key=f"{i}.jpg", kind=kind, code="bad" if kind in (FAILED, DEAD) else "")
             for i, kind in found
         ]
-        answer = self.ledger.record(run.message, outcomes)
+        answer = self.ledger.record(run.message, outcomes, worker)
         assert (answer.completed, answer.go_on) == expected
         self.completions[run.message.epoch] += answer.completed
-        again = self.ledger.record(run.message, outcomes)  # a call whose answer was lost is made again
-        assert (again.completed, again.go_on) == self.model.record(run.message.chunk, run.message.epoch, found)
+        again = self.ledger.record(run.message, outcomes, worker)  # a call whose answer was lost is made again
+        assert (again.completed, again.go_on) == self.model.record(run.message.chunk, run.message.epoch, found, worker)
         return answer.go_on
 
     def busy(self, who):
@@ -207,7 +207,7 @@ class Machine(RuleBasedStateMachine):
             index = run.todo.pop(pick % len(run.todo))
             if run.careful:
                 self.announce(worker, index)
-            if not self.write(run, [(index, kind)]) and obedient:
+            if not self.write(worker, run, [(index, kind)]) and obedient:
                 break
 
     @precondition(lambda self: any(run.careful and run.todo for run in self.runs.values()))
@@ -462,7 +462,7 @@ class Machine(RuleBasedStateMachine):
                 if self.start_with(HEALER, self.queue.pop(0), patient=False) is Verdict.RUN:
                     run = self.runs.pop(HEALER)
                     for index in run.todo:
-                        self.write(run, [(index, OK)])
+                        self.write(worker, run, [(index, OK)])
                     self.let_go(HEALER, run, blameless=True)
             if self.model.status is JobStatus.STOPPING:
                 self.settle(patient=False)

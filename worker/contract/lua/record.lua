@@ -1,8 +1,9 @@
 -- Outcomes of images of one chunk. Idempotent: a counter moves only when an image's state does, an image that is
 -- ok or skipped stays so, and a failed one can still become ok (a redelivered copy got through).
--- ARGV: chunk, epoch, first image, images, failures kept, then for each outcome: index, state, code, JSON
+-- ARGV: chunk, epoch, first image, images, failures kept, worker or '', then for each outcome: index, state, code, JSON
 -- -> {1 when this call completed the job, 1 when the worker shall go on}
 local chunk, epoch, first, count, kept = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local worker = ARGV[6]
 
 local job = redis.call('HMGET', JOB, 'status', 'epoch', 'total', 'max_failed', 'max_failed_percent', 'pardoned',
   'judged_after')
@@ -25,7 +26,7 @@ local function no_failure_any_more(index)
 end
 
 local progress = false
-for i = 6, #ARGV, 4 do
+for i = 7, #ARGV, 4 do
   local index, new = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
   local old = state(index)
   if index < total and (old == 0 or (old > SKIPPED and new <= SKIPPED)) then
@@ -43,9 +44,12 @@ for i = 6, #ARGV, 4 do
 end
 
 local time = now()
+local holder = redis.call('HGET', RUNNING, chunk)
+-- A worker that was frozen for long: what it has done counts, and the chunk is another's by now.
+local replaced = holder and worker ~= '' and holder ~= worker
 if all_set(first, count) then
   forget(chunk, first, count)
-elseif redis.call('HEXISTS', RUNNING, chunk) == 1 then
+elseif holder and not replaced then
   redis.call('ZADD', OUTSTANDING, time, chunk)
   -- Attempts count starts without progress: a chunk that gets further each time is not poison.
   if progress then redis.call('HSET', ATTEMPTS, chunk, 1) end
@@ -78,4 +82,4 @@ if why and status == 'running' then
   stop('stopped', why)
   status = 'stopping'
 end
-return {0, status == 'running' and 1 or 0}
+return {0, status == 'running' and not replaced and 1 or 0}
