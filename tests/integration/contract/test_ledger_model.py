@@ -462,7 +462,7 @@ class Machine(RuleBasedStateMachine):
                 if self.start_with(HEALER, self.queue.pop(0), patient=False) is Verdict.RUN:
                     run = self.runs.pop(HEALER)
                     for index in run.todo:
-                        self.write(worker, run, [(index, OK)])
+                        self.write(HEALER, run, [(index, OK)])
                     self.let_go(HEALER, run, blameless=True)
             if self.model.status is JobStatus.STOPPING:
                 self.settle(patient=False)
