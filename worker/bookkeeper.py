@@ -31,6 +31,9 @@ place. Long, since one large upload gives no sign."""
 _DAY = 86_400
 
 
+_FOR_EVER = 1e9
+
+
 class Bookkeeper:
     """One look at a time: `tick`."""
 
@@ -59,7 +62,9 @@ class Bookkeeper:
             if self._ledger.abandon_silent(view.job, LISTING_SILENT_SECONDS, why):
                 log.warning("job=%s event=listing_given_up", view.job)
         if view.status is JobStatus.STOPPING:
-            self._backlog.settle(view.job, self._silence)
+            # Silent is not gone: while a worker holds a chunk, its slow image will still be written.
+            held = self._backlog.held(view.job)
+            self._backlog.settle(view.job, _FOR_EVER if held else self._silence)
         last = self._collected.setdefault(view.job, now)
         due = job.logged >= results.PART_OUTCOMES or now - last >= COLLECT_SECONDS
         if job.logged and due:

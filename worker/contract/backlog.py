@@ -152,6 +152,12 @@ class Backlog:
         held = [json.loads(text)[0] for text in delivered]
         return {message["headers"]["id"] for message in [*waiting, *held]}
 
+    def held(self, job: str) -> bool:
+        """Whether a worker has a message of a job in its hands, and its lease has not run out. O(window)."""
+        delivered = self._link.call(lambda: self._link.client.hvals(names.unacked(self._prefix)))
+        ids = [names.parse_task_id(json.loads(text)[0]["headers"]["id"]) for text in delivered]
+        return any(id is not None and id[0] == job for id in ids)
+
     def reclaim(self, job: str, chunks: Sequence[int], seconds: float) -> list[int]:
         """Of these chunks, those to publish again; they count as heard of from now on."""
         return [int(chunk) for chunk in self._link.run("reclaim", job, seconds, *chunks)]
