@@ -102,6 +102,25 @@ def test_what_is_dropped_is_never_written(ahead):
     assert ahead.written() == []
 
 
+def test_what_is_dropped_in_the_moment_in_which_it_begins_is_not_written_either(ahead, monkeypatch):
+    begun, dropped = threading.Semaphore(0), threading.Event()
+    transform = Pipeline._transform
+
+    def late(self, *args):
+        begun.release()
+        assert dropped.wait(WAIT)
+        return transform(self, *args)
+
+    monkeypatch.setattr(Pipeline, "_transform", late)
+    ahead.pipeline.begin_ahead("job.0.1", WORKS, {})
+    assert all(begun.acquire(timeout=WAIT) for _ in range(3))
+    ahead.pipeline.drop_ahead()
+    dropped.set()
+    ahead.pipeline.close()
+
+    assert ahead.network.calls == 3 and ahead.written() == []
+
+
 def test_closing_does_not_wait_for_a_chunk_that_never_comes(ahead):
     ahead.pipeline.begin_ahead("job.0.1", WORKS, {})
 

@@ -11,7 +11,7 @@ from worker.contract import broker
 from worker.contract.ledger import Ledger
 from worker.contract.settings import Settings
 
-IMAGES, CHUNK = 40, 5
+IMAGES, CHUNK = 40, 4
 
 
 def test_results_that_cannot_be_stored_are_waited_for(standalone, cache, tmp_path):
@@ -27,9 +27,9 @@ def test_results_that_cannot_be_stored_are_waited_for(standalone, cache, tmp_pat
                 progress(ledger, job, 3)
                 assert line.connections >= 1
                 line.stall()
-                time.sleep(4)
+                time.sleep(2.5)
                 reached = ledger.view(job).done
-                time.sleep(2)
+                time.sleep(1.5)
                 assert ledger.view(job).done == reached < IMAGES, "nothing was in the way: the test proves nothing"
             line.heal()
 

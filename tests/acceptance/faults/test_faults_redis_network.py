@@ -21,7 +21,7 @@ from worker.standalone.services import Standalone
 from worker.standalone.valkey import Valkey
 
 IMAGES, CHUNK = 40, 5
-TIMEOUT, HEALTH = 2.0, 1
+TIMEOUT, HEALTH = 1.5, 1
 HALF_OPEN_WITHIN = 1 + 2 * HEALTH
 """A BRPOP of one second and two health checks: 21 s with the product's interval of 10 s."""
 
@@ -102,6 +102,7 @@ def test_half_open_connections_are_found(under, line):
     assert account.view.ok == IMAGES
 
 
+@pytest.mark.long
 def test_a_reply_that_goes_to_a_dead_socket_takes_its_message_along_and_it_is_published_again(under, line):
     """Redis pops for a worker that is not there any more; no lease was ever written for that message."""
     time.sleep(0.5)

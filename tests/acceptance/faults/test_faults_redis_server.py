@@ -18,7 +18,7 @@ from worker.standalone.services import Standalone
 from worker.standalone.valkey import Valkey
 
 IMAGES, CHUNK = 40, 5
-TIMEOUT = 2.0
+TIMEOUT = 1.5
 """Of a single command, in seconds (15 by default)."""
 
 

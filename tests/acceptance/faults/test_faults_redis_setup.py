@@ -82,7 +82,7 @@ def test_a_cluster_is_refused(standalone, cache, tmp_path):
             commands.wait_for(lambda: alive(redis_client), "the cluster's node to answer", 20)
         place = place_at(standalone, f"redis://127.0.0.1:{port}/0", cache, password="")
 
-        refused(place, "Redis Cluster", "plain Redis")
+        refused(place, "Redis Cluster", "plain Redis", by=("submit", "start"))
     finally:
         server.terminate()
         server.wait()
@@ -95,6 +95,7 @@ def alive(redis_client: redis.Redis) -> bool:
         return False
 
 
+@pytest.mark.long
 def test_a_password_that_changes_under_running_workers_loses_nothing(standalone, cache, server, tmp_path):
     place = place_at(standalone, server.url, cache | {"MASKMILL_REDIS__TIMEOUT_SECONDS": "2"})
     with Mistreated.start(place, Faults(tmp_path, image_seconds=0.2), tmp_path / "worker.log") as under:

@@ -112,7 +112,9 @@ def test_cancelling_costs_redis_the_same_whatever_the_size_of_the_job(standalone
             assert calls(10_000_000) <= calls(1_000) <= 100
 
 
-@pytest.mark.parametrize("folder", ["small", "one"], ids=["two chunks", "one image"])
+@pytest.mark.parametrize(
+    "folder", [pytest.param("small", id="two chunks", marks=pytest.mark.long), pytest.param("one", id="one image")]
+)
 def test_a_small_job_starts_within_a_chunk_of_a_huge_one(under, ledger, folder):
     """At most the chunk that is being run, and one that was fetched in the same moment, come before it."""
     first = huge(under.place)

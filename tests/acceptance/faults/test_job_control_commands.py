@@ -152,6 +152,7 @@ def test_pause_stops_within_an_image_and_resume_goes_on(under, ledger, begun):
     assert len(begun()) <= IMAGES + IN_FLIGHT, "more was done twice than what was begun ahead and not wanted"
 
 
+@pytest.mark.long
 def test_a_paused_job_can_be_cancelled(under, ledger):
     job = submit(under)
     progress(ledger, job, 1)
