@@ -125,7 +125,8 @@ def test_a_sign_of_life_that_fails_is_left_to_the_next(caplog):
 def test_presence_follows_the_connection(monkeypatch):
     beats, cancelled = [], []
     monkeypatch.setattr(presence, "beat", lambda fleet, name: beats.append(name))
-    monkeypatch.setattr(presence, "RedisLink", lambda *args, **options: SimpleNamespace(prefix="p:"))
+    link = SimpleNamespace(prefix="p:", close=lambda: None)
+    monkeypatch.setattr(presence, "RedisLink", lambda *args, **options: link)
     timer = SimpleNamespace(cancel=lambda: cancelled.append(1))
     calls = []
     parent = SimpleNamespace(
