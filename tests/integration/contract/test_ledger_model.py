@@ -263,7 +263,7 @@ class Machine(RuleBasedStateMachine):
         for _ in range(times):
             run = self.runs[worker]
             if not saved and run.todo:
-                self.write(Run(run.message, [], careful=False, bury=()), [(run.todo[pick % len(run.todo)], OK)])
+                self.write(worker, Run(run.message, [], careful=False, bury=()), [(run.todo[pick % len(run.todo)], OK)])
             if announced and run.careful and run.todo:
                 self.announce(worker, run.todo[pick % len(run.todo)])
             self.child_dies(sorted(self.runs).index(worker))
@@ -313,7 +313,7 @@ class Machine(RuleBasedStateMachine):
         run = Run(message, [], careful=False, bury=())
         index = message.start + image % len(message.keys)
         if what == "record":
-            self.write(run, [(index, kind)])
+            self.write(worker, run, [(index, kind)])
         elif what == "begin":
             expected = self.model.begin(message.chunk, message.epoch, worker, index)
             assert self.ledger.begin(message, worker, index) == expected
@@ -338,7 +338,7 @@ class Machine(RuleBasedStateMachine):
             run = self.runs.pop(HEALER)
             found = [(index, kind) for index, kind in zip(run.todo, kinds, strict=False) if kind]
             if found:
-                self.write(run, found)
+                self.write(HEALER, run, found)
             if self.let_go(HEALER, run, blameless=True):
                 self.queue.append(message)
 
