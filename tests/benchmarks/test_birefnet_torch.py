@@ -13,7 +13,7 @@ import pytest
 from support.birefnet_weights import DATA, stand_in_image, stand_in_state_dict
 from worker.convert.birefnet.checkpoint import checked
 from worker.convert.birefnet.network import build
-from worker.model.runtime import ov
+from worker.model import runtime
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed; the twin needs it, maskmill does not")
 twin = importlib.import_module("worker.bench.birefnet_torch")
@@ -48,7 +48,7 @@ def test_the_graph_agrees_with_the_twin_on_other_weights_and_another_size():
     image = stand_in_image(160)
     properties = {"INFERENCE_PRECISION_HINT": "f32"}
 
-    graph = ov.Core().compile_model(build(other, 160), "CPU", properties)
+    graph = runtime.core().compile_model(build(other, 160), "CPU", properties)
 
     assert np.abs(graph(image)[0] - run(other, image)["logits"]).max() <= TOLERANCE
 

@@ -12,7 +12,7 @@ import numpy as np
 from integration.model.tiny_network import build, save
 from worker.model.engine import Engine
 from worker.model.graph import prepare
-from worker.model.runtime import ov
+from worker.model.runtime import core, ov
 
 SIZE, IMAGES, ROUNDS = 512, 400, 5
 
@@ -21,9 +21,8 @@ def test_threads_of_the_engine_keep_up_with_the_async_queue(tmp_path):
     streams = len(os.sched_getaffinity(0))
     variant = save(build(size=SIZE), tmp_path, size=SIZE)
     image = np.random.default_rng(1).integers(0, 255, (1, SIZE, SIZE, 3), np.uint8)
-    core = ov.Core()
     options = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": streams, "INFERENCE_PRECISION_HINT": "f32"}
-    queue = ov.AsyncInferQueue(core.compile_model(prepare(core, variant).model, "CPU", options), streams + 1)
+    queue = ov.AsyncInferQueue(core().compile_model(prepare(variant).model, "CPU", options), streams + 1)
     ratios = []
     with (
         Engine.load(variant, streams=streams, threads=streams, inference_precision="f32") as engine,

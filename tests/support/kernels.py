@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from worker.kernels import build
-from worker.model import deformable
+from worker.model import deformable, runtime
 from worker.model.deformable import Replacement
 from worker.model.runtime import ov
 
@@ -67,16 +67,15 @@ def node(
     return ov.Model([ops.relu(y) if relu else y], [x, shifts, factors], "node"), inputs
 
 
-def replaced(model: Any, arithmetic: str = "f32", core: Any = None) -> Replacement:
+def replaced(model: Any, arithmetic: str = "f32") -> Replacement:
     """The replacement in a graph, in an arithmetic."""
-    core = core or ov.Core()
-    return deformable.replace(core, model, mode="auto", int8=arithmetic == "i8", floats=arithmetic.replace("i8", "f32"))
+    return deformable.replace(model, mode="auto", int8=arithmetic == "i8", floats=arithmetic.replace("i8", "f32"))
 
 
-def compiled(model: Any, *, streams: int = 1, threads: int = 1, core: Any = None) -> Any:
+def compiled(model: Any, *, streams: int = 1, threads: int = 1) -> Any:
     """Compiled in f32, explicit in everything."""
     properties = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
-    return (core or ov.Core()).compile_model(model, "CPU", properties)
+    return runtime.core().compile_model(model, "CPU", properties)
 
 
 def run(compiled_model: Any, inputs: list[np.ndarray]) -> np.ndarray:

@@ -14,7 +14,7 @@ from worker.model import deformable
 from worker.model.bundle import Variant
 from worker.model.engine import Engine
 from worker.model.graph import prepare
-from worker.model.runtime import ov
+from worker.model.runtime import core
 
 _PROFILED_RUNS = 3
 
@@ -56,7 +56,6 @@ def profile(request: dict[str, Any]) -> dict[str, Any]:
         `node_types`: largest first, each with `node_type`, `milliseconds` of one image, `share` of the sum, `nodes`
         and `kernels` (execution type -> milliseconds).
     """
-    core = ov.Core()
     properties = {
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": request["threads"],
@@ -66,11 +65,11 @@ def profile(request: dict[str, Any]) -> dict[str, Any]:
     }
     variant = _variant(request)
     try:
-        model = prepare(core, variant).model
+        model = prepare(variant).model
         deformable.replace(
-            core, model, mode=request["kernels"], int8=variant.precision == "int8", floats=request["arithmetic"]
+            model, mode=request["kernels"], int8=variant.precision == "int8", floats=request["arithmetic"]
         )
-        compiled = core.compile_model(model, "CPU", properties)
+        compiled = core().compile_model(model, "CPU", properties)
     except RuntimeError as error:
         raise BundleError(f"{variant.label} cannot be compiled with counters: {error}") from error
     infer, image = compiled.create_infer_request(), np.load(request["image"])

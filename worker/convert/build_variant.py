@@ -30,7 +30,7 @@ from worker.convert.model_info import write_model_info
 from worker.convert.recipe import Recipe
 from worker.images.tensor import normalise
 from worker.model.graph import IMAGENET_MEAN, IMAGENET_SCALE
-from worker.model.runtime import ov
+from worker.model.runtime import core, ov
 
 _KIB_PER_MIB = 1024
 
@@ -129,7 +129,7 @@ def _masks(xml: Path, pictures: npt.NDArray[np.uint8], say: Say) -> Masks:
     """
     say("compare", 0, len(pictures))
     try:
-        network_ = ov.Core().compile_model(str(xml), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1})
+        network_ = core().compile_model(str(xml), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1})
     except RuntimeError as error:
         raise BundleError(f"{xml.name} cannot be read back: {error}; is the disk full?") from error
     masks = []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from worker.contract.errors import BundleError
 from worker.model.graph import IMAGENET_MEAN, IMAGENET_SCALE
-from worker.model.runtime import ov
+from worker.model.runtime import core, ov
 
 _MODEL_INFO = {
     "model_type": "Segmentation",
@@ -39,7 +39,7 @@ def read_model_info(xml: Path) -> dict[str, str]:
         BundleError: OpenVINO cannot read it.
     """
     try:
-        model = ov.Core().read_model(str(xml))
+        model = core().read_model(str(xml))
     except RuntimeError as error:
         raise BundleError(f"{xml} cannot be read as a network: {error}; convert it again") from error
     if not model.has_rt_info(["model_info"]):

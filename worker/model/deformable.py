@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from worker.kernels import library
 from worker.kernels.library import Arithmetic, Library, Missing
-from worker.model.runtime import ov, version
+from worker.model.runtime import add_extension, ov, version
 
 ARITHMETIC: tuple[Arithmetic, ...] = ("f32", "bf16", "i8")
 
@@ -65,11 +65,10 @@ def installed() -> Library | Missing:
     return library.find(version())
 
 
-def replace(core: Any, model: Any, *, mode: Mode, int8: bool, floats: str) -> Replacement:
-    """Replace what can be replaced; `model` is changed.
+def replace(model: Any, *, mode: Mode, int8: bool, floats: str) -> Replacement:
+    """Replace what can be replaced; `model` is changed, and the Core taught the new operation.
 
     Args:
-        core: is taught the new operation, so that it can compile and cache the graph.
         model: shapes must be static.
         mode: `off` leaves everything as it is.
         int8: whether the network around is quantised.
@@ -92,7 +91,7 @@ def replace(core: Any, model: Any, *, mode: Mode, int8: bool, floats: str) -> Re
     if chosen is None:
         return Replacement(0, len(found), None, "", ("this CPU has no native kernel: AVX2 is needed",))
     arithmetic, kernel = chosen
-    core.add_extension(str(native.path))
+    add_extension(str(native.path))
     factory = importlib.import_module("openvino.utils.node_factory").NodeFactory()
     factory.add_extension(str(native.path))
     replaced = sum(_replace_one(node, factory.create, arithmetic) for node in found)

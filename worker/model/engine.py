@@ -28,7 +28,7 @@ from worker.contract.errors import BundleError, InferenceFailed, PlacementError
 from worker.model import blobs, deformable
 from worker.model.bundle import Variant
 from worker.model.graph import Prepared, prepare
-from worker.model.runtime import check_placement, compile_key, ov, stray_threads
+from worker.model.runtime import check_placement, compile_key, core, ov, stray_threads
 
 logger = logging.getLogger(__name__)
 
@@ -94,24 +94,23 @@ class Engine:
             BundleError: the files are not a network of this kind.
         """
         began = time.perf_counter()
-        core = ov.Core()
-        check_placement(core, threads)
-        prepared = prepare(core, variant)
+        check_placement(threads)
+        prepared = prepare(variant)
         replaced = deformable.replace(
-            core, prepared.model, mode=kernels, int8=variant.precision == "int8", floats=inference_precision
+            prepared.model, mode=kernels, int8=variant.precision == "int8", floats=inference_precision
         )
         notes = [*prepared.notes, *replaced.notes]
         key = compile_key(variant.digest, inference_precision, replaced.kernel or "", replaced.digest)
         cache = cache_dir and cache_dir / "compiled" / key
-        compiled = _compile(core, prepared, _properties(streams, threads, inference_precision), cache, notes)
+        compiled = _compile(prepared, _properties(streams, threads, inference_precision), cache, notes)
         _check_granted(compiled, streams, threads)
         got = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        notes += _precision_notes(core, inference_precision, got)
+        notes += _precision_notes(inference_precision, got)
         if strays := stray_threads():
             notes.append(f"{strays} threads made before the CPU mask was set may run outside it")
         for note in notes:
             logger.warning("%s: %s", variant.label, note)
-        device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
+        device = str(core().get_property("CPU", "FULL_DEVICE_NAME"))
         seconds = time.perf_counter() - began
         return cls(
             compiled,
@@ -230,16 +229,16 @@ def _properties(streams: int, threads: int, inference_precision: str) -> dict[st
     }
 
 
-def _compile(core: Any, prepared: Prepared, properties: dict[str, Any], cache: Path | None, notes: list[str]) -> Any:
+def _compile(prepared: Prepared, properties: dict[str, Any], cache: Path | None, notes: list[str]) -> Any:
     """Compile, through the cache folder if there is one that can be written."""
     try:
         if cache:
             try:
                 with blobs.turn(cache):
-                    return core.compile_model(prepared.model, "CPU", properties | {"CACHE_DIR": str(cache)})
+                    return core().compile_model(prepared.model, "CPU", properties | {"CACHE_DIR": str(cache)})
             except OSError as error:
                 notes.append(f"compiled models are not cached: {error}")
-        return core.compile_model(prepared.model, "CPU", properties)
+        return core().compile_model(prepared.model, "CPU", properties)
     except RuntimeError as error:
         name = prepared.model.get_friendly_name()
         raise BundleError(f"{name} cannot be compiled for this CPU: {error}") from error
@@ -255,10 +254,10 @@ def _check_granted(compiled: Any, streams: int, threads: int) -> None:
         )
 
 
-def _precision_notes(core: Any, asked: str, got: str) -> list[str]:
+def _precision_notes(asked: str, got: str) -> list[str]:
     """A precision that this CPU does not have is never passed over in silence."""
     if asked != got:
         return [f"{asked} was asked for, this CPU computes in {got}"]
-    if _CAPABILITY[asked] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if _CAPABILITY[asked] not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return [f"{asked} is simulated on this CPU, which is slow: choose f32"]
     return []

@@ -13,7 +13,7 @@ from typing import Any
 
 from worker.contract.errors import BundleError
 from worker.model.bundle import Variant
-from worker.model.runtime import ov
+from worker.model.runtime import core, ov
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_SCALE = (58.395, 57.12, 57.375)
@@ -35,14 +35,14 @@ class Prepared:
     """What had to be assumed or adapted, in words."""
 
 
-def prepare(core: Any, variant: Variant) -> Prepared:
+def prepare(variant: Variant) -> Prepared:
     """Read an IR and put the steps around it into the graph.
 
     Raises:
         BundleError: not readable as an IR, or its inputs, outputs or `model_info` are not those of such a network.
     """
     try:
-        model = core.read_model(str(variant.xml), str(variant.bin))
+        model = core().read_model(str(variant.xml), str(variant.bin))
     except RuntimeError as error:
         raise BundleError(f"{variant.xml} cannot be read as an OpenVINO IR: {_last_line(error)}") from error
     notes: list[str] = []

@@ -7,6 +7,7 @@ then this import.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -45,7 +46,40 @@ def version() -> str:
     return importlib.metadata.version("openvino")
 
 
-def check_placement(core: Any, threads: int) -> None:
+def core() -> Any:
+    """The one Core of this process, which lives as long as the process.
+
+    Every other is a hazard: the CPU plugin of each (seen with 2026.4.1) gives the thread that makes it a stack for
+    signal handlers, and unmaps it when it is destroyed, on whatever thread and in whatever order that happens. If the
+    main thread is left with that stack, the next signal with a handler, SIGTERM or SIGINT, ends the process by SIGSEGV
+    and without a trace: neither a Python handler nor `faulthandler` can run.
+
+    Raises:
+        PlacementError: this process was forked from one that has a Core. Its threads stayed behind, and OpenVINO would
+            wait for them for ever.
+    """
+    pid = os.getpid()
+    if pid not in _cores:
+        if _cores:
+            raise PlacementError(
+                f"OpenVINO was used in process {next(iter(_cores))} before this one was forked from it, and cannot run "
+                "here: start a new process (subprocess, or multiprocessing with spawn), or fork before the first use"
+            )
+        _cores[pid] = ov.Core()
+    return _cores[pid]
+
+
+_cores: dict[int, Any] = {}
+"""By process; one forked from another finds that other's."""
+
+
+@functools.cache
+def add_extension(path: str) -> None:
+    """Teach the Core the operations of a library, once."""
+    core().add_extension(path)
+
+
+def check_placement(threads: int) -> None:
     """Make sure that OpenVINO sees exactly this process's CPUs, and that there are enough of them.
 
     Raises:
@@ -63,7 +97,7 @@ def check_placement(core: Any, threads: int) -> None:
             f"{threads} inference threads asked for, this process may use {allowed}; lower "
             "MASKMILL_PLAN__THREADS or give the process more cores"
         )
-    visible = visible_cpus(core)
+    visible = visible_cpus()
     if visible != len(mask):
         raise PlacementError(
             f"OpenVINO sees {visible} CPUs, the affinity mask of this process has {allowed}; set the mask before "
@@ -72,7 +106,7 @@ def check_placement(core: Any, threads: int) -> None:
         )
 
 
-def visible_cpus(core: Any) -> int:
+def visible_cpus() -> int:
     """Logical CPUs that OpenVINO would use: the thread count it grants when asked for far too many."""
     # Pinned, as the engine is: unpinned, and with one older thread whose mask is wider, the threads that OpenVINO makes
     # here run outside the mask (seen with 2026.4.1).
@@ -84,7 +118,7 @@ def visible_cpus(core: Any) -> int:
         "ENABLE_HYPER_THREADING": True,
         "ENABLE_CPU_PINNING": True,
     }
-    return int(core.compile_model(model, "CPU", properties).get_property("INFERENCE_NUM_THREADS"))
+    return int(core().compile_model(model, "CPU", properties).get_property("INFERENCE_NUM_THREADS"))
 
 
 def stray_threads() -> int:

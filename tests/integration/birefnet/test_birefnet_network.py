@@ -14,6 +14,7 @@ from worker.contract.errors import BundleError, SettingsError
 from worker.convert.birefnet import checkpoint
 from worker.convert.birefnet.network import build
 from worker.convert.birefnet.rewrites import ALL, NONE, Rewrite
+from worker.model import runtime
 
 AGREEMENT = 2e-4  # with the published definition; the logits spread over 1.7 to 2.4
 REWRITTEN = 1e-4  # between two forms of one network
@@ -33,7 +34,7 @@ def weights() -> dict[str, np.ndarray]:
 
 
 def infer(model: ov.Model, size: int) -> dict[str, np.ndarray]:
-    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = runtime.core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     results = compiled({"image": stand_in_image(size)})
     return {output.get_any_name(): values for output, values in results.items()}
 

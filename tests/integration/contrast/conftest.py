@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 import pytest
 from PIL import Image
+
+from worker.model import runtime
 
 SIZE = 320
 BUNDLE = Path(__file__).parents[3] / "worker" / "model" / "builtin" / "contrast"
@@ -25,7 +26,7 @@ def bundle() -> Path:
 def logits() -> Callable[[np.ndarray], np.ndarray]:
     """u8 pixels [320, 320, 3] -> logits [320, 320]."""
     xml = BUNDLE / "openvino_fp32" / f"contrast_{SIZE}x{SIZE}_fp32.xml"
-    compiled = ov.Core().compile_model(xml, "CPU", {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1})
+    compiled = runtime.core().compile_model(xml, "CPU", {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1})
 
     def run(pixels: np.ndarray) -> np.ndarray:
         image = ((pixels - MEAN) / SCALE).astype(np.float32).transpose(2, 0, 1)[None]

@@ -18,6 +18,7 @@ from worker.convert.contrast import __main__ as command
 from worker.convert.contrast.colour import cielab
 from worker.convert.contrast.ops import stacked
 from worker.convert.package import openvino_version
+from worker.model import runtime
 from worker.model.graph import IMAGENET_MEAN as MEAN
 from worker.model.graph import IMAGENET_SCALE as SCALE
 
@@ -32,7 +33,7 @@ def manifest(bundle: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def model(bundle: Path) -> ov.Model:
-    return ov.Core().read_model(bundle / XML)
+    return runtime.core().read_model(bundle / XML)
 
 
 def test_the_manifest_describes_the_shipped_files(bundle, manifest):
@@ -83,7 +84,7 @@ def test_the_file_says_how_to_feed_it(model):
 
 
 def test_nothing_that_runs_makes_the_plugin_choose_bf16(bundle):
-    compiled = ov.Core().compile_model(bundle / XML, "CPU")
+    compiled = runtime.core().compile_model(bundle / XML, "CPU")
 
     kinds = {layer.get_rt_info()["layerType"].astype(str) for layer in compiled.get_runtime_model().get_ops()}
 
@@ -93,7 +94,7 @@ def test_nothing_that_runs_makes_the_plugin_choose_bf16(bundle):
 
 def test_the_colour_space_is_cielab():
     image = op.parameter([1, 3, 256, 256], np.float32)
-    compiled = ov.Core().compile_model(ov.Model([op.result(stacked(cielab(image)))], [image]), "CPU")
+    compiled = runtime.core().compile_model(ov.Model([op.result(stacked(cielab(image)))], [image]), "CPU")
     pixels = np.random.default_rng(3).integers(0, 256, (256, 256, 3))
     pixels[0], pixels[1:40] = np.arange(256)[:, None], pixels[1:40] // 8  # greys, and dark colours
 

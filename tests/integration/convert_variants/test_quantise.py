@@ -20,6 +20,7 @@ from worker.convert import quantise
 from worker.convert.agreement import compare
 from worker.convert.recipe import Overflow, Recipe
 from worker.images.tensor import normalise
+from worker.model import runtime
 from worker.model.graph import IMAGENET_MEAN, IMAGENET_SCALE
 from worker.model.runtime import ov
 
@@ -31,7 +32,7 @@ WEIGHTS = arrays.arrays(
 
 
 def compiled(model: Any) -> Any:
-    return ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1})
+    return runtime.core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1})
 
 
 def masks(model: Any, pictures: np.ndarray) -> np.ndarray:

@@ -147,6 +147,6 @@ def test_another_kind_is_left_alone_and_told():
 
 def test_off_means_off():
     model, _ = kernels.node()
-    done = deformable.replace(ov.Core(), model, mode="off", int8=True, floats="bf16")
+    done = deformable.replace(model, mode="off", int8=True, floats="bf16")
 
     assert (done.replaced, done.left, done.notes, done.digest) == (0, 1, (), "")

@@ -12,6 +12,7 @@ import pytest
 
 from integration.model.tiny_network import SIZE, build, noise, plain_grey, save
 from worker.contract.errors import InferenceFailed, PlacementError
+from worker.model import runtime
 from worker.model.bundle import Variant
 from worker.model.engine import Engine
 from worker.model.runtime import ov
@@ -158,7 +159,7 @@ def test_it_tells_what_runs(variant):
 
 @pytest.mark.parametrize("asked", ["bf16", "f16"])
 def test_a_precision_that_this_cpu_lacks_is_announced(variant, caplog, asked):
-    native = {"bf16": "BF16", "f16": "FP16"}[asked] in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    native = {"bf16": "BF16", "f16": "FP16"}[asked] in runtime.core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
     with load(variant, inference_precision=asked) as engine:
         facts = engine.describe()

@@ -9,7 +9,7 @@ import numpy as np
 
 from worker.images.tensor import normalise
 from worker.model.bundle import Variant
-from worker.model.runtime import ov
+from worker.model.runtime import core, ov
 
 SIZE = 64
 MEAN = (100.0, 110.0, 120.0)
@@ -49,8 +49,7 @@ def save(model: Any, folder: Path, *, size: int = SIZE, half: bool = False) -> V
 
 def plain_grey(variant: Variant, pixels: np.ndarray, mean=MEAN, scale=SCALE) -> np.ndarray:
     """The same in NumPy around the plain network: u8 [1,R,R,3] -> u8 [R,R]."""
-    core = ov.Core()
-    network = core.compile_model(str(variant.xml), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    network = core().compile_model(str(variant.xml), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     logits = network(normalise(pixels, mean, scale))[0][0, 0]
     sigmoid = (1 + np.tanh(logits.astype(np.float64) / 2)) / 2  # the form that cannot overflow
     return np.rint(255 * sigmoid).astype(np.uint8)

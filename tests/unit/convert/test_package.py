@@ -13,6 +13,7 @@ from openvino import opset15 as op
 
 from worker.contract.errors import BundleError
 from worker.convert import package
+from worker.model import runtime
 
 FACTS = {"description": "adds one", "license": "Apache-2.0", "source": {"generator": "test"}}
 
@@ -54,7 +55,7 @@ def test_the_manifest_describes_every_file(tmp_path):
 def test_what_is_written_can_be_loaded(tmp_path):
     dest = package.write_bundle(tmp_path / "tiny", "tiny", {(32, "fp32"): tiny()}, **FACTS)
 
-    model = ov.Core().read_model(dest / "openvino_fp32" / "tiny_32x32_fp32.xml")
+    model = runtime.core().read_model(dest / "openvino_fp32" / "tiny_32x32_fp32.xml")
 
     assert model.input(0).get_element_type() == ov.Type.f32
     assert list(model.input(0).shape) == [1, 3, 32, 32]
