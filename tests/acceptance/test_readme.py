@@ -20,6 +20,8 @@ from support.birefnet_weights import stand_in_state_dict
 from worker.convert.contrast.graph import contrast_model
 from worker.convert.package import write_bundle
 
+pytestmark = pytest.mark.timeout(300)  # benchmarks are among them
+
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
 COMMANDS = [line.partition(" #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
@@ -93,7 +95,7 @@ def test_a_command_of_the_readme_works(line, reader):
         cwd=reader["home"],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=240,
         check=False,
     )
 
@@ -162,7 +164,7 @@ def test_make_demo_works(cache, tmp_path):
         env={name: value for name, value in os.environ.items() if name != "MAKEFLAGS"} | cache,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=240,
         check=False,
     )
 
