@@ -3,14 +3,40 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from worker.contract import names
 from worker.contract.errors import ObjectMissing, SourceError
 from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.outputs import OutputOptions
 
 FOLDER = f"{names.JOB_PREFIX}backgrounds/"
 """Under a destination. Named by content, so that the same picture is uploaded once and never replaced."""
+
+
+@dataclass(frozen=True)
+class OutputRequest:
+    """What was asked for: options, and perhaps a picture that no worker can reach yet."""
+
+    options: OutputOptions
+    background_file: Path | None = None
+    """A picture of this machine to go behind composites."""
+
+    def settled(self, store: ObjectStore, dest: str) -> OutputOptions:
+        """The options with the background picture, if any, where workers find it: uploaded or looked up.
+
+        Raises:
+            SourceError: there is no such picture.
+            ServiceError: S3 did not do its part.
+        """
+        if self.background_file is not None:
+            place, etag = from_file(store, self.background_file, S3Url.folder(dest))
+        elif self.options.background_picture is not None:
+            place, etag = from_bucket(store, self.options.background_picture)
+        else:
+            return self.options
+        return self.options.model_copy(update={"background": str(place), "background_etag": etag})
 
 
 def from_bucket(store: ObjectStore, url: str) -> tuple[S3Url, str]:

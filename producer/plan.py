@@ -8,9 +8,8 @@ Nothing is written but to the temporary folder of this machine.
 from __future__ import annotations
 
 import contextlib
-import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,8 +21,6 @@ from producer.sources.opening import Source, SourceSpec, open_source
 from producer.sources.spool import Spool
 from producer.sources.upload import upload_folder
 from worker.contract.errors import OutputCollision, SettingsError, SourceError
-from worker.contract.fleet import WorkerFacts
-from worker.contract.job import JobStatus, JobView
 from worker.contract.messages import JobOptions
 from worker.contract.objects import ObjectStore, S3Url
 from worker.contract.outputs import OutputOptions
@@ -32,7 +29,6 @@ UpToDate = Callable[[Item], bool]
 """Whether the outputs of an item are there and fresh. Workers look at that anyway; a plan only counts it."""
 
 EXAMPLES = 5
-_JOBS_LOOKED_AT = 5
 _TELL_EVERY = 500
 
 
@@ -257,52 +253,3 @@ def _nothing(plan: Plan) -> str:
 def skips_in_words(skipped: Skipped) -> str:
     """`12 without an image suffix, 3 excluded`."""
     return ", ".join(f"{count:,} {reason.words}" for reason, count in skipped.most_common())
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """How long it would take, from what was measured."""
-
-    processes: int
-    """Live worker processes; one that is still loading its model is not among them."""
-
-    cores: int
-    images_per_second: float | None
-    seconds: float | None
-    core_hours: float | None
-    basis: str
-    """Where the figures come from, or why there are none."""
-
-
-def estimate(images: int, workers: Iterable[WorkerFacts], jobs: Iterable[JobView]) -> Estimate:
-    """Of so many images, on these workers, after these jobs (newest first).
-
-    The rate is what the live processes did in their last chunks, all together; failing that, what the last finished
-    jobs reached. Core-hours are the core-seconds per image of the last finished jobs, failing that cores x time.
-    """
-    live = list(workers)
-    cores = sum(len(worker.cpus) for worker in live)
-    ended = [job for job in jobs if job.status is JobStatus.FINISHED and _worked(job)][:_JOBS_LOOKED_AT]
-    speeds = [worker.seconds_per_image for worker in live if worker.seconds_per_image]
-    last = f"the last {len(ended)} finished jobs" if len(ended) > 1 else "the last finished job"
-    if speeds:
-        rate, basis = len(live) / statistics.mean(speeds), "the last chunks of the live workers"
-    elif seconds := sum(_seconds(job) for job in ended):
-        rate, basis = sum(_worked(job) for job in ended) / seconds, last
-    else:
-        nothing = "nothing was measured yet: submit a few images first, with --sample 100"
-        return Estimate(len(live), cores, None, None, None, nothing)
-    duration = images / rate
-    spent = sum(job.core_seconds for job in ended)
-    per_image = spent / sum(_worked(job) for job in ended) if spent else cores * duration / max(1, images)
-    return Estimate(len(live), cores, rate, duration, images * per_image / 3600 if per_image else None, basis)
-
-
-def _worked(job: JobView) -> int:
-    """Images that cost work."""
-    return job.ok + job.failed
-
-
-def _seconds(job: JobView) -> float:
-    ended = job.completed_at or job.finished_at
-    return max(0.0, ended - job.started_at) if ended and job.started_at else 0.0

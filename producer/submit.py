@@ -19,6 +19,7 @@ from typing import Any
 
 from celery import Celery
 
+from producer.backgrounds import OutputRequest
 from producer.plan import Plan, make_plan
 from producer.sources.filters import Skipped
 from producer.sources.item import Item
@@ -62,6 +63,11 @@ class Submitted:
     waits_for: str = ""
     """An earlier job that writes to the same place and has to end first."""
 
+    @property
+    def job(self) -> str:
+        """Its id."""
+        return self.view.job
+
 
 @dataclass(frozen=True)
 class Submitter:
@@ -79,10 +85,11 @@ class Submitter:
         self,
         source: str | SourceSpec,
         dest: str,
-        outputs: OutputOptions,
+        outputs: OutputOptions | OutputRequest,
         *,
         policy: JobPolicy | None = None,
         job_key: str = "",
+        approve: Callable[[Plan], None] = lambda plan: None,
     ) -> Submitted:
         """List, check and start.
 
@@ -92,6 +99,7 @@ class Submitter:
             outputs: what to write for each image, and how.
             policy: how to run it.
             job_key: a job submitted with this key before is joined instead of making another.
+            approve: told the plan before anything is written; what it raises ends the submission.
 
         Raises:
             SourceError: nothing to submit, or the source cannot be read.
@@ -101,8 +109,12 @@ class Submitter:
         """
         if known := self.join(job_key):
             return known
-        with self.plan(source, dest, outputs) as plan:
-            return self.start(plan, policy=policy, job_key=job_key)
+        request = OutputRequest(outputs) if isinstance(outputs, OutputOptions) else outputs
+        with self.plan(source, dest, request.options) as plan:
+            plan.check()
+            approve(plan)
+            settled = plan.with_outputs(request.settled(self.store, dest))
+            return self.start(settled, policy=policy, job_key=job_key)
 
     def join(self, job_key: str) -> Submitted | None:
         """The job submitted with this key before, so that its source need not be listed again."""

@@ -7,19 +7,12 @@ import sys
 import click
 
 from producer.cli import progress
-from producer.plan import Estimate, Plan, estimate, skips_in_words
+from producer.estimate import Estimate, estimated
+from producer.plan import Plan, skips_in_words
 from producer.quantities import bytes_in_words
 from worker.contract import console
 from worker.contract.errors import ConfirmationNeeded
-from worker.contract.fleet import Fleet
 from worker.contract.ledger import Ledger
-
-_JOBS_LOOKED_AT = 50
-
-
-def estimated(plan: Plan, ledger: Ledger) -> Estimate:
-    """From the workers that are there and the jobs that have ended."""
-    return estimate(plan.images - (plan.up_to_date or 0), Fleet(ledger.link).facts(), ledger.jobs(_JOBS_LOOKED_AT))
 
 
 def as_dict(plan: Plan, cost: Estimate) -> dict[str, object]:

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from producer.plan import estimate, make_plan
+from producer.estimate import estimate
+from producer.plan import make_plan
 from producer.sources.filters import Filters
 from producer.sources.item import Skip
 from producer.sources.opening import SourceSpec
