@@ -109,8 +109,12 @@ class Client:
         outputs: OutputOptions | None = None,
         keys: Iterable[str] | None = None,
         filters: Filters | None = None,
+        background_file: Path | None = None,
+        count_up_to_date: bool = False,
     ) -> Plan:
         """What `submit` would do: counts, bytes, collisions. Nothing is written; close the plan, or use it in `with`.
+
+        With `count_up_to_date` the destination is listed too, to tell how many images workers would skip.
 
         Raises:
             SourceError: the source cannot be read.
@@ -118,7 +122,8 @@ class Client:
             ServiceError: S3 did not do its part.
         """
         with _spec(source, keys, filters) as spec:
-            return self._submitter.plan(spec, dest, outputs or OutputOptions())
+            request = OutputRequest(outputs or OutputOptions(), background_file)
+            return self._submitter.plan(spec, dest, request, count_up_to_date=count_up_to_date)
 
     def estimate(self, plan: Plan) -> Estimate:
         """Time and core-hours that a plan would take, from measured speed and the workers that are there."""

@@ -20,13 +20,11 @@ from producer.sources.lookup import look_up
 from producer.sources.opening import Source, SourceSpec, open_source
 from producer.sources.spool import Spool
 from producer.sources.upload import upload_folder
+from producer.uptodate import NOT_ASKED, Look
 from worker.contract.errors import OutputCollision, SettingsError, SourceError
 from worker.contract.messages import JobOptions
 from worker.contract.objects import ObjectStore, S3Url
 from worker.contract.outputs import OutputOptions
-
-UpToDate = Callable[[Item], bool]
-"""Whether the outputs of an item are there and fresh. Workers look at that anyway; a plan only counts it."""
 
 EXAMPLES = 5
 _TELL_EVERY = 500
@@ -54,7 +52,10 @@ class Plan:
     """Examples: key of an image, and of its first output."""
 
     up_to_date: int | None = None
-    """Images that workers would skip; None: not looked at."""
+    """Images that workers would skip; None: not known."""
+
+    up_to_date_basis: str = NOT_ASKED.basis
+    """How that is known, or why it is not."""
 
     @property
     def folder(self) -> Path | None:
@@ -96,7 +97,7 @@ def make_plan(
     store: ObjectStore,
     *,
     listed: Callable[[int], None] = lambda count: None,
-    up_to_date: UpToDate | None = None,
+    look: Look | None = None,
 ) -> Plan:
     """List a source, choose from it, and check the outputs.
 
@@ -106,7 +107,7 @@ def make_plan(
         options_for: the job's options, given the prefix that keys are under.
         store: for listing.
         listed: told the count now and then.
-        up_to_date: asked about each image.
+        look: makes what counts the images that are up to date; None: they are not counted.
 
     Raises:
         SourceError: the source cannot be read.
@@ -118,6 +119,7 @@ def make_plan(
     store.check(dest)
     options = options_for(upload_folder(dest, source.root) if isinstance(source.root, Path) else source.root)
     skipped: Skipped = Counter()
+    existing = look(options, source.root) if look else None
     with contextlib.ExitStack() as stack:
         spool, check = stack.enter_context(Spool()), stack.enter_context(CollisionCheck())
         sums = _Sums()
@@ -126,12 +128,15 @@ def make_plan(
             rivals = options.rival_keys(item.key)
             check.add(item.key, rivals)
             spool.add(item)
-            sums.add(item, rivals[0], up_to_date)
+            sums.add(item, rivals[0])
+            if existing is not None:
+                existing.see(item)
             if sums.images % _TELL_EVERY == 0:
                 listed(sums.images)
         listed(sums.images)
         collisions, examples = _settle(check, spool, sums, skipped, options)
         check.close()
+        up_to_date = existing.result() if existing else NOT_ASKED
         stack.pop_all()
     return Plan(
         spec=spec,
@@ -145,7 +150,8 @@ def make_plan(
         collisions=collisions,
         collision_examples=examples,
         outputs=tuple(sums.examples),
-        up_to_date=sums.up_to_date if up_to_date else None,
+        up_to_date=up_to_date.images,
+        up_to_date_basis=up_to_date.basis,
     )
 
 
@@ -154,16 +160,13 @@ class _Sums:
     images: int = 0
     bytes: int = 0
     unknown: int = 0
-    up_to_date: int = 0
     examples: list[tuple[str, str]] = field(default_factory=list)
 
-    def add(self, item: Item, output: str, up_to_date: UpToDate | None) -> None:
+    def add(self, item: Item, output: str) -> None:
         self.images += 1
         self.count(item, 1)
         if len(self.examples) < EXAMPLES:
             self.examples.append((item.key, output))
-        if up_to_date is not None and up_to_date(item):
-            self.up_to_date += 1
 
     def count(self, item: Item, sign: int) -> None:
         if item.size is None:

@@ -23,6 +23,7 @@ def as_dict(plan: Plan, cost: Estimate) -> dict[str, object]:
         "images_of_unknown_size": plan.unknown_sizes,
         "skipped": {reason.value: count for reason, count in plan.skipped.items()},
         "up_to_date": plan.up_to_date,
+        "up_to_date_by": plan.up_to_date_basis,
         "source": plan.options.source,
         "upload_from": str(plan.folder) if plan.folder else None,
         "dest": plan.options.dest,
@@ -47,8 +48,8 @@ def show(plan: Plan, cost: Estimate) -> None:
     say("images", f"{plan.images:,}, {_size(plan)}")
     if plan.skipped:
         say("left out", skips_in_words(plan.skipped))
-    if plan.up_to_date is not None:
-        say("up to date", f"{plan.up_to_date:,}, which workers will skip")
+    count = "" if plan.up_to_date is None else f"{plan.up_to_date:,}, which workers will skip: "
+    say("up to date", f"{count}{plan.up_to_date_basis}")
     if plan.folder:
         say("upload", f"{plan.folder} -> {plan.options.source}")
     for key, output in plan.outputs:

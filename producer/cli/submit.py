@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from producer.backgrounds import OutputRequest
@@ -14,6 +16,7 @@ from producer.estimate import Estimate, estimated
 from producer.plan import Plan, skips_in_words
 from producer.sources.opening import SourceSpec
 from producer.submit import Submitted, Submitter
+from producer.uptodate import FORCED
 from worker.contract import console, settings
 from worker.contract.broker import make_celery
 from worker.contract.errors import ConfirmationNeeded
@@ -85,7 +88,9 @@ def submit_command(
         submitter = Submitter(store, ledger, celery, config.jobs.chunk_images, teller.tell)
         if dry_run:
             with teller:
-                plan = submitter.plan(spec, dest, outputs.options)
+                plan = submitter.plan(spec, dest, outputs, count_up_to_date=policy.skip_existing)
+            if not policy.skip_existing:
+                plan = replace(plan, up_to_date_basis=FORCED.basis)
             with plan:
                 return _dry_run(plan, estimated(plan, ledger), as_json=as_json)
 

@@ -72,3 +72,25 @@ def test_the_command_and_the_client_see_one_job(working_place, photos):
 
         assert (command.lines[0]["job"], command.lines[0]["joined"], command.code) == (job, True, 3)
         assert client.wait(job, timeout=10).status is JobStatus.FINISHED
+
+
+def test_a_dry_run_tells_what_workers_would_skip(working_place, photos):
+    words = ("submit", str(photos), f"s3://{working_place.bucket}/again/", "--output", "composite")
+
+    def dry_run(*more: str) -> tuple[int | None, str]:
+        done = commands.run("producer", *words, *more, "--dry-run", "--json", settings=working_place.environment)
+        assert done.code == 0, done.err
+        return done.lines[0]["up_to_date"], done.lines[0]["up_to_date_by"]
+
+    assert dry_run() == (0, "no image has all of its outputs under the destination")
+    submitted = commands.run("producer", *words, "--json", "--wait", settings=working_place.environment)
+    assert submitted.lines[-1]["ok"] == 3, submitted.err
+    Image.new("RGB", (80, 60), (10, 210, 210)).save(photos / "1.jpg")
+
+    assert dry_run() == (2, "3 with outputs, all looked at")
+    assert dry_run("--background", "#ff0000") == (0, "3 with outputs, all looked at")
+    assert dry_run("--force") == (None, "not counted: --force does all images")
+    text = commands.run("producer", *words, "--dry-run", settings=working_place.environment).out
+    assert "up to date 2, which workers will skip: 3 with outputs, all looked at" in text
+    again = commands.run("producer", *words, "--json", "--wait", settings=working_place.environment)
+    assert (again.lines[-1]["skipped"], again.lines[-1]["ok"]) == (2, 1)  # as foretold
