@@ -38,7 +38,8 @@ def outcomes(
     if view.total is None:
         return
     # First: what goes to S3 in between is met twice, which is better than not at all.
-    waiting = [Outcome.model_validate_json(entry.line) for entry in Backlog(ledger.link).log(view.job, _MAX_WAITING)]
+    entries = [] if view.ended else Backlog(ledger.link).log(view.job, _MAX_WAITING)
+    waiting = [Outcome.model_validate_json(entry.line) for entry in entries]
     dest, wanted = S3Url.parse(view.options.dest), {states.NUMBERS[kind] for kind in kinds}
     left = bytearray(b"".join(ledger.pieces(view.job, view.total)))
     for outcome in itertools.chain(reversed(waiting), results.newest_first(store, dest, view.job)):

@@ -23,7 +23,7 @@ from worker.convert.package import write_bundle
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PROGRAMS = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "from producer import" in block]
 COMMANDS = [line.partition(" #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
 UNTIL_STOPPED = {"worker start", "celery -A worker.app flower --address=127.0.0.1"}
 MAKE = {"make demo", "make test"}
