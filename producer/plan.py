@@ -8,9 +8,8 @@ Nothing is written but to the temporary folder of this machine.
 from __future__ import annotations
 
 import contextlib
-import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,18 +20,13 @@ from producer.sources.lookup import look_up
 from producer.sources.opening import Source, SourceSpec, open_source
 from producer.sources.spool import Spool
 from producer.sources.upload import upload_folder
+from producer.uptodate import NOT_ASKED, Look
 from worker.contract.errors import OutputCollision, SettingsError, SourceError
-from worker.contract.fleet import WorkerFacts
-from worker.contract.job import JobStatus, JobView
 from worker.contract.messages import JobOptions
 from worker.contract.objects import ObjectStore, S3Url
 from worker.contract.outputs import OutputOptions
 
-UpToDate = Callable[[Item], bool]
-"""Whether the outputs of an item are there and fresh. Workers look at that anyway; a plan only counts it."""
-
 EXAMPLES = 5
-_JOBS_LOOKED_AT = 5
 _TELL_EVERY = 500
 
 
@@ -58,7 +52,10 @@ class Plan:
     """Examples: key of an image, and of its first output."""
 
     up_to_date: int | None = None
-    """Images that workers would skip; None: not looked at."""
+    """Images that workers would skip; None: not known."""
+
+    up_to_date_basis: str = NOT_ASKED.basis
+    """How that is known, or why it is not."""
 
     @property
     def folder(self) -> Path | None:
@@ -100,7 +97,7 @@ def make_plan(
     store: ObjectStore,
     *,
     listed: Callable[[int], None] = lambda count: None,
-    up_to_date: UpToDate | None = None,
+    look: Look | None = None,
 ) -> Plan:
     """List a source, choose from it, and check the outputs.
 
@@ -110,7 +107,7 @@ def make_plan(
         options_for: the job's options, given the prefix that keys are under.
         store: for listing.
         listed: told the count now and then.
-        up_to_date: asked about each image.
+        look: makes what counts the images that are up to date; None: they are not counted.
 
     Raises:
         SourceError: the source cannot be read.
@@ -122,6 +119,7 @@ def make_plan(
     store.check(dest)
     options = options_for(upload_folder(dest, source.root) if isinstance(source.root, Path) else source.root)
     skipped: Skipped = Counter()
+    existing = look(options, source.root) if look else None
     with contextlib.ExitStack() as stack:
         spool, check = stack.enter_context(Spool()), stack.enter_context(CollisionCheck())
         sums = _Sums()
@@ -130,12 +128,15 @@ def make_plan(
             rivals = options.rival_keys(item.key)
             check.add(item.key, rivals)
             spool.add(item)
-            sums.add(item, rivals[0], up_to_date)
+            sums.add(item, rivals[0])
+            if existing is not None:
+                existing.see(item)
             if sums.images % _TELL_EVERY == 0:
                 listed(sums.images)
         listed(sums.images)
         collisions, examples = _settle(check, spool, sums, skipped, options)
         check.close()
+        up_to_date = existing.result() if existing else NOT_ASKED
         stack.pop_all()
     return Plan(
         spec=spec,
@@ -149,7 +150,8 @@ def make_plan(
         collisions=collisions,
         collision_examples=examples,
         outputs=tuple(sums.examples),
-        up_to_date=sums.up_to_date if up_to_date else None,
+        up_to_date=up_to_date.images,
+        up_to_date_basis=up_to_date.basis,
     )
 
 
@@ -158,16 +160,13 @@ class _Sums:
     images: int = 0
     bytes: int = 0
     unknown: int = 0
-    up_to_date: int = 0
     examples: list[tuple[str, str]] = field(default_factory=list)
 
-    def add(self, item: Item, output: str, up_to_date: UpToDate | None) -> None:
+    def add(self, item: Item, output: str) -> None:
         self.images += 1
         self.count(item, 1)
         if len(self.examples) < EXAMPLES:
             self.examples.append((item.key, output))
-        if up_to_date is not None and up_to_date(item):
-            self.up_to_date += 1
 
     def count(self, item: Item, sign: int) -> None:
         if item.size is None:
@@ -257,52 +256,3 @@ def _nothing(plan: Plan) -> str:
 def skips_in_words(skipped: Skipped) -> str:
     """`12 without an image suffix, 3 excluded`."""
     return ", ".join(f"{count:,} {reason.words}" for reason, count in skipped.most_common())
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """How long it would take, from what was measured."""
-
-    processes: int
-    """Live worker processes; one that is still loading its model is not among them."""
-
-    cores: int
-    images_per_second: float | None
-    seconds: float | None
-    core_hours: float | None
-    basis: str
-    """Where the figures come from, or why there are none."""
-
-
-def estimate(images: int, workers: Iterable[WorkerFacts], jobs: Iterable[JobView]) -> Estimate:
-    """Of so many images, on these workers, after these jobs (newest first).
-
-    The rate is what the live processes did in their last chunks, all together; failing that, what the last finished
-    jobs reached. Core-hours are the core-seconds per image of the last finished jobs, failing that cores x time.
-    """
-    live = list(workers)
-    cores = sum(len(worker.cpus) for worker in live)
-    ended = [job for job in jobs if job.status is JobStatus.FINISHED and _worked(job)][:_JOBS_LOOKED_AT]
-    speeds = [worker.seconds_per_image for worker in live if worker.seconds_per_image]
-    last = f"the last {len(ended)} finished jobs" if len(ended) > 1 else "the last finished job"
-    if speeds:
-        rate, basis = len(live) / statistics.mean(speeds), "the last chunks of the live workers"
-    elif seconds := sum(_seconds(job) for job in ended):
-        rate, basis = sum(_worked(job) for job in ended) / seconds, last
-    else:
-        nothing = "nothing was measured yet: submit a few images first, with --sample 100"
-        return Estimate(len(live), cores, None, None, None, nothing)
-    duration = images / rate
-    spent = sum(job.core_seconds for job in ended)
-    per_image = spent / sum(_worked(job) for job in ended) if spent else cores * duration / max(1, images)
-    return Estimate(len(live), cores, rate, duration, images * per_image / 3600 if per_image else None, basis)
-
-
-def _worked(job: JobView) -> int:
-    """Images that cost work."""
-    return job.ok + job.failed
-
-
-def _seconds(job: JobView) -> float:
-    ended = job.completed_at or job.finished_at
-    return max(0.0, ended - job.started_at) if ended and job.started_at else 0.0

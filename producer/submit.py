@@ -15,15 +15,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from celery import Celery
 
+from producer.backgrounds import OutputRequest
 from producer.plan import Plan, make_plan
 from producer.sources.filters import Skipped
 from producer.sources.item import Item
 from producer.sources.opening import SourceSpec
 from producer.sources.upload import upload
+from producer.uptodate import OutputCheck
 from worker.contract import dispatch, manifest, names, results
 from worker.contract.backlog import Backlog, blocker
 from worker.contract.dispatch import Dispatcher
@@ -42,9 +45,6 @@ LISTING_SILENT_SECONDS = 60.0
 """Without a sign of life, after which a job that is being listed was left behind by a producer that died."""
 
 _BEAT_SECONDS = 10.0
-_BEHIND_JOBS = f"{names.JOB_PREFIX[:-1]}0"
-"""Sorts behind every key under `names.JOB_PREFIX` and before all that follow: `0` comes after `/`."""
-
 _VIEW_TRIES, _VIEW_PAUSE_SECONDS = 10, 0.3
 
 
@@ -61,6 +61,11 @@ class Submitted:
 
     waits_for: str = ""
     """An earlier job that writes to the same place and has to end first."""
+
+    @property
+    def job(self) -> str:
+        """Its id."""
+        return self.view.job
 
 
 @dataclass(frozen=True)
@@ -79,10 +84,11 @@ class Submitter:
         self,
         source: str | SourceSpec,
         dest: str,
-        outputs: OutputOptions,
+        outputs: OutputOptions | OutputRequest,
         *,
         policy: JobPolicy | None = None,
         job_key: str = "",
+        approve: Callable[[Plan], None] = lambda plan: None,
     ) -> Submitted:
         """List, check and start.
 
@@ -92,6 +98,7 @@ class Submitter:
             outputs: what to write for each image, and how.
             policy: how to run it.
             job_key: a job submitted with this key before is joined instead of making another.
+            approve: told the plan before anything is written; what it raises ends the submission.
 
         Raises:
             SourceError: nothing to submit, or the source cannot be read.
@@ -101,8 +108,12 @@ class Submitter:
         """
         if known := self.join(job_key):
             return known
-        with self.plan(source, dest, outputs) as plan:
-            return self.start(plan, policy=policy, job_key=job_key)
+        request = OutputRequest(outputs) if isinstance(outputs, OutputOptions) else outputs
+        with self.plan(source, dest, request) as plan:
+            plan.check()
+            approve(plan)
+            settled = plan.with_outputs(request.settled(self.store, dest))
+            return self.start(settled, policy=policy, job_key=job_key)
 
     def join(self, job_key: str) -> Submitted | None:
         """The job submitted with this key before, so that its source need not be listed again."""
@@ -110,21 +121,43 @@ class Submitter:
         view = self._alive(holder) if holder else None
         return Submitted(view, joined=True) if view else None
 
-    def plan(self, source: str | SourceSpec, dest: str, outputs: OutputOptions) -> Plan:
+    def plan(
+        self,
+        source: str | SourceSpec,
+        dest: str,
+        outputs: OutputOptions | OutputRequest,
+        *,
+        count_up_to_date: bool = False,
+    ) -> Plan:
         """List and check, without leaving a trace. Close the plan when it is not needed any more.
+
+        Args:
+            source: as for `submit`.
+            dest: s3:// prefix that outputs go under.
+            outputs: what to write for each image, and how.
+            count_up_to_date: list the destination too, and tell how many images workers would skip.
 
         Raises:
             SourceError: the source cannot be read.
             SettingsError: source and destination overlap.
             ServiceError: S3 did not do its part.
         """
+        request = OutputRequest(outputs) if isinstance(outputs, OutputOptions) else outputs
         target = S3Url.folder(dest)
+
+        def look(options: JobOptions, root: S3Url | Path) -> OutputCheck:
+            foreseen = request.foreseen(self.store, dest)
+            models = {worker.digest for worker in Fleet(self.ledger.link).facts() if worker.digest}
+            digest = None if foreseen is None else foreseen.digest()
+            return OutputCheck(self.store, options, root, options_digest=digest, models=models)
+
         return make_plan(
             SourceSpec((source,)) if isinstance(source, str) else source,
             target,
-            lambda origin: JobOptions(source=str(origin), dest=str(target), **outputs.model_dump()),
+            lambda origin: JobOptions(source=str(origin), dest=str(target), **request.options.model_dump()),
             self.store,
             listed=lambda count: self.progress("listed", count),
+            look=look if count_up_to_date else None,
         )
 
     def start(self, plan: Plan, *, policy: JobPolicy | None = None, job_key: str = "") -> Submitted:
@@ -219,7 +252,7 @@ class Submitter:
     def _untouched(self, target: S3Url) -> bool:
         """Whether there are no outputs under the destination yet."""
         first = next(self.store.list(target), None)
-        behind = next(self.store.list(target, after=_BEHIND_JOBS), None)  # uploads may be many: not looked through
+        behind = next(self.store.list(target, after=names.BEHIND_JOBS), None)  # uploads may be many: not looked through
         return behind is None and (first is None or first.key.startswith(names.JOB_PREFIX))
 
     def _chunk_images(self, total: int) -> int:

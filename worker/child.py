@@ -98,6 +98,7 @@ class Child:
                 model=str(facts["model"]),
                 size=bundle.variant.size,
                 precision=f"{bundle.variant.precision}/{facts['inference_precision']}",
+                digest=bundle.variant.digest,
             )
             fleet.enrol(known)
             load_seconds = float(facts["load_seconds"]) + warm_seconds

@@ -10,11 +10,9 @@ from collections.abc import Iterable, Mapping
 from worker.contract.errors import ObjectMissing
 from worker.contract.messages import OutcomeKind
 from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.provenance import JOB, MODEL, OPTIONS, SOURCE_ETAG, made_alike
 
-SOURCE_ETAG = "maskmill-source-etag"
-MODEL = "maskmill-model"
-OPTIONS = "maskmill-options"
-JOB = "maskmill-job"
+__all__ = ["JOB", "MODEL", "OPTIONS", "SOURCE_ETAG", "standing"]
 
 
 def standing(
@@ -41,7 +39,7 @@ def standing(
             metadata = store.head(place).metadata
         except ObjectMissing:
             return None
-        if any(metadata.get(name) != wanted.get(name) for name in (MODEL, OPTIONS)):
+        if not made_alike(metadata, wanted):
             return None
         found.append(metadata)
     etags = {metadata.get(SOURCE_ETAG) for metadata in found}

@@ -6,11 +6,11 @@ import click
 
 from producer.cli.jobs import follow_to_the_end
 from producer.recover import recover
+from producer.retry import retry
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.job import JobView
 from worker.contract.ledger import Ledger
-from worker.contract.manifest import job_folder
 from worker.contract.objects import ObjectStore, S3Url
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
@@ -70,14 +70,10 @@ def retry_command(*, job: str, failed: bool, cancelled: bool, wait: bool, timeou
         failed = cancelled = True
     config = settings.load()
     with Ledger(config.redis) as ledger, ObjectStore(config.s3) as store:
-        view = ledger.view(job)
-        again = (view.failed + view.dead if failed else 0) + (view.cancelled if cancelled else 0)
-        if view.ended and not again:
+        view = retry(store, ledger, job, failed=failed, cancelled=cancelled)
+        if view is None:
             console.err.print("nothing to do: no such image")
             return Exit.OK
-        if view.ended:  # before it runs: it may be done, and have a new one, in the blink of an eye
-            store.delete(job_folder(S3Url.parse(view.options.dest), job) / "_SUCCESS")
-        view = ledger.reopen(job, failed=failed, cancelled=cancelled)
         return _tell(ledger, view, wait=wait, timeout=timeout, as_json=as_json)
 
 

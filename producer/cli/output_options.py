@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 from pydantic import ValidationError
 
-from producer.backgrounds import from_bucket, from_file
+from producer.backgrounds import OutputRequest
 from worker.contract import naming
 from worker.contract.errors import SettingsError
-from worker.contract.objects import ObjectStore, S3Url
 from worker.contract.outputs import ExifPolicy, ImageFormat, OutputKind, OutputOptions
 
 _BOTH = {"both": (OutputKind.MASK.value, OutputKind.CUTOUT.value)}
@@ -34,30 +32,6 @@ _NEEDS: dict[str, tuple[str, Callable[[OutputOptions], bool]]] = {
     "refine": ("--output cutout or composite", lambda options: set(options.outputs) != {OutputKind.MASK}),
     "crop_margin": ("--crop", lambda options: options.crop),
 }
-
-
-@dataclass(frozen=True)
-class OutputRequest:
-    """What was asked for on the command line."""
-
-    options: OutputOptions
-    background_file: Path | None = None
-    """A picture of this machine to go behind composites."""
-
-    def settled(self, store: ObjectStore, dest: str) -> OutputOptions:
-        """The options with the background picture, if any, where workers find it: uploaded or looked up.
-
-        Raises:
-            SourceError: there is no such picture.
-            ServiceError: S3 did not do its part.
-        """
-        if self.background_file is not None:
-            place, etag = from_file(store, self.background_file, S3Url.folder(dest))
-        elif self.options.background_picture is not None:
-            place, etag = from_bucket(store, self.options.background_picture)
-        else:
-            return self.options
-        return self.options.model_copy(update={"background": str(place), "background_etag": etag})
 
 
 def _kinds(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:

@@ -7,19 +7,12 @@ import sys
 import click
 
 from producer.cli import progress
-from producer.plan import Estimate, Plan, estimate, skips_in_words
+from producer.estimate import Estimate, estimated
+from producer.plan import Plan, skips_in_words
 from producer.quantities import bytes_in_words
 from worker.contract import console
 from worker.contract.errors import ConfirmationNeeded
-from worker.contract.fleet import Fleet
 from worker.contract.ledger import Ledger
-
-_JOBS_LOOKED_AT = 50
-
-
-def estimated(plan: Plan, ledger: Ledger) -> Estimate:
-    """From the workers that are there and the jobs that have ended."""
-    return estimate(plan.images - (plan.up_to_date or 0), Fleet(ledger.link).facts(), ledger.jobs(_JOBS_LOOKED_AT))
 
 
 def as_dict(plan: Plan, cost: Estimate) -> dict[str, object]:
@@ -30,6 +23,7 @@ def as_dict(plan: Plan, cost: Estimate) -> dict[str, object]:
         "images_of_unknown_size": plan.unknown_sizes,
         "skipped": {reason.value: count for reason, count in plan.skipped.items()},
         "up_to_date": plan.up_to_date,
+        "up_to_date_by": plan.up_to_date_basis,
         "source": plan.options.source,
         "upload_from": str(plan.folder) if plan.folder else None,
         "dest": plan.options.dest,
@@ -54,8 +48,8 @@ def show(plan: Plan, cost: Estimate) -> None:
     say("images", f"{plan.images:,}, {_size(plan)}")
     if plan.skipped:
         say("left out", skips_in_words(plan.skipped))
-    if plan.up_to_date is not None:
-        say("up to date", f"{plan.up_to_date:,}, which workers will skip")
+    count = "" if plan.up_to_date is None else f"{plan.up_to_date:,}, which workers will skip: "
+    say("up to date", f"{count}{plan.up_to_date_basis}")
     if plan.folder:
         say("upload", f"{plan.folder} -> {plan.options.source}")
     for key, output in plan.outputs:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -45,6 +46,13 @@ class Teller:
         elif time.monotonic() - self._told_at >= LINE_SECONDS:
             self._told_at = time.monotonic()
             console.err.print(text)
+
+    @contextlib.contextmanager
+    def silent(self) -> Iterator[None]:
+        """Stay off the terminal, for a question."""
+        self.__exit__()
+        yield
+        self.__enter__()
 
     def __enter__(self) -> Teller:
         if self._live is not None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
+from dataclasses import replace
 
 import click
 
+from producer.backgrounds import OutputRequest
 from producer.cli import plan_view, progress
 from producer.cli.jobs import follow_to_the_end
-from producer.cli.output_options import OutputRequest, output_options
+from producer.cli.output_options import output_options
 from producer.cli.policy_options import policy_options
 from producer.cli.source_options import source_options
-from producer.plan import Estimate, Plan, skips_in_words
+from producer.estimate import Estimate, estimated
+from producer.plan import Plan, skips_in_words
 from producer.sources.opening import SourceSpec
 from producer.submit import Submitted, Submitter
+from producer.uptodate import FORCED
 from worker.contract import console, settings
 from worker.contract.broker import make_celery
+from worker.contract.errors import ConfirmationNeeded
 from worker.contract.ledger import Ledger
 from worker.contract.messages import JobPolicy
 from worker.contract.objects import ObjectStore
@@ -77,25 +81,27 @@ def submit_command(
     --limit. In globs * and ? stay within a folder, ** crosses folders, [abc] and {jpg,png} choose.
     """
     config = settings.load()
-    with ObjectStore(config.s3) as store, Ledger(config.redis) as ledger, contextlib.ExitStack() as stack:
+    with ObjectStore(config.s3) as store, Ledger(config.redis) as ledger:
         ledger.link.check()
         teller = progress.Teller(as_json=as_json)
         celery = make_celery(config, client_name="maskmill-submit")
         submitter = Submitter(store, ledger, celery, config.jobs.chunk_images, teller.tell)
-        submitted = None if dry_run else submitter.join(job_key)
-        if submitted is None:
+        if dry_run:
             with teller:
-                plan = stack.enter_context(submitter.plan(spec, dest, outputs.options))
-            if dry_run:
-                return _dry_run(plan, plan_view.estimated(plan, ledger), as_json=as_json)
-            plan.check()
-            if not (yes or plan_view.confirm(plan, ledger, confirm_over)):
-                console.err.print("nothing was submitted")
-                return console.Exit.SETUP
+                plan = submitter.plan(spec, dest, outputs, count_up_to_date=policy.skip_existing)
+            if not policy.skip_existing:
+                plan = replace(plan, up_to_date_basis=FORCED.basis)
+            with plan:
+                return _dry_run(plan, estimated(plan, ledger), as_json=as_json)
+
+        def approve(plan: Plan) -> None:
+            with teller.silent():
+                if not (yes or plan_view.confirm(plan, ledger, confirm_over)):
+                    raise ConfirmationNeeded("nothing was submitted")
             teller.total = plan.images
-            plan = plan.with_outputs(outputs.settled(store, dest))
-            with teller:
-                submitted = submitter.start(plan, policy=policy, job_key=job_key)
+
+        with teller:
+            submitted = submitter.submit(spec, dest, outputs, policy=policy, job_key=job_key, approve=approve)
         _announce(submitted, as_json=as_json)
         if not wait:
             return console.Exit.OK

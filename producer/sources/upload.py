@@ -53,7 +53,7 @@ def upload(
         path = folder / item.key
         try:
             facts = path.stat()
-            if not fresh and _is_there(store, place / item.key, facts):
+            if not fresh and is_there(store, place / item.key, facts):
                 return item, False
             store.upload(path, place / item.key, metadata={_MTIME: str(facts.st_mtime_ns)})
         except OSError as error:
@@ -65,7 +65,8 @@ def upload(
         yield item
 
 
-def _is_there(store: ObjectStore, copy: S3Url, facts: os.stat_result) -> bool:
+def is_there(store: ObjectStore, copy: S3Url, facts: os.stat_result) -> bool:
+    """Whether a copy is that of the file as it is now."""
     try:
         found = store.head(copy)
     except ObjectMissing:

@@ -23,7 +23,9 @@ from worker.convert.package import write_bundle
 pytestmark = pytest.mark.timeout(300)  # benchmarks are among them
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+README = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+PROGRAMS = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "from producer import" in block]
 COMMANDS = [line.partition(" #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
 UNTIL_STOPPED = {"worker start", "celery -A worker.app flower --address=127.0.0.1"}
 MAKE = {"make demo", "make test"}
@@ -100,6 +102,22 @@ def test_a_command_of_the_readme_works(line, reader):
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_of_the_readme_works(program, reader):
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=commands.environment(reader["settings"]),
+        cwd=reader["home"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 done, 0 failed" in done.stdout and "shoe.jpg ok" in done.stdout
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if steers(line)])

@@ -117,7 +117,7 @@ def test_a_dry_run_tells_and_does_nothing(shop, store):
         "producer", "submit", "photos", f"s3://{shop.bucket}/out/", "--dry-run", settings=shop.environment
     )
 
-    assert (line["images"], line["bytes"], line["collisions"], line["up_to_date"]) == (3, 15, 0, None)
+    assert (line["images"], line["bytes"], line["collisions"], line["up_to_date"]) == (3, 15, 0, 0)
     assert line["outputs"][0] == {"key": "a.jpg", "output": "a.png"}
     assert (line["live_processes"], line["expected_seconds"]) == (0, None)
     for words in ("3, 15 B", "1 without an image suffix", "a.jpg -> s3://", "`worker start`", "--sample 100"):

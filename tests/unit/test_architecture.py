@@ -117,7 +117,9 @@ def test_a_heavy_library_has_one_home(library):
     assert not strangers
 
 
-@pytest.mark.parametrize("module", ["producer", "producer.cli", "worker", "worker.contract.broker", "worker.cli"])
+@pytest.mark.parametrize(
+    "module", ["producer", "producer.cli", "producer.client", "worker", "worker.contract.broker", "worker.cli"]
+)
 def test_light_entry_points_stay_light(module):
     code = f"import sys, {module}; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -35,6 +35,7 @@ class WorkerFacts(BaseModel):
     model: str
     size: int = Field(description="side of the network's input in pixels")
     precision: str
+    digest: str = Field(default="", description="of the network, as outputs carry it; empty: not told")
     seconds_per_image: float | None = Field(default=None, description="of the last chunk: wall time over its images")
 
 

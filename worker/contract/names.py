@@ -21,6 +21,9 @@ QUEUES = (EXPRESS_QUEUE, QUEUE)
 JOB_PREFIX = "_maskmill/"
 """Folder under a job's destination that holds what is about the job rather than of it."""
 
+BEHIND_JOBS = f"{JOB_PREFIX[:-1]}0"
+"""Sorts behind every key under `JOB_PREFIX` and before all that follow: `0` comes after `/`."""
+
 
 def task_id(job: str, epoch: int, chunk: int) -> str:
     """Celery task id of a chunk: image i of a job is in chunk `i // chunk_images`, so no ids are stored."""

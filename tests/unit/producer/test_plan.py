@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from producer.plan import estimate, make_plan
+from producer.estimate import estimate
+from producer.plan import make_plan
 from producer.sources.filters import Filters
 from producer.sources.item import Skip
 from producer.sources.opening import SourceSpec
+from producer.uptodate import UpToDate
 from worker.contract.errors import SourceError
 from worker.contract.fleet import WorkerFacts
 from worker.contract.job import JobStatus, JobView
@@ -48,8 +50,17 @@ def test_a_plan_counts_and_shows_examples():
 
 
 def test_what_is_up_to_date_is_counted_and_kept():
-    with plan_of("a.jpg", "b.jpg", up_to_date=lambda item: item.key == "a.jpg") as plan:
-        assert (plan.images, plan.up_to_date) == (2, 1)
+    class Check:
+        seen = ()
+
+        def see(self, item):
+            self.seen += (item.key,)
+
+        def result(self):
+            return UpToDate(1, f"saw {self.seen}")
+
+    with plan_of("a.jpg", "b.jpg", look=lambda options, root: Check()) as plan:
+        assert (plan.images, plan.up_to_date, plan.up_to_date_basis) == (2, 1, "saw ('a.jpg', 'b.jpg')")
 
 
 @pytest.mark.parametrize(

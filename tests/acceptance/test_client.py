@@ -1,0 +1,96 @@
+"""The Python API with real workers: a program that dies half-way, and the one that takes over from it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from producer import Client, JobStatus
+from support import commands
+from support.stack import Place
+
+PROGRAM = """
+import sys, time
+from producer import Client
+with Client() as client:
+    job = client.submit(sys.argv[1], sys.argv[2], job_key="nightly").job
+    print(job, flush=True)
+    if sys.argv[3:]:
+        time.sleep(600)
+    view = client.wait(job, timeout=60, poll_seconds=0.2)
+    print(view.status.value, view.ok, view.failed, flush=True)
+    print(*sorted(f"{o.key}={o.code or o.kind.value}" for o in client.results(job)))
+"""
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(3):
+        Image.new("RGB", (80, 60), (210, 210, 210)).save(folder / f"{index}.jpg")
+    (folder / "broken.jpg").write_bytes(b"not a picture")
+    return folder
+
+
+def start(place: Place, *args: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *args],
+        env=commands.environment(place.environment),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_program_that_was_killed_is_run_again_and_finds_its_job(working_place, photos):
+    dest = f"s3://{working_place.bucket}/nightly/"
+    with start(working_place, str(photos), dest, "and die") as killed:
+        job = killed.stdout.readline().strip()
+        killed.send_signal(signal.SIGKILL)
+
+    with start(working_place, str(photos), dest) as again:
+        out, _ = again.communicate(timeout=90)
+
+    assert again.returncode == 0
+    assert out.splitlines() == [job, "finished 3 1", "0.jpg=ok 1.jpg=ok 2.jpg=ok broken.jpg=undecodable"]
+
+
+def test_the_command_and_the_client_see_one_job(working_place, photos):
+    dest = f"s3://{working_place.bucket}/both/"
+    with Client(working_place.settings) as client:
+        job = client.submit(photos, dest, job_key="both").job
+
+        command = commands.run(
+            "producer",
+            *("submit", str(photos), dest, "--job-key", "both", "--json", "--wait"),
+            settings=working_place.environment,
+        )
+
+        assert (command.lines[0]["job"], command.lines[0]["joined"], command.code) == (job, True, 3)
+        assert client.wait(job, timeout=10).status is JobStatus.FINISHED
+
+
+def test_a_dry_run_tells_what_workers_would_skip(working_place, photos):
+    words = ("submit", str(photos), f"s3://{working_place.bucket}/again/", "--output", "composite")
+
+    def dry_run(*more: str) -> tuple[int | None, str]:
+        done = commands.run("producer", *words, *more, "--dry-run", "--json", settings=working_place.environment)
+        assert done.code == 0, done.err
+        return done.lines[0]["up_to_date"], done.lines[0]["up_to_date_by"]
+
+    assert dry_run() == (0, "no image has all of its outputs under the destination")
+    submitted = commands.run("producer", *words, "--json", "--wait", settings=working_place.environment)
+    assert submitted.lines[-1]["ok"] == 3, submitted.err
+    Image.new("RGB", (80, 60), (10, 210, 210)).save(photos / "1.jpg")
+
+    assert dry_run() == (2, "3 with outputs, all looked at")
+    assert dry_run("--background", "#ff0000") == (0, "3 with outputs, all looked at")
+    assert dry_run("--force") == (None, "not counted: --force does all images")
+    text = commands.run("producer", *words, "--dry-run", settings=working_place.environment).out
+    assert "up to date 2, which workers will skip: 3 with outputs, all looked at" in text
+    again = commands.run("producer", *words, "--json", "--wait", settings=working_place.environment)
+    assert (again.lines[-1]["skipped"], again.lines[-1]["ok"]) == (2, 1)  # as foretold

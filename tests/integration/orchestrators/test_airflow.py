@@ -1,0 +1,188 @@
+"""The operator and the trigger, with the real Airflow where it is installed."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from support.commands import environment as environment_of
+from support.commands import wait_for
+from worker.contract.errors import BrokerUnavailable
+from worker.contract.job import JobStatus
+
+pytest.importorskip("airflow.sdk", reason="Apache Airflow is not installed: pip install 'maskmill[airflow]'")
+
+from airflow.sdk.exceptions import AirflowException, TaskDeferred
+
+from producer.integrations import airflow
+from producer.integrations.airflow import JobTrigger, MaskmillOperator
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+CONTEXT = {"ti": SimpleNamespace(dag_id="shop", task_id="masks", run_id="scheduled__2026-01-31", map_index=-1)}
+
+
+@pytest.fixture
+def operator_of(source, dest):
+    def make(**more):
+        return MaskmillOperator(task_id="masks", source=source, dest=dest, poll_seconds=0.1, **more)
+
+    return make
+
+
+def only_job(ledger):
+    [view] = ledger.jobs(10)
+    return view
+
+
+def deferred(operator) -> TaskDeferred:
+    with pytest.raises(TaskDeferred) as raised:
+        operator.execute(CONTEXT)
+    return raised.value
+
+
+async def first_event(trigger: JobTrigger):
+    return (await anext(trigger.run())).payload
+
+
+def again(trigger: JobTrigger) -> JobTrigger:
+    """As another triggerer gets it."""
+    place, kwargs = trigger.serialize()
+    assert place == "producer.integrations.airflow.JobTrigger"
+    return JobTrigger(**kwargs)
+
+
+def test_a_task_submits_and_waits(operator_of, understudy, ledger):
+    facts = operator_of(outputs={"outputs": ["cutout"], "format": "webp"}, policy={"priority": "high"}).execute(CONTEXT)
+
+    view = only_job(ledger)
+    assert (facts["job"], facts["ok"], facts["status"]) == (view.job, 3, "finished")
+    assert (view.options.format, view.policy.priority) == ("webp", "high")
+
+
+def test_a_try_after_a_worker_died_joins_the_job(operator_of, understudy, ledger):
+    understudy.idle.set()
+    with pytest.raises(TimeoutError, match="it goes on"):  # as if the worker had been lost while it waited
+        operator_of(timeout=timedelta(seconds=0.2)).execute(CONTEXT)
+    understudy.idle.clear()
+
+    facts = operator_of().execute(CONTEXT)
+
+    assert facts["job"] == only_job(ledger).job and sorted(understudy.done) == ["a.jpg", "b.jpg", "c.jpg"]
+
+
+def test_a_retry_runs_what_failed_and_nothing_else(operator_of, understudy, ledger):
+    understudy.bad.add("b.jpg")
+    with pytest.raises(AirflowException, match=r"1 of 3 images of job .* failed \(1 undecodable\): `producer status"):
+        operator_of().execute(CONTEXT)
+    assert operator_of(allow_failed=True).execute(CONTEXT)["failed"] == 1
+    understudy.bad.clear()
+    understudy.done.clear()
+
+    assert operator_of().execute(CONTEXT)["ok"] == 3
+    assert understudy.done == ["b.jpg"] and only_job(ledger).epoch == 1
+
+
+def test_runs_tasks_and_mapped_tasks_have_jobs_of_their_own(operator_of, understudy, ledger, dest):
+    for changes in ({}, {"run_id": "r2"}, {"task_id": "t2"}, {"map_index": 0}, {"map_index": 1}):
+        operator = operator_of()
+        operator.dest = f"{dest}{changes}/"
+        operator.execute({"ti": SimpleNamespace(**(vars(CONTEXT["ti"]) | changes))})
+
+    assert len(ledger.jobs(10)) == 5
+
+
+def test_a_deferred_task_waits_in_the_triggerer(operator_of, understudy, ledger):
+    understudy.idle.set()
+    operator = operator_of(deferrable=True, timeout=timedelta(hours=2))
+    waiting = deferred(operator)
+    assert (waiting.method_name, waiting.timeout) == ("execute_complete", timedelta(hours=2))
+    assert deferred(operator_of(deferrable=True)).trigger.job == waiting.trigger.job  # a second try: the same job
+    understudy.idle.clear()
+
+    event = asyncio.run(first_event(again(waiting.trigger)))
+
+    assert event == {"job": only_job(ledger).job, "status": "finished"}
+    assert operator.execute_complete(CONTEXT, event)["ok"] == 3
+
+
+def test_a_job_that_is_done_needs_no_triggerer(operator_of, understudy):
+    assert operator_of().execute(CONTEXT) == operator_of(deferrable=True).execute(CONTEXT)
+
+
+def test_the_trigger_outlives_a_redis_that_is_away(operator_of, understudy, ledger, monkeypatch):
+    job = operator_of().execute(CONTEXT)["job"]
+    view, calls = airflow.Ledger.view, []
+
+    def away(self, name):
+        calls.append(name)
+        if len(calls) < 3:
+            raise BrokerUnavailable("gone for a moment")
+        return view(self, name)
+
+    monkeypatch.setattr(airflow.Ledger, "view", away)
+
+    assert asyncio.run(first_event(JobTrigger(job, 0.01)))["status"] == "finished"
+
+
+def test_a_job_that_is_not_there_fails_the_task(operator_of, understudy, ledger):
+    event = asyncio.run(first_event(JobTrigger("nope", 0.01)))
+
+    with pytest.raises(AirflowException, match="no job 'nope'"):
+        operator_of().execute_complete(CONTEXT, event)
+
+
+@pytest.mark.parametrize("cancels", [True, False])
+def test_a_task_that_somebody_ends_takes_its_job_along_if_wanted(operator_of, understudy, ledger, cancels):
+    understudy.idle.set()
+    operator = operator_of(deferrable=True, cancel_on_kill=cancels)
+    trigger = again(deferred(operator).trigger)
+
+    operator.on_kill()
+    asyncio.run(trigger.on_kill())  # twice does no harm
+
+    assert (only_job(ledger).reason == "its Airflow task was ended") is cancels
+    understudy.idle.clear()
+    wait_for(lambda: only_job(ledger).ended, "the job to end", 20)
+    if cancels:
+        with pytest.raises(AirflowException, match=r"was cancelled: its Airflow task was ended; 0 of 3 images"):
+            operator.execute_complete(CONTEXT, {"job": trigger.job})
+        assert operator_of().execute(CONTEXT)["ok"] == 3  # the next try takes it up
+    assert only_job(ledger).status is JobStatus.FINISHED
+
+
+DAG = """
+import sys
+from airflow.sdk import DAG
+from producer.integrations.airflow import MaskmillOperator
+
+source, dest = sys.argv[1:]
+with DAG("shop", schedule=None) as dag:
+    waits = MaskmillOperator(task_id="waits", source=source, dest=dest + "{{ dag.dag_id }}/", poll_seconds=0.1)
+    defers = MaskmillOperator(task_id="defers", source=source, dest=dest + "d/", poll_seconds=0.1, deferrable=True)
+    waits >> defers
+
+if __name__ == "__main__":
+    run = dag.test()
+    print("STATE", run.state)
+"""
+
+
+@pytest.mark.usefixtures("understudy")
+def test_a_dag_of_both_kinds_runs(place, source, dest, ledger, tmp_path):
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "shop.py").write_text(DAG)
+    settings = {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path / "dags")}
+    environment = environment_of(place.environment | settings | {"AIRFLOW__CORE__LOAD_EXAMPLES": "False"})
+    for command in (["-m", "airflow", "db", "migrate"], [str(tmp_path / "dags" / "shop.py"), source, dest]):
+        done = subprocess.run(
+            [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=110, check=False
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+    assert "STATE success" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]
+    assert sorted(view.options.dest for view in ledger.jobs(10)) == [f"{dest}d/", f"{dest}shop/"]

@@ -1,0 +1,185 @@
+"""The Python API over a real Redis and S3; no worker: tests play its part."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import producer
+from producer import Client, Filters, JobPolicy, JobStatus, OutcomeKind, OutputOptions, SourceSpec
+from support.jobs import run
+from support.world import World
+from worker.contract import broker, manifest
+from worker.contract.errors import JobNotFound, JobStateError, SourceError
+from worker.contract.objects import S3Url
+
+KEYS = ["a.jpg", "d/b.png", "d/c*[1].jpg", "d/line\nbreak.jpg"]
+
+
+@pytest.fixture
+def world(place, ledger, store):
+    app = broker.make_celery(place.settings)
+    yield World(place.settings, place.bucket, ledger, store, app)
+    app.close()
+
+
+@pytest.fixture
+def client(world):
+    with Client(world.settings) as client:
+        yield client
+
+
+@pytest.fixture
+def source(world) -> str:
+    for key in KEYS:
+        world.store.put(S3Url(world.bucket, f"in/{key}"), b"12345", content_type="image/jpeg")
+    return f"s3://{world.bucket}/in/"
+
+
+def keys_of(world: World, view) -> list[str]:
+    return [entry.key for entry in manifest.read(world.store, world.out, view.job, view.total)]
+
+
+def end(world: World) -> None:
+    for _ in range(3):
+        world.bookkeeper.tick()
+
+
+def test_every_name_of_the_package_is_there():
+    for name in producer._PLACES:
+        assert getattr(producer, name).__name__ == name
+    assert set(producer._PLACES) <= set(dir(producer))
+    with pytest.raises(AttributeError, match="no attribute 'Clown'"):
+        producer.Clown  # noqa: B018
+
+
+def test_a_submission_says_what_it_made(client, world, source):
+    done = client.submit(source, str(world.out), outputs=OutputOptions(outputs=("cutout",), format="webp"))
+
+    assert done.job == done.view.job and not done.joined
+    assert client.status(done.job) == done.view and client.jobs()[0].job == done.job
+    assert keys_of(world, done.view) == KEYS
+    assert (done.view.options.format, done.view.policy.skip_existing) == ("webp", False)
+
+
+def test_chosen_keys_are_taken_as_they_are(client, world, source):
+    wanted = [KEYS[3], KEYS[2], f"{source}a.jpg"]
+
+    done = client.submit(source, str(world.out), keys=iter(wanted), filters=Filters(exclude=("a.jpg",)))
+
+    assert keys_of(world, done.view) == [KEYS[3], KEYS[2]]
+
+
+def test_filters_policy_and_a_plan_reach_the_job(client, world, source):
+    with client.plan(source, str(world.out), filters=Filters(include=("d/*",))) as plan:
+        assert plan.images == 3
+        assert client.estimate(plan).processes == 0
+    spec = SourceSpec((source,), filters=Filters(limit=1))
+
+    done = client.submit(spec, str(world.out), policy=JobPolicy(priority="high", max_failed=3))
+
+    assert (done.view.total, done.view.policy.max_failed) == (1, 3)
+    with pytest.raises(ValueError, match="SourceSpec"):
+        client.submit(spec, str(world.out), keys=["a.jpg"])
+    with pytest.raises(SourceError, match="no images"):
+        client.submit(source, str(world.out), keys=[])
+
+
+def test_a_local_folder_is_uploaded(client, world, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"12345")
+
+    done = client.submit(tmp_path / "photos", str(world.out))
+
+    assert world.store.head(S3Url.parse(done.view.options.source) / "a.jpg").size == 5
+
+
+def test_programs_with_one_job_key_make_one_job(world, source):
+    def submit(_: int):
+        with Client(world.settings) as client:
+            return client.submit(source, str(world.out), job_key="order 7")
+
+    with ThreadPoolExecutor(4) as threads:
+        done = list(threads.map(submit, range(4)))
+
+    assert len({one.job for one in done}) == 1 and sorted(one.joined for one in done) == [False, True, True, True]
+    assert len(world.ledger.jobs(10)) == 1
+    with Client(world.settings) as client:
+        assert client.find("order 7").job == done[0].job
+        assert client.find("order 8") is None
+
+
+def test_results_tell_each_image_once_and_what_counts(client, world):
+    view = world.submit(12)
+    run(world.ledger, view, [0], bad=[1])
+    for _ in range(2):  # in Redis, and in S3 as well
+        assert [(o.index, o.kind) for o in client.results("job")] == [(2, "ok"), (1, "failed"), (0, "ok")]
+        world.bookkeeper._collect(world.backlog.active()[0])
+    run(world.ledger, view, [1])
+    client.cancel("job", "enough")
+    end(world)
+
+    found = {outcome.index: outcome for outcome in client.results("job")}
+
+    assert Counter(o.kind for o in client.results("job")) == {"ok": 5, "failed": 1, "cancelled": 6}
+    assert set(found) == set(range(12)) and all(o.key == f"{o.index}.jpg" for o in found.values())
+    assert (found[1].code, found[1].message, found[2].outputs) == ("undecodable", "why", ("2.png",))
+    assert [o.index for o in client.results("job", kinds=["failed", OutcomeKind.DEAD])] == [1]
+    assert [o.index for o in client.results("job", kinds=["cancelled"])] == list(range(6, 12))
+    with pytest.raises(ValueError, match="clown"):
+        client.results("job", kinds=["clown"])
+
+
+def test_a_retried_image_is_told_as_it_came_out_at_last(client, world):
+    run(world.ledger, world.submit(3), [0], bad=[1])
+    end(world)
+    assert client.wait("job").failed == 1
+
+    view = client.retry("job")
+    assert (view.status, view.epoch) == (JobStatus.RUNNING, 1)
+    run(world.ledger, view, [0])
+    end(world)
+
+    assert [(o.index, o.kind) for o in client.results("job", kinds=("ok", "failed"))] == [
+        (1, "ok"),
+        (2, "ok"),
+        (0, "ok"),
+    ]
+    assert client.retry("job").status is JobStatus.FINISHED  # nothing is left to do
+
+
+def test_waiting_ends_with_the_job_or_with_the_time(client, world):
+    run(world.ledger, world.submit(3), [0])
+    looks = []
+    with pytest.raises(TimeoutError, match=r"job job is still \w+ after 0.1 s, with 3 of 3 images done: it goes on"):
+        client.wait("job", timeout=0.1, poll_seconds=0.05, told=looks.append)
+    assert looks[0].view.done == 3
+    end(world)
+
+    assert client.wait("job", timeout=0.1).status is JobStatus.FINISHED
+
+
+def test_a_job_is_steered(client, world):
+    world.submit(3)
+
+    assert client.pause("job").status is JobStatus.PAUSED
+    assert client.resume("job").status is JobStatus.RUNNING
+    assert client.cancel("job").reason == "cancelled by a program"
+    with pytest.raises(JobStateError, match="can't be paused"):
+        client.pause("job")
+    with pytest.raises(JobNotFound, match="no job 'nope'"):
+        client.status("nope")
+
+
+def test_a_lost_job_is_recovered_and_downloaded(client, world, tmp_path: Path):
+    run(world.ledger, world.submit(2), [0])
+    end(world)
+    for index in range(2):
+        world.store.put(world.out / f"{index}.png", b"mask", content_type="image/png")
+    world.ledger.forget("job")
+
+    assert client.recover("job", str(world.out)).status is JobStatus.FINISHED
+    assert {one.path.read_bytes() for one in client.download("job", tmp_path)} == {b"mask"}
