@@ -32,6 +32,7 @@ ONLY_IN = {
         "worker/bench/plain_celery.py",
     ),
     "click": ("worker/contract/console.py", "worker/cli/", "producer/cli/"),
+    "pyarrow": ("producer/tables.py",),
     "huggingface_hub": ("worker/model/hubclient.py",),
     "nncf": ("worker/convert/",),
     "safetensors": ("worker/convert/",),
