@@ -46,19 +46,32 @@ def test_a_running_job_tells_what_is_in_redis_and_what_is_in_s3(world, monkeypat
     assert all(outcome.at for outcome in found)
 
 
-def test_what_moves_from_redis_to_s3_while_it_is_read_is_told_once(world, monkeypatch):
+@pytest.mark.parametrize("moment", ["before Redis is read", "between", "not at all"])
+def test_what_moves_from_redis_to_s3_while_it_is_read_is_told_once_and_in_full(world, monkeypatch, moment):
     monkeypatch.setattr(bookkeeper, "COLLECT_SECONDS", 0)
-    view = world.submit(9)
-    run(world.ledger, view, [0, 1])
-    final = results.final
+    run(world.ledger, world.submit(9), [0, 1])
+    where, name = (world.ledger.link.client, "xrevrange") if moment.startswith("before") else (results, "part_names")
+    read = getattr(where, name)
 
     def meanwhile(*args):
-        world.bookkeeper.tick()
-        return final(*args)
+        if moment != "not at all":
+            world.bookkeeper.tick()
+        return read(*args)
 
-    monkeypatch.setattr(results, "final", meanwhile)
+    monkeypatch.setattr(where, name, meanwhile)
+    found = list(outcomes(world.store, world.ledger, world.ledger.view("job")))
 
-    assert [index for index, _ in told(world)] == [0, 1, 2, 3, 4, 5]
+    assert sorted(outcome.index for outcome in found) == [0, 1, 2, 3, 4, 5]
+    assert all(outcome.at for outcome in found)
+
+
+def test_what_waits_in_redis_is_read_in_pieces_newest_first(world):
+    run(world.ledger, world.submit(9), [0, 1])
+
+    found = list(world.backlog.recent("job", 4))
+
+    assert found == list(reversed(world.backlog.log("job", 100)))
+    assert len(found) == 6
 
 
 @pytest.mark.parametrize("lists", ["there", "removed"])
