@@ -78,7 +78,7 @@ class Bookkeeper:
     def _collect(self, job: ActiveJob) -> None:
         view, dest = job.view, S3Url.parse(job.view.options.dest)
         while entries := self._backlog.log(view.job, results.PART_OUTCOMES):
-            lines = [entry.line for entry in entries]
+            lines = [entry.dated for entry in entries]
             results.write_part(self._store, dest, view.job, epoch=view.epoch, first_id=entries[0].id, lines=lines)
             self._backlog.logged(view.job, entries)
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from worker.contract import jsonlines, manifest, results, states
+from worker.contract import jsonlines, results, states
 from worker.contract.job import JobView
 from worker.contract.ledger import Ledger
 from worker.contract.manifest import job_folder
@@ -29,7 +29,7 @@ UNKNOWN = "unknown"
 
 _GOOD = (OutcomeKind.OK, OutcomeKind.SKIPPED)
 _BAD = (OutcomeKind.FAILED, OutcomeKind.DEAD)
-_WRITTEN = 255
+_CANCELLED = states.NUMBERS[OutcomeKind.CANCELLED]
 
 
 class _Parts:
@@ -53,6 +53,47 @@ class _Parts:
             self._lines.clear()
 
 
+class _Lists:
+    """The lists of one job as they grow, and what is counted on the way."""
+
+    def __init__(self, store: ObjectStore, folder: S3Url, scratch: Path) -> None:
+        self._store, self._folder = store, folder
+        self._good, self._cancelled = _Parts(store, folder, results.SUCCEEDED), _Parts(store, folder, results.CANCELLED)
+        self._failed, self._review = scratch / results.FAILED, scratch / results.REVIEW
+        self.codes: Counter[str] = Counter()
+        self.flags: Counter[str] = Counter()
+        self.needs_review = 0
+
+    def write(self, outcomes: Iterable[Outcome]) -> None:
+        with self._failed.open("w", encoding="utf-8") as bad, self._review.open("w", encoding="utf-8") as review:
+            for outcome in outcomes:
+                line = outcome.model_dump_json(exclude_defaults=True)
+                if outcome.kind in _BAD:
+                    self.codes[outcome.code or UNKNOWN] += 1
+                    bad.write(line + "\n")
+                else:
+                    (self._good if outcome.kind in _GOOD else self._cancelled).add(line)
+                if outcome.quality:
+                    self.flags.update(outcome.quality.flags)
+                    if outcome.quality.needs_review:
+                        self.needs_review += 1
+                        review.write(line + "\n")
+        for path in (self._failed, self._review):
+            self._store.upload(path, self._folder / path.name)
+        self._good.flush()
+        self._cancelled.flush()
+
+    @property
+    def names(self) -> list[str]:
+        """Every image is in exactly one of these."""
+        return [*self._good.names, results.FAILED, *self._cancelled.names]
+
+    @property
+    def review(self) -> dict[str, Any]:
+        """What `manifest.json` says about masks."""
+        return {"flags": dict(self.flags), "needs_review": self.needs_review, "review_list": results.REVIEW}
+
+
 def write_lists(store: ObjectStore, ledger: Ledger, view: JobView, price_per_core_hour: float | None) -> dict[str, Any]:
     """Write all lists of a job in state `closing`; returns what `manifest.json` says.
 
@@ -64,19 +105,11 @@ def write_lists(store: ObjectStore, ledger: Ledger, view: JobView, price_per_cor
     """
     dest = S3Url.parse(view.options.dest)
     folder = job_folder(dest, view.job)
-    codes: Counter[str] = Counter()
-    good, cancelled = _Parts(store, folder, "succeeded"), _Parts(store, folder, "cancelled")
     with tempfile.TemporaryDirectory(prefix="maskmill-lists-") as scratch:
-        failed = Path(scratch) / "failed.jsonl"
-        with failed.open("w", encoding="utf-8") as bad:
-            for outcome in _final(store, ledger, view, dest):
-                _write(outcome, good, bad, cancelled)
-                codes.update([outcome.code or UNKNOWN] if outcome.kind in _BAD else [])
-        store.upload(failed, folder / failed.name)
-    good.flush()
-    cancelled.flush()
-    _drop_leftovers(store, folder, {*good.names, *cancelled.names})
-    facts = _facts(view, dict(codes), [*good.names, failed.name, *cancelled.names], price_per_core_hour)
+        lists = _Lists(store, folder, Path(scratch))
+        lists.write(_final(store, ledger, view, dest))
+    _drop_leftovers(store, folder, set(lists.names))
+    facts = _facts(view, dict(lists.codes), lists.review, lists.names, price_per_core_hour)
     results.write_facts(store, dest, view.job, "manifest.json", facts)
     if view.ending == "finished":
         store.put(folder / SUCCESS, b"", content_type="application/octet-stream")
@@ -85,41 +118,27 @@ def write_lists(store: ObjectStore, ledger: Ledger, view: JobView, price_per_cor
     return facts
 
 
-def _write(outcome: Outcome, good: _Parts, bad: IO[str], cancelled: _Parts) -> None:
-    line = outcome.model_dump_json(exclude_defaults=True)
-    if outcome.kind in _GOOD:
-        good.add(line)
-    elif outcome.kind in _BAD:
-        bad.write(line + "\n")
-    else:
-        cancelled.add(line)
-
-
 def _final(store: ObjectStore, ledger: Ledger, view: JobView, dest: S3Url) -> Iterator[Outcome]:
-    """The one outcome that counts of every image: what the ledger says, with the details of the log."""
-    left = bytearray(b"".join(ledger.pieces(view.job, view.total or 0)))
-    for outcome in results.newest_first(store, dest, view.job):
-        if outcome.index < len(left) and left[outcome.index] == states.NUMBERS[outcome.kind]:
-            left[outcome.index] = _WRITTEN
-            yield outcome
-    if left.count(_WRITTEN) == len(left):
-        return
-    # Cancelled images have no line in the log; nor has one whose line was lost with Redis after its state was saved.
-    for index, entry in enumerate(manifest.read(store, dest, view.job, view.total or 0)):
-        if left[index] != _WRITTEN:
-            kind = states.KINDS[left[index]] or OutcomeKind.CANCELLED
-            yield Outcome(index=index, key=entry.key, kind=kind)
+    """The one outcome that counts of every image; without one, it is cancelled."""
+    known = bytearray(b"".join(ledger.pieces(view.job, view.total or 0)))
+    yield from results.final(store, dest, view.job, known.replace(b"\0", bytes([_CANCELLED])))
 
 
 def _drop_leftovers(store: ObjectStore, folder: S3Url, written: set[str]) -> None:
     """Lists of an earlier epoch that had more parts."""
-    for stem in ("succeeded-", "cancelled-"):
+    for stem in (f"{results.SUCCEEDED}-", f"{results.CANCELLED}-"):
         for item in store.list(folder / stem):
             if stem + item.key not in written:
                 store.delete(folder / (stem + item.key))
 
 
-def _facts(view: JobView, codes: dict[str, int], lists: list[str], price_per_core_hour: float | None) -> dict[str, Any]:
+def _facts(
+    view: JobView,
+    codes: dict[str, int],
+    review: dict[str, object],
+    lists: list[str],
+    price_per_core_hour: float | None,
+) -> dict[str, Any]:
     counts = {kind.value: int(getattr(view, kind.value)) for kind in OutcomeKind}
     done = max(1, view.ok)
     seconds = (view.completed_at or 0.0) - (view.started_at or view.submitted_at or 0.0)
@@ -139,6 +158,7 @@ def _facts(view: JobView, codes: dict[str, int], lists: list[str], price_per_cor
         "bytes": view.bytes,
         "counts": counts,
         "failures_by_code": codes,
+        **review,
         "created_at": view.created_at,
         "submitted_at": view.submitted_at,
         "started_at": view.started_at,

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -32,7 +31,7 @@ from worker.images.decode import decode
 from worker.images.render import render
 from worker.images.subject import wanted
 from worker.images.tensor import to_tensor
-from worker.stages import Observe, Stage, name_thread, nobody, timed
+from worker.stages import Observe, Spent, Stage, name_thread, nobody
 from worker.uptodate import MODEL, SOURCE_ETAG, standing
 
 log = logging.getLogger(__name__)
@@ -265,71 +264,69 @@ class Pipeline:
 
     def _image(self, work: Work, run: _Run) -> Outcome | None:
         started = time.monotonic()
-        kind, quality = None, None
+        kind, quality, spent = None, None, Spent(self._observe)
         metadata = {MODEL: self._network_digest, **run.metadata}
         try:
             if run.skip_existing:
-                with self._timed(Stage.CHECK):
+                with spent.timed(Stage.CHECK):
                     kind = standing(self._store, work.source, work.outputs.values(), metadata)
             if kind is None:
-                quality = self._transform(work, run, metadata)
+                quality = self._transform(work, run, metadata, spent)
                 if quality is None:
                     return None
         except (ImageError, ServiceError) as error:
             if error.retryable:
                 raise
-            return _failed(work, error.code, str(error), started)
+            return _failed(work, error.code, str(error), started, spent)
         except MemoryError:
             log.exception("image=%s event=out_of_memory", work.source)
-            return _failed(work, "out_of_memory", "not enough memory for this image", started)
+            return _failed(work, "out_of_memory", "not enough memory for this image", started, spent)
         except Exception as error:
             log.exception("image=%s event=internal_error", work.source)
-            return _failed(work, INTERNAL_ERROR, f"{type(error).__name__}; the worker's log has details", started)
+            return _failed(work, INTERNAL_ERROR, f"{type(error).__name__}; see the worker's log", started, spent)
         return Outcome(
             index=work.index,
             key=work.key,
             kind=kind or OutcomeKind.OK,
             outputs=work.output_keys,
-            seconds=time.monotonic() - started,
+            seconds=round(time.monotonic() - started, 4),
+            stages=spent.seconds(),
             quality=quality,
         )
 
-    def _transform(self, work: Work, run: _Run, metadata: Mapping[str, str]) -> MaskQuality | None:
+    def _transform(self, work: Work, run: _Run, metadata: Mapping[str, str], spent: Spent) -> MaskQuality | None:
         """All of one image; None if it was begun ahead in vain."""
         background = self._backgrounds.of(work.options)
-        with self._timed(Stage.FETCH):
+        with spent.timed(Stage.FETCH):
             data, info = self._store.get(work.source, max_bytes=self._limits.max_object_mib * _MIB)
-        with self._timed(Stage.DECODE):
+        with spent.timed(Stage.DECODE):
             picture = decode(data, self._limits, wanted(work.options, self._network.size))
         del data
-        with self._timed(Stage.PREPARE):
+        with spent.timed(Stage.PREPARE):
             tensor = to_tensor(picture, self._network.size)
-        with self._timed(Stage.INFER):
+        with spent.timed(Stage.INFER):
             mask = self._network.infer(tensor)
         del tensor
-        with self._timed(Stage.RENDER):
+        with spent.timed(Stage.RENDER):
             quality, outputs = render(picture, mask, work.options, background)
             rendered = next(outputs, None)
         origin = {SOURCE_ETAG: info.etag, **metadata}
         while rendered is not None:
             kind, content = rendered
             if run.undecided:
-                with self._timed(Stage.HOLD):
+                with spent.timed(Stage.HOLD):
                     run.may_write()
             if not run.may_write():  # asked of every image: the chunk may have been dropped while this one began
                 return None
-            with self._timed(Stage.STORE):
+            with spent.timed(Stage.STORE):
                 content_type = work.options.format_of(kind).content_type
                 self._store.put(work.outputs[kind], content, content_type=content_type, metadata=origin)
             del content, rendered
             if kind == work.options.outputs[-1]:
                 break
-            with self._timed(Stage.RENDER):
+            with spent.timed(Stage.RENDER):
                 rendered = next(outputs, None)
         return quality
-
-    def _timed(self, stage: Stage) -> AbstractContextManager[None]:
-        return timed(stage, self._observe)
 
 
 def _never() -> bool:
@@ -340,12 +337,13 @@ def _nothing() -> None:
     pass
 
 
-def _failed(work: Work, code: str, message: str, started: float) -> Outcome:
+def _failed(work: Work, code: str, message: str, started: float, spent: Spent) -> Outcome:
     return Outcome(
         index=work.index,
         key=work.key,
         kind=OutcomeKind.FAILED,
         code=code,
         message=message,
-        seconds=time.monotonic() - started,
+        seconds=round(time.monotonic() - started, 4),
+        stages=spent.seconds(),
     )

@@ -18,6 +18,8 @@ _COMMANDS = {
     "resume": ("producer.cli.control", "resume_command"),
     "retry": ("producer.cli.control", "retry_command"),
     "recover": ("producer.cli.control", "recover_command"),
+    "results": ("producer.cli.results", "results_command"),
+    "report": ("producer.cli.report", "report_command"),
     "download": ("producer.cli.download", "download_command"),
     "config": ("worker.contract.console", "config_command"),
     "completion": ("worker.contract.console", "completion_command"),
@@ -36,6 +38,8 @@ Examples:
   producer submit s3://shop/photos/ s3://shop/masks/ --wait
   producer submit ./photos s3://shop/masks/ --output mask,cutout
   producer status 20260131-120000-a1b2c3 --json
+  producer results 20260131-120000-a1b2c3 --outcome failed,dead --format csv
+  producer report 20260131-120000-a1b2c3
   producer download 20260131-120000-a1b2c3 ./masks
 """
 

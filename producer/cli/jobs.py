@@ -9,9 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from producer.cli import progress
+from producer.notify import Notifier
 from producer.watch import Sample, follow, mean_rate
 from worker.contract import console, settings
 from worker.contract.console import Exit
+from worker.contract.errors import NotificationFailed
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger import Ledger
 
@@ -33,14 +35,29 @@ def status_command(*, job: str, as_json: bool) -> int:
     return Exit.OK
 
 
-@click.command("watch", epilog="\b\nExample:\n  producer watch 20260131-120000-a1b2c3 --timeout 3600")
+NOTIFY = click.option(
+    "--notify",
+    metavar="URL",
+    help="When the job has ended, POST its numbers there, signed with MASKMILL_NOTIFY__SECRET (Standard Webhooks). "
+    "Only its host is ever shown; if it holds a token, give it as the variable.",
+)
+
+
+@click.command(
+    "watch",
+    epilog="\b\nExamples:\n  producer watch 20260131-120000-a1b2c3 --timeout 3600\n"
+    "  producer watch 20260131-120000-a1b2c3 --notify https://example.org/hooks/maskmill",
+)
 @click.argument("job")
 @click.option("--timeout", type=click.FloatRange(min=0), help="Seconds to stay at most.")
+@NOTIFY
 @click.option("--json", "as_json", is_flag=True, help="JSON lines instead of a bar.")
-def watch_command(*, job: str, timeout: float | None, as_json: bool) -> int:
+def watch_command(*, job: str, timeout: float | None, notify: str | None, as_json: bool) -> int:
     """Follow JOB until it ends; the exit code tells how."""
-    with Ledger(settings.load().redis) as ledger:
-        return follow_to_the_end(ledger, job, timeout=timeout, as_json=as_json)
+    config = settings.load()
+    notifier = Notifier(notify, config.notify) if notify else None
+    with Ledger(config.redis) as ledger:
+        return follow_to_the_end(ledger, job, timeout=timeout, as_json=as_json, notifier=notifier)
 
 
 @click.command("list", epilog="\b\nExample:\n  producer list --limit 5 --json")
@@ -69,8 +86,10 @@ def list_command(*, limit: int, as_json: bool) -> int:
     return Exit.OK
 
 
-def follow_to_the_end(ledger: Ledger, job: str, *, timeout: float | None, as_json: bool) -> Exit:
-    """Show progress until the job ends or time is up, then the result."""
+def follow_to_the_end(
+    ledger: Ledger, job: str, *, timeout: float | None, as_json: bool, notifier: Notifier | None = None
+) -> Exit:
+    """Show progress until the job ends or time is up, then the result; who is to be told learns of an end."""
     samples = follow(ledger, job, interval=progress.SAMPLE_SECONDS, timeout=timeout)
     try:
         view = progress.show(samples, as_json=as_json)
@@ -79,7 +98,19 @@ def follow_to_the_end(ledger: Ledger, job: str, *, timeout: float | None, as_jso
         return Exit.INTERRUPTED
     if progress.shows_bar(as_json=as_json):
         _print_view(view, ledger.failures(job) if view.failed or view.dead else [])
-    return progress.exit_code(view)
+    code = progress.exit_code(view)
+    if notifier and view.ended:
+        _tell(notifier, view, code)
+    return code
+
+
+def _tell(notifier: Notifier, view: JobView, code: Exit) -> None:
+    """What became of the job stands, also when nobody could be told."""
+    try:
+        notifier.ended(view, code)
+    except NotificationFailed as error:
+        console.err.print(f"[bold red]error[/] ({error.code}): ", end="")
+        console.err.print(str(error), markup=False, soft_wrap=True)
 
 
 def _as_dict(view: JobView) -> dict[str, object]:

@@ -8,11 +8,12 @@ import click
 
 from producer.backgrounds import OutputRequest
 from producer.cli import plan_view, progress
-from producer.cli.jobs import follow_to_the_end
+from producer.cli.jobs import NOTIFY, follow_to_the_end
 from producer.cli.output_options import output_options
 from producer.cli.policy_options import policy_options
 from producer.cli.source_options import source_options
 from producer.estimate import Estimate, estimated
+from producer.notify import Notifier
 from producer.plan import Plan, skips_in_words
 from producer.sources.opening import SourceSpec
 from producer.submit import Submitted, Submitter
@@ -27,6 +28,7 @@ from worker.contract.objects import ObjectStore
 _EXAMPLES = """\b
 Examples:
   producer submit s3://shop/photos/ s3://shop/masks/ --wait
+  producer submit s3://shop/photos/ s3://shop/masks/ --wait --notify https://example.org/hooks/maskmill
   producer submit 's3://shop/photos/**/*.jpg' s3://shop/masks/ --newer-than 7d
   producer submit s3://shop/photos/ s3://shop/masks/ --manifest keys.csv.gz --dry-run
   producer submit s3://shop/ s3://masks/ --manifest s3://inventory/shop/all/2026-01-31T01-00Z/manifest.json --yes
@@ -55,6 +57,7 @@ Examples:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--wait", is_flag=True, help="Stay until the job ends; the exit code tells how.")
 @click.option("--timeout", type=click.FloatRange(min=0), help="With --wait: seconds to stay at most.")
+@NOTIFY
 @click.option("--json", "as_json", is_flag=True, help="JSON lines instead of text.")
 def submit_command(
     *,
@@ -68,6 +71,7 @@ def submit_command(
     yes: bool,
     wait: bool,
     timeout: float | None,
+    notify: str | None,
     as_json: bool,
 ) -> int:
     """Submit every image of SOURCE; outputs go under DEST and keep the tree.
@@ -81,6 +85,9 @@ def submit_command(
     --limit. In globs * and ? stay within a folder, ** crosses folders, [abc] and {jpg,png} choose.
     """
     config = settings.load()
+    if notify and not wait:
+        raise click.UsageError("--notify is sent by who waits: add --wait, or run `producer watch JOB --notify URL`")
+    notifier = Notifier(notify, config.notify) if notify else None
     with ObjectStore(config.s3) as store, Ledger(config.redis) as ledger:
         ledger.link.check()
         teller = progress.Teller(as_json=as_json)
@@ -105,7 +112,7 @@ def submit_command(
         _announce(submitted, as_json=as_json)
         if not wait:
             return console.Exit.OK
-        return follow_to_the_end(ledger, submitted.view.job, timeout=timeout, as_json=as_json)
+        return follow_to_the_end(ledger, submitted.view.job, timeout=timeout, as_json=as_json, notifier=notifier)
 
 
 def _dry_run(plan: Plan, cost: Estimate, *, as_json: bool) -> int:

@@ -18,7 +18,8 @@ ONLY_IN = {
     "botocore": ("worker/contract/objects.py",),
     "redis": ("worker/contract/", "worker/lease.py", "worker/standalone/valkey.py"),
     "openvino": ("worker/model/engine.py", "worker/model/graph.py", "worker/model/runtime.py", "worker/convert/"),
-    "PIL": ("worker/images/", "worker/bench/images.py"),
+    "PIL": ("worker/images/", "worker/bench/images.py", "producer/report/thumbnails.py"),
+    "jinja2": ("producer/report/render.py",),
     "celery": (
         "worker/contract/broker.py",
         "worker/contract/dispatch.py",
@@ -32,6 +33,7 @@ ONLY_IN = {
         "worker/bench/plain_celery.py",
     ),
     "click": ("worker/contract/console.py", "worker/cli/", "producer/cli/"),
+    "pyarrow": ("producer/tables.py",),
     "huggingface_hub": ("worker/model/hubclient.py",),
     "nncf": ("worker/convert/",),
     "safetensors": ("worker/convert/",),

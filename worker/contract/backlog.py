@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -42,7 +43,15 @@ class LogEntry:
     """One outcome that is not in S3 yet."""
 
     id: str
+    """`milliseconds-number`, by the clock of Redis."""
+
     line: str
+    """An `Outcome` as JSON."""
+
+    @property
+    def dated(self) -> str:
+        """The same with its time; spliced in, since there may be millions."""
+        return f'{{"at":{int(self.id.partition("-")[0]) / 1000},{self.line[1:]}'
 
 
 def overlapping(first: JobView, second: JobView) -> bool:
@@ -173,6 +182,16 @@ class Backlog:
         key = names.job_keys(self._prefix, job).log
         entries = self._link.call(lambda: self._link.client.xrange(key, count=count))
         return [LogEntry(id, fields["o"]) for id, fields in entries]
+
+    def recent(self, job: str, count: int = 1000) -> Iterator[LogEntry]:
+        """Outcomes that are not in S3 yet, newest first; those brought there meanwhile may be left out."""
+        key, before = names.job_keys(self._prefix, job).log, "+"
+        while True:
+            entries = self._link.call(functools.partial(self._link.client.xrevrange, key, before, "-", count))
+            yield from (LogEntry(id, fields["o"]) for id, fields in entries)
+            if len(entries) < count:
+                return
+            before = f"({entries[-1][0]}"
 
     def logged(self, job: str, entries: Iterable[LogEntry]) -> None:
         """Forget outcomes that are in S3 now."""

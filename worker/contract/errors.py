@@ -13,6 +13,7 @@
     │   ├── BrokerUnavailable    (retryable) Redis cannot be reached
     │   ├── StoreUnavailable     (retryable) S3 cannot be reached or answered 5xx
     │   ├── HubUnavailable       (retryable) the model hub cannot be reached or broke off
+    │   ├── NotificationFailed   a message about a job was not taken
     │   └── AccessDenied         a service refused our credentials, or a place is not on the allow-list
     ├── ContractError
     │   ├── BadMessage           a message that this version cannot or must not read
@@ -115,6 +116,12 @@ class HubUnavailable(ServiceError):
 
     code = "hub_unavailable"
     retryable = True
+
+
+class NotificationFailed(ServiceError):
+    """A message about a job was not taken by the address it was sent to."""
+
+    code = "notification_failed"
 
 
 class AccessDenied(ServiceError):

@@ -15,6 +15,7 @@ from worker.contract.errors import BadMessage
 from worker.contract.outputs import OutputKind, OutputOptions
 
 __all__ = [
+    "FLAGS",
     "MAX_CHUNK_IMAGES",
     "MAX_KEY_BYTES",
     "ChunkMessage",
@@ -35,6 +36,10 @@ MAX_KEY_BYTES = 1024
 
 MOSTLY_SOFT = 0.4
 """Share of soft pixels in a subject above which its mask wants a look: the network could not decide."""
+
+
+FLAGS = ("empty", "full", "soft", "border")
+"""What can be conspicuous about a mask (`MaskQuality.flags`)."""
 
 
 class OutcomeKind(StrEnum):
@@ -82,7 +87,7 @@ class MaskQuality(_Wire):
     def flags(self) -> tuple[str, ...]:
         """Names of what is conspicuous: `empty`, `full`, `soft`, `border`."""
         found = {"empty": self.empty, "full": self.full, "soft": self.soft > MOSTLY_SOFT, "border": self.touches_border}
-        return tuple(name for name, is_so in found.items() if is_so)
+        return tuple(name for name in FLAGS if found[name])
 
     @property
     def needs_review(self) -> bool:
@@ -147,4 +152,6 @@ class Outcome(_Wire):
     message: str = ""
     outputs: tuple[str, ...] = Field(default=(), description="keys written, relative to the destination")
     seconds: float = Field(default=0.0, description="wall time from fetch to stored")
+    stages: dict[str, float] = Field(default_factory=dict, description="of which in each stage (see `Stage`)")
     quality: MaskQuality | None = Field(default=None, description="of the mask, where there is one")
+    at: float | None = Field(default=None, description="when it was recorded, by the clock of Redis (Unix seconds)")

@@ -4,15 +4,17 @@
                       manifest/part-*.jsonl.gz        the images
                       results/{epoch}-{id}-{n}.jsonl.gz   outcomes as they came, an image's last one counts
 when it has ended:    succeeded-*.jsonl.gz, failed.jsonl, cancelled-*.jsonl.gz, manifest.json, _SUCCESS
+                      needs-review.jsonl              those of the succeeded that a person should look at
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from worker.contract import jsonlines
+from worker.contract import jsonlines, manifest, states
 from worker.contract.errors import ContractError, ObjectMissing
 from worker.contract.manifest import job_folder
 from worker.contract.messages import Outcome, OutcomeKind
@@ -21,7 +23,17 @@ from worker.contract.objects import ObjectStore, S3Url
 PART_OUTCOMES = 5_000
 """Outcomes in one part at most: about 100 kB compressed."""
 
+FAILED = "failed.jsonl"
+"""List of a job that has ended: images that failed or are dead."""
+
+REVIEW = "needs-review.jsonl"
+"""List of a job that has ended: those of the succeeded that a person should look at, once more."""
+
+SUCCEEDED, CANCELLED = "succeeded", "cancelled"
+"""How the names of the other lists begin: they are in numbered parts, `-00000.jsonl.gz`."""
+
 _KINDS = {kind.value: kind for kind in OutcomeKind}
+_TOLD = 255
 _MAX_FACTS_BYTES = 4 * 1024 * 1024
 
 
@@ -63,6 +75,33 @@ def newest_first(store: ObjectStore, dest: S3Url, job: str) -> Iterator[Outcome]
     """
     for name in reversed(part_names(store, dest, job)):
         yield from reversed(jsonlines.read(store, results_folder(dest, job) / name, Outcome))
+
+
+def final(
+    store: ObjectStore, dest: S3Url, job: str, known: bytearray, recent: Iterable[Outcome] = ()
+) -> Iterator[Outcome]:
+    """The one outcome that counts of every image that has one: what the ledger says, with the details of the log.
+
+    Args:
+        store: where the job's folder is.
+        dest: of the job.
+        job: its id.
+        known: the ledger's state of every image (`states`), read before everything else; used up.
+        recent: outcomes that may not be in S3 yet, newest first.
+
+    Raises:
+        ContractError: the job's objects were changed by somebody else.
+    """
+    for outcome in itertools.chain(recent, newest_first(store, dest, job)):
+        if outcome.index < len(known) and known[outcome.index] == states.NUMBERS[outcome.kind]:
+            known[outcome.index] = _TOLD
+            yield outcome
+    if known.count(_TOLD) + known.count(0) == len(known):
+        return
+    # Cancelled images have no line in the log; nor has one whose line was lost with Redis after its state was saved.
+    for index, entry in enumerate(manifest.read(store, dest, job, len(known))):
+        if kind := None if known[index] == _TOLD else states.KINDS[known[index]]:
+            yield Outcome(index=index, key=entry.key, kind=kind)
 
 
 def verdicts(store: ObjectStore, dest: S3Url, job: str) -> Iterator[tuple[int, OutcomeKind]]:

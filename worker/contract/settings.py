@@ -7,6 +7,7 @@ it came from. Secrets are `SecretStr` all the way down and never printed.
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from pydantic_settings import (
 from worker.contract.errors import SettingsError
 
 ENV_PREFIX = "MASKMILL_"
+
+_KEY_BYTES = 24, 64
+"""Least and most of a signing secret (Standard Webhooks 1.0)."""
 
 Precision = Literal["auto", "fp32", "fp16", "int8", "int8wo"]
 InferencePrecision = Literal["auto", "f32", "bf16", "f16"]
@@ -192,6 +196,35 @@ class MetricsSettings(_Group):
     address: str = Field(default="127.0.0.1", description="to listen on; 0.0.0.0 in a container")
 
 
+class NotifySettings(_Group):
+    """Messages about jobs that have ended, to an address of the user's (`--notify`)."""
+
+    secret: SecretStr | None = Field(default=None, description="what they are signed with: base64 of 24 to 64 bytes")
+    allow_http: bool = Field(default=False, description="also to http:// addresses, which anybody on the way can read")
+    attempts: int = Field(default=6, ge=1, le=20, description="tries of one message, with growing pauses")
+    timeout_seconds: float = Field(default=10.0, gt=0, description="of one try")
+    ca_file: Path | None = Field(default=None, description="certificate authority for https:// addresses")
+
+    @field_validator("secret")
+    @classmethod
+    def _is_a_key(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and not _KEY_BYTES[0] <= len(_decoded(secret)) <= _KEY_BYTES[1]:
+            raise ValueError("must be 24 to 64 random bytes in base64, as `openssl rand -base64 32` prints them")
+        return secret
+
+    def key(self) -> bytes | None:
+        """What messages are signed with. Never print this."""
+        return None if self.secret is None else _decoded(self.secret)
+
+
+def _decoded(secret: SecretStr) -> bytes:
+    """Standard Webhooks writes its secrets as `whsec_` and base64; nothing for what is not base64."""
+    try:
+        return base64.b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True)
+    except ValueError:
+        return b""
+
+
 class Settings(BaseSettings):
     """The whole tree."""
 
@@ -215,6 +248,7 @@ class Settings(BaseSettings):
     jobs: JobSettings = JobSettings()
     engine: EngineSettings = EngineSettings()
     metrics: MetricsSettings = MetricsSettings()
+    notify: NotifySettings = NotifySettings()
 
     @classmethod
     def settings_customise_sources(

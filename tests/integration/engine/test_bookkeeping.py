@@ -14,7 +14,7 @@ from worker import bookkeeper, lists
 from worker.contract import manifest, names, results, states
 from worker.contract.errors import StoreUnavailable
 from worker.contract.job import JobStatus, JobView
-from worker.contract.messages import Outcome, OutcomeKind
+from worker.contract.messages import MaskQuality, Outcome, OutcomeKind
 
 OK, FAILED, CANCELLED = OutcomeKind.OK, OutcomeKind.FAILED, OutcomeKind.CANCELLED
 
@@ -30,7 +30,7 @@ def listed(world: World) -> dict[str, list[Outcome]]:
     """The outcomes of all lists by the first word of their names."""
     found: dict[str, list[Outcome]] = {"succeeded": [], "failed": [], "cancelled": []}
     for name, body in sorted(folder(world).items()):
-        if "jsonl" in name:
+        if "jsonl" in name and name != results.REVIEW:
             text = gzip.decompress(body) if name.endswith(".gz") else body
             found[name.split("-")[0].split(".")[0]] += map(Outcome.model_validate_json, text.splitlines())
     return found
@@ -49,7 +49,7 @@ def check_lists(world: World, view: JobView) -> dict:
     assert facts["counts"] == {kind.value: getattr(view, kind.value) for kind in OutcomeKind}
     assert (facts["total"], facts["status"], facts["epoch"]) == (view.total, view.status.value, view.epoch)
     present = {name for name in folder(world) if "jsonl" in name}
-    assert set(facts["lists"]) == present
+    assert {*facts["lists"], facts["review_list"]} == present
     assert (lists.SUCCESS in folder(world)) == (view.status is JobStatus.FINISHED)
     return facts
 
@@ -75,6 +75,29 @@ def test_a_finished_job(world):
     assert {o.outputs for o in listed(world)["succeeded"]} == {(f"{i}.png",) for i in (0, 2, 3, 4, 5, 6)}
     assert world.backlog.active() == []
     assert world.ledger.link.client.ttl(names.job(world.ledger.link.prefix, "job")) > 0
+
+
+def test_masks_that_want_a_look_are_listed_once_more_and_counted(world):
+    view = world.submit(4)
+    world.backlog.take("job", view.chunks, epoch=0)
+    plain = {"coverage": 0.4, "soft": 0.1, "empty": False, "full": False, "touches_border": False}
+    qualities = [plain, plain | {"touches_border": True}, plain | {"empty": True}, plain | {"soft": 0.7, "full": True}]
+    for chunk in range(view.chunks):
+        work = message(view, chunk)
+        world.ledger.start(work, HERE)
+        for index in range(work.start, work.start + len(work.keys)):
+            found = outcome(index).model_copy(update={"quality": MaskQuality(**qualities[index])})
+            world.ledger.record(work, [found])
+        world.ledger.release(work, HERE, model="m", core_seconds=1.0, blameless=True)
+
+    facts = check_lists(world, ended(world))
+
+    review = [Outcome.model_validate_json(line) for line in folder(world)[results.REVIEW].splitlines()]
+    assert sorted(o.index for o in review) == [2, 3]
+    assert facts["needs_review"] == 2
+    assert facts["flags"] == {"border": 1, "empty": 1, "soft": 1, "full": 1}
+    times = [o.at for o in listed(world)["succeeded"]]
+    assert all(view.created_at <= at <= view.created_at + 60 for at in times)
 
 
 def test_a_cancelled_job_with_a_chunk_half_done(world):
@@ -168,7 +191,7 @@ def test_success_is_written_last(world, monkeypatch):
     ended(world)
 
     short = [key.rpartition("/")[2] for key in written if "/results/" not in key]
-    assert short == ["failed.jsonl", "succeeded-00000.jsonl.gz", "manifest.json", "_SUCCESS"]
+    assert short == ["failed.jsonl", "needs-review.jsonl", "succeeded-00000.jsonl.gz", "manifest.json", "_SUCCESS"]
 
 
 def test_outcomes_are_collected_once_and_taken_out_of_redis(world, monkeypatch):

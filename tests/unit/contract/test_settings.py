@@ -58,6 +58,8 @@ def test_secrets_are_never_shown(monkeypatch):
         ("MASKMILL_REDIS__HOST", "x", "MASKMILL_REDIS__HOST"),
         ("MASKMILL_MODLE__SIZE", "512", "MASKMILL_MODLE__SIZE"),
         ("MASKMILL_S3__ALLOW", "bucket", "JSON"),
+        ("MASKMILL_NOTIFY__SECRET", "hunter2", "openssl rand -base64 32"),
+        ("MASKMILL_NOTIFY__SECRET", "whsec_aHVudGVyMg==", "MASKMILL_NOTIFY__SECRET"),
         ("MASKMILL_CONFIG", "/nowhere.toml", "MASKMILL_CONFIG"),
     ],
 )

@@ -1,0 +1,125 @@
+"""Outcomes as JSON lines, CSV or Parquet, written as they come."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, Any
+
+from producer.outcomes import as_dict
+from worker.contract.errors import SetupError, SourceError
+from worker.contract.job import JobView
+from worker.contract.messages import FLAGS, Outcome, OutcomeKind
+from worker.contract.stages import Stage
+
+_GROUP_ROWS = 10_000
+_text = json.JSONEncoder(ensure_ascii=False).encode
+_STAGES = [stage.value for stage in Stage if stage is not Stage.RECORD]  # which comes after the outcome
+
+
+class TableFormat(StrEnum):
+    """How outcomes are written."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+def as_row(outcome: Outcome, view: JobView) -> dict[str, Any]:
+    """One value in each column, the same columns for every image of a job; None where nothing is known."""
+    fields, assessed = as_dict(outcome, view), outcome.quality is not None
+    return {
+        **{name: fields[name] for name in ("index", "key", "outcome", "code", "message")},
+        **{f"output_{kind.value}": fields["outputs"].get(kind.value) for kind in view.options.outputs},
+        "finished_at": None if outcome.at is None else datetime.fromtimestamp(outcome.at, UTC),
+        "seconds": fields["seconds"],
+        **{f"seconds_{stage}": outcome.stages.get(stage) for stage in _STAGES},
+        "coverage": fields["coverage"],
+        "soft": fields["soft"],
+        **{f"flag_{flag}": flag in fields["flags"] if assessed else None for flag in FLAGS},
+        "needs_review": fields["needs_review"],
+    }
+
+
+def columns(view: JobView) -> list[str]:
+    """Names of the columns for a job."""
+    return list(as_row(Outcome(index=0, key="", kind=OutcomeKind.OK), view))
+
+
+def write_jsonl(outcomes: Iterable[Outcome], view: JobView, file: IO[str]) -> None:
+    """One JSON object per line."""
+    for outcome in outcomes:
+        file.write(_text(as_dict(outcome, view)) + "\n")
+
+
+def write_csv(outcomes: Iterable[Outcome], view: JobView, file: IO[str]) -> None:
+    """A header line, then one line per image: times in ISO 8601, `true` and `false`, empty where nothing is known."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns(view))
+    for outcome in outcomes:
+        writer.writerow(map(_cell, as_row(outcome, view).values()))
+
+
+def write_parquet(outcomes: Iterable[Outcome], view: JobView, path: Path) -> None:
+    """In groups of rows, so that memory stays flat.
+
+    Raises:
+        SetupError: pyarrow is not installed.
+    """
+    pa, pq = _pyarrow()
+    schema = pa.schema([(name, _arrow_type(pa, name)) for name in columns(view)])
+    rows = (as_row(outcome, view) for outcome in outcomes)
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        while group := list(itertools.islice(rows, _GROUP_ROWS)):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+
+
+@contextlib.contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """Where to write to; it appears as `path` when the block ends well, and not at all otherwise.
+
+    Raises:
+        SourceError: the folder or the disk says no.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        part.replace(path)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value.isoformat(timespec="milliseconds") if isinstance(value, datetime) else value
+
+
+def _arrow_type(pa: Any, column: str) -> Any:
+    if column == "index":
+        return pa.int64()
+    if column == "finished_at":
+        return pa.timestamp("ms", tz="UTC")
+    if column.startswith("flag_") or column == "needs_review":
+        return pa.bool_()
+    return pa.float64() if column.startswith("seconds") or column in ("coverage", "soft") else pa.string()
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise SetupError(
+            "Parquet is written with pyarrow, which is not installed: pip install 'maskmill[parquet]', "
+            "or take --format csv"
+        ) from error
+    return pa, pq

@@ -1,0 +1,86 @@
+"""`--notify` as typed: the receiver learns of the end, and a receiver that is gone changes nothing about the job."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from PIL import Image
+
+from support import commands
+
+SECRET = base64.b64encode(bytes(32)).decode()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (64, 48), (90, 120, 30)).save(tmp_path / "photos" / "a.jpg")
+    return str(tmp_path / "photos")
+
+
+@pytest.fixture
+def receiver():
+    """A server and what it was sent."""
+    seen: list[dict] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            seen.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/t0ken", seen
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_end_of_a_job_is_told_to_who_asked_for_it(working_place, photos, receiver):
+    url, seen = receiver
+    notifying = working_place.environment | {
+        "MASKMILL_NOTIFY__SECRET": SECRET,
+        "MASKMILL_NOTIFY__ALLOW_HTTP": "true",
+        "MASKMILL_NOTIFY__ATTEMPTS": "1",
+    }
+    submit = ("submit", photos, f"s3://{working_place.bucket}/told/", "--wait", "--json", "--timeout", "60")
+    done = commands.run("producer", *submit, "--notify", url, settings=notifying)
+    assert (done.code, done.err) == (0, "")
+    job = done.lines[0]["job"]
+
+    again = commands.run("producer", "watch", job, settings=notifying | {"PRODUCER_WATCH_NOTIFY": url})
+    gone = commands.run("producer", "watch", job, "--notify", "http://127.0.0.1:9/t0ken", settings=notifying)
+
+    assert [(told["type"], told["data"]["job"], told["data"]["ok"]) for told in seen] == [("job.finished", job, 1)] * 2
+    assert again.code == 0
+    assert gone.code == 0, "what became of the job stands"
+    assert "notification_failed" in gone.err and "http://127.0.0.1:9 was not told" in gone.err
+    assert "t0ken" not in gone.err + gone.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "said"),
+    [
+        ((), {}, "--wait"),
+        (("--wait",), {"MASKMILL_NOTIFY__ALLOW_HTTP": "true"}, "MASKMILL_NOTIFY__SECRET"),
+        (("--wait",), {"MASKMILL_NOTIFY__SECRET": SECRET}, "MASKMILL_NOTIFY__ALLOW_HTTP=true"),
+    ],
+)
+def test_what_is_missing_is_said_before_anything_is_submitted(place, photos, arguments, environment, said):
+    done = commands.run(
+        "producer",
+        *("submit", photos, f"s3://{place.bucket}/told/", "--notify", "http://example.org/t0ken", *arguments),
+        settings=place.environment | environment,
+    )
+
+    assert done.code == 1 and said in done.err and "t0ken" not in done.err
+    assert commands.run("producer", "list", "--json", settings=place.environment).out == ""

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+import tracemalloc
+
+import pytest
+from pyarrow import parquet
+
+from producer import tables
+from producer.outcomes import as_dict
+from worker.contract.errors import SetupError, SourceError
+from worker.contract.job import JobStatus, JobView
+from worker.contract.messages import JobOptions, MaskQuality, Outcome, OutcomeKind
+
+OPTIONS = JobOptions(source="s3://a/", dest="s3://b/", outputs=("mask", "cutout"))
+VIEW = JobView(job="job", status=JobStatus.FINISHED, options=OPTIONS, total=2, created_at=0.0)
+SOFT = MaskQuality(coverage=0.25, soft=0.7, empty=False, full=False, touches_border=True)
+GOOD = Outcome(
+    index=0,
+    key='a/"x", y.jpg',
+    kind=OutcomeKind.OK,
+    seconds=1.25,
+    stages={"fetch": 0.25, "infer": 0.75},
+    quality=SOFT,
+    at=1_700_000_000.5,
+)
+BAD = Outcome(index=1, key="b.jpg", kind=OutcomeKind.FAILED, code="undecodable", message="cut\noff")
+
+
+def test_every_json_line_has_the_same_fields():
+    file = io.StringIO()
+    tables.write_jsonl([GOOD, BAD], VIEW, file)
+
+    good, bad = map(json.loads, file.getvalue().splitlines())
+    assert list(good) == list(bad)
+    assert good["outputs"] == {"mask": 'mask/a/"x", y.png', "cutout": 'cutout/a/"x", y.png'}
+    assert (good["flags"], good["needs_review"], good["coverage"]) == (["soft", "border"], True, 0.25)
+    assert (bad["outcome"], bad["code"], bad["outputs"], bad["flags"]) == ("failed", "undecodable", {}, [])
+
+
+def test_csv_has_one_column_for_each_fact():
+    file = io.StringIO()
+    tables.write_csv([GOOD, BAD], VIEW, file)
+
+    good, bad = csv.DictReader(io.StringIO(file.getvalue()))
+    assert (good["key"], good["output_cutout"]) == (GOOD.key, 'cutout/a/"x", y.png')
+    assert (good["flag_soft"], good["flag_empty"], good["needs_review"]) == ("true", "false", "true")
+    assert (good["seconds_infer"], good["finished_at"]) == ("0.75", "2023-11-14T22:13:20.500+00:00")
+    assert (bad["message"], bad["flag_soft"], bad["coverage"], bad["finished_at"]) == ("cut\noff", "", "", "")
+
+
+def test_parquet_has_types(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_GROUP_ROWS", 1)
+    path = tmp_path / "results.parquet"
+    tables.write_parquet([GOOD, BAD], VIEW, path)
+
+    table = parquet.read_table(path)
+    assert table.column_names == tables.columns(VIEW)
+    assert table["flag_soft"].to_pylist() == [True, None]
+    assert table["finished_at"].to_pylist()[0].timestamp() == GOOD.at
+    assert parquet.ParquetFile(path).num_row_groups == 2
+
+
+def test_parquet_without_its_library_names_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+
+    with pytest.raises(SetupError, match=r"pip install 'maskmill\[parquet\]'"):
+        tables.write_parquet([GOOD], VIEW, tmp_path / "x.parquet")
+
+
+def test_a_file_appears_when_it_is_complete_or_not_at_all(tmp_path):
+    path = tmp_path / "results.csv"
+    with pytest.raises(ZeroDivisionError), tables.appearing(path) as part:
+        part.write_text("half")
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+    with tables.appearing(path) as part:
+        part.write_text("whole")
+    assert [file.name for file in tmp_path.iterdir()] == ["results.csv"]
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    path = tmp_path / "nowhere" / "results.csv"
+    with pytest.raises(SourceError, match="nowhere"), tables.appearing(path) as part:
+        part.open("w")
+
+
+@pytest.mark.parametrize("write", [tables.write_jsonl, tables.write_csv])
+def test_memory_does_not_grow_with_the_rows(write, tmp_path):
+    def peak(rows: int) -> int:
+        with (tmp_path / "x").open("w", encoding="utf-8") as file:
+            tracemalloc.start()
+            write((GOOD.model_copy(update={"index": index}) for index in range(rows)), VIEW, file)
+            top = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        return top
+
+    assert peak(3000) < peak(1000) + 500_000  # kept, 2,000 rows would take 3 MB
+
+
+def test_outputs_are_named_though_details_were_lost():
+    lost = Outcome(index=0, key="a.jpg", kind=OutcomeKind.SKIPPED)
+
+    assert as_dict(lost, VIEW)["outputs"] == {"mask": "mask/a.png", "cutout": "cutout/a.png"}
