@@ -260,4 +260,5 @@ def test_the_build_stage_builds(name, stage, tmp_path):
     assert "passed" in validators.run(
         installed / "bin" / "worker", "model", "verify", "builtin:contrast", cwd=tmp_path, env=variables
     )
-    assert "built" in validators.run(installed / "bin" / "worker", "kernels", "show", env=variables)
+    # One line for each arithmetic; without kernels it would say so instead.
+    assert validators.run(installed / "bin" / "worker", "kernels", "show", env=variables).startswith("f32 ")
