@@ -35,7 +35,7 @@ def settings_part() -> str:
 
 def _default(name: str, value: object) -> str:
     if value is PydanticUndefined:
-        return {"cache_dir": "~/.cache/maskmill"}[name]
+        return {"cache_dir": "~/.cache/maskmill", "node_name": ""}[name]
     if value is None or value == ():
         return ""
     # What a secret is by default is no secret.
