@@ -1,10 +1,11 @@
-"""A real Prometheus scrapes a node that works, and every panel of every dashboard has something to show."""
+"""What watches a fleet, on a real run: Prometheus with every panel of every dashboard, and what KEDA would count."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import re
 import subprocess
 import time
 import urllib.parse
@@ -20,10 +21,12 @@ from PIL import Image
 
 from support import commands, panels, validators
 from support.validators import INFRA
+from worker.contract.dispatch import WINDOW_PER_WORKER
 from worker.contract.job import JobStatus
+from worker.contract.ledger import Ledger
 from worker.standalone import ports
 
-IMAGES = 60
+IMAGES = 100
 
 
 class Prometheus:
@@ -68,6 +71,22 @@ def scraping(target: int, folder: Path) -> Iterator[Prometheus]:
         process.wait(20)
 
 
+COUNTED_BY = {"none": None, "list": "LLEN", "hash": "HLEN", "set": "SCARD"}
+
+
+def pods_wanted(ledger: Ledger) -> int:
+    """Value of the formula of the chart's ScaledObject, each key counted by its type, as KEDA's Redis scaler does."""
+    text = (INFRA / "helm" / "maskmill" / "templates" / "scaledobject.yaml").read_text("utf-8")
+    redis, prefix = ledger.link.client, ledger.link.prefix
+    values = {}
+    for name, key in re.findall(r'\(dict "name" "(\w+)" "key" "([\w-]+)"\)', text):
+        command = COUNTED_BY[redis.type(f"{prefix}{key}")]
+        values[name] = redis.execute_command(command, f"{prefix}{key}") if command else 0
+    [formula] = re.findall(r'formula: "(.*)"', text)
+    assert formula == "queued + express + in_work + (jobs > 0 ? 1 : 0)" and len(values) == 4
+    return values["queued"] + values["express"] + values["in_work"] + (1 if values["jobs"] > 0 else 0)
+
+
 def photos(folder: Path) -> Path:
     """Different files of the same picture, and one that is none."""
     folder.mkdir()
@@ -76,11 +95,11 @@ def photos(folder: Path) -> Path:
     Image.fromarray(noise).save(folder / "0.jpg")
     for number in range(1, IMAGES):
         (folder / f"{number}.jpg").hardlink_to(folder / "0.jpg")
-    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "00.jpg").write_bytes(b"no picture")
     return folder
 
 
-def test_every_panel_shows_something_of_a_real_run(place, ledger, tmp_path, worker_log):
+def test_every_panel_shows_something_and_no_work_is_scaled_away(place, ledger, tmp_path, worker_log):
     port = ports.choose({"metrics": (0,)})["metrics"]
     settings = place.environment | {
         "MASKMILL_METRICS__PORT": str(port),
@@ -92,11 +111,22 @@ def test_every_panel_shows_something_of_a_real_run(place, ledger, tmp_path, work
         "producer", "submit", str(photos(tmp_path / "photos")), f"s3://{place.bucket}/m/", "--json", settings=settings
     )
     job = submitted.lines[0]["job"]
+    assert pods_wanted(ledger) == 1 + WINDOW_PER_WORKER  # a fleet of no node is woken
+    wanted = []
+
+    def finished() -> bool:
+        wanted.append(pods_wanted(ledger))
+        return ledger.view(job).status is JobStatus.FINISHED
+
     with scraping(port, tmp_path) as prometheus, commands.workers(settings, worker_log):
-        commands.wait_for(lambda: ledger.view(job).status is JobStatus.FINISHED, "the job to finish")
+        commands.wait_for(finished, "the job to finish")
+        done = 'count_over_time(maskmill_images_total{outcome="ok"}[1m])'
         commands.wait_for(
-            lambda: max(prometheus.numbers("sum(maskmill_images_total)", since), default=0) == IMAGES + 1,
-            "the last scrape",
+            lambda: (
+                max(prometheus.numbers("sum(maskmill_images_total)", since), default=0) == IMAGES + 1
+                and max(prometheus.numbers(done, since), default=0) > 3
+            ),
+            "the last scrapes",
             10,
         )
 
@@ -108,4 +138,6 @@ def test_every_panel_shows_something_of_a_real_run(place, ledger, tmp_path, work
         rules = [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
 
     assert not empty
+    # Never zero while anything is left to do, and zero when nothing is.
+    assert min(wanted[:-1]) > 0 and pods_wanted(ledger) == 0
     assert {rule["health"] for rule in rules} == {"ok"}, [rule for rule in rules if rule["health"] != "ok"]
