@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
-from pydantic_settings import DotEnvSettingsSource
 
 from support import validators
 from support.commands import BIN
@@ -73,12 +73,14 @@ def test_it_stops_in_order():
 
 
 def test_its_settings_exist(monkeypatch, tmp_path):
-    """The example of /etc/maskmill/worker.env, the variables of the unit, and credentials as systemd names them."""
-    (tmp_path / "credentials").mkdir()
-    (tmp_path / "credentials" / "MASKMILL_REDIS__PASSWORD").write_text("from-a-file")
-    for name, value in DotEnvSettingsSource(Settings, env_file=UNITS / "worker.env").env_vars.items():
-        monkeypatch.setenv(name.upper(), value)
-    specifiers = {"%H": "rack-7", "%i": "node0", "%d": str(tmp_path / "credentials")}
+    """The example of /etc/maskmill/worker.env, read as the guide's shell does it, and the variables of the unit."""
+    (tmp_path / "MASKMILL_REDIS__PASSWORD").write_text("from-a-file")
+    shell = ["sh", "-c", f"set -a; . {UNITS}/worker.env; env -0"]
+    given = subprocess.run(shell, env={}, capture_output=True, text=True, check=True).stdout
+    for pair in given.split("\0"):
+        if pair.startswith("MASKMILL_"):
+            monkeypatch.setenv(*pair.split("=", 1))
+    specifiers = {"%H": "rack-7", "%i": "node0", "/etc/maskmill/secrets": str(tmp_path)}
     for line in section("Service")["Environment"]:
         name, _, value = line.partition("=")
         for specifier, text in specifiers.items():
@@ -89,4 +91,3 @@ def test_its_settings_exist(monkeypatch, tmp_path):
 
     assert found.worker.node_name == "rack-7-node0" and found.s3.allow == ("photos", "masks")
     assert found.redis.password.get_secret_value() == "from-a-file" and found.metrics.port == 9470
-    assert section("Service")["LoadCredential"] == ["MASKMILL:/etc/maskmill/secrets"]
