@@ -18,7 +18,7 @@ help:
 	@echo 'make wheel   a wheel for Linux x86-64 with the native kernels inside, in dist/'
 	@echo 'make chaos   workers under faults for MINUTES=3, SEED=1; chaos/chaos.md says what became of every image'
 	@echo 'make lint    ruff, mypy and clang-format'
-	@echo 'make lock    write requirements.lock and dev.lock anew'
+	@echo 'make lock    write requirements.lock, dev.lock and infra/docker/*.lock anew'
 	@echo 'make clean   remove the virtual environment and the state of the demo'
 
 demo: $(VENV)/.demo
@@ -75,6 +75,13 @@ lock: $(VENV)/.dev
 	  pyproject.toml --extra demo --group build --output-file requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --custom-compile-command 'make lock' \
 	  pyproject.toml --extra demo --group dev --output-file dev.lock
+	@for image in build producer; do \
+	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.12 --custom-compile-command 'make lock' \
+	    --group image-$$image --constraint dev.lock --output-file infra/docker/$$image.lock || exit 1; done
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.12 --custom-compile-command 'make lock' \
+	  pyproject.toml --extra hub --constraint dev.lock --output-file infra/docker/worker.lock
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.12 --custom-compile-command 'make lock' \
+	  pyproject.toml --extra hub --group image-flower --constraint dev.lock --output-file infra/docker/flower.lock
 
 clean:
 	@rm -rf $(VENV) worker/kernels/lib dist .demo demo-masks .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import sys
 import warnings
 from typing import Any
@@ -36,7 +35,7 @@ def build() -> Celery:
     # Celery warns of root because of pickle; here nothing but JSON is read.
     warnings.filterwarnings("ignore", r"\s*You're running the worker with superuser privileges")
     config = settings.load()
-    name = f"{config.worker.process_name}@{socket.gethostname()}"
+    name = f"{config.worker.process_name}@{config.worker.node_name}"
     app = make_celery(config, client_name=f"maskmill-{name}")
     app.maskmill_name, app.maskmill_shared = name, SharedState()
     shared = app.maskmill_shared

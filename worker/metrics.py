@@ -80,11 +80,14 @@ class FleetCollector:
     def _read(self, workers: int) -> Iterable[Metric]:
         yield _gauge("maskmill_workers_live", "Worker processes heard of lately.", workers)
         yield _gauge("maskmill_queue_messages", "Chunk messages waiting in the queue.", self._backlog.queued())
+        # Not `job`: Prometheus gives every series a label of that name, its own.
         images = GaugeMetricFamily(
-            "maskmill_job_images", "Images of active jobs by outcome.", labels=["job", "outcome"]
+            "maskmill_job_images", "Images of active jobs by outcome.", labels=["job_id", "outcome"]
         )
-        total = GaugeMetricFamily("maskmill_job_images_submitted", "Images of active jobs.", labels=["job"])
-        status = GaugeMetricFamily("maskmill_job_info", "1 for each active job.", labels=["job", "status", "priority"])
+        total = GaugeMetricFamily("maskmill_job_images_submitted", "Images of active jobs.", labels=["job_id"])
+        status = GaugeMetricFamily(
+            "maskmill_job_info", "1 for each active job.", labels=["job_id", "status", "priority"]
+        )
         backlog = in_work = 0
         for job in self._backlog.active():
             view = job.view

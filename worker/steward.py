@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -136,7 +135,7 @@ class Feed:
 
 def _exporter(config: Settings, stack: ExitStack, roles: Sequence[Role]) -> Exporter:
     link = stack.enter_context(RedisLink(config.redis, retries=0, client_name="maskmill-exporter"))
-    fleet, here = Fleet(link), f"@{socket.gethostname()}"
+    fleet, here = Fleet(link), f"@{config.worker.node_name}"
 
     def ready() -> bool:
         try:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -150,7 +149,12 @@ class Supervisor:
                 "MASKMILL_MODEL__INFERENCE_PRECISION": model.inference_precision,
             }
         self.slots = [
-            Slot(f"worker-{cores.index}", cores.cpus, _argv(cores), _environment(cores, environ))
+            Slot(
+                f"worker-{cores.index}",
+                cores.cpus,
+                _argv(cores, settings.worker.node_name),
+                _environment(cores, environ),
+            )
             for cores in plan.core_sets
         ]
         # Wherever the workers are: it is idle most of the time.
@@ -211,8 +215,8 @@ class Supervisor:
         log.info("event=stopping signal=%s hurry=%s", signal.Signals(number).name, self._hurry)
 
 
-def _argv(cores: CoreSet) -> list[str]:
-    name = f"worker-{cores.index}@{socket.gethostname()}"
+def _argv(cores: CoreSet, node: str) -> list[str]:
+    name = f"worker-{cores.index}@{node}"
     # Gossip, mingle and heartbeats are all-to-all chatter that grows with the square of the fleet.
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     return [sys.executable, "-m", "celery", "--quiet", "-A", "worker.app", "worker", "--hostname", name, *quiet]

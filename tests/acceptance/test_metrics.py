@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from support import commands
 from support.stack import Place
+from worker.contract.fleet import Fleet
 from worker.contract.job import JobStatus
 from worker.contract.ledger import Ledger
 
@@ -60,8 +61,10 @@ def job_of_two(place: Place, tmp_path) -> str:
 
 def test_a_node_tells_what_it_does(place, ledger: Ledger, job_of_two, worker_log):
     port = free_port()
-    with commands.workers(place.environment | {"MASKMILL_METRICS__PORT": str(port)}, worker_log):
+    settings = place.environment | {"MASKMILL_METRICS__PORT": str(port), "MASKMILL_WORKER__NODE_NAME": "rack-7.node0"}
+    with commands.workers(settings, worker_log):
         commands.wait_for(lambda: ask(port, "/readyz")[0] == 200, "the node to be ready")
+        assert {name.partition("@")[2] for name in Fleet(ledger.link).live()} == {"rack-7.node0"}
         commands.wait_for(lambda: ledger.view(job_of_two).status is JobStatus.FINISHED, "the job to finish")
 
         samples = scraped(port)

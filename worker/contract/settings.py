@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import os
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +151,11 @@ class WorkerSettings(_Group):
     )
     max_memory_mib: int | None = Field(
         default=None, ge=64, description="resident memory after which a child is replaced between chunks; empty: none"
+    )
+    node_name: str = Field(
+        default_factory=socket.gethostname,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="of this node in the fleet, one per `worker start`; empty: the host's name",
     )
     process_name: str = Field(default="worker", description="in logs; the supervisor sets it for each process")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -1,0 +1,264 @@
+"""Images and the compose file, as far as they can be held to account without a container engine."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from support import dockerfile, env_example, validators
+from support.commands import BIN, wait_for
+from support.validators import INFRA, ROOT
+from worker.contract.errors import MaskmillError
+from worker.contract.link import RedisLink
+from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.settings import RedisSettings, S3Settings, Settings
+from worker.standalone import ports, valkey
+
+DOCKERFILES = sorted((INFRA / "docker").glob("*.Dockerfile"))
+LOCKS = sorted((INFRA / "docker").glob("*.lock"))
+OWN = {"worker", "producer", "flower"}
+PINNED = re.compile(r"^([a-z0-9_.-]+)==([^ ;]+)", re.MULTILINE)
+
+
+def compose(folder: Path, *args: str) -> Any:
+    """The compose file as the tool itself understands it."""
+    return yaml.safe_load(validators.run("docker-compose", "--profile", "*", "config", *args, cwd=folder))
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    """A copy of what `docker compose` reads, with an `.env` as `make-env` writes it."""
+    for name in ("docker-compose.yml", ".env.example", "infra/docker/make-env"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    validators.run(tmp_path / "infra/docker/make-env")
+    return tmp_path
+
+
+def test_hadolint_has_nothing_to_say():
+    assert validators.run("hadolint", *DOCKERFILES) == ""
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
+def test_the_last_stage_is_small_and_not_root(path):
+    *_, (_, last_stage) = dockerfile.stages(path).items()
+    everything = [i for stage in dockerfile.stages(path).values() for i in stage]
+    stage = last_stage if dockerfile.last(last_stage, "USER") else [*dockerfile.stages(path)["base"], *last_stage]
+
+    assert dockerfile.last(stage, "USER") == "10001:10001"
+    assert not [i for i in stage if i.word == "RUN" and re.search(r"apt|pip install|hatchling", i.rest)]
+    assert dockerfile.exec_form(dockerfile.last(stage, "ENTRYPOINT")) == [path.stem]
+    assert dockerfile.last(stage, "HEALTHCHECK")
+    # Nothing comes from an index unless its digest is in a lock.
+    for install in (i.rest for i in everything if i.word == "RUN" and "pip install" in i.rest):
+        assert "--require-hashes" in install or "--no-index" in install
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
+def test_images_hold_the_versions_that_are_tested(lock):
+    tested = set(PINNED.findall((ROOT / "dev.lock").read_text("utf-8")))
+    found = set(PINNED.findall(lock.read_text("utf-8")))
+
+    assert found and found <= tested
+    assert "://" not in lock.read_text("utf-8")
+
+
+def test_the_producer_image_leaves_the_heavy_libraries_out():
+    names = {name for name, _ in PINNED.findall((INFRA / "docker" / "producer.lock").read_text("utf-8"))}
+
+    assert not names & {"openvino", "numpy", "pillow", "hatchling", "cmake"}
+
+
+def test_the_compose_file_is_understood(host):
+    validators.run("check-jsonschema", "--builtin-schema", "vendor.compose-spec", host / "docker-compose.yml")
+
+    assert set(compose(host)["services"]) == OWN | {"redis", "s3", "redis-exporter", "prometheus", "grafana"}
+
+
+def test_without_passwords_nothing_starts(host):
+    (host / ".env").unlink()
+    done = subprocess.run(
+        [BIN / "docker-compose", "config", "-q"], cwd=host, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 1 and "run infra/docker/make-env" in done.stderr
+
+
+def test_up_alone_is_the_main_job(host):
+    found = yaml.safe_load(validators.run("docker-compose", "config", cwd=host))["services"]
+
+    assert set(found) == {"redis", "s3", "worker"}
+
+
+def test_containers_hold_only_what_they_need(host):
+    services = compose(host)["services"]
+
+    for name in OWN | {"redis", "redis-exporter", "prometheus", "grafana"}:
+        assert services[name]["read_only"] and services[name]["cap_drop"] == ["ALL"], name
+        assert services[name]["security_opt"] == ["no-new-privileges:true"], name
+    for name, service in services.items():
+        assert all(port["host_ip"] == "127.0.0.1" for port in service.get("ports", [])), name
+    assert "ports" not in services["redis"]
+
+
+def test_passwords_are_on_no_command_line_and_with_nobody_else(host):
+    services = compose(host)["services"]
+    values = dict(line.split("=", 1) for line in (host / ".env").read_text().splitlines() if re.match(r"[A-Z]", line))
+
+    assert len(values) == 6 and all(re.fullmatch(r"[0-9a-f]{48}", value) for value in values.values())
+    for service in services.values():
+        line = str([service.get("command"), service.get("entrypoint"), service.get("healthcheck")])
+        assert not [name for name, value in values.items() if value in line]
+    for other in ("FLOWER_PASSWORD", "GRAFANA_PASSWORD"):
+        assert values[other] not in str(services["worker"]) + str(services["producer"])
+
+
+def test_make_env_keeps_what_is_there(host):
+    before = (host / ".env").read_text()
+
+    with pytest.raises(AssertionError, match="nothing was changed"):
+        validators.run(host / "infra/docker/make-env")
+
+    assert (host / ".env").read_text() == before and (host / ".env").stat().st_mode & 0o077 == 0
+
+
+def test_the_example_names_every_setting():
+    """After a change: `python -m support.env_example`, see there."""
+    part = (ROOT / ".env.example").read_text("utf-8").partition(env_example.MARK)[2]
+
+    assert part.split("\n\n", 1)[1] == env_example.settings_part()
+
+
+def test_the_example_taken_as_it_is_changes_nothing(tmp_path):
+    text = re.sub(r"^#(MASKMILL_)", r"\1", env_example.settings_part(), flags=re.MULTILINE)
+    (tmp_path / ".env").write_text(text)
+
+    assert Settings().model_dump(exclude={"model": {"cache_dir"}}) == Settings(_env_file=None).model_dump(
+        exclude={"model": {"cache_dir"}}
+    )
+
+
+def test_every_setting_of_env_reaches_the_worker(host):
+    text = re.sub(r"^#(MASKMILL_[A-Z0-9_]+)=.*", r"\1=from-env", env_example.settings_part(), flags=re.MULTILINE)
+    with (host / ".env").open("a") as file:
+        file.write(text)
+    given = compose(host)["services"]["worker"]["environment"]
+    image = dockerfile.stages(INFRA / "docker" / "worker.Dockerfile")["worker"]
+    names = set(re.findall(r"^#(MASKMILL_[A-Z0-9_]+)", env_example.settings_part(), flags=re.MULTILINE))
+    elsewhere = {name for name in names if name in dockerfile.last(image, "ENV")}
+    # No TLS and no ACL user between the services of one host.
+    unused = {f"MASKMILL_{name}" for name in ("REDIS__USERNAME", "REDIS__CA_FILE", "S3__SESSION_TOKEN", "S3__CA_FILE")}
+
+    assert set(given) == names - elsewhere - unused
+    fixed = {name for name, value in given.items() if value != "from-env"}
+    assert fixed == {name for name in given if re.search(r"URL$|PASSWORD$|KEY|ADDRESSING", name)}
+
+
+def test_redis_runs_as_the_compose_file_says(host, tmp_path):
+    redis = yaml.safe_load((host / "docker-compose.yml").read_text())["services"]["redis"]
+    port = ports.choose({"redis": (0,)})["redis"]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "valkey-server").symlink_to(valkey.server_program())
+    script = redis["command"][0].replace("$$", "$").replace("dir /data", f"dir {tmp_path}/data\nport {port}")
+    process = subprocess.Popen(
+        [*redis["entrypoint"], script.replace("requirepass", "bind 127.0.0.1\nrequirepass")],
+        env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "REDIS_PASSWORD": "0123abcd"},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        with RedisLink(
+            RedisSettings(url=f"redis://127.0.0.1:{port}/0", password="0123abcd"), retries=0, client_name="test"
+        ) as link:
+            facts = wait_for(lambda: _answer(link.check), "Redis", 10)
+        with RedisLink(RedisSettings(url=f"redis://127.0.0.1:{port}/0"), retries=0, client_name="test") as stranger:
+            assert _answer(stranger.check) is None
+        assert b"0123abcd" not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0
+    assert facts["append_only"] == "yes"
+
+
+def test_s3_runs_as_the_compose_file_says(host, tmp_path):
+    s3 = yaml.safe_load((host / "docker-compose.yml").read_text())["services"]["s3"]
+    port = ports.choose(dict.fromkeys(("s3", "master", "volume", "filer", "admin", "metrics"), (0, ports.GRPC_OFFSET)))
+    line = s3["command"].replace("/data", str(tmp_path / "data")).replace("-ip=s3", "-ip=127.0.0.1")
+    line = (
+        line.replace("-ip.bind=0.0.0.0", "-ip.bind=127.0.0.1")
+        .replace("8333", str(port["s3"]))
+        .replace("9327", str(port["metrics"]))
+    )
+    more = [f"-{name}.port={port[name]}" for name in ("master", "volume", "filer", "admin")]
+    more += [f"-{name}.localSocket={tmp_path}/{name}.sock" for name in ("filer", "s3")]
+    (tmp_path / "data").mkdir()
+    variables = {name: "0123abcd" for name in s3["environment"] if name != "GOMEMLIMIT"}
+    process = subprocess.Popen(
+        [BIN / "weed", *line.split(), *more],
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GOMEMLIMIT": "150MiB", **variables},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    settings = S3Settings(
+        endpoint_url=f"http://127.0.0.1:{port['s3']}",
+        access_key_id="0123abcd",
+        secret_access_key="0123abcd",
+        addressing_style="path",
+        attempts=1,
+    )
+    try:
+        with ObjectStore(settings) as store:
+            for bucket in ("photos", "masks"):
+                wait_for(
+                    lambda bucket=bucket: _answer(lambda: store.check(S3Url.folder(f"s3://{bucket}/")) or True),
+                    bucket,
+                    20,
+                )
+    finally:
+        process.kill()
+        process.wait()
+        for left in Path(tempfile.gettempdir()).glob("seaweedfs-*-grpc-*.sock"):
+            if int(left.stem.rpartition("-")[2]) - ports.GRPC_OFFSET in port.values():
+                left.unlink()
+
+
+def _answer(ask: Any) -> Any:
+    try:
+        return ask()
+    except MaskmillError:
+        return None
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("name", "stage"), [("worker", "build"), ("producer", "build")])
+def test_the_build_stage_builds(name, stage, tmp_path):
+    """Each COPY and RUN of the stage in a root of its own, with this Python; then what the image would start."""
+    instructions = dockerfile.stages(INFRA / "docker" / f"{name}.Dockerfile")[stage]
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(Path(sys.base_prefix) / "bin" / "python3")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("VIRTUAL_ENV")}
+    environment["PATH"] = f"{tmp_path}/bin:{os.environ['PATH']}"
+    dockerfile.Root(tmp_path / "root", ROOT, environment).carry_out(instructions)
+    installed = tmp_path / "root" / "opt" / "maskmill"
+
+    assert not list((installed / "bin").glob("pip*"))
+    variables = {"PATH": f"{installed}/bin:/usr/bin:/bin", "HOME": str(tmp_path)}
+    if name == "producer":
+        assert "submit" in validators.run(installed / "bin" / "producer", "--help", env=variables)
+        assert not list(installed.glob("lib/python3*/site-packages/openvino"))
+        return
+    assert "passed" in validators.run(
+        installed / "bin" / "worker", "model", "verify", "builtin:contrast", cwd=tmp_path, env=variables
+    )
+    # One line for each arithmetic; without kernels it would say so instead.
+    assert validators.run(installed / "bin" / "worker", "kernels", "show", env=variables).startswith("f32 ")

@@ -1,0 +1,93 @@
+"""The units, as systemd's own tools judge them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support import validators
+from support.commands import BIN
+from support.validators import INFRA
+from worker.contract import settings
+from worker.contract.settings import Settings
+
+UNITS = INFRA / "systemd"
+SERVICE = "maskmill-worker@.service"
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """The units in a folder, with this installation's `worker`."""
+    for path in UNITS.iterdir():
+        shutil.copy(path, tmp_path)
+    text = (UNITS / SERVICE).read_text("utf-8")
+    (tmp_path / SERVICE).write_text(text.replace("/opt/maskmill/bin/worker", str(BIN / "worker")))
+    (tmp_path / SERVICE.replace("@", "@all")).symlink_to(SERVICE)
+    return tmp_path
+
+
+def section(name: str) -> dict[str, list[str]]:
+    """Keys of a section of the service; a key may stand there several times."""
+    found: dict[str, list[str]] = {}
+    text = (UNITS / SERVICE).read_text("utf-8").partition(f"[{name}]")[2].partition("\n[")[0]
+    for key, value in re.findall(r"^([A-Za-z]+)=(.*)$", text, flags=re.MULTILINE):
+        found.setdefault(key, []).append(value)
+    return found
+
+
+def test_systemd_has_nothing_to_say(installed):
+    analyze = validators.need("systemd-analyze", "systemd")
+
+    # An unknown key or a bad value only prints a line.
+    for unit in (SERVICE.replace("@", "@all"), "maskmill.slice"):
+        assert validators.run(analyze, "verify", f"./{unit}", cwd=installed) == ""
+
+
+def test_a_misspelt_key_would_be_seen(installed):
+    analyze = validators.need("systemd-analyze", "systemd")
+    text = (installed / SERVICE).read_text().replace("OOMPolicy=", "OOMPolizy=")
+    (installed / SERVICE).write_text(text)
+
+    assert "OOMPolizy" in validators.run(analyze, "verify", f"./{SERVICE.replace('@', '@all')}", cwd=installed)
+
+
+def test_the_service_is_exposed_as_little_as_it_can_be(installed):
+    analyze = validators.need("systemd-analyze", "systemd")
+
+    # Exit status 1 above the threshold, in tenths; what is left is the network and code made at run time.
+    validators.run(
+        analyze, "security", "--offline=true", "--threshold=16", f"./{SERVICE.replace('@', '@all')}", cwd=installed
+    )
+
+
+def test_it_stops_in_order():
+    service = section("Service")
+    [seconds] = [re.fullmatch(r"(\d+)s", value) for value in service["TimeoutStopSec"]]
+
+    assert service["KillMode"] == ["mixed"] and service["OOMPolicy"] == ["continue"]
+    assert float(seconds[1]) > Settings().worker.grace_seconds
+
+
+def test_its_settings_exist(monkeypatch, tmp_path):
+    """The example of /etc/maskmill/worker.env, read as the guide's shell does it, and the variables of the unit."""
+    (tmp_path / "MASKMILL_REDIS__PASSWORD").write_text("from-a-file")
+    shell = ["sh", "-c", f"set -a; . {UNITS}/worker.env; env -0"]
+    given = subprocess.run(shell, env={}, capture_output=True, text=True, check=True).stdout
+    for pair in given.split("\0"):
+        if pair.startswith("MASKMILL_"):
+            monkeypatch.setenv(*pair.split("=", 1))
+    specifiers = {"%H": "rack-7", "%i": "node0", "/etc/maskmill/secrets": str(tmp_path)}
+    for line in section("Service")["Environment"]:
+        name, _, value = line.partition("=")
+        for specifier, text in specifiers.items():
+            value = value.replace(specifier, text)
+        monkeypatch.setenv(name, value)
+
+    found = settings.load()
+
+    assert found.worker.node_name == "rack-7-node0" and found.s3.allow == ("photos", "masks")
+    assert found.redis.password.get_secret_value() == "from-a-file" and found.metrics.port == 9470
