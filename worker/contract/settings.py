@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -52,6 +52,8 @@ class RedisSettings(_Group):
     username: str = Field(default="", description="ACL user")
     password: SecretStr = Field(default=SecretStr(""), description="password of the ACL user or of the server")
     ca_file: Path | None = Field(default=None, description="certificate authority for rediss://")
+    cert_file: Path | None = Field(default=None, description="our own certificate, where the server asks for one")
+    key_file: Path | None = Field(default=None, description="its private key")
     prefix: str = Field(
         default="maskmill:", pattern=r"^[A-Za-z0-9:_-]*$", description="of every key; own one per installation"
     )
@@ -67,7 +69,18 @@ class RedisSettings(_Group):
             raise ValueError(
                 "must not carry credentials: set MASKMILL_REDIS__USERNAME and MASKMILL_REDIS__PASSWORD instead"
             )
+        if any(name.startswith("ssl_") or name in ("username", "password") for name, _ in parse_qsl(parts.query)):
+            raise ValueError("must not carry TLS or login parameters: they have settings of their own")
         return url
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> RedisSettings:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("set both MASKMILL_REDIS__CERT_FILE and MASKMILL_REDIS__KEY_FILE, or neither")
+        if (self.ca_file or self.cert_file) and not self.url.startswith("rediss://"):
+            # Who names certificates thinks that the line is encrypted.
+            raise ValueError("certificates are for TLS: write rediss:// in MASKMILL_REDIS__URL")
+        return self
 
     def secret_url(self) -> str:
         """The URL with credentials and TLS parameters, as redis-py and Celery want it. Never print this."""
@@ -76,7 +89,8 @@ class RedisSettings(_Group):
         login = f"{quote(self.username, safe='')}:{quote(password, safe='')}@" if self.username or password else ""
         query = parts.query
         if parts.scheme == "rediss":
-            tls = {"ssl_cert_reqs": "required"} | ({"ssl_ca_certs": str(self.ca_file)} if self.ca_file else {})
+            files = {"ssl_ca_certs": self.ca_file, "ssl_certfile": self.cert_file, "ssl_keyfile": self.key_file}
+            tls = {"ssl_cert_reqs": "required"} | {name: str(file) for name, file in files.items() if file}
             query = "&".join(filter(None, (query, urlencode(tls))))
         return urlunsplit((parts.scheme, login + parts.netloc, parts.path or "/0", query, ""))
 

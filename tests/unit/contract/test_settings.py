@@ -53,6 +53,10 @@ def test_secrets_are_never_shown(monkeypatch):
     [
         ("MASKMILL_REDIS__URL", "redis://user:hunter2@host/0", "MASKMILL_REDIS__URL"),
         ("MASKMILL_REDIS__URL", "http://host", "MASKMILL_REDIS__URL"),
+        ("MASKMILL_REDIS__URL", "redis://host/0?password=hunter2", "MASKMILL_REDIS__URL"),
+        ("MASKMILL_REDIS__URL", "rediss://host/0?ssl_cert_reqs=none", "MASKMILL_REDIS__URL"),
+        ("MASKMILL_REDIS__CA_FILE", "ca.crt", "write rediss://"),
+        ("MASKMILL_REDIS__CERT_FILE", "my.crt", "MASKMILL_REDIS__KEY_FILE"),
         ("MASKMILL_JOBS__CHUNK_IMAGES", "0", "MASKMILL_JOBS__CHUNK_IMAGES"),
         ("MASKMILL_MODEL__SIZE", "500", "MASKMILL_MODEL__SIZE"),
         ("MASKMILL_REDIS__HOST", "x", "MASKMILL_REDIS__HOST"),
@@ -84,3 +88,13 @@ def test_tls_is_verified_with_the_given_authority(tmp_path):
     url = redis.secret_url()
 
     assert url.startswith("rediss://host:7000/0?ssl_cert_reqs=required&ssl_ca_certs=")
+
+
+def test_a_certificate_of_ours_is_shown_to_the_server(tmp_path):
+    redis = settings.RedisSettings(
+        url="rediss://host:7000", cert_file=tmp_path / "my.crt", key_file=tmp_path / "my.key"
+    )
+
+    url = redis.secret_url()
+
+    assert url.endswith("my.key") and "&ssl_certfile=" in url and "&ssl_keyfile=" in url

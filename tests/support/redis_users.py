@@ -1,0 +1,136 @@
+"""A Redis as an operator sets it up: users of `infra/redis/users.acl`, and TLS.
+
+Where a `redis-server` is installed it runs with `infra/redis/redis.conf` and speaks TLS itself. Valkey of the wheel is
+built without: there a front takes its place, which speaks TLS towards clients and asks them for their certificate.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+from support.certificates import Certificates
+from worker.standalone import ports
+from worker.standalone.valkey import server_program
+
+INFRA = Path(__file__).parents[2] / "infra/redis"
+PREFIX = "maskmill:"
+WORKER, PRODUCER, ADMIN = "maskmill-worker", "maskmill-producer", "maskmill-admin"
+PASSWORDS = {name: f"canary+of/{name}#1" for name in (WORKER, PRODUCER, ADMIN)}
+
+
+@dataclass(frozen=True)
+class SecuredRedis:
+    """One that runs."""
+
+    port: int
+    """Plain, for tests that are not about TLS; 0 if there is none."""
+
+    tls_port: int
+    certificates: Certificates
+
+    def environment(self, user: str) -> dict[str, str]:
+        """Settings of who comes as `user`, over TLS."""
+        own = self.certificates.client
+        return {
+            "MASKMILL_REDIS__URL": f"rediss://localhost:{self.tls_port}/0",
+            "MASKMILL_REDIS__USERNAME": user,
+            "MASKMILL_REDIS__PASSWORD": PASSWORDS[user],
+            "MASKMILL_REDIS__PREFIX": PREFIX,
+            "MASKMILL_REDIS__CA_FILE": str(self.certificates.authority),
+            "MASKMILL_REDIS__CERT_FILE": str(own.certificate),
+            "MASKMILL_REDIS__KEY_FILE": str(own.key),
+        }
+
+    def client(self, user: str) -> redis.Redis:
+        """A connection as `user`, over TLS."""
+        own = self.certificates.client
+        return redis.Redis(
+            "localhost",
+            self.tls_port,
+            username=user,
+            password=PASSWORDS[user],
+            decode_responses=True,
+            ssl=True,
+            ssl_ca_certs=str(self.certificates.authority),
+            ssl_certfile=str(own.certificate),
+            ssl_keyfile=str(own.key),
+        )
+
+
+@contextlib.contextmanager
+def secured_redis(folder: Path) -> Iterator[SecuredRedis]:
+    """The server for the length of the block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    certificates = Certificates.make(folder / "tls")
+    system = shutil.which("redis-server")
+    program, own_tls = (Path(system), True) if system else (server_program(), False)
+    chosen = ports.choose({"plain": (0,), "tls": (0,)})
+    plain, tls = 0 if own_tls else chosen["plain"], chosen["tls"]
+    (folder / "users.acl").write_text(users())
+    configuration = _configuration(folder, certificates, plain, tls if own_tls else None)
+    with (folder / "redis.log").open("wb") as log:
+        server = subprocess.Popen([program, "-"], stdin=subprocess.PIPE, stdout=log, stderr=log)
+    processes = [server]
+    try:
+        assert server.stdin is not None
+        server.stdin.write(configuration.encode())
+        server.stdin.close()
+        if not own_tls:
+            pair = certificates.server
+            files = (pair.certificate, pair.key, certificates.authority)
+            front = [sys.executable, str(Path(__file__).with_name("tls_front.py")), str(tls), str(plain)]
+            processes.append(subprocess.Popen([*front, *map(str, files)]))
+        found = SecuredRedis(plain, tls, certificates)
+        _wait(found, folder / "redis.log")
+        yield found
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(10)
+
+
+def users() -> str:
+    """`users.acl` with the passwords of the tests."""
+    text = (INFRA / "users.acl").read_text()
+    for name, password in PASSWORDS.items():
+        place = f"{name.removeprefix('maskmill-').upper()}_SHA256"
+        assert text.count(place) == 1
+        text = text.replace(place, hashlib.sha256(password.encode()).hexdigest())
+    return text
+
+
+def _configuration(folder: Path, certificates: Certificates, plain: int, tls: int | None) -> str:
+    """`redis.conf` with paths and ports of a test; without its TLS for a server that has none."""
+    changed = {"port": str(plain), "dir": str(folder), "aclfile": str(folder / "users.acl")} | {
+        "tls-port": str(tls),
+        "tls-cert-file": str(certificates.server.certificate),
+        "tls-key-file": str(certificates.server.key),
+        "tls-ca-cert-file": str(certificates.authority),
+    }
+    lines = ["bind 127.0.0.1 127.0.0.2"]
+    for line in (INFRA / "redis.conf").read_text().splitlines():
+        name = line.partition(" ")[0]
+        if tls is not None or not name.startswith("tls-"):
+            lines.append(f"{name} {changed[name]}" if name in changed else line)
+    return "\n".join(lines) + "\n"
+
+
+def _wait(server: SecuredRedis, log: Path) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with contextlib.suppress(redis.ConnectionError), server.client(ADMIN) as client:
+            client.ping()
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"no Redis: {log.read_text()}")
