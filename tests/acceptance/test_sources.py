@@ -167,6 +167,12 @@ def test_on_a_terminal_the_question_is_asked(shop, answer, code):
     assert process.returncode == code and bool(out) == (code == 0)
 
 
+def test_waiting_that_takes_too_long_has_an_exit_code_of_its_own(shop, ledger):
+    lines, _ = submit(shop, "s3://{bucket}/in/", OUT, "--wait", "--timeout", "0.2", code=6)  # no worker is there
+
+    assert lines[-1]["status"] == "running" and ledger.view(lines[0]["job"]).status == "running"
+
+
 def test_a_second_upload_sends_only_what_changed(shop, store, tmp_path):
     [first], _ = submit(shop, "photos", OUT)
     copy = S3Url.parse(first["source"])
