@@ -188,10 +188,10 @@ def run(config: Settings) -> int:
             Role("feed", config, feed, config.engine.feed_seconds, feed_ledger),
             Role("books", config, bookkeeper.tick, _BOOKS_SECONDS, book_ledger),
         ]
+        if config.metrics.port is not None:  # first: what fails here must not close connections under running roles
+            stack.callback(_exporter(config, stack, roles).close)
         for role in roles:
             role.start()
-        if config.metrics.port is not None:
-            stack.callback(_exporter(config, stack, roles).close)
         # A thread that dies of a defect must take the process along: its supervisor starts a new one.
         while not end.wait(0.5) and all(role.running for role in roles):
             pass
