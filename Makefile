@@ -8,8 +8,9 @@ CPP := $(wildcard worker/kernels/src/*/*.cpp worker/kernels/src/*/*.hpp)
 
 MINUTES ?= 3
 SEED ?= 1
+SECONDS ?= 60
 
-.PHONY: help demo test chaos lint format lock kernels wheel clean
+.PHONY: help demo test chaos fuzz licences audit lint format lock kernels wheel clean
 
 help:
 	@echo 'make demo    photographs in, masks out: embedded Redis and S3, pinned workers, real pictures'
@@ -17,6 +18,9 @@ help:
 	@echo 'make kernels build the native kernels, where there is a C++ compiler'
 	@echo 'make wheel   a wheel for Linux x86-64 with the native kernels inside, in dist/'
 	@echo 'make chaos   workers under faults for MINUTES=3, SEED=1; chaos/chaos.md says what became of every image'
+	@echo 'make fuzz    messages, lists and pictures that somebody made up, SECONDS=60 for each kind'
+	@echo 'make licences   licences of all dependencies; fails on one that is not on the list'
+	@echo 'make audit   known vulnerabilities of all dependencies; asks a public database'
 	@echo 'make lint    ruff, mypy and clang-format'
 	@echo 'make lock    write requirements.lock, dev.lock and infra/docker/*.lock anew'
 	@echo 'make clean   remove the virtual environment and the state of the demo'
@@ -37,6 +41,18 @@ wheel: $(VENV)/.dev
 
 chaos: $(VENV)/.dev
 	@PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(MINUTES) --seed $(SEED) $(ARGS)
+
+fuzz: $(VENV)/.dev
+	@FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -s tests/unit/fuzz $(ARGS)
+
+licences: $(VENV)/.dev
+	@PYTHONPATH=tests $(BIN)/python -m support.licences requirements.lock
+
+# Not a part of CI: it needs the network, and says something else tomorrow. It gets an environment of its own.
+audit: $(VENV)/.dev
+	@test -x $(VENV)/audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)/audit && \
+	  $(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit; }
+	@$(VENV)/audit/bin/pip-audit --disable-pip --require-hashes --requirement requirements.lock $(ARGS)
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .

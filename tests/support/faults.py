@@ -90,6 +90,9 @@ class Faults:
     off: Sequence[str] = ()
     """Safeguards that are missing: reconciler, renewal, watchdog, careful, verdict."""
 
+    schema: int = 0
+    """Not a fault: the process is of a later release, whose messages have this schema; it reads older ones as well."""
+
     celery: Mapping[str, object] = field(default_factory=dict)
     """Celery settings other than the product's; what is a table there is merged into it."""
 

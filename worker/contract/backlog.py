@@ -157,14 +157,14 @@ class Backlog:
             return cast(list[Any], pipeline.execute())
 
         *queues, delivered = self._link.call(read)
-        waiting = [json.loads(text) for texts in queues for text in texts]
-        held = [json.loads(text)[0] for text in delivered]
-        return {message["headers"]["id"] for message in [*waiting, *held]}
+        found = [_task(text, held=False) for texts in queues for text in texts]
+        found += [_task(text, held=True) for text in delivered]
+        return {task for task in found if task is not None}
 
     def held(self, job: str) -> bool:
         """Whether a worker has a message of a job in its hands, and its lease has not run out. O(window)."""
         delivered = self._link.call(lambda: self._link.client.hvals(names.unacked(self._prefix)))
-        ids = [names.parse_task_id(json.loads(text)[0]["headers"]["id"]) for text in delivered]
+        ids = [names.parse_task_id(_task(text, held=True) or "") for text in delivered]
         return any(id is not None and id[0] == job for id in ids)
 
     def reclaim(self, job: str, chunks: Sequence[int], seconds: float) -> list[int]:
@@ -207,3 +207,16 @@ class Backlog:
     def drop(self, job: str) -> None:
         """Look at a job no more."""
         self._link.call(lambda: self._link.client.srem(names.active(self._prefix), job))
+
+
+def _task(text: str, *, held: bool) -> str | None:
+    """Task id of a message in a queue or, with its way of delivery, in a worker's hands; None if it is not ours.
+
+    Whatever somebody put into a queue must not end who looks for lost chunks.
+    """
+    try:
+        message = json.loads(text)
+        task = (message[0] if held else message)["headers"]["id"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return task if isinstance(task, str) else None

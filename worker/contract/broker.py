@@ -15,7 +15,7 @@ from kombu.entity import Exchange, Queue
 from kombu.exceptions import BatchPublishError, OperationalError
 from redis.exceptions import RedisError
 
-from worker.contract import names
+from worker.contract import gate, names
 from worker.contract.errors import BrokerUnavailable, JobNotFound
 from worker.contract.ledger import Ledger
 from worker.contract.messages import MAX_CHUNK_IMAGES, ChunkMessage
@@ -66,6 +66,7 @@ def make_celery(settings: Settings, *, client_name: str = "maskmill") -> Celery:
     app.maskmill = settings
     app.conf.update(
         # -- broker ---------------------------------------------------------------------------------------------
+        broker_transport=f"{gate.__name__}:Transport",  # what is no chunk message does not get in
         broker_transport_options={
             "visibility_timeout": lease,  # `worker.lease` renews it, so chunks may take longer
             "unacked_restore_interval": max(1, lease // 12),  # look for expired leases every 10 s ...

@@ -13,6 +13,8 @@ from worker.contract.errors import ContractError, TooLarge
 from worker.contract.objects import ObjectStore, S3Url
 
 _MAX_BYTES = 64 * 1024 * 1024
+_MAX_UNPACKED_BYTES = 256 * 1024 * 1024
+"""A part of a manifest with the longest keys there can be is 62 MB; gzip unpacks to a thousandfold."""
 
 _LEVEL = 3
 """Of compression: half the time of the usual 6 for 5 % more bytes, most of which are random (ETags)."""
@@ -48,9 +50,19 @@ def read_lines(store: ObjectStore, place: S3Url) -> list[bytes]:
     """
     try:
         body, _ = store.get(place, max_bytes=_MAX_BYTES)
-        return gzip.decompress(body).splitlines()
-    except (OSError, EOFError, zlib.error, TooLarge) as error:
+        return _unpacked(body).splitlines()
+    except (EOFError, zlib.error, TooLarge) as error:
         raise _changed(place, error) from error
+
+
+def _unpacked(body: bytes) -> bytes:
+    unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    text = unpacker.decompress(body, _MAX_UNPACKED_BYTES)
+    if unpacker.unconsumed_tail:
+        raise TooLarge(f"unpacks to more than {_MAX_UNPACKED_BYTES} bytes")
+    if not unpacker.eof or unpacker.unused_data:
+        raise EOFError("breaks off, or goes on behind its end")
+    return text
 
 
 def _changed(place: S3Url, error: Exception) -> ContractError:

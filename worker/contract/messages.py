@@ -109,6 +109,8 @@ class ChunkMessage(_Wire):
     """Consecutive images of one job. Position `start + i` of the manifest is `keys[i]`."""
 
     SCHEMA: ClassVar[int] = 1
+    OLDEST: ClassVar[int] = 1
+    """Still read: what was queued before a roll must be run after it. Raise it one release behind SCHEMA."""
 
     schema_version: int = SCHEMA
     job: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
@@ -127,9 +129,9 @@ class ChunkMessage(_Wire):
             BadMessage: not this schema, or not valid; the text names the field, never the content.
         """
         version = payload.get("schema_version") if isinstance(payload, dict) else None
-        if version != cls.SCHEMA:
+        if type(version) is not int or not cls.OLDEST <= version <= cls.SCHEMA:
             raise BadMessage(
-                f"chunk message of schema_version {version!r}, this worker reads {cls.SCHEMA}; "
+                f"chunk message of schema_version {version!r:.20}, this worker reads {cls.OLDEST} to {cls.SCHEMA}; "
                 "upgrade the workers before the producers"
             )
         try:

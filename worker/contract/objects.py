@@ -259,9 +259,15 @@ class ObjectStore:
 
 
 def _covers(entry: str, place: S3Url) -> bool:
-    """An entry names a folder: `bucket/photos` does not open `bucket/photos-private/`."""
+    """An entry names a folder: `bucket/photos` does not open `bucket/photos-private/`.
+
+    Nor does `photos/../private/`: S3 itself takes that as a name like any other, but servers that keep objects in a
+    file system, and proxies, may take it as a path.
+    """
     bucket, _, prefix = entry.partition("/")
     folder = prefix and f"{prefix.rstrip('/')}/"
+    if folder and {".", ".."} & set(place.key.split("/")):
+        return False
     return place.bucket == bucket and place.key.startswith(folder)
 
 

@@ -139,9 +139,13 @@ def test_only_json_is_read(place, celery):
     with celery.connection_for_write() as connection, connection.Producer() as producer:
         producer.publish({"any": "thing"}, routing_key=names.QUEUE, serializer="pickle")
 
-    with pytest.raises(ContentDisallowed):
-        received(celery)
-
+    assert received(celery) == [], "the gate let it in"
+    with celery.connection_for_read() as connection, connection.channel() as channel:
+        producer = connection.Producer()
+        producer.publish({"any": "thing"}, routing_key=names.QUEUE, serializer="pickle")
+        behind = celery.amqp.queues[names.QUEUE](channel).get(accept=celery.conf.accept_content)
+        with pytest.raises(ContentDisallowed):
+            behind.decode()
     assert celery.conf.accept_content == ["json"]
     assert (celery.conf.task_serializer, celery.conf.result_serializer) == ("json", "json")
 

@@ -163,12 +163,21 @@ def supervisor(module: ModuleType) -> None:
     module._MAX_BACK_OFF_SECONDS = FAULTS["back_off_seconds"]  # type: ignore[attr-defined]
 
 
+def messages(module: ModuleType) -> None:
+    """A later release."""
+    if FAULTS["schema"]:
+        module.ChunkMessage.SCHEMA = FAULTS["schema"]
+        module.ChunkMessage.model_fields["schema_version"].default = FAULTS["schema"]
+        module.ChunkMessage.model_rebuild(force=True)
+
+
 CHANGES: dict[str, Callable[[ModuleType], None]] = {
     "kombu.transport.redis": transport,
     "worker.child": child,
     "worker.contract.broker": broker,
     "worker.contract.dispatch": dispatch,
     "worker.contract.ledger": ledger,
+    "worker.contract.messages": messages,
     "worker.lease": lease,
     "worker.pipeline": pipeline,
     "worker.reconciler": reconciler,

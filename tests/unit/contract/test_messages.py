@@ -27,6 +27,9 @@ def test_unknown_fields_of_a_newer_producer_are_ignored():
         [],
         "text",
         message(schema_version=2),
+        message(schema_version=0),
+        message(schema_version=True),
+        message(schema_version="1"),
         {k: v for k, v in message().items() if k != "schema_version"},
         message(keys=[]),
         message(keys=["k"] * 257),
@@ -41,6 +44,12 @@ def test_unknown_fields_of_a_newer_producer_are_ignored():
 def test_what_is_no_chunk_message_is_refused(payload):
     with pytest.raises(BadMessage):
         ChunkMessage.read(payload)
+
+
+def test_a_later_release_reads_what_was_queued_before(monkeypatch):
+    monkeypatch.setattr(ChunkMessage, "SCHEMA", 2)
+
+    assert [ChunkMessage.read(message(schema_version=version)).chunk for version in (1, 2)] == [3, 3]
 
 
 def test_a_refusal_names_the_field_and_not_the_content():

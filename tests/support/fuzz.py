@@ -1,0 +1,41 @@
+"""Fuzzing with a time budget: `FUZZ_SECONDS` for each target, one unless told otherwise (`make fuzz SECONDS=600`).
+
+hypothesis makes the inputs, a new seed for each round, and shrinks what fails; it then prints how to repeat it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.strategies import SearchStrategy
+
+_ROUND = 100
+
+
+def fuzz(strategy: SearchStrategy[Any], check: Callable[[Any], object]) -> int:
+    """Call `check` with inputs until the budget is spent; how many were tried."""
+    tried = 0
+    deadline = time.monotonic() + float(os.environ.get("FUZZ_SECONDS", "1"))
+
+    def one(value: Any) -> None:
+        nonlocal tried
+        tried += 1
+        check(value)
+
+    how = settings(
+        max_examples=_ROUND,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+    while tried == 0 or time.monotonic() < deadline:
+        seed(secrets.randbits(64))(how(given(strategy)(one)))()
+    print(f"{tried} inputs")  # noqa: T201 -- shown with `-s`, or when something was found
+    return tried

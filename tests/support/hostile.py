@@ -1,0 +1,115 @@
+"""Messages that somebody with a producer's rights might put into the queue, as kombu would find them there."""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from worker.contract import names
+
+Make = Callable[[Path], str]
+
+
+class Canary:
+    """Unpickled, it leaves a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.file,)
+
+
+def envelope(body: bytes, *, content_type: str = "application/json", encoding: str = "utf-8", **headers: object) -> str:
+    """As kombu writes it; id and headers as a producer of ours does unless told otherwise."""
+    task = names.task_id("hostile", 0, 0)
+    usual = {"lang": "py", "task": names.TASK_CHUNK, "id": task, "root_id": task, "parent_id": None, "group": None}
+    usual |= {"eta": None, "expires": None, "timelimit": [None, None], "retries": 0, "argsrepr": "", "kwargsrepr": "{}"}
+    return json.dumps(
+        {
+            "body": base64.b64encode(body).decode(),
+            "content-encoding": encoding,
+            "content-type": content_type,
+            "headers": usual | headers,
+            "properties": {
+                "correlation_id": task,
+                "delivery_mode": 2,
+                "delivery_info": {"exchange": "", "routing_key": names.QUEUE},
+                "priority": 0,
+                "body_encoding": "base64",
+                "delivery_tag": base64.b16encode(zlib.crc32(body).to_bytes(4, "big")).decode(),
+            },
+        }
+    )
+
+
+def body(payload: object) -> bytes:
+    """Celery's, of one argument."""
+    return json.dumps([[payload], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]).encode()
+
+
+def chunk(**changes: object) -> dict[str, object]:
+    """One of no job."""
+    return {"schema_version": 1, "job": "hostile", "epoch": 0, "chunk": 0, "start": 0, "keys": ["a.png"], **changes}
+
+
+def forged(job: str, key: str) -> str:
+    """The first chunk of a job, well formed."""
+    task = names.task_id(job, 0, 0)
+    return envelope(body(chunk(job=job, keys=[key])), id=task, root_id=task)
+
+
+def _without(name: str) -> Make:
+    return lambda _: json.dumps({key: value for key, value in json.loads(envelope(b"{}")).items() if key != name})
+
+
+def _bomb(size: int) -> bytes:
+    """So many bytes of JSON, a thousandth of them compressed."""
+    packer = zlib.compressobj(9)
+    parts = [packer.compress(b"[[")]
+    parts += [packer.compress(b" " * 2**20) for _ in range(size // 2**20)]
+    return b"".join([*parts, packer.compress(b"], {}, {}]"), packer.flush()])
+
+
+DROPPED: dict[str, Make] = {
+    "no JSON": lambda _: "certainly not",
+    "deep": lambda _: "[" * 100_000,
+    "no envelope": lambda _: "[1, 2]",
+    "an empty envelope": lambda _: "{}",
+    "no headers": _without("headers"),
+    "no properties": _without("properties"),
+    "no body": _without("body"),
+    "headers that are a list": lambda _: json.dumps(json.loads(envelope(b"{}")) | {"headers": ["task"]}),
+    "a body that is no base64": lambda _: json.dumps(json.loads(envelope(b"")) | {"body": "%%%"}),
+    "pickle": lambda file: envelope(
+        pickle.dumps([[Canary(file)], {}, {}]), content_type="application/x-python-serialize", encoding="binary"
+    ),
+    "YAML": lambda file: envelope(
+        f"!!python/object/apply:os.system ['touch {file}']".encode(), content_type="application/x-yaml"
+    ),
+    "pickle that says it is JSON": lambda file: envelope(pickle.dumps([[Canary(file)], {}, {}])),
+    "no arguments": lambda _: envelope(b"{}"),
+    "another task": lambda _: envelope(body(chunk()), task="celery.backend_cleanup"),
+    "no task": lambda _: envelope(body(chunk()), task=None),
+    "an id of somebody else": lambda _: envelope(body(chunk()), id="../x"),
+    "calls of other tasks": lambda _: envelope(body(chunk()).replace(b'"chain": null', b'"chain": [{"task": "x"}]')),
+    "next year": lambda _: envelope(body(chunk()), eta="2099-01-01T00:00:00"),
+    "limits of its own": lambda _: envelope(body(chunk()), timelimit=[1, 1]),
+    "a hundred megabytes in a hundred kilobytes": lambda _: envelope(_bomb(2**27), compression="application/x-gzip"),
+    "an unknown compression": lambda _: envelope(body(chunk()), compression="application/x-xz"),
+    "a key of two megabytes": lambda _: envelope(body(chunk(keys=["k" * 2**21]))),
+}
+"""The gate does not let them in."""
+
+REFUSED: dict[str, Make] = {
+    "a schema of tomorrow": lambda _: envelope(body(chunk(schema_version=99))),
+    "no chunk": lambda _: envelope(body("text")),
+    "too many keys": lambda _: envelope(body(chunk(keys=["k"] * 257))),
+    "a job with a path": lambda _: envelope(body(chunk(job="../../etc"))),
+    "a chunk of no job": lambda _: envelope(body(chunk())),
+}
+"""Their content is at fault: the process that runs chunks refuses them."""

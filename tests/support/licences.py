@@ -1,0 +1,83 @@
+"""Licences of everything that a lock file names, from what is installed: no network.
+
+python -m support.licences requirements.lock        a line for each distribution; exit 1 if one is not allowed
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+
+ALLOWED = frozenset(
+    {
+        *("0BSD", "BSD-2-Clause", "BSD-3-Clause", "BSD", "ISC", "MIT", "MIT-CMU", "Apache-2.0", "PSF-2.0", "Zlib"),
+        "MPL-2.0",  # copyleft of single files, which we use unchanged
+    }
+)
+"""As in SPDX, apart from `BSD`, where a distribution does not say which."""
+
+_WORDS = (
+    (r"apache", "Apache-2.0"),
+    (r"mozilla public license 2|mpl-?2", "MPL-2.0"),
+    (r"python software foundation|psf", "PSF-2.0"),
+    (r"\bisc\b", "ISC"),
+    (r"bsd[- ]3", "BSD-3-Clause"),
+    (r"bsd[- ]2", "BSD-2-Clause"),
+    (r"\bbsd\b", "BSD"),
+    (r"\bmit\b", "MIT"),
+)
+
+
+def locked(lock: Path) -> list[str]:
+    """Names of the distributions in a lock file."""
+    return sorted(set(re.findall(r"^([A-Za-z0-9][\w.-]*)==", lock.read_text(), re.MULTILINE)))
+
+
+def licence(found: Distribution) -> str:
+    """An SPDX expression as far as the metadata tells one; else what it says, empty if nothing."""
+    data = found.metadata
+    if expression := data.get("License-Expression"):
+        return expression
+    classes = [text for text in data.get_all("Classifier") or [] if text.startswith("License ::")]
+    said = [text.rpartition("::")[2].strip() for text in classes] or (data.get("License") or "").splitlines()[:1]
+    named = {spdx for text in said for spdx in [_spdx(text)] if spdx}
+    return " AND ".join(sorted(named)) or "; ".join(said)
+
+
+def _spdx(text: str) -> str | None:
+    return next((spdx for pattern, spdx in _WORDS if re.search(pattern, text, re.IGNORECASE)), None)
+
+
+def allowed(expression: str) -> bool:
+    """Every part of an expression, or of one of its alternatives, is on the list."""
+    return any(
+        all(part.strip(" ()") in ALLOWED for part in re.split(r"\bAND\b", way))
+        for way in re.split(r"\bOR\b", expression)
+    )
+
+
+def report(lock: Path) -> Iterator[tuple[str, str, str]]:
+    """Name, version and licence of what is installed of a lock file; what another platform needs is not."""
+    for name in locked(lock):
+        try:
+            found = distribution(name)
+        except PackageNotFoundError:
+            continue
+        yield name, found.version, licence(found)
+
+
+def main(lock: Path) -> int:
+    """Print the list."""
+    bad = 0
+    for name, version, terms in report(lock):
+        verdict = "" if allowed(terms) else "NOT ALLOWED"
+        bad += bool(verdict)
+        print(name, version, terms or "UNKNOWN", verdict, sep="\t")  # noqa: T201
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

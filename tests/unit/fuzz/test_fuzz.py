@@ -1,0 +1,177 @@
+"""Whatever bytes come from outside, only errors of ours come out: messages, lists in S3, pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import zlib
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from PIL import Image
+
+from support.fuzz import fuzz
+from support.hostile import DROPPED, REFUSED, body, chunk, envelope, forged
+from worker.contract import gate, jsonlines, manifest, results
+from worker.contract.errors import BadMessage, ContractError, ImageError
+from worker.contract.messages import ChunkMessage
+from worker.contract.objects import ObjectInfo, S3Url
+from worker.contract.settings import LimitSettings
+from worker.images.decode import decode
+
+pytestmark = pytest.mark.timeout(0)  # the budget is the limit
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=12), children, max_size=4),
+    max_leaves=12,
+)
+FIELDS = ("schema_version", "job", "epoch", "chunk", "start", "keys")
+
+
+def mutated(original: bytes) -> st.SearchStrategy[bytes]:
+    """A few bytes of it changed, cut out or put in, or its end cut off."""
+    edit = st.tuples(st.integers(0, len(original)), st.integers(0, 8), st.binary(max_size=8))
+
+    def apply(edits: list[tuple[int, int, bytes]], end: int | None) -> bytes:
+        data = bytearray(original)
+        for at, length, new in edits:
+            data[at : at + length] = new
+        return bytes(data[:end])
+
+    return st.builds(apply, st.lists(edit, min_size=1, max_size=6), st.none() | st.integers(0, len(original)))
+
+
+def test_messages():
+    chunks = st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, JSON))
+
+    def check(payload: Any) -> None:
+        with contextlib.suppress(BadMessage):
+            message = ChunkMessage.read(payload)
+            assert ChunkMessage.read(message.model_dump(mode="json")) == message
+
+    usual = {"schema_version": 1, "job": "j", "chunk": 0, "start": 0, "keys": ["k"]}
+    plausible = chunks.map(lambda changes: usual | changes)
+    assert fuzz(JSON | chunks | plausible, check) > 0
+
+
+def test_envelopes(tmp_path):
+    """Text of a queue, at the gate: whatever gets through has all that kombu takes for granted."""
+    seeds = [forged("job", "a.jpg"), envelope(zlib.compress(body(chunk())), compression=gate.COMPRESSION)]
+    kinds = DROPPED | REFUSED
+    seeds += [kinds[kind](tmp_path) for kind in kinds if len(kinds[kind](tmp_path)) < 5000]
+    parsed = [value for value in map(_parsed, seeds) if isinstance(value, dict)]
+
+    def check(message: Any) -> None:
+        with contextlib.suppress(BadMessage):
+            gate.admit(message)
+            assert message["properties"]["delivery_info"]["routing_key"]
+            assert isinstance(message["headers"]["id"], str) and isinstance(message["body"], str)
+
+    changed = st.builds(lambda seed, changes: seed | changes, st.sampled_from(parsed), _some(parsed[0]))
+    inner = st.builds(
+        lambda seed, part, changes: seed | {part: {**_mapping(seed.get(part)), **changes}},
+        st.sampled_from(parsed),
+        st.sampled_from(["headers", "properties"]),
+        _some(parsed[0]["headers"] | parsed[0]["properties"]),
+    )
+    text = st.sampled_from([seed.encode() for seed in seeds]).flatmap(mutated).map(_parsed)
+    assert fuzz(JSON | changed | inner | text, check) > 0
+
+
+def _some(fields: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional=dict.fromkeys(fields, JSON))
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _parsed(text: str | bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+class OneObject:
+    """A store that has the same bytes everywhere."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+
+    def get(self, place: S3Url, *, max_bytes: int) -> tuple[bytes, ObjectInfo]:
+        return self.body, ObjectInfo(place.key, len(self.body), "etag", {})
+
+    def list(self, folder: S3Url) -> list[ObjectInfo]:
+        return [ObjectInfo("part.jsonl.gz", len(self.body), "etag", {})]
+
+
+PLACE = S3Url("bucket", "out/")
+LINES = b'{"key": "a/b.jpg", "size": 5, "etag": "e"}\n{"key": "c.jpg", "size": null, "etag": ""}\n'
+OUTCOMES = (
+    b'{"index":0,"key":"a.jpg","kind":"ok","outputs":["a.png"]}\n{"index":1,"key":"b","kind":"failed","code":"x"}\n'
+)
+
+
+@pytest.mark.parametrize(
+    "original", [LINES, OUTCOMES, b'{"total": 3, "options": {}}'], ids=["manifest", "results", "facts"]
+)
+def test_lists_in_s3(original):
+    packed = gzip.compress(original, mtime=0)
+
+    def check(data: bytes) -> None:
+        store: Any = OneObject(data)
+        for read in (
+            lambda: manifest.read_part(store, PLACE, "job", 0, 2),
+            lambda: list(results.newest_first(store, PLACE, "job")),
+            lambda: list(results.verdicts(store, PLACE, "job")),
+            lambda: results.read_facts(store, PLACE, "job", "job.json"),
+        ):
+            with contextlib.suppress(ContractError):
+                read()
+
+    lines = mutated(original)
+    assert fuzz(mutated(packed) | lines | lines.map(gzip.compress), check) > 0
+
+
+def test_a_list_that_unpacks_without_end_is_refused():
+    packer = zlib.compressobj(9, wbits=31)
+    body = b"".join([*(packer.compress(bytes(2**20)) for _ in range(300)), packer.flush()])
+    store: Any = OneObject(body)
+
+    with pytest.raises(ContractError, match="TooLarge"):
+        jsonlines.read_lines(store, PLACE)
+
+
+def picture(kind: str, mode: str, **how: Any) -> bytes:
+    data = io.BytesIO()
+    Image.effect_noise((24, 16), 60).convert(mode).save(data, kind, **how)
+    return data.getvalue()
+
+
+PICTURES = {
+    "jpeg": picture("JPEG", "RGB"),
+    "progressive": picture("JPEG", "RGB", progressive=True),
+    "cmyk": picture("JPEG", "CMYK"),
+    "png": picture("PNG", "RGBA"),
+    "palette": picture("PNG", "P"),
+    "gif": picture("GIF", "P"),
+    "webp": picture("WEBP", "RGBA"),
+    "avif": picture("AVIF", "RGB"),
+    "tiff": picture("TIFF", "RGB", compression="tiff_lzw"),
+    "bmp": picture("BMP", "RGB"),
+}
+
+
+def test_pictures():
+    limits = LimitSettings(max_object_mib=1, max_megapixels=1)
+
+    def check(data: bytes) -> None:
+        with contextlib.suppress(ImageError):
+            decode(data, limits)
+
+    assert fuzz(st.sampled_from(list(PICTURES.values())).flatmap(mutated), check) > 0

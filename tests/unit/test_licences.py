@@ -1,0 +1,34 @@
+"""What is installed may be used and passed on. `make licences` prints the list, `make audit` looks for known holes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.licences import allowed, report
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "dev.lock"])
+def test_every_locked_distribution_has_a_licence_that_is_allowed(lock):
+    found = list(report(ROOT / lock))
+
+    assert len(found) > 40
+    assert [(name, terms) for name, _, terms in found if not allowed(terms)] == []
+
+
+@pytest.mark.parametrize(
+    ("terms", "expected"),
+    [
+        ("MIT", True),
+        ("Apache-2.0 AND BSD-2-Clause", True),
+        ("GPL-3.0-only", False),
+        ("MIT AND GPL-3.0-only", False),
+        ("GPL-3.0-only OR MIT", True),
+        ("", False),
+    ],
+)
+def test_alternatives_and_parts(terms, expected):
+    assert allowed(terms) is expected
