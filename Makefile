@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Most tests of processes wait most of their time.
+PROCESSES ?= 3
 CPP := $(wildcard worker/kernels/src/*/*.cpp worker/kernels/src/*/*.hpp)
 
 MINUTES ?= 3
@@ -29,7 +31,7 @@ demo: $(VENV)/.demo
 	@$(BIN)/worker demo $(ARGS)
 
 test: $(VENV)/.dev kernels
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
 
 # Nothing to do if they are built from these sources; without a compiler the stock operation is used and this says so.
 kernels: $(VENV)/.dev

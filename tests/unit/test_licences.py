@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.licences import allowed, report
+from support.licences import PROGRAMS, allowed, locked, may_be_used, report
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,7 +16,11 @@ def test_every_locked_distribution_has_a_licence_that_is_allowed(lock):
     found = list(report(ROOT / lock))
 
     assert len(found) > 40
-    assert [(name, terms) for name, _, terms in found if not allowed(terms)] == []
+    assert [(name, terms) for name, _, terms in found if not may_be_used(name, terms)] == []
+
+
+def test_programs_of_tests_are_not_installed_with_the_product():
+    assert not PROGRAMS & set(locked(ROOT / "requirements.lock"))
 
 
 @pytest.mark.parametrize(

@@ -267,7 +267,9 @@ def test_rgb_profile_fits_grey_pixels_too():
     assert decode(encoded(scene().convert("L"), "PNG", icc_profile=SRGB), LIMITS).icc_profile == SRGB
 
 
-@pytest.mark.parametrize("profile", [profile_like(b"CMYK"), b"no profile at all", SRGB[:100]])
+@pytest.mark.parametrize(
+    "profile", [profile_like(b"CMYK"), b"no profile at all", SRGB[:100]], ids=["CMYK", "none", "cut"]
+)
 def test_profile_that_does_not_fit_rgb_is_dropped(profile):
     picture = decode(encoded(scene(), "PNG", icc_profile=profile), LIMITS)
     assert picture.icc_profile is None
