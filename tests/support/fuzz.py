@@ -1,4 +1,4 @@
-"""Fuzzing with a time budget: `FUZZ_SECONDS` for each target, one unless told otherwise (`make fuzz SECONDS=600`).
+"""Fuzzing with a time budget: `FUZZ_SECONDS` for each target, else half of one (`make fuzz SECONDS=600`).
 
 hypothesis makes the inputs, a new seed for each round, and shrinks what fails; it then prints how to repeat it.
 """
@@ -20,7 +20,7 @@ _ROUND = 100
 def fuzz(strategy: SearchStrategy[Any], check: Callable[[Any], object]) -> int:
     """Call `check` with inputs until the budget is spent; how many were tried."""
     tried = 0
-    deadline = time.monotonic() + float(os.environ.get("FUZZ_SECONDS", "1"))
+    deadline = time.monotonic() + float(os.environ.get("FUZZ_SECONDS", "0.5"))
 
     def one(value: Any) -> None:
         nonlocal tried
