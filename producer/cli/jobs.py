@@ -8,6 +8,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from producer import live
 from producer.cli import progress
 from producer.notify import Notifier
 from producer.watch import Sample, follow, mean_rate
@@ -24,14 +25,22 @@ _SHOWN_FAILURES = 10
 @click.argument("job")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
 def status_command(*, job: str, as_json: bool) -> int:
-    """Show where JOB is. The exit code is 0 unless the job cannot be read."""
+    """Show where JOB is and who works on it. The exit code is 0 unless the job cannot be read."""
     with Ledger(settings.load().redis) as ledger:
         view = ledger.view(job)
         failures = ledger.failures(job) if view.failed or view.dead else []
+        workers = [] if view.ended else live.workers(ledger)
+        shares = {} if view.ended else live.stage_shares(ledger, job)
     if as_json:
-        console.print_json(_as_dict(view) | {"failures": failures})
-    else:
-        _print_view(view, failures)
+        at_work = {"workers": [worker.model_dump(mode="json") for worker in workers], "stage_shares": shares}
+        console.print_json(_as_dict(view) | {"failures": failures} | ({} if view.ended else at_work))
+        return Exit.OK
+    _print_view(view, failures)
+    if not view.ended:
+        console.out.print(live.in_words(workers), markup=False, soft_wrap=True)
+        if shares:
+            told = ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items() if share >= 0.005)  # noqa: PLR2004
+            console.out.print(f"time of the last images: {told}")
     return Exit.OK
 
 
