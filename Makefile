@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 # Most tests of processes wait most of their time.
-PROCESSES ?= 3
+PROCESSES ?= 2
 CPP := $(wildcard worker/kernels/src/*/*.cpp worker/kernels/src/*/*.hpp)
 
 MINUTES ?= 3
@@ -31,7 +31,7 @@ demo: $(VENV)/.demo
 	@$(BIN)/worker demo $(ARGS)
 
 test: $(VENV)/.dev kernels
-	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Nothing to do if they are built from these sources; without a compiler the stock operation is used and this says so.
 kernels: $(VENV)/.dev

@@ -23,7 +23,7 @@ from worker.contract.objects import ObjectStore, S3Url
 from worker.standalone.services import Standalone
 
 IMAGES, CHUNK = 30, 5
-IMAGE_SECONDS = 0.15
+IMAGE_SECONDS = 0.4
 WAIT = ("--wait", "--timeout", "90", "--json")
 CANCELLED, THRESHOLD, SOME_FAILED = 5, 4, 3
 

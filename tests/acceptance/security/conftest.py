@@ -48,8 +48,8 @@ class Secured:
         return f"s3://{self.bucket}/{folder}/"
 
     def submit(self, folder: str, *args: str) -> str:
-        """The id of a job from `in/` that has ended."""
-        done = self.run("submit", self.url("in"), self.url(f"out/{folder}"), "--wait", "--json", *args)
+        """The id of a job from `in/good/` that has ended."""
+        done = self.run("submit", self.url("in/good"), self.url(f"out/{folder}"), "--wait", "--json", *args)
         assert done.code == 0, (done.out, done.err, self.worker_log.read_text()[-3000:])
         return json.loads(done.out.splitlines()[0])["job"]
 
@@ -73,7 +73,7 @@ def secured(
         with mock.patch.dict(os.environ, s3), ObjectStore(settings.load().s3) as store:
             store.ensure_bucket(bucket)
             for index in range(6):
-                store.put(S3Url(bucket, f"in/{index}.png"), picture(), content_type="image/png")
+                store.put(S3Url(bucket, f"in/good/{index}.png"), picture(), content_type="image/png")
             store.put(S3Url(bucket, "private/payroll.png"), picture(), content_type="image/png")
         log = folder / "worker.log"
         with commands.workers(worker, log) as supervisor:

@@ -49,9 +49,9 @@ def test_a_forged_job_cannot_leave_the_allow_list(secured):
     private, out = secured.url("private"), secured.url("out/forged")
     places = {
         "reads": (private, out, "payroll.png"),
-        "reads by a detour": (secured.url("in"), out, "../private/payroll.png"),
-        "writes": (secured.url("in"), private, "0.png"),
-        "writes by a detour": (secured.url("in"), f"{secured.url('out')}../private/", "0.png"),
+        "reads by a detour": (secured.url("in/good"), out, "../private/payroll.png"),
+        "writes": (secured.url("in/good"), private, "0.png"),
+        "writes by a detour": (secured.url("in/good"), f"{secured.url('out')}../private/", "0.png"),
     }
     config = secured.settings(secured.producer)
     with Ledger(config.redis) as ledger, ObjectStore(config.s3) as store:

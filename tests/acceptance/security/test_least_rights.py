@@ -16,7 +16,7 @@ def test_jobs_of_every_kind_run_and_nothing_is_refused(secured):
         assert secured.run(*command).code == 0, command
     for child in secured.node.children():
         child.send_signal(signal.SIGSTOP)  # so that the next job stays where it is
-    second = secured.run("submit", secured.url("in"), secured.url("out/second"), "--json").lines[0]["job"]
+    second = secured.run("submit", secured.url("in/good"), secured.url("out/second"), "--json").lines[0]["job"]
     for command in ("pause", "resume", "cancel"):
         assert secured.run(command, second).code == 0, command
     for child in secured.node.children():
