@@ -22,7 +22,7 @@ from typing import Any, Self
 from producer.backgrounds import OutputRequest
 from producer.download import Fetched, download
 from producer.estimate import Estimate, estimated
-from producer.outcome_iterator import outcomes
+from producer.outcomes import outcomes
 from producer.plan import Plan
 from producer.recover import recover
 from producer.retry import retry
@@ -193,11 +193,12 @@ class Client:
 
         Raises:
             JobNotFound: unknown to this Redis.
+            SourceError: the job has no list of images yet.
             ContractError: the job's files in S3 were changed or replaced.
             ServiceError: S3 or Redis did not do their part.
         """
         wanted = [OutcomeKind(kind) for kind in kinds]
-        return outcomes(self._store, self._ledger, self._ledger.view(job), wanted)
+        return outcomes(self._store, self._ledger, self._ledger.view(job), kinds=wanted)
 
     def download(self, job: str, folder: Path) -> Iterator[Fetched]:
         """Copy the outputs that are there so far to a local folder, keeping the tree; yields each complete file.
