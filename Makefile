@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# Most tests of processes wait most of their time.
+# For tests without clocks of their own; acceptance tests have the machine for themselves.
 PROCESSES ?= 2
 CPP := $(wildcard worker/kernels/src/*/*.cpp worker/kernels/src/*/*.hpp)
 
@@ -31,7 +31,12 @@ demo: $(VENV)/.demo
 	@$(BIN)/worker demo $(ARGS)
 
 test: $(VENV)/.dev kernels
-	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+ifeq ($(strip $(ARGS)),)
+	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile tests/unit tests/integration tests/benchmarks
+	@$(BIN)/python -m pytest tests/acceptance
+else
+	@$(BIN)/python -m pytest $(ARGS)
+endif
 
 # Nothing to do if they are built from these sources; without a compiler the stock operation is used and this says so.
 kernels: $(VENV)/.dev

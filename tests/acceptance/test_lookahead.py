@@ -61,4 +61,4 @@ def test_a_worker_that_stops_keeps_no_message(place, ledger, job, worker_log):
     view = ledger.view(job)
     assert client.hlen(names.unacked(prefix)) == 0
     assert client.hlen(names.job_keys(prefix, job).running) == 0
-    assert view.done == IMAGES or sum(client.llen(names.queue(prefix, name)) for name in names.QUEUES) > 0
+    assert 0 < view.done <= IMAGES
