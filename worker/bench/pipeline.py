@@ -23,7 +23,7 @@ from worker.bench.limit import Limit
 from worker.bench.measure import Sample
 from worker.bench.rig import JobRun, Rig
 from worker.bench.usage import Usage, memory_mib, model_processes
-from worker.contract.settings import Settings
+from worker.contract.settings import PlanSettings, Settings
 from worker.cpu import placement, topology
 from worker.model.bundle import Variant
 from worker.tuning import record
@@ -76,7 +76,7 @@ def run(options: Options, config: Settings, variant: Variant, arithmetic: str, s
     plan = placement.plan(machine, tuned.plan, set_by=tuned.set_by)
     cores = sum(len(core_set.cpus) for core_set in plan.core_sets)
     data, size = jpeg(options.photo, options.megapixels)
-    environment = of_network(variant, arithmetic, config)
+    environment = of_network(variant, arithmetic, config) | as_planned(tuned.plan)
     load_before = machine_facts.load_average()
     with tempfile.TemporaryDirectory(prefix="maskmill-bench-") as scratch:
         folder = Path(scratch)
@@ -126,6 +126,12 @@ def of_network(variant: Variant, arithmetic: str, config: Settings) -> dict[str,
         "MASKMILL_MODEL__PRECISION": variant.precision,
         "MASKMILL_MODEL__INFERENCE_PRECISION": arithmetic,
     }
+
+
+def as_planned(settings: PlanSettings) -> dict[str, str]:
+    """The very plan that the limit is measured with: the workers' own cache holds no record of `worker tune`."""
+    found = settings.model_dump(exclude_none=True)
+    return {f"MASKMILL_PLAN__{name.upper()}": str(value) for name, value in found.items()}
 
 
 def _start_up(rig: Rig, data: bytes, folder: Path, say: Say) -> dict[str, float]:

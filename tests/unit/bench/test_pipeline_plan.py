@@ -1,0 +1,14 @@
+"""The workers of `bench pipeline` run the plan that its limit is measured with."""
+
+from __future__ import annotations
+
+from worker.bench.pipeline import as_planned
+from worker.contract.settings import PlanSettings, Settings
+
+
+def test_a_plan_goes_to_the_workers_as_settings(monkeypatch):
+    plan = PlanSettings(processes=2, streams=1, memory_per_stream_mib=530)
+    for name, value in as_planned(plan).items():
+        monkeypatch.setenv(name, value)
+
+    assert Settings().plan == plan
