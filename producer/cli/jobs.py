@@ -19,6 +19,8 @@ from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger import Ledger
 
 _SHOWN_FAILURES = 10
+_SHOWN_SHARE = 0.005
+"""Of the time; less would read 0 %."""
 
 
 @click.command("status", epilog="\b\nExample:\n  producer status 20260131-120000-a1b2c3 --json")
@@ -39,7 +41,7 @@ def status_command(*, job: str, as_json: bool) -> int:
     if not view.ended:
         console.out.print(live.in_words(workers), markup=False, soft_wrap=True)
         if shares:
-            told = ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items() if share >= 0.005)  # noqa: PLR2004
+            told = ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items() if share >= _SHOWN_SHARE)
             console.out.print(f"time of the last images: {told}")
     return Exit.OK
 

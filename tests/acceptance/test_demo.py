@@ -44,7 +44,7 @@ def assert_all_gone(state: Path) -> None:
     commands.wait_for(lambda: not using(state), f"all processes to end, left: {using(state)}", 15)
     if (state / "ports.json").exists():
         for name, port in json.loads((state / "ports.json").read_text()).items():
-            commands.wait_for(lambda port=port: ports.is_free(port), f"{name} to leave port {port}", 15)
+            assert ports.is_free(port), f"{name} still listens on {port}"
 
 
 def test_the_demo_does_the_main_job_twice(cache, tmp_path):

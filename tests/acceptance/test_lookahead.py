@@ -61,4 +61,7 @@ def test_a_worker_that_stops_keeps_no_message(place, ledger, job, worker_log):
     view = ledger.view(job)
     assert client.hlen(names.unacked(prefix)) == 0
     assert client.hlen(names.job_keys(prefix, job).running) == 0
-    assert 0 < view.done <= IMAGES
+    queued = sum(client.llen(names.queue(prefix, name)) for name in names.QUEUES)
+    out = client.zcard(names.job_keys(prefix, job).outstanding)
+    assert queued == out  # every chunk that was given out and is not done waits for another worker
+    assert 0 < view.done < IMAGES or (view.done, out) == (IMAGES, 0)

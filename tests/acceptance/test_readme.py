@@ -20,8 +20,6 @@ from support.birefnet_weights import stand_in_state_dict
 from worker.convert.contrast.graph import contrast_model
 from worker.convert.package import write_bundle
 
-pytestmark = pytest.mark.timeout(300)  # benchmarks are among them
-
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
@@ -97,7 +95,7 @@ def test_a_command_of_the_readme_works(line, reader):
         cwd=reader["home"],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=100,
         check=False,
     )
 
@@ -182,7 +180,7 @@ def test_make_demo_works(cache, tmp_path):
         env={name: value for name, value in os.environ.items() if name != "MAKEFLAGS"} | cache,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=110,
         check=False,
     )
 

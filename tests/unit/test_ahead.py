@@ -9,7 +9,7 @@ import pytest
 
 from support.fakes import FakeNetwork
 from support.works import LIMITS, numbered, work
-from worker.contract.messages import OutcomeKind
+from worker.contract.messages import OutcomeKind, OutputKind
 from worker.pipeline import Pipeline
 from worker.stages import Stage
 
@@ -175,12 +175,23 @@ def test_an_image_ahead_that_fails_is_recorded_once(ahead):
 
 
 @pytest.mark.parametrize("images", [1, 2, 6])
-def test_nearly_done_is_told_once_when_the_last_images_begin(ahead, images):
-    told = []
+def test_nearly_done_is_told_once_when_the_last_images_begin(ahead, images, monkeypatch):
+    told, heard, put = [], threading.Event(), ahead.store.put
 
-    ahead.pipeline.run(WORKS[:images], record=lambda outcome: None, nearly_done=lambda: told.append(1))
+    def last_one_waits(place, *args, **options):
+        if place == WORKS[images - 1].outputs[OutputKind.MASK]:
+            heard.wait(WAIT)
+        put(place, *args, **options)
 
-    assert told == [1]
+    def nearly_done():
+        told.append(len(ahead.written()))
+        heard.set()
+
+    monkeypatch.setattr(ahead.store, "put", last_one_waits)
+    ahead.pipeline.run(WORKS[:images], record=lambda outcome: None, nearly_done=nearly_done)
+
+    assert len(told) == 1
+    assert told[0] < images  # the last one was still to be written
 
 
 def test_nearly_done_is_told_of_a_chunk_that_was_begun_whole(ahead):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,15 @@ from worker.contract.errors import SetupError
 
 INK, GREY, ACCENT, PALE, WARM = "#1b1f24", "#8a8f98", "#0b6e99", "#9cc5d6", "#c98a3b"
 DOTS_PER_INCH = 130
+
+
+@contextlib.contextmanager
+def pyplot() -> Iterator[Any]:
+    """Matplotlib's, without a display, in our ink; imported where something is drawn, since it is an extra."""
+    importlib.import_module("matplotlib").use("Agg")
+    plt: Any = importlib.import_module("matplotlib.pyplot")
+    with plt.rc_context({"font.size": 10, "text.color": INK, "axes.labelcolor": INK}):
+        yield plt
 
 
 def tidy(axes: Any, grid: str) -> None:

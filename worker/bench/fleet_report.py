@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
-from worker.bench.canvas import ACCENT, GREY, INK, WARM, save, tidy
+from worker.bench.canvas import ACCENT, GREY, WARM, pyplot, save, tidy
 from worker.bench.fleet import SATURATED
 
 FLEET_JSON = "fleet.json"
@@ -84,11 +83,9 @@ def draw(report: dict[str, Any], path: Path) -> Path:
     Raises:
         SetupError: the file cannot be written.
     """
-    importlib.import_module("matplotlib").use("Agg")
-    plt: Any = importlib.import_module("matplotlib.pyplot")
     costs, rate = report["costs"], report["node"]["images_per_second"]
     most = max(one["nodes"] for one in report["fleets"])
-    with plt.rc_context({"font.size": 10, "text.color": INK, "axes.labelcolor": INK}):
+    with pyplot() as plt:
         figure, axes = plt.subplots(figsize=(9, 4.4), layout="constrained", facecolor="white")
         for name, colour in (("redis", ACCENT), ("steward", WARM)):
             per_node = rate * costs[f"{name}_us_per_image"] / 1e6

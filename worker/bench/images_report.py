@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
+from worker.bench.canvas import pyplot, save
 from worker.bench.images import REFERENCE_MASK, STAGES
-from worker.contract.errors import SetupError
 
 IMAGES_JSON = "images.json"
 IMAGES_PNG = "images.png"
@@ -16,8 +15,6 @@ HEADINGS = ("output", *(f"{stage} ms" for stage in STAGES), "CPU ms", "ms/MP", "
 README_HEADINGS = "| CPU | JPEG | network input | reference | mask | cut-out | refined cut-out |"
 
 _COLOURS = {"decode": "#0b6e99", "resize": "#9cc5d6", "finish": "#c98a3b"}
-_INK = "#1b1f24"
-_DOTS_PER_INCH = 130
 
 
 def title(report: dict[str, Any], result: dict[str, Any]) -> str:
@@ -62,12 +59,9 @@ def draw(report: dict[str, Any], path: Path) -> Path:
     Raises:
         SetupError: the file cannot be written.
     """
-    matplotlib: Any = importlib.import_module("matplotlib")
-    matplotlib.use("Agg")
-    plt: Any = importlib.import_module("matplotlib.pyplot")
     results = report["results"]
     height = sum(0.36 * len(one["cases"]) + 1.1 for one in results) + 0.9
-    with plt.rc_context({"font.size": 10, "text.color": _INK, "axes.labelcolor": _INK}):
+    with pyplot() as plt:
         figure, panels = plt.subplots(
             len(results), 1, figsize=(10, height), squeeze=False, layout="constrained", facecolor="white"
         )
@@ -76,13 +70,7 @@ def draw(report: dict[str, Any], path: Path) -> Path:
         figure.suptitle(f"Decode, resize and encode on {report['machine']['cpu']}", x=0.01, ha="left", weight="bold")
         handles = [plt.Rectangle((0, 0), 1, 1, color=colour, label=stage) for stage, colour in _COLOURS.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
-        try:
-            figure.savefig(path, dpi=_DOTS_PER_INCH, facecolor="white")
-        except OSError as error:
-            raise SetupError(f"{path} cannot be written: {error.strerror}; choose another --output") from error
-        finally:
-            plt.close(figure)
-    return path
+        return save(plt, figure, path)
 
 
 def _panel(axes: Any, report: dict[str, Any], one: dict[str, Any]) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
-from worker.bench.canvas import ACCENT, GREY, INK, PALE, WARM, save, tidy
+from worker.bench.canvas import ACCENT, GREY, PALE, WARM, pyplot, save, tidy
 
 PIPELINE_JSON = "pipeline.json"
 PIPELINE_PNG = "pipeline.png"
@@ -82,9 +81,7 @@ def draw(report: dict[str, Any], path: Path) -> Path:
     Raises:
         SetupError: the file cannot be written.
     """
-    importlib.import_module("matplotlib").use("Agg")
-    plt: Any = importlib.import_module("matplotlib.pyplot")
-    with plt.rc_context({"font.size": 10, "text.color": INK, "axes.labelcolor": INK}):
+    with pyplot() as plt:
         figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained", facecolor="white")
         for number, one in enumerate(report["rounds"]):
             bare = one["bare_images_per_second"]

@@ -5,13 +5,12 @@ matplotlib belongs to the extra `[bench]`; without it a measurement still gives 
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
 from worker.bench import machine
+from worker.bench.canvas import INK, pyplot, save
 from worker.bench.report import counted
-from worker.contract.errors import SetupError
 
 _COLOURS = {"plain": "#8a8f98", "ours": "#0b6e99", "check": "#9cc5d6", "other": "#c98a3b"}
 _LEGEND = {
@@ -20,12 +19,10 @@ _LEGEND = {
     "check": "benchmark_app, same file and settings",
     "other": "other runtimes",
 }
-_INK = "#1b1f24"
 _ROW_INCHES = 0.42
 _WIDTH_INCHES = 10.0
 _HEAD_INCHES = 1.25
 _FOOT_INCHES = 1.0
-_DOTS_PER_INCH = 130
 
 
 def missing() -> str:
@@ -41,13 +38,10 @@ def draw(report: dict[str, Any], path: Path) -> Path:
     Raises:
         SetupError: the file cannot be written.
     """
-    matplotlib: Any = importlib.import_module("matplotlib")
-    matplotlib.use("Agg")
-    plt: Any = importlib.import_module("matplotlib.pyplot")
     results = report["results"]
     counts = [len(one["contenders"]) for one in results]
     height = _ROW_INCHES * sum(counts) + _HEAD_INCHES * len(results) + _FOOT_INCHES
-    with plt.rc_context({"font.size": 10, "text.color": _INK, "axes.labelcolor": _INK, "svg.hashsalt": "maskmill"}):
+    with pyplot() as plt:
         figure, panels = plt.subplots(
             len(results),
             1,
@@ -62,13 +56,7 @@ def draw(report: dict[str, Any], path: Path) -> Path:
         facts = report["machine"]
         figure.suptitle(f"BiRefNet-lite on {facts['cpu']} ({facts['isa_words']})", x=0.01, ha="left", weight="bold")
         _legend(figure, plt, results)
-        try:
-            figure.savefig(path, dpi=_DOTS_PER_INCH, facecolor="white")
-        except OSError as error:
-            raise SetupError(f"{path} cannot be written: {error.strerror}; choose another --output") from error
-        finally:
-            plt.close(figure)
-    return path
+        return save(plt, figure, path)
 
 
 def _panel(axes: Any, one: dict[str, Any]) -> None:
@@ -78,7 +66,7 @@ def _panel(axes: Any, one: dict[str, Any]) -> None:
     for place, row in enumerate(rows):
         times = [sample["wall_seconds"] / sample["images"] for sample in row["samples"]]
         axes.barh(place, row["best_seconds"], height=0.62, color=_COLOURS[row["role"]], zorder=2)
-        axes.plot(times, [place] * len(times), "o", ms=3.5, mfc="white", mec=_INK, mew=0.7, zorder=3)
+        axes.plot(times, [place] * len(times), "o", ms=3.5, mfc="white", mec=INK, mew=0.7, zorder=3)
         text = f"{row['best_seconds']:.3f} s   {row['speedup']:.2f}x"
         axes.text(max(times) + 0.015 * widest, place, text, va="center", fontsize=9)
     axes.set_yticks(range(len(rows)), [row["label"] for row in rows])

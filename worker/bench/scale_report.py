@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
-from worker.bench.canvas import ACCENT, GREY, INK, save, tidy
+from worker.bench.canvas import ACCENT, GREY, pyplot, save, tidy
 
 SCALE_JSON = "scale.json"
 SCALE_PNG = "scale.png"
@@ -59,11 +58,9 @@ def draw(report: dict[str, Any], path: Path) -> Path:
     Raises:
         SetupError: the file cannot be written.
     """
-    importlib.import_module("matplotlib").use("Agg")
-    plt: Any = importlib.import_module("matplotlib.pyplot")
     points = report["points"]
     sets = [point["core_sets"] for point in points]
-    with plt.rc_context({"font.size": 10, "text.color": INK, "axes.labelcolor": INK}):
+    with pyplot() as plt:
         figure, axes = plt.subplots(figsize=(8, 4.2), layout="constrained", facecolor="white")
         for kind, label, colour in (("bare", "bare limit", GREY), ("s3", "S3 to S3", ACCENT)):
             rates = [point[f"{kind}_images_per_second"] for point in points]

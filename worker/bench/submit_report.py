@@ -10,11 +10,10 @@ Submitting is counted beside the listing: the time of both less that of the made
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
-from worker.contract.errors import SetupError
+from worker.bench.canvas import ACCENT, WARM, pyplot, save
 
 SUBMIT_JSON = "submit.json"
 SUBMIT_PNG = "submit.png"
@@ -42,9 +41,9 @@ README_HEADINGS = (
 )
 
 _MB, _KB = 1e6, 1e3
-_INK, _OURS, _OTHER = "#1b1f24", "#0b6e99", "#c98a3b"
+_OURS, _OTHER = ACCENT, WARM
 _TEN = 10
-_SIZE_INCHES, _DOTS_PER_INCH = (11.0, 4.6), 130
+_SIZE_INCHES = (11.0, 4.6)
 
 
 def beside(result: dict[str, Any], clock: str = "wall_seconds") -> float:
@@ -135,10 +134,7 @@ def draw(report: dict[str, Any], path: Path) -> Path:
     Raises:
         SetupError: the file cannot be written.
     """
-    matplotlib: Any = importlib.import_module("matplotlib")
-    matplotlib.use("Agg")
-    plt: Any = importlib.import_module("matplotlib.pyplot")
-    with plt.rc_context({"font.size": 10, "text.color": _INK, "axes.labelcolor": _INK}):
+    with pyplot() as plt:
         figure, (left, right) = plt.subplots(1, 2, figsize=_SIZE_INCHES, layout="constrained", facecolor="white")
         _memory(left, report)
         _redis(right, report)
@@ -147,13 +143,7 @@ def draw(report: dict[str, Any], path: Path) -> Path:
             for side in ("top", "right"):
                 axes.spines[side].set_visible(False)
         figure.suptitle(f"Submitting on {report['machine']['cpu']}", x=0.01, ha="left", weight="bold")
-        try:
-            figure.savefig(path, dpi=_DOTS_PER_INCH, facecolor="white")
-        except OSError as error:
-            raise SetupError(f"{path} cannot be written: {error.strerror}; choose another --output") from error
-        finally:
-            plt.close(figure)
-    return path
+        return save(plt, figure, path)
 
 
 def _memory(axes: Any, report: dict[str, Any]) -> None:

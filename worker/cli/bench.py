@@ -26,7 +26,7 @@ Examples:
 
 \b
 Each turn loads its network anew in a process of its own, of which one runs at a time: 1 to 2 GB of memory at 512, up to
-8 GB at 1024. With --bundle also give the checkpoint it came from, so that all run the same weights. PyTorch, ONNX
+5 GB at 1024. With --bundle also give the checkpoint it came from, so that all run the same weights. PyTorch, ONNX
 Runtime (with PyTorch and onnx to export the network) and matplotlib are used if installed.
 """
 

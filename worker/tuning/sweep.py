@@ -14,11 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from worker.bench.prepare import picture
+from worker.bench.limit import image_file, request
 from worker.bench.process import Child
 from worker.contract.errors import SetupError
 from worker.cpu.placement import CoreSet
@@ -93,9 +90,7 @@ def sweep(trials: Sequence[Trial], *, seconds: float, rounds: int, say: Say) -> 
 
 def _try(result: Result, folder: Path, seconds: float) -> None:
     trial = result.trial
-    image = folder / f"image_{trial.variant.size}.npy"
-    if not image.exists():
-        np.save(image, picture(trial.variant.size))
+    image = image_file(folder, trial.variant.size)
     sets = trial.layout.plan.core_sets
     try:
         with ExitStack() as stack, ThreadPoolExecutor(len(sets)) as threads:
@@ -116,22 +111,4 @@ def _try(result: Result, folder: Path, seconds: float) -> None:
 
 
 def _child(trial: Trial, cores: CoreSet, image: Path, folder: Path) -> Child:
-    variant = trial.variant
-    request: dict[str, Any] = {
-        "job": "openvino",
-        "kernels": "auto",
-        "cpus": cores.cpus,
-        "streams": cores.streams,
-        "threads": cores.threads,
-        "arithmetic": trial.arithmetic,
-        "image": str(image),
-        "variant": {
-            "name": variant.name,
-            "size": variant.size,
-            "precision": variant.precision,
-            "xml": str(variant.xml),
-            "bin": str(variant.bin),
-            "digest": variant.digest,
-        },
-    }
-    return Child(request, folder / f"child-{cores.index}.log")
+    return Child(request(trial.variant, trial.arithmetic, cores, image), folder / f"child-{cores.index}.log")
