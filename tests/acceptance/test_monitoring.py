@@ -26,7 +26,7 @@ from worker.contract.job import JobStatus
 from worker.contract.ledger import Ledger
 from worker.standalone import ports
 
-IMAGES = 100
+IMAGES = 200
 
 
 class Prometheus:
