@@ -66,7 +66,7 @@ def run(options: Options, config: Settings, variant: Variant, arithmetic: str, s
     Returns:
         The report, ready for JSON: `rounds` with images per second, `ratio` (median of the job's rate over the mean of
         the bare rates before and after it), `ratio_services_apart` (the same less the core time that Redis and S3
-        took on these cores), `stages` and `cpu` in milliseconds per image, `busy`, `start_up`.
+        took on these cores beyond what they take, idle, beside a bare turn), `stages` and `cpu` in milliseconds per image, `busy`, `start_up`.
 
     Raises:
         SetupError: it cannot be measured here.
@@ -116,6 +116,13 @@ class _Measured:
     stages: dict[str, tuple[float, float]]
     """Wall and CPU seconds over all jobs."""
 
+    idle_services: float
+    """CPU seconds that Redis and the S3 server take in a second of a bare turn: it bears them as a job does."""
+
+    def served(self, job: JobRun) -> float:
+        """CPU seconds of the services that a job caused."""
+        return max(0.0, job.usage.services - self.idle_services * job.seconds)
+
 
 def of_network(variant: Variant, arithmetic: str, config: Settings) -> dict[str, str]:
     """The very network that the limit is measured with."""
@@ -159,18 +166,27 @@ def _measure(options: Options, rig: Rig, limit: Limit, data: bytes, say: Say) ->
     rig.upload(data, images)
     rig.run_job(say=lambda line: say(f"warming up: {line}"))  # tells the engine how fast this node is
     before = rig.stage_seconds()
-    bare, jobs = [limit.turn(each)], []
+    services, elapsed = 0.0, 0.0
+
+    def turn() -> Sample:
+        nonlocal services, elapsed
+        began, spent = time.monotonic(), rig.usage().services
+        sample = limit.turn(each)
+        services, elapsed = services + rig.usage().services - spent, elapsed + time.monotonic() - began
+        return sample
+
+    bare, jobs = [turn()], []
     for number in range(options.rounds):
         label = f"round {number + 1} of {options.rounds}"
         jobs.append(rig.run_job(say=lambda line, label=label: say(f"{label}: {line}")))  # type: ignore[misc]
-        bare.append(limit.turn(each))
+        bare.append(turn())
         say(f"{label}: {_ratio(bare, jobs, number):.3f} of the bare limit")
     after = rig.stage_seconds()
     stages = {
         name: (wall - before.get(name, (0, 0))[0], cpu - before.get(name, (0, 0))[1])
         for name, (wall, cpu) in after.items()
     }
-    return _Measured(bare, jobs, stages)
+    return _Measured(bare, jobs, stages, services / elapsed)
 
 
 def even(images: float, limit: Limit) -> int:
@@ -190,7 +206,7 @@ def _ratio(bare: Sequence[Sample], jobs: Sequence[JobRun], number: int, spare_se
 def _summary(measured: _Measured, cores: int) -> dict[str, Any]:
     jobs, bare = measured.jobs, measured.bare
     ratios = [_ratio(bare, jobs, number) for number in range(len(jobs))]
-    apart = [_ratio(bare, jobs, n, job.usage.services / cores) for n, job in enumerate(jobs)]
+    apart = [_ratio(bare, jobs, n, measured.served(job) / cores) for n, job in enumerate(jobs)]
     images = sum(job.images for job in jobs)
     spent = sum((job.usage for job in jobs), Usage())
     stages = {
@@ -223,6 +239,7 @@ def _summary(measured: _Measured, cores: int) -> dict[str, Any]:
             "bare_ms": round(statistics.median(b.cpu_seconds / b.images for b in bare) * _MILLI, 2),
             "pixels_ms": round(pixels, 2),
             "elsewhere_ms": round(around - pixels, 2),
-            "services_ms": round(spent.services / images * _MILLI, 2),
+            "services_ms": round(sum(map(measured.served, jobs)) / images * _MILLI, 2),
+            "idle_services_ms": round(measured.idle_services * sum(job.seconds for job in jobs) / images * _MILLI, 2),
         },
     }
