@@ -66,7 +66,8 @@ def run(options: Options, config: Settings, variant: Variant, arithmetic: str, s
     Returns:
         The report, ready for JSON: `rounds` with images per second, `ratio` (median of the job's rate over the mean of
         the bare rates before and after it), `ratio_services_apart` (the same less the core time that Redis and S3
-        took on these cores beyond what they take, idle, beside a bare turn), `stages` and `cpu` in milliseconds per image, `busy`, `start_up`.
+        took on these cores beyond what they take, idle, beside a bare turn), `stages` and `cpu` in milliseconds per
+        image, `busy`, `start_up`.
 
     Raises:
         SetupError: it cannot be measured here.
