@@ -11,14 +11,16 @@ CPP := $(wildcard worker/kernels/src/*/*.cpp worker/kernels/src/*/*.hpp)
 MINUTES ?= 3
 SEED ?= 1
 SECONDS ?= 60
+FOLDER ?= starter
 
-.PHONY: help demo test chaos fuzz licences audit lint format lock kernels wheel clean
+.PHONY: help demo test chaos fuzz licences audit lint format lock kernels wheel starter clean
 
 help:
 	@echo 'make demo    photographs in, masks out: embedded Redis and S3, pinned workers, real pictures'
 	@echo 'make test    the whole test suite            (ARGS="-k name" for a part)'
 	@echo 'make kernels build the native kernels, where there is a C++ compiler'
 	@echo 'make wheel   a wheel for Linux x86-64 with the native kernels inside, in dist/'
+	@echo 'make starter train the built-in model anew, in FOLDER=starter: a few hours on 2 cores, goes on where it was'
 	@echo 'make chaos   workers under faults for MINUTES=3, SEED=1; chaos/chaos.md says what became of every image'
 	@echo 'make fuzz    messages, lists and pictures that somebody made up, SECONDS=60 for each kind'
 	@echo 'make licences   licences of all dependencies; fails on one that is not on the list'
@@ -45,6 +47,13 @@ kernels: $(VENV)/.dev
 wheel: $(VENV)/.dev
 	@$(BIN)/worker kernels build
 	@MASKMILL_WHEEL_KERNELS=1 $(BIN)/hatchling build --target wheel
+
+# PyTorch and the pictures it learns from are fetched; it gets an environment of its own.
+starter:
+	@test -x $(VENV)/starter/bin/maskmill-ready || { $(PYTHON) -m venv $(VENV)/starter && \
+	  $(VENV)/starter/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[starter]' && \
+	  ln -s python $(VENV)/starter/bin/maskmill-ready; }
+	@$(VENV)/starter/bin/python -m worker.convert.starter all --folder $(FOLDER) $(ARGS)
 
 chaos: $(VENV)/.dev
 	@PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(MINUTES) --seed $(SEED) $(ARGS)

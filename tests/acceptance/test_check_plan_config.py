@@ -58,7 +58,7 @@ def test_config_tells_values_and_origins_and_hides_secrets(place, command):
     assert rows["MASKMILL_REDIS__URL"]["origin"] == "environment"
     assert rows["MASKMILL_MODEL__SOURCE"] == {
         "setting": "MASKMILL_MODEL__SOURCE",
-        "value": "builtin:contrast",
+        "value": "builtin:starter",
         "origin": "default",
     }
     assert place.environment["MASKMILL_REDIS__PASSWORD"] not in done.out

@@ -78,7 +78,7 @@ def test_a_node_tells_what_it_does(place, ledger: Ledger, job_of_two, worker_log
     assert value(samples, "maskmill_redis_up") == value(samples, "maskmill_workers_live") == 1
     assert value(samples, "maskmill_queue_messages") == value(samples, "maskmill_backlog_images") == 0
     [(_, facts)] = [key for key in samples if key[0] == "maskmill_model_info"]
-    assert dict(facts)["model"] == "contrast"
+    assert dict(facts)["model"] == "starter"
     secret = place.settings.redis.password.get_secret_value()
     assert secret not in ask(port, "/metrics")[1] and secret not in worker_log.read_text()
 

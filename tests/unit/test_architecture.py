@@ -18,7 +18,15 @@ ONLY_IN = {
     "botocore": ("worker/contract/objects.py",),
     "redis": ("worker/contract/", "worker/lease.py", "worker/standalone/valkey.py"),
     "openvino": ("worker/model/engine.py", "worker/model/graph.py", "worker/model/runtime.py", "worker/convert/"),
-    "PIL": ("worker/images/", "worker/bench/images.py", "producer/report/thumbnails.py"),
+    "PIL": (
+        "worker/images/",
+        "worker/bench/images.py",
+        "worker/convert/starter/",
+        "producer/report/thumbnails.py",
+    ),
+    "torch": ("worker/convert/starter/",),
+    "scipy": ("worker/convert/starter/",),
+    "OpenEXR": ("worker/convert/starter/",),
     "jinja2": ("producer/report/render.py",),
     "celery": (
         "worker/contract/broker.py",

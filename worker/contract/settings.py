@@ -119,7 +119,7 @@ class ModelSettings(_Group):
     """Which network runs."""
 
     source: str = Field(
-        default="builtin:contrast",
+        default="builtin:starter",
         description="builtin:NAME, a folder, s3://bucket/prefix or hf://owner/name[@revision]",
     )
     name: str | None = Field(default=None, description="model name, needed when the source holds several")

@@ -14,7 +14,7 @@ def explained(loaded):
 def test_defaults_load_and_say_so():
     rows = explained(settings.load())
 
-    assert rows["MASKMILL_MODEL__SOURCE"].value == "builtin:contrast"
+    assert rows["MASKMILL_MODEL__SOURCE"].value == "builtin:starter"
     assert {row.origin for row in rows.values()} == {"default"}
 
 

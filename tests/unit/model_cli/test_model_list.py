@@ -100,7 +100,7 @@ def test_the_source_of_the_settings_is_the_default(capsys):
     code, got = as_json(capsys, "list")
 
     assert code == 0
-    assert (got["source"], got["choice"]) == ("builtin:contrast", "contrast 320 fp32")
+    assert (got["source"], got["choice"]) == ("builtin:starter", "starter 320 int8")
 
 
 def test_fetch_tells_where_the_files_are(tmp_path, capsys):

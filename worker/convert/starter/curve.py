@@ -1,0 +1,32 @@
+"""The loss curve of a training as a picture."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from worker.bench.canvas import ACCENT, WARM, pyplot, save, tidy
+
+
+def draw(rows: Path, path: Path) -> Path:
+    """Loss and soft IoU over the composites seen.
+
+    Args:
+        rows: CSV that `train` wrote.
+        path: of the PNG.
+
+    Raises:
+        SetupError: the file cannot be written.
+    """
+    with rows.open(encoding="utf-8", newline="") as file:
+        table = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    images = [row["images"] for row in table]
+    with pyplot() as plt:
+        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained", facecolor="white")
+        for axes, name, colour in ((left, "loss", WARM), (right, "iou", ACCENT)):
+            axes.plot(images, [row[name] for row in table], color=colour, linewidth=1)
+            axes.set_xlabel("composites")
+            tidy(axes, "y")
+        left.set_title("loss", loc="left")
+        right.set_title("soft IoU of the training composites", loc="left")
+        return save(plt, figure, path)

@@ -1,0 +1,78 @@
+"""Trained weights as a bundle: the network in OpenVINO IR, as FP16 and INT8, and FP32 to compare with if asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from worker.convert import quantise, staging
+from worker.convert.model_info import write_model_info
+from worker.convert.starter import compose, library
+from worker.convert.starter.network import Starter
+from worker.model.runtime import ov
+
+NAME = "starter"
+SIZE = 320
+DESCRIPTION = "A small network for first runs, trained from scratch on composites of free pictures."
+SHIPPED = ("fp16", "int8")
+CARD = Path(__file__).with_name("MODEL_CARD.md")
+TOOLS = ("openvino", "nncf", "torch")
+CALIBRATION_IMAGES = 256
+_CALIBRATION_SEED = 2
+
+
+def write(
+    weights: Path, folder: Path, dest: Path, *, precisions: Sequence[str] = SHIPPED, facts: dict[str, Any]
+) -> Path:
+    """Write the bundle.
+
+    Args:
+        weights: of `train`.
+        folder: of the library, for composites that INT8 takes its ranges from.
+        dest: folder of the bundle, which is replaced.
+        precisions: what it holds.
+        facts: section `source` of the manifest (JSON).
+
+    Raises:
+        BundleError: NNCF refuses the network, or the disk refuses.
+    """
+    dest = dest.absolute()
+    staging.check_precisions(dest, set(precisions))
+    with staging.staged(dest) as made:
+        for precision in precisions:
+            network = converted(weights)
+            if precision == "int8":
+                network = quantise.post_training(network, _pictures(folder))
+            write_model_info(network)
+            xml = made / f"openvino_{precision}" / f"{NAME}_{SIZE}x{SIZE}_{precision}.xml"
+            xml.parent.mkdir()
+            ov.save_model(network, xml, compress_to_fp16=precision == "fp16")
+        (made / CARD.name).write_bytes(CARD.read_bytes())
+        tools = {name: metadata.version(name) for name in TOOLS}
+        staging.write_manifest(made, NAME, description=DESCRIPTION, license="Apache-2.0", source=facts, tools=tools)
+    return dest
+
+
+def converted(weights: Path) -> Any:
+    """Input `image` f32 [1, 3, R, R], normalised as `model_info` says; output `logits` f32 [1, 1, R, R]."""
+    network = Starter()
+    with np.load(weights) as arrays:
+        network.load_state_dict({name: torch.from_numpy(arrays[name]) for name in arrays.files})
+    network.eval()
+    shape = [1, 3, SIZE, SIZE]
+    model = ov.convert_model(network, example_input=torch.zeros(shape), input=shape)
+    model.set_friendly_name(NAME)
+    model.input(0).get_tensor().set_names({"image"})
+    model.output(0).get_tensor().set_names({"logits"})
+    return model
+
+
+def _pictures(folder: Path) -> Any:
+    """Composites u8 [n, R, R, 3] that are not in the series of the training."""
+    found = library.load(folder, "train")
+    return np.stack([compose.sample(found, SIZE, _CALIBRATION_SEED, n).pixels for n in range(CALIBRATION_IMAGES)])
