@@ -16,11 +16,12 @@ from typing import Any
 from celery import Celery
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_shutting_down
 
-from worker import logs
+from worker import logs, metrics
 from worker.child import Child
 from worker.contract import names, settings
 from worker.contract.broker import make_celery
 from worker.contract.errors import MaskmillError
+from worker.contract.gate import Transport
 from worker.credit import Credit
 from worker.lease import LeaseRenewal
 from worker.presence import Presence
@@ -43,7 +44,7 @@ def build() -> Celery:
     child: list[Child] = []
 
     def configure_logging(**_: Any) -> None:
-        logs.configure(config.worker.log_level, config.worker.process_name)
+        logs.configure(config.worker, config.worker.process_name)
 
     def note_stop(**_: Any) -> None:
         shared.stop()
@@ -70,6 +71,7 @@ def build() -> Celery:
     def run_chunk(message: Any) -> dict[str, Any]:
         return child[0].chunks.run(message)
 
+    Transport.on_refused = staticmethod(metrics.refused)
     app.task(name=names.TASK_CHUNK, shared=False, Request=ChunkRequest)(run_chunk)
     return app
 

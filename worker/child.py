@@ -84,7 +84,13 @@ class Child:
                 facts["execution_types"],
             )
             pipeline = Pipeline(
-                store, engine, bundle.variant.digest, settings.limits, in_flight=in_flight, observe=metrics.stage
+                store,
+                engine,
+                bundle.variant.digest,
+                settings.limits,
+                in_flight=in_flight,
+                observe=metrics.stage,
+                working=metrics.working,
             )
             stack.callback(pipeline.close)
             lookahead = Lookahead(ledger, pipeline, shared)

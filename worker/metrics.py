@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, mult
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from worker.contract.backlog import Backlog
+from worker.contract.dispatch import window
 from worker.contract.errors import MaskmillError
 from worker.contract.fleet import Fleet
 from worker.contract.job import JobStatus
@@ -35,6 +36,8 @@ DEATHS = Counter("maskmill_child_deaths", "Model processes that died over a chun
 LEASES = Counter("maskmill_lease_renewals", "Renewals of message leases.", ["result"])
 PUBLISHED = Counter("maskmill_chunks_published", "Chunk messages that this node's steward published.")
 REPUBLISHED = Counter("maskmill_chunks_republished", "Lost chunks that it published again.")
+IN_FLIGHT = Gauge("maskmill_images_in_flight", "Images in work at the moment.", multiprocess_mode="livesum")
+REFUSED = Counter("maskmill_messages_refused", "What was in a queue and is no message of ours.", ["reason"])
 MODEL_LOAD = Gauge(
     "maskmill_model_load_seconds", "Time to load and warm up the network.", ["worker"], multiprocess_mode="livemax"
 )
@@ -49,6 +52,16 @@ MODEL_INFO = Gauge(
 def outcome(found: Outcome) -> None:
     """Count one image."""
     IMAGES.labels(found.kind.value, found.code).inc()
+
+
+def working(change: int) -> None:
+    """An image was begun (1) or is out of work (-1)."""
+    IN_FLIGHT.inc(change)
+
+
+def refused(reason: str) -> None:
+    """Count one message that the gate dropped."""
+    REFUSED.labels(reason).inc()
 
 
 def stage(name: Stage, wall: float, cpu: float) -> None:
@@ -80,6 +93,7 @@ class FleetCollector:
     def _read(self, workers: int) -> Iterable[Metric]:
         yield _gauge("maskmill_workers_live", "Worker processes heard of lately.", workers)
         yield _gauge("maskmill_queue_messages", "Chunk messages waiting in the queue.", self._backlog.queued())
+        yield _gauge("maskmill_window_messages", "Chunk messages that the leader keeps waiting.", window(workers))
         # Not `job`: Prometheus gives every series a label of that name, its own.
         images = GaugeMetricFamily(
             "maskmill_job_images", "Images of active jobs by outcome.", labels=["job_id", "outcome"]

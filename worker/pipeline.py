@@ -143,10 +143,14 @@ class Pipeline:
         *,
         in_flight: int,
         observe: Observe = nobody,
+        working: Callable[[int], None] = lambda change: None,
     ) -> None:
-        """Make `in_flight` threads, on whatever cores the process may use; `observe` learns where the time goes."""
+        """Make `in_flight` threads, on whatever cores the process may use.
+
+        `observe` learns where the time goes; `working` is told 1 when an image begins and -1 when it ends.
+        """
         self._store, self._network, self._limits = store, network, limits
-        self._network_digest, self._observe = network_digest, observe
+        self._network_digest, self._observe, self._working = network_digest, observe, working
         self._backgrounds = Backgrounds(store, limits)
         self.in_flight = in_flight
         self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="image", initializer=name_thread)
@@ -256,11 +260,14 @@ class Pipeline:
         if run.over:
             return None
         run.note_begun()
+        self._working(1)
         try:
             return self._image(work, run)
         except ServiceError as error:
             run.trouble.append(error)  # here, not by who waits: this thread's next image must see it
             return None
+        finally:
+            self._working(-1)
 
     def _image(self, work: Work, run: _Run) -> Outcome | None:
         started = time.monotonic()
@@ -279,10 +286,10 @@ class Pipeline:
                 raise
             return _failed(work, error.code, str(error), started, spent)
         except MemoryError:
-            log.exception("image=%s event=out_of_memory", work.source)
+            log.exception("image=%d event=out_of_memory source=%s", work.index, work.source)
             return _failed(work, "out_of_memory", "not enough memory for this image", started, spent)
         except Exception as error:
-            log.exception("image=%s event=internal_error", work.source)
+            log.exception("image=%d event=internal_error source=%s", work.index, work.source)
             return _failed(work, INTERNAL_ERROR, f"{type(error).__name__}; see the worker's log", started, spent)
         return Outcome(
             index=work.index,

@@ -91,7 +91,7 @@ class Role:
             except MaskmillError:
                 leads = False  # who works says what is wrong
             if leads != self._leads.is_set():
-                log.info("event=%s role=%s", "leads" if leads else "follows", self._name)
+                log.info("event=leads role=%s" if leads else "event=follows role=%s", self._name)
                 (self._leads.set if leads else self._leads.clear)()
             self._end.wait(self._renew_seconds)
         try:
@@ -157,7 +157,7 @@ def main() -> int:
     """Run until SIGTERM; what cannot be set up is one line in the log."""
     try:
         config = settings.load()
-        logs.configure(config.worker.log_level, "steward")
+        logs.configure(config.worker, "steward")
         return run(config)
     except MaskmillError as error:
         log.error("event=start_failed code=%s %s", error.code, error)

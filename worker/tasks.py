@@ -222,8 +222,8 @@ class _Delivery:
     def _log(self, outcome: Outcome) -> None:
         if outcome.kind in (OutcomeKind.OK, OutcomeKind.SKIPPED):
             return
-        place = (self._message.job, self._message.chunk, outcome.code, outcome.key, outcome.message)
-        log.warning("job=%s chunk=%d event=image_failed code=%s key=%r %s", *place)
+        place = (self._message.job, self._message.chunk, outcome.index, outcome.code, outcome.key, outcome.message)
+        log.warning("job=%s chunk=%d image=%d event=image_failed code=%s key=%r %s", *place)
 
 
 def _result(message: ChunkMessage, start: Start, found: list[Outcome], seconds: float) -> dict[str, Any]:

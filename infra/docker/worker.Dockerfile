@@ -58,6 +58,7 @@ LABEL org.opencontainers.image.title="maskmill worker" \
 COPY --from=build /opt/maskmill /opt/maskmill
 # Fetched bundles and compiled models outlive a container in a volume; everything else is read-only, /tmp is a tmpfs.
 ENV MASKMILL_MODEL__CACHE_DIR=/var/cache/maskmill \
+    MASKMILL_WORKER__LOG_FORMAT=json \
     MASKMILL_METRICS__ADDRESS=0.0.0.0 \
     MASKMILL_METRICS__PORT=9470
 VOLUME /var/cache/maskmill

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import urllib.error
 import urllib.request
@@ -11,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from support import commands
 from support.stack import Place
+from worker.contract.events import EVENTS
 from worker.contract.fleet import Fleet
 from worker.contract.job import JobStatus
 from worker.contract.ledger import Ledger
@@ -62,6 +64,7 @@ def job_of_two(place: Place, tmp_path) -> str:
 def test_a_node_tells_what_it_does(place, ledger: Ledger, job_of_two, worker_log):
     port = free_port()
     settings = place.environment | {"MASKMILL_METRICS__PORT": str(port), "MASKMILL_WORKER__NODE_NAME": "rack-7.node0"}
+    settings["MASKMILL_WORKER__LOG_FORMAT"] = "json"
     with commands.workers(settings, worker_log):
         commands.wait_for(lambda: ask(port, "/readyz")[0] == 200, "the node to be ready")
         assert {name.partition("@")[2] for name in Fleet(ledger.link).live()} == {"rack-7.node0"}
@@ -77,10 +80,17 @@ def test_a_node_tells_what_it_does(place, ledger: Ledger, job_of_two, worker_log
     assert value(samples, "maskmill_core_seconds_total") > 0
     assert value(samples, "maskmill_redis_up") == value(samples, "maskmill_workers_live") == 1
     assert value(samples, "maskmill_queue_messages") == value(samples, "maskmill_backlog_images") == 0
+    assert ("maskmill_images_in_flight", ()) in samples and value(samples, "maskmill_images_in_flight") == 0
+    assert value(samples, "maskmill_window_messages") > 0
     [(_, facts)] = [key for key in samples if key[0] == "maskmill_model_info"]
     assert dict(facts)["model"] == "starter"
     secret = place.settings.redis.password.get_secret_value()
     assert secret not in ask(port, "/metrics")[1] and secret not in worker_log.read_text()
+    lines = [json.loads(line) for line in worker_log.read_text().splitlines()]
+    assert len(lines) > 5 and {line["event"] for line in lines} <= set(EVENTS)
+    [failed] = [line for line in lines if line["event"] == "image_failed"]
+    assert (failed["job"], failed["chunk"], failed["code"]) == (job_of_two, 0, "undecodable")
+    assert failed["key"] == "broken.jpg" and failed["image"] in (0, 1)
 
 
 def test_a_node_whose_redis_is_away_is_alive_and_not_ready(place, worker_log):

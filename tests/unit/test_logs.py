@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from worker import logs
+from worker.contract.settings import WorkerSettings
 
 NAMES = (None, "worker", "worker.pipeline", "celery", "celery.app.trace", "py.warnings")
 
@@ -24,7 +25,7 @@ def _logging_as_before() -> Iterator[None]:
 
 
 def test_a_line_has_time_level_process_and_text(capsys):
-    logs.configure("INFO", "worker-3")
+    logs.configure(WorkerSettings(log_level="INFO"), "worker-3")
 
     logging.getLogger("worker.pipeline").warning("job=%s event=image_failed", "j1")
 
@@ -35,7 +36,7 @@ def test_a_line_has_time_level_process_and_text(capsys):
 
 
 def test_time_is_told_in_utc(capsys):
-    logs.configure("INFO", "w")
+    logs.configure(WorkerSettings(log_level="INFO"), "w")
     record = logging.LogRecord("worker", logging.INFO, "f", 1, "text", None, None)
     record.created, record.msecs = 0.25, 250.0
 
@@ -57,14 +58,14 @@ def test_time_is_told_in_utc(capsys):
     ],
 )
 def test_who_speaks_from_which_level_up(level, name, lowest):
-    logs.configure(level, "w")
+    logs.configure(WorkerSettings(log_level=level), "w")
 
     assert logging.getLogger(name).getEffectiveLevel() == lowest
 
 
 def test_configuring_twice_does_not_double_the_lines(capsys):
-    logs.configure("INFO", "w")
-    logs.configure("INFO", "w")
+    logs.configure(WorkerSettings(log_level="INFO"), "w")
+    logs.configure(WorkerSettings(log_level="INFO"), "w")
 
     logging.getLogger("worker").info("once")
 
@@ -72,7 +73,7 @@ def test_configuring_twice_does_not_double_the_lines(capsys):
 
 
 def test_warnings_become_log_lines(capsys):
-    logs.configure("INFO", "w")
+    logs.configure(WorkerSettings(log_level="INFO"), "w")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")

@@ -28,7 +28,7 @@ def start_command() -> int:
     for; one that refuses us, or on which work would get lost, is an error.
     """
     config = settings.load()
-    logs.configure(config.worker.log_level, "supervisor")
+    logs.configure(config.worker, "supervisor")
     refuse_unfit(config.redis)
     machine = topology.read()
     tuned = record.planned(machine, config.plan, config.model)

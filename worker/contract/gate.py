@@ -14,7 +14,7 @@ import base64
 import json
 import logging
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kombu.transport.redis import Channel as StockChannel
@@ -109,6 +109,7 @@ class Channel(StockChannel):
             if self.connection.delivering:
                 raise
             log.error("event=message_refused why='not JSON'")
+            self.connection.on_refused("not JSON")
             return True
 
 
@@ -117,6 +118,8 @@ class Transport(StockTransport):
 
     Channel = Channel
     delivering = False
+    on_refused: Callable[[str], None] = staticmethod(lambda reason: None)
+    """Told why, in one of a few fixed texts, each time something is dropped; whoever counts sets it."""
 
     def _deliver(self, message: Any, queue: str) -> None:
         self.delivering = True
@@ -125,5 +128,6 @@ class Transport(StockTransport):
                 admit(message)
             except BadMessage as error:
                 log.error("event=message_refused why=%r", str(error))
+                self.on_refused(str(error))
                 return
         super()._deliver(message, queue)  # type: ignore[no-untyped-call]

@@ -173,6 +173,9 @@ class WorkerSettings(_Group):
     )
     process_name: str = Field(default="worker", description="in logs; the supervisor sets it for each process")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="of log lines: key=value for people, or one JSON object each"
+    )
 
 
 class LimitSettings(_Group):

@@ -58,7 +58,9 @@ def _is_as_noted(blob: Path) -> bool:
 
 def _clear(folder: Path) -> None:
     for blob in folder.glob("*.blob"):
-        logger.warning("%s is damaged or was not written to its end: compiling again", blob)
+        logger.warning(
+            "event=compiled_model_damaged %s is damaged or was not written to its end: compiling again", blob
+        )
         blob.unlink()
 
 

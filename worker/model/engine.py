@@ -109,7 +109,7 @@ class Engine:
         if strays := stray_threads():
             notes.append(f"{strays} threads made before the CPU mask was set may run outside it")
         for note in notes:
-            logger.warning("%s: %s", variant.label, note)
+            logger.warning("event=model_note model=%r %s", variant.label, note)
         device = str(core().get_property("CPU", "FULL_DEVICE_NAME"))
         seconds = time.perf_counter() - began
         return cls(

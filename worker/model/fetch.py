@@ -188,7 +188,9 @@ def _download(job: _Job, name: str, root: Path) -> Iterator[Path]:
     remote = job.remote
     target = root / name
     part = target.with_name(target.name + _PART)
-    logger.info("fetching %s (%d bytes) into %s", remote.url / name, remote.files[name].size, target)
+    logger.info(
+        "event=model_fetched fetching %s (%d bytes) into %s", remote.url / name, remote.files[name].size, target
+    )
     try:
         with watched(part, name, remote.files[name].size, job.progress):
             job.objects.download(remote.url / name, part)

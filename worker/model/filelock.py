@@ -26,7 +26,7 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
         except BlockingIOError:
-            logger.info("waiting for another process that holds %s", path)
+            logger.info("event=lock_awaited waiting for another process that holds %s", path)
             fcntl.flock(descriptor, operation)
         yield
     finally:

@@ -119,7 +119,11 @@ def download(repo: str, revision: str | None, filename: str, cache_dir: Path, pr
     """
     resolved = resolve(HubSource.parse(f"{hubclient.PREFIX}{repo}" + (f"@{revision}" if revision else "")), cache_dir)
     if resolved.offline:
-        logger.warning("%s; using the copy of commit %s from the cache", resolved.offline, resolved.snapshot.commit)
+        logger.warning(
+            "event=model_from_cache %s; using the copy of commit %s from the cache",
+            resolved.offline,
+            resolved.snapshot.commit,
+        )
     path = bring(resolved, [filename], progress) / filename
     check(resolved.snapshot.files[filename], path, remedy=f"delete {path}, it will be fetched again")
     return path
@@ -168,7 +172,7 @@ def _bring_one(resolved: Resolved, name: str, root: Path, progress: Progress | N
         raise BundleError(f"{snapshot.source}/{name} is too large to be the manifest of a bundle")
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + _PART)
-    logger.info("fetching %s/%s (%d bytes) into %s", snapshot.source, name, file.bytes, target)
+    logger.info("event=model_fetched fetching %s/%s (%d bytes) into %s", snapshot.source, name, file.bytes, target)
     try:
         with watched(part, name, file.bytes, progress):
             hubclient.append(snapshot, name, part)
@@ -206,7 +210,7 @@ def _noted(record: Path) -> Snapshot | None:
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
-        logger.warning("%s is not readable and is written anew: %s", record, error)
+        logger.warning("event=record_damaged %s is not readable and is written anew: %s", record, error)
         return None
 
 

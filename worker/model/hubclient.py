@@ -164,7 +164,7 @@ def append(snapshot: Snapshot, name: str, part: Path) -> None:
             waited = 0 if part.stat().st_size > have else waited + 1
             if waited >= _ATTEMPTS:
                 raise
-            logger.warning("%s; going on from byte %d", error, part.stat().st_size)
+            logger.warning("event=fetch_goes_on %s; going on from byte %d", error, part.stat().st_size)
             time.sleep(PAUSE_SECONDS * 2**waited)
 
 
