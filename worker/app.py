@@ -13,6 +13,7 @@ import sys
 import warnings
 from typing import Any
 
+import celery.apps.worker
 from celery import Celery
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_shutting_down
 
@@ -63,6 +64,9 @@ def build() -> Celery:
         while child:
             child.pop().close()
 
+    if config.worker.log_format == "json":
+        # Celery writes a line of plain text past all logging when it is told to stop, which the supervisor logs anyway.
+        celery.apps.worker.safe_say = lambda msg, f=None: None
     setup_logging.connect(configure_logging, weak=False)
     worker_shutting_down.connect(note_stop, weak=False)
     worker_process_init.connect(open_child, weak=False)
