@@ -31,6 +31,7 @@ from producer.sources.lists import ListFormat
 from producer.sources.opening import SourceSpec
 from producer.submit import Progress, Submitted, Submitter
 from producer.watch import Sample, follow
+from worker.contract import tracing
 from worker.contract.broker import make_celery
 from worker.contract.job import JobView
 from worker.contract.ledger import Ledger
@@ -61,6 +62,7 @@ class Client:
         self._ledger = Ledger(self._settings.redis, retries=_REDIS_RETRIES, client_name="maskmill-client")
         self._celery = make_celery(self._settings, client_name="maskmill-client")
         self._progress = progress
+        self._tracing = tracing.start("maskmill-producer")
 
     def submit(
         self,
@@ -260,6 +262,7 @@ class Client:
 
     def close(self) -> None:
         """Close all connections."""
+        self._tracing.close()
         self._celery.close()
         self._ledger.close()
         self._store.close()
@@ -272,7 +275,9 @@ class Client:
 
     @cached_property
     def _submitter(self) -> Submitter:
-        return Submitter(self._store, self._ledger, self._celery, self._settings.jobs.chunk_images, self._progress)
+        return Submitter(
+            self._store, self._ledger, self._celery, self._settings.jobs.chunk_images, self._progress, self._tracing
+        )
 
 
 @contextlib.contextmanager

@@ -37,6 +37,7 @@ from worker.contract.ledger import Ledger
 from worker.contract.messages import JobOptions, JobPolicy
 from worker.contract.objects import ObjectStore, S3Url
 from worker.contract.outputs import OutputOptions
+from worker.contract.tracing import OFF, Tracing
 
 Progress = Callable[[str, int], None]
 """Called now and then with the phase (`listed`, `uploaded`) and the count so far."""
@@ -79,6 +80,7 @@ class Submitter:
     """Images in a chunk; None: by measured speed."""
 
     progress: Progress = lambda phase, count: None
+    tracing: Tracing = OFF
 
     def submit(
         self,
@@ -109,7 +111,7 @@ class Submitter:
         if known := self.join(job_key):
             return known
         request = OutputRequest(outputs) if isinstance(outputs, OutputOptions) else outputs
-        with self.plan(source, dest, request) as plan:
+        with self.tracing.span("submit"), self.plan(source, dest, request) as plan:
             plan.check()
             approve(plan)
             settled = plan.with_outputs(request.settled(self.store, dest))
@@ -151,14 +153,15 @@ class Submitter:
             digest = None if foreseen is None else foreseen.digest()
             return OutputCheck(self.store, options, root, options_digest=digest, models=models)
 
-        return make_plan(
-            SourceSpec((source,)) if isinstance(source, str) else source,
-            target,
-            lambda origin: JobOptions(source=str(origin), dest=str(target), **request.options.model_dump()),
-            self.store,
-            listed=lambda count: self.progress("listed", count),
-            look=look if count_up_to_date else None,
-        )
+        with self.tracing.span("list"):
+            return make_plan(
+                SourceSpec((source,)) if isinstance(source, str) else source,
+                target,
+                lambda origin: JobOptions(source=str(origin), dest=str(target), **request.options.model_dump()),
+                self.store,
+                listed=lambda count: self.progress("listed", count),
+                look=look if count_up_to_date else None,
+            )
 
     def start(self, plan: Plan, *, policy: JobPolicy | None = None, job_key: str = "") -> Submitted:
         """Submit what was planned.
@@ -172,7 +175,8 @@ class Submitter:
         job = new_job_id()
         if job_key and (known := self._known(job_key, job)):
             return Submitted(known, joined=True)
-        view, waits_for = self._run(job, plan.options, policy or JobPolicy(), self._ready(plan))
+        with self.tracing.span("job", job=job) as traceparent:
+            view, waits_for = self._run(job, plan.options, policy or JobPolicy(), self._ready(plan), traceparent)
         return Submitted(view, plan.skipped, waits_for=waits_for)
 
     def _ready(self, plan: Plan) -> Iterator[Item]:
@@ -222,13 +226,17 @@ class Submitter:
                 time.sleep(_VIEW_PAUSE_SECONDS)
         return None
 
-    def _run(self, job: str, options: JobOptions, policy: JobPolicy, listing: Iterator[Item]) -> tuple[JobView, str]:
+    def _run(
+        self, job: str, options: JobOptions, policy: JobPolicy, listing: Iterator[Item], traceparent: str
+    ) -> tuple[JobView, str]:
         target = S3Url.parse(options.dest)
         if policy.skip_existing and self._untouched(target):
             policy = policy.model_copy(update={"skip_existing": False})  # saves a look at each output that is not there
-        self.ledger.create(job, options, policy)  # before uploading, so that a job key is worth something from now on
+        # Before uploading, so that a job key is worth something from now on.
+        self.ledger.create(job, options, policy, traceparent=traceparent)
         try:
-            written = self._write_manifest(job, listing, target)
+            with self.tracing.span("manifest"):
+                written = self._write_manifest(job, listing, target)
             facts: dict[str, Any] = {
                 "options": options.model_dump(mode="json"),
                 "policy": policy.model_dump(mode="json"),
@@ -242,7 +250,8 @@ class Submitter:
             self.ledger.abandon(job, f"not submitted: {str(error) or type(error).__name__}")
             raise
         try:
-            waits_for = self._publish(self.ledger.view(job))
+            with self.tracing.span("publish"):
+                waits_for = self._publish(self.ledger.view(job))
         except BrokerUnavailable as error:
             raise BrokerUnavailable(
                 f"job {job} is registered and runs as soon as the queue is back (`producer watch {job}`): {error}"

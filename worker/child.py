@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from worker import metrics
+from worker.contract import tracing
 from worker.contract.errors import PlacementError
 from worker.contract.fleet import Fleet, WorkerFacts
 from worker.contract.ledger import Ledger
@@ -95,6 +96,8 @@ class Child:
             stack.callback(pipeline.close)
             lookahead = Lookahead(ledger, pipeline, shared)
             stack.callback(lookahead.close)
+            traces = tracing.start("maskmill-worker", name)
+            stack.callback(traces.close)
             fleet = Fleet(ledger.link)
             known = WorkerFacts(
                 name=name,
@@ -119,6 +122,7 @@ class Child:
                 Identity(name, model, len(known.cpus)),
                 shared,
                 nearly_done=lookahead.ask,
+                tracing=traces,
                 report=lambda seconds: fleet.enrol(known.model_copy(update={"seconds_per_image": seconds})),
             )
             return cls(runner, stack.pop_all())

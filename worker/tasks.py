@@ -20,6 +20,7 @@ from worker import metrics
 from worker.contract.errors import ServiceError
 from worker.contract.ledger import Ledger, Start, Verdict
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
+from worker.contract.tracing import OFF, Tracing
 from worker.pipeline import Pipeline
 from worker.shared import SharedState
 from worker.stages import Stage, timed
@@ -60,6 +61,7 @@ class ChunkRunner:
         report: Callable[[float], None] = lambda seconds: None,
         nearly_done: Callable[[], None] = lambda: None,
         pause: Callable[[float], None] = time.sleep,
+        tracing: Tracing = OFF,
     ) -> None:
         """Nothing happens yet.
 
@@ -71,10 +73,11 @@ class ChunkRunner:
             report: told the seconds per image of each chunk.
             nearly_done: told that the last images of a chunk begin.
             pause: waits.
+            tracing: told of every chunk and image.
         """
         self._ledger, self._pipeline, self._identity = ledger, pipeline, identity
         self._shared, self._report, self._pause = shared, report, pause
-        self._nearly_done = nearly_done
+        self._nearly_done, self._tracing = nearly_done, tracing
 
     def run(self, payload: Any) -> dict[str, Any]:
         """One chunk.
@@ -91,7 +94,8 @@ class ChunkRunner:
         message = ChunkMessage.read(payload)
         self._shared.beat()
         try:
-            return self._run(message)
+            with self._tracing.span("chunk", parent=message.traceparent, job=message.job, chunk=message.chunk):
+                return self._run(message)
         except ServiceError as error:
             log.warning("job=%s chunk=%d event=handed_back code=%s %s", message.job, message.chunk, error.code, error)
             if not self._shared.stopping():
@@ -109,7 +113,14 @@ class ChunkRunner:
         delivery = _Delivery(message, start, start.options, self._bury(message, start))
         blameless = False
         try:
-            delivery.work_through(self._ledger, self._pipeline, self._shared, self._identity.worker, self._nearly_done)
+            delivery.work_through(
+                self._ledger,
+                self._pipeline,
+                self._shared,
+                self._identity.worker,
+                nearly_done=self._nearly_done,
+                tracing=self._tracing,
+            )
             blameless = True
         except ServiceError:
             blameless = True
@@ -186,7 +197,9 @@ class _Delivery:
         pipeline: Pipeline,
         shared: SharedState,
         worker: str,
+        *,
         nearly_done: Callable[[], None],
+        tracing: Tracing,
     ) -> None:
         """Run the images, all at once or, for a chunk that kills, one by one."""
 
@@ -194,6 +207,7 @@ class _Delivery:
             with timed(Stage.RECORD, metrics.stage):
                 self._wanted = ledger.record(self._message, [outcome], worker).go_on and self._wanted
             metrics.outcome(outcome)
+            tracing.image(outcome)
             shared.beat()
             self.found.append(outcome)
             self._log(outcome)

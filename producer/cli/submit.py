@@ -18,7 +18,7 @@ from producer.plan import Plan, skips_in_words
 from producer.sources.opening import SourceSpec
 from producer.submit import Submitted, Submitter
 from producer.uptodate import FORCED
-from worker.contract import console, settings
+from worker.contract import console, settings, tracing
 from worker.contract.broker import make_celery
 from worker.contract.errors import ConfirmationNeeded
 from worker.contract.ledger import Ledger
@@ -88,11 +88,12 @@ def submit_command(
     if notify and not wait:
         raise click.UsageError("--notify is sent by who waits: add --wait, or run `producer watch JOB --notify URL`")
     notifier = Notifier(notify, config.notify) if notify else None
-    with ObjectStore(config.s3) as store, Ledger(config.redis) as ledger:
+    traced = tracing.started("maskmill-producer")
+    with traced as traces, ObjectStore(config.s3) as store, Ledger(config.redis) as ledger:
         ledger.link.check()
         teller = progress.Teller(as_json=as_json)
         celery = make_celery(config, client_name="maskmill-submit")
-        submitter = Submitter(store, ledger, celery, config.jobs.chunk_images, teller.tell)
+        submitter = Submitter(store, ledger, celery, config.jobs.chunk_images, teller.tell, traces)
         if dry_run:
             with teller:
                 plan = submitter.plan(spec, dest, outputs, count_up_to_date=policy.skip_existing)

@@ -26,6 +26,7 @@ ONLY_IN = {
     ),
     "torch": ("worker/convert/starter/",),
     "scipy": ("worker/convert/starter/",),
+    "opentelemetry": ("worker/contract/tracing.py",),
     "OpenEXR": ("worker/convert/starter/",),
     "jinja2": ("producer/report/render.py",),
     "celery": (

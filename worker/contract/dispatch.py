@@ -75,7 +75,12 @@ class Dispatcher:
         first = chunk * view.chunk_images
         last = min(first + view.chunk_images, view.total or 0)
         return ChunkMessage(
-            job=view.job, epoch=view.epoch, chunk=chunk, start=first, keys=tuple(self._keys(view, first, last))
+            job=view.job,
+            epoch=view.epoch,
+            chunk=chunk,
+            start=first,
+            keys=tuple(self._keys(view, first, last)),
+            traceparent=view.traceparent,
         )
 
     def _keys(self, view: JobView, first: int, last: int) -> Iterator[str]:

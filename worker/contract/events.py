@@ -54,6 +54,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "stopped": "all processes of the node have ended",
         "stopping": "the node was told to stop",
         "telemetry_on": "OpenVINO was imported by something else first, with its telemetry",
+        "tracing_missing": "traces are asked for, and OpenTelemetry is not installed",
         "trouble": "the steward cannot do a part of its work; it tries again",
         "worker_ended": "a process ended by itself and is started again",
         "worker_killed": "a process was still there after the time for stopping",

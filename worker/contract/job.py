@@ -66,6 +66,7 @@ class JobView(BaseModel):
     ending: str = Field(default="", description="the status it will end with, once that is known")
     reason: str = Field(default="", description="why it was cancelled or stopped")
     codes: dict[str, int] = Field(default_factory=dict, description="failures by code")
+    traceparent: str = Field(default="", description="of the span that submitted it (W3C); empty without traces")
     models: dict[str, int] = Field(default_factory=dict, description="chunks by the model that ran them")
 
     @property

@@ -135,8 +135,8 @@ class Ledger:
         """Give a job key to another job, since the one that had it came to nothing."""
         self.link.call(lambda: self.link.client.set(names.job_key(self._prefix, key), job))
 
-    def create(self, job: str, options: JobOptions, policy: JobPolicy | None = None) -> None:
-        """Open a job in state `listing`."""
+    def create(self, job: str, options: JobOptions, policy: JobPolicy | None = None, *, traceparent: str = "") -> None:
+        """Open a job in state `listing`; `traceparent` is of the span that submits it."""
         now = self._now()
         fields = _asked(job, options, policy or JobPolicy()) | {
             "status": JobStatus.LISTING.value,
@@ -144,6 +144,7 @@ class Ledger:
             "created_at": now,
             "queued_at": now,
             "beat_at": now,
+            **({"traceparent": traceparent} if traceparent else {}),
         }
 
         def write() -> None:

@@ -120,6 +120,11 @@ class ChunkMessage(_Wire):
     keys: tuple[str, ...] = Field(
         min_length=1, max_length=MAX_CHUNK_IMAGES, description="relative to the job's source prefix"
     )
+    traceparent: str = Field(
+        default="",
+        pattern=r"^(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?$",
+        description="W3C Trace Context of the span that submitted the job; empty without traces",
+    )
 
     @classmethod
     def read(cls, payload: Any) -> ChunkMessage:
