@@ -68,7 +68,9 @@ licences: $(VENV)/.dev
 audit: $(VENV)/.dev
 	@test -x $(VENV)/audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)/audit && \
 	  $(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit; }
-	@$(VENV)/audit/bin/pip-audit --disable-pip --require-hashes --requirement requirements.lock $(ARGS)
+	@$(VENV)/audit/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock $(ARGS) || \
+	  { echo 'audit: not clean, or the database (the JSON API of PyPI, or ARGS="-s osv" for osv.dev) was not reached' >&2; \
+	    exit 1; }
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
