@@ -21,7 +21,7 @@ BESIDE_MIB = 256
 
 _BUILTIN = "builtin:"
 _BUILTIN_NEEDS = (150, 80)
-"""Process and stream of `contrast`: 300 MiB in all with two streams and pictures of two megapixels in work."""
+"""Process and stream of the built-in networks: at most 300 MiB in all with two streams and pictures of 2 megapixels."""
 
 _PEAKS: dict[tuple[int, str, str], tuple[int, int]] = {
     (512, "int8", "bf16"): (330, 200),
