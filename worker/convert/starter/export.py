@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from worker.convert import quantise, staging
+from worker.convert import staging
 from worker.convert.model_info import write_model_info
 from worker.convert.starter import compose, library
 from worker.convert.starter.network import Starter
+from worker.images.tensor import normalise
+from worker.model.graph import IMAGENET_MEAN, IMAGENET_SCALE
 from worker.model.runtime import ov
 
 NAME = "starter"
@@ -23,6 +26,8 @@ SHIPPED = ("fp16", "int8")
 CARD = Path(__file__).with_name("MODEL_CARD.md")
 TOOLS = ("openvino", "nncf", "torch")
 CALIBRATION_IMAGES = 256
+FIRST, LAST = 5, 6
+"""Layers at either end that stay in float: they see and draw the edges."""
 _CALIBRATION_SEED = 2
 
 
@@ -47,11 +52,11 @@ def write(
         for precision in precisions:
             network = converted(weights)
             if precision == "int8":
-                network = quantise.post_training(network, _pictures(folder))
+                network = quantised(network, _pictures(folder))
             write_model_info(network)
             xml = made / f"openvino_{precision}" / f"{NAME}_{SIZE}x{SIZE}_{precision}.xml"
             xml.parent.mkdir()
-            ov.save_model(network, xml, compress_to_fp16=precision == "fp16")
+            ov.save_model(network, xml, compress_to_fp16=precision != "fp32")
         (made / CARD.name).write_bytes(CARD.read_bytes())
         tools = {name: metadata.version(name) for name in TOOLS}
         staging.write_manifest(made, NAME, description=DESCRIPTION, license="Apache-2.0", source=facts, tools=tools)
@@ -70,6 +75,31 @@ def converted(weights: Path) -> Any:
     model.input(0).get_tensor().set_names({"image"})
     model.output(0).get_tensor().set_names({"logits"})
     return model
+
+
+def quantised(network: Any, pictures: Any) -> Any:
+    """INT8 weights and activations but for the first and last layers, with ranges from pictures u8 [n, R, R, 3].
+
+    Weights take all eight bits: where that overflows, on CPUs without VNNI, FP16 is what runs. Over 60 stamps the mask
+    is off by 0.0102 in the mean from FP32 with everything in seven bits, 0.0083 in eight, 0.0052 with these in float.
+    """
+    nncf = importlib.import_module("nncf")  # after `runtime`: it imports OpenVINO, with its telemetry if it comes first
+    kinds = ("Convolution", "GroupConvolution")
+    names = [n.get_friendly_name() for n in network.get_ordered_ops() if n.get_type_name() in kinds]
+
+    def prepared(index: int) -> Any:
+        return normalise(pictures[index : index + 1], IMAGENET_MEAN, IMAGENET_SCALE)
+
+    return nncf.quantize(
+        network,
+        nncf.Dataset(range(len(pictures)), prepared),
+        preset=nncf.QuantizationPreset.MIXED,
+        target_device=nncf.TargetDevice.CPU,
+        subset_size=len(pictures),
+        fast_bias_correction=True,
+        ignored_scope=nncf.IgnoredScope(names=names[:FIRST] + names[-LAST:]),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.DISABLE),
+    )
 
 
 def _pictures(folder: Path) -> Any:
