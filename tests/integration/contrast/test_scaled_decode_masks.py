@@ -19,7 +19,7 @@ from worker.model.store import locate
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
-    bundle = locate(ModelSettings(cache_dir=cache), None, ("fp32",))
+    bundle = locate(ModelSettings(source="builtin:contrast", cache_dir=cache), None, ("fp32",))
     with Engine.load(bundle.variant, streams=1, threads=1, inference_precision="f32", cache_dir=cache) as engine:
         yield engine
 
