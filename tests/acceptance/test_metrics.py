@@ -83,7 +83,7 @@ def test_a_node_tells_what_it_does(place, ledger: Ledger, job_of_two, worker_log
     assert ("maskmill_images_in_flight", ()) in samples and value(samples, "maskmill_images_in_flight") == 0
     assert value(samples, "maskmill_window_messages") > 0
     [(_, facts)] = [key for key in samples if key[0] == "maskmill_model_info"]
-    assert dict(facts)["model"] == "starter"
+    assert dict(facts)["model"] == "contrast"
     secret = place.settings.redis.password.get_secret_value()
     assert secret not in ask(port, "/metrics")[1] and secret not in worker_log.read_text()
     lines = [json.loads(line) for line in worker_log.read_text().splitlines()]

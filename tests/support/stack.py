@@ -12,6 +12,9 @@ from worker.contract.objects import ObjectStore
 from worker.contract.settings import Settings
 from worker.standalone.services import Standalone
 
+MODEL = {"MASKMILL_MODEL__SOURCE": "builtin:contrast"}
+"""Its masks of drawn pictures are exact, and the same everywhere; the default model is a trained one."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -25,7 +28,7 @@ class Place:
 def fresh_place(standalone: Standalone) -> Place:
     """A new prefix and a new, empty bucket."""
     name = f"t{secrets.token_hex(4)}"
-    environment = standalone.environment() | {"MASKMILL_REDIS__PREFIX": f"{name}:"}
+    environment = standalone.environment() | {"MASKMILL_REDIS__PREFIX": f"{name}:"} | MODEL
     with mock.patch.dict(os.environ, environment):
         loaded = settings.load()
     return Place(environment, loaded, name)
