@@ -7,9 +7,11 @@ The parent's loop looks at the time of the child's last progress. A child that h
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import threading
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -58,7 +60,7 @@ class Watchdog(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no 
 def look(shared: SharedState, limit_seconds: float) -> bool:
     """Kill the child if it has work and got nowhere for too long; whether it did."""
     for request in list(state.active_requests):
-        if request.worker_pid and request.id not in _killed and shared.silent_seconds() > limit_seconds:
+        if request.worker_pid and request.id not in _killed and _silent_seconds(shared, request) > limit_seconds:
             _killed[request.id] = f"no image ended within {limit_seconds:g} s"
             log.error(
                 "event=child_killed task=%s pid=%d reason=%r", request.id, request.worker_pid, _killed[request.id]
@@ -66,6 +68,11 @@ def look(shared: SharedState, limit_seconds: float) -> bool:
             os.kill(request.worker_pid, signal.SIGKILL)
             return True
     return False
+
+
+def _silent_seconds(shared: SharedState, request: ChunkRequest) -> float:
+    # A child that had nothing to do was silent as well: its silence counts from the moment it took this chunk.
+    return min(shared.silent_seconds(), time.monotonic() - request.accepted)
 
 
 def end_children_after(seconds: float) -> None:
@@ -89,6 +96,14 @@ def end_children_after(seconds: float) -> None:
 
 class ChunkRequest(Request):  # type: ignore[misc]  # Celery has no types
     """Celery's record of a running task; tells the ledger when the child died over it."""
+
+    accepted = math.inf
+    """When the child took it (CLOCK_MONOTONIC, in seconds)."""
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """Runs in the parent, when the child has said that it begins."""
+        self.accepted = time_accepted
+        super().on_accepted(pid, time_accepted)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """Runs in the parent, before the message goes back to the queue."""

@@ -42,6 +42,14 @@ def test_an_error_of_the_task_is_no_death(monkeypatch):
     assert seen(monkeypatch, ValueError("bad message")) == []
 
 
+def test_the_time_of_a_chunk_counts_from_when_the_child_took_it(monkeypatch):
+    monkeypatch.setattr(Request, "on_accepted", lambda *_: None)
+    request = object.__new__(ChunkRequest)
+    assert request.accepted == float("inf")
+    request.on_accepted(4711, 12.5)
+    assert request.accepted == 12.5
+
+
 def test_a_child_that_hangs_does_not_keep_a_worker_that_stops():
     child = Process(target=time.sleep, args=(60,))
     child.start()

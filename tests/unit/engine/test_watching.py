@@ -55,7 +55,7 @@ def test_silence_grows_until_the_next_beat():
 
 @pytest.fixture
 def killed(monkeypatch):
-    """Processes that were killed; a child at work is `request()`."""
+    """Processes that were killed."""
     pids = []
     monkeypatch.setattr(watchdog.os, "kill", lambda pid, number: pids.append((pid, number)))
     monkeypatch.setattr(watchdog, "_killed", {})
@@ -63,11 +63,12 @@ def killed(monkeypatch):
     return pids
 
 
-def at_work(pid: int | None, task: str = "job.0.1") -> None:
+def at_work(pid: int | None, task: str = "job.0.1", *, for_seconds: float = 1e6) -> None:
     class Request(SimpleNamespace):
         __hash__ = object.__hash__
 
-    watchdog.state.active_requests.add(Request(id=task, worker_pid=pid))
+    request = Request(id=task, worker_pid=pid, accepted=time.monotonic() - for_seconds)
+    watchdog.state.active_requests.add(request)
 
 
 def silent_for(seconds: float):
@@ -90,6 +91,16 @@ def test_a_child_that_gets_on_or_has_no_work_is_left_alone(killed):
     at_work(4711, "job.0.2")
     assert not watchdog.look(silent_for(299), 300)
     assert killed == []
+
+
+def test_a_child_that_had_nothing_to_do_has_all_its_time_for_the_next_chunk(killed):
+    """Its last sign of life is old, and the one over the new chunk is still to come."""
+    at_work(4711, for_seconds=299)
+    assert not watchdog.look(silent_for(9999), 300)
+    watchdog.state.active_requests.clear()
+    at_work(4711, for_seconds=301)
+    assert watchdog.look(silent_for(9999), 300)
+    assert killed == [(4711, signal.SIGKILL)]
 
 
 @pytest.mark.parametrize(
