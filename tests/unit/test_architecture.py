@@ -24,6 +24,7 @@ ONLY_IN = {
         "worker/convert/starter/",
         "producer/report/thumbnails.py",
     ),
+    "isal": ("worker/images/png.py",),
     "torch": ("worker/convert/starter/",),
     "scipy": ("worker/convert/starter/",),
     "opentelemetry": ("worker/contract/tracing.py",),

@@ -1,23 +1,24 @@
 """Pictures to PNG bytes.
 
 Written here rather than by Pillow, whose writer tries all five filters on every row and spends more on that
-than on compressing. One fixed filter and run-length matching cost about half the CPU: a mask gets smaller than at
-zlib's default level, a cut-out about as large as at level 1. Higher levels cost a multiple of the CPU for a few per
-cent of size. Rows go through in bands, so memory beyond the image and the result stays small whatever the size.
+than on compressing. One fixed filter, and ISA-L in place of zlib: it deflates four to seven times as fast as zlib at
+its cheapest (level 1, run lengths only), for masks up to a quarter larger than that and cut-outs within a tenth of it.
+Rows go through in bands, so memory beyond the image and the result stays small whatever the size.
 
-The same pixels give the same bytes (for one zlib). Written are pixels, and the ICC profile and the EXIF handed over; no
-XMP, no date, nothing of what Pillow remembers about the image.
+The same pixels give the same bytes (for one ISA-L on one kind of CPU: it has code of its own for each instruction set).
+Written are pixels, and the ICC profile and the EXIF handed over; no XMP, no date, nothing of what Pillow remembers
+about the image.
 """
 
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from isal import isal_zlib
 from PIL import Image
 
 _Bytes = npt.NDArray[np.uint8]
@@ -25,9 +26,9 @@ _Bytes = npt.NDArray[np.uint8]
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _RGBA = 0, 2, 6  # colour types: PNG specification (third edition), 11.2.1
 _UP, _AVERAGE = 2, 3  # filter types: section 9.2
-_LEVEL = 1
+_LEVEL = 2
+"""Of 0 to 3: 0 makes masks a fifth larger, 3 costs a multiple and makes nothing smaller."""
 _WINDOW_BITS = 15
-_MEMORY_LEVEL = 9
 _BAND_BYTES = 1 << 18
 """Rows are filtered this many bytes at a time, so that the arrays of a band stay in a core's cache."""
 
@@ -49,7 +50,7 @@ def write_png(image: Image.Image, icc: bytes | None = None, exif: bytes = b"") -
     header = struct.pack(">IIBBBBB", image.width, image.height, 8, kind.colour_type, 0, 0, 0)
     parts = [_SIGNATURE, _chunk(b"IHDR", header)]
     if icc:
-        parts.append(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc)))
+        parts.append(_chunk(b"iCCP", b"ICC profile\0\0" + isal_zlib.compress(icc)))
     if exif:
         parts.append(_chunk(b"eXIf", exif))
     parts += [_chunk(b"IDAT", _compressed(image, kind)), _chunk(b"IEND", b"")]
@@ -57,7 +58,8 @@ def write_png(image: Image.Image, icc: bytes | None = None, exif: bytes = b"") -
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
-    return b"".join((struct.pack(">I", len(body)), kind, body, struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))))
+    checksum = isal_zlib.crc32(body, isal_zlib.crc32(kind))
+    return b"".join((struct.pack(">I", len(body)), kind, body, struct.pack(">I", checksum)))
 
 
 def _compressed(image: Image.Image, kind: _Kind) -> bytes:
@@ -65,7 +67,7 @@ def _compressed(image: Image.Image, kind: _Kind) -> bytes:
     depth = len(image.getbands())
     row = image.width * depth
     step = max(1, _BAND_BYTES // row)
-    packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOW_BITS, _MEMORY_LEVEL, zlib.Z_RLE)
+    packer = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _WINDOW_BITS)
     parts = []
     last = np.zeros((1, image.width, depth), np.uint8)
     for top in range(0, image.height, step):
