@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# For tests without clocks of their own; acceptance tests have the machine for themselves.
+# Acceptance tests come after the rest: what they start pins itself to cores and has clocks of its own.
 PROCESSES ?= 2
 CPP := $(wildcard worker/kernels/src/*/*.cpp worker/kernels/src/*/*.hpp)
 
@@ -35,7 +35,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev kernels
 ifeq ($(strip $(ARGS)),)
 	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile tests/unit tests/integration tests/benchmarks
-	@$(BIN)/python -m pytest tests/acceptance
+	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile tests/acceptance
 else
 	@$(BIN)/python -m pytest $(ARGS)
 endif

@@ -66,13 +66,16 @@ def reader(working_place, tmp_path_factory) -> dict:
         settings=working_place.environment,
     )
     assert first.code == 0, first.err
+    own = {"BUCKET": working_place.bucket, "JOB": first.lines[0]["job"]}
+    # What the reader's `worker tune` chooses is nobody else's.
+    own["MASKMILL_MODEL__CACHE_DIR"] = str(home / "cache")
     return {
         "home": home,
         "bundle": bundle,
         "checkpoint": checkpoint,
         "job": first.lines[0]["job"],
         "photos": first.lines[0]["source"],
-        "settings": working_place.environment | {"BUCKET": working_place.bucket, "JOB": first.lines[0]["job"]},
+        "settings": working_place.environment | own,
     }
 
 

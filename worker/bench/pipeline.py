@@ -33,6 +33,9 @@ PIXEL_STAGES = ("decode", "prepare", "render")
 """Of `worker.stages`: what is done to pixels beside inference."""
 
 _MILLI = 1000.0
+_WARM_UP_PARTS = 4
+"""The first job, whose rate tells how many images a measured one needs, is as long as this part of one would be at the
+rate of the network alone, which is faster."""
 _TURN_PARTS = 2
 """A job lasts so many times as long as a bare turn: it has a beginning and an end that a bare turn has not."""
 
@@ -161,11 +164,16 @@ def _start_up(rig: Rig, data: bytes, folder: Path, say: Say) -> dict[str, float]
 def _measure(options: Options, rig: Rig, limit: Limit, data: bytes, say: Say) -> _Measured:
     requests = max(cores.streams for cores in limit.core_sets) + 1
     first = limit.turn(4 * requests)
-    each = even(options.seconds / _TURN_PARTS / first.wall_seconds * 4 * requests, limit)
-    images = even(options.seconds / first.wall_seconds * 4 * requests, limit) * len(limit.core_sets)
-    say(f"uploading {images} pictures")
-    rig.upload(data, images)
-    rig.run_job(say=lambda line: say(f"warming up: {line}"))  # tells the engine how fast this node is
+    bare_rate = 4 * requests / first.wall_seconds
+    each = even(options.seconds / _TURN_PARTS * bare_rate, limit)
+    few = even(options.seconds / _WARM_UP_PARTS * bare_rate, limit) * len(limit.core_sets)
+    rig.upload(data, few)
+    # Also tells the engine how fast this node is.
+    warm = rig.run_job(say=lambda line: say(f"warming up: {line}"))
+    share = warm.images / warm.seconds / len(limit.core_sets)
+    images = max(few, even(options.seconds * share, limit) * len(limit.core_sets))
+    say(f"uploading {images - few} more pictures")
+    rig.upload(data, images, already=few)
     before = rig.stage_seconds()
     services, elapsed = 0.0, 0.0
 
