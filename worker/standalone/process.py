@@ -15,10 +15,12 @@ import logging
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
+from types import FrameType
 from typing import IO, Literal, Self
 
 from worker.contract.errors import StandaloneError
@@ -279,6 +281,36 @@ def _readable(data: bytes) -> IO[bytes]:
     file.write(data)
     file.seek(0)
     return file
+
+
+@contextlib.contextmanager
+def unlost_interrupts() -> Iterator[None]:
+    """Raise the Ctrl-C that a finaliser swallowed.
+
+    Python prints and forgets an exception in `__del__` or in the callback of a weak reference, and clients of Redis
+    and S3 have plenty of both: a KeyboardInterrupt that strikes there ends nothing. Here it comes out at the end of
+    the block. Where Ctrl-C does not mean KeyboardInterrupt, or outside of the main thread, this does nothing.
+
+    Raises:
+        KeyboardInterrupt: one struck within the block, and none came out of it.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    struck: list[int] = []
+
+    def note_and_raise(number: int, frame: FrameType | None) -> None:
+        struck.append(number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, note_and_raise)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if struck:
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

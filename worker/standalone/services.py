@@ -27,7 +27,7 @@ from worker.contract.errors import StandaloneError
 from worker.contract.objects import ObjectStore
 from worker.standalone import ports
 from worker.standalone.embedded import SERVER_LOCK, EmbeddedService, private_folder
-from worker.standalone.process import locked
+from worker.standalone.process import locked, unlost_interrupts
 from worker.standalone.seaweed import METRICS_PORT, PORTS, REGION, Seaweed
 from worker.standalone.valkey import Valkey
 
@@ -85,17 +85,8 @@ class Standalone:
         if self._lock is not None:
             raise StandaloneError(f"the services in {self.state} have been started by this process already")
         try:
-            private_folder(self.state)
-            self._lock = _claimed(self.state / "standalone.lock", self.state)
-            private_folder(self.state / "logs")
-            for name in _DATA:  # servers of a process that was killed need a moment to let go of data and ports
-                with locked(private_folder(self.state / name) / SERVER_LOCK, name):
-                    pass
-            self._credentials = _kept_credentials(self.state / "credentials.json")
-            self._start_on_free_ports(self._credentials)
-            with ObjectStore(self.s3.settings) as store:
-                for bucket in self._buckets:
-                    store.ensure_bucket(bucket)
+            with unlost_interrupts():
+                self._start()
         except BaseException:
             self.kill()
             raise
@@ -104,6 +95,7 @@ class Standalone:
         """Stop both in good order: S3, then Redis. Interrupted, it kills what is still there."""
         with contextlib.ExitStack() as stack:
             stack.callback(self.kill)
+            stack.enter_context(unlost_interrupts())
             for service in self._services():
                 service.stop()
 
@@ -149,6 +141,19 @@ class Standalone:
             "MASKMILL_S3__SECRET_ACCESS_KEY": self._credentials.s3_secret_access_key,
             "MASKMILL_S3__ADDRESSING_STYLE": "path",
         }
+
+    def _start(self) -> None:
+        private_folder(self.state)
+        self._lock = _claimed(self.state / "standalone.lock", self.state)
+        private_folder(self.state / "logs")
+        for name in _DATA:  # servers of a process that was killed need a moment to let go of data and ports
+            with locked(private_folder(self.state / name) / SERVER_LOCK, name):
+                pass
+        self._credentials = _kept_credentials(self.state / "credentials.json")
+        self._start_on_free_ports(self._credentials)
+        with ObjectStore(self.s3.settings) as store:
+            for bucket in self._buckets:
+                store.ensure_bucket(bucket)
 
     def _release(self) -> None:
         if self._lock is not None:

@@ -20,6 +20,7 @@ import pytest
 from worker.contract.objects import ObjectStore, S3Url
 from worker.standalone import ports
 from worker.standalone.services import Standalone
+from worker.standalone.valkey import Valkey
 
 ROOT = Path(__file__).parents[3]
 NOBODY = 65534
@@ -91,6 +92,24 @@ def test_ctrl_c_at_any_moment_leaves_no_process_and_no_listener(tmp_path):
             assert ports_in_use(state) == []
             process.stdin.write("\n")
             process.stdin.flush()
+
+
+def test_a_ctrl_c_that_a_finaliser_swallows_comes_out_of_the_start(tmp_path, monkeypatch):
+    class Swallower:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    swallowed = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: swallowed.append(what.exc_type))
+    monkeypatch.setattr(Valkey, "_missing", lambda self: Swallower() and None)
+    state = tmp_path / "state"
+
+    with pytest.raises(KeyboardInterrupt):
+        Standalone(state).start()
+
+    assert swallowed == [KeyboardInterrupt]
+    assert processes_of(state) == []
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def runs(pid: int) -> bool:
