@@ -25,6 +25,8 @@ from worker.standalone.valkey import server_program
 
 INFRA = Path(__file__).parents[2] / "infra/redis"
 PREFIX = "maskmill:"
+STRANGER = "nobody"
+"""Nobody's name: a test knocks with it and is refused, which stays in the server's log of refusals."""
 WORKER, PRODUCER, ADMIN = "maskmill-worker", "maskmill-producer", "maskmill-admin"
 PASSWORDS = {name: f"canary+of/{name}#1" for name in (WORKER, PRODUCER, ADMIN)}
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from support import commands
-from support.redis_users import ADMIN, PASSWORDS, PRODUCER, WORKER
+from support.redis_users import ADMIN, PASSWORDS, PRODUCER, STRANGER, WORKER
 from worker.contract.objects import ObjectStore, S3Url
 
 
@@ -97,7 +97,7 @@ def test_no_secret_is_shown(secured, secrets):
         failing = secured.run("submit", secured.url("in/bad"), secured.url("out/bad"), "--wait", "--json")
         config = commands.run("worker", "config", settings=secured.worker)
         check = commands.run("worker", "check", settings=secured.worker)
-        wrong = secured.producer | {"MASKMILL_REDIS__USERNAME": "nobody"}
+        wrong = secured.producer | {"MASKMILL_REDIS__USERNAME": STRANGER}
         refused = commands.run("producer", "list", settings=wrong)
     finally:
         over.set()
