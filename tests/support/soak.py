@@ -48,7 +48,7 @@ def soak(place: Place, ledger: Ledger, picture: bytes, images: int, log: Path, *
             store.put(S3Url(place.bucket, f"photos/{number:05d}.jpg"), picture, content_type="image/jpeg")
     submitted = commands.run(
         "producer",
-        *("submit", f"s3://{place.bucket}/photos/", f"s3://{place.bucket}/masks/", "--json"),
+        *("submit", f"s3://{place.bucket}/photos/", f"s3://{place.bucket}/masks/", "--json", "--yes"),
         settings=place.environment | {"MASKMILL_JOBS__CHUNK_IMAGES": "50"},
     )
     assert submitted.code == 0, submitted.err
