@@ -94,11 +94,14 @@ def test_ctrl_c_at_any_moment_leaves_no_process_and_no_listener(tmp_path):
             process.stdin.flush()
 
 
-def test_a_ctrl_c_that_a_finaliser_swallows_comes_out_of_the_start(tmp_path, monkeypatch):
-    class Swallower:
-        def __del__(self):
-            signal.raise_signal(signal.SIGINT)
+class Swallower:
+    """Swallows the Ctrl-C that strikes when nobody needs it any more."""
 
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_ctrl_c_that_a_finaliser_swallows_comes_out_of_the_start(tmp_path, monkeypatch):
     swallowed = []
     monkeypatch.setattr(sys, "unraisablehook", lambda what: swallowed.append(what.exc_type))
     monkeypatch.setattr(Valkey, "_missing", lambda self: Swallower() and None)
@@ -110,6 +113,21 @@ def test_a_ctrl_c_that_a_finaliser_swallows_comes_out_of_the_start(tmp_path, mon
     assert swallowed == [KeyboardInterrupt]
     assert processes_of(state) == []
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_ctrl_c_that_a_finaliser_swallows_comes_out_of_the_stop(tmp_path, monkeypatch):
+    swallowed = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: swallowed.append(what.exc_type))
+    state = tmp_path / "state"
+    services = Standalone(state)
+    services.start()
+    monkeypatch.setattr(Valkey, "_after_end", lambda self: Swallower() and None)
+
+    with pytest.raises(KeyboardInterrupt):
+        services.stop()
+
+    assert set(swallowed) == {KeyboardInterrupt}
+    assert processes_of(state) == []
 
 
 def runs(pid: int) -> bool:
