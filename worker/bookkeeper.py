@@ -28,9 +28,11 @@ LISTING_SILENT_SECONDS = 600.0
 """Without a sign of life, after which a job that is being listed is given up: it holds up those that write to the same
 place. Long, since one large upload gives no sign."""
 
+FAR_SECONDS = 8.0
+FAR_IMAGES = 8
+"""A job with more left to do than this, in images and in time at its rate, need not be looked at soon."""
+
 _DAY = 86_400
-
-
 _FOR_EVER = 1e9
 
 
@@ -43,9 +45,13 @@ class Bookkeeper:
         self._backlog = Backlog(ledger.link)
         self._silence = silence_seconds
         self._collected: dict[str, float] = {}
+        self._seen: dict[str, tuple[float, int]] = {}
 
-    def tick(self) -> None:
+    def tick(self) -> bool:
         """Collect what is due and end what is complete.
+
+        Returns:
+            Whether there are jobs and none of them needs to be looked at soon.
 
         Raises:
             ServiceError: S3 or Redis did not do their part; the next look does the rest.
@@ -54,6 +60,16 @@ class Bookkeeper:
         names = {job.view.job for job in active}
         self._collected = {name: at for name, at in self._collected.items() if name in names}
         each(sorted(active, key=lambda job: job.view.total or 0), self._look)  # the end of a small one is soon done
+        seen, self._seen = self._seen, {job.view.job: (time.monotonic(), job.view.done) for job in active}
+        return bool(active) and all(self._far(job, seen.get(job.view.job)) for job in active)
+
+    def _far(self, job: ActiveJob, before: tuple[float, int] | None) -> bool:
+        """Whether a job runs on for some time, and its outcomes can wait as long; unknown at the first sight of it."""
+        if before is None or job.view.status is not JobStatus.RUNNING:
+            return False
+        at, done = self._seen[job.view.job]
+        soon = max(FAR_IMAGES, FAR_SECONDS * (done - before[1]) / max(1e-3, at - before[0]))
+        return (job.view.total or 0) - done > soon and job.logged + soon < results.PART_OUTCOMES
 
     def _look(self, job: ActiveJob) -> None:
         view, now = job.view, time.monotonic()

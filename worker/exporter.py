@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterable
@@ -75,10 +76,12 @@ class Exporter:
                 "MASKMILL_METRICS__PORT"
             ) from error
         self.port = self._server.server_port
-        threading.Thread(target=self._server.serve_forever, name="exporter", daemon=True).start()
+        # It looks for its end in pauses, by default twice a second; `close` does not wait for one.
+        threading.Thread(target=self._server.serve_forever, args=(3600,), name="exporter", daemon=True).start()
         log.info("event=exporter_listens address=%s port=%d", settings.address, self.port)
 
     def close(self) -> None:
         """Stop listening."""
+        self._server.socket.shutdown(socket.SHUT_RDWR)  # ends its waiting
         self._server.shutdown()
         self._server.server_close()

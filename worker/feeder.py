@@ -102,6 +102,8 @@ class Feeder:
         self._ledger, self._dispatcher = ledger, dispatcher
         self._backlog, self._fleet = Backlog(ledger.link), Fleet(ledger.link)
         self._served: dict[str, float] = {}
+        self.satisfied = False
+        """At the last look there was a job, and none that had to wait for anything but the fleet."""
 
     def tick(self) -> int:
         """Fill the window; how many chunks were published.
@@ -110,7 +112,9 @@ class Feeder:
             ServiceError: Redis or S3 did not do their part; what was taken and not published waits again, or is found
                 by the reconciler.
         """
-        jobs = [job for job in unblocked(self._backlog.active()) if job.logged < MAX_LOG]
+        self.satisfied = False
+        active = self._backlog.active()
+        jobs = [job for job in unblocked(active) if job.logged < MAX_LOG]
         if not jobs:
             return 0
         workers = len(self._fleet.live())
@@ -118,6 +122,7 @@ class Feeder:
         grants = allot(jobs, room, (WINDOW_PER_WORKER + 1) * max(1, workers), self._served)
         published = sum(each(grants, self._publish))
         metrics.PUBLISHED.inc(published)
+        self.satisfied = len(jobs) == len(active) and not grants
         return published
 
     def _publish(self, grant: Grant) -> int:

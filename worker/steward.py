@@ -15,6 +15,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
@@ -33,10 +34,13 @@ from worker.contract.settings import Settings
 from worker.exporter import Exporter
 from worker.feeder import Feeder
 from worker.reconciler import Reconciler
+from worker.wake import Wakeup
 
 log = logging.getLogger("worker.steward")
 
 _BOOKS_SECONDS = 0.5
+_QUIET = 4
+"""Looks at nothing grow apart, up to so many times the usual pause."""
 _TROUBLE_SECONDS = 2.0
 _TROUBLE_SAID_EVERY = 15
 
@@ -47,17 +51,36 @@ class Role:
     Two threads: one works, the other renews the role meanwhile, since a piece of work may take minutes.
     """
 
-    def __init__(self, name: str, config: Settings, work: Callable[[], None], seconds: float, ledger: Ledger) -> None:
-        """`work` is called every `seconds` while this process has the role."""
-        self._name, self._work, self._seconds = name, work, seconds
+    def __init__(
+        self,
+        name: str,
+        config: Settings,
+        work: Callable[[], bool],
+        seconds: float,
+        ledger: Ledger,
+        *,
+        broken: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Nothing is done yet.
+
+        Args:
+            name: of the role.
+            config: of this node.
+            work: called again and again while this process has the role; True: it was quiet, look less often.
+            seconds: between two looks.
+            ledger: for the lock of the role.
+            broken: told, from a thread, that the role ends by a defect.
+        """
+        self._name, self._work, self._seconds, self._broken = name, work, seconds, broken
         self._leadership = Leadership(ledger.link, name, config.engine.leader_seconds)
         self._renew_seconds = config.engine.leader_seconds / 5
         self._end = threading.Event()
         self._leads = threading.Event()
+        self._defect = False
         self._troubles = 0
         self._threads = [
-            threading.Thread(target=self._lead, name=f"{name}-lead", daemon=True),
-            threading.Thread(target=self._do, name=name, daemon=True),
+            threading.Thread(target=self._watched, args=(self._lead,), name=f"{name}-lead", daemon=True),
+            threading.Thread(target=self._watched, args=(self._do,), name=name, daemon=True),
         ]
 
     def start(self) -> None:
@@ -72,8 +95,8 @@ class Role:
 
     @property
     def running(self) -> bool:
-        """Both threads are alive: neither met a defect."""
-        return all(thread.is_alive() for thread in self._threads)
+        """Both threads are at it: neither met a defect."""
+        return not self._defect and all(thread.is_alive() for thread in self._threads)
 
     def stop(self) -> None:
         """End after what is being done."""
@@ -83,6 +106,14 @@ class Role:
         """Wait for the end."""
         for thread in self._threads:
             thread.join()
+
+    def _watched(self, run: Callable[[], None]) -> None:
+        try:
+            run()
+        except BaseException:
+            self._defect = True
+            self._broken()
+            raise
 
     def _lead(self) -> None:
         while not self._end.is_set():
@@ -100,17 +131,19 @@ class Role:
             log.info("event=not_resigned role=%s %s", self._name, error)
 
     def _do(self) -> None:
+        pause = self._seconds
         while not self._end.is_set():
-            pause = self._seconds
             if self._leads.is_set():
                 try:
-                    self._work()
+                    pause = min(2 * pause, _QUIET * self._seconds) if self._work() else self._seconds
                     self._troubles = 0
                 except MaskmillError as error:
                     if self._troubles % _TROUBLE_SAID_EVERY == 0:
                         log.warning("event=trouble role=%s code=%s %s", self._name, error.code, error)
                     self._troubles += 1
                     pause = _TROUBLE_SECONDS
+            else:
+                pause = self._seconds
             self._end.wait(pause)
 
 
@@ -121,16 +154,17 @@ class Feed:
         self._feeder = Feeder(ledger, dispatcher)
         self._reconciler = Reconciler(ledger, dispatcher, config.engine.silence_seconds)
         self._fleet = Fleet(ledger.link)
-        self._every = max(1, round(config.engine.reconcile_seconds / config.engine.feed_seconds))
-        self._turns = 0
+        self._reconcile_seconds = config.engine.reconcile_seconds
+        self._reconciled = time.monotonic()
 
-    def __call__(self) -> None:
-        """Fill the window; now and then look for what went missing."""
+    def __call__(self) -> bool:
+        """Fill the window; now and then look for what went missing. Whether there was nothing to publish."""
         self._feeder.tick()
-        self._turns += 1
-        if self._turns % self._every == 0:
+        if (now := time.monotonic()) - self._reconciled >= self._reconcile_seconds:
+            self._reconciled = now
             self._reconciler.look()
             self._fleet.forget_gone()
+        return self._feeder.satisfied
 
 
 def _exporter(config: Settings, stack: ExitStack, roles: Sequence[Role]) -> Exporter:
@@ -173,10 +207,11 @@ def run(config: Settings) -> int:
     Raises:
         SetupError: settings or the metrics port are not as they should be.
     """
-    end = threading.Event()
+    asked: list[int] = []  # plain: see `Wakeup`
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: end.set())
+        signal.signal(number, lambda number, _: asked.append(number))
     with ExitStack() as stack:
+        wakeup = stack.enter_context(Wakeup())
         store = stack.enter_context(ObjectStore(config.s3, connections=4))
         feed_ledger = stack.enter_context(Ledger(config.redis, client_name="maskmill-feeder"))
         book_ledger = stack.enter_context(Ledger(config.redis, client_name="maskmill-bookkeeper"))
@@ -185,21 +220,21 @@ def run(config: Settings) -> int:
         bookkeeper = Bookkeeper(store, book_ledger, config.jobs, config.engine.silence_seconds)
         feed = Feed(config, feed_ledger, Dispatcher(store, app))
         roles = [
-            Role("feed", config, feed, config.engine.feed_seconds, feed_ledger),
-            Role("books", config, bookkeeper.tick, _BOOKS_SECONDS, book_ledger),
+            Role("feed", config, feed, config.engine.feed_seconds, feed_ledger, broken=wakeup.poke),
+            Role("books", config, bookkeeper.tick, _BOOKS_SECONDS, book_ledger, broken=wakeup.poke),
         ]
         if config.metrics.port is not None:  # first: what fails here must not close connections under running roles
             stack.callback(_exporter(config, stack, roles).close)
         for role in roles:
             role.start()
         # A thread that dies of a defect must take the process along: its supervisor starts a new one.
-        while not end.wait(0.5) and all(role.running for role in roles):
-            pass
+        while not asked and all(role.running for role in roles):
+            wakeup.wait()
         for role in roles:
             role.stop()
         for role in roles:
             role.join()
-    return 0 if end.is_set() else 1
+    return 0 if asked else 1
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from worker.cpu import pinning
 from worker.cpu.placement import CoreSet, Plan
 from worker.metrics import FOLDER_VARIABLE
 from worker.tie import tied
+from worker.wake import Wakeup
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,11 @@ class Slot:
     def due(self) -> bool:
         """No process runs, and the pause before the next start is over."""
         return self._process is None and time.monotonic() >= self._start_at
+
+    @property
+    def starts_in(self) -> float:
+        """Seconds until it is due, where no process runs; 0 if it is."""
+        return max(0.0, self._start_at - time.monotonic())
 
     def start(self) -> None:
         """Start the process on its cores.
@@ -171,10 +177,13 @@ class Supervisor:
             SetupError: a process keeps ending; all others have been stopped.
         """
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _nothing)  # a handler: else it would wake nobody
         try:
-            while not self._stop:
-                self._tend()
-                time.sleep(_POLL_SECONDS)
+            with Wakeup() as wakeup:
+                while not self._stop:
+                    self._tend()
+                    starts = [slot.starts_in for slot in self.slots if slot.pid is None]
+                    wakeup.wait(min(starts, default=None))
         finally:
             self._end()
             if self._counts is not None:
@@ -213,6 +222,10 @@ class Supervisor:
         self._hurry = self._stop
         self._stop = True
         log.info("event=stopping signal=%s hurry=%s", signal.Signals(number).name, self._hurry)
+
+
+def _nothing(_number: int, _frame: FrameType | None) -> None:
+    pass
 
 
 def _argv(cores: CoreSet, node: str) -> list[str]:

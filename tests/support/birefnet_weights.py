@@ -4,13 +4,21 @@ Every array is drawn from a generator seeded by the CRC-32 of its own name, so t
 The values mean nothing; their spreads make every path of the network count (offsets, modulators and batch-norm
 statistics are not trivial). The reference arrays in `tests/data/birefnet` were computed by the published definition
 from these very values.
+
+    PYTHONPATH=.:tests python -m support.birefnet_weights model.safetensors
+
+writes a set for `worker model convert` whose masks have areas and edges, for measuring from S3 to S3: as it is, this
+network answers with noise, which is the worst that can happen to an encoder.
 """
 
 from __future__ import annotations
 
 import csv
+import importlib
 import math
+import sys
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +26,10 @@ import numpy as np
 DATA = Path(__file__).parents[1] / "data" / "birefnet"
 
 WINDOW = 7
+
+SUBJECT_GAIN = 32.0
+SUBJECT_BRIGHTNESS = 0.4
+"""What is brighter than this, in standard deviations of ImageNet's pixels, is the subject; logits rise by the gain."""
 
 
 def published_shapes() -> dict[str, tuple[int, ...]]:
@@ -75,3 +87,36 @@ def stand_in_image(size: int) -> np.ndarray:
     rows = coarse[:, low] * (1 - part)[None, :, None] + coarse[:, low + 1] * part[None, :, None]
     picture = rows[:, :, low] * (1 - part) + rows[:, :, low + 1] * part
     return (picture + 0.2 * rng.standard_normal(picture.shape))[None].astype(np.float32)
+
+
+def subject_state_dict() -> dict[str, np.ndarray]:
+    """The stand-in set with another last layer: what is bright is the subject, and has edges."""
+    arrays = stand_in_state_dict()
+    weight, bias = brightness_layer(arrays)
+    arrays["decoder.conv_out1.0.weight"], arrays["decoder.conv_out1.0.bias"] = weight, bias
+    return arrays
+
+
+def brightness_layer(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Weight `[1, 120, 1, 1]` and bias `[1]` of a last layer that answers with the brightness around a pixel.
+
+    The last 24 of its inputs (`ipt_blk1`) are two 3x3 convolutions of the picture with nothing between them, so each is
+    one 5x5 convolution of the colours; the mixture of them that comes closest to a mean is found by least squares. The
+    other 96, which are noise, take part with a hundredth of their strength.
+    """
+    first, second = (arrays[f"decoder.ipt_blk1.{name}.weight"].astype(float) for name in ("conv1", "conv_out"))
+    kernels = np.zeros((second.shape[0], 3, 5, 5))
+    for down in range(3):
+        for across in range(3):
+            part = np.einsum("om,mchw->ochw", second[:, :, down, across], first)
+            kernels[:, :, down : down + 3, across : across + 3] += part
+    constant = second.sum((2, 3)) @ arrays["decoder.ipt_blk1.conv1.bias"] + arrays["decoder.ipt_blk1.conv_out.bias"]
+    mixture = np.linalg.lstsq(kernels.reshape(len(kernels), -1).T, np.full(75, 1 / 75), rcond=None)[0]
+    mixture *= SUBJECT_GAIN / (mixture @ kernels.reshape(len(kernels), -1).sum(1))
+    noise = 0.01 * arrays["decoder.conv_out1.0.weight"].reshape(-1)[:96]
+    weight = np.concatenate([noise, mixture]).reshape(1, 120, 1, 1)
+    return weight.astype(np.float32), np.array([-mixture @ constant - SUBJECT_GAIN * SUBJECT_BRIGHTNESS], np.float32)
+
+
+if __name__ == "__main__":
+    importlib.import_module("safetensors.numpy").save_file(subject_state_dict(), sys.argv[1])

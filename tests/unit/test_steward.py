@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import itertools
 import socket
+import threading
+import time
+import urllib.request
+from unittest.mock import Mock
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from support.commands import wait_for
 from worker import steward
 from worker.contract import settings
 from worker.contract.errors import SetupError
+from worker.exporter import Exporter
 
 
 def test_no_role_is_running_when_the_port_of_the_metrics_is_taken(monkeypatch):
@@ -20,3 +28,85 @@ def test_no_role_is_running_when_the_port_of_the_metrics_is_taken(monkeypatch):
 
         with pytest.raises(SetupError, match="MASKMILL_METRICS__PORT"):
             steward.run(settings.load())
+
+
+class Always:
+    """A role that nobody else wants."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def hold(self) -> bool:
+        return True
+
+    def resign(self) -> None:
+        pass
+
+
+@pytest.fixture
+def role_of(monkeypatch):
+    """Makes roles that lead; ended by the test."""
+    monkeypatch.setattr(steward, "Leadership", Always)
+    made: list[steward.Role] = []
+
+    def make(work, seconds: float = 0.02, **options) -> steward.Role:
+        made.append(steward.Role("feed", settings.load(), work, seconds, Mock(), **options))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for role in made:
+        role.stop()
+        role.join()
+
+
+def looks_of(role_of, quiet, count: int = 8) -> list[float]:
+    """Pauses between looks."""
+    times: list[float] = []
+
+    def work() -> bool:
+        times.append(time.monotonic())
+        return quiet(len(times))
+
+    role_of(work, 0.1)
+    wait_for(lambda: len(times) >= count, "looks", 20)
+    return [later - earlier for earlier, later in itertools.pairwise(times[:count])]
+
+
+def test_looks_at_nothing_grow_apart_up_to_a_bound(role_of):
+    pauses = looks_of(role_of, lambda _: True)
+
+    assert pauses[0] >= 0.2 and all(pause >= 0.4 for pause in pauses[1:])
+    assert min(pauses[1:]) < 0.8  # and not further
+
+
+def test_something_to_do_brings_them_back(role_of):
+    pauses = looks_of(role_of, lambda number: number < 4)
+
+    assert pauses[2] >= 0.4 and min(pauses[3:]) < 0.2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_role_that_meets_a_defect_says_so(role_of):
+    told = threading.Event()
+
+    def work() -> bool:
+        raise ZeroDivisionError
+
+    role = role_of(work, broken=told.set)
+
+    assert told.wait(10) and not role.running
+
+
+@pytest.mark.parametrize("name", ["metrics", "healthz"])
+def test_an_exporter_without_looks_at_its_end_ends_at_once(name):
+    exporter = Exporter(settings.load().metrics, CollectorRegistry(), healthy=lambda: True, ready=lambda: True)
+    with urllib.request.urlopen(f"http://127.0.0.1:{exporter.port}/{name}", timeout=10) as answer:
+        assert answer.status == 200
+    began = time.monotonic()
+
+    exporter.close()
+
+    assert time.monotonic() - began < 30
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"http://127.0.0.1:{exporter.port}/{name}", timeout=10)

@@ -60,6 +60,42 @@ def ended(world: World, job: str = "job") -> JobView:
     return world.ledger.view(job)
 
 
+def test_only_jobs_far_from_their_end_can_be_left_alone(world, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(bookkeeper.time, "monotonic", lambda: now[0])
+
+    def quiet_after(seconds: float) -> bool:
+        now[0] += seconds
+        return world.bookkeeper.tick()
+
+    assert not world.bookkeeper.tick()  # no job: one that is soon done may come at any moment
+    view = world.submit(210)
+    assert not quiet_after(1)  # its rate is not known yet
+    assert quiet_after(1)
+    run(world.ledger, view, range(7))  # 2 images/s: 189 left are 90 s
+    assert quiet_after(10)
+    run(world.ledger, view, range(7, 20))  # 39 images/s: 150 left are 4 s
+    assert not quiet_after(1)
+    assert quiet_after(1)  # the fleet stands still: more than a few are left
+    run(world.ledger, view, range(20, 68))
+    assert not quiet_after(1)
+    assert not quiet_after(1)  # so few may be done at any moment
+
+
+def test_outcomes_that_pile_up_are_not_left_alone(world, monkeypatch):
+    monkeypatch.setattr(bookkeeper.results, "PART_OUTCOMES", 25)
+    now = [0.0]
+    monkeypatch.setattr(bookkeeper.time, "monotonic", lambda: now[0])
+    view = world.submit(210)
+    world.bookkeeper.tick()
+    run(world.ledger, view, range(5))
+    now[0] += 1
+    assert not world.bookkeeper.tick()  # 15 in a second: the next part is full before it is looked at again
+    monkeypatch.setattr(bookkeeper.results, "PART_OUTCOMES", 5_000)
+    now[0] += 1
+    assert world.bookkeeper.tick()
+
+
 def test_a_finished_job(world):
     view = world.submit(8)
     run(world.ledger, view, range(3), bad=[1, 7])

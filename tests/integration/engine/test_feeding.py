@@ -26,6 +26,23 @@ def test_the_window_is_filled_and_not_more(world):
     assert world.queued() == ["job.0.0", "job.0.1"]
 
 
+def test_the_feeder_is_satisfied_when_all_that_waits_waits_for_the_fleet(world):
+    world.feeder.tick()
+    assert not world.feeder.satisfied  # no job at all: the next one may come at any moment
+    world.submit(30)
+    world.feeder.tick()
+    assert not world.feeder.satisfied  # it has just published
+    world.feeder.tick()
+    assert world.feeder.satisfied  # the window is full
+    world.ledger.pause("job")
+    world.feeder.tick()
+    assert not world.feeder.satisfied  # it may be resumed
+    world.ledger.resume("job")
+    world.submit(3, job="second")
+    world.feeder.tick()
+    assert not world.feeder.satisfied  # the second begins as soon as the first has ended
+
+
 def test_the_window_grows_with_the_fleet(world):
     world.submit(60)
     fleet = world.fleet

@@ -1,0 +1,69 @@
+"""What a main thread sleeps on: a signal or a poke ends it, also one that came before."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from worker.wake import Wakeup
+
+
+@pytest.fixture
+def heard(monkeypatch):
+    """Numbers of the signals that a handler got."""
+    numbers: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: numbers.append(number))
+    yield numbers
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_signal_ends_the_wait_after_its_handler(heard):
+    with Wakeup() as wakeup:
+        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1))
+        timer.start()
+        wakeup.wait()
+        timer.join()
+
+    assert heard == [signal.SIGUSR1]
+
+
+def test_a_signal_before_the_wait_is_not_missed(heard):
+    with Wakeup() as wakeup:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        wakeup.wait()
+
+
+def test_a_poke_from_another_thread_ends_the_wait():
+    with Wakeup() as wakeup:
+        thread = threading.Timer(0.2, wakeup.poke)
+        thread.start()
+        wakeup.wait()
+        thread.join()
+
+
+def test_many_pokes_are_one():
+    with Wakeup() as wakeup:
+        for _ in range(200_000):  # more than its socket holds
+            wakeup.poke()
+        wakeup.wait()
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 0.0, 0.05])
+def test_without_either_it_waits_for_so_long(seconds):
+    with Wakeup() as wakeup:
+        began = time.monotonic()
+        wakeup.wait(seconds)
+
+    assert time.monotonic() - began >= max(0.0, seconds)
+
+
+def test_what_signals_wrote_to_before_is_put_back():
+    before = signal.set_wakeup_fd(-1)
+    with Wakeup(), Wakeup():
+        pass
+
+    assert signal.set_wakeup_fd(before) == -1
