@@ -25,6 +25,7 @@ ONLY_IN = {
         "producer/report/thumbnails.py",
     ),
     "isal": ("worker/images/png.py",),
+    "cykooz_resizer": ("worker/images/resize.py",),
     "torch": ("worker/convert/starter/",),
     "scipy": ("worker/convert/starter/",),
     "opentelemetry": ("worker/contract/tracing.py",),

@@ -16,6 +16,7 @@ from PIL import Image, ImageChops
 from worker.contract.outputs import OutputKind, OutputOptions
 from worker.images.decode import Picture, Wanted
 from worker.images.quality import SUBJECT
+from worker.images.resize import bilinear
 from worker.images.upright import Box
 
 _OPAQUE = 255
@@ -49,7 +50,7 @@ def small_matte(picture: Picture, mask: npt.NDArray[np.uint8]) -> Image.Image:
     small = Image.fromarray(mask)
     if picture.alpha is None:
         return small
-    return ImageChops.multiply(small, picture.alpha.resize(small.size, Image.Resampling.BILINEAR))
+    return ImageChops.multiply(small, bilinear(picture.alpha, small.size))
 
 
 def frame(size: tuple[int, int], matte: Image.Image, options: OutputOptions) -> Frame:
@@ -103,7 +104,7 @@ def alpha(picture: Picture, mask: npt.NDArray[np.uint8], shown: Frame, options: 
     across, down = width / picture.width, height / picture.height
     left, top, right, bottom = shown.box
     box = (left * across, top * down, right * across, bottom * down)
-    matte = Image.fromarray(mask).resize(shown.size, Image.Resampling.BILINEAR, box=_inside(box, (width, height)))
+    matte = bilinear(Image.fromarray(mask), shown.size, _inside(box, (width, height)))
     if picture.alpha is not None:
         matte = ImageChops.multiply(matte, _cut(picture.alpha, shown, shown.box))
     if options.threshold is not None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from worker.images.decode import Picture
+from worker.images.resize import bilinear
 
 BACKDROP = (128, 128, 128)
 """What shows through where the input is transparent, for the network's eyes only: mid-grey, so that neither a white nor
@@ -31,7 +32,7 @@ def to_tensor(picture: Picture, size: int) -> npt.NDArray[np.uint8]:
     seen = picture.rgb
     if picture.alpha is not None:
         seen = Image.composite(seen, Image.new("RGB", seen.size, BACKDROP), picture.alpha)
-    return np.array(seen.resize((size, size), Image.Resampling.BILINEAR, box=picture.box))[np.newaxis]
+    return np.array(bilinear(seen, (size, size), picture.box))[np.newaxis]
 
 
 def to_mask(mask: npt.NDArray[np.uint8], width: int, height: int) -> Image.Image:
@@ -52,7 +53,7 @@ def to_mask(mask: npt.NDArray[np.uint8], width: int, height: int) -> Image.Image
         raise ValueError(
             f"a mask is u8 [h, w], not {mask.dtype} {list(mask.shape)}; take one plane of the model's output"
         )
-    return Image.fromarray(mask).resize((width, height), Image.Resampling.BILINEAR)
+    return bilinear(Image.fromarray(mask), (width, height))
 
 
 def normalise(tensor: npt.NDArray[np.uint8], mean: Sequence[float], scale: Sequence[float]) -> npt.NDArray[np.float32]:

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from tests.support.awkward import scene
+from tests.support.pixels import assert_resized
 from worker.images.decode import Picture
 from worker.images.tensor import BACKDROP, normalise, to_mask, to_tensor
 
@@ -19,7 +20,7 @@ def test_tensor_is_pillows_antialiased_bilinear(size):
     tensor = to_tensor(Picture(image), 64)
     assert tensor.shape == (1, 64, 64, 3)
     assert tensor.dtype == np.uint8
-    assert np.array_equal(tensor[0], np.asarray(image.resize((64, 64), Image.Resampling.BILINEAR)))
+    assert_resized(tensor[0], image, (64, 64))
 
 
 def test_shrinking_is_antialiased():
@@ -57,7 +58,7 @@ def test_mask_has_the_size_of_the_picture(size):
     mask = noise(64, 64)
     image = to_mask(mask, *size)
     assert (image.mode, image.size) == ("L", size)
-    assert np.array_equal(np.asarray(image), np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.BILINEAR)))
+    assert_resized(image, Image.fromarray(mask), size)
 
 
 def test_mask_round_trip_keeps_the_shape():

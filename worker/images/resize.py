@@ -1,0 +1,39 @@
+"""Resizing, with SIMD: Pillow's own is scalar and took a third of all time that was spent on pixels.
+
+The filter is Pillow's bilinear one (a triangle that widens when scaling down, so that nothing aliases) with shorter
+coefficients: a value may differ from Pillow's by 1 of 255.
+"""
+
+from __future__ import annotations
+
+from cykooz_resizer import CropBox, FilterType, ResizeAlg, ResizeOptions, Resizer
+from PIL import Image
+
+from worker.images.upright import Box
+
+_BILINEAR = ResizeAlg.convolution(FilterType.bilinear)
+
+
+def bilinear(image: Image.Image, size: tuple[int, int], box: Box | None = None) -> Image.Image:
+    """An image, or a part of it, at another size.
+
+    Args:
+        image: mode L or RGB.
+        size: width and height of the result, at least 1.
+        box: left, top, right, bottom of the part, in pixels and parts of them; within the image; None: all of it.
+
+    Returns:
+        A new image of the same mode.
+
+    Raises:
+        ValueError: another mode.
+    """
+    if image.mode not in ("L", "RGB"):
+        raise ValueError(f"expected an image of mode L or RGB, not {image.mode}; convert it first")
+    options = ResizeOptions(resize_alg=_BILINEAR)
+    if box is not None:
+        left, top, right, bottom = box
+        options.crop_box = CropBox(left, top, right - left, bottom - top)
+    resized = Image.new(image.mode, size)
+    Resizer().resize_pil(image, resized, options)
+    return resized
