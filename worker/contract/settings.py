@@ -209,7 +209,11 @@ class EngineSettings(_Group):
     )
     reconcile_seconds: float = Field(default=15.0, gt=0, description="between two looks for lost chunks")
     leader_seconds: float = Field(default=15.0, ge=1, description="after which the role of a dead leader is taken over")
-    feed_seconds: float = Field(default=0.5, gt=0, description="between two looks of the leader at the queue")
+    feed_seconds: float = Field(
+        default=0.5,
+        gt=0,
+        description="between two looks of the leader at the queue; up to 4 times as long while it is kept full",
+    )
 
 
 class MetricsSettings(_Group):
