@@ -16,6 +16,7 @@ from worker.cli import cli
 from worker.contract.errors import BundleNotFound, SourceError
 from worker.contract.settings import ModelSettings
 from worker.convert.verify import check_files
+from worker.images.resize import bilinear
 from worker.model import store
 from worker.model.bundle import Variant
 
@@ -34,7 +35,7 @@ def expected_masks(bundle, images, precision: str) -> list[np.ndarray]:
     """Computed the plain way."""
     xml = bundle / f"openvino_{precision}/tiny_{SIZE}x{SIZE}_{precision}.xml"
     variant = Variant("tiny", SIZE, precision, xml, xml.with_suffix(".bin"), "")
-    pictures = [Image.open(path).resize((SIZE, SIZE), Image.Resampling.BILINEAR) for path in sorted(images.iterdir())]
+    pictures = [bilinear(Image.open(path), (SIZE, SIZE)) for path in sorted(images.iterdir())]
     return [plain_grey(variant, np.asarray(picture)[np.newaxis]) for picture in pictures]
 
 
