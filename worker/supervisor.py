@@ -58,7 +58,7 @@ class Slot:
     @property
     def due(self) -> bool:
         """No process runs, and the pause before the next start is over."""
-        return self._process is None and time.monotonic() >= self._start_at
+        return self._process is None and self.starts_in == 0
 
     @property
     def starts_in(self) -> float:

@@ -1,4 +1,4 @@
-"""Between pictures and what the network takes and gives, with Pillow's antialiased bilinear resize both ways.
+"""Between pictures and what the network takes and gives, with an antialiased bilinear resize both ways.
 
 `to_tensor` feeds the compiled model, `to_mask` takes its answer. Mean, scale and sigmoid happen inside the model;
 `normalise` is the plain reference of its first step, for tests and calibration.
