@@ -32,13 +32,13 @@ from producer.sources.opening import SourceSpec
 from producer.submit import Progress, Submitted, Submitter
 from producer.watch import Sample, follow
 from worker.contract import tracing
-from worker.contract.broker import make_celery
 from worker.contract.job import JobView
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobPolicy, Outcome, OutcomeKind
-from worker.contract.objects import ObjectStore, S3Url
 from worker.contract.outputs import OutputOptions
+from worker.contract.queue.celery_app import make_celery
 from worker.contract.settings import Settings, load
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 _REDIS_RETRIES = 12
 """Of each call: some 17 s, so that a restart of Redis does not end a program that has waited for hours."""

@@ -8,12 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.contract import manifest
 from worker.contract.errors import ObjectMissing, SourceError
 from worker.contract.job import JobView
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import OutcomeKind
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.storage import manifest
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 _AT_ONCE = 8
 _READ_AT_ONCE = 1000

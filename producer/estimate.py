@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from producer.plan import Plan
-from worker.contract.fleet import Fleet, WorkerFacts
 from worker.contract.job import JobStatus, JobView
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.fleet import Fleet, WorkerFacts
+from worker.contract.ledger.jobs import Ledger
 
 _JOBS_LOOKED_AT = 5
 _JOBS_READ = 50

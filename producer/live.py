@@ -6,9 +6,9 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable
 
-from worker.contract.backlog import Backlog
-from worker.contract.fleet import Fleet, WorkerFacts
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.backlog import Backlog
+from worker.contract.ledger.fleet import Fleet, WorkerFacts
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import Outcome
 
 _LAST_IMAGES = 200

@@ -12,14 +12,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from worker.contract import jsonlines, results
-from worker.contract.backlog import Backlog
 from worker.contract.errors import ContractError, JobNotFound, ObjectMissing, SourceError
 from worker.contract.job import JobView
-from worker.contract.ledger import Ledger
-from worker.contract.manifest import job_folder
+from worker.contract.ledger.backlog import Backlog
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import Outcome, OutcomeKind
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.storage import jsonlines, outcome_log
+from worker.contract.storage.manifest import job_folder
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 ALL = frozenset(OutcomeKind)
 
@@ -34,7 +34,7 @@ def recall(store: ObjectStore, dest: S3Url, job: str) -> JobView:
         JobNotFound: there is no such job under the destination, or it has not ended.
         ContractError: its `manifest.json` was changed or replaced.
     """
-    facts = results.read_facts(store, dest, job, "manifest.json")
+    facts = outcome_log.read_facts(store, dest, job, "manifest.json")
     if facts is None:
         raise JobNotFound(
             f"{job_folder(dest, job)} has no manifest.json: either {dest} is not where job {job} writes to, or it has "
@@ -84,7 +84,7 @@ def _so_far(store: ObjectStore, ledger: Ledger, view: JobView) -> Iterator[Outco
     # In this order: what is brought from Redis to S3 meanwhile is found in one place or the other.
     known = bytearray(b"".join(ledger.pieces(view.job, view.total or 0)))
     waiting = (Outcome.model_validate_json(entry.dated) for entry in Backlog(ledger.link).recent(view.job))
-    yield from results.final(store, S3Url.parse(view.options.dest), view.job, known, waiting)
+    yield from outcome_log.final(store, S3Url.parse(view.options.dest), view.job, known, waiting)
 
 
 def _from_lists(
@@ -92,7 +92,7 @@ def _from_lists(
 ) -> Iterator[Outcome] | None:
     """None if there are no lists of this ending, as when somebody has removed them."""
     dest = S3Url.parse(view.options.dest)
-    facts = results.read_facts(store, dest, view.job, "manifest.json") or {}
+    facts = outcome_log.read_facts(store, dest, view.job, "manifest.json") or {}
     if facts.get("epoch") != view.epoch:
         return None
     review = facts.get("review_list")
@@ -101,7 +101,13 @@ def _from_lists(
 
 
 def _holds(name: str, kinds: frozenset[OutcomeKind]) -> bool:
-    held = _GOOD if name.startswith(results.SUCCEEDED) else _BAD if name == results.FAILED else {OutcomeKind.CANCELLED}
+    held = (
+        _GOOD
+        if name.startswith(outcome_log.SUCCEEDED)
+        else _BAD
+        if name == outcome_log.FAILED
+        else {OutcomeKind.CANCELLED}
+    )
     return bool(kinds & held)
 
 

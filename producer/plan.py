@@ -23,8 +23,8 @@ from producer.sources.upload import upload_folder
 from producer.uptodate import NOT_ASKED, Look
 from worker.contract.errors import OutputCollision, SettingsError, SourceError
 from worker.contract.messages import JobOptions
-from worker.contract.objects import ObjectStore, S3Url
 from worker.contract.outputs import OutputOptions
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 EXAMPLES = 5
 _TELL_EVERY = 500

@@ -12,12 +12,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from worker.contract import manifest, results, states
+from worker.contract import outcome_codec
 from worker.contract.errors import ContractError, JobNotFound, JobStateError
 from worker.contract.job import ENDED, JobStatus, JobView
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobOptions, JobPolicy, OutcomeKind
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.storage import manifest, outcome_log
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 _FACTS = ("options", "policy", "total", "bytes", "chunk_images")
 
@@ -40,7 +41,7 @@ def recover(store: ObjectStore, ledger: Ledger, dest: S3Url, job: str) -> JobVie
         ContractError: its files were changed or replaced.
     """
     _refuse_known(ledger, job)
-    facts = results.read_facts(store, dest, job, "job.json")
+    facts = outcome_log.read_facts(store, dest, job, "job.json")
     if facts is None:
         raise JobNotFound(f"no job {job!r} under {dest}: {manifest.job_folder(dest, job)} has no job.json")
     if missing := [name for name in _FACTS if name not in facts]:
@@ -50,10 +51,10 @@ def recover(store: ObjectStore, ledger: Ledger, dest: S3Url, job: str) -> JobVie
     except ValidationError as error:
         raise ContractError(f"{manifest.job_folder(dest, job)}job.json is not of this version: {error}") from error
     total = int(facts["total"])
-    outcomes = _last_of_each(results.verdicts(store, dest, job), total)
-    counts = {kind: outcomes.count(number) for kind, number in states.NUMBERS.items()}
-    ended = results.read_facts(store, dest, job, "manifest.json") or {}
-    names = results.part_names(store, dest, job)
+    outcomes = _last_of_each(outcome_log.verdicts(store, dest, job), total)
+    counts = {kind: outcomes.count(number) for kind, number in outcome_codec.NUMBERS.items()}
+    ended = outcome_log.read_facts(store, dest, job, "manifest.json") or {}
+    names = outcome_log.part_names(store, dest, job)
     epoch = max([int(name.partition("-")[0]) for name in names], default=0)
     epoch = max(epoch, int(ended.get("epoch", 0)))
     over = ended.get("status") if ended.get("epoch") == epoch else None
@@ -96,5 +97,5 @@ def _last_of_each(verdicts: Iterator[tuple[int, OutcomeKind]], total: int) -> by
     found = bytearray(total)
     for index, kind in verdicts:  # newest first
         if index < total and not found[index]:
-            found[index] = states.NUMBERS[kind]
+            found[index] = outcome_codec.NUMBERS[kind]
     return bytes(found)

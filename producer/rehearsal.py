@@ -23,12 +23,13 @@ from typing import Any, Self
 
 from producer.recover import recover
 from producer.submit import Submitter
-from worker.contract import results, settings
-from worker.contract.broker import make_celery
-from worker.contract.ledger import Ledger
+from worker.contract import settings
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import OutcomeKind
-from worker.contract.objects import ObjectInfo, ObjectStore, S3Url
 from worker.contract.outputs import OutputOptions
+from worker.contract.queue.celery_app import make_celery
+from worker.contract.storage import outcome_log
+from worker.contract.storage.s3 import ObjectInfo, ObjectStore, S3Url
 
 SOURCE = "s3://bucket-that-is-not-there/photos/"
 """Nothing is ever asked of it."""
@@ -162,9 +163,9 @@ class Rehearsal:
     def history(self) -> dict[str, Any]:
         """Outcomes of the first half of the job as the bookkeeper writes them, one in a thousand failed."""
         dest, half = S3Url.parse(self._dest), self._keys // 2
-        for number, first in enumerate(range(0, half, results.PART_OUTCOMES)):
-            lines = [_line(index) for index in range(first, min(half, first + results.PART_OUTCOMES))]
-            results.write_part(self._store, dest, self._job, epoch=0, first_id=f"{number + 1}-0", lines=lines)
+        for number, first in enumerate(range(0, half, outcome_log.PART_OUTCOMES)):
+            lines = [_line(index) for index in range(first, min(half, first + outcome_log.PART_OUTCOMES))]
+            outcome_log.write_part(self._store, dest, self._job, epoch=0, first_id=f"{number + 1}-0", lines=lines)
         return {"outcomes": half}
 
     def recover(self) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from worker.contract.job import JobView
-from worker.contract.ledger import Ledger
-from worker.contract.manifest import job_folder
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.ledger.jobs import Ledger
+from worker.contract.storage.manifest import job_folder
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 
 def retry(store: ObjectStore, ledger: Ledger, job: str, *, failed: bool, cancelled: bool) -> JobView | None:

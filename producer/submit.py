@@ -27,16 +27,18 @@ from producer.sources.item import Item
 from producer.sources.opening import SourceSpec
 from producer.sources.upload import upload
 from producer.uptodate import OutputCheck
-from worker.contract import dispatch, manifest, names, results
-from worker.contract.backlog import Backlog, blocker
-from worker.contract.dispatch import Dispatcher
+from worker.contract import redis_keys
 from worker.contract.errors import BrokerUnavailable, JobNotFound, SourceError
-from worker.contract.fleet import Fleet
 from worker.contract.job import JobStatus, JobView
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.backlog import Backlog, blocker
+from worker.contract.ledger.fleet import Fleet
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobOptions, JobPolicy
-from worker.contract.objects import ObjectStore, S3Url
 from worker.contract.outputs import OutputOptions
+from worker.contract.queue import dispatcher
+from worker.contract.queue.dispatcher import Dispatcher
+from worker.contract.storage import manifest, outcome_log
+from worker.contract.storage.s3 import ObjectStore, S3Url
 from worker.contract.tracing import OFF, Tracing
 
 Progress = Callable[[str, int], None]
@@ -243,7 +245,7 @@ class Submitter:
             }
             images = self._chunk_images(written.images)
             facts |= {"job": job, "total": written.images, "bytes": written.bytes, "chunk_images": images}
-            results.write_facts(self.store, target, job, "job.json", facts | {"submitted_at": time.time()})
+            outcome_log.write_facts(self.store, target, job, "job.json", facts | {"submitted_at": time.time()})
             if not self.ledger.seal(job, total=written.images, chunk_images=images, size=written.bytes):
                 raise SourceError(f"job {job} was cancelled while it was being listed")
         except BaseException as error:  # whatever ends a submission half-way, its job must not stay open for ever
@@ -261,15 +263,17 @@ class Submitter:
     def _untouched(self, target: S3Url) -> bool:
         """Whether there are no outputs under the destination yet."""
         first = next(self.store.list(target), None)
-        behind = next(self.store.list(target, after=names.BEHIND_JOBS), None)  # uploads may be many: not looked through
-        return behind is None and (first is None or first.key.startswith(names.JOB_PREFIX))
+        behind = next(
+            self.store.list(target, after=redis_keys.BEHIND_JOBS), None
+        )  # uploads may be many: not looked through
+        return behind is None and (first is None or first.key.startswith(redis_keys.JOB_PREFIX))
 
     def _chunk_images(self, total: int) -> int:
         if self.chunk_images is not None:
             return self.chunk_images
         workers = Fleet(self.ledger.link).facts()
         speeds = [worker.seconds_per_image for worker in workers if worker.seconds_per_image]
-        return dispatch.chunk_images(total, len(workers), statistics.median(speeds) if speeds else None)
+        return dispatcher.chunk_images(total, len(workers), statistics.median(speeds) if speeds else None)
 
     def _write_manifest(self, job: str, listing: Iterator[Item], target: S3Url) -> manifest.Writer:
         writer = manifest.Writer(self.store, target, job)
@@ -294,7 +298,7 @@ class Submitter:
         if before is not None:
             return before.job
         beside_others = any(job.outstanding for job in jobs if job.view.job != view.job)
-        room = dispatch.window(len(Fleet(self.ledger.link).live())) - backlog.queued()
+        room = dispatcher.window(len(Fleet(self.ledger.link).live())) - backlog.queued()
         chunks = backlog.take(view.job, 1 if beside_others else max(1, room), epoch=view.epoch)
         Dispatcher(self.store, self.celery).send(view, chunks, express=beside_others)
         return ""

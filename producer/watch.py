@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from worker.contract.job import JobView
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.jobs import Ledger
 
 _RATE_WINDOW_SECONDS = 60.0
 

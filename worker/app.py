@@ -19,10 +19,10 @@ from celery.signals import setup_logging, worker_process_init, worker_process_sh
 
 from worker import logs, metrics
 from worker.child import Child
-from worker.contract import names, settings
-from worker.contract.broker import make_celery
+from worker.contract import redis_keys, settings
 from worker.contract.errors import MaskmillError
-from worker.contract.gate import Transport
+from worker.contract.queue.admission import Transport
+from worker.contract.queue.celery_app import make_celery
 from worker.credit import Credit
 from worker.lease import LeaseRenewal
 from worker.presence import Presence
@@ -76,7 +76,7 @@ def build() -> Celery:
         return child[0].chunks.run(message)
 
     Transport.on_refused = staticmethod(metrics.refused)
-    app.task(name=names.TASK_CHUNK, shared=False, Request=ChunkRequest)(run_chunk)
+    app.task(name=redis_keys.TASK_CHUNK, shared=False, Request=ChunkRequest)(run_chunk)
     return app
 
 

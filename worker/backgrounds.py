@@ -6,9 +6,9 @@ import threading
 from dataclasses import replace
 
 from worker.contract.errors import BackgroundUnusable, ImageError
-from worker.contract.objects import ObjectStore, S3Url
 from worker.contract.outputs import OutputOptions
 from worker.contract.settings import LimitSettings
+from worker.contract.storage.s3 import ObjectStore, S3Url
 from worker.images.decode import Picture, Wanted, decode
 
 MAX_SIDE = 4096

@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import time
 
-from worker.contract import results
-from worker.contract.backlog import ActiveJob, Backlog
 from worker.contract.errors import ContractError, ImageError
 from worker.contract.job import JobStatus
-from worker.contract.ledger import Ledger
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.ledger.backlog import ActiveJob, Backlog
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.settings import JobSettings
+from worker.contract.storage import outcome_log
+from worker.contract.storage.s3 import ObjectStore, S3Url
 from worker.each import each
 from worker.lists import write_lists
 
@@ -69,7 +69,7 @@ class Bookkeeper:
             return False
         at, done = self._seen[job.view.job]
         soon = max(FAR_IMAGES, FAR_SECONDS * (done - before[1]) / max(1e-3, at - before[0]))
-        return (job.view.total or 0) - done > soon and job.logged + soon < results.PART_OUTCOMES
+        return (job.view.total or 0) - done > soon and job.logged + soon < outcome_log.PART_OUTCOMES
 
     def _look(self, job: ActiveJob) -> None:
         view, now = job.view, time.monotonic()
@@ -82,7 +82,7 @@ class Bookkeeper:
             held = self._backlog.held(view.job)
             self._backlog.settle(view.job, _FOR_EVER if held else self._silence)
         last = self._collected.setdefault(view.job, now)
-        due = job.logged >= results.PART_OUTCOMES or now - last >= COLLECT_SECONDS
+        due = job.logged >= outcome_log.PART_OUTCOMES or now - last >= COLLECT_SECONDS
         if job.logged and due:
             self._collect(job)
             self._collected[view.job] = now
@@ -93,9 +93,9 @@ class Bookkeeper:
 
     def _collect(self, job: ActiveJob) -> None:
         view, dest = job.view, S3Url.parse(job.view.options.dest)
-        while entries := self._backlog.log(view.job, results.PART_OUTCOMES):
+        while entries := self._backlog.log(view.job, outcome_log.PART_OUTCOMES):
             lines = [entry.dated for entry in entries]
-            results.write_part(self._store, dest, view.job, epoch=view.epoch, first_id=entries[0].id, lines=lines)
+            outcome_log.write_part(self._store, dest, view.job, epoch=view.epoch, first_id=entries[0].id, lines=lines)
             self._backlog.logged(view.job, entries)
 
     def _end(self, job: ActiveJob) -> None:

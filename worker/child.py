@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from worker import metrics
 from worker.contract import tracing
 from worker.contract.errors import PlacementError
-from worker.contract.fleet import Fleet, WorkerFacts
-from worker.contract.ledger import Ledger
-from worker.contract.objects import ObjectStore
+from worker.contract.ledger.fleet import Fleet, WorkerFacts
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.settings import Settings
+from worker.contract.storage.s3 import ObjectStore
 from worker.cpu import isa, topology
 from worker.cpu.isa import Recommendation
 from worker.lookahead import Lookahead

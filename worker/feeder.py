@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from worker import metrics
-from worker.contract.backlog import ActiveJob, Backlog, unblocked
-from worker.contract.dispatch import WINDOW_PER_WORKER, Dispatcher, window
 from worker.contract.errors import ContractError, ObjectMissing, ServiceError
-from worker.contract.fleet import Fleet
 from worker.contract.job import JobView
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.backlog import ActiveJob, Backlog, unblocked
+from worker.contract.ledger.fleet import Fleet
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import Priority
+from worker.contract.queue.dispatcher import WINDOW_PER_WORKER, Dispatcher, window
 from worker.each import each
 
 log = logging.getLogger(__name__)

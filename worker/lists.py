@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from worker.contract import jsonlines, results, states
+from worker.contract import outcome_codec
 from worker.contract.job import JobView
-from worker.contract.ledger import Ledger
-from worker.contract.manifest import job_folder
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import Outcome, OutcomeKind
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.storage import jsonlines, outcome_log
+from worker.contract.storage.manifest import job_folder
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 LIST_IMAGES = 10_000
 """Images in one `succeeded-*.jsonl.gz`."""
@@ -29,7 +30,7 @@ UNKNOWN = "unknown"
 
 _GOOD = (OutcomeKind.OK, OutcomeKind.SKIPPED)
 _BAD = (OutcomeKind.FAILED, OutcomeKind.DEAD)
-_CANCELLED = states.NUMBERS[OutcomeKind.CANCELLED]
+_CANCELLED = outcome_codec.NUMBERS[OutcomeKind.CANCELLED]
 
 
 class _Parts:
@@ -58,8 +59,11 @@ class _Lists:
 
     def __init__(self, store: ObjectStore, folder: S3Url, scratch: Path) -> None:
         self._store, self._folder = store, folder
-        self._good, self._cancelled = _Parts(store, folder, results.SUCCEEDED), _Parts(store, folder, results.CANCELLED)
-        self._failed, self._review = scratch / results.FAILED, scratch / results.REVIEW
+        self._good, self._cancelled = (
+            _Parts(store, folder, outcome_log.SUCCEEDED),
+            _Parts(store, folder, outcome_log.CANCELLED),
+        )
+        self._failed, self._review = scratch / outcome_log.FAILED, scratch / outcome_log.REVIEW
         self.codes: Counter[str] = Counter()
         self.flags: Counter[str] = Counter()
         self.needs_review = 0
@@ -86,12 +90,12 @@ class _Lists:
     @property
     def names(self) -> list[str]:
         """Every image is in exactly one of these."""
-        return [*self._good.names, results.FAILED, *self._cancelled.names]
+        return [*self._good.names, outcome_log.FAILED, *self._cancelled.names]
 
     @property
     def review(self) -> dict[str, Any]:
         """What `manifest.json` says about masks."""
-        return {"flags": dict(self.flags), "needs_review": self.needs_review, "review_list": results.REVIEW}
+        return {"flags": dict(self.flags), "needs_review": self.needs_review, "review_list": outcome_log.REVIEW}
 
 
 def write_lists(store: ObjectStore, ledger: Ledger, view: JobView, price_per_core_hour: float | None) -> dict[str, Any]:
@@ -110,7 +114,7 @@ def write_lists(store: ObjectStore, ledger: Ledger, view: JobView, price_per_cor
         lists.write(_final(store, ledger, view, dest))
     _drop_leftovers(store, folder, set(lists.names))
     facts = _facts(view, dict(lists.codes), lists.review, lists.names, price_per_core_hour)
-    results.write_facts(store, dest, view.job, "manifest.json", facts)
+    outcome_log.write_facts(store, dest, view.job, "manifest.json", facts)
     if view.ending == "finished":
         store.put(folder / SUCCESS, b"", content_type="application/octet-stream")
     else:
@@ -121,12 +125,12 @@ def write_lists(store: ObjectStore, ledger: Ledger, view: JobView, price_per_cor
 def _final(store: ObjectStore, ledger: Ledger, view: JobView, dest: S3Url) -> Iterator[Outcome]:
     """The one outcome that counts of every image; without one, it is cancelled."""
     known = bytearray(b"".join(ledger.pieces(view.job, view.total or 0)))
-    yield from results.final(store, dest, view.job, known.replace(b"\0", bytes([_CANCELLED])))
+    yield from outcome_log.final(store, dest, view.job, known.replace(b"\0", bytes([_CANCELLED])))
 
 
 def _drop_leftovers(store: ObjectStore, folder: S3Url, written: set[str]) -> None:
     """Lists of an earlier epoch that had more parts."""
-    for stem in (f"{results.SUCCEEDED}-", f"{results.CANCELLED}-"):
+    for stem in (f"{outcome_log.SUCCEEDED}-", f"{outcome_log.CANCELLED}-"):
         for item in store.list(folder / stem):
             if stem + item.key not in written:
                 store.delete(folder / (stem + item.key))

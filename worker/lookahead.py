@@ -19,7 +19,7 @@ import threading
 from pydantic import ValidationError
 
 from worker.contract.errors import MaskmillError
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import ChunkMessage
 from worker.pipeline import Pipeline
 from worker.shared import SharedState

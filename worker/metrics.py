@@ -14,12 +14,12 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from worker.contract.backlog import Backlog
-from worker.contract.dispatch import window
 from worker.contract.errors import MaskmillError
-from worker.contract.fleet import Fleet
 from worker.contract.job import JobStatus
+from worker.contract.ledger.backlog import Backlog
+from worker.contract.ledger.fleet import Fleet
 from worker.contract.messages import Outcome, OutcomeKind
+from worker.contract.queue.dispatcher import window
 from worker.stages import Stage
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"

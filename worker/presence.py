@@ -8,8 +8,8 @@ from typing import Any
 from celery import bootsteps
 
 from worker.contract.errors import MaskmillError
-from worker.contract.fleet import BEAT_SECONDS, Fleet
-from worker.contract.link import RedisLink
+from worker.contract.ledger.connection import RedisLink
+from worker.contract.ledger.fleet import BEAT_SECONDS, Fleet
 
 log = logging.getLogger(__name__)
 

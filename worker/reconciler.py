@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 
 from worker import metrics
-from worker.contract import names
-from worker.contract.backlog import ActiveJob, Backlog
-from worker.contract.dispatch import Dispatcher
-from worker.contract.ledger import Ledger
+from worker.contract import redis_keys
+from worker.contract.ledger.backlog import ActiveJob, Backlog
+from worker.contract.ledger.jobs import Ledger
+from worker.contract.queue.dispatcher import Dispatcher
 from worker.each import each
 from worker.feeder import send
 
@@ -46,7 +46,7 @@ class Reconciler:
 
     def _again(self, job: ActiveJob, chunks: list[int], present: set[str]) -> int:
         view = job.view
-        missing = [chunk for chunk in chunks if names.task_id(view.job, view.epoch, chunk) not in present]
+        missing = [chunk for chunk in chunks if redis_keys.task_id(view.job, view.epoch, chunk) not in present]
         if not missing:
             return 0
         again = self._backlog.reclaim(view.job, missing, self._silence)

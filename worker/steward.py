@@ -22,15 +22,15 @@ from contextlib import ExitStack
 from worker import logs, metrics
 from worker.bookkeeper import Bookkeeper
 from worker.contract import settings
-from worker.contract.backlog import Backlog
-from worker.contract.broker import make_celery
-from worker.contract.dispatch import Dispatcher
 from worker.contract.errors import MaskmillError
-from worker.contract.fleet import Fleet, Leadership
-from worker.contract.ledger import Ledger
-from worker.contract.link import RedisLink
-from worker.contract.objects import ObjectStore
+from worker.contract.ledger.backlog import Backlog
+from worker.contract.ledger.connection import RedisLink
+from worker.contract.ledger.fleet import Fleet, Leadership
+from worker.contract.ledger.jobs import Ledger
+from worker.contract.queue.celery_app import make_celery
+from worker.contract.queue.dispatcher import Dispatcher
 from worker.contract.settings import Settings
+from worker.contract.storage.s3 import ObjectStore
 from worker.exporter import Exporter
 from worker.feeder import Feeder
 from worker.reconciler import Reconciler

@@ -18,7 +18,7 @@ from celery.exceptions import Ignore, Reject
 
 from worker import metrics
 from worker.contract.errors import ServiceError
-from worker.contract.ledger import Ledger, Start, Verdict
+from worker.contract.ledger.jobs import Ledger, Start, Verdict
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
 from worker.contract.tracing import OFF, Tracing
 from worker.pipeline import Pipeline

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 
 from worker.contract.errors import ObjectMissing
 from worker.contract.messages import OutcomeKind
-from worker.contract.objects import ObjectStore, S3Url
 from worker.contract.provenance import JOB, MODEL, OPTIONS, SOURCE_ETAG, made_alike
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 __all__ = ["JOB", "MODEL", "OPTIONS", "SOURCE_ETAG", "standing"]
 

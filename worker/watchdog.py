@@ -24,7 +24,7 @@ from celery.worker.request import Request
 
 from worker import metrics
 from worker.contract.errors import MaskmillError
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import ChunkMessage
 from worker.shared import SharedState
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from worker import uptodate
-from worker.contract import names
+from worker.contract import redis_keys
 from worker.contract.messages import ChunkMessage, JobOptions
-from worker.contract.objects import S3Url
+from worker.contract.storage.s3 import S3Url
 from worker.pipeline import Work
 
 
 def chunk_id(message: ChunkMessage) -> str:
     """Names a chunk, also its Celery task."""
-    return names.task_id(message.job, message.epoch, message.chunk)
+    return redis_keys.task_id(message.job, message.epoch, message.chunk)
 
 
 def works(message: ChunkMessage, options: JobOptions, positions: Iterable[int]) -> list[Work]:

@@ -10,8 +10,8 @@ from producer.cli import progress
 from producer.download import download
 from worker.contract import console, settings
 from worker.contract.console import Exit
-from worker.contract.ledger import Ledger
-from worker.contract.objects import ObjectStore
+from worker.contract.ledger.jobs import Ledger
+from worker.contract.storage.s3 import ObjectStore
 
 
 @click.command("download", epilog="\b\nExample:\n  producer download 20260131-120000-a1b2c3 ./masks")

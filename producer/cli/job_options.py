@@ -7,8 +7,8 @@ import click
 from producer.outcomes import recall
 from worker.contract.errors import JobNotFound
 from worker.contract.job import JobView
-from worker.contract.ledger import Ledger
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.ledger.jobs import Ledger
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 DEST = click.option(
     "--dest",

@@ -16,7 +16,7 @@ from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.errors import NotificationFailed
 from worker.contract.job import JobStatus, JobView
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.jobs import Ledger
 
 _SHOWN_FAILURES = 10
 _SHOWN_SHARE = 0.005

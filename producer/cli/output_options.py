@@ -11,7 +11,7 @@ import click
 from pydantic import ValidationError
 
 from producer.backgrounds import OutputRequest
-from worker.contract import naming
+from worker.contract import output_names
 from worker.contract.errors import SettingsError
 from worker.contract.outputs import ExifPolicy, ImageFormat, OutputKind, OutputOptions
 
@@ -81,7 +81,7 @@ _OPTIONS = [
         "--name",
         metavar="TEMPLATE",
         help="Keys of outputs, from {dir} {stem} {name} {kind} {ext}. "
-        f"[{naming.ONE_KIND}; several kinds: {naming.SEVERAL_KINDS}]",
+        f"[{output_names.ONE_KIND}; several kinds: {output_names.SEVERAL_KINDS}]",
     ),
 ]
 

@@ -12,7 +12,7 @@ from producer.plan import Plan, skips_in_words
 from producer.quantities import bytes_in_words
 from worker.contract import console
 from worker.contract.errors import ConfirmationNeeded
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.jobs import Ledger
 
 
 def as_dict(plan: Plan, cost: Estimate) -> dict[str, object]:

@@ -12,8 +12,8 @@ from producer.report.make import make_report, upload
 from producer.tables import appearing
 from worker.contract import console, settings
 from worker.contract.console import Exit
-from worker.contract.ledger import Ledger
-from worker.contract.objects import ObjectStore
+from worker.contract.ledger.jobs import Ledger
+from worker.contract.storage.s3 import ObjectStore
 
 _EXAMPLES = """\b
 Examples:

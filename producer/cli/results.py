@@ -15,9 +15,9 @@ from producer.tables import TableFormat, appearing, write_csv, write_jsonl, writ
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.job import JobView
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import FLAGS, Outcome, OutcomeKind
-from worker.contract.objects import ObjectStore
+from worker.contract.storage.s3 import ObjectStore
 
 _EXAMPLES = """\b
 Examples:

@@ -19,11 +19,11 @@ from producer.sources.opening import SourceSpec
 from producer.submit import Submitted, Submitter
 from producer.uptodate import FORCED
 from worker.contract import console, settings, tracing
-from worker.contract.broker import make_celery
 from worker.contract.errors import ConfirmationNeeded
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobPolicy
-from worker.contract.objects import ObjectStore
+from worker.contract.queue.celery_app import make_celery
+from worker.contract.storage.s3 import ObjectStore
 
 _EXAMPLES = """\b
 Examples:

@@ -27,7 +27,7 @@ from producer.integrations import ending
 from worker.contract import settings
 from worker.contract.errors import MaskmillError
 from worker.contract.job import JobView
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobPolicy
 from worker.contract.outputs import OutputOptions
 

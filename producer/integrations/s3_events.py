@@ -30,8 +30,8 @@ from producer.sources.item import has_image_suffix
 from producer.submit import Submitted
 from worker.contract.errors import SourceError
 from worker.contract.messages import JobPolicy
-from worker.contract.objects import S3Url
 from worker.contract.outputs import OutputOptions
+from worker.contract.storage.s3 import S3Url
 
 Event = Mapping[str, Any]
 

@@ -10,11 +10,11 @@ from producer.report.render import render
 from producer.report.survey import survey
 from producer.report.thumbnails import shown
 from worker.contract.job import JobView
-from worker.contract.ledger import Ledger
-from worker.contract.manifest import job_folder
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import Outcome
-from worker.contract.objects import ObjectStore, S3Url
 from worker.contract.settings import Settings
+from worker.contract.storage.manifest import job_folder
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 NAME = "report.html"
 

@@ -20,9 +20,9 @@ from PIL import Image, ImageOps
 from worker.contract.errors import MaskmillError, TooLarge, Undecodable
 from worker.contract.job import JobView
 from worker.contract.messages import Outcome
-from worker.contract.objects import ObjectStore, S3Url
 from worker.contract.outputs import ImageFormat, OutputKind
 from worker.contract.settings import LimitSettings
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 SIDE = 480
 """Longer side in pixels; shown at two thirds of it, for dense screens."""

@@ -16,7 +16,7 @@ from producer.sources.item import Item, Skip
 from producer.sources.lists import item_of
 from producer.sources.texts import lines, opened
 from worker.contract.errors import SourceError
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 _MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 _ARN = "arn:aws:s3:::"

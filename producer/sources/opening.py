@@ -18,7 +18,7 @@ from producer.sources.item import Item, Skip, has_image_suffix
 from producer.sources.lists import Entry, ListFormat
 from worker.contract.errors import SourceError
 from worker.contract.messages import MAX_KEY_BYTES
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from worker.contract.errors import DigestMismatch, ObjectMissing, SourceError
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 STDIN = "-"
 _GZIP = b"\x1f\x8b"

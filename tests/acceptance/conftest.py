@@ -9,8 +9,8 @@ import pytest
 
 from support import commands
 from support.stack import Place, fresh_place, make_bucket
-from worker.contract.ledger import Ledger
-from worker.contract.objects import ObjectStore
+from worker.contract.ledger.jobs import Ledger
+from worker.contract.storage.s3 import ObjectStore
 from worker.standalone.services import Standalone
 
 

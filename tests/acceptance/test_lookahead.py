@@ -8,9 +8,9 @@ import pytest
 
 from support import commands
 from support.works import JPEG
-from worker.contract import names
+from worker.contract import redis_keys
 from worker.contract.job import JobStatus
-from worker.contract.objects import S3Url
+from worker.contract.storage.s3 import S3Url
 from worker.standalone import ports
 
 IMAGES, CHUNK = 120, 6
@@ -59,9 +59,9 @@ def test_a_worker_that_stops_keeps_no_message(place, ledger, job, worker_log):
         commands.wait_for(lambda: ledger.view(job).ok >= CHUNK, "the first images", 60)
 
     view = ledger.view(job)
-    assert client.hlen(names.unacked(prefix)) == 0
-    assert client.hlen(names.job_keys(prefix, job).running) == 0
-    queued = sum(client.llen(names.queue(prefix, name)) for name in names.QUEUES)
-    out = client.zcard(names.job_keys(prefix, job).outstanding)
+    assert client.hlen(redis_keys.unacked(prefix)) == 0
+    assert client.hlen(redis_keys.job_keys(prefix, job).running) == 0
+    queued = sum(client.llen(redis_keys.queue(prefix, name)) for name in redis_keys.QUEUES)
+    out = client.zcard(redis_keys.job_keys(prefix, job).outstanding)
     assert queued == out  # every chunk that was given out and is not done waits for another worker
     assert 0 < view.done < IMAGES or (view.done, out) == (IMAGES, 0)

@@ -12,9 +12,9 @@ from PIL import Image
 from support import commands
 from support.awkward import make
 from support.stack import Place
-from worker.contract.broker import make_celery
-from worker.contract.ledger import Ledger
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.ledger.jobs import Ledger
+from worker.contract.queue.celery_app import make_celery
+from worker.contract.storage.s3 import ObjectStore, S3Url
 from worker.standalone.photographs import PHOTOGRAPHS, copy_photographs
 
 

@@ -13,9 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from support import commands
 from support.stack import Place
 from worker.contract.events import EVENTS
-from worker.contract.fleet import Fleet
 from worker.contract.job import JobStatus
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.fleet import Fleet
+from worker.contract.ledger.jobs import Ledger
 
 
 def free_port() -> int:

@@ -21,9 +21,9 @@ from PIL import Image
 
 from support import commands, panels, validators
 from support.validators import INFRA
-from worker.contract.dispatch import WINDOW_PER_WORKER
 from worker.contract.job import JobStatus
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.jobs import Ledger
+from worker.contract.queue.dispatcher import WINDOW_PER_WORKER
 from worker.standalone import ports
 
 IMAGES = 200

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 from support import commands
 from support.photographs import photograph
 from support.stack import Place
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 
 @pytest.fixture(scope="module")

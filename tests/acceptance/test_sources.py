@@ -11,9 +11,9 @@ import subprocess
 import pytest
 
 from support import commands
-from worker.contract.ledger import Ledger
-from worker.contract.manifest import read
-from worker.contract.objects import S3Url
+from worker.contract.ledger.jobs import Ledger
+from worker.contract.storage.manifest import read
+from worker.contract.storage.s3 import S3Url
 
 KEYS = ["a.jpg", "d/b.png", "d/c.jpg", "notes.txt"]
 

@@ -14,10 +14,10 @@ from PIL import Image
 
 from support import commands
 from support.stack import Place
-from worker.contract.backlog import Backlog
 from worker.contract.job import JobStatus
-from worker.contract.ledger import Ledger
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.ledger.backlog import Backlog
+from worker.contract.ledger.jobs import Ledger
+from worker.contract.storage.s3 import ObjectStore, S3Url
 from worker.cpu.pinning import thread_masks
 
 

@@ -15,7 +15,7 @@ import pytest
 from support.soak import soak
 from support.stack import Place, fresh_place, make_bucket
 from support.works import JPEG
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.jobs import Ledger
 
 IMAGES = int(os.environ.get("SOAK_IMAGES", "20000"))
 BUNDLE = os.environ.get("SOAK_BUNDLE")

@@ -22,8 +22,8 @@ from chaos.nodes import Node
 from chaos.s3_log import S3Log
 from chaos.watch import Watch
 from support.stack import Place, fresh_place, make_bucket
-from worker.contract.ledger import Ledger
-from worker.contract.objects import ObjectStore
+from worker.contract.ledger.jobs import Ledger
+from worker.contract.storage.s3 import ObjectStore
 from worker.standalone.services import Standalone
 
 NODES, PROCESSES = 2, 2

@@ -12,12 +12,13 @@ from PIL import Image
 
 from chaos.load import SETS, Job
 from chaos.s3_log import S3Log
-from worker.contract import names, results
+from worker.contract import redis_keys
 from worker.contract.errors import MaskmillError
 from worker.contract.job import JobStatus, JobView
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import OutcomeKind
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.storage import outcome_log
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 _EACH = 25
 """Of so many outputs one is read and decoded."""
@@ -75,11 +76,11 @@ def _job(account: Account, ledger: Ledger, store: ObjectStore, s3: S3Log, job: J
     lost = max(0, job.images - view.done)
     account.lost += lost
     dest = S3Url.parse(job.dest)
-    outputs = {item.key: item.size for item in store.list(dest) if not item.key.startswith(names.JOB_PREFIX)}
+    outputs = {item.key: item.size for item in store.list(dest) if not item.key.startswith(redis_keys.JOB_PREFIX)}
     writes = {
         key: count
         for key, count in s3.requests("PUT", f"{dest.bucket}/{dest.key}").items()
-        if not key.startswith(names.JOB_PREFIX)
+        if not key.startswith(redis_keys.JOB_PREFIX)
     }
     account.written_again += sum(count - 1 for count in writes.values())
     account.most_writes = max([account.most_writes, *writes.values()])
@@ -138,7 +139,7 @@ def _untrue(store: ObjectStore, found: _Evidence) -> Iterator[str]:
         yield f"outputs that nobody counts: {more[:5]}"
     yield from _unreadable(store, dest, sorted(good & found.outputs.keys())[::_EACH])
     if view.ended:
-        facts = results.read_facts(store, dest, view.job, "manifest.json") or {}
+        facts = outcome_log.read_facts(store, dest, view.job, "manifest.json") or {}
         if facts.get("counts") != found.shown:
             yield f"manifest.json says {facts.get('counts')}, the ledger {found.shown}"
 
@@ -156,15 +157,15 @@ def _unreadable(store: ObjectStore, dest: S3Url, keys: Sequence[str]) -> Iterato
 def _left_behind(ledger: Ledger, jobs: Sequence[Job]) -> Iterator[str]:
     """Nothing may wait anywhere, and a job that has ended keeps its record, its states and its first failures."""
     client, prefix = ledger.link.client, ledger.link.prefix
-    sizes = {name: client.llen(names.queue(prefix, name)) for name in names.QUEUES}
-    sizes["unacked"] = client.hlen(names.unacked(prefix))
-    sizes["unacked_index"] = client.zcard(f"{names.unacked(prefix)}_index")
-    sizes["active jobs"] = client.scard(names.active(prefix))
+    sizes = {name: client.llen(redis_keys.queue(prefix, name)) for name in redis_keys.QUEUES}
+    sizes["unacked"] = client.hlen(redis_keys.unacked(prefix))
+    sizes["unacked_index"] = client.zcard(f"{redis_keys.unacked(prefix)}_index")
+    sizes["active jobs"] = client.scard(redis_keys.active(prefix))
     for name, size in sizes.items():
         if size:
             yield f"{size} left in {name}"
     for job in jobs:
-        keys = names.job_keys(prefix, job.id)
+        keys = redis_keys.job_keys(prefix, job.id)
         for name in ("attempts", "outstanding", "running", "suspects", "returned"):
             if client.exists(getattr(keys, name)):
                 yield f"job {job.number}: {name} is left behind"

@@ -14,8 +14,8 @@ from support import commands
 from support.awkward import encoded, scene
 from support.stack import Place
 from worker.contract.errors import MaskmillError
-from worker.contract.ledger import Ledger
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.ledger.jobs import Ledger
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 SETS = {24: 1, 80: 3, 200: 8}
 """Images of each source prefix, and how many of them cannot be decoded."""

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import redis
 
-from worker.contract import names
+from worker.contract import redis_keys
 from worker.contract.settings import RedisSettings
 
 LOOK_SECONDS = 0.2
@@ -104,15 +104,15 @@ class Watch:
             self.waits.append(wait)
 
     def _look(self) -> Look:
-        jobs = sorted(self._client.smembers(names.active(self._prefix)))
+        jobs = sorted(self._client.smembers(redis_keys.active(self._prefix)))
         pipeline = self._client.pipeline(transaction=False)
         for job in jobs:
-            keys = names.job_keys(self._prefix, job)
+            keys = redis_keys.job_keys(self._prefix, job)
             pipeline.hmget(keys.record, "total", "status", "ok", "skipped", "failed", "dead", "cancelled")
             pipeline.zrange(keys.outstanding, 0, -1)
             pipeline.hgetall(keys.running)
         for role in _ROLES:
-            pipeline.get(names.leader(self._prefix, role))
+            pipeline.get(redis_keys.leader(self._prefix, role))
         answers = pipeline.execute()
         leaders = dict(zip(_ROLES, answers[-len(_ROLES) :], strict=True))
         outstanding, running, left = set(), {}, 0

@@ -14,8 +14,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from support.stack import Place
 from worker import lease
-from worker.contract import broker, names
+from worker.contract import redis_keys
 from worker.contract.messages import ChunkMessage
+from worker.contract.queue import celery_app
 from worker.contract.settings import Settings
 
 VISIBILITY_SECONDS = 1.0
@@ -28,7 +29,7 @@ class Reader:
         self.connection = app.connection_for_read()
         self.channel = self.connection.channel()
         self.messages: list = []
-        self._consumer = Consumer(self.channel, [app.amqp.queues[names.QUEUE]], accept=["json"])
+        self._consumer = Consumer(self.channel, [app.amqp.queues[redis_keys.QUEUE]], accept=["json"])
         self._consumer.qos(prefetch_count=prefetch)  # as a worker does; 0: no limit
         self._consumer.register_callback(lambda body, message: self.messages.append(message))
         self._consumer.consume()
@@ -50,12 +51,12 @@ class Reader:
 
 @pytest.fixture
 def app(place: Place) -> Iterator[Celery]:
-    app = broker.make_celery(place.settings, client_name=f"lease-{place.bucket}")
+    app = celery_app.make_celery(place.settings, client_name=f"lease-{place.bucket}")
     app.conf.broker_transport_options = {
         **app.conf.broker_transport_options,
         "visibility_timeout": VISIBILITY_SECONDS,
     }
-    broker.publish(app, [ChunkMessage(job="job", chunk=0, start=0, keys=("a.jpg",))])
+    celery_app.publish(app, [ChunkMessage(job="job", chunk=0, start=0, keys=("a.jpg",))])
     yield app
     app.close()
 
@@ -169,7 +170,7 @@ def test_renewing_while_waiting_for_another_message_does_not_lose_it(app, reader
     reader = reader_of(prefetch=2)
     assert len(reader.drain()) == 1  # and now asks for a second
     second = ChunkMessage(job="job", chunk=1, start=1, keys=("b.jpg",))
-    broker.publish(app, [second])
+    celery_app.publish(app, [second])
 
     lease.renew(reader.channel)
 

@@ -25,19 +25,19 @@ from PIL import Image
 from producer.submit import Submitter
 from support import commands
 from support.stack import Place
-from worker.contract import names
-from worker.contract.backlog import Backlog
-from worker.contract.broker import make_celery
-from worker.contract.fleet import Fleet
+from worker.contract import redis_keys
 from worker.contract.job import ENDED, JobStatus, JobView
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.backlog import Backlog
+from worker.contract.ledger.fleet import Fleet
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobPolicy, OutcomeKind
-from worker.contract.objects import ObjectStore, S3Url
 from worker.contract.outputs import OutputOptions
+from worker.contract.queue.celery_app import make_celery
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 LEASE, SILENCE, RECONCILE, LEADER = 4, 3.0, 0.5, 2.0
 SWEEP, MUTEX = 1.0, 2.0
-"""As `worker.contract.broker` derives them of the lease."""
+"""As `worker.contract.queue.celery_app` derives them of the lease."""
 
 FAST = {
     "MASKMILL_ENGINE__LEASE_SECONDS": str(LEASE),
@@ -305,7 +305,7 @@ def settle(place: Place, job: str, faults: Faults | None = None, *, seconds: flo
         assert None not in states, f"{states[None]} images were lost"
         assert states == +Counter({kind: getattr(view, kind.value) for kind in OutcomeKind}), view
         folder = S3Url.parse(view.options.dest)
-        outputs = [item.key for item in store.list(folder) if not item.key.startswith(names.JOB_PREFIX)]
+        outputs = [item.key for item in store.list(folder) if not item.key.startswith(redis_keys.JOB_PREFIX)]
         assert len(outputs) == view.ok + view.skipped
         # The last acknowledgement follows the last outcome.
         commands.wait_for(lambda: broker_empty(ledger), "the broker to be empty", RECONCILED_WITHIN + SLACK)
@@ -316,13 +316,13 @@ def settle(place: Place, job: str, faults: Faults | None = None, *, seconds: flo
 def broker_empty(ledger: Ledger) -> bool:
     """No message in a queue or with a worker."""
     client, prefix = ledger.link.client, ledger.link.prefix
-    held = client.hlen(names.unacked(prefix)) + client.zcard(f"{prefix}unacked_index")
+    held = client.hlen(redis_keys.unacked(prefix)) + client.zcard(f"{prefix}unacked_index")
     return held == 0 and Backlog(ledger.link).queued() == 0
 
 
 def residue(ledger: Ledger, job: str) -> dict[str, int]:
     """Keys of an ended job that should be empty and are not, with their sizes."""
-    keys, client = names.job_keys(ledger.link.prefix, job), ledger.link.client
+    keys, client = redis_keys.job_keys(ledger.link.prefix, job), ledger.link.client
     sizes = {
         "outstanding": client.zcard(keys.outstanding),
         "running": client.hlen(keys.running),
@@ -339,7 +339,7 @@ def missing(place: Place, job: str) -> list[int]:
     with Ledger(place.settings.redis) as ledger:
         backlog, epoch = Backlog(ledger.link), ledger.view(job).epoch
         unfinished, present = backlog.silent(job, 0), backlog.in_broker()
-        return [chunk for chunk in unfinished if names.task_id(job, epoch, chunk) not in present]
+        return [chunk for chunk in unfinished if redis_keys.task_id(job, epoch, chunk) not in present]
 
 
 def absences(place: Place, job: str, seconds: float = 90.0) -> dict[int, float]:

@@ -18,7 +18,7 @@ from kombu import Consumer
 from support import commands
 from support.stack import Place
 from worker.contract import settings
-from worker.contract.broker import make_celery
+from worker.contract.queue.celery_app import make_celery
 
 SWEEP_SECONDS = 1.0
 

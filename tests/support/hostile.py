@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from worker.contract import names
+from worker.contract import redis_keys
 
 Make = Callable[[Path], str]
 
@@ -26,8 +26,8 @@ class Canary:
 
 def envelope(body: bytes, *, content_type: str = "application/json", encoding: str = "utf-8", **headers: object) -> str:
     """As kombu writes it; id and headers as a producer of ours does unless told otherwise."""
-    task = names.task_id("hostile", 0, 0)
-    usual = {"lang": "py", "task": names.TASK_CHUNK, "id": task, "root_id": task, "parent_id": None, "group": None}
+    task = redis_keys.task_id("hostile", 0, 0)
+    usual = {"lang": "py", "task": redis_keys.TASK_CHUNK, "id": task, "root_id": task, "parent_id": None, "group": None}
     usual |= {"eta": None, "expires": None, "timelimit": [None, None], "retries": 0, "argsrepr": "", "kwargsrepr": "{}"}
     return json.dumps(
         {
@@ -38,7 +38,7 @@ def envelope(body: bytes, *, content_type: str = "application/json", encoding: s
             "properties": {
                 "correlation_id": task,
                 "delivery_mode": 2,
-                "delivery_info": {"exchange": "", "routing_key": names.QUEUE},
+                "delivery_info": {"exchange": "", "routing_key": redis_keys.QUEUE},
                 "priority": 0,
                 "body_encoding": "base64",
                 "delivery_tag": base64.b16encode(zlib.crc32(body).to_bytes(4, "big")).decode(),
@@ -59,7 +59,7 @@ def chunk(**changes: object) -> dict[str, object]:
 
 def forged(job: str, key: str) -> str:
     """The first chunk of a job, well formed."""
-    task = names.task_id(job, 0, 0)
+    task = redis_keys.task_id(job, 0, 0)
     return envelope(body(chunk(job=job, keys=[key])), id=task, root_id=task)
 
 

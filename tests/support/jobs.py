@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from worker.contract import manifest, results
-from worker.contract.backlog import ActiveJob, Backlog
 from worker.contract.job import JobStatus, JobView
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.backlog import ActiveJob, Backlog
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, Outcome, OutcomeKind, Priority
-from worker.contract.objects import ObjectInfo, ObjectStore, S3Url
+from worker.contract.storage import manifest, outcome_log
+from worker.contract.storage.s3 import ObjectInfo, ObjectStore, S3Url
 
 HERE = "worker-0@here"
 
@@ -55,7 +55,7 @@ def submit(
     writer.close()
     facts = {"options": options.model_dump(mode="json"), "policy": rules.model_dump(mode="json")}
     facts |= {"job": job, "total": total, "bytes": 5 * total, "chunk_images": chunk_images, "submitted_at": 1.0}
-    results.write_facts(store, place, job, "job.json", facts)
+    outcome_log.write_facts(store, place, job, "job.json", facts)
     ledger.create(job, options, rules)
     assert ledger.seal(job, total=total, chunk_images=chunk_images, size=5 * total)
     return ledger.view(job)

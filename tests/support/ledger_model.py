@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from worker.contract.job import ENDED, JobStatus
-from worker.contract.ledger import SPLIT_AFTER, Verdict
+from worker.contract.ledger.jobs import SPLIT_AFTER, Verdict
 from worker.contract.messages import OutcomeKind
 
 _GOOD = (OutcomeKind.OK, OutcomeKind.SKIPPED)

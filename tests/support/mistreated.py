@@ -25,11 +25,11 @@ from support import commands
 from support.faults import FAST, Account, Faults, Node, picture, settle
 from support.stack import Place, fresh_place, make_bucket
 from worker.contract import settings
-from worker.contract.broker import make_celery
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobPolicy
-from worker.contract.objects import ObjectStore, S3Url
 from worker.contract.outputs import OutputOptions
+from worker.contract.queue.celery_app import make_celery
+from worker.contract.storage.s3 import ObjectStore, S3Url
 from worker.standalone import ports
 from worker.standalone.services import Standalone
 from worker.standalone.valkey import Valkey

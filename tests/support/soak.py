@@ -12,8 +12,8 @@ from support import commands
 from support.stack import Place
 from worker.bench import usage
 from worker.contract.job import ENDED
-from worker.contract.ledger import Ledger
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.ledger.jobs import Ledger
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from unittest import mock
 
 from worker.contract import settings
-from worker.contract.objects import ObjectStore
 from worker.contract.settings import Settings
+from worker.contract.storage.s3 import ObjectStore
 from worker.standalone.services import Standalone
 
 MODEL = {"MASKMILL_MODEL__SOURCE": "builtin:contrast"}

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from worker.bookkeeper import Bookkeeper
-from worker.contract import manifest
-from worker.contract.backlog import Backlog
 from worker.contract.job import JobStatus, JobView
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.backlog import Backlog
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import ChunkMessage, Outcome, OutcomeKind
-from worker.contract.objects import ObjectStore, S3Url
 from worker.contract.settings import Settings
+from worker.contract.storage import manifest
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 _NAME = "understudy@here"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from support.awkward import encoded, scene
 from support.fakes import FakeStore
 from worker.contract.messages import OutputKind
-from worker.contract.objects import S3Url
 from worker.contract.outputs import OutputOptions
 from worker.contract.settings import LimitSettings
+from worker.contract.storage.s3 import S3Url
 from worker.pipeline import Work
 
 JPEG = encoded(scene(), "JPEG", quality=90)

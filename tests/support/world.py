@@ -10,14 +10,15 @@ from celery import Celery
 
 from support.jobs import submit
 from worker.bookkeeper import Bookkeeper
-from worker.contract import manifest, names
-from worker.contract.backlog import Backlog
-from worker.contract.dispatch import Dispatcher
-from worker.contract.fleet import Fleet
+from worker.contract import redis_keys
 from worker.contract.job import JobView
-from worker.contract.ledger import Ledger
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.ledger.backlog import Backlog
+from worker.contract.ledger.fleet import Fleet
+from worker.contract.ledger.jobs import Ledger
+from worker.contract.queue.dispatcher import Dispatcher
 from worker.contract.settings import Settings
+from worker.contract.storage import manifest
+from worker.contract.storage.s3 import ObjectStore, S3Url
 from worker.feeder import Feeder
 from worker.reconciler import Reconciler
 
@@ -66,15 +67,15 @@ class World:
     def queued(self, *queues: str) -> list[str]:
         """Task ids that wait in a queue, the next one first; of all queues unless one is named."""
         found = []
-        for queue in queues or names.QUEUES:
-            lines = self.ledger.link.client.lrange(names.queue(self.ledger.link.prefix, queue), 0, -1)
+        for queue in queues or redis_keys.QUEUES:
+            lines = self.ledger.link.client.lrange(redis_keys.queue(self.ledger.link.prefix, queue), 0, -1)
             found += [json.loads(line)["headers"]["id"] for line in reversed(lines)]
         return found
 
     def drain(self) -> None:
         """All messages are lost."""
-        for queue in names.QUEUES:
-            self.ledger.link.client.delete(names.queue(self.ledger.link.prefix, queue))
+        for queue in redis_keys.QUEUES:
+            self.ledger.link.client.delete(redis_keys.queue(self.ledger.link.prefix, queue))
 
     def first_part(self, job: str = "job", dest: str = "out") -> S3Url:
         """Of the manifest of a job."""

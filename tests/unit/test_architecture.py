@@ -14,8 +14,8 @@ PACKAGES = ("worker", "producer")
 
 # Library -> the only places that may import it.
 ONLY_IN = {
-    "boto3": ("worker/contract/objects.py",),
-    "botocore": ("worker/contract/objects.py",),
+    "boto3": ("worker/contract/storage/s3.py",),
+    "botocore": ("worker/contract/storage/s3.py",),
     "redis": ("worker/contract/", "worker/lease.py", "worker/standalone/valkey.py"),
     "openvino": ("worker/model/engine.py", "worker/model/graph.py", "worker/model/runtime.py", "worker/convert/"),
     "PIL": (
@@ -32,8 +32,8 @@ ONLY_IN = {
     "OpenEXR": ("worker/convert/starter/",),
     "jinja2": ("producer/report/render.py",),
     "celery": (
-        "worker/contract/broker.py",
-        "worker/contract/dispatch.py",
+        "worker/contract/queue/celery_app.py",
+        "worker/contract/queue/dispatcher.py",
         "worker/app.py",
         "worker/tasks.py",
         "worker/lease.py",
@@ -131,7 +131,8 @@ def test_a_heavy_library_has_one_home(library):
 
 
 @pytest.mark.parametrize(
-    "module", ["producer", "producer.cli", "producer.client", "worker", "worker.contract.broker", "worker.cli"]
+    "module",
+    ["producer", "producer.cli", "producer.client", "worker", "worker.contract.queue.celery_app", "worker.cli"],
 )
 def test_light_entry_points_stay_light(module):
     code = f"import sys, {module}; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"

@@ -13,8 +13,8 @@ from support.fakes import FakeNetwork, FakeStore
 from support.works import CUTOUT, JPEG, LIMITS, MASK, numbered, source, store_of, work
 from worker.contract.errors import AccessDenied, BrokerUnavailable, StoreUnavailable
 from worker.contract.messages import OutcomeKind, OutputKind
-from worker.contract.objects import S3Url
 from worker.contract.outputs import OutputOptions
+from worker.contract.storage.s3 import S3Url
 from worker.pipeline import Pipeline, Work
 
 

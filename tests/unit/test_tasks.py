@@ -6,7 +6,7 @@ import pytest
 from celery.exceptions import Ignore, Reject
 
 from worker.contract.errors import BadMessage, BrokerUnavailable, StoreUnavailable
-from worker.contract.ledger import Recorded, Start, Verdict
+from worker.contract.ledger.jobs import Recorded, Start, Verdict
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind, OutputKind
 from worker.shared import SharedState
 from worker.tasks import RETRY_PAUSE_SECONDS, ChunkRunner, Identity

@@ -23,11 +23,11 @@ from worker.bench import machine as machine_facts
 from worker.bench.process import Child
 from worker.bench.rig import Rig
 from worker.bench.usage import usage
-from worker.contract import manifest
-from worker.contract.dispatch import CHUNK_SECONDS, chunk_images
 from worker.contract.errors import SetupError
 from worker.contract.messages import JobOptions, JobPolicy
-from worker.contract.objects import ObjectInfo, S3Url
+from worker.contract.queue.dispatcher import CHUNK_SECONDS, chunk_images
+from worker.contract.storage import manifest
+from worker.contract.storage.s3 import ObjectInfo, S3Url
 from worker.cpu import topology
 from worker.standalone.process import ServiceProcess
 from worker.standalone.services import DEFAULT_BUCKET

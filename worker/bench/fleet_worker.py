@@ -15,12 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.contract import names
-from worker.contract.broker import make_celery
+from worker.contract import redis_keys
 from worker.contract.errors import SetupError
-from worker.contract.fleet import BEAT_SECONDS, Fleet, WorkerFacts
-from worker.contract.ledger import Ledger, Verdict
+from worker.contract.ledger.fleet import BEAT_SECONDS, Fleet, WorkerFacts
+from worker.contract.ledger.jobs import Ledger, Verdict
 from worker.contract.messages import ChunkMessage, MaskQuality, Outcome, OutcomeKind
+from worker.contract.queue.celery_app import make_celery
 from worker.contract.settings import RedisSettings, Settings
 from worker.lease import RENEWALS, renew
 
@@ -114,8 +114,8 @@ class _Crowd:
     def _received(self, delivery: Any) -> None:
         worker = self.idle.pop()
         message = ChunkMessage.read(delivery.decode()[0][0])
-        task = names.task_id(message.job, message.epoch, message.chunk)
-        self.events.send("task-received", uuid=task, name=names.TASK_CHUNK)
+        task = redis_keys.task_id(message.job, message.epoch, message.chunk)
+        self.events.send("task-received", uuid=task, name=redis_keys.TASK_CHUNK)
         start = self._timed(lambda: self.ledger.start(message, worker.name))
         if start.verdict is not Verdict.RUN:
             delivery.ack()
@@ -155,7 +155,7 @@ class _Crowd:
         facts = {"model": "simulated", "core_seconds": took, "blameless": True}
         self._timed(lambda: self.ledger.release(message, worker.name, **facts))  # type: ignore[arg-type]
         self.fleet.enrol(self._facts(worker))
-        task = names.task_id(message.job, message.epoch, message.chunk)
+        task = redis_keys.task_id(message.job, message.epoch, message.chunk)
         result = {"job": message.job, "chunk": message.chunk, "outcomes": ["ok"] * len(message.keys), "failures": []}
         self.app.backend.store_result(task, result, "SUCCESS")
         worker.delivery.ack()

@@ -16,7 +16,7 @@ import time
 from celery import Celery
 
 from worker.contract import settings
-from worker.contract.link import RedisLink
+from worker.contract.ledger.connection import RedisLink
 
 QUEUE = "plain"
 

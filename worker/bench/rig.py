@@ -21,13 +21,13 @@ from pydantic import SecretStr
 
 from worker.bench.usage import Usage, usage
 from worker.contract import settings
-from worker.contract.backlog import Backlog
 from worker.contract.errors import SetupError
-from worker.contract.fleet import Fleet
 from worker.contract.job import JobView
-from worker.contract.ledger import Ledger
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.ledger.backlog import Backlog
+from worker.contract.ledger.fleet import Fleet
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.settings import RedisSettings, Settings
+from worker.contract.storage.s3 import ObjectStore, S3Url
 from worker.cpu.kernel import format_cpu_list
 from worker.standalone import ports
 from worker.standalone.process import ServiceProcess

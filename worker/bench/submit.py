@@ -26,12 +26,12 @@ from pydantic import SecretStr
 
 from worker.bench import machine as machine_facts
 from worker.bench.process import tail
-from worker.contract import names
+from worker.contract import redis_keys
 from worker.contract.errors import SetupError
 from worker.contract.job import JobStatus
-from worker.contract.ledger import Ledger
-from worker.contract.results import PART_OUTCOMES
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.settings import RedisSettings
+from worker.contract.storage.outcome_log import PART_OUTCOMES
 from worker.cpu import topology
 from worker.standalone.services import DEFAULT_BUCKET, Standalone
 
@@ -171,12 +171,12 @@ def _bytes(ledger: Ledger) -> int:
 
 
 def _queued(ledger: Ledger) -> int:
-    return sum(int(ledger.link.client.llen(names.queue(ledger.link.prefix, name))) for name in names.QUEUES)
+    return sum(int(ledger.link.client.llen(redis_keys.queue(ledger.link.prefix, name))) for name in redis_keys.QUEUES)
 
 
 def _done_bytes(ledger: Ledger, job: str, keys: int) -> int:
     """Memory when every image has its outcome and a full part of the log waits to be written."""
-    client, parts = ledger.link.client, names.job_keys(ledger.link.prefix, job)
+    client, parts = ledger.link.client, redis_keys.job_keys(ledger.link.prefix, job)
     client.setrange(parts.images, (keys - 1) // 2, b"\x11")
     for _ in range(min(keys, PART_OUTCOMES)):
         client.xadd(parts.log, {"o": "x" * _LOG_LINE_BYTES})

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from worker.contract import console
-from worker.contract.objects import ObjectStore
 from worker.contract.settings import Settings
+from worker.contract.storage.s3 import ObjectStore
 
 if TYPE_CHECKING:
     from worker.model.bundle import Variant

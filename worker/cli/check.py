@@ -12,9 +12,9 @@ from worker.child import find_bundle, load_engine, recommendation
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.errors import MaskmillError
-from worker.contract.ledger import Ledger
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.settings import Settings
+from worker.contract.storage.s3 import ObjectStore, S3Url
 from worker.cpu import pinning, placement, topology
 from worker.cpu.kernel import format_cpu_list
 from worker.model.bundle import Bundle

@@ -10,8 +10,8 @@ import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from worker.contract import console
-from worker.contract.objects import ObjectStore
 from worker.contract.settings import ModelSettings, Settings
+from worker.contract.storage.s3 import ObjectStore
 from worker.cpu import isa, topology
 from worker.cpu.isa import Recommendation
 from worker.model.layout import PRECISIONS, SIZE_MULTIPLE

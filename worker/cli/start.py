@@ -10,7 +10,7 @@ from worker import logs
 from worker.contract import settings
 from worker.contract.console import Exit
 from worker.contract.errors import BrokerUnavailable
-from worker.contract.link import RedisLink
+from worker.contract.ledger.connection import RedisLink
 from worker.contract.settings import RedisSettings
 from worker.cpu import placement, topology
 from worker.supervisor import Supervisor

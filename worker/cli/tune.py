@@ -12,8 +12,8 @@ from worker.child import find_bundle, recommendation
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.errors import BundleNotFound
-from worker.contract.objects import ObjectStore
 from worker.contract.settings import Settings
+from worker.contract.storage.s3 import ObjectStore
 from worker.cpu import topology
 from worker.cpu.pinning import refuse_forbidden_variables
 from worker.model.bundle import Variant

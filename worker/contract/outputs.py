@@ -13,7 +13,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from worker.contract import naming
+from worker.contract import output_names
 
 WHITE = "#ffffff"
 MAX_OUTPUT_SIDE = 65_535
@@ -107,13 +107,13 @@ class OutputOptions(BaseModel):
         if OutputKind.CUTOUT in self.outputs and self.format is ImageFormat.JPEG:
             raise ValueError("JPEG has no transparency, which a cut-out needs: take png, webp or avif, or a composite")
         kinds = [kind.value for kind in self.outputs]
-        naming.check(self.template, kinds, [self.format_of(kind).extension for kind in self.outputs])
+        output_names.check(self.template, kinds, [self.format_of(kind).extension for kind in self.outputs])
         return self
 
     @property
     def template(self) -> str:
         """Naming template in force."""
-        return self.name or (naming.ONE_KIND if len(self.outputs) == 1 else naming.SEVERAL_KINDS)
+        return self.name or (output_names.ONE_KIND if len(self.outputs) == 1 else output_names.SEVERAL_KINDS)
 
     @property
     def background_picture(self) -> str | None:
@@ -129,14 +129,14 @@ class OutputOptions(BaseModel):
 
         By default `{dir}/{stem}.{ext}`, and with several kinds `{kind}/{dir}/{stem}.{ext}`.
         """
-        return naming.output_key(self.template, key, kind.value, self.format_of(kind).extension)
+        return output_names.output_key(self.template, key, kind.value, self.format_of(kind).extension)
 
     def rival_keys(self, key: str) -> tuple[str, ...]:
         """Those outputs of `key` that must differ from the outputs of every other input: as few as will tell.
 
         Where the kinds are kept apart, two inputs that share an output of one kind share it of every kind.
         """
-        enough = self.outputs[:1] if naming.keeps_kinds_apart(self.template) else self.outputs
+        enough = self.outputs[:1] if output_names.keeps_kinds_apart(self.template) else self.outputs
         return tuple(self.output_key(key, kind) for kind in enough)
 
     def digest(self) -> str:

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.contract.errors import BundleNotFound, ImageError, SetupError, SourceError, StandaloneError
-from worker.contract.objects import ObjectInfo, ObjectStore, S3Url
 from worker.contract.settings import LimitSettings, Settings
+from worker.contract.storage.s3 import ObjectInfo, ObjectStore, S3Url
 from worker.images.decode import decode
 from worker.images.tensor import to_tensor
 from worker.standalone.photographs import copy_photographs
@@ -38,7 +38,7 @@ _T = TypeVar("_T")
 
 
 class Store(Protocol):
-    """What is needed of `worker.contract.objects.ObjectStore`."""
+    """What is needed of `worker.contract.storage.s3.ObjectStore`."""
 
     def list(self, folder: S3Url) -> Iterator[ObjectInfo]:
         """Every object under a folder, keys relative to it."""

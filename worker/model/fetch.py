@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from worker.contract.errors import BundleError, BundleNotFound, DigestMismatch, ObjectMissing
-from worker.contract.objects import ObjectInfo, S3Url
+from worker.contract.storage.s3 import ObjectInfo, S3Url
 from worker.model.filelock import locked
 from worker.model.layout import MANIFEST_NAME, Candidate
 from worker.model.manifest import (
@@ -44,7 +44,7 @@ _FOLDER_DIGITS = 16
 
 
 class Objects(Protocol):
-    """What is needed of the S3 port; `worker.contract.objects.ObjectStore` fits."""
+    """What is needed of the S3 port; `worker.contract.storage.s3.ObjectStore` fits."""
 
     def list(self, folder: S3Url) -> Iterator[ObjectInfo]:
         """Every object under a folder, keys relative to it."""

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from worker.contract.errors import BundleError, BundleNotFound, SourceError
-from worker.contract.objects import S3Url
 from worker.contract.settings import ModelSettings
+from worker.contract.storage.s3 import S3Url
 from worker.model import hub, hubclient
 from worker.model.bundle import Bundle, Variant, choose
 from worker.model.fetch import Objects, Remote

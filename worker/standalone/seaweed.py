@@ -21,8 +21,8 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from worker.contract.errors import ServiceError, StandaloneError
-from worker.contract.objects import ObjectStore, S3Url
 from worker.contract.settings import S3Settings
+from worker.contract.storage.s3 import ObjectStore, S3Url
 from worker.standalone.embedded import (
     INSTALL,
     SERVER_LOCK,

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from worker.contract.errors import StandaloneError
-from worker.contract.objects import ObjectStore
+from worker.contract.storage.s3 import ObjectStore
 from worker.standalone import ports
 from worker.standalone.embedded import SERVER_LOCK, EmbeddedService, private_folder
 from worker.standalone.process import locked, unlost_interrupts

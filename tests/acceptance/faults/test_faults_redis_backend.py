@@ -7,8 +7,8 @@ import time
 from support.faults import IN_FLIGHT, Faults, progress
 from support.mistreated import BACK_OFF, Mistreated, own_redis, place_at
 from support.proxy import Proxy
-from worker.contract import broker
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.jobs import Ledger
+from worker.contract.queue import celery_app
 from worker.contract.settings import Settings
 
 IMAGES, CHUNK = 40, 4
@@ -42,4 +42,4 @@ def test_results_that_cannot_be_stored_are_waited_for(standalone, cache, tmp_pat
 
 def backend_at(url: str, settings: Settings) -> str:
     there = settings.redis.model_copy(update={"url": url})
-    return f"{broker.__name__}:RedisBackend+{there.secret_url()}"
+    return f"{celery_app.__name__}:RedisBackend+{there.secret_url()}"

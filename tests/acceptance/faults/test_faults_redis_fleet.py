@@ -11,9 +11,9 @@ import redis
 from support import commands, fleet
 from support.faults import LEASE, MUTEX, SWEEP
 from support.mistreated import client, own_redis, place_at
-from worker.contract import names
-from worker.contract.broker import make_celery, publish
+from worker.contract import redis_keys
 from worker.contract.messages import ChunkMessage
+from worker.contract.queue.celery_app import make_celery, publish
 
 RESTORE_SECONDS = 0.05
 """For one message, on a busy machine: a transaction of WATCH, HGET, MULTI, ZREM, HDEL, RPUSH, EXEC."""
@@ -30,7 +30,7 @@ def test_a_fleet_that_is_killed_at_once_gives_all_its_messages_back(standalone, 
         with client(place) as redis_client:
             first = fleet.start(place, consumers)
             try:
-                commands.wait_for(lambda: redis_client.hlen(names.unacked(prefix)) == consumers, "all to be busy")
+                commands.wait_for(lambda: redis_client.hlen(redis_keys.unacked(prefix)) == consumers, "all to be busy")
             finally:
                 first.kill()
                 first.wait()

@@ -16,7 +16,7 @@ from support.faults import IN_FLIGHT, LEASE_BACK_WITHIN, RECONCILED_WITHIN, SILE
 from support.mistreated import BACK_OFF, Mistreated, own_redis, place_at, placed
 from support.proxy import Proxy
 from support.stack import Place
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.jobs import Ledger
 from worker.standalone.services import Standalone
 from worker.standalone.valkey import Valkey
 

@@ -12,8 +12,8 @@ import redis
 from support import commands
 from support.faults import IN_FLIGHT, Faults, progress
 from support.mistreated import BACK_OFF, Mistreated, client, own_redis, place_at
-from worker.contract.broker import make_celery
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.jobs import Ledger
+from worker.contract.queue.celery_app import make_celery
 from worker.standalone.services import Standalone
 from worker.standalone.valkey import Valkey
 

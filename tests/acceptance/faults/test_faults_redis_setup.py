@@ -15,7 +15,7 @@ from support.faults import Faults, progress
 from support.mistreated import Mistreated, client, own_redis, place_at
 from support.proxy import Proxy
 from support.stack import Place
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.jobs import Ledger
 from worker.standalone import ports, valkey
 from worker.standalone.valkey import Valkey
 

@@ -11,8 +11,8 @@ import pytest
 
 from support import commands
 from support import faults as f
-from worker.contract import names
-from worker.contract.backlog import Backlog
+from worker.contract import redis_keys
+from worker.contract.ledger.backlog import Backlog
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +58,14 @@ def test_a_worker_frozen_longer_than_its_lease_changes_nothing_when_it_comes_bac
     with here.node() as node, here.ledger() as ledger:
         job = f.submit(here.place, 24, chunk=24)
         f.progress(ledger, job, 4)
-        (holder,) = ledger.link.client.hvals(names.job_keys(ledger.link.prefix, job).running)
+        (holder,) = ledger.link.client.hvals(redis_keys.job_keys(ledger.link.prefix, job).running)
         (frozen,) = [p for p in node.parents() if holder in p.cmdline()]
 
         f.stop_family(frozen, signal.SIGSTOP)
         try:
             before = ledger.view(job).done
             f.progress(ledger, job, before + 1, f.LEASE_BACK_WITHIN + f.RECONCILED_WITHIN + f.SLACK)
-            assert holder not in ledger.link.client.hvals(names.job_keys(ledger.link.prefix, job).running)
+            assert holder not in ledger.link.client.hvals(redis_keys.job_keys(ledger.link.prefix, job).running)
         finally:
             f.stop_family(frozen, signal.SIGCONT)
         account = here.settle(job)
@@ -81,7 +81,7 @@ def test_a_message_pushed_five_times_is_run_once(scene, control):
     def pushed(here: f.Scene) -> f.Account:
         job = f.submit(here.place, 12, chunk=12)
         with here.ledger() as ledger:
-            queue = f"{ledger.link.prefix}{names.QUEUE}"
+            queue = f"{ledger.link.prefix}{redis_keys.QUEUE}"
             (message,) = ledger.link.client.lrange(queue, 0, -1)
             ledger.link.client.lpush(queue, *[message] * 4)
         with here.node():
@@ -127,7 +127,7 @@ def test_a_chunk_longer_than_its_lease_is_delivered_once(scene, control):
 def test_a_leader_killed_while_it_publishes_leaves_no_gap(scene, control):
     def leader(scene: f.Scene) -> str | None:
         with scene.ledger() as ledger:
-            return ledger.link.client.get(names.leader(ledger.link.prefix, "feed"))
+            return ledger.link.client.get(redis_keys.leader(ledger.link.prefix, "feed"))
 
     def play() -> None:
         with (here := scene.but(image_seconds=0.05)).node():

@@ -11,10 +11,10 @@ from PIL import Image
 
 from support import commands
 from support import faults as f
-from worker.contract.ledger import SPLIT_AFTER
-from worker.contract.manifest import job_folder
+from worker.contract.ledger.jobs import SPLIT_AFTER
 from worker.contract.messages import JobPolicy
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.storage.manifest import job_folder
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 pytestmark = pytest.mark.timeout(300)
 

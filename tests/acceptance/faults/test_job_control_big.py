@@ -14,14 +14,14 @@ from support import commands
 from support.faults import FAST, IN_FLIGHT, SLACK, Faults, broker_empty, progress
 from support.mistreated import Mistreated, client, connected, own_redis, place_at, placed, upload
 from support.stack import Place, fresh_place, make_bucket
-from worker.contract import names
-from worker.contract.backlog import Backlog
-from worker.contract.dispatch import WINDOW_PER_WORKER
+from worker.contract import redis_keys
 from worker.contract.job import JobStatus
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.backlog import Backlog
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobOptions, JobPolicy
-from worker.contract.objects import ObjectInfo, ObjectStore, S3Url
 from worker.contract.outputs import OutputOptions
+from worker.contract.queue.dispatcher import WINDOW_PER_WORKER
+from worker.contract.storage.s3 import ObjectInfo, ObjectStore, S3Url
 from worker.standalone.services import Standalone
 
 HUGE, THERE, CHUNK = 20_000, 100, 8
@@ -69,7 +69,7 @@ def huge(place: Place, policy: JobPolicy | None = None) -> str:
 def outputs(place: Place, ledger: Ledger, job: str) -> set[str]:
     with ObjectStore(place.settings.s3) as store:
         found = store.list(S3Url.parse(ledger.view(job).options.dest))
-        return {item.key for item in found if not item.key.startswith(names.JOB_PREFIX)}
+        return {item.key for item in found if not item.key.startswith(redis_keys.JOB_PREFIX)}
 
 
 def test_a_huge_job_is_cancelled_within_an_image(under, ledger):

@@ -15,11 +15,11 @@ from support.faults import FAST, IN_FLIGHT, Faults, broker_empty, picture, progr
 from support.mistreated import Mistreated, placed
 from support.proxy import Proxy
 from support.stack import Place, fresh_place, make_bucket
-from worker.contract import names
+from worker.contract import redis_keys
 from worker.contract.job import JobStatus
-from worker.contract.ledger import Ledger
-from worker.contract.manifest import job_folder
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.ledger.jobs import Ledger
+from worker.contract.storage.manifest import job_folder
+from worker.contract.storage.s3 import ObjectStore, S3Url
 from worker.standalone.services import Standalone
 
 IMAGES, CHUNK = 30, 5
@@ -83,7 +83,7 @@ def places(under: Mistreated, folder: str = "in", dest: str = "") -> tuple[str, 
 def outputs(store: ObjectStore, ledger: Ledger, job: str) -> set[str]:
     """Every object that the workers wrote for images of a job."""
     dest = S3Url.parse(ledger.view(job).options.dest)
-    return {item.key for item in store.list(dest) if not item.key.startswith(names.JOB_PREFIX)}
+    return {item.key for item in store.list(dest) if not item.key.startswith(redis_keys.JOB_PREFIX)}
 
 
 def listed(store: ObjectStore, ledger: Ledger, job: str) -> set[str]:
@@ -142,7 +142,7 @@ def test_pause_stops_within_an_image_and_resume_goes_on(under, ledger, begun):
     assert ledger.view(job) == reached and reached.status is JobStatus.PAUSED
     assert reached.done < IMAGES - CHUNK
     assert producer(under, "retry", job).code == 1, "only what has ended can be run again"
-    keys = names.job_keys(under.place.settings.redis.prefix, job)
+    keys = redis_keys.job_keys(under.place.settings.redis.prefix, job)
     assert set(ledger.link.client.hvals(keys.attempts)) <= {"0", "1"}
 
     done = producer(under, "resume", job, *WAIT)
@@ -308,14 +308,14 @@ def test_a_producer_that_dies_while_listing_is_taken_over_by_the_next(under, led
             stderr=subprocess.DEVNULL,
         )
         try:
-            name = names.job_key(under.place.settings.redis.prefix, key)
+            name = redis_keys.job_key(under.place.settings.redis.prefix, key)
             dead = commands.wait_for(lambda: listing(ledger, name), "the job to be listed", 60)
         finally:
             process.kill()
             process.wait()
     assert ledger.view(dead).status is JobStatus.LISTING
     # A minute without a sign of life.
-    ledger.link.client.hset(names.job(under.place.settings.redis.prefix, dead), "beat_at", time.time() - 61)
+    ledger.link.client.hset(redis_keys.job(under.place.settings.redis.prefix, dead), "beat_at", time.time() - 61)
 
     done = producer(under, "submit", *where, "--job-key", key, *WAIT)
 
@@ -328,4 +328,4 @@ def test_a_producer_that_dies_while_listing_is_taken_over_by_the_next(under, led
 def listing(ledger: Ledger, key: str) -> str | None:
     """The job that has the key, once it has a record."""
     job = ledger.link.client.get(key)
-    return job if job and ledger.link.client.exists(names.job(ledger.link.prefix, job)) else None
+    return job if job and ledger.link.client.exists(redis_keys.job(ledger.link.prefix, job)) else None

@@ -24,8 +24,8 @@ from support.faults import FAST, Faults, Node, progress, settle
 from support.lab import Lab
 from support.mistreated import connected, placed, upload
 from support.stack import Place, make_bucket
-from worker.contract import names
-from worker.contract.ledger import Ledger
+from worker.contract import redis_keys
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.outputs import OutputOptions
 from worker.contract.settings import Settings
 
@@ -91,15 +91,15 @@ def kill(node: Node) -> None:
 
 def busy(ledger: Ledger, job: str) -> set[str]:
     """Hosts that run a chunk of a job."""
-    running = ledger.link.client.hvals(names.job_keys(ledger.link.prefix, job).running)
+    running = ledger.link.client.hvals(redis_keys.job_keys(ledger.link.prefix, job).running)
     return {worker.rpartition("@")[2] for worker in running}
 
 
 def queued_schemas(ledger: Ledger) -> list[int]:
     """`schema_version` of every message that waits."""
     found = []
-    for queue in names.QUEUES:
-        for text in ledger.link.client.lrange(names.queue(ledger.link.prefix, queue), 0, -1):
+    for queue in redis_keys.QUEUES:
+        for text in ledger.link.client.lrange(redis_keys.queue(ledger.link.prefix, queue), 0, -1):
             body = base64.b64decode(json.loads(text)["body"])
             found.append(json.loads(zlib.decompress(body))[0][0]["schema_version"])
     return found

@@ -7,16 +7,17 @@ import time
 from support import commands
 from support.hostile import DROPPED, REFUSED, forged
 from support.redis_users import ADMIN, PREFIX
-from worker.contract import manifest, names
+from worker.contract import redis_keys
 from worker.contract.job import JobStatus
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobOptions
-from worker.contract.objects import ObjectInfo, ObjectStore, S3Url
+from worker.contract.storage import manifest
+from worker.contract.storage.s3 import ObjectInfo, ObjectStore, S3Url
 
 
 def push(secured, *messages: str) -> None:
     with Ledger(secured.settings(secured.producer).redis) as ledger:
-        ledger.link.client.lpush(f"{PREFIX}{names.QUEUE}", *messages)
+        ledger.link.client.lpush(f"{PREFIX}{redis_keys.QUEUE}", *messages)
 
 
 def processes(secured) -> set[int]:
@@ -36,7 +37,9 @@ def test_hostile_messages_cost_a_line_in_the_log_and_nothing_else(secured, tmp_p
     secured.submit("after-hostile", "--force")
 
     with secured.redis.client(ADMIN) as admin:
-        commands.wait_for(lambda: admin.llen(f"{PREFIX}{names.QUEUE}") + admin.hlen(f"{PREFIX}unacked") == 0, "the end")
+        commands.wait_for(
+            lambda: admin.llen(f"{PREFIX}{redis_keys.QUEUE}") + admin.hlen(f"{PREFIX}unacked") == 0, "the end"
+        )
     log = said_since(secured, mark)
     assert processes(secured) == before, log[-5000:]
     assert log.count("event=message_refused") == len(DROPPED)

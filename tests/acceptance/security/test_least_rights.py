@@ -6,7 +6,7 @@ import signal
 
 from support import commands
 from support.redis_users import ADMIN, PREFIX, STRANGER
-from worker.contract import names
+from worker.contract import redis_keys
 
 
 def test_jobs_of_every_kind_run_and_nothing_is_refused(secured):
@@ -23,7 +23,7 @@ def test_jobs_of_every_kind_run_and_nothing_is_refused(secured):
         child.send_signal(signal.SIGKILL)
     commands.wait_for(lambda: '"cancelled"' in secured.run("status", second, "--json").out, "the cancel", 60)
     with secured.redis.client(ADMIN) as admin:
-        admin.delete(names.job(PREFIX, first))
+        admin.delete(redis_keys.job(PREFIX, first))
         assert secured.run("recover", first, secured.url("out/least")).code == 0
         refused = [entry for entry in admin.acl_log() if entry["username"] != STRANGER]
     assert refused == []

@@ -18,7 +18,7 @@ from PIL import Image
 from support import commands
 from support.stack import fresh_place
 from worker.contract.job import JobStatus
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.jobs import Ledger
 from worker.standalone import seaweed
 from worker.standalone.services import Standalone
 

@@ -17,7 +17,7 @@ import pytest
 
 from support import commands
 from support.redis_users import ADMIN, PASSWORDS, PRODUCER, STRANGER, WORKER
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 
 def spellings(secret: str) -> set[str]:

@@ -16,9 +16,10 @@ from pydantic import SecretStr
 
 from support.proxy import Proxy
 from support.stack import Place
-from worker.contract import broker, names
+from worker.contract import redis_keys
 from worker.contract.errors import BrokerUnavailable
 from worker.contract.messages import ChunkMessage
+from worker.contract.queue import celery_app
 
 # Celery's backend calls what redis-py deprecated long ago.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -37,7 +38,7 @@ def server(place: Place) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def celery(place: Place) -> Iterator[Celery]:
-    app = broker.make_celery(place.settings, client_name=f"test-{place.bucket}")
+    app = celery_app.make_celery(place.settings, client_name=f"test-{place.bucket}")
     yield app
     app.close()
 
@@ -50,7 +51,7 @@ def received(app: Celery, accept=None) -> list[tuple[dict, object]]:
     """Headers and body of every message in the queue."""
     found = []
     with app.connection_for_read() as connection:
-        queue = app.amqp.queues[names.QUEUE]
+        queue = app.amqp.queues[redis_keys.QUEUE]
         with Consumer(connection, [queue], accept=accept or app.conf.accept_content) as consumer:
             consumer.register_callback(lambda body, message: (found.append((message.headers, body)), message.ack()))
             while True:
@@ -61,26 +62,26 @@ def received(app: Celery, accept=None) -> list[tuple[dict, object]]:
 
 
 def test_1200_messages_are_queued_with_their_ids(place, celery, server):
-    sent = broker.publish(celery, chunks(1200))
+    sent = celery_app.publish(celery, chunks(1200))
 
-    key = f"{place.settings.redis.prefix}{names.QUEUE}"
+    key = f"{place.settings.redis.prefix}{redis_keys.QUEUE}"
     ids = [json.loads(message)["headers"]["id"] for message in server.lrange(key, 0, -1)]
     assert sent == server.llen(key) == 1200
-    assert sorted(ids) == sorted(names.task_id("job", 0, number) for number in range(1200))
+    assert sorted(ids) == sorted(redis_keys.task_id("job", 0, number) for number in range(1200))
 
 
 def test_messages_arrive_in_order_and_whole(celery):
     messages = [ChunkMessage(job="job", chunk=n, start=2 * n, keys=("ü #1.jpg", "a b+%.jpg")) for n in range(3)]
 
-    broker.publish(celery, messages)
+    celery_app.publish(celery, messages)
 
     found = received(celery)
     assert [ChunkMessage.read(body[0][0]) for _, body in found] == messages
-    assert {headers["task"] for headers, _ in found} == {names.TASK_CHUNK}
+    assert {headers["task"] for headers, _ in found} == {redis_keys.TASK_CHUNK}
 
 
 def test_nothing_to_publish_is_fine(celery):
-    assert broker.publish(celery, []) == 0
+    assert celery_app.publish(celery, []) == 0
 
 
 def subscriptions(server: redis.Redis) -> int:
@@ -91,7 +92,7 @@ def subscriptions(server: redis.Redis) -> int:
 def test_sending_subscribes_to_nothing_and_leaves_no_result(place, celery, server):
     before = subscriptions(server)
 
-    broker.publish(celery, chunks(20))
+    celery_app.publish(celery, chunks(20))
 
     assert subscriptions(server) == before
     assert server.pubsub_channels("*celery-task-meta-*") == []
@@ -100,11 +101,11 @@ def test_sending_subscribes_to_nothing_and_leaves_no_result(place, celery, serve
 
 def test_the_stock_backend_subscribes_for_each_message(place, server, monkeypatch):
     """Control of the test above: this is what it would see."""
-    monkeypatch.setattr(broker.RedisBackend, "on_task_call", broker.StockRedisBackend.on_task_call)
-    app = broker.make_celery(place.settings)
+    monkeypatch.setattr(celery_app.RedisBackend, "on_task_call", celery_app.StockRedisBackend.on_task_call)
+    app = celery_app.make_celery(place.settings)
     before = subscriptions(server)
 
-    broker.publish(app, chunks(3))
+    celery_app.publish(app, chunks(3))
     app.backend.result_consumer.stop()
     app.close()
 
@@ -115,11 +116,11 @@ def test_every_key_has_the_prefix(place, celery, server):
     prefix = place.settings.redis.prefix
     before = set(server.keys("*"))
 
-    broker.publish(celery, chunks(1))
+    celery_app.publish(celery, chunks(1))
     celery.backend.store_result("job.0.0", {"ok": 1}, "SUCCESS")
 
     new = set(server.keys("*")) - before
-    assert f"{prefix}{names.QUEUE}" in new
+    assert f"{prefix}{redis_keys.QUEUE}" in new
     assert any("celery-task-meta-job.0.0" in key for key in new)
     assert [key for key in new if not key.startswith(prefix)] == []
 
@@ -127,9 +128,9 @@ def test_every_key_has_the_prefix(place, celery, server):
 def test_a_message_of_typical_keys_is_small(place, celery, server):
     message = ChunkMessage(job="20261122-184111-a1b2c3", chunk=123, start=1968, keys=TYPICAL_KEYS)
 
-    broker.publish(celery, [message])
+    celery_app.publish(celery, [message])
 
-    [queued] = server.lrange(f"{place.settings.redis.prefix}{names.QUEUE}", 0, -1)
+    [queued] = server.lrange(f"{place.settings.redis.prefix}{redis_keys.QUEUE}", 0, -1)
     assert len(queued.encode()) < MAX_MESSAGE_BYTES
     assert place.settings.s3.secret_access_key.get_secret_value() not in queued
     assert place.settings.redis.password.get_secret_value() not in queued
@@ -137,13 +138,13 @@ def test_a_message_of_typical_keys_is_small(place, celery, server):
 
 def test_only_json_is_read(place, celery):
     with celery.connection_for_write() as connection, connection.Producer() as producer:
-        producer.publish({"any": "thing"}, routing_key=names.QUEUE, serializer="pickle")
+        producer.publish({"any": "thing"}, routing_key=redis_keys.QUEUE, serializer="pickle")
 
     assert received(celery) == [], "the gate let it in"
     with celery.connection_for_read() as connection, connection.channel() as channel:
         producer = connection.Producer()
-        producer.publish({"any": "thing"}, routing_key=names.QUEUE, serializer="pickle")
-        behind = celery.amqp.queues[names.QUEUE](channel).get(accept=celery.conf.accept_content)
+        producer.publish({"any": "thing"}, routing_key=redis_keys.QUEUE, serializer="pickle")
+        behind = celery.amqp.queues[redis_keys.QUEUE](channel).get(accept=celery.conf.accept_content)
         with pytest.raises(ContentDisallowed):
             behind.decode()
     assert celery.conf.accept_content == ["json"]
@@ -174,7 +175,7 @@ def test_the_result_of_an_unknown_id_is_pending(celery):
 
 
 def test_a_stored_result_is_read_by_the_chunks_id(place, celery, server):
-    celery.backend.store_result(names.task_id("job", 0, 3), {"outcomes": ["ok"]}, "SUCCESS")
+    celery.backend.store_result(redis_keys.task_id("job", 0, 3), {"outcomes": ["ok"]}, "SUCCESS")
 
     result = celery.AsyncResult("job.0.3")
 
@@ -187,11 +188,11 @@ def test_a_queue_that_is_gone_is_told(place):
     gone = place.settings.model_copy(
         update={"redis": place.settings.redis.model_copy(update={"url": "redis://127.0.0.1:1/0"})}
     )
-    app = broker.make_celery(gone)
+    app = celery_app.make_celery(gone)
     began = time.monotonic()
 
     with pytest.raises(BrokerUnavailable, match="cannot be reached") as raised:
-        broker.publish(app, chunks(3))
+        celery_app.publish(app, chunks(3))
 
     assert raised.value.retryable
     assert time.monotonic() - began < 20
@@ -204,23 +205,23 @@ def test_a_line_that_goes_dead_under_a_publisher_is_told(place):
         redis_settings = place.settings.redis.model_copy(
             update={"url": line.url(place.settings.redis.url), "timeout_seconds": 0.3}
         )
-        app = broker.make_celery(place.settings.model_copy(update={"redis": redis_settings}))
-        assert broker.publish(app, chunks(1)) == 1
+        app = celery_app.make_celery(place.settings.model_copy(update={"redis": redis_settings}))
+        assert celery_app.publish(app, chunks(1)) == 1
         line.forget()
 
         with pytest.raises(BrokerUnavailable, match="cannot be reached: Timeout"):
-            broker.publish(app, chunks(2))
+            celery_app.publish(app, chunks(2))
 
-        assert broker.publish(app, chunks(3)) == 3, "a new connection works"
+        assert celery_app.publish(app, chunks(3)) == 3, "a new connection works"
         app.close()
 
 
 def test_a_wrong_password_is_told_without_naming_it(place):
     wrong = place.settings.redis.model_copy(update={"password": SecretStr("wrong-and-secret")})
-    app = broker.make_celery(place.settings.model_copy(update={"redis": wrong}))
+    app = celery_app.make_celery(place.settings.model_copy(update={"redis": wrong}))
 
     with pytest.raises(BrokerUnavailable) as raised:
-        broker.publish(app, chunks(1))
+        celery_app.publish(app, chunks(1))
 
     assert "wrong-and-secret" not in str(raised.value)
     app.close()

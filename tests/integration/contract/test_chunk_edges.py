@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from worker.contract.job import JobStatus
-from worker.contract.ledger import Verdict
+from worker.contract.ledger.jobs import Verdict
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
 
 OPTIONS = JobOptions(source="s3://in/", dest="s3://out/")

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from support.commands import wait_for
-from worker.contract import names
-from worker.contract.fleet import GONE_SECONDS, Fleet, Leadership, WorkerFacts
+from worker.contract import redis_keys
+from worker.contract.ledger.fleet import GONE_SECONDS, Fleet, Leadership, WorkerFacts
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def facts(name: str, speed: float | None = None) -> WorkerFacts:
 
 
 def age(ledger, worker: str, seconds: float) -> None:
-    ledger.link.client.zincrby(names.workers(ledger.link.prefix), -seconds, worker)
+    ledger.link.client.zincrby(redis_keys.workers(ledger.link.prefix), -seconds, worker)
 
 
 def test_a_worker_is_there_until_it_leaves_or_is_silent(fleet, ledger):
@@ -60,8 +60,8 @@ def test_who_is_gone_for_a_day_is_forgotten(fleet, ledger):
     fleet.forget_gone()
 
     prefix = ledger.link.prefix
-    assert ledger.link.client.zrange(names.workers(prefix), 0, -1) == ["away"]
-    assert ledger.link.client.hkeys(names.worker_facts(prefix)) == ["away"]
+    assert ledger.link.client.zrange(redis_keys.workers(prefix), 0, -1) == ["away"]
+    assert ledger.link.client.hkeys(redis_keys.worker_facts(prefix)) == ["away"]
     fleet.forget_gone()
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from worker.contract import names
-from worker.contract.ledger import Verdict
+from worker.contract import redis_keys
+from worker.contract.ledger.jobs import Verdict
 from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy
 
 OPTIONS = JobOptions(source="s3://in/", dest="s3://out/")
@@ -41,7 +41,7 @@ def test_nor_is_one_of_a_job_that_does_not_run(ledger, change):
     elif change == "unknown":
         message = CHUNK.model_copy(update={"job": "other"})
     elif change == "later":  # options of a later version: `start` says so, when its turn comes
-        ledger.link.client.hset(names.job(ledger.link.prefix, "job"), "options", '{"from": "the future"}')
+        ledger.link.client.hset(redis_keys.job(ledger.link.prefix, "job"), "options", '{"from": "the future"}')
     else:
         getattr(ledger, change)("job")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from worker.contract import names
-from worker.contract.backlog import Backlog
+from worker.contract import redis_keys
 from worker.contract.errors import AccessDenied, BadMessage, BrokerUnavailable, JobNotFound
 from worker.contract.job import JobStatus
-from worker.contract.ledger import MAX_FAILURES, Ledger, Verdict
+from worker.contract.ledger.backlog import Backlog
+from worker.contract.ledger.jobs import MAX_FAILURES, Ledger, Verdict
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
 from worker.contract.settings import RedisSettings
 
@@ -119,7 +119,7 @@ def test_a_cancelled_and_an_unknown_job_are_dropped(ledger):
 def test_a_job_of_a_newer_version_is_refused_by_name(ledger):
     running(ledger)
     newer = OPTIONS.model_dump_json().replace('"mask"', '"hologram"')
-    ledger.link.client.hset(names.job(ledger.link.prefix, "job"), "options", newer)
+    ledger.link.client.hset(redis_keys.job(ledger.link.prefix, "job"), "options", newer)
 
     with pytest.raises(BadMessage, match=r"outputs.*upgrade the workers"):
         ledger.start(chunk(0, 7), WORKER)

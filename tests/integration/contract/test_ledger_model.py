@@ -31,11 +31,11 @@ from hypothesis.stateful import (
 )
 
 from support.ledger_model import Model
-from worker.contract import names
-from worker.contract.backlog import Backlog
+from worker.contract import redis_keys
 from worker.contract.errors import JobStateError
 from worker.contract.job import ENDED, JobStatus
-from worker.contract.ledger import Ledger, Verdict
+from worker.contract.ledger.backlog import Backlog
+from worker.contract.ledger.jobs import Ledger, Verdict
 from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, Outcome, OutcomeKind
 
 OK, SKIPPED, FAILED, DEAD = OutcomeKind.OK, OutcomeKind.SKIPPED, OutcomeKind.FAILED, OutcomeKind.DEAD
@@ -70,7 +70,7 @@ class Machine(RuleBasedStateMachine):
         self.backlog = Backlog(patient.link)
         self.client = patient.link.client
         self.job = f"job{next(_numbers)}"
-        self.keys = names.job_keys(patient.link.prefix, self.job)
+        self.keys = redis_keys.job_keys(patient.link.prefix, self.job)
         self.queue: list[ChunkMessage] = []
         self.sent: list[ChunkMessage] = []
         self.runs: dict[str, Run] = {}

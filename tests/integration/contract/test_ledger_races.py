@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from worker.contract import names
-from worker.contract.backlog import Backlog
+from worker.contract import redis_keys
 from worker.contract.errors import JobStateError
 from worker.contract.job import JobStatus
-from worker.contract.ledger import Ledger, Verdict
+from worker.contract.ledger.backlog import Backlog
+from worker.contract.ledger.jobs import Ledger, Verdict
 from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, Outcome, OutcomeKind
 
 K = 3
@@ -107,7 +107,7 @@ def test_who_lost_a_careful_chunk_names_no_suspect(ledger, backlog):
     backlog.close("job", 0, 60)
 
     assert not ledger.begin(chunk(0, 3), HERE, 1)
-    assert ledger.link.client.exists(names.job_keys(ledger.link.prefix, "job").suspects) == 0
+    assert ledger.link.client.exists(redis_keys.job_keys(ledger.link.prefix, "job").suspects) == 0
 
 
 def test_a_failure_that_turned_out_well_is_no_failure_any_more(ledger):
@@ -151,7 +151,7 @@ def test_only_a_silent_listing_is_given_up(ledger, backlog):
     assert (view.status, view.reason, backlog.active()) == (JobStatus.CANCELLED, "silent", [])
     ledger.beat("job")
     ledger.beat("forgotten")
-    assert ledger.link.client.exists(names.job(ledger.link.prefix, "forgotten")) == 0
+    assert ledger.link.client.exists(redis_keys.job(ledger.link.prefix, "forgotten")) == 0
     running(ledger, 6, job="other")
     assert not ledger.abandon_silent("other", 0, "silent")
 

@@ -23,8 +23,8 @@ from worker.contract.errors import (
     StoreUnavailable,
     TooLarge,
 )
-from worker.contract.objects import ObjectStore, S3Url
 from worker.contract.settings import S3Settings
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 AWKWARD = [
     "a b.jpg",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from worker.contract import states
-from worker.contract.backlog import Backlog
+from worker.contract import outcome_codec
 from worker.contract.job import JobStatus
+from worker.contract.ledger.backlog import Backlog
 from worker.contract.messages import JobOptions, JobPolicy, OutcomeKind
 
 OPTIONS = JobOptions(source="s3://in/", dest="s3://out/")
@@ -14,7 +14,7 @@ SIZE = 4
 
 
 def restored(ledger, outcomes: bytes, ending: JobStatus | None = None):
-    counts = {kind: outcomes.count(number) for kind, number in states.NUMBERS.items()}
+    counts = {kind: outcomes.count(number) for kind, number in outcome_codec.NUMBERS.items()}
     fields = {"epoch": 1, "total": len(outcomes), "bytes": 0, "chunk_images": SIZE, "created_at": 1.0}
     return ledger.restore("job", OPTIONS, JobPolicy(), fields=fields, counts=counts, outcomes=outcomes, ending=ending)
 
@@ -35,7 +35,7 @@ def test_what_is_unfinished_is_given_out_and_nothing_else(ledger, outcomes, unfi
     assert view.status is JobStatus.RUNNING
     assert (job.returned, job.waiting) == (returned, len(unfinished))
     assert set(Backlog(ledger.link).take("job", 100, epoch=1)) == unfinished
-    assert list(ledger.states("job", len(outcomes))) == [states.KINDS[number] for number in outcomes]
+    assert list(ledger.states("job", len(outcomes))) == [outcome_codec.KINDS[number] for number in outcomes]
 
 
 def test_a_job_of_which_everything_is_done_only_needs_its_lists(ledger):
@@ -45,7 +45,7 @@ def test_a_job_of_which_everything_is_done_only_needs_its_lists(ledger):
 
 def test_what_failed_is_found_again_for_a_retry(ledger):
     outcomes = bytearray([1] * 40)
-    outcomes[5] = outcomes[6] = outcomes[39] = states.NUMBERS[OutcomeKind.FAILED]
+    outcomes[5] = outcomes[6] = outcomes[39] = outcome_codec.NUMBERS[OutcomeKind.FAILED]
     restored(ledger, bytes(outcomes), JobStatus.FINISHED)
 
     view = ledger.reopen("job", failed=True, cancelled=False)

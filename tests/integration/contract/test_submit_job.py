@@ -12,8 +12,7 @@ import redis
 from producer import submit
 from producer.submit import Submitter, new_job_id
 from support.stack import Place
-from worker.contract import broker, dispatch, manifest, names
-from worker.contract.backlog import Backlog
+from worker.contract import redis_keys
 from worker.contract.errors import (
     BrokerUnavailable,
     JobNotFound,
@@ -24,18 +23,21 @@ from worker.contract.errors import (
     StoreUnavailable,
 )
 from worker.contract.job import JobStatus
+from worker.contract.ledger.backlog import Backlog
 from worker.contract.messages import ChunkMessage, JobOptions
-from worker.contract.objects import ObjectInfo, S3Url
 from worker.contract.outputs import OutputOptions
+from worker.contract.queue import celery_app, dispatcher
+from worker.contract.storage import manifest
+from worker.contract.storage.s3 import ObjectInfo, S3Url
 
 MASK = OutputOptions()
-WINDOW = dispatch.window(workers=0)
+WINDOW = dispatcher.window(workers=0)
 """Chunks that are published while no worker is there."""
 
 
 @pytest.fixture
 def submitter_of(place: Place, store, ledger) -> Iterator[Callable[..., Submitter]]:
-    app = broker.make_celery(place.settings)
+    app = celery_app.make_celery(place.settings)
     yield lambda **changes: Submitter(
         **({"store": store, "ledger": ledger, "celery": app, "chunk_images": 16} | changes)
     )
@@ -47,9 +49,9 @@ def queue(place: Place) -> Callable[[], list[ChunkMessage]]:
     """The chunk messages that wait, oldest first."""
 
     def read() -> list[ChunkMessage]:
-        app = broker.make_celery(place.settings)
+        app = celery_app.make_celery(place.settings)
         with redis.Redis.from_url(place.settings.redis.secret_url(), decode_responses=True) as server:
-            raw = server.lrange(f"{place.settings.redis.prefix}{names.QUEUE}", 0, -1)
+            raw = server.lrange(f"{place.settings.redis.prefix}{redis_keys.QUEUE}", 0, -1)
         with app.connection_for_read() as connection:
             channel = connection.default_channel
             bodies = [channel.Message(json.loads(line), channel=channel).payload for line in reversed(raw)]
@@ -116,8 +118,8 @@ def test_beside_others_a_job_begins_with_one_chunk_that_goes_before_theirs(submi
     view = submitter.submit(source, f"s3://{place.bucket}/other", MASK).view
 
     client, prefix = submitter.ledger.link.client, place.settings.redis.prefix
-    lengths = {name: client.llen(names.queue(prefix, name)) for name in names.QUEUES}
-    assert lengths == {names.EXPRESS_QUEUE: 1, names.QUEUE: WINDOW}
+    lengths = {name: client.llen(redis_keys.queue(prefix, name)) for name in redis_keys.QUEUES}
+    assert lengths == {redis_keys.EXPRESS_QUEUE: 1, redis_keys.QUEUE: WINDOW}
     assert view.cursor == 1
 
 
@@ -259,7 +261,7 @@ def test_a_job_that_is_being_listed_is_joined_once_its_producer_is_heard_of(
 
 def test_a_queue_that_is_gone_leaves_the_job_to_the_feeder(submitter_of, store, ledger, place):
     gone = place.settings.redis.model_copy(update={"url": "redis://127.0.0.1:1/0"})
-    app = broker.make_celery(place.settings.model_copy(update={"redis": gone}))
+    app = celery_app.make_celery(place.settings.model_copy(update={"redis": gone}))
 
     with pytest.raises(BrokerUnavailable, match="runs as soon as the queue is back"):
         submitter_of(celery=app).submit(source_of(store, place, ["a.jpg"]), dest_of(place), MASK)

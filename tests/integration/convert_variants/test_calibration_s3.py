@@ -10,7 +10,7 @@ from PIL import Image
 
 from support.stack import Place
 from worker.contract.errors import ServiceError, SourceError
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore, S3Url
 from worker.convert import calibration
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from support.world import World
-from worker.contract import broker
+from worker.contract.queue import celery_app
 
 
 @pytest.fixture
 def world(place, ledger, store) -> Iterator[World]:
-    app = broker.make_celery(place.settings)
+    app = celery_app.make_celery(place.settings)
     yield World(place.settings, place.bucket, ledger, store, app)
     app.close()

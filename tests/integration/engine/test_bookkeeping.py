@@ -11,10 +11,11 @@ import pytest
 from support.jobs import HERE, message, outcome, run
 from support.world import World
 from worker import bookkeeper, lists
-from worker.contract import manifest, names, results, states
+from worker.contract import outcome_codec, redis_keys
 from worker.contract.errors import StoreUnavailable
 from worker.contract.job import JobStatus, JobView
 from worker.contract.messages import MaskQuality, Outcome, OutcomeKind
+from worker.contract.storage import manifest, outcome_log
 
 OK, FAILED, CANCELLED = OutcomeKind.OK, OutcomeKind.FAILED, OutcomeKind.CANCELLED
 
@@ -30,7 +31,7 @@ def listed(world: World) -> dict[str, list[Outcome]]:
     """The outcomes of all lists by the first word of their names."""
     found: dict[str, list[Outcome]] = {"succeeded": [], "failed": [], "cancelled": []}
     for name, body in sorted(folder(world).items()):
-        if "jsonl" in name and name != results.REVIEW:
+        if "jsonl" in name and name != outcome_log.REVIEW:
             text = gzip.decompress(body) if name.endswith(".gz") else body
             found[name.split("-")[0].split(".")[0]] += map(Outcome.model_validate_json, text.splitlines())
     return found
@@ -110,7 +111,7 @@ def test_a_finished_job(world):
     assert {(o.index, o.code, o.message) for o in bad} == {(1, "undecodable", "why"), (7, "undecodable", "why")}
     assert {o.outputs for o in listed(world)["succeeded"]} == {(f"{i}.png",) for i in (0, 2, 3, 4, 5, 6)}
     assert world.backlog.active() == []
-    assert world.ledger.link.client.ttl(names.job(world.ledger.link.prefix, "job")) > 0
+    assert world.ledger.link.client.ttl(redis_keys.job(world.ledger.link.prefix, "job")) > 0
 
 
 def test_masks_that_want_a_look_are_listed_once_more_and_counted(world):
@@ -128,7 +129,7 @@ def test_masks_that_want_a_look_are_listed_once_more_and_counted(world):
 
     facts = check_lists(world, ended(world))
 
-    review = [Outcome.model_validate_json(line) for line in folder(world)[results.REVIEW].splitlines()]
+    review = [Outcome.model_validate_json(line) for line in folder(world)[outcome_log.REVIEW].splitlines()]
     assert sorted(o.index for o in review) == [2, 3]
     assert facts["needs_review"] == 2
     assert facts["flags"] == {"border": 1, "empty": 1, "soft": 1, "full": 1}
@@ -232,7 +233,7 @@ def test_success_is_written_last(world, monkeypatch):
 
 def test_outcomes_are_collected_once_and_taken_out_of_redis(world, monkeypatch):
     monkeypatch.setattr(bookkeeper, "COLLECT_SECONDS", 0)
-    monkeypatch.setattr(results, "PART_OUTCOMES", 2)
+    monkeypatch.setattr(outcome_log, "PART_OUTCOMES", 2)
     view = world.submit(8)
     run(world.ledger, view, [0, 1])
     put, lost = world.store.put, [StoreUnavailable("503")]
@@ -248,14 +249,14 @@ def test_outcomes_are_collected_once_and_taken_out_of_redis(world, monkeypatch):
     world.bookkeeper.tick()
 
     assert [job.logged for job in world.backlog.active()] == [0]
-    found = [o.index for o in results.newest_first(world.store, world.out, "job")]
+    found = [o.index for o in outcome_log.newest_first(world.store, world.out, "job")]
     assert found == [5, 4, 3, 2, 1, 0]
 
 
 def test_lists_are_written_though_details_were_lost_with_redis(world):
     view = world.submit(4)
     run(world.ledger, view, range(2), bad=[1])
-    world.ledger.link.client.delete(names.job_keys(world.ledger.link.prefix, "job").log)
+    world.ledger.link.client.delete(redis_keys.job_keys(world.ledger.link.prefix, "job").log)
 
     view = ended(world)
 
@@ -267,7 +268,7 @@ def test_a_job_whose_objects_were_damaged_ends_all_the_same_and_holds_nobody_up(
     for job in ("bad", "good"):
         view = world.submit(6, job=job, dest=job)
         run(world.ledger, view, range(2))
-    world.damage(results.results_folder(type(world.out)(world.bucket, "bad/"), "bad") / "0000-x.jsonl.gz")
+    world.damage(outcome_log.results_folder(type(world.out)(world.bucket, "bad/"), "bad") / "0000-x.jsonl.gz")
 
     ended(world, "good")
 
@@ -318,9 +319,9 @@ def test_many_failures_take_no_more_memory_than_few(world):
         for first in range(0, total, 1000):
             batch = [outcome(index, FAILED) for index in range(first, first + 1000)]
             lines = [o.model_copy(update={"message": "long " * 40}).model_dump_json() for o in batch]
-            results.write_part(world.store, dest, job, epoch=0, first_id=f"{first}-0", lines=lines)
-        keys = names.job_keys(world.ledger.link.prefix, job)
-        world.ledger.link.client.set(keys.images, states.packed(bytes([states.NUMBERS[FAILED]]) * total))
+            outcome_log.write_part(world.store, dest, job, epoch=0, first_id=f"{first}-0", lines=lines)
+        keys = redis_keys.job_keys(world.ledger.link.prefix, job)
+        world.ledger.link.client.set(keys.images, outcome_codec.packed(bytes([outcome_codec.NUMBERS[FAILED]]) * total))
         view = view.model_copy(update={"failed": total, "ending": "finished"})
         tracemalloc.start()
         lists.write_lists(world.store, world.ledger, view, None)
@@ -338,8 +339,8 @@ def test_a_stopped_job_waits_for_the_worker_that_holds_it_however_slow_its_image
     view = world.submit(4)
     chunk = message(view, 0)
     world.ledger.start(chunk, HERE)
-    delivered = json.dumps([{"headers": {"id": names.task_id("job", 0, 0)}}, "", names.QUEUE])
-    unacked, client = names.unacked(world.settings.redis.prefix), world.ledger.link.client
+    delivered = json.dumps([{"headers": {"id": redis_keys.task_id("job", 0, 0)}}, "", redis_keys.QUEUE])
+    unacked, client = redis_keys.unacked(world.settings.redis.prefix), world.ledger.link.client
     client.hset(unacked, "tag", delivered)
     world.ledger.cancel("job")
 

@@ -7,15 +7,17 @@ import json
 import pytest
 
 from support.jobs import HERE, message, run
-from worker.contract import broker, dispatch, manifest, names, results
-from worker.contract.dispatch import Dispatcher
+from worker.contract import redis_keys
 from worker.contract.errors import BrokerUnavailable, ContractError, StoreUnavailable
 from worker.contract.job import JobStatus
-from worker.contract.ledger import Verdict
+from worker.contract.ledger.jobs import Verdict
 from worker.contract.messages import Priority
+from worker.contract.queue import celery_app, dispatcher
+from worker.contract.queue.dispatcher import Dispatcher
+from worker.contract.storage import manifest, outcome_log
 from worker.feeder import Feeder
 
-WINDOW = dispatch.window(workers=0)
+WINDOW = dispatcher.window(workers=0)
 
 
 def test_the_window_is_filled_and_not_more(world):
@@ -49,7 +51,7 @@ def test_the_window_grows_with_the_fleet(world):
     for number in range(4):
         fleet.beat(f"worker-{number}@here")
 
-    assert world.feeder.tick() == world.backlog.queued() == dispatch.window(4)
+    assert world.feeder.tick() == world.backlog.queued() == dispatcher.window(4)
 
 
 def test_a_small_job_goes_before_what_waits(world):
@@ -58,7 +60,7 @@ def test_a_small_job_goes_before_what_waits(world):
     world.submit(2, job="small", dest="small", priority=Priority.HIGH)
 
     assert world.feeder.tick() == 1
-    assert world.queued(names.EXPRESS_QUEUE) == ["small.0.0"]
+    assert world.queued(redis_keys.EXPRESS_QUEUE) == ["small.0.0"]
 
 
 def test_a_job_waits_for_the_one_before_it(world):
@@ -138,9 +140,9 @@ def test_chunks_that_could_not_be_published_wait_again_unless_somebody_has_them(
 def test_a_record_of_another_version_does_not_stop_the_others(world, caplog):
     world.submit(3)
     world.ledger.link.client.hset(
-        names.job(world.ledger.link.prefix, "newer"), mapping={"job": "newer", "status": "dreaming"}
+        redis_keys.job(world.ledger.link.prefix, "newer"), mapping={"job": "newer", "status": "dreaming"}
     )
-    world.ledger.link.client.sadd(names.active(world.ledger.link.prefix), "newer")
+    world.ledger.link.client.sadd(redis_keys.active(world.ledger.link.prefix), "newer")
 
     world.feeder.tick()
 
@@ -161,9 +163,9 @@ def test_what_waits_or_is_with_a_worker_is_in_the_broker(world):
 
     with world.celery.connection_for_read() as connection:
         channel = connection.default_channel
-        queue = world.celery.amqp.queues[names.QUEUE](channel)
+        queue = world.celery.amqp.queues[redis_keys.QUEUE](channel)
         held = queue.get(no_ack=False)
-        waiting = world.ledger.link.client.llen(names.queue(world.ledger.link.prefix, names.QUEUE))
+        waiting = world.ledger.link.client.llen(redis_keys.queue(world.ledger.link.prefix, redis_keys.QUEUE))
         assert (held.headers["id"], waiting) == ("job.0.0", 1)
         assert world.backlog.in_broker() == {"job.0.0", "job.0.1", "job.0.2"}
         held.ack()
@@ -220,7 +222,7 @@ def test_trouble_with_one_job_does_not_hide_what_another_misses(world):
 def sent(monkeypatch) -> list:
     """What a dispatcher would publish."""
     messages: list = []
-    monkeypatch.setattr(broker, "publish", lambda app, batch, *, queue: messages.extend(batch))
+    monkeypatch.setattr(celery_app, "publish", lambda app, batch, *, queue: messages.extend(batch))
     return messages
 
 
@@ -246,7 +248,7 @@ def test_a_part_is_read_once_for_its_neighbours_and_few_are_kept(world, sent, mo
         dispatcher.send(view, [chunk])
 
     assert len(reads) == len(set(reads)) == 20
-    assert len(dispatcher._parts) == dispatch._PARTS_KEPT
+    assert len(dispatcher._parts) == dispatcher._PARTS_KEPT
     dispatcher.send(view, [39])
     assert len(reads) == 20
     dispatcher.send(view, [0])
@@ -266,7 +268,7 @@ def test_a_manifest_that_was_shortened_is_told(world, sent):
 
 def test_a_queue_that_is_gone_is_told_and_nothing_is_taken_for_good(world):
     gone = world.settings.redis.model_copy(update={"url": "redis://127.0.0.1:1/0"})
-    app = broker.make_celery(world.settings.model_copy(update={"redis": gone}))
+    app = celery_app.make_celery(world.settings.model_copy(update={"redis": gone}))
     world.submit(9)
 
     with pytest.raises(BrokerUnavailable):
@@ -284,18 +286,18 @@ def test_parts_are_read_newest_first_and_a_late_writer_replaces_nothing(world):
 
     def write(first_id, *kinds, epoch=0):
         lines = [json.dumps({"index": i, "key": f"{i}", "kind": kind}) for i, kind in enumerate(kinds)]
-        results.write_part(world.store, dest, "job", epoch=epoch, first_id=first_id, lines=lines)
+        outcome_log.write_part(world.store, dest, "job", epoch=epoch, first_id=first_id, lines=lines)
 
     write("100-0", "failed", "failed", "ok")
     write("100-0", "failed")  # a leader that was held up
     write("99-7", "ok", epoch=1)  # another server's clock is behind
     write("100-11", "skipped")
 
-    found = [(outcome.index, outcome.kind.value) for outcome in results.newest_first(world.store, dest, "job")]
+    found = [(outcome.index, outcome.kind.value) for outcome in outcome_log.newest_first(world.store, dest, "job")]
     assert found == [(0, "ok"), (0, "skipped"), (2, "ok"), (1, "failed"), (0, "failed"), (0, "failed")]
-    names_ = results.part_names(world.store, dest, "job")
+    names_ = outcome_log.part_names(world.store, dest, "job")
     write("100-0", "failed", "failed", "ok")
-    assert results.part_names(world.store, dest, "job") == names_ == sorted(names_)
+    assert outcome_log.part_names(world.store, dest, "job") == names_ == sorted(names_)
 
 
 def test_facts_that_are_not_ours_are_told(world):
@@ -303,5 +305,5 @@ def test_facts_that_are_not_ours_are_told(world):
     for body, match in ((b"[1]", "not a JSON object"), (b"{", "not JSON"), (b"\xff\xfe", "not JSON")):
         world.store.put(manifest.job_folder(dest, "job") / "job.json", body, content_type="x")
         with pytest.raises(ContractError, match=match):
-            results.read_facts(world.store, dest, "job", "job.json")
-    assert results.read_facts(world.store, dest, "other", "job.json") is None
+            outcome_log.read_facts(world.store, dest, "job", "job.json")
+    assert outcome_log.read_facts(world.store, dest, "other", "job.json") is None

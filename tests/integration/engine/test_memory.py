@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from worker.contract import names
-from worker.contract.dispatch import window
+from worker.contract import redis_keys
 from worker.contract.job import JobStatus
-from worker.contract.ledger import MAX_FAILURES, Ledger
+from worker.contract.ledger.jobs import MAX_FAILURES, Ledger
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
+from worker.contract.queue.dispatcher import window
 from worker.feeder import MAX_LOG
 
 TOTAL, CHUNK_IMAGES, WORKERS = 1_000_000, 8, 200
@@ -17,7 +17,7 @@ KEY = "catalogue/2026/autumn/shoes/IMG_{:06d}-front-view.jpg"
 def used(ledger: Ledger, job: str) -> int:
     """Bytes of all keys of a job."""
     client = ledger.link.client
-    sizes = [client.memory_usage(key, samples=0) or 0 for key in names.job_keys(ledger.link.prefix, job)]
+    sizes = [client.memory_usage(key, samples=0) or 0 for key in redis_keys.job_keys(ledger.link.prefix, job)]
     return sum(sizes)
 
 
@@ -70,7 +70,7 @@ def test_a_million_images_stay_within_the_limit(world):
     seen["ended"] = used(ledger, "job")
     # Run again: every chunk has something to do, and all of them wait.
     link.run("reopen", "job", 1)
-    ledger._add_returned(names.job_keys(link.prefix, "job").returned, list(range(TOTAL // CHUNK_IMAGES)))
+    ledger._add_returned(redis_keys.job_keys(link.prefix, "job").returned, list(range(TOTAL // CHUNK_IMAGES)))
     seen["run again"] = used(ledger, "job")
 
     assert {moment: size for moment, size in seen.items() if size > LIMIT} == {}

@@ -7,10 +7,11 @@ import pytest
 from producer.recover import recover
 from support.jobs import HERE, message, outcome, run
 from worker import bookkeeper
-from worker.contract import manifest, names, results, states
+from worker.contract import outcome_codec, redis_keys
 from worker.contract.errors import BrokerUnavailable, ContractError, JobNotFound, JobStateError
 from worker.contract.job import JobStatus
 from worker.contract.messages import OutcomeKind
+from worker.contract.storage import manifest, outcome_log
 
 OK, FAILED = OutcomeKind.OK, OutcomeKind.FAILED
 
@@ -113,7 +114,7 @@ def test_a_job_whose_lists_were_never_written_ends(world):
     run(world.ledger, world.submit(6), [0, 1])
     entries = world.backlog.log("job", 100)
     lines = [entry.line for entry in entries]
-    results.write_part(world.store, world.out, "job", epoch=0, first_id=entries[0].id, lines=lines)
+    outcome_log.write_part(world.store, world.out, "job", epoch=0, first_id=entries[0].id, lines=lines)
     lose_redis(world)
 
     assert back(world).status is JobStatus.CLOSING
@@ -156,26 +157,26 @@ def test_what_cannot_be_recovered_is_told(world):
 def test_a_damaged_part_of_the_outcomes_is_named(world):
     world.submit(3)
     lose_redis(world)
-    world.damage(results.results_folder(world.out, "job") / "0000-000000000000001-000000-000001.jsonl.gz")
+    world.damage(outcome_log.results_folder(world.out, "job") / "0000-000000000000001-000000-000001.jsonl.gz")
 
     with pytest.raises(ContractError, match=r"results/0000-.*was changed or replaced"):
         back(world)
 
 
 def test_states_are_read_across_pieces_and_beyond_the_last_outcome(world, monkeypatch):
-    monkeypatch.setattr("worker.contract.ledger._SCAN_BYTES", 2)
+    monkeypatch.setattr("worker.contract.ledger.jobs._SCAN_BYTES", 2)
     view = world.submit(23)
     run(world.ledger, view, [0, 3], bad=[10])
     written = bytearray(23)
     for index in (0, 1, 2, 9, 10, 11):
-        written[index] = states.NUMBERS[FAILED if index == 10 else OK]
+        written[index] = outcome_codec.NUMBERS[FAILED if index == 10 else OK]
 
     found = list(world.ledger.states("job", 23))
 
     assert found == world.ledger.outcomes("job", 0, 23)
     assert [index for index, kind in enumerate(found) if kind is OK] == [0, 1, 2, 9, 11]
     stored = world.ledger.link.client.execute_command(
-        "GET", names.job_keys(world.ledger.link.prefix, "job").images, NEVER_DECODE=True
+        "GET", redis_keys.job_keys(world.ledger.link.prefix, "job").images, NEVER_DECODE=True
     )
-    assert states.packed(written).startswith(stored)
+    assert outcome_codec.packed(written).startswith(stored)
     assert world.ledger.outcomes("job", 5, 0) == []

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from producer.cli import jobs
 from support.jobs import HERE, message, outcome, run
-from worker.contract.fleet import Fleet, WorkerFacts
+from worker.contract.ledger.fleet import Fleet, WorkerFacts
 
 WORKER = WorkerFacts(
     name="worker-0@node", cpus=(0, 1), streams=2, threads=2, model="contrast", size=320, precision="fp32"

@@ -18,9 +18,9 @@ from support import dockerfile, env_example, validators
 from support.commands import BIN, wait_for
 from support.validators import INFRA, ROOT
 from worker.contract.errors import MaskmillError
-from worker.contract.link import RedisLink
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.ledger.connection import RedisLink
 from worker.contract.settings import RedisSettings, S3Settings, Settings
+from worker.contract.storage.s3 import ObjectStore, S3Url
 from worker.standalone import ports, valkey
 
 DOCKERFILES = sorted((INFRA / "docker").glob("*.Dockerfile"))

@@ -12,7 +12,7 @@ import yaml
 
 from support.panels import DASHBOARDS
 from support.validators import INFRA
-from worker.contract import names, settings
+from worker.contract import redis_keys, settings
 
 helm = pytest.importorskip("helm_python", reason="helm-python-sdk is not installed: make .venv/.dev")
 
@@ -203,12 +203,12 @@ def test_it_scales_by_queued_and_running_work():
     keys = {trigger["name"]: trigger["metadata"]["listName"] for trigger in spec["triggers"]}
 
     assert keys == {
-        "express": names.queue("shop:", names.EXPRESS_QUEUE),
-        "queued": names.queue("shop:", names.QUEUE),
-        "in_work": names.unacked("shop:"),
-        "jobs": names.active("shop:"),
+        "express": redis_keys.queue("shop:", redis_keys.EXPRESS_QUEUE),
+        "queued": redis_keys.queue("shop:", redis_keys.QUEUE),
+        "in_work": redis_keys.unacked("shop:"),
+        "jobs": redis_keys.active("shop:"),
     }
-    assert set(names.QUEUES) == {names.QUEUE, names.EXPRESS_QUEUE}
+    assert set(redis_keys.QUEUES) == {redis_keys.QUEUE, redis_keys.EXPRESS_QUEUE}
     assert set(re.findall(r"[a-z_]+", spec["advanced"]["scalingModifiers"]["formula"])) == set(keys)
     assert {trigger["metadata"]["address"] for trigger in spec["triggers"]} == {"redis.example:6380"}
     assert {trigger["metadata"]["databaseIndex"] for trigger in spec["triggers"]} == {"2"}

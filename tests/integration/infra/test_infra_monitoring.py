@@ -14,8 +14,8 @@ from prometheus_client import Counter, Gauge, Histogram
 from support import panels, validators
 from support.validators import INFRA
 from worker import metrics
-from worker.contract.backlog import ActiveJob
 from worker.contract.job import JobStatus, JobView
+from worker.contract.ledger.backlog import ActiveJob
 from worker.contract.messages import JobOptions, JobPolicy, OutcomeKind
 
 ALERTS = INFRA / "prometheus" / "alerts.yml"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from support.understudy import Understudy
-from worker.contract.objects import S3Url
+from worker.contract.storage.s3 import S3Url
 
 
 @pytest.fixture

@@ -12,16 +12,17 @@ import producer
 from producer import Client, Filters, JobPolicy, JobStatus, OutcomeKind, OutputOptions, SourceSpec
 from support.jobs import run
 from support.world import World
-from worker.contract import broker, manifest
 from worker.contract.errors import JobNotFound, JobStateError, SourceError
-from worker.contract.objects import S3Url
+from worker.contract.queue import celery_app
+from worker.contract.storage import manifest
+from worker.contract.storage.s3 import S3Url
 
 KEYS = ["a.jpg", "d/b.png", "d/c*[1].jpg", "d/line\nbreak.jpg"]
 
 
 @pytest.fixture
 def world(place, ledger, store):
-    app = broker.make_celery(place.settings)
+    app = celery_app.make_celery(place.settings)
     yield World(place.settings, place.bucket, ledger, store, app)
     app.close()
 

@@ -9,14 +9,16 @@ from producer.outcomes import outcomes, recall
 from support.jobs import run
 from support.world import World
 from worker import bookkeeper
-from worker.contract import broker, manifest, names, results
+from worker.contract import redis_keys
 from worker.contract.errors import ContractError, JobNotFound, SourceError
 from worker.contract.messages import OutcomeKind
+from worker.contract.queue import celery_app
+from worker.contract.storage import manifest, outcome_log
 
 
 @pytest.fixture
 def world(place, ledger, store):
-    app = broker.make_celery(place.settings)
+    app = celery_app.make_celery(place.settings)
     yield World(place.settings, place.bucket, ledger, store, app)
     app.close()
 
@@ -50,7 +52,9 @@ def test_a_running_job_tells_what_is_in_redis_and_what_is_in_s3(world, monkeypat
 def test_what_moves_from_redis_to_s3_while_it_is_read_is_told_once_and_in_full(world, monkeypatch, moment):
     monkeypatch.setattr(bookkeeper, "COLLECT_SECONDS", 0)
     run(world.ledger, world.submit(9), [0, 1])
-    where, name = (world.ledger.link.client, "xrevrange") if moment.startswith("before") else (results, "part_names")
+    where, name = (
+        (world.ledger.link.client, "xrevrange") if moment.startswith("before") else (outcome_log, "part_names")
+    )
     read = getattr(where, name)
 
     def meanwhile(*args):
@@ -117,7 +121,7 @@ def test_a_job_that_is_not_there_is_not_recalled(world):
 def test_a_list_that_was_removed_or_changed_is_named(world):
     run(world.ledger, world.submit(3), [0], bad=[1])
     ended(world)
-    failed = manifest.job_folder(world.out, "job") / results.FAILED
+    failed = manifest.job_folder(world.out, "job") / outcome_log.FAILED
     world.store.put(failed, b"nonsense\n", content_type="x")
     with pytest.raises(ContractError, match="is not an outcome"):
         told(world)
@@ -128,7 +132,7 @@ def test_a_list_that_was_removed_or_changed_is_named(world):
 
 def test_details_that_redis_lost_leave_the_outcome(world):
     run(world.ledger, world.submit(6), [0], bad=[1])
-    world.ledger.link.client.delete(names.job_keys(world.ledger.link.prefix, "job").log)
+    world.ledger.link.client.delete(redis_keys.job_keys(world.ledger.link.prefix, "job").log)
 
     assert told(world) == [(0, "ok"), (1, "failed"), (2, "ok")]
 

@@ -15,7 +15,7 @@ from producer.sources.item import Skip
 from producer.sources.opening import SourceSpec
 from worker.contract.errors import DigestMismatch, OutputCollision, SettingsError, SourceError
 from worker.contract.messages import JobOptions
-from worker.contract.objects import S3Url
+from worker.contract.storage.s3 import S3Url
 
 KEYS = ["a.jpg", "d/b.png", "d/e/c 1.jpg", "d/e/ü+%.jpg", "notes.txt"]
 

@@ -8,10 +8,11 @@ from kombu.exceptions import OperationalError
 from pydantic import SecretStr
 
 from support.redis_users import PASSWORDS, PREFIX, PRODUCER, WORKER, SecuredRedis
-from worker.contract import broker, names
+from worker.contract import redis_keys
 from worker.contract.errors import BrokerUnavailable
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import ChunkMessage
+from worker.contract.queue import celery_app
 from worker.contract.settings import RedisSettings, Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -37,29 +38,29 @@ def test_the_server_facts_are_read_over_tls(secured):
 
 
 def test_messages_and_results_pass(secured):
-    app = broker.make_celery(settings(secured, WORKER))
+    app = celery_app.make_celery(settings(secured, WORKER))
     app.backend.store_result("job.0.0", {"outcomes": ["ok"]}, "SUCCESS")
     app.close()
-    app = broker.make_celery(settings(secured, PRODUCER))
+    app = celery_app.make_celery(settings(secured, PRODUCER))
 
-    assert broker.publish(app, [ChunkMessage(job="job", chunk=0, start=0, keys=("a.jpg",))]) == 1
+    assert celery_app.publish(app, [ChunkMessage(job="job", chunk=0, start=0, keys=("a.jpg",))]) == 1
     assert app.AsyncResult("job.0.0").result == {"outcomes": ["ok"]}
     app.close()
 
 
 def test_a_worker_may_bring_lost_messages_back(secured):
-    app = broker.make_celery(settings(secured, WORKER))
+    app = celery_app.make_celery(settings(secured, WORKER))
     with app.connection_for_read() as connection, connection.channel() as channel:
-        queue = app.amqp.queues[names.QUEUE](channel)
+        queue = app.amqp.queues[redis_keys.QUEUE](channel)
         queue.purge()
-        broker.publish(app, [ChunkMessage(job="lost", chunk=0, start=0, keys=("a.jpg",))])
+        celery_app.publish(app, [ChunkMessage(job="lost", chunk=0, start=0, keys=("a.jpg",))])
         taken = queue.get(accept=["json"])
 
         channel.qos.restore_by_tag(taken.delivery_tag)
 
         again = queue.get(no_ack=True, accept=["json"])
     app.close()
-    assert again.headers["id"] == names.task_id("lost", 0, 0)
+    assert again.headers["id"] == redis_keys.task_id("lost", 0, 0)
 
 
 @pytest.mark.parametrize("wrong", ["authority", "name", "no certificate of ours", "no TLS"])
@@ -78,7 +79,7 @@ def test_nobody_talks_to_a_server_that_cannot_be_trusted(secured, wrong):
         ledger.link.check()
     assert PASSWORDS[PRODUCER] not in str(raised.value)
 
-    app = broker.make_celery(config)
+    app = celery_app.make_celery(config)
     with app.connection_for_write() as connection, pytest.raises(OperationalError):
         connection.ensure_connection(max_retries=1, interval_start=0)
     with pytest.raises(redis.ConnectionError):

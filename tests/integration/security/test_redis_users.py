@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from support.redis_users import ADMIN, PREFIX, PRODUCER, WORKER, SecuredRedis
-from worker.contract import names
+from worker.contract import redis_keys
 
 PRODUCER_SCRIPTS = ("beat", "seal", "control", "reopen", "reset", "resume", "take", "untake")
 WORKER_SCRIPTS = (
@@ -103,7 +103,7 @@ def test_who_does_not_log_in_gets_nothing(secured):
 @pytest.mark.parametrize(("user", "scripts"), [(PRODUCER, PRODUCER_SCRIPTS), (WORKER, WORKER_SCRIPTS)])
 def test_every_command_of_the_scripts_is_granted(admin, user, scripts):
     """Also of the branches that few jobs take. Keys of a job are the user's: arguments do not matter here."""
-    folder = resources.files("worker.contract") / "lua"
+    folder = resources.files("worker.contract.ledger") / "lua"
     refused = set()
     for script in ("head", *scripts):
         text = (folder / f"{script}.lua").read_text("utf-8")
@@ -115,7 +115,7 @@ def test_every_command_of_the_scripts_is_granted(admin, user, scripts):
 
 
 def _dry_run(admin: redis.Redis, user: str, command: str) -> str:
-    key = names.job(PREFIX, "job")
+    key = redis_keys.job(PREFIX, "job")
     for count in range(5):
         try:
             return str(admin.execute_command("ACL", "DRYRUN", user, command, key, *["1"] * count))
@@ -126,7 +126,7 @@ def _dry_run(admin: redis.Redis, user: str, command: str) -> str:
 
 
 def test_every_script_is_some_users():
-    folder = resources.files("worker.contract") / "lua"
+    folder = resources.files("worker.contract.ledger") / "lua"
     found = {entry.name.removesuffix(".lua") for entry in folder.iterdir() if entry.name.endswith(".lua")}
 
     assert found == {"head", *PRODUCER_SCRIPTS, *WORKER_SCRIPTS}

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from worker.contract import settings
 from worker.contract.errors import AccessDenied, ServiceError, StandaloneError
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore, S3Url
 from worker.standalone import ports, seaweed
 from worker.standalone.services import DEFAULT_BUCKET, Standalone
 

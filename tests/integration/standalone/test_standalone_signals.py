@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore, S3Url
 from worker.standalone import ports
 from worker.standalone.services import Standalone
 from worker.standalone.valkey import Valkey

@@ -174,9 +174,9 @@ def messages(module: ModuleType) -> None:
 CHANGES: dict[str, Callable[[ModuleType], None]] = {
     "kombu.transport.redis": transport,
     "worker.child": child,
-    "worker.contract.broker": broker,
-    "worker.contract.dispatch": dispatch,
-    "worker.contract.ledger": ledger,
+    "worker.contract.queue.celery_app": broker,
+    "worker.contract.queue.dispatcher": dispatch,
+    "worker.contract.ledger.jobs": ledger,
     "worker.contract.messages": messages,
     "worker.lease": lease,
     "worker.pipeline": pipeline,

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from support.fakes import FakeStore
-from worker.contract import results
 from worker.contract.errors import ContractError
 from worker.contract.messages import Outcome, OutcomeKind
-from worker.contract.objects import ObjectInfo, S3Url
+from worker.contract.storage import outcome_log
+from worker.contract.storage.s3 import ObjectInfo, S3Url
 
 DEST = S3Url("b", "masks/")
 
@@ -21,7 +21,7 @@ def written(*parts):
     store = ListedStore()
     for number, outcomes in enumerate(parts):
         lines = [outcome if isinstance(outcome, str) else outcome.model_dump_json() for outcome in outcomes]
-        results.write_part(store, DEST, "job", epoch=0, first_id=f"{number}-0", lines=lines)
+        outcome_log.write_part(store, DEST, "job", epoch=0, first_id=f"{number}-0", lines=lines)
     return store
 
 
@@ -32,13 +32,13 @@ def outcome(index: int, kind: OutcomeKind = OutcomeKind.OK) -> Outcome:
 def test_verdicts_are_those_of_the_outcomes():
     store = written([outcome(0), outcome(1, OutcomeKind.FAILED)], [outcome(1), outcome(2, OutcomeKind.DEAD)])
 
-    verdicts = list(results.verdicts(store, DEST, "job"))
+    verdicts = list(outcome_log.verdicts(store, DEST, "job"))
 
-    assert verdicts == [(found.index, found.kind) for found in results.newest_first(store, DEST, "job")]
+    assert verdicts == [(found.index, found.kind) for found in outcome_log.newest_first(store, DEST, "job")]
     assert verdicts[0] == (2, OutcomeKind.DEAD)
 
 
 @pytest.mark.parametrize("line", ['{"index": 1}', '{"index": 1, "kind": "splendid"}', "[1]", "not JSON"])
 def test_a_line_that_is_no_outcome_is_shown(line):
     with pytest.raises(ContractError, match="is not an outcome"):
-        list(results.verdicts(written([line]), DEST, "job"))
+        list(outcome_log.verdicts(written([line]), DEST, "job"))

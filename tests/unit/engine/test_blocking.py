@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from support.jobs import active
-from worker.contract.backlog import blocker, overlapping, unblocked
 from worker.contract.job import JobStatus
+from worker.contract.ledger.backlog import blocker, overlapping, unblocked
 
 
 @pytest.mark.parametrize(

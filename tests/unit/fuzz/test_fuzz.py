@@ -15,11 +15,12 @@ from PIL import Image
 
 from support.fuzz import fuzz
 from support.hostile import DROPPED, REFUSED, body, chunk, envelope, forged
-from worker.contract import gate, jsonlines, manifest, results
 from worker.contract.errors import BadMessage, ContractError, ImageError
 from worker.contract.messages import ChunkMessage
-from worker.contract.objects import ObjectInfo, S3Url
+from worker.contract.queue import admission
 from worker.contract.settings import LimitSettings
+from worker.contract.storage import jsonlines, manifest, outcome_log
+from worker.contract.storage.s3 import ObjectInfo, S3Url
 from worker.images.decode import decode
 
 pytestmark = pytest.mark.timeout(0)  # the budget is the limit
@@ -60,14 +61,14 @@ def test_messages():
 
 def test_envelopes(tmp_path):
     """Text of a queue, at the gate: whatever gets through has all that kombu takes for granted."""
-    seeds = [forged("job", "a.jpg"), envelope(zlib.compress(body(chunk())), compression=gate.COMPRESSION)]
+    seeds = [forged("job", "a.jpg"), envelope(zlib.compress(body(chunk())), compression=admission.COMPRESSION)]
     kinds = DROPPED | REFUSED
     seeds += [kinds[kind](tmp_path) for kind in kinds if len(kinds[kind](tmp_path)) < 5000]
     parsed = [value for value in map(_parsed, seeds) if isinstance(value, dict)]
 
     def check(message: Any) -> None:
         with contextlib.suppress(BadMessage):
-            gate.admit(message)
+            admission.admit(message)
             assert message["properties"]["delivery_info"]["routing_key"]
             assert isinstance(message["headers"]["id"], str) and isinstance(message["body"], str)
 
@@ -127,9 +128,9 @@ def test_lists_in_s3(original):
         store: Any = OneObject(data)
         for read in (
             lambda: manifest.read_part(store, PLACE, "job", 0, 2),
-            lambda: list(results.newest_first(store, PLACE, "job")),
-            lambda: list(results.verdicts(store, PLACE, "job")),
-            lambda: results.read_facts(store, PLACE, "job", "job.json"),
+            lambda: list(outcome_log.newest_first(store, PLACE, "job")),
+            lambda: list(outcome_log.verdicts(store, PLACE, "job")),
+            lambda: outcome_log.read_facts(store, PLACE, "job", "job.json"),
         ):
             with contextlib.suppress(ContractError):
                 read()

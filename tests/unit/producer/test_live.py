@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from producer.live import in_words, shares
-from worker.contract.fleet import WorkerFacts
+from worker.contract.ledger.fleet import WorkerFacts
 
 
 def worker(name: str, cores: int, **how: object) -> WorkerFacts:

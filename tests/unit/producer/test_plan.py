@@ -9,11 +9,11 @@ from producer.sources.item import Skip
 from producer.sources.opening import SourceSpec
 from producer.uptodate import UpToDate
 from worker.contract.errors import SourceError
-from worker.contract.fleet import WorkerFacts
 from worker.contract.job import JobStatus, JobView
+from worker.contract.ledger.fleet import WorkerFacts
 from worker.contract.messages import JobOptions
-from worker.contract.objects import ObjectInfo, S3Url
 from worker.contract.outputs import OutputOptions
+from worker.contract.storage.s3 import ObjectInfo, S3Url
 
 DEST = S3Url("b", "out/")
 

@@ -8,12 +8,12 @@ from producer.backgrounds import OutputRequest
 from producer.sources.item import Item
 from producer.sources.upload import upload_folder
 from producer.uptodate import SAMPLE, OutputCheck, UpToDate
-from worker.contract import names
+from worker.contract import redis_keys
 from worker.contract.errors import ObjectMissing
 from worker.contract.messages import JobOptions
-from worker.contract.objects import ObjectInfo, S3Url
 from worker.contract.outputs import OutputOptions
 from worker.contract.provenance import MODEL, OPTIONS, SOURCE_ETAG
+from worker.contract.storage.s3 import ObjectInfo, S3Url
 
 IN, OUT = S3Url("b", "in/"), S3Url("b", "out/")
 MASK = JobOptions(source=str(IN), dest=str(OUT))
@@ -103,7 +103,7 @@ def test_an_empty_destination_costs_one_listing(bucket):
 
 def test_what_is_about_jobs_is_jumped_over(bucket):
     for index in range(50):
-        bucket.add(OUT / f"{names.JOB_PREFIX}job/{index}")
+        bucket.add(OUT / f"{redis_keys.JOB_PREFIX}job/{index}")
     for key in ("A", "_", "_maskmilla", "z"):
         bucket.output(f"{key}.png")
 

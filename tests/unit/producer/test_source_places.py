@@ -10,7 +10,7 @@ from producer.plan import refuse_overlap
 from producer.sources.item import Skip
 from producer.sources.opening import SourceSpec, open_source
 from worker.contract.errors import SettingsError, SourceError
-from worker.contract.objects import ObjectInfo, S3Url
+from worker.contract.storage.s3 import ObjectInfo, S3Url
 
 
 class Bucket:

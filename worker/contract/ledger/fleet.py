@@ -7,8 +7,8 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from worker.contract import names
-from worker.contract.link import RedisLink
+from worker.contract import redis_keys
+from worker.contract.ledger.connection import RedisLink
 
 BEAT_SECONDS = 10.0
 """Between two signs of life of a worker process."""
@@ -52,13 +52,13 @@ class Fleet:
 
         def write() -> None:
             seconds, _ = self._link.client.time()
-            self._link.client.zadd(names.workers(self._prefix), {worker: seconds})
+            self._link.client.zadd(redis_keys.workers(self._prefix), {worker: seconds})
 
         self._link.call(write)
 
     def enrol(self, facts: WorkerFacts) -> None:
         """Tell what a worker process runs."""
-        key = names.worker_facts(self._prefix)
+        key = redis_keys.worker_facts(self._prefix)
         self._link.call(lambda: self._link.client.hset(key, facts.name, facts.model_dump_json()))
 
     def leave(self, worker: str) -> None:
@@ -66,8 +66,8 @@ class Fleet:
 
         def write() -> None:
             pipeline = self._link.client.pipeline(transaction=False)
-            pipeline.zrem(names.workers(self._prefix), worker)
-            pipeline.hdel(names.worker_facts(self._prefix), worker)
+            pipeline.zrem(redis_keys.workers(self._prefix), worker)
+            pipeline.hdel(redis_keys.worker_facts(self._prefix), worker)
             pipeline.execute()
 
         self._link.call(write)
@@ -79,7 +79,7 @@ class Fleet:
             seconds, _ = self._link.client.time()
             return cast(
                 list[str],
-                self._link.client.zrangebyscore(names.workers(self._prefix), seconds - GONE_SECONDS, "+inf"),
+                self._link.client.zrangebyscore(redis_keys.workers(self._prefix), seconds - GONE_SECONDS, "+inf"),
             )
 
         return cast(list[str], self._link.call(read))
@@ -89,7 +89,7 @@ class Fleet:
         live = self.live()
         if not live:
             return []
-        lines = self._link.call(lambda: self._link.client.hmget(names.worker_facts(self._prefix), live))
+        lines = self._link.call(lambda: self._link.client.hmget(redis_keys.worker_facts(self._prefix), live))
         return [WorkerFacts.model_validate_json(line) for line in lines if line]
 
     def forget_gone(self) -> None:
@@ -97,10 +97,10 @@ class Fleet:
 
         def write() -> None:
             seconds, _ = self._link.client.time()
-            gone = self._link.client.zrangebyscore(names.workers(self._prefix), "-inf", seconds - 86400)
+            gone = self._link.client.zrangebyscore(redis_keys.workers(self._prefix), "-inf", seconds - 86400)
             if gone:
-                self._link.client.hdel(names.worker_facts(self._prefix), *gone)
-                self._link.client.zrem(names.workers(self._prefix), *gone)
+                self._link.client.hdel(redis_keys.worker_facts(self._prefix), *gone)
+                self._link.client.zrem(redis_keys.workers(self._prefix), *gone)
 
         self._link.call(write)
 
@@ -116,7 +116,7 @@ class Leadership:
             role: which.
             seconds: after the last renewal another may take over; renew at least three times as often.
         """
-        self._link, self._key = link, names.leader(link.prefix, role)
+        self._link, self._key = link, redis_keys.leader(link.prefix, role)
         self._milliseconds = int(seconds * 1000)
         self._token = secrets.token_hex(8)
         self._renew: Any = link.client.register_script(_RENEW)

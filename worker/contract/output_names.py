@@ -13,7 +13,7 @@ import re
 import string
 from collections.abc import Sequence
 
-from worker.contract import names
+from worker.contract import redis_keys
 
 FIELDS = ("dir", "name", "stem", "kind", "ext")
 ONE_KIND = "{dir}/{stem}.{ext}"
@@ -49,10 +49,14 @@ def check(template: str, kinds: Sequence[str], extensions: Sequence[str]) -> Non
     if len(set(samples)) < len(samples):
         raise ValueError(f"naming template {template!r}: {' and '.join(kinds)} would share one key; add {{kind}}")
     for sample in samples:
-        if sample.startswith(("/", names.JOB_PREFIX)) or sample.endswith("/") or {"", ".", ".."} & set(_steps(sample)):
+        if (
+            sample.startswith(("/", redis_keys.JOB_PREFIX))
+            or sample.endswith("/")
+            or {"", ".", ".."} & set(_steps(sample))
+        ):
             raise ValueError(
                 f"naming template {template!r} gives {sample!r}: keys are relative to the destination, "
-                f"with no empty, '.' or '..' part, and {names.JOB_PREFIX} is taken"
+                f"with no empty, '.' or '..' part, and {redis_keys.JOB_PREFIX} is taken"
             )
 
 

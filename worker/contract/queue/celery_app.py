@@ -15,10 +15,11 @@ from kombu.entity import Exchange, Queue
 from kombu.exceptions import BatchPublishError, OperationalError
 from redis.exceptions import RedisError
 
-from worker.contract import gate, names
+from worker.contract import redis_keys
 from worker.contract.errors import BrokerUnavailable, JobNotFound
-from worker.contract.ledger import Ledger
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import MAX_CHUNK_IMAGES, ChunkMessage
+from worker.contract.queue import admission
 from worker.contract.settings import Settings
 
 
@@ -35,7 +36,7 @@ class RedisBackend(StockRedisBackend):  # type: ignore[misc]  # Celery has no ty
     def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:
         """State and result of a chunk; of an expired one as the ledger has it."""
         meta: dict[str, Any] = super().get_task_meta(task_id, cache=cache)
-        ours = names.parse_task_id(task_id) if meta["status"] == states.PENDING else None
+        ours = redis_keys.parse_task_id(task_id) if meta["status"] == states.PENDING else None
         return meta if ours is None else self._from_ledger(*ours) or meta
 
     def _from_ledger(self, job: str, epoch: int, chunk: int) -> dict[str, Any] | None:
@@ -66,7 +67,7 @@ def make_celery(settings: Settings, *, client_name: str = "maskmill") -> Celery:
     app.maskmill = settings
     app.conf.update(
         # -- broker ---------------------------------------------------------------------------------------------
-        broker_transport=f"{gate.__name__}:Transport",  # what is no chunk message does not get in
+        broker_transport=f"{admission.__name__}:Transport",  # what is no chunk message does not get in
         broker_transport_options={
             "visibility_timeout": lease,  # `worker.lease` renews it, so chunks may take longer
             "unacked_restore_interval": max(1, lease // 12),  # look for expired leases every 10 s ...
@@ -88,8 +89,8 @@ def make_celery(settings: Settings, *, client_name: str = "maskmill") -> Celery:
         broker_pool_acquire_timeout=30,
         # -- tasks ----------------------------------------------------------------------------------------------
         # Direct queues on the default exchange: restores never lose their routing.
-        task_default_queue=names.QUEUE,
-        task_queues=[_direct_queue(name) for name in names.QUEUES],
+        task_default_queue=redis_keys.QUEUE,
+        task_queues=[_direct_queue(name) for name in redis_keys.QUEUES],
         task_create_missing_queues=False,
         task_serializer="json",
         result_serializer="json",
@@ -144,7 +145,7 @@ PUBLISH_BATCH = 500
 """Messages in one round trip."""
 
 
-def publish(app: Celery, messages: Iterable[ChunkMessage], *, queue: str = names.QUEUE) -> int:
+def publish(app: Celery, messages: Iterable[ChunkMessage], *, queue: str = redis_keys.QUEUE) -> int:
     """Send chunk messages by task name to one queue, in batches.
 
     Returns:
@@ -159,9 +160,9 @@ def publish(app: Celery, messages: Iterable[ChunkMessage], *, queue: str = names
         with app.producer_pool.acquire(block=True) as producer, producer.batch(PUBLISH_BATCH):
             for message in messages:
                 app.send_task(
-                    names.TASK_CHUNK,
+                    redis_keys.TASK_CHUNK,
                     args=[message.model_dump(mode="json")],
-                    task_id=names.task_id(message.job, message.epoch, message.chunk),
+                    task_id=redis_keys.task_id(message.job, message.epoch, message.chunk),
                     queue=queue,
                     producer=producer,
                     retry=False,  # a retry inside a batch would switch batching off

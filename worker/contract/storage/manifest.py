@@ -12,9 +12,10 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from worker.contract import jsonlines, names
+from worker.contract import redis_keys
 from worker.contract.errors import ContractError
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.storage import jsonlines
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 PART_IMAGES = 10_000
 """Images in one part: about 300 kB compressed."""
@@ -56,7 +57,7 @@ class Listed(Protocol):
 
 def job_folder(dest: S3Url, job: str) -> S3Url:
     """Where everything about a job lies, apart from its outputs."""
-    return dest / f"{names.JOB_PREFIX}{job}/"
+    return dest / f"{redis_keys.JOB_PREFIX}{job}/"
 
 
 def _part(dest: S3Url, job: str, number: int) -> S3Url:

@@ -12,10 +12,12 @@ from collections.abc import Iterator, Sequence
 
 from celery import Celery
 
-from worker.contract import broker, manifest, names
+from worker.contract import redis_keys
 from worker.contract.job import JobView
 from worker.contract.messages import MAX_CHUNK_IMAGES, ChunkMessage
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.queue import celery_app
+from worker.contract.storage import manifest
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 CHUNK_SECONDS = 25.0
 """Work in one chunk: long beside what a message costs, short beside what a killed worker repeats."""
@@ -69,7 +71,7 @@ class Dispatcher:
             ContractError: the manifest has been changed.
         """
         messages = [self._message(view, chunk) for chunk in chunks]
-        broker.publish(self._celery, messages, queue=names.EXPRESS_QUEUE if express else names.QUEUE)
+        celery_app.publish(self._celery, messages, queue=redis_keys.EXPRESS_QUEUE if express else redis_keys.QUEUE)
 
     def _message(self, view: JobView, chunk: int) -> ChunkMessage:
         first = chunk * view.chunk_images

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from worker.contract import names
+from worker.contract import redis_keys
 from worker.contract.errors import ContractError
 from worker.contract.job import JobStatus, JobView
-from worker.contract.link import RedisLink
-from worker.contract.objects import S3Url
+from worker.contract.ledger.connection import RedisLink
+from worker.contract.storage.s3 import S3Url
 
 log = logging.getLogger(__name__)
 
@@ -92,10 +92,10 @@ class Backlog:
         """Jobs that have not ended, oldest first."""
 
         def read() -> list[Any]:
-            jobs = self._link.client.smembers(names.active(self._prefix))
+            jobs = self._link.client.smembers(redis_keys.active(self._prefix))
             pipeline = self._link.client.pipeline(transaction=False)
             for job in jobs:
-                keys = names.job_keys(self._prefix, job)
+                keys = redis_keys.job_keys(self._prefix, job)
                 pipeline.hgetall(keys.record)
                 pipeline.zcard(keys.outstanding)
                 pipeline.bitcount(keys.returned)
@@ -116,8 +116,8 @@ class Backlog:
 
         def read() -> int:
             pipeline = self._link.client.pipeline(transaction=False)
-            for name in names.QUEUES:
-                pipeline.llen(names.queue(self._prefix, name))
+            for name in redis_keys.QUEUES:
+                pipeline.llen(redis_keys.queue(self._prefix, name))
             return sum(pipeline.execute())
 
         return cast(int, self._link.call(read))
@@ -140,7 +140,7 @@ class Backlog:
 
         def read() -> list[str]:
             time, micros = self._link.client.time()
-            outstanding = names.job_keys(self._prefix, job).outstanding
+            outstanding = redis_keys.job_keys(self._prefix, job).outstanding
             limit = time + micros / 1e6 - seconds
             return cast(list[str], self._link.client.zrangebyscore(outstanding, "-inf", limit))
 
@@ -151,9 +151,9 @@ class Backlog:
 
         def read() -> list[Any]:
             pipeline = self._link.client.pipeline(transaction=False)
-            for name in names.QUEUES:
-                pipeline.lrange(names.queue(self._prefix, name), 0, -1)
-            pipeline.hvals(names.unacked(self._prefix))
+            for name in redis_keys.QUEUES:
+                pipeline.lrange(redis_keys.queue(self._prefix, name), 0, -1)
+            pipeline.hvals(redis_keys.unacked(self._prefix))
             return cast(list[Any], pipeline.execute())
 
         *queues, delivered = self._link.call(read)
@@ -163,8 +163,8 @@ class Backlog:
 
     def held(self, job: str) -> bool:
         """Whether a worker has a message of a job in its hands, and its lease has not run out. O(window)."""
-        delivered = self._link.call(lambda: self._link.client.hvals(names.unacked(self._prefix)))
-        ids = [names.parse_task_id(_task(text, held=True) or "") for text in delivered]
+        delivered = self._link.call(lambda: self._link.client.hvals(redis_keys.unacked(self._prefix)))
+        ids = [redis_keys.parse_task_id(_task(text, held=True) or "") for text in delivered]
         return any(id is not None and id[0] == job for id in ids)
 
     def reclaim(self, job: str, chunks: Sequence[int], seconds: float) -> list[int]:
@@ -179,13 +179,13 @@ class Backlog:
 
     def log(self, job: str, count: int) -> list[LogEntry]:
         """The oldest outcomes that are not in S3 yet."""
-        key = names.job_keys(self._prefix, job).log
+        key = redis_keys.job_keys(self._prefix, job).log
         entries = self._link.call(lambda: self._link.client.xrange(key, count=count))
         return [LogEntry(id, fields["o"]) for id, fields in entries]
 
     def recent(self, job: str, count: int = 1000) -> Iterator[LogEntry]:
         """Outcomes that are not in S3 yet, newest first; those brought there meanwhile may be left out."""
-        key, before = names.job_keys(self._prefix, job).log, "+"
+        key, before = redis_keys.job_keys(self._prefix, job).log, "+"
         while True:
             entries = self._link.call(functools.partial(self._link.client.xrevrange, key, before, "-", count))
             yield from (LogEntry(id, fields["o"]) for id, fields in entries)
@@ -196,7 +196,7 @@ class Backlog:
     def logged(self, job: str, entries: Iterable[LogEntry]) -> None:
         """Forget outcomes that are in S3 now."""
         ids = [entry.id for entry in entries]
-        self._link.call(lambda: self._link.client.xdel(names.job_keys(self._prefix, job).log, *ids))
+        self._link.call(lambda: self._link.client.xdel(redis_keys.job_keys(self._prefix, job).log, *ids))
 
     def close(self, job: str, epoch: int, keep_seconds: int) -> bool:
         """End a job whose lists are in S3. Redis forgets it after a while."""
@@ -206,7 +206,7 @@ class Backlog:
 
     def drop(self, job: str) -> None:
         """Look at a job no more."""
-        self._link.call(lambda: self._link.client.srem(names.active(self._prefix), job))
+        self._link.call(lambda: self._link.client.srem(redis_keys.active(self._prefix), job))
 
 
 def _task(text: str, *, held: bool) -> str | None:

@@ -16,10 +16,10 @@ from typing import Any, Self, cast
 
 from pydantic import ValidationError
 
-from worker.contract import names, states
+from worker.contract import outcome_codec, redis_keys
 from worker.contract.errors import BadMessage, JobNotFound, JobStateError
 from worker.contract.job import ENDED, JobStatus, JobView
-from worker.contract.link import RedisLink
+from worker.contract.ledger.connection import RedisLink
 from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, Outcome, OutcomeKind
 from worker.contract.settings import RedisSettings
 
@@ -118,7 +118,7 @@ class Ledger:
 
     def claim(self, key: str, job: str) -> str:
         """Reserve a job key; the id of the job that has it, which is `job` if nobody had it before."""
-        name = names.job_key(self._prefix, key)
+        name = redis_keys.job_key(self._prefix, key)
 
         def reserve() -> str:
             self.link.client.set(name, job, nx=True)
@@ -128,12 +128,12 @@ class Ledger:
 
     def holder(self, key: str) -> str | None:
         """The job that has a job key."""
-        name = names.job_key(self._prefix, key)
+        name = redis_keys.job_key(self._prefix, key)
         return cast("str | None", self.link.call(lambda: self.link.client.get(name)))
 
     def reclaim(self, key: str, job: str) -> None:
         """Give a job key to another job, since the one that had it came to nothing."""
-        self.link.call(lambda: self.link.client.set(names.job_key(self._prefix, key), job))
+        self.link.call(lambda: self.link.client.set(redis_keys.job_key(self._prefix, key), job))
 
     def create(self, job: str, options: JobOptions, policy: JobPolicy | None = None, *, traceparent: str = "") -> None:
         """Open a job in state `listing`; `traceparent` is of the span that submits it."""
@@ -149,9 +149,9 @@ class Ledger:
 
         def write() -> None:
             pipeline = self.link.client.pipeline(transaction=True)  # a new one each time: a failed one forgets
-            pipeline.hset(names.job(self._prefix, job), mapping=fields)
-            pipeline.zadd(names.jobs(self._prefix), {job: now})
-            pipeline.sadd(names.active(self._prefix), job)
+            pipeline.hset(redis_keys.job(self._prefix, job), mapping=fields)
+            pipeline.zadd(redis_keys.jobs(self._prefix), {job: now})
+            pipeline.sadd(redis_keys.active(self._prefix), job)
             pipeline.execute()
 
         self.link.call(write)
@@ -169,9 +169,9 @@ class Ledger:
 
         def write() -> None:
             pipeline = self.link.client.pipeline(transaction=True)
-            pipeline.delete(*names.job_keys(self._prefix, job))
-            pipeline.zrem(names.jobs(self._prefix), job)
-            pipeline.srem(names.active(self._prefix), job)
+            pipeline.delete(*redis_keys.job_keys(self._prefix, job))
+            pipeline.zrem(redis_keys.jobs(self._prefix), job)
+            pipeline.srem(redis_keys.active(self._prefix), job)
             pipeline.execute()
 
         self.link.call(write)
@@ -236,11 +236,11 @@ class Ledger:
                 f"job {job} is {before.status.value}: only one that was submitted and has ended can be run again "
                 f"(`producer watch {job}` stays until then)"
             )
-        self.link.call(lambda: self.link.client.sadd(names.active(self._prefix), job))
+        self.link.call(lambda: self.link.client.sadd(redis_keys.active(self._prefix), job))
         wanted = ({OutcomeKind.FAILED, OutcomeKind.DEAD} if failed else set()) | (
             {None, OutcomeKind.CANCELLED} if cancelled else set()
         )
-        chunks = states.chunks_with(self.pieces(job, before.total or 0), wanted, before.chunk_images)
+        chunks = outcome_codec.chunks_with(self.pieces(job, before.total or 0), wanted, before.chunk_images)
         while batch := list(itertools.islice(chunks, _RESET_BATCH)):
             self._reset(before, batch, failed=failed, cancelled=cancelled)
         self.link.run("resume", job)
@@ -268,7 +268,7 @@ class Ledger:
             outcomes: state of each image, one byte each, see `states`.
             ending: how it had ended.
         """
-        keys, now = names.job_keys(self._prefix, job), self._now()
+        keys, now = redis_keys.job_keys(self._prefix, job), self._now()
         size, total = int(str(fields["chunk_images"])), int(str(fields["total"]))
         chunks, left = -(-total // size), total - sum(counts.values())
         status = ending or (JobStatus.RUNNING if left else JobStatus.CLOSING)
@@ -286,20 +286,20 @@ class Ledger:
         def images() -> None:
             pipeline = self.link.client.pipeline(transaction=True)
             pipeline.delete(*keys)
-            pipeline.set(keys.images, states.packed(outcomes))
+            pipeline.set(keys.images, outcome_codec.packed(outcomes))
             pipeline.execute()
 
         def publish() -> None:
             pipeline = self.link.client.pipeline(transaction=True)
             pipeline.hset(keys.record, mapping=record)
-            pipeline.zadd(names.jobs(self._prefix), {job: float(str(fields["created_at"]))})
+            pipeline.zadd(redis_keys.jobs(self._prefix), {job: float(str(fields["created_at"]))})
             if ending is None:
-                pipeline.sadd(names.active(self._prefix), job)
+                pipeline.sadd(redis_keys.active(self._prefix), job)
             pipeline.execute()
 
         self.link.call(images)
         if status is JobStatus.RUNNING:
-            unfinished = states.chunks_with([outcomes[: touched * size]], {None}, size)
+            unfinished = outcome_codec.chunks_with([outcomes[: touched * size]], {None}, size)
             while batch := list(itertools.islice(unfinished, _RESET_BATCH)):
                 self._add_returned(keys.returned, batch)
         self.link.call(publish)  # last: without its record there is no job, and whoever was interrupted begins anew
@@ -315,7 +315,7 @@ class Ledger:
         self.link.call(write)
 
     def _reset(self, view: JobView, chunks: list[int], *, failed: bool, cancelled: bool) -> None:
-        script, keys = self.link.script("reset"), names.job_keys(self._prefix, view.job)
+        script, keys = self.link.script("reset"), redis_keys.job_keys(self._prefix, view.job)
 
         def write() -> None:
             pipeline = self.link.client.pipeline(transaction=False)
@@ -328,7 +328,7 @@ class Ledger:
         self.link.call(write)
 
     def _inactive(self, job: str) -> None:
-        self.link.call(lambda: self.link.client.srem(names.active(self._prefix), job))
+        self.link.call(lambda: self.link.client.srem(redis_keys.active(self._prefix), job))
 
     def _now(self) -> float:
         """The server's time: jobs of producers whose clocks differ have an order all the same."""
@@ -373,7 +373,7 @@ class Ledger:
             ) from error
         return Start(
             Verdict(verdict),
-            tuple(states.KINDS[state] for state in known),
+            tuple(outcome_codec.KINDS[state] for state in known),
             asked,
             how,
             bool(careful),
@@ -383,7 +383,7 @@ class Ledger:
 
     def fresh(self, message: ChunkMessage) -> JobOptions | None:
         """What is asked of the images of a chunk that nobody has started yet, if all of them are to be done."""
-        keys = names.job_keys(self._prefix, message.job)
+        keys = redis_keys.job_keys(self._prefix, message.job)
 
         def read() -> list[Any]:
             pipeline = self.link.client.pipeline(transaction=False)
@@ -419,7 +419,7 @@ class Ledger:
         fields: list[object] = []
         for outcome in outcomes:
             line = outcome.model_dump_json(exclude_defaults=True)
-            fields += [outcome.index, states.NUMBERS[outcome.kind], outcome.code, line]
+            fields += [outcome.index, outcome_codec.NUMBERS[outcome.kind], outcome.code, line]
         completed, go_on = self.link.run("record", message.job, *_place(message), MAX_FAILURES, worker, *fields)
         return Recorded(bool(completed), bool(go_on))
 
@@ -451,7 +451,7 @@ class Ledger:
         Raises:
             JobNotFound: unknown to this Redis.
         """
-        fields = self.link.call(lambda: self.link.client.hgetall(names.job(self._prefix, job)))
+        fields = self.link.call(lambda: self.link.client.hgetall(redis_keys.job(self._prefix, job)))
         if not fields:
             raise self._not_found(job)
         return JobView.read(fields)
@@ -461,15 +461,15 @@ class Ledger:
 
         def read() -> list[dict[str, str]]:
             pipeline = self.link.client.pipeline(transaction=False)
-            for job in self.link.client.zrevrange(names.jobs(self._prefix), 0, limit - 1):
-                pipeline.hgetall(names.job(self._prefix, job))
+            for job in self.link.client.zrevrange(redis_keys.jobs(self._prefix), 0, limit - 1):
+                pipeline.hgetall(redis_keys.job(self._prefix, job))
             return cast(list[dict[str, str]], pipeline.execute())
 
         return [JobView.read(fields) for fields in self.link.call(read) if fields]
 
     def failures(self, job: str) -> list[dict[str, str]]:
         """The first failures of a job (at most `MAX_FAILURES`): kind, key, code, message."""
-        name = names.job_keys(self._prefix, job).failures
+        name = redis_keys.job_keys(self._prefix, job).failures
         lines = self.link.call(lambda: self.link.client.lrange(name, 0, -1))
         return [
             {field: str(entry.get(field, "")) for field in ("kind", "key", "code", "message")}
@@ -481,22 +481,22 @@ class Ledger:
         if count <= 0:
             return []
         fields = [part for index in range(first, first + count) for part in ("GET", "u4", f"#{index}")]
-        key = names.job_keys(self._prefix, job).images
+        key = redis_keys.job_keys(self._prefix, job).images
         found = self.link.call(lambda: self.link.client.execute_command("BITFIELD_RO", key, *fields))
-        return [states.KINDS[state] for state in found]
+        return [outcome_codec.KINDS[state] for state in found]
 
     def states(self, job: str, total: int) -> Iterator[OutcomeKind | None]:
         """Outcomes of all images in order, read in pieces of 128 thousand."""
         for piece in self.pieces(job, total):
-            yield from map(states.KINDS.__getitem__, piece)
+            yield from map(outcome_codec.KINDS.__getitem__, piece)
 
     def pieces(self, job: str, total: int) -> Iterator[bytes]:
         """The same as numbers (`states.NUMBERS`), one byte per image, piece by piece."""
         for start in range(0, (total + 1) // 2, _SCAN_BYTES):
-            yield states.unpacked(self._piece(job, start))[: total - 2 * start]
+            yield outcome_codec.unpacked(self._piece(job, start))[: total - 2 * start]
 
     def _piece(self, job: str, start: int) -> bytes:
-        key = names.job_keys(self._prefix, job).images
+        key = redis_keys.job_keys(self._prefix, job).images
         end = start + _SCAN_BYTES - 1
         piece: bytes = self.link.call(
             lambda: self.link.client.execute_command("GETRANGE", key, start, end, NEVER_DECODE=True)

@@ -20,7 +20,7 @@ from typing import Any
 from kombu.transport.redis import Channel as StockChannel
 from kombu.transport.redis import Transport as StockTransport
 
-from worker.contract import names
+from worker.contract import redis_keys
 from worker.contract.errors import BadMessage
 from worker.contract.messages import MAX_CHUNK_IMAGES, MAX_KEY_BYTES
 
@@ -47,7 +47,7 @@ def admit(message: Any) -> None:
     delivery = properties.get("delivery_info")
     if not isinstance(delivery, Mapping) or not isinstance(properties.get("delivery_tag"), str):
         raise BadMessage("an envelope without a delivery tag")
-    if delivery.get("exchange") != "" or delivery.get("routing_key") not in names.QUEUES:
+    if delivery.get("exchange") != "" or delivery.get("routing_key") not in redis_keys.QUEUES:
         raise BadMessage("an envelope for another queue")
     if message.get("content-type") != "application/json" or message.get("content-encoding") != "utf-8":
         raise BadMessage("content that is not JSON in UTF-8")
@@ -58,10 +58,10 @@ def admit(message: Any) -> None:
 
 
 def _admit_headers(headers: Mapping[str, Any]) -> None:
-    if headers.get("task") != names.TASK_CHUNK:
+    if headers.get("task") != redis_keys.TASK_CHUNK:
         raise BadMessage("another task")
     task = headers.get("id")
-    if not isinstance(task, str) or names.parse_task_id(task) is None or task != headers.get("root_id"):
+    if not isinstance(task, str) or redis_keys.parse_task_id(task) is None or task != headers.get("root_id"):
         raise BadMessage("an id that no chunk has")
     if headers.get("eta") is not None or headers.get("expires") is not None:
         raise BadMessage("a time before or after which to run")
@@ -123,7 +123,7 @@ class Transport(StockTransport):
 
     def _deliver(self, message: Any, queue: str) -> None:
         self.delivering = True
-        if queue in names.QUEUES:
+        if queue in redis_keys.QUEUES:
             try:
                 admit(message)
             except BadMessage as error:

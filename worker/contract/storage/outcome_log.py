@@ -14,11 +14,12 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from worker.contract import jsonlines, manifest, states
+from worker.contract import outcome_codec
 from worker.contract.errors import ContractError, ObjectMissing
-from worker.contract.manifest import job_folder
 from worker.contract.messages import Outcome, OutcomeKind
-from worker.contract.objects import ObjectStore, S3Url
+from worker.contract.storage import jsonlines, manifest
+from worker.contract.storage.manifest import job_folder
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 PART_OUTCOMES = 5_000
 """Outcomes in one part at most: about 100 kB compressed."""
@@ -93,14 +94,14 @@ def final(
         ContractError: the job's objects were changed by somebody else.
     """
     for outcome in itertools.chain(recent, newest_first(store, dest, job)):
-        if outcome.index < len(known) and known[outcome.index] == states.NUMBERS[outcome.kind]:
+        if outcome.index < len(known) and known[outcome.index] == outcome_codec.NUMBERS[outcome.kind]:
             known[outcome.index] = _TOLD
             yield outcome
     if known.count(_TOLD) + known.count(0) == len(known):
         return
     # Cancelled images have no line in the log; nor has one whose line was lost with Redis after its state was saved.
     for index, entry in enumerate(manifest.read(store, dest, job, len(known))):
-        if kind := None if known[index] == _TOLD else states.KINDS[known[index]]:
+        if kind := None if known[index] == _TOLD else outcome_codec.KINDS[known[index]]:
             yield Outcome(index=index, key=entry.key, kind=kind)
 
 

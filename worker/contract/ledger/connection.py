@@ -23,7 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from worker.contract import names
+from worker.contract import redis_keys
 from worker.contract.errors import AccessDenied, BrokerUnavailable, ServiceError, SetupError
 from worker.contract.settings import RedisSettings
 
@@ -63,12 +63,12 @@ class RedisLink:
 
     def run(self, script: str, job: str, *args: object) -> Any:
         """Run a script of `lua/` on the keys of one job."""
-        return self.call(lambda: self.script(script)(keys=names.job_keys(self.prefix, job), args=args))
+        return self.call(lambda: self.script(script)(keys=redis_keys.job_keys(self.prefix, job), args=args))
 
     def script(self, name: str) -> Any:
         """A script of `lua/` behind the shared head; callable on a pipeline with `client=`."""
         if name not in self._scripts:
-            folder = resources.files("worker.contract") / "lua"
+            folder = resources.files("worker.contract.ledger") / "lua"
             text = (folder / "head.lua").read_text("utf-8") + (folder / f"{name}.lua").read_text("utf-8")
             self._scripts[name] = self.client.register_script(text)
         return self._scripts[name]
