@@ -17,7 +17,6 @@ import celery.apps.worker
 from celery import Celery
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_shutting_down
 
-from worker import logs, metrics
 from worker.child import Child
 from worker.contract import redis_keys, settings
 from worker.contract.errors import MaskmillError
@@ -27,6 +26,7 @@ from worker.credit import Credit
 from worker.lease import LeaseRenewal
 from worker.presence import Presence
 from worker.shared import SharedState
+from worker.telemetry import logs, metrics
 from worker.watchdog import ChunkRequest, Watchdog, end_children_after
 
 log = logging.getLogger("worker.app")

@@ -8,7 +8,6 @@ import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from worker import metrics
 from worker.contract import tracing
 from worker.contract.errors import PlacementError
 from worker.contract.ledger.fleet import Fleet, WorkerFacts
@@ -23,6 +22,7 @@ from worker.model.store import locate
 from worker.pipeline import Pipeline
 from worker.shared import SharedState
 from worker.tasks import ChunkRunner, Identity
+from worker.telemetry import metrics
 
 if TYPE_CHECKING:
     from worker.model.engine import Engine

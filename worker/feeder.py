@@ -10,7 +10,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from worker import metrics
 from worker.contract.errors import ContractError, ObjectMissing, ServiceError
 from worker.contract.job import JobView
 from worker.contract.ledger.backlog import ActiveJob, Backlog, unblocked
@@ -19,6 +18,7 @@ from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import Priority
 from worker.contract.queue.dispatcher import WINDOW_PER_WORKER, Dispatcher, window
 from worker.each import each
+from worker.telemetry import metrics
 
 log = logging.getLogger(__name__)
 

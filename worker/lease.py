@@ -18,7 +18,7 @@ from celery import bootsteps
 from celery.worker import state
 from redis.exceptions import RedisError
 
-from worker import metrics
+from worker.telemetry import metrics
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import ChunkMessage
 from worker.pipeline import Pipeline
 from worker.shared import SharedState
-from worker.stages import name_thread
+from worker.telemetry.timing import name_thread
 from worker.works import chunk_id, metadata, works
 
 log = logging.getLogger(__name__)

@@ -31,7 +31,7 @@ from worker.images.decode import decode
 from worker.images.render import render
 from worker.images.subject import wanted
 from worker.images.tensor import to_tensor
-from worker.stages import Observe, Spent, Stage, name_thread, nobody
+from worker.telemetry.timing import Observe, Spent, Stage, name_thread, nobody
 from worker.uptodate import MODEL, SOURCE_ETAG, standing
 
 log = logging.getLogger(__name__)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 
-from worker import metrics
 from worker.contract import redis_keys
 from worker.contract.ledger.backlog import ActiveJob, Backlog
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.queue.dispatcher import Dispatcher
 from worker.each import each
 from worker.feeder import send
+from worker.telemetry import metrics
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from worker import logs, metrics
 from worker.bookkeeper import Bookkeeper
 from worker.contract import settings
 from worker.contract.errors import MaskmillError
@@ -33,8 +32,9 @@ from worker.contract.settings import Settings
 from worker.contract.storage.s3 import ObjectStore
 from worker.exporter import Exporter
 from worker.feeder import Feeder
+from worker.processes.wakeup import Wakeup
 from worker.reconciler import Reconciler
-from worker.wake import Wakeup
+from worker.telemetry import logs, metrics
 
 log = logging.getLogger("worker.steward")
 

@@ -28,9 +28,9 @@ from worker.contract.errors import PlacementError, SetupError
 from worker.contract.settings import ModelSettings, Settings
 from worker.cpu import pinning
 from worker.cpu.placement import CoreSet, Plan
-from worker.metrics import FOLDER_VARIABLE
-from worker.tie import tied
-from worker.wake import Wakeup
+from worker.processes.parent_death import tied
+from worker.processes.wakeup import Wakeup
+from worker.telemetry.metrics import FOLDER_VARIABLE
 
 log = logging.getLogger(__name__)
 

@@ -16,14 +16,14 @@ from typing import Any
 
 from celery.exceptions import Ignore, Reject
 
-from worker import metrics
 from worker.contract.errors import ServiceError
 from worker.contract.ledger.jobs import Ledger, Start, Verdict
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
 from worker.contract.tracing import OFF, Tracing
 from worker.pipeline import Pipeline
 from worker.shared import SharedState
-from worker.stages import Stage, timed
+from worker.telemetry import metrics
+from worker.telemetry.timing import Stage, timed
 from worker.works import chunk_id, metadata, works
 
 log = logging.getLogger(__name__)

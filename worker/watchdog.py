@@ -22,11 +22,11 @@ from celery import bootsteps
 from celery.worker import state
 from celery.worker.request import Request
 
-from worker import metrics
 from worker.contract.errors import MaskmillError
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import ChunkMessage
 from worker.shared import SharedState
+from worker.telemetry import metrics
 
 log = logging.getLogger(__name__)
 

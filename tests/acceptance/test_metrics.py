@@ -12,10 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from support import commands
 from support.stack import Place
-from worker.contract.events import EVENTS
 from worker.contract.job import JobStatus
 from worker.contract.ledger.fleet import Fleet
 from worker.contract.ledger.jobs import Ledger
+from worker.telemetry.events import EVENTS
 
 
 def free_port() -> int:

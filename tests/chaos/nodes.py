@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from support.commands import BIN, environment
-from worker.tie import tied
+from worker.processes.parent_death import tied
 
 _NAMESPACE = [
     shutil.which("unshare") or "/usr/bin/unshare",
@@ -98,7 +98,9 @@ class Node:
                 for child in process.children():
                     self._remember(child)
                     line = child.cmdline()
-                    if word in line and "-I" not in line:  # not yet what it is to become, see `worker.tie`
+                    if (
+                        word in line and "-I" not in line
+                    ):  # not yet what it is to become, see `worker.processes.parent_death`
                         yield line[line.index(word) + 1] if word == "--hostname" else "", child
 
     def _remember(self, process: psutil.Process) -> None:

@@ -11,7 +11,7 @@ from support.fakes import FakeNetwork
 from support.works import LIMITS, numbered, work
 from worker.contract.messages import OutcomeKind, OutputKind
 from worker.pipeline import Pipeline
-from worker.stages import Stage
+from worker.telemetry.timing import Stage
 
 WAIT = 5.0
 

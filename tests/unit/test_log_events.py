@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.contract.events import EVENTS, LIBRARY
-from worker.logs import JsonFormatter, pairs
+from worker.telemetry.events import EVENTS, LIBRARY
+from worker.telemetry.logs import JsonFormatter, pairs
 
 ROOT = Path(__file__).parents[2]
 NO_WORKER = ("worker/standalone/", "worker/convert/", "worker/bench/", "worker/tuning/")

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from worker import logs
 from worker.contract.settings import WorkerSettings
+from worker.telemetry import logs
 
 NAMES = (None, "worker", "worker.pipeline", "celery", "celery.app.trace", "py.warnings")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from worker import tie
+from worker.processes import parent_death
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,7 +57,7 @@ def test_a_child_ends_when_its_parent_is_killed(tied):
 def test_a_child_whose_parent_is_gone_already_ends_at_once():
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
-    command = tie.tied([sys.executable, "-c", "print('ran')"], signal.SIGTERM)
+    command = parent_death.tied([sys.executable, "-c", "print('ran')"], signal.SIGTERM)
     command[4] = str(gone.pid)
 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -66,6 +66,8 @@ def test_a_child_whose_parent_is_gone_already_ends_at_once():
 
 
 def test_a_program_that_is_not_there_is_named():
-    done = subprocess.run(tie.tied(["/no/such/program"], signal.SIGTERM), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        parent_death.tied(["/no/such/program"], signal.SIGTERM), capture_output=True, text=True, check=False
+    )
 
-    assert done.returncode == tie.CANNOT_EXECUTE and "/no/such/program" in done.stderr
+    assert done.returncode == parent_death.CANNOT_EXECUTE and "/no/such/program" in done.stderr

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from worker.wake import Wakeup
+from worker.processes.wakeup import Wakeup
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from worker.bench.measure import Sample
 from worker.bench.process import environment, tail
 from worker.contract.errors import SetupError
 from worker.cpu.pinning import pin
-from worker.tie import tied
+from worker.processes.parent_death import tied
 
 REPORT = "benchmark_report.json"
 CPU_TIME = "cpu_seconds"

@@ -29,7 +29,7 @@ from worker.contract.queue.dispatcher import CHUNK_SECONDS, chunk_images
 from worker.contract.storage import manifest
 from worker.contract.storage.s3 import ObjectInfo, S3Url
 from worker.cpu import topology
-from worker.standalone.process import ServiceProcess
+from worker.processes.service import ServiceProcess
 from worker.standalone.services import DEFAULT_BUCKET
 
 SCHEMA_VERSION = 1

@@ -30,7 +30,7 @@ from worker.tuning import record
 
 SCHEMA_VERSION = 1
 PIXEL_STAGES = ("decode", "prepare", "render")
-"""Of `worker.stages`: what is done to pixels beside inference."""
+"""Of `worker.telemetry.timing`: what is done to pixels beside inference."""
 
 _MILLI = 1000.0
 _WARM_UP_PARTS = 4

@@ -23,7 +23,7 @@ from typing import Any
 
 from worker.bench.measure import Sample
 from worker.contract.errors import SetupError
-from worker.tie import tied
+from worker.processes.parent_death import tied
 
 _QUOTED_LINES = 3
 

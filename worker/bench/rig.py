@@ -29,8 +29,8 @@ from worker.contract.ledger.jobs import Ledger
 from worker.contract.settings import RedisSettings, Settings
 from worker.contract.storage.s3 import ObjectStore, S3Url
 from worker.cpu.kernel import format_cpu_list
+from worker.processes.service import ServiceProcess
 from worker.standalone import ports
-from worker.standalone.process import ServiceProcess
 from worker.standalone.services import DEFAULT_BUCKET, Standalone
 
 SOURCE = S3Url(DEFAULT_BUCKET, "photos/")

@@ -6,7 +6,6 @@ import logging
 
 import click
 
-from worker import logs
 from worker.contract import settings
 from worker.contract.console import Exit
 from worker.contract.errors import BrokerUnavailable
@@ -14,6 +13,7 @@ from worker.contract.ledger.connection import RedisLink
 from worker.contract.settings import RedisSettings
 from worker.cpu import placement, topology
 from worker.supervisor import Supervisor
+from worker.telemetry import logs
 from worker.tuning import record
 
 log = logging.getLogger("worker.start")

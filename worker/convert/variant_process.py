@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from worker.contract import errors
 from worker.contract.errors import BundleError, MaskmillError
-from worker.tie import tied
+from worker.processes.parent_death import tied
 
 MODULE = "worker.convert.build_variant"
 

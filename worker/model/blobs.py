@@ -11,8 +11,8 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from worker.model.filelock import locked
 from worker.model.manifest import sha256_of
+from worker.processes.filelock import locked
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,6 @@ from typing import Protocol
 
 from worker.contract.errors import BundleError, BundleNotFound, DigestMismatch, ObjectMissing
 from worker.contract.storage.s3 import ObjectInfo, S3Url
-from worker.model.filelock import locked
 from worker.model.layout import MANIFEST_NAME, Candidate
 from worker.model.manifest import (
     MAX_MANIFEST_BYTES,
@@ -34,6 +33,7 @@ from worker.model.manifest import (
     verified_sha256,
 )
 from worker.model.progress import Progress, watched
+from worker.processes.filelock import locked
 
 logger = logging.getLogger(__name__)
 

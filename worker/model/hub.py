@@ -22,10 +22,10 @@ from pydantic import ValidationError
 
 from worker.contract.errors import BundleError, BundleNotFound, DigestMismatch, HubUnavailable
 from worker.model import hubclient
-from worker.model.filelock import locked
 from worker.model.hubclient import HubFile, HubSource, Snapshot
 from worker.model.manifest import MAX_MANIFEST_BYTES, FileFacts, Manifest, sha256_of
 from worker.model.progress import Progress, watched
+from worker.processes.filelock import locked
 
 logger = logging.getLogger(__name__)
 

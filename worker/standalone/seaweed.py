@@ -23,6 +23,7 @@ from pydantic import SecretStr
 from worker.contract.errors import ServiceError, StandaloneError
 from worker.contract.settings import S3Settings
 from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.processes.service import ServiceProcess
 from worker.standalone.embedded import (
     INSTALL,
     SERVER_LOCK,
@@ -32,7 +33,6 @@ from worker.standalone.embedded import (
     wheel_program,
 )
 from worker.standalone.ports import GRPC_OFFSET, LOOPBACK, is_free
-from worker.standalone.process import ServiceProcess
 
 REGION = "us-east-1"
 

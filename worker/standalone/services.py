@@ -25,9 +25,9 @@ from typing import IO, Self
 
 from worker.contract.errors import StandaloneError
 from worker.contract.storage.s3 import ObjectStore
+from worker.processes.service import locked, unlost_interrupts
 from worker.standalone import ports
 from worker.standalone.embedded import SERVER_LOCK, EmbeddedService, private_folder
-from worker.standalone.process import locked, unlost_interrupts
 from worker.standalone.seaweed import METRICS_PORT, PORTS, REGION, Seaweed
 from worker.standalone.valkey import Valkey
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from worker.contract.errors import StandaloneError
-from worker.standalone.process import ServiceProcess
+from worker.processes.service import ServiceProcess
 from worker.standalone.services import Standalone
 
 _WORKER_GRACE_SECONDS = 30.0

@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from worker.contract.errors import StandaloneError
+from worker.processes.service import ServiceProcess
 from worker.standalone.embedded import (
     INSTALL,
     SERVER_LOCK,
@@ -25,7 +26,6 @@ from worker.standalone.embedded import (
     wheel_program,
 )
 from worker.standalone.ports import LOOPBACK
-from worker.standalone.process import ServiceProcess
 
 logger = logging.getLogger(__name__)
 

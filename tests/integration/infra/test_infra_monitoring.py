@@ -13,10 +13,10 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from support import panels, validators
 from support.validators import INFRA
-from worker import metrics
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.backlog import ActiveJob
 from worker.contract.messages import JobOptions, JobPolicy, OutcomeKind
+from worker.telemetry import metrics
 
 ALERTS = INFRA / "prometheus" / "alerts.yml"
 GROUPS = yaml.safe_load(ALERTS.read_text("utf-8"))["groups"]

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from worker.contract.errors import StandaloneError
-from worker.standalone.process import ServiceProcess
+from worker.processes.service import ServiceProcess
 
 SLEEP = ["/bin/sleep", "600"]
 ROOT = Path(__file__).parents[3]
@@ -178,7 +178,7 @@ def test_stopping_what_never_started_is_no_error(make):
 
 
 def test_the_child_holds_its_lock_for_as_long_as_it_lives(make, tmp_path, monkeypatch):
-    monkeypatch.setattr("worker.standalone.process._LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("worker.processes.service._LOCK_SECONDS", 0.1)
     options = {"lock": tmp_path / "lock"}
     with make(SLEEP, **options), pytest.raises(StandaloneError, match="another server runs on the same data"):
         make(SLEEP, **options, log=tmp_path / "other").start()

@@ -1,7 +1,7 @@
 """One child process that cannot outlive us.
 
 Life of a child: it gets a session of its own (Ctrl-C at a terminal reaches only us, and we stop our children in
-order), ties its life to ours (`worker.tie`), may hold a lock file for as long as it lives, and writes to a log file.
+order), ties its life to ours (`worker.processes.parent_death`), may hold a lock file for as long as it lives, and writes to a log file.
 Stopping is SIGTERM, a time of grace, SIGKILL for it and whatever it left in its process group, and it is always
 reaped. If we are killed, the kernel kills the child.
 """
@@ -24,7 +24,7 @@ from types import FrameType
 from typing import IO, Literal, Self
 
 from worker.contract.errors import StandaloneError
-from worker.tie import tied
+from worker.processes.parent_death import tied
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from worker.contract.ledger.backlog import Backlog
 from worker.contract.ledger.fleet import Fleet
 from worker.contract.messages import Outcome, OutcomeKind
 from worker.contract.queue.dispatcher import window
-from worker.stages import Stage
+from worker.telemetry.timing import Stage
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """Set by the supervisor, read by prometheus_client when it is imported."""
@@ -65,7 +65,7 @@ def refused(reason: str) -> None:
 
 
 def stage(name: Stage, wall: float, cpu: float) -> None:
-    """Count one stage of one image: a `worker.stages.Observe`."""
+    """Count one stage of one image: a `worker.telemetry.timing.Observe`."""
     STAGE.labels(name.value).observe(wall)
     STAGE_CPU.labels(name.value).inc(cpu)
 

@@ -4,7 +4,7 @@
     json    {"time": ..., "level": "WARNING", "process": "worker-0", "event": "image_failed", "job": "J", ...}
 
 A record's message begins with its pairs; what follows is for people. Whatever `event` there is stands in
-`worker.contract.events`.
+`worker.telemetry.events`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import sys
 import time
 from typing import Any
 
-from worker.contract.events import EVENTS, LIBRARY
 from worker.contract.settings import WorkerSettings
+from worker.telemetry.events import EVENTS, LIBRARY
 
 _OURS = ("worker", "producer")
 _PAIR = re.compile(r"([a-z_]+)=('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\[[^\]]*\]|\S*)(?:\s+|$)")
