@@ -68,7 +68,7 @@ class Node:
         return found
 
     def stewards(self) -> list[psutil.Process]:
-        return [process for _, process in self._below("worker.steward")]
+        return [process for _, process in self._below("worker.steward.process")]
 
     def processes(self) -> list[psutil.Process]:
         """All that were ever seen and are there."""

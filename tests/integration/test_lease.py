@@ -13,7 +13,7 @@ from kombu import Consumer
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from support.stack import Place
-from worker import lease
+from worker.consumer import lease
 from worker.contract import redis_keys
 from worker.contract.messages import ChunkMessage
 from worker.contract.queue import celery_app

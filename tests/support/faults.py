@@ -54,7 +54,7 @@ FAST = {
 """The engine's clocks, about thirty times as fast as by default."""
 
 IN_FLIGHT = 4
-"""Images in work in one process: a stream, one that is being written, and two ahead (`worker.child`)."""
+"""Images in work in one process: a stream, one that is being written, and two ahead (`worker.runner.process`)."""
 
 SLACK = 40.0
 """Seconds on top of a bound that includes starting a process and loading a model, on a machine with other work."""
@@ -146,7 +146,7 @@ class Node:
 
     def stewards(self) -> list[psutil.Process]:
         """The steward, if it runs."""
-        return self._direct("worker.steward")
+        return self._direct("worker.steward.process")
 
     def _direct(self, program: str) -> list[psutil.Process]:
         found = []

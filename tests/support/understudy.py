@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from worker.bookkeeper import Bookkeeper
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.backlog import Backlog
 from worker.contract.ledger.jobs import Ledger
@@ -14,6 +13,7 @@ from worker.contract.messages import ChunkMessage, Outcome, OutcomeKind
 from worker.contract.settings import Settings
 from worker.contract.storage import manifest
 from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.steward.bookkeeper import Bookkeeper
 
 _NAME = "understudy@here"
 

@@ -8,7 +8,7 @@ from worker.contract.messages import OutputKind
 from worker.contract.outputs import OutputOptions
 from worker.contract.settings import LimitSettings
 from worker.contract.storage.s3 import S3Url
-from worker.pipeline import Work
+from worker.runner.pipeline import Work
 
 JPEG = encoded(scene(), "JPEG", quality=90)
 LIMITS = LimitSettings(max_object_mib=1, max_megapixels=10)

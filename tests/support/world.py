@@ -9,7 +9,6 @@ from functools import cached_property
 from celery import Celery
 
 from support.jobs import submit
-from worker.bookkeeper import Bookkeeper
 from worker.contract import redis_keys
 from worker.contract.job import JobView
 from worker.contract.ledger.backlog import Backlog
@@ -19,8 +18,9 @@ from worker.contract.queue.dispatcher import Dispatcher
 from worker.contract.settings import Settings
 from worker.contract.storage import manifest
 from worker.contract.storage.s3 import ObjectStore, S3Url
-from worker.feeder import Feeder
-from worker.reconciler import Reconciler
+from worker.steward.bookkeeper import Bookkeeper
+from worker.steward.feeder import Feeder
+from worker.steward.reconciler import Reconciler
 
 
 @dataclass(frozen=True)

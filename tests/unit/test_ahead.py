@@ -10,7 +10,7 @@ import pytest
 from support.fakes import FakeNetwork
 from support.works import LIMITS, numbered, work
 from worker.contract.messages import OutcomeKind, OutputKind
-from worker.pipeline import Pipeline
+from worker.runner.pipeline import Pipeline
 from worker.telemetry.timing import Stage
 
 WAIT = 5.0

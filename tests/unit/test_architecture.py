@@ -16,7 +16,7 @@ PACKAGES = ("worker", "producer")
 ONLY_IN = {
     "boto3": ("worker/contract/storage/s3.py",),
     "botocore": ("worker/contract/storage/s3.py",),
-    "redis": ("worker/contract/", "worker/lease.py", "worker/standalone/valkey.py"),
+    "redis": ("worker/contract/", "worker/consumer/lease.py", "worker/standalone/valkey.py"),
     "openvino": ("worker/model/engine.py", "worker/model/graph.py", "worker/model/runtime.py", "worker/convert/"),
     "PIL": (
         "worker/images/",
@@ -34,12 +34,12 @@ ONLY_IN = {
     "celery": (
         "worker/contract/queue/celery_app.py",
         "worker/contract/queue/dispatcher.py",
-        "worker/app.py",
-        "worker/tasks.py",
-        "worker/lease.py",
-        "worker/presence.py",
-        "worker/credit.py",
-        "worker/watchdog.py",
+        "worker/consumer/app.py",
+        "worker/runner/chunks.py",
+        "worker/consumer/lease.py",
+        "worker/consumer/heartbeat.py",
+        "worker/consumer/prefetch.py",
+        "worker/consumer/watchdog.py",
         "producer/submit.py",
         "worker/bench/plain_celery.py",
     ),

@@ -38,7 +38,7 @@ def formats() -> Iterator[tuple[str, str]]:
                     yield f"{name}:{node.lineno}", text
 
 
-def line(message: str, *args: object, logger: str = "worker.tasks", **more: object) -> dict:
+def line(message: str, *args: object, logger: str = "worker.runner.chunks", **more: object) -> dict:
     record = logging.LogRecord(logger, logging.WARNING, "f", 1, message, args, more.get("exc_info"))
     return json.loads(JsonFormatter("worker-0").format(record))
 

@@ -10,7 +10,7 @@ import pytest
 from worker.contract.settings import WorkerSettings
 from worker.telemetry import logs
 
-NAMES = (None, "worker", "worker.pipeline", "celery", "celery.app.trace", "py.warnings")
+NAMES = (None, "worker", "worker.runner.pipeline", "celery", "celery.app.trace", "py.warnings")
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def _logging_as_before() -> Iterator[None]:
 def test_a_line_has_time_level_process_and_text(capsys):
     logs.configure(WorkerSettings(log_level="INFO"), "worker-3")
 
-    logging.getLogger("worker.pipeline").warning("job=%s event=image_failed", "j1")
+    logging.getLogger("worker.runner.pipeline").warning("job=%s event=image_failed", "j1")
 
     [line] = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z WARNING worker-3 job=j1 event=image_failed", line), (
@@ -48,9 +48,9 @@ def test_time_is_told_in_utc(capsys):
 @pytest.mark.parametrize(
     ("level", "name", "lowest"),
     [
-        ("DEBUG", "worker.pipeline", logging.DEBUG),
-        ("INFO", "worker.pipeline", logging.INFO),
-        ("ERROR", "worker.pipeline", logging.ERROR),
+        ("DEBUG", "worker.runner.pipeline", logging.DEBUG),
+        ("INFO", "worker.runner.pipeline", logging.INFO),
+        ("ERROR", "worker.runner.pipeline", logging.ERROR),
         ("DEBUG", "celery.worker", logging.INFO),
         ("ERROR", "celery.worker", logging.ERROR),
         ("DEBUG", "celery.app.trace", logging.WARNING),

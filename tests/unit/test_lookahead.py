@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from worker.consumer.prefetch import MOST_AHEAD, Credit, first_images
 from worker.contract.messages import MAX_CHUNK_IMAGES, ChunkMessage, JobOptions
-from worker.credit import MOST_AHEAD, Credit, first_images
-from worker.lookahead import Lookahead
-from worker.shared import SharedState
+from worker.runner.parent_channel import SharedState
+from worker.runner.prefetch import Lookahead
 
 MESSAGE = ChunkMessage(job="job", chunk=2, start=6, keys=("d/a.jpg", "b.jpg", "c.jpg"))
 OPTIONS = JobOptions(source="s3://in/photos/", dest="s3://out/masks/")

@@ -15,7 +15,7 @@ from worker.contract.errors import AccessDenied, BrokerUnavailable, StoreUnavail
 from worker.contract.messages import OutcomeKind, OutputKind
 from worker.contract.outputs import OutputOptions
 from worker.contract.storage.s3 import S3Url
-from worker.pipeline import Pipeline, Work
+from worker.runner.pipeline import Pipeline, Work
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_a_defect_of_ours_is_logged_and_costs_one_image(pipeline_of, caplog, err
     store = store_of(a=JPEG, b=JPEG)
     store.errors[source("a.jpg")] = error
 
-    with caplog.at_level(logging.ERROR, "worker.pipeline"):
+    with caplog.at_level(logging.ERROR, "worker.runner.pipeline"):
         found = run(pipeline_of(store), [work(0, "a.jpg"), work(1, "b.jpg")])
 
     assert (found[0].kind, found[0].code) == (OutcomeKind.FAILED, code)

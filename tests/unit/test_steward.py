@@ -11,23 +11,23 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from support.commands import wait_for
-from worker import steward
 from worker.contract import settings
 from worker.contract.errors import SetupError
-from worker.exporter import Exporter
+from worker.steward import process
+from worker.steward.http_endpoint import Exporter
 
 
 def test_no_role_is_running_when_the_port_of_the_metrics_is_taken(monkeypatch):
     """Connections are closed on the way out, and a thread in the middle of a call would end with a traceback."""
-    monkeypatch.setattr(steward.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(steward.Role, "start", lambda role: pytest.fail("a role was started"))
+    monkeypatch.setattr(process.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(process.Role, "start", lambda role: pytest.fail("a role was started"))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         monkeypatch.setenv("MASKMILL_METRICS__PORT", str(taken.getsockname()[1]))
 
         with pytest.raises(SetupError, match="MASKMILL_METRICS__PORT"):
-            steward.run(settings.load())
+            process.run(settings.load())
 
 
 class Always:
@@ -46,11 +46,11 @@ class Always:
 @pytest.fixture
 def role_of(monkeypatch):
     """Makes roles that lead; ended by the test."""
-    monkeypatch.setattr(steward, "Leadership", Always)
-    made: list[steward.Role] = []
+    monkeypatch.setattr("worker.steward.role.Leadership", Always)
+    made: list[process.Role] = []
 
-    def make(work, seconds: float = 0.02, **options) -> steward.Role:
-        made.append(steward.Role("feed", settings.load(), work, seconds, Mock(), **options))
+    def make(work, seconds: float = 0.02, **options) -> process.Role:
+        made.append(process.Role("feed", settings.load(), work, seconds, Mock(), **options))
         made[-1].start()
         return made[-1]
 

@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 
 from support.commands import wait_for
-from worker import supervisor
 from worker.contract.errors import PlacementError, SetupError
 from worker.contract.settings import Settings
 from worker.cpu.placement import CoreSet, Plan
-from worker.supervisor import Slot, Supervisor
+from worker.node import supervisor
+from worker.node.supervisor import Slot, Supervisor
 
 ROOT = Path(__file__).parents[2]
 CPU = min(os.sched_getaffinity(0))
@@ -160,7 +160,7 @@ def test_a_process_learns_its_share_from_its_environment():
         "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     }
     assert slot._argv[1:6] == ["-m", "celery", "--quiet", "-A", "worker.app"]
-    assert steward.name == "steward" and steward._argv[1:] == ["-m", "worker.steward"]
+    assert steward.name == "steward" and steward._argv[1:] == ["-m", "worker.steward.process"]
 
 
 def test_tunables_of_the_owner_are_kept():
@@ -204,7 +204,7 @@ def test_a_signal_ends_all_processes_and_then_the_run(number, caplog):
     subject = replaced(supervised(dict(os.environ), (CORES, OTHER)), SLEEP, SLEEP)
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
 
-    with caplog.at_level(logging.INFO, "worker.supervisor"):
+    with caplog.at_level(logging.INFO, "worker.node.supervisor"):
         run_until(subject, lambda: all(slot.running for slot in subject.slots), number)
 
     assert [slot._process.returncode for slot in subject.slots] == [-signal.SIGTERM] * 3

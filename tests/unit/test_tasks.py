@@ -8,8 +8,8 @@ from celery.exceptions import Ignore, Reject
 from worker.contract.errors import BadMessage, BrokerUnavailable, StoreUnavailable
 from worker.contract.ledger.jobs import Recorded, Start, Verdict
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind, OutputKind
-from worker.shared import SharedState
-from worker.tasks import RETRY_PAUSE_SECONDS, ChunkRunner, Identity
+from worker.runner.chunks import RETRY_PAUSE_SECONDS, ChunkRunner, Identity
+from worker.runner.parent_channel import SharedState
 
 OK, FAILED, DEAD = OutcomeKind.OK, OutcomeKind.FAILED, OutcomeKind.DEAD
 MESSAGE = ChunkMessage(job="job", chunk=2, start=6, keys=("d/a.jpg", "b.jpg", "c.jpg"))

@@ -12,7 +12,7 @@ from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
 from celery.worker.request import Request
 
-from worker.watchdog import ChunkRequest, end_children_after
+from worker.consumer.watchdog import ChunkRequest, end_children_after
 
 
 def seen(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> list[str]:

@@ -88,7 +88,7 @@ def run(options: Options, say: Say) -> dict[str, Any]:
     measured: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="maskmill-bench-") as scratch, Rig(Path(scratch)) as rig:
         folder = Path(scratch)
-        command = [sys.executable, "-m", "worker.steward"]
+        command = [sys.executable, "-m", "worker.steward.process"]
         with ServiceProcess("steward", command, log=folder / "steward.log", env=rig.environment()) as steward:
             for nodes in sorted(options.nodes):
                 if nodes * options.rate <= MOST_SIMULATED:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from worker.consumer.lease import RENEWALS, renew
 from worker.contract import redis_keys
 from worker.contract.errors import SetupError
 from worker.contract.ledger.fleet import BEAT_SECONDS, Fleet, WorkerFacts
@@ -22,7 +23,6 @@ from worker.contract.ledger.jobs import Ledger, Verdict
 from worker.contract.messages import ChunkMessage, MaskQuality, Outcome, OutcomeKind
 from worker.contract.queue.celery_app import make_celery
 from worker.contract.settings import RedisSettings, Settings
-from worker.lease import RENEWALS, renew
 
 _QUALITY = MaskQuality(coverage=0.3124, soft=0.0711, empty=False, full=False, touches_border=False)
 _POLL_SECONDS = 0.002

@@ -26,7 +26,7 @@ from worker.bench.usage import Usage, memory_mib, model_processes
 from worker.contract.settings import PlanSettings, Settings
 from worker.cpu import placement, topology
 from worker.model.bundle import Variant
-from worker.tuning import record
+from worker.node import tuned_plan
 
 SCHEMA_VERSION = 1
 PIXEL_STAGES = ("decode", "prepare", "render")
@@ -76,7 +76,7 @@ def run(options: Options, config: Settings, variant: Variant, arithmetic: str, s
         SetupError: it cannot be measured here.
     """
     machine = topology.read()
-    tuned = record.planned(machine, config.plan, config.model)
+    tuned = tuned_plan.planned(machine, config.plan, config.model)
     plan = placement.plan(machine, tuned.plan, set_by=tuned.set_by)
     cores = sum(len(core_set.cpus) for core_set in plan.core_sets)
     data, size = jpeg(options.photo, options.megapixels)

@@ -21,7 +21,7 @@ from worker.contract.settings import PlanSettings, Settings
 from worker.cpu import placement, topology
 from worker.cpu.placement import CoreSet
 from worker.model.bundle import Variant
-from worker.tuning import record
+from worker.node import tuned_plan
 
 SCHEMA_VERSION = 1
 
@@ -48,7 +48,7 @@ def run(options: Options, config: Settings, variant: Variant, arithmetic: str, s
         SetupError: it cannot be measured here.
     """
     machine = topology.read()
-    sets = _units(machine, record.with_memory(machine, config.plan, config.model))
+    sets = _units(machine, tuned_plan.with_memory(machine, config.plan, config.model))
     load_before = machine_facts.load_average()
     data, size = jpeg(None, options.megapixels)
     points: list[dict[str, Any]] = []

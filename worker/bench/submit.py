@@ -3,7 +3,7 @@
     embedded Redis and S3 (real ones, in a folder that is thrown away)
     └── for each number of keys
         producer.rehearsal   submit, status, history, recover, cancel, retry: each a process of its own
-        worker.steward       brings the cancelled job to its end
+        worker.steward.process       brings the cancelled job to its end
     worker.bench.plain_celery    one message per image, as many as `plain_messages`
 
 What is said of a million messages of plain Celery is extrapolated from those; each costs the same.
@@ -149,7 +149,7 @@ class _Bench:
         log = self._folder / "steward.log"
         with log.open("wb") as output:
             steward = subprocess.Popen(
-                [sys.executable, "-m", "worker.steward"], env=self._environment, stdout=output, stderr=output
+                [sys.executable, "-m", "worker.steward.process"], env=self._environment, stdout=output, stderr=output
             )
         try:
             peak = 0.0

@@ -1,7 +1,7 @@
 """CPU time of processes and of the kinds of threads in them, from /proc.
 
-In a model process Python's threads have names of ours (`worker.telemetry.timing.name_thread`) or are the main thread; the rest
-are OpenVINO's. So what inference costs is told from what is around it, without a profiler.
+In a model process Python's threads have names of ours (`worker.telemetry.timing.name_thread`) or are the main thread;
+the rest are OpenVINO's. So what inference costs is told from what is around it, without a profiler.
 """
 
 from __future__ import annotations

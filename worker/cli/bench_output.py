@@ -32,7 +32,7 @@ def say(line: str) -> None:
 
 def network(config: Settings) -> tuple[Variant, str]:
     """The variant that a worker with these settings runs, and the arithmetic of its float part."""
-    from worker.child import find_bundle, recommendation
+    from worker.model.loading import find_bundle, recommendation
 
     advice = recommendation()
     with ObjectStore(config.s3) as store:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import click
 
-from worker.child import find_bundle, load_engine, recommendation
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.errors import MaskmillError
@@ -18,7 +17,8 @@ from worker.contract.storage.s3 import ObjectStore, S3Url
 from worker.cpu import pinning, placement, topology
 from worker.cpu.kernel import format_cpu_list
 from worker.model.bundle import Bundle
-from worker.tuning import record
+from worker.model.loading import find_bundle, load_engine, recommendation
+from worker.node import tuned_plan
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Checks:
     def _pinning(self) -> str:
         pinning.refuse_forbidden_variables(os.environ)
         machine = topology.read()
-        tuned = record.planned(machine, self._config.plan, self._config.model)
+        tuned = tuned_plan.planned(machine, self._config.plan, self._config.model)
         self._plan = placement.plan(machine, tuned.plan, set_by=tuned.set_by)
         sets = "; ".join(format_cpu_list(cores.cpus) for cores in self._plan.core_sets)
         memory = f"{self._plan.memory_needed_mib} of {self._plan.memory_usable_mib} MiB"

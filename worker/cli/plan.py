@@ -7,7 +7,7 @@ import click
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.cpu import isa, placement, topology
-from worker.tuning import record
+from worker.node import tuned_plan
 
 
 @click.command("plan")
@@ -20,7 +20,7 @@ def plan_command(*, as_json: bool) -> int:
     """
     config = settings.load()
     machine = topology.read()
-    tuned = record.planned(machine, config.plan, config.model)
+    tuned = tuned_plan.planned(machine, config.plan, config.model)
     plan = placement.plan(machine, tuned.plan, set_by=tuned.set_by)
     advice = isa.recommend(machine.flags, machine.memory_bytes)
     if as_json:

@@ -12,9 +12,9 @@ from worker.contract.errors import BrokerUnavailable
 from worker.contract.ledger.connection import RedisLink
 from worker.contract.settings import RedisSettings
 from worker.cpu import placement, topology
-from worker.supervisor import Supervisor
+from worker.node import tuned_plan
+from worker.node.supervisor import Supervisor
 from worker.telemetry import logs
-from worker.tuning import record
 
 log = logging.getLogger("worker.start")
 
@@ -31,7 +31,7 @@ def start_command() -> int:
     logs.configure(config.worker, "supervisor")
     refuse_unfit(config.redis)
     machine = topology.read()
-    tuned = record.planned(machine, config.plan, config.model)
+    tuned = tuned_plan.planned(machine, config.plan, config.model)
     log.info("event=plan %s", tuned.why)
     Supervisor(config, placement.plan(machine, tuned.plan, set_by=tuned.set_by), model=tuned.model).run()
     return Exit.OK

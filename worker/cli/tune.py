@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 import click
 from rich.table import Table
 
-from worker.child import find_bundle, recommendation
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.errors import BundleNotFound
@@ -17,9 +16,10 @@ from worker.contract.storage.s3 import ObjectStore
 from worker.cpu import topology
 from worker.cpu.pinning import refuse_forbidden_variables
 from worker.model.bundle import Variant
-from worker.tuning import record
+from worker.model.loading import find_bundle, recommendation
+from worker.node import tuned_plan
+from worker.node.tuned_plan import Tuned
 from worker.tuning.layouts import Layout, candidates
-from worker.tuning.record import Tuned
 from worker.tuning.sweep import Result, Trial, sweep
 
 EPILOG = """\b
@@ -47,7 +47,7 @@ def tune_command(*, precisions: tuple[str, ...], seconds: float, rounds: int, dr
     config = settings.load()
     refuse_forbidden_variables(os.environ)
     machine = topology.read()
-    layouts = candidates(machine, record.with_memory(machine, config.plan, config.model))
+    layouts = candidates(machine, tuned_plan.with_memory(machine, config.plan, config.model))
     trials = [Trial(layout, variant, kind) for variant, kind in _networks(config, precisions) for layout in layouts]
     if dry_run:
         for trial in trials:
@@ -57,9 +57,9 @@ def tune_command(*, precisions: tuple[str, ...], seconds: float, rounds: int, dr
         trials, seconds=seconds, rounds=rounds, say=lambda line: console.err.print(line, style="dim", markup=False)
     )
     best, default = results[0], next(result for result in results if result.trial is trials[0])
-    facts = record.fingerprint(machine, config.model)
+    facts = tuned_plan.fingerprint(machine, config.model)
     tuned = _tuned(best, default)
-    path = record.save(config.model.cache_dir, facts, tuned)
+    path = tuned_plan.save(config.model.cache_dir, facts, tuned)
     if as_json:
         console.print_json(
             {"machine": facts, "best": best.trial.label, "saved": str(path), "trials": [_row(r) for r in results]}

@@ -1,9 +1,9 @@
 """One child process that cannot outlive us.
 
-Life of a child: it gets a session of its own (Ctrl-C at a terminal reaches only us, and we stop our children in
-order), ties its life to ours (`worker.processes.parent_death`), may hold a lock file for as long as it lives, and writes to a log file.
-Stopping is SIGTERM, a time of grace, SIGKILL for it and whatever it left in its process group, and it is always
-reaped. If we are killed, the kernel kills the child.
+Life of a child: it gets a session of its own (Ctrl-C at a terminal reaches only us, and we stop our children in order),
+ties its life to ours (`worker.processes.parent_death`), may hold a lock file for as long as it lives, and writes to a
+log file. Stopping is SIGTERM, a time of grace, SIGKILL for it and whatever it left in its process group, and it is
+always reaped. If we are killed, the kernel kills the child.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ def alone(place: Place, faults: Faults, name: str, log) -> Iterator[psutil.Proce
 
 @contextlib.contextmanager
 def steward(place: Place, faults: Faults, log) -> Iterator[psutil.Process]:
-    with _process(["worker.steward"], place.environment | faults.environment(), log) as process:
+    with _process(["worker.steward.process"], place.environment | faults.environment(), log) as process:
         yield process
 
 

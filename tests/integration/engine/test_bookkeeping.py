@@ -10,12 +10,12 @@ import pytest
 
 from support.jobs import HERE, message, outcome, run
 from support.world import World
-from worker import bookkeeper, lists
 from worker.contract import outcome_codec, redis_keys
 from worker.contract.errors import StoreUnavailable
 from worker.contract.job import JobStatus, JobView
 from worker.contract.messages import MaskQuality, Outcome, OutcomeKind
 from worker.contract.storage import manifest, outcome_log
+from worker.steward import bookkeeper, job_lists
 
 OK, FAILED, CANCELLED = OutcomeKind.OK, OutcomeKind.FAILED, OutcomeKind.CANCELLED
 
@@ -51,7 +51,7 @@ def check_lists(world: World, view: JobView) -> dict:
     assert (facts["total"], facts["status"], facts["epoch"]) == (view.total, view.status.value, view.epoch)
     present = {name for name in folder(world) if "jsonl" in name}
     assert {*facts["lists"], facts["review_list"]} == present
-    assert (lists.SUCCESS in folder(world)) == (view.status is JobStatus.FINISHED)
+    assert (job_lists.SUCCESS in folder(world)) == (view.status is JobStatus.FINISHED)
     return facts
 
 
@@ -162,7 +162,7 @@ def test_a_stopped_job(world):
 
 
 def test_a_retried_job_replaces_all_lists_and_drops_what_is_left_over(world, monkeypatch):
-    monkeypatch.setattr(lists, "LIST_IMAGES", 2)
+    monkeypatch.setattr(job_lists, "LIST_IMAGES", 2)
     view = world.submit(9)
     run(world.ledger, view, [0], bad=[1])
     world.ledger.cancel("job")
@@ -186,7 +186,7 @@ def test_a_retried_job_replaces_all_lists_and_drops_what_is_left_over(world, mon
 
 @pytest.mark.parametrize("verb", ["put", "upload", "delete"])
 def test_lists_are_the_same_when_writing_them_is_interrupted_anywhere(world, monkeypatch, verb):
-    monkeypatch.setattr(lists, "LIST_IMAGES", 2)
+    monkeypatch.setattr(job_lists, "LIST_IMAGES", 2)
     view = world.submit(9)
     run(world.ledger, view, [0, 1], bad=[1])
     place = manifest.job_folder(world.out, "job")
@@ -208,7 +208,7 @@ def test_lists_are_the_same_when_writing_them_is_interrupted_anywhere(world, mon
             world.bookkeeper.tick()
         except StoreUnavailable:
             assert world.ledger.view("job").status in (JobStatus.STOPPING, JobStatus.CLOSING)
-            assert lists.SUCCESS not in folder(world)
+            assert job_lists.SUCCESS not in folder(world)
             continue
         break
     assert broken[0] > 1
@@ -260,7 +260,7 @@ def test_lists_are_written_though_details_were_lost_with_redis(world):
 
     view = ended(world)
 
-    assert check_lists(world, view)["failures_by_code"] == {lists.UNKNOWN: 1}
+    assert check_lists(world, view)["failures_by_code"] == {job_lists.UNKNOWN: 1}
     assert [o.index for o in listed(world)["failed"]] == [1]
 
 
@@ -274,7 +274,7 @@ def test_a_job_whose_objects_were_damaged_ends_all_the_same_and_holds_nobody_up(
 
     assert {world.ledger.view(job).status for job in ("bad", "good")} == {JobStatus.FINISHED}
     assert "job=bad event=lists_incomplete" in caplog.text
-    assert lists.SUCCESS in folder(world, "good", "good") and lists.SUCCESS not in folder(world, "bad", "bad")
+    assert job_lists.SUCCESS in folder(world, "good", "good") and job_lists.SUCCESS not in folder(world, "bad", "bad")
 
 
 def test_a_bucket_that_is_down_holds_up_its_own_job_only(world, monkeypatch):
@@ -324,7 +324,7 @@ def test_many_failures_take_no_more_memory_than_few(world):
         world.ledger.link.client.set(keys.images, outcome_codec.packed(bytes([outcome_codec.NUMBERS[FAILED]]) * total))
         view = view.model_copy(update={"failed": total, "ending": "finished"})
         tracemalloc.start()
-        lists.write_lists(world.store, world.ledger, view, None)
+        job_lists.write_lists(world.store, world.ledger, view, None)
         _, top = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         failed = manifest.job_folder(dest, job) / "failed.jsonl"

@@ -13,7 +13,7 @@ from worker.contract import redis_keys
 from worker.contract.errors import JobNotFound, JobStateError
 from worker.contract.job import JobStatus
 from worker.contract.storage import manifest
-from worker.lists import SUCCESS
+from worker.steward.job_lists import SUCCESS
 
 
 def call(name: str, *args: str):

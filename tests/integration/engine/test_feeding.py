@@ -15,7 +15,7 @@ from worker.contract.messages import Priority
 from worker.contract.queue import celery_app, dispatcher
 from worker.contract.queue.dispatcher import Dispatcher
 from worker.contract.storage import manifest, outcome_log
-from worker.feeder import Feeder
+from worker.steward.feeder import Feeder
 
 WINDOW = dispatcher.window(workers=0)
 

@@ -7,7 +7,7 @@ from worker.contract.job import JobStatus
 from worker.contract.ledger.jobs import MAX_FAILURES, Ledger
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
 from worker.contract.queue.dispatcher import window
-from worker.feeder import MAX_LOG
+from worker.steward.feeder import MAX_LOG
 
 TOTAL, CHUNK_IMAGES, WORKERS = 1_000_000, 8, 200
 LIMIT = 2 * 2**20 + TOTAL

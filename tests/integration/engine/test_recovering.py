@@ -6,12 +6,12 @@ import pytest
 
 from producer.recover import recover
 from support.jobs import HERE, message, outcome, run
-from worker import bookkeeper
 from worker.contract import outcome_codec, redis_keys
 from worker.contract.errors import BrokerUnavailable, ContractError, JobNotFound, JobStateError
 from worker.contract.job import JobStatus
 from worker.contract.messages import OutcomeKind
 from worker.contract.storage import manifest, outcome_log
+from worker.steward import bookkeeper
 
 OK, FAILED = OutcomeKind.OK, OutcomeKind.FAILED
 

@@ -16,6 +16,7 @@ from support.validators import INFRA
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.backlog import ActiveJob
 from worker.contract.messages import JobOptions, JobPolicy, OutcomeKind
+from worker.steward.fleet_metrics import FleetCollector
 from worker.telemetry import metrics
 
 ALERTS = INFRA / "prometheus" / "alerts.yml"
@@ -67,7 +68,7 @@ def known() -> dict[str, set[str]]:
             more = {"le"} if suffix == "_bucket" else set()
             found[f"{metric._name}{suffix}"] = {*metric._labelnames, *more}
     stand_in = OneJob()
-    for family in metrics.FleetCollector(stand_in, stand_in, lambda: True).collect():
+    for family in FleetCollector(stand_in, stand_in, lambda: True).collect():
         assert family.samples, family.name
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)

@@ -8,12 +8,12 @@ from producer import outcomes as reading
 from producer.outcomes import outcomes, recall
 from support.jobs import run
 from support.world import World
-from worker import bookkeeper
 from worker.contract import redis_keys
 from worker.contract.errors import ContractError, JobNotFound, SourceError
 from worker.contract.messages import OutcomeKind
 from worker.contract.queue import celery_app
 from worker.contract.storage import manifest, outcome_log
+from worker.steward import bookkeeper
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def dispatch(module: ModuleType) -> None:
 
     @wrapped(module.Dispatcher, "send")
     def send(original: Callable[..., Any], self: Any, view: Any, chunks: Sequence[int], **kwargs: Any) -> None:
-        if "worker.steward" in sys.orig_argv and taken("half-batch"):
+        if "worker.steward.process" in sys.orig_argv and taken("half-batch"):
             original(self, view, chunks[: len(chunks) // 2], **kwargs)
             die()
         original(self, view, chunks, **kwargs)
@@ -173,16 +173,16 @@ def messages(module: ModuleType) -> None:
 
 CHANGES: dict[str, Callable[[ModuleType], None]] = {
     "kombu.transport.redis": transport,
-    "worker.child": child,
+    "worker.runner.process": child,
     "worker.contract.queue.celery_app": broker,
     "worker.contract.queue.dispatcher": dispatch,
     "worker.contract.ledger.jobs": ledger,
     "worker.contract.messages": messages,
-    "worker.lease": lease,
-    "worker.pipeline": pipeline,
-    "worker.reconciler": reconciler,
-    "worker.supervisor": supervisor,
-    "worker.watchdog": watchdog,
+    "worker.consumer.lease": lease,
+    "worker.runner.pipeline": pipeline,
+    "worker.steward.reconciler": reconciler,
+    "worker.node.supervisor": supervisor,
+    "worker.consumer.watchdog": watchdog,
 }
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from support.jobs import active
 from worker.contract.errors import BrokerUnavailable, JobNotFound
 from worker.contract.messages import Priority
-from worker.each import each
-from worker.feeder import WEIGHTS, allot
+from worker.steward.feeder import WEIGHTS, allot
+from worker.steward.isolation import each
 
 LOW, NORMAL, HIGH = Priority.LOW, Priority.NORMAL, Priority.HIGH
 

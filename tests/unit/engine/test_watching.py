@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from worker import presence, watchdog
+from worker.consumer import heartbeat, watchdog
 from worker.contract.errors import BrokerUnavailable
-from worker.shared import SharedState
+from worker.runner.parent_channel import SharedState
 
 
 def in_a_child(work) -> int:
@@ -126,8 +126,8 @@ def test_a_sign_of_life_that_fails_is_left_to_the_next(caplog):
     def fails(worker):
         raise BrokerUnavailable("gone")
 
-    presence.beat(SimpleNamespace(beat=told.append), "worker-0@here")
-    presence.beat(SimpleNamespace(beat=fails), "worker-0@here")
+    heartbeat.beat(SimpleNamespace(beat=told.append), "worker-0@here")
+    heartbeat.beat(SimpleNamespace(beat=fails), "worker-0@here")
 
     assert told == ["worker-0@here"]
     assert "event=beat_failed gone" in caplog.text
@@ -135,20 +135,20 @@ def test_a_sign_of_life_that_fails_is_left_to_the_next(caplog):
 
 def test_presence_follows_the_connection(monkeypatch):
     beats, cancelled = [], []
-    monkeypatch.setattr(presence, "beat", lambda fleet, name: beats.append(name))
+    monkeypatch.setattr(heartbeat, "beat", lambda fleet, name: beats.append(name))
     link = SimpleNamespace(prefix="p:", close=lambda: None)
-    monkeypatch.setattr(presence, "RedisLink", lambda *args, **options: link)
+    monkeypatch.setattr(heartbeat, "RedisLink", lambda *args, **options: link)
     timer = SimpleNamespace(cancel=lambda: cancelled.append(1))
     calls = []
     parent = SimpleNamespace(
         app=SimpleNamespace(maskmill=SimpleNamespace(redis=None), maskmill_name="worker-0@here"),
         timer=SimpleNamespace(call_repeatedly=lambda *args: calls.append(args) or timer),
     )
-    step = presence.Presence(parent)
+    step = heartbeat.Presence(parent)
 
     step.start(parent)
     step.stop(parent)
     step.stop(parent)
 
     assert beats == ["worker-0@here"] and cancelled == [1]
-    assert calls[0][0] == presence.BEAT_SECONDS
+    assert calls[0][0] == heartbeat.BEAT_SECONDS

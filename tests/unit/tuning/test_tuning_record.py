@@ -11,8 +11,8 @@ import pytest
 from worker.contract.errors import SetupError
 from worker.contract.settings import ModelSettings, PlanSettings
 from worker.cpu import topology
-from worker.tuning import record
-from worker.tuning.record import Tuned
+from worker.node import tuned_plan
+from worker.node.tuned_plan import Tuned
 
 TUNED = Tuned(2, 1, 1, "int8", "bf16", 3.25, 1.1, "2026-01-31T12:00:00Z")
 MODEL = ModelSettings(source="/models/net", size=512)
@@ -20,13 +20,13 @@ HERE = topology.read()
 
 
 def test_a_choice_is_found_again_by_the_same_machine_and_network(tmp_path):
-    facts = record.fingerprint(HERE, MODEL)
+    facts = tuned_plan.fingerprint(HERE, MODEL)
 
-    record.save(tmp_path / "cache", facts, TUNED)
-    record.save(tmp_path / "cache", record.fingerprint(HERE, ModelSettings()), replace(TUNED, processes=1))
+    tuned_plan.save(tmp_path / "cache", facts, TUNED)
+    tuned_plan.save(tmp_path / "cache", tuned_plan.fingerprint(HERE, ModelSettings()), replace(TUNED, processes=1))
 
-    assert record.find(tmp_path / "cache", facts) == TUNED
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [record.FILE]
+    assert tuned_plan.find(tmp_path / "cache", facts) == TUNED
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [tuned_plan.FILE]
 
 
 @pytest.mark.parametrize(
@@ -40,13 +40,13 @@ def test_a_choice_is_found_again_by_the_same_machine_and_network(tmp_path):
     ],
 )
 def test_another_machine_or_network_does_not_inherit_it(tmp_path, other):
-    record.save(tmp_path, record.fingerprint(HERE, MODEL), TUNED)
+    tuned_plan.save(tmp_path, tuned_plan.fingerprint(HERE, MODEL), TUNED)
 
-    assert record.find(tmp_path, record.fingerprint(*other)) is None
+    assert tuned_plan.find(tmp_path, tuned_plan.fingerprint(*other)) is None
 
 
 def test_what_was_found_is_applied_where_nothing_is_set_by_hand():
-    found = record.applied(PlanSettings(), ModelSettings(), TUNED)
+    found = tuned_plan.applied(PlanSettings(), ModelSettings(), TUNED)
 
     assert (found.plan.processes, found.plan.streams, found.plan.threads) == (2, 1, 1)
     assert (found.model.precision, found.model.inference_precision) == ("int8", "bf16")
@@ -56,31 +56,31 @@ def test_what_was_found_is_applied_where_nothing_is_set_by_hand():
 def test_numbers_set_by_hand_win():
     by_hand = PlanSettings(streams=2)
 
-    found = record.applied(by_hand, ModelSettings(precision="fp32"), TUNED)
+    found = tuned_plan.applied(by_hand, ModelSettings(precision="fp32"), TUNED)
 
     assert (found.plan, found.model.precision, found.set_by) == (by_hand, "fp32", "by hand")
     assert "MASKMILL_PLAN__STREAMS" in found.why
 
 
 def test_without_a_choice_the_command_that_makes_one_is_named():
-    assert "`worker tune`" in record.applied(PlanSettings(), ModelSettings(), None).why
+    assert "`worker tune`" in tuned_plan.applied(PlanSettings(), ModelSettings(), None).why
 
 
 def test_a_broken_file_is_named_with_the_remedy(tmp_path):
-    (tmp_path / record.FILE).write_text("{")
+    (tmp_path / tuned_plan.FILE).write_text("{")
 
     with pytest.raises(SetupError, match=r"tuned\.json.*remove it"):
-        record.find(tmp_path, record.fingerprint(HERE, MODEL))
+        tuned_plan.find(tmp_path, tuned_plan.fingerprint(HERE, MODEL))
 
 
 def test_a_file_of_another_version_is_left_alone_until_the_next_choice(tmp_path):
-    (tmp_path / record.FILE).write_text(json.dumps({"schema_version": 99, "entries": {}}))
+    (tmp_path / tuned_plan.FILE).write_text(json.dumps({"schema_version": 99, "entries": {}}))
 
-    assert record.find(tmp_path, record.fingerprint(HERE, MODEL)) is None
+    assert tuned_plan.find(tmp_path, tuned_plan.fingerprint(HERE, MODEL)) is None
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     Path(tmp_path / "file").write_text("")
 
     with pytest.raises(SetupError, match="MASKMILL_MODEL__CACHE_DIR"):
-        record.save(tmp_path / "file", record.fingerprint(HERE, MODEL), TUNED)
+        tuned_plan.save(tmp_path / "file", tuned_plan.fingerprint(HERE, MODEL), TUNED)

@@ -69,7 +69,7 @@ def make_celery(settings: Settings, *, client_name: str = "maskmill") -> Celery:
         # -- broker ---------------------------------------------------------------------------------------------
         broker_transport=f"{admission.__name__}:Transport",  # what is no chunk message does not get in
         broker_transport_options={
-            "visibility_timeout": lease,  # `worker.lease` renews it, so chunks may take longer
+            "visibility_timeout": lease,  # `worker.consumer.lease` renews it, so chunks may take longer
             "unacked_restore_interval": max(1, lease // 12),  # look for expired leases every 10 s ...
             "unacked_restore_throttle": 1,  # ... and not every 100 s
             "unacked_restore_limit": 100,  # a big backlog must not block the loop
@@ -101,7 +101,7 @@ def make_celery(settings: Settings, *, client_name: str = "maskmill") -> Celery:
         task_acks_on_timeout=False,  # as above
         task_acks_on_failure=True,
         task_track_started=True,
-        # A last resort: `worker.watchdog` ends a child that gets nowhere long before.
+        # A last resort: `worker.consumer.watchdog` ends a child that gets nowhere long before.
         task_time_limit=settings.worker.image_time_limit_seconds * (MAX_CHUNK_IMAGES + 1),
         task_send_sent_event=False,
         # -- worker ---------------------------------------------------------------------------------------------

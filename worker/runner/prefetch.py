@@ -21,10 +21,10 @@ from pydantic import ValidationError
 from worker.contract.errors import MaskmillError
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import ChunkMessage
-from worker.pipeline import Pipeline
-from worker.shared import SharedState
+from worker.runner.parent_channel import SharedState
+from worker.runner.pipeline import Pipeline
+from worker.runner.work_items import chunk_id, metadata, works
 from worker.telemetry.timing import name_thread
-from worker.works import chunk_id, metadata, works
 
 log = logging.getLogger(__name__)
 

@@ -20,11 +20,11 @@ from worker.contract.errors import ServiceError
 from worker.contract.ledger.jobs import Ledger, Start, Verdict
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
 from worker.contract.tracing import OFF, Tracing
-from worker.pipeline import Pipeline
-from worker.shared import SharedState
+from worker.runner.parent_channel import SharedState
+from worker.runner.pipeline import Pipeline
+from worker.runner.work_items import chunk_id, metadata, works
 from worker.telemetry import metrics
 from worker.telemetry.timing import Stage, timed
-from worker.works import chunk_id, metadata, works
 
 log = logging.getLogger(__name__)
 

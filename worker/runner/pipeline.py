@@ -5,7 +5,7 @@
 Each image is a plain function in a thread of its own; the stages of different images overlap because downloads,
 Pillow and OpenVINO all let go of the interpreter lock. The number of threads bounds the memory: so many decoded
 pictures exist at most. So that no core waits between two chunks, the first images of the next one may be begun behind
-the last of the one in work, up to the point where something would be written (`worker.lookahead`).
+the last of the one in work, up to the point where something would be written (`worker.runner.prefetch`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from worker.backgrounds import Backgrounds
 from worker.contract.errors import ImageError, ServiceError
 from worker.contract.messages import MaskQuality, Outcome, OutcomeKind, OutputKind
 from worker.contract.outputs import OutputOptions
@@ -31,8 +30,9 @@ from worker.images.decode import decode
 from worker.images.render import render
 from worker.images.subject import wanted
 from worker.images.tensor import to_tensor
+from worker.runner.background_cache import Backgrounds
+from worker.runner.up_to_date import MODEL, SOURCE_ETAG, standing
 from worker.telemetry.timing import Observe, Spent, Stage, name_thread, nobody
-from worker.uptodate import MODEL, SOURCE_ETAG, standing
 
 log = logging.getLogger(__name__)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from worker import uptodate
 from worker.contract import redis_keys
 from worker.contract.messages import ChunkMessage, JobOptions
 from worker.contract.storage.s3 import S3Url
-from worker.pipeline import Work
+from worker.runner import up_to_date
+from worker.runner.pipeline import Work
 
 
 def chunk_id(message: ChunkMessage) -> str:
@@ -24,7 +24,7 @@ def works(message: ChunkMessage, options: JobOptions, positions: Iterable[int]) 
 
 def metadata(message: ChunkMessage, options: JobOptions) -> dict[str, str]:
     """What outputs carry of the job that asked for them."""
-    return {uptodate.OPTIONS: options.digest(), uptodate.JOB: message.job}
+    return {up_to_date.OPTIONS: options.digest(), up_to_date.JOB: message.job}
 
 
 def _work(message: ChunkMessage, options: JobOptions, position: int, source: S3Url, dest: S3Url) -> Work:

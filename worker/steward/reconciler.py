@@ -13,8 +13,8 @@ from worker.contract import redis_keys
 from worker.contract.ledger.backlog import ActiveJob, Backlog
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.queue.dispatcher import Dispatcher
-from worker.each import each
-from worker.feeder import send
+from worker.steward.feeder import send
+from worker.steward.isolation import each
 from worker.telemetry import metrics
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from worker.contract.ledger.fleet import Fleet
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import Priority
 from worker.contract.queue.dispatcher import WINDOW_PER_WORKER, Dispatcher, window
-from worker.each import each
+from worker.steward.isolation import each
 from worker.telemetry import metrics
 
 log = logging.getLogger(__name__)

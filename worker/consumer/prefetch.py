@@ -1,8 +1,8 @@
 """One more message for a child that is nearly done with the one it has.
 
 A worker process holds one message, so that no other waits for work that lies in its hands. When the child asks for the
-next one (`worker.lookahead`), the process may hold two until that one has arrived. It is handed to the child by Celery
-when the first is done; the child learns of it at once.
+next one (`worker.runner.prefetch`), the process may hold two until that one has arrived. It is handed to the child by
+Celery when the first is done; the child learns of it at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from celery import bootsteps, signals
 
 from worker.contract.errors import BadMessage
 from worker.contract.messages import ChunkMessage
-from worker.shared import SharedState
+from worker.runner.parent_channel import SharedState
 
 log = logging.getLogger(__name__)
 

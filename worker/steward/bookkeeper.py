@@ -16,8 +16,8 @@ from worker.contract.ledger.jobs import Ledger
 from worker.contract.settings import JobSettings
 from worker.contract.storage import outcome_log
 from worker.contract.storage.s3 import ObjectStore, S3Url
-from worker.each import each
-from worker.lists import write_lists
+from worker.steward.isolation import each
+from worker.steward.job_lists import write_lists
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from celery.worker.request import Request
 from worker.contract.errors import MaskmillError
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import ChunkMessage
-from worker.shared import SharedState
+from worker.runner.parent_channel import SharedState
 from worker.telemetry import metrics
 
 log = logging.getLogger(__name__)

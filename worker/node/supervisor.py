@@ -165,7 +165,7 @@ class Supervisor:
         ]
         # Wherever the workers are: it is idle most of the time.
         everywhere = sorted(cpu for cores in plan.core_sets for cpu in cores.cpus)
-        self.slots.append(Slot("steward", everywhere, [sys.executable, "-m", "worker.steward"], environ))
+        self.slots.append(Slot("steward", everywhere, [sys.executable, "-m", "worker.steward.process"], environ))
         # Plain flags: a handler that takes a lock can meet its own main thread holding it.
         self._stop = False
         self._hurry = False

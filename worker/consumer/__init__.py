@@ -1,0 +1,4 @@
+"""Process 2, the Celery parent: receives chunk messages, renews leases and watches the model process.
+
+The modules here are Celery bootsteps and the app that registers them. None of them loads OpenVINO: this process forks.
+"""
