@@ -13,7 +13,7 @@ import pytest
 from support.birefnet_weights import DATA, stand_in_image, stand_in_state_dict
 from worker.convert.birefnet.checkpoint import checked
 from worker.convert.birefnet.network import build
-from worker.model import runtime
+from worker.model.inference import runtime
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed; the twin needs it, maskmill does not")
 twin = importlib.import_module("worker.bench.birefnet_torch")

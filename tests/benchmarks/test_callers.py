@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from integration.model.tiny_network import build, save
-from worker.model.engine import Engine
-from worker.model.graph import prepare
-from worker.model.runtime import core, ov
+from worker.model.inference.engine import Engine
+from worker.model.inference.graph import prepare
+from worker.model.inference.runtime import core, ov
 
 SIZE, IMAGES, ROUNDS = 512, 400, 5
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from worker.kernels import build
-from worker.model import deformable, runtime
-from worker.model.deformable import Replacement
-from worker.model.runtime import ov
+from worker.model.inference import deformable, runtime
+from worker.model.inference.deformable import Replacement
+from worker.model.inference.runtime import ov
 
 ops = ov.opset13
 

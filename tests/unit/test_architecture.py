@@ -17,7 +17,12 @@ ONLY_IN = {
     "boto3": ("worker/contract/storage/s3.py",),
     "botocore": ("worker/contract/storage/s3.py",),
     "redis": ("worker/contract/", "worker/consumer/lease.py", "worker/standalone/valkey.py"),
-    "openvino": ("worker/model/engine.py", "worker/model/graph.py", "worker/model/runtime.py", "worker/convert/"),
+    "openvino": (
+        "worker/model/inference/engine.py",
+        "worker/model/inference/graph.py",
+        "worker/model/inference/runtime.py",
+        "worker/convert/",
+    ),
     "PIL": (
         "worker/images/",
         "worker/bench/images.py",
@@ -45,7 +50,7 @@ ONLY_IN = {
     ),
     "click": ("worker/contract/console.py", "worker/cli/", "producer/cli/"),
     "pyarrow": ("producer/tables.py",),
-    "huggingface_hub": ("worker/model/hubclient.py",),
+    "huggingface_hub": ("worker/model/sources/hub_client.py",),
     "nncf": ("worker/convert/",),
     "safetensors": ("worker/convert/",),
     "rich": ("worker/contract/console.py", "worker/cli/", "producer/cli/"),

@@ -266,7 +266,7 @@ def test_a_signal_at_the_worst_moment_still_stops():
         import os, signal
         from worker.contract.settings import Settings
         from worker.cpu.placement import Plan
-        from worker.supervisor import Supervisor
+        from worker.node.supervisor import Supervisor
 
         subject = Supervisor(Settings(), Plan((), 1, 2, (), ()), environ={})
         signal.signal(signal.SIGTERM, subject._on_signal)

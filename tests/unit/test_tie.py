@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 # Starts a child that would sleep for a minute, tells its pid and waits to be killed.
 PARENT = """
     import signal, subprocess, sys, time
-    from worker.tie import tied
+    from worker.processes.parent_death import tied
     command = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
     if {tie}:
         command = tied(command, signal.SIGTERM)

@@ -106,7 +106,7 @@ def main() -> None:
     """Be benchmark_app on the CPUs of the first argument; the second is the folder for the CPU time."""
     pin(json.loads(sys.argv.pop(1)))
     folder = Path(sys.argv.pop(1))
-    importlib.import_module("worker.model.runtime")
+    importlib.import_module("worker.model.inference.runtime")
     _note_cpu_time(importlib.import_module("openvino.tools.benchmark.benchmark").Benchmark, folder / CPU_TIME)
     importlib.import_module("openvino.tools.benchmark.main").main()
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from worker.bench.prepare import NAME
 from worker.contract.errors import BundleNotFound
 from worker.contract.settings import ModelSettings
-from worker.model.bundle import Variant
-from worker.model.store import available, locate
+from worker.model.format.variant import Variant
+from worker.model.sources.bundles import available, locate
 
 Job = Literal["openvino", "benchmark_app", "pytorch", "onnxruntime"]
 Role = Literal["plain", "ours", "check", "other"]

@@ -16,7 +16,7 @@ from worker.bench.measure import Sample
 from worker.bench.prepare import picture
 from worker.bench.process import Child
 from worker.cpu.placement import CoreSet
-from worker.model.bundle import Variant
+from worker.model.format.variant import Variant
 
 
 def request(variant: Variant, arithmetic: str, cores: CoreSet, image: Path) -> dict[str, Any]:

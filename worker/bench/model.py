@@ -27,8 +27,8 @@ from worker.cpu import isa, placement, topology
 from worker.cpu.pinning import refuse_forbidden_variables
 from worker.cpu.placement import CoreSet
 from worker.kernels import library
-from worker.model.layout import MANIFEST_NAME
-from worker.model.manifest import read_manifest, sha256_of
+from worker.model.format.layout import MANIFEST_NAME
+from worker.model.format.manifest import read_manifest, sha256_of
 
 MIN_ROUNDS = 2
 QUICK_ROUNDS = 2

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from worker.contract.errors import BundleError
-from worker.model import deformable
-from worker.model.bundle import Variant
-from worker.model.engine import Engine
-from worker.model.graph import prepare
-from worker.model.runtime import core
+from worker.model.format.variant import Variant
+from worker.model.inference import deformable
+from worker.model.inference.engine import Engine
+from worker.model.inference.graph import prepare
+from worker.model.inference.runtime import core
 
 _PROFILED_RUNS = 3
 

@@ -25,7 +25,7 @@ from worker.bench.rig import JobRun, Rig
 from worker.bench.usage import Usage, memory_mib, model_processes
 from worker.contract.settings import PlanSettings, Settings
 from worker.cpu import placement, topology
-from worker.model.bundle import Variant
+from worker.model.format.variant import Variant
 from worker.node import tuned_plan
 
 SCHEMA_VERSION = 1

@@ -87,7 +87,9 @@ def prepare(request: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         `weights` in words, `image` and `normalised` (paths), `plain` and `ours` (bundle folders, `ours` or None).
     """
-    ov = importlib.import_module("worker.model.runtime").ov  # before the rest: it keeps OpenVINO's telemetry out
+    ov = importlib.import_module(
+        "worker.model.inference.runtime"
+    ).ov  # before the rest: it keeps OpenVINO's telemetry out
     from worker.convert.birefnet.network import build
     from worker.convert.birefnet.rewrites import ALL, NONE
     from worker.images.tensor import normalise

@@ -20,7 +20,7 @@ from worker.bench.rig import JobRun, Rig
 from worker.contract.settings import PlanSettings, Settings
 from worker.cpu import placement, topology
 from worker.cpu.placement import CoreSet
-from worker.model.bundle import Variant
+from worker.model.format.variant import Variant
 from worker.node import tuned_plan
 
 SCHEMA_VERSION = 1

@@ -15,7 +15,7 @@ from worker.contract.settings import Settings
 from worker.contract.storage.s3 import ObjectStore
 
 if TYPE_CHECKING:
-    from worker.model.bundle import Variant
+    from worker.model.format.variant import Variant
 
 OUTPUT = click.option(
     "--output",

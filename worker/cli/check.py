@@ -16,7 +16,7 @@ from worker.contract.settings import Settings
 from worker.contract.storage.s3 import ObjectStore, S3Url
 from worker.cpu import pinning, placement, topology
 from worker.cpu.kernel import format_cpu_list
-from worker.model.bundle import Bundle
+from worker.model.format.variant import Bundle
 from worker.model.loading import find_bundle, load_engine, recommendation
 from worker.node import tuned_plan
 

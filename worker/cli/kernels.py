@@ -37,7 +37,7 @@ def build_command(*, strict: bool, if_possible: bool, force: bool) -> int:
 def show_command(*, as_json: bool) -> int:
     """Which kernel this CPU runs in which arithmetic; exit 1 if none is built."""
     from worker.kernels.library import Missing
-    from worker.model import deformable
+    from worker.model.inference import deformable
 
     found = deformable.installed()
     if isinstance(found, Missing):

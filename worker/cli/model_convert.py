@@ -19,9 +19,9 @@ from worker.contract.console import Exit
 from worker.convert import variants
 from worker.convert.birefnet.rewrites import Rewrite
 from worker.convert.calibration import DEFAULT_IMAGES
-from worker.convert.recipe import Overflow, Recipe
+from worker.convert.quantisation_config import Overflow, Recipe
 from worker.convert.request import Built, Event, Report, Request
-from worker.convert.staging import PRECISIONS
+from worker.model.format.writer import PRECISIONS
 
 _SIZES = (1024, 512)
 

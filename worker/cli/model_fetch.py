@@ -9,7 +9,7 @@ import click
 from worker.cli.model_source import JSON, NAME, PRECISION, SIZE, SOURCE, advice, asked, bar, objects, warn
 from worker.contract import console, settings
 from worker.contract.console import Exit
-from worker.model import store
+from worker.model.sources import bundles
 
 
 @click.command("fetch")
@@ -26,7 +26,7 @@ def fetch_command(*, source: str | None, as_json: bool, **choice: Any) -> int:
     config = settings.load()
     model = asked(config, source, **choice)
     with objects(config, model.source) as port, bar() as report:
-        bundle = store.locate(model, port, advice().precisions, progress=report)
+        bundle = bundles.locate(model, port, advice().precisions, progress=report)
     variant = bundle.variant
     if as_json:
         console.print_json(

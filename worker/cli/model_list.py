@@ -15,11 +15,11 @@ from worker.contract.console import Exit
 from worker.contract.errors import BundleError
 from worker.contract.settings import ModelSettings
 from worker.cpu.isa import Recommendation
-from worker.model import store
-from worker.model.bundle import choose
-from worker.model.layout import Candidate
-from worker.model.manifest import verified_sha256
-from worker.model.store import Survey
+from worker.model.format.layout import Candidate
+from worker.model.format.manifest import verified_sha256
+from worker.model.format.variant import choose
+from worker.model.sources import bundles
+from worker.model.sources.bundles import Survey
 
 _MIB = 1 << 20
 
@@ -35,7 +35,7 @@ def list_command(*, source: str | None, as_json: bool) -> int:
     config = settings.load()
     model = asked(config, source)
     with objects(config, model.source) as port:
-        survey = store.survey(model, port)
+        survey = bundles.survey(model, port)
     best = advice()
     chosen, why = _choice(survey, model, best)
     rows = [_row(survey, candidate, chosen) for candidate in survey.listing.candidates]
@@ -66,7 +66,7 @@ def show_command(*, source: str | None, as_json: bool) -> int:
     config = settings.load()
     model = asked(config, source)
     with objects(config, model.source) as port:
-        survey = store.survey(model, port)
+        survey = bundles.survey(model, port)
     facts = {key: value for key, value in survey.facts.items() if key != "files"}
     info = _model_info(survey)
     if as_json:

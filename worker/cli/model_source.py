@@ -14,8 +14,8 @@ from worker.contract.settings import ModelSettings, Settings
 from worker.contract.storage.s3 import ObjectStore
 from worker.cpu import isa, topology
 from worker.cpu.isa import Recommendation
-from worker.model.layout import PRECISIONS, SIZE_MULTIPLE
-from worker.model.progress import Progress as Report
+from worker.model.format.layout import PRECISIONS, SIZE_MULTIPLE
+from worker.model.sources.progress import Progress as Report
 
 SOURCE = click.argument("source", required=False)
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object instead of words.")

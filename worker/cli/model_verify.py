@@ -14,12 +14,12 @@ from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.errors import BundleNotFound
 from worker.contract.settings import Settings
-from worker.convert import pictures
-from worker.convert.verify import Checked, Demand, check_files, check_variants
+from worker.convert.evaluate import pictures
+from worker.convert.evaluate.verify import Checked, Demand, check_files, check_variants
 from worker.cpu import placement, topology
-from worker.model import store
-from worker.model.layout import PRECISIONS, Candidate
-from worker.model.store import Survey
+from worker.model.format.layout import PRECISIONS, Candidate
+from worker.model.sources import bundles
+from worker.model.sources.bundles import Survey
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -53,7 +53,7 @@ def verify_command(*, source: str | None, as_json: bool, masks: Path | None, **a
     model = asked(config, source, name=asked_for["name"])
     with tempfile.TemporaryDirectory(prefix="maskmill-verify-") as folder, objects(config, model.source) as port:
         scratch = Path(folder)
-        survey = store.survey(model, port)
+        survey = bundles.survey(model, port)
         candidates = _candidates(survey, asked_for)
         complaints = check_files(survey)
         demand, what = _demand(config, asked_for, masks, scratch / "pictures")

@@ -15,7 +15,7 @@ from worker.contract.settings import Settings
 from worker.contract.storage.s3 import ObjectStore
 from worker.cpu import topology
 from worker.cpu.pinning import refuse_forbidden_variables
-from worker.model.bundle import Variant
+from worker.model.format.variant import Variant
 from worker.model.loading import find_bundle, recommendation
 from worker.node import tuned_plan
 from worker.node.tuned_plan import Tuned

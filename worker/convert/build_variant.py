@@ -24,13 +24,13 @@ import numpy.typing as npt
 
 from worker.contract.errors import BundleError, MaskmillError
 from worker.convert import quantise
-from worker.convert.agreement import Masks, compare
 from worker.convert.birefnet import checkpoint, network
+from worker.convert.evaluate.agreement import Masks, compare
 from worker.convert.model_info import write_model_info
-from worker.convert.recipe import Recipe
+from worker.convert.quantisation_config import Recipe
 from worker.images.tensor import normalise
-from worker.model.graph import IMAGENET_MEAN, IMAGENET_SCALE
-from worker.model.runtime import core, ov
+from worker.model.inference.graph import IMAGENET_MEAN, IMAGENET_SCALE
+from worker.model.inference.runtime import core, ov
 
 _KIB_PER_MIB = 1024
 

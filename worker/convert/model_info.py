@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from worker.contract.errors import BundleError
-from worker.model.graph import IMAGENET_MEAN, IMAGENET_SCALE
-from worker.model.runtime import core, ov
+from worker.model.inference.graph import IMAGENET_MEAN, IMAGENET_SCALE
+from worker.model.inference.runtime import core, ov
 
 _MODEL_INFO = {
     "model_type": "Segmentation",

@@ -16,7 +16,7 @@ from typing import Any
 import openvino as ov
 
 from worker.contract.errors import BundleError
-from worker.convert import staging
+from worker.model.format import writer
 
 
 def write_bundle(
@@ -48,11 +48,11 @@ def write_bundle(
             is then still there.
     """
     dest = dest.absolute()
-    staging.check_precisions(dest, {precision for _, precision in models})
-    with staging.staged(dest) as made:
+    writer.check_precisions(dest, {precision for _, precision in models})
+    with writer.staged(dest) as made:
         for (size, precision), model in models.items():
             _save(model, made / f"openvino_{precision}" / f"{name}_{size}x{size}_{precision}.xml")
-        staging.write_manifest(
+        writer.write_manifest(
             made,
             name,
             description=description,

@@ -28,10 +28,10 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.contract.errors import BundleError, SetupError
-from worker.convert.recipe import Overflow, Recipe
+from worker.convert.quantisation_config import Overflow, Recipe
 from worker.images.tensor import normalise
-from worker.model.graph import IMAGENET_MEAN, IMAGENET_SCALE
-from worker.model.runtime import ov
+from worker.model.inference.graph import IMAGENET_MEAN, IMAGENET_SCALE
+from worker.model.inference.runtime import ov
 
 Floats = npt.NDArray[np.float32]
 
@@ -186,8 +186,8 @@ _OVERFLOW: dict[Overflow, Callable[[Any], Any]] = {
 def _nncf() -> Any:
     """NNCF, quiet.
 
-    It reports its use through OpenVINO's telemetry package. `worker.model.runtime`, imported above, has hidden that,
-    and NNCF then puts a stub in its place.
+    It reports its use through OpenVINO's telemetry package. `worker.model.inference.runtime`, imported above, has
+    hidden that, and NNCF then puts a stub in its place.
     """
     try:
         nncf = importlib.import_module("nncf")

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from worker.contract.errors import BundleNotFound, SettingsError, SetupError
 from worker.contract.settings import Settings
-from worker.convert import calibration, staging
-from worker.convert.agreement import Agreement
+from worker.convert import calibration
 from worker.convert.birefnet.rewrites import Rewrite
-from worker.convert.recipe import Recipe
-from worker.model.layout import SIZE_MULTIPLE
+from worker.convert.evaluate.agreement import Agreement
+from worker.convert.quantisation_config import Recipe
+from worker.model.format import writer
+from worker.model.format.layout import SIZE_MULTIPLE
 
 CHECKPOINT_FILE = "model.safetensors"
 """In the published repository."""
@@ -99,7 +100,7 @@ def check(request: Request) -> None:
         SettingsError: A size or the number of pictures makes no sense.
         SetupError: A package is missing.
     """
-    staging.check_precisions(request.output, request.precisions)
+    writer.check_precisions(request.output, request.precisions)
     wrong = [str(size) for size in request.sizes if size <= 0 or size % SIZE_MULTIPLE]
     if wrong or not request.sizes:
         raise SettingsError(
@@ -132,7 +133,7 @@ def fetch_checkpoint(source: str, settings: Settings) -> Path:
     match = _HUB.fullmatch(source)
     if match is None:
         raise BundleNotFound(f"{source!r} names no repository; write hf://OWNER/NAME or hf://OWNER/NAME@REVISION")
-    from worker.model.hub import download
+    from worker.model.sources.hub_cache import download
 
     cache_dir = settings.model.cache_dir.expanduser()
     return Path(download(match["repo"], match["revision"], CHECKPOINT_FILE, cache_dir))

@@ -20,14 +20,15 @@ import numpy as np
 
 from worker.contract.errors import BundleError
 from worker.contract.settings import Settings
-from worker.convert import calibration, licence, staging
-from worker.convert.agreement import LIMITS, Agreement
+from worker.convert import calibration, licence
 from worker.convert.birefnet.rewrites import ALL
 from worker.convert.calibration import CalibrationSet
+from worker.convert.evaluate.agreement import LIMITS, Agreement
 from worker.convert.request import Built, Event, Report, Request, Watch, check, fetch_checkpoint
 from worker.convert.variant_process import build_in_process
-from worker.model.layout import Candidate
-from worker.model.manifest import sha256_of
+from worker.model.format import writer
+from worker.model.format.layout import Candidate
+from worker.model.format.manifest import sha256_of
 
 NAME = "birefnet_lite"
 REFERENCE = "fp32"
@@ -58,15 +59,15 @@ def convert(request: Request, settings: Settings, watch: Watch = lambda event: N
     """
     check(request)
     output = request.output.absolute()
-    staging.check_place(output)
+    writer.check_place(output)
     run = _Run(request, settings, watch)
     checkpoint = run.checkpoint()
-    with staging.staged(output) as made:
+    with writer.staged(output) as made:
         built = run.build_all(checkpoint, made)
         _judge(built, force=request.force)
         shutil.rmtree(made / _SCRATCH)
         (made / licence.FILE).write_text(licence.TEXT, "utf-8")
-        staging.write_manifest(
+        writer.write_manifest(
             made,
             NAME,
             description=licence.DESCRIPTION,
@@ -91,7 +92,7 @@ class _Run:
             (size, precision)
             for size in sorted(set(request.sizes), reverse=True)
             # fp32 is what the others are compared with, asked for or not
-            for precision in (REFERENCE, *(p for p in staging.PRECISIONS if p in request.precisions and p != REFERENCE))
+            for precision in (REFERENCE, *(p for p in writer.PRECISIONS if p in request.precisions and p != REFERENCE))
         ]
         self._step = 0
 

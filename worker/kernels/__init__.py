@@ -5,6 +5,7 @@
     build       compiles it with CMake against the installed openvino wheel
     library     finds what was built or came with the wheel
 
-Optional everywhere: without the library the network runs on OpenVINO's own operation. `worker.model.deformable` puts
-the operation into a graph when it is loaded, so files on disk stay plain OpenVINO.
+Optional everywhere: without the library the network runs on OpenVINO's own operation.
+`worker.model.inference.deformable` puts the operation into a graph when it is loaded, so files on disk stay plain
+OpenVINO.
 """

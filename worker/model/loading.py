@@ -9,11 +9,11 @@ from worker.contract.settings import Settings
 from worker.contract.storage.s3 import ObjectStore
 from worker.cpu import isa, topology
 from worker.cpu.isa import Recommendation
-from worker.model.bundle import Bundle
-from worker.model.store import locate
+from worker.model.format.variant import Bundle
+from worker.model.sources.bundles import locate
 
 if TYPE_CHECKING:
-    from worker.model.engine import Engine
+    from worker.model.inference.engine import Engine
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def find_bundle(settings: Settings, store: ObjectStore, advice: Recommendation) 
 
 def load_engine(settings: Settings, bundle: Bundle, advice: Recommendation, *, streams: int, threads: int) -> Engine:
     """Compile a verified bundle; from here on this process has OpenVINO's threads and must not fork."""
-    from worker.model.engine import Engine  # the parent of a prefork worker must never load OpenVINO
+    from worker.model.inference.engine import Engine  # the parent of a prefork worker must never load OpenVINO
 
     asked = settings.model.inference_precision
     return Engine.load(

@@ -19,7 +19,7 @@ from worker.bench.limit import image_file, request
 from worker.bench.process import Child
 from worker.contract.errors import SetupError
 from worker.cpu.placement import CoreSet
-from worker.model.bundle import Variant
+from worker.model.format.variant import Variant
 from worker.tuning.layouts import Layout
 
 CLOSE = 0.9

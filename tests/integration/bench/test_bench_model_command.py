@@ -20,7 +20,7 @@ from worker.cli.bench import bench_command
 from worker.contract.errors import SettingsError, SetupError
 from worker.contract.settings import PlanSettings
 from worker.images.tensor import normalise
-from worker.model.layout import MANIFEST_NAME
+from worker.model.format.layout import MANIFEST_NAME
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 
 from worker.bench import limit
 from worker.cpu.placement import CoreSet
-from worker.model.bundle import Variant
+from worker.model.format.variant import Variant
 
 VARIANT = Variant("tiny", 64, "fp32", Path("tiny.xml"), Path("tiny.bin"), "0" * 64)
 SETS = [CoreSet(index, (index,), 0, 0, 0, 1, 1) for index in range(3)]

@@ -14,7 +14,7 @@ from worker.contract.errors import BundleError, SettingsError
 from worker.convert.birefnet import checkpoint
 from worker.convert.birefnet.network import build
 from worker.convert.birefnet.rewrites import ALL, NONE, Rewrite
-from worker.model import runtime
+from worker.model.inference import runtime
 
 AGREEMENT = 2e-4  # with the published definition; the logits spread over 1.7 to 2.4
 REWRITTEN = 1e-4  # between two forms of one network

@@ -8,7 +8,7 @@ from support.birefnet_weights import subject_state_dict
 from worker.convert.birefnet import checkpoint
 from worker.convert.birefnet.network import build
 from worker.convert.birefnet.rewrites import ALL
-from worker.model import runtime
+from worker.model.inference import runtime
 
 SIZE = 128
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from worker.model import runtime
+from worker.model.inference import runtime
 
 SIZE = 320
 BUNDLE = Path(__file__).parents[3] / "worker" / "model" / "builtin" / "contrast"

@@ -18,9 +18,9 @@ from worker.convert.contrast import __main__ as command
 from worker.convert.contrast.colour import cielab
 from worker.convert.contrast.ops import stacked
 from worker.convert.package import openvino_version
-from worker.model import runtime
-from worker.model.graph import IMAGENET_MEAN as MEAN
-from worker.model.graph import IMAGENET_SCALE as SCALE
+from worker.model.inference import runtime
+from worker.model.inference.graph import IMAGENET_MEAN as MEAN
+from worker.model.inference.graph import IMAGENET_SCALE as SCALE
 
 ROOT = Path(__file__).parents[3]
 XML = "openvino_fp32/contrast_320x320_fp32.xml"

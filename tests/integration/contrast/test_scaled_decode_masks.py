@@ -12,8 +12,8 @@ from worker.contract.settings import LimitSettings, ModelSettings
 from worker.images.decode import decode
 from worker.images.subject import wanted
 from worker.images.tensor import to_tensor
-from worker.model.engine import Engine
-from worker.model.store import locate
+from worker.model.inference.engine import Engine
+from worker.model.sources.bundles import locate
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worker.model.runtime import ov
+from worker.model.inference.runtime import ov
 
 SIZE = 32
 

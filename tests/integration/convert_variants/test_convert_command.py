@@ -18,8 +18,8 @@ from safetensors.numpy import save_file
 from support.birefnet_weights import stand_in_state_dict
 from support.commands import BIN, environment, run, wait_for
 from worker.contract.settings import ModelSettings
-from worker.model import store
-from worker.model.manifest import sha256_of
+from worker.model.format.manifest import sha256_of
+from worker.model.sources import bundles
 
 SIZE = 64
 
@@ -92,9 +92,9 @@ def test_agreement_and_memory_are_told(converted):
 
 def test_the_worker_finds_and_runs_what_was_made(converted):
     folder, _, _ = converted
-    bundle = store.locate(ModelSettings(source=str(folder), precision="int8wo"))
+    bundle = bundles.locate(ModelSettings(source=str(folder), precision="int8wo"))
 
-    from worker.model.engine import Engine
+    from worker.model.inference.engine import Engine
 
     assert bundle.license == "MIT"
     assert not bundle.warnings

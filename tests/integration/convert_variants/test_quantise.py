@@ -17,12 +17,12 @@ from hypothesis.extra import numpy as arrays
 
 from worker.contract.errors import SetupError
 from worker.convert import quantise
-from worker.convert.agreement import compare
-from worker.convert.recipe import Overflow, Recipe
+from worker.convert.evaluate.agreement import compare
+from worker.convert.quantisation_config import Overflow, Recipe
 from worker.images.tensor import normalise
-from worker.model import runtime
-from worker.model.graph import IMAGENET_MEAN, IMAGENET_SCALE
-from worker.model.runtime import ov
+from worker.model.inference import runtime
+from worker.model.inference.graph import IMAGENET_MEAN, IMAGENET_SCALE
+from worker.model.inference.runtime import ov
 
 ROOT = Path(__file__).parents[3]
 

@@ -8,7 +8,7 @@ import huggingface_hub
 import pytest
 
 from support.hub import Hub, RunningHub
-from worker.model import hubclient
+from worker.model.sources import hub_client
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def running(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[RunningHub]:
     running = RunningHub()
     monkeypatch.setenv("HF_ENDPOINT", running.hub.url)
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr(hubclient, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(hub_client, "PAUSE_SECONDS", 0.01)
     with running:
         yield running
 

@@ -10,7 +10,7 @@ from support.hub import Hub, RunningHub
 from unit.model.bundle_files import manifest, sha
 from worker.contract.errors import BundleNotFound, DigestMismatch, HubUnavailable
 from worker.contract.settings import ModelSettings
-from worker.model import store
+from worker.model.sources import bundles
 
 REPO = "someone/birefnet-openvino"
 SIZES, PRECISIONS = (1024, 512), ("fp32", "fp16", "int8", "int8wo")
@@ -28,7 +28,7 @@ def published() -> dict[str, bytes]:
 
 
 def locate(tmp_path, source=f"hf://{REPO}", **asked):
-    return store.locate(ModelSettings(source=source, cache_dir=tmp_path, **asked), None, ("int8", "fp32"))
+    return bundles.locate(ModelSettings(source=source, cache_dir=tmp_path, **asked), None, ("int8", "fp32"))
 
 
 def brought(hub: Hub) -> list[str]:
@@ -114,7 +114,7 @@ def test_a_survey_brings_the_manifest_only(hub: Hub, tmp_path):
     text = json.loads(manifest(files)) | {"agreement": {"int8": {"iou": 0.99}}}
     commit = hub.publish(REPO, {**files, "manifest.json": json.dumps(text).encode()})
 
-    survey = store.survey(ModelSettings(source=f"hf://{REPO}", cache_dir=tmp_path))
+    survey = bundles.survey(ModelSettings(source=f"hf://{REPO}", cache_dir=tmp_path))
 
     assert brought(hub) == ["manifest.json"]
     assert survey.source.endswith(commit)

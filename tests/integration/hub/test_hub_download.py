@@ -16,9 +16,9 @@ from worker.contract.errors import (
     HubUnavailable,
     MaskmillError,
 )
-from worker.model import hub as source
-from worker.model import hubclient
-from worker.model.hubclient import HubSource
+from worker.model.sources import hub_cache as source
+from worker.model.sources import hub_client
+from worker.model.sources.hub_client import HubSource
 
 REPO = "someone/net"
 COMMIT = "0123456789" * 4
@@ -234,7 +234,7 @@ def test_a_full_disk_leaves_nothing(hub: Hub, tmp_path, monkeypatch):
         part.write_bytes(b"begin")
         raise OSError(28, os.strerror(28), str(part))
 
-    monkeypatch.setattr(hubclient, "append", full)
+    monkeypatch.setattr(hub_client, "append", full)
 
     with pytest.raises(BundleError, match="No space left on device; set MASKMILL_MODEL__CACHE_DIR"):
         get(tmp_path)

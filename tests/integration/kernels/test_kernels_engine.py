@@ -14,9 +14,9 @@ import pytest
 from integration.model.tiny_network import MEAN, SCALE, SIZE, noise
 from support import kernels
 from worker.kernels import library as built
-from worker.model.bundle import Variant
-from worker.model.engine import Engine
-from worker.model.runtime import ov
+from worker.model.format.variant import Variant
+from worker.model.inference.engine import Engine
+from worker.model.inference.runtime import ov
 
 pytestmark = pytest.mark.usefixtures("library")
 
@@ -106,8 +106,8 @@ from pathlib import Path
 cpu = int(sys.argv[2])
 os.sched_setaffinity(0, {cpu})
 import numpy as np
-from worker.model.bundle import Variant
-from worker.model.engine import Engine
+from worker.model.format.variant import Variant
+from worker.model.inference.engine import Engine
 xml = Path(sys.argv[1])
 variant = Variant("deformable", 64, "fp32", xml, xml.with_suffix(".bin"), "0" * 64)
 engine = Engine.load(variant, streams=1, threads=1, inference_precision="f32")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from support import kernels
-from worker.model import deformable
-from worker.model.runtime import ov
+from worker.model.inference import deformable
+from worker.model.inference.runtime import ov
 
 pytestmark = pytest.mark.usefixtures("library")
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from integration.model.tiny_network import build, noise, save
-from worker.model import runtime
-from worker.model.bundle import Variant
-from worker.model.engine import Engine
+from worker.model.format.variant import Variant
+from worker.model.inference import runtime
+from worker.model.inference.engine import Engine
 
 ROOT = Path(__file__).parents[3]
 
@@ -103,8 +103,8 @@ def test_a_cache_that_cannot_be_written_costs_time_only_and_is_announced(tmp_pat
 START_TOGETHER = """
 import json, os, sys
 from pathlib import Path
-from worker.model.bundle import Variant
-from worker.model.engine import Engine
+from worker.model.format.variant import Variant
+from worker.model.inference.engine import Engine
 xml, cache = map(Path, sys.argv[1:])
 variant = Variant("tiny", 64, "fp32", xml, xml.with_suffix(".bin"), "0" * 64)
 sys.stdout.write("ready\\n"); sys.stdout.flush(); sys.stdin.readline()

@@ -25,8 +25,8 @@ import json, os, sys, threading, time
 from pathlib import Path
 
 def load(threads=1):
-    from worker.model.bundle import Variant
-    from worker.model.engine import Engine
+    from worker.model.format.variant import Variant
+    from worker.model.inference.engine import Engine
     xml = Path(sys.argv[1])
     variant = Variant("tiny", 64, "fp32", xml, xml.with_suffix(".bin"), "0" * 64)
     return Engine.load(variant, streams=1, threads=threads, inference_precision="f32")
@@ -110,13 +110,13 @@ def test_a_mask_too_small_for_the_threads_is_refused(xml):
 
 LATE = {
     "narrowed after a first use": """
-from worker.model.runtime import visible_cpus
+from worker.model.inference.runtime import visible_cpus
 visible_cpus()
 os.sched_setaffinity(0, {SECOND})
 tell(refusal())
 """,
     "forked from a process that used it": """
-from worker.model.runtime import visible_cpus
+from worker.model.inference.runtime import visible_cpus
 visible_cpus()
 child = os.fork()
 if child == 0:
@@ -163,7 +163,7 @@ sys.stdout.flush(); os._exit(0)
 
 def test_importing_the_engine_reports_nothing_to_anybody(tmp_path):
     code = """
-import worker.model.engine
+import worker.model.inference.engine
 tell({"stub": "openvino.tools.ovc.telemetry_stub" in sys.modules,
       "telemetry": sorted(m for m in sys.modules if m.startswith("openvino_telemetry.")),
       "threads": threading.active_count()})
@@ -178,7 +178,7 @@ tell({"stub": "openvino.tools.ovc.telemetry_stub" in sys.modules,
 
 def test_finding_a_bundle_does_not_load_openvino():
     code = """
-import worker.model.store
+import worker.model.sources.bundles
 tell(sorted({"openvino", "numpy"} & set(sys.modules)))
 """
     assert answer(start(code)) == []

@@ -12,10 +12,10 @@ import pytest
 
 from integration.model.tiny_network import SIZE, build, noise, plain_grey, save
 from worker.contract.errors import InferenceFailed, PlacementError
-from worker.model import runtime
-from worker.model.bundle import Variant
-from worker.model.engine import Engine
-from worker.model.runtime import ov
+from worker.model.format.variant import Variant
+from worker.model.inference import runtime
+from worker.model.inference.engine import Engine
+from worker.model.inference.runtime import ov
 
 CPUS = len(os.sched_getaffinity(0))
 

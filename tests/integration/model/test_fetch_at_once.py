@@ -9,7 +9,7 @@ from pathlib import Path
 
 from unit.model.bundle_files import BIN, DIGEST, FILES, XML, FakeObjects, manifest
 from worker.contract.settings import ModelSettings
-from worker.model import store
+from worker.model.sources import bundles
 
 URL = "s3://models/nets/one/"
 WITH_MANIFEST = {**FILES, "manifest.json": manifest(FILES)}
@@ -35,7 +35,7 @@ class LoggedObjects(FakeObjects):
 
 
 def _locate_in_process(cache: Path, log: Path, ready, results) -> None:
-    results.put(store.locate(ModelSettings(source=URL, cache_dir=cache), LoggedObjects(log, ready)).variant.digest)
+    results.put(bundles.locate(ModelSettings(source=URL, cache_dir=cache), LoggedObjects(log, ready)).variant.digest)
 
 
 def test_processes_that_start_at_once_download_once(tmp_path):

@@ -7,10 +7,10 @@ import pytest
 
 from integration.model.tiny_network import MEAN, SCALE, SIZE, build, furthest, noise, plain_grey, save
 from worker.contract.errors import BundleError
-from worker.model.bundle import Variant
-from worker.model.engine import Engine
-from worker.model.graph import IMAGENET_MEAN, IMAGENET_SCALE
-from worker.model.runtime import ov
+from worker.model.format.variant import Variant
+from worker.model.inference.engine import Engine
+from worker.model.inference.graph import IMAGENET_MEAN, IMAGENET_SCALE
+from worker.model.inference.runtime import ov
 
 PICTURES = {
     "noise": noise(1),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from integration.model.tiny_network import SIZE, build, save
-from worker.model.graph import prepare
+from worker.model.inference.graph import prepare
 
 
 def test_the_graph_takes_pixels_of_its_own_size_and_resizes_nothing(tmp_path):

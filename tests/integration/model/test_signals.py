@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[3]
 NETWORKS = """
 import os, signal, threading
 import numpy as np
-from worker.model import runtime
-from worker.model.runtime import ov
+from worker.model.inference import runtime
+from worker.model.inference.runtime import ov
 
 got = []
 signal.signal(signal.SIGTERM, lambda *_: got.append(1))

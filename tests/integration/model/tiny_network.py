@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from worker.images.tensor import normalise
-from worker.model.bundle import Variant
-from worker.model.runtime import core, ov
+from worker.model.format.variant import Variant
+from worker.model.inference.runtime import core, ov
 
 SIZE = 64
 MEAN = (100.0, 110.0, 120.0)

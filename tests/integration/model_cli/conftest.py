@@ -11,7 +11,7 @@ from PIL import Image
 
 from integration.model.tiny_network import SIZE, build
 from unit.model.bundle_files import manifest
-from worker.model.runtime import ov
+from worker.model.inference.runtime import ov
 
 
 def _save(root: Path, precision: str, **how) -> None:

@@ -15,10 +15,10 @@ from integration.model_cli.conftest import describe
 from worker.cli import cli
 from worker.contract.errors import BundleNotFound, SourceError
 from worker.contract.settings import ModelSettings
-from worker.convert.verify import check_files
+from worker.convert.evaluate.verify import check_files
 from worker.images.resize import bilinear
-from worker.model import store
-from worker.model.bundle import Variant
+from worker.model.format.variant import Variant
+from worker.model.sources import bundles
 
 
 def worker(*args: object) -> int:
@@ -97,7 +97,7 @@ def test_a_wrong_digest_is_told_and_the_others_go_on(bundle, images, capsys):
 def test_a_file_that_went_missing_is_told(bundle):
     (bundle / "LICENSE").unlink()
 
-    complaints = check_files(store.survey(ModelSettings(source=str(bundle))))
+    complaints = check_files(bundles.survey(ModelSettings(source=str(bundle))))
 
     assert complaints == ["LICENSE is in the manifest and not there; copy the bundle again"]
 

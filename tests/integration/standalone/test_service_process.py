@@ -203,7 +203,7 @@ def test_the_child_does_not_outlive_a_parent_that_is_killed(tmp_path, death_sign
     script = f"""
         import signal, time
         from pathlib import Path
-        from worker.standalone.process import ServiceProcess
+        from worker.processes.service import ServiceProcess
         log = Path({str(tmp_path / "log")!r})
         process = ServiceProcess("s", {SLEEP!r}, log=log, death_signal=signal.{death_signal.name})
         process.start()

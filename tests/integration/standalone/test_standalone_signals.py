@@ -142,7 +142,7 @@ def test_a_killed_owner_takes_the_services_along_and_the_next_one_finds_data_and
     text = """
         import sys
         from pathlib import Path
-        from worker.contract.objects import ObjectStore, S3Url
+        from worker.contract.storage.s3 import ObjectStore, S3Url
         from worker.standalone.services import Standalone
         with Standalone(Path(sys.argv[1])) as services:
             with ObjectStore(services.s3.settings) as store:
@@ -169,7 +169,7 @@ def test_an_ordinary_user_can_run_it_with_a_home_that_does_not_exist():
     text = """
         import os, sys
         from pathlib import Path
-        from worker.contract.objects import ObjectStore, S3Url
+        from worker.contract.storage.s3 import ObjectStore, S3Url
         from worker.standalone import seaweed
         from worker.standalone.services import Standalone
         from worker.contract.settings import S3Settings

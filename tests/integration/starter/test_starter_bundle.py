@@ -12,9 +12,9 @@ import pytest
 from support.starter import little_library
 from worker.convert.starter import compose, sources
 from worker.images.tensor import normalise
-from worker.model import runtime
-from worker.model.graph import IMAGENET_MEAN, IMAGENET_SCALE
-from worker.model.layout import PRECISIONS
+from worker.model.format.layout import PRECISIONS
+from worker.model.inference import runtime
+from worker.model.inference.graph import IMAGENET_MEAN, IMAGENET_SCALE
 
 BUNDLE = Path(__file__).parents[3] / "worker" / "model" / "builtin" / "starter"
 SIZE = 320

@@ -14,7 +14,7 @@ from worker.bench.measure import Sample
 from worker.bench.model import Options, images_of_turn, run
 from worker.contract.errors import BundleNotFound, SettingsError, SetupError
 from worker.contract.settings import PlanSettings
-from worker.model.bundle import Variant
+from worker.model.format.variant import Variant
 
 
 def variant(precision: str) -> Variant:

@@ -13,7 +13,7 @@ from openvino import opset15 as op
 
 from worker.contract.errors import BundleError
 from worker.convert import package
-from worker.model import runtime
+from worker.model.inference import runtime
 
 FACTS = {"description": "adds one", "license": "Apache-2.0", "source": {"generator": "test"}}
 

@@ -1,11 +1,11 @@
-"""`worker.convert.agreement`: the measures, and what is refused."""
+"""`worker.convert.evaluate.agreement`: the measures, and what is refused."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from worker.convert.agreement import LIMITS, Agreement, Limit, compare
+from worker.convert.evaluate.agreement import LIMITS, Agreement, Limit, compare
 
 
 def masks(*rows: list[float]) -> np.ndarray:

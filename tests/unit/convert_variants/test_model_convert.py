@@ -10,9 +10,9 @@ from click.testing import CliRunner, Result
 
 from worker.cli import model_convert
 from worker.contract.errors import SettingsError
-from worker.convert.agreement import Agreement
 from worker.convert.birefnet.rewrites import Rewrite
-from worker.convert.recipe import Overflow, Recipe
+from worker.convert.evaluate.agreement import Agreement
+from worker.convert.quantisation_config import Overflow, Recipe
 from worker.convert.request import Built, Event, Report, Request
 
 NEEDED = ("--checkpoint", "model.safetensors", "--output", "bundle")

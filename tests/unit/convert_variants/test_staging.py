@@ -1,4 +1,4 @@
-"""`worker.convert.staging`: whole or not there."""
+"""`worker.model.format.writer`: whole or not there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from worker.contract.errors import BundleError
-from worker.convert import staging
+from worker.model.format import writer
 
 
 def bundle(folder: Path, content: str) -> Path:
@@ -17,7 +17,7 @@ def bundle(folder: Path, content: str) -> Path:
 
 
 def test_the_folder_takes_its_place_at_the_end(tmp_path):
-    with staging.staged(tmp_path / "new" / "bundle") as made:
+    with writer.staged(tmp_path / "new" / "bundle") as made:
         (made / "manifest.json").write_text("{}")
         assert not (tmp_path / "new" / "bundle").exists()
 
@@ -29,7 +29,7 @@ def test_the_folder_takes_its_place_at_the_end(tmp_path):
 def test_whatever_ends_the_work_early_leaves_what_was_there(tmp_path, error):
     dest = bundle(tmp_path / "bundle", "old")
 
-    with pytest.raises(BundleError if isinstance(error, OSError) else type(error)), staging.staged(dest) as made:
+    with pytest.raises(BundleError if isinstance(error, OSError) else type(error)), writer.staged(dest) as made:
         (made / "manifest.json").write_text("new")
         raise error
 
@@ -47,7 +47,7 @@ def test_an_interruption_between_the_two_renames_brings_the_old_one_back(tmp_pat
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", interrupted)
-    with pytest.raises(KeyboardInterrupt), staging.staged(dest) as made:
+    with pytest.raises(KeyboardInterrupt), writer.staged(dest) as made:
         (made / "manifest.json").write_text("new")
 
     assert (dest / "manifest.json").read_text() == "old"

@@ -20,8 +20,8 @@ from worker.contract.settings import Settings
 from worker.convert import request, variants
 from worker.convert.birefnet.rewrites import Rewrite
 from worker.convert.request import Event, Request
-from worker.model.layout import read_listing
-from worker.model.manifest import read_manifest
+from worker.model.format.layout import read_listing
+from worker.model.format.manifest import read_manifest
 
 GOOD = {"mae": 0.0001, "iou": 0.999, "max_abs": 0.01, "pictures": 2}
 BAD = {"mae": 0.5, "iou": 0.1, "max_abs": 1.0, "pictures": 2}
@@ -259,7 +259,7 @@ def test_a_missing_package_is_told_before_anything_is_built(builder, ask, monkey
 @pytest.mark.usefixtures("builder")
 @pytest.mark.parametrize(("source", "revision"), [("hf://o/n", None), ("hf://o/n@v1.0", "v1.0")])
 def test_a_checkpoint_of_the_hub_is_fetched_through_the_cache(ask, monkeypatch, tmp_path, source, revision):
-    hub = ModuleType("worker.model.hub")
+    hub = ModuleType("worker.model.sources.hub_cache")
     calls = []
 
     def download(repo: str, revision: str | None, filename: str, cache_dir: Path) -> Path:
@@ -267,7 +267,7 @@ def test_a_checkpoint_of_the_hub_is_fetched_through_the_cache(ask, monkeypatch, 
         return tmp_path / "model.safetensors"
 
     hub.download = download  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "worker.model.hub", hub)
+    monkeypatch.setitem(sys.modules, "worker.model.sources.hub_cache", hub)
     settings = Settings(model={"cache_dir": tmp_path / "cache"})
 
     report = variants.convert(ask(checkpoint=source), settings)

@@ -6,8 +6,8 @@ import pytest
 
 from worker.contract.settings import ModelSettings
 from worker.cpu.isa import SMALL_MEMORY_BYTES, recommend
-from worker.model.bundle import choose
-from worker.model.layout import PRECISIONS, read_listing
+from worker.model.format.layout import PRECISIONS, read_listing
+from worker.model.format.variant import choose
 
 GIB = 1 << 30
 PUBLISHED = read_listing(

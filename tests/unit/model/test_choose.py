@@ -6,8 +6,8 @@ import pytest
 
 from worker.contract.errors import BundleError, BundleNotFound
 from worker.contract.settings import ModelSettings
-from worker.model.bundle import choose
-from worker.model.layout import Candidate, Listing
+from worker.model.format.layout import Candidate, Listing
+from worker.model.format.variant import choose
 
 
 def listing(*labels: str) -> Listing:

@@ -9,7 +9,7 @@ import pytest
 from unit.model.bundle_files import BIN, DIGEST, FILES, XML, FakeObjects, manifest
 from worker.contract.errors import BundleError, BundleNotFound, DigestMismatch, StoreUnavailable
 from worker.contract.settings import ModelSettings
-from worker.model import store
+from worker.model.sources import bundles
 
 URL = "s3://models/nets/one/"
 WITH_MANIFEST = {**FILES, "manifest.json": manifest(FILES)}
@@ -20,7 +20,7 @@ def files_under(folder: Path) -> set[str]:
 
 
 def locate(cache: Path, objects: FakeObjects):
-    return store.locate(ModelSettings(source=URL, cache_dir=cache), objects)
+    return bundles.locate(ModelSettings(source=URL, cache_dir=cache), objects)
 
 
 @pytest.mark.parametrize("files", [FILES, WITH_MANIFEST], ids=["no manifest", "manifest"])

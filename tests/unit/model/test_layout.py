@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.model.layout import Candidate, read_listing
+from worker.model.format.layout import Candidate, read_listing
 
 PUBLISHED = [
     f"openvino_{precision}/birefnet_lite_{side}x{side}_{precision}.{suffix}"

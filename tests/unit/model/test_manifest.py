@@ -8,7 +8,7 @@ import pytest
 
 from unit.model.bundle_files import BIN, DIGEST, FILES, XML, manifest, sha
 from worker.contract.errors import BundleError, DigestMismatch
-from worker.model.manifest import MAX_MANIFEST_BYTES, read_manifest, sha256_of, variant_digest, verified_sha256
+from worker.model.format.manifest import MAX_MANIFEST_BYTES, read_manifest, sha256_of, variant_digest, verified_sha256
 
 
 def test_facts_are_read_and_unknown_keys_ignored(tmp_path):

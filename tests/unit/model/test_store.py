@@ -7,7 +7,7 @@ import pytest
 from unit.model.bundle_files import BIN, DIGEST, FILES, XML, FakeObjects, manifest, sha, write_bundle
 from worker.contract.errors import BundleError, BundleNotFound, DigestMismatch
 from worker.contract.settings import ModelSettings
-from worker.model import store
+from worker.model.sources import bundles
 
 WITH_MANIFEST = {**FILES, "manifest.json": manifest(FILES)}
 URL = "s3://models/nets/one"
@@ -23,7 +23,7 @@ def settings(source, tmp_path, **kwargs) -> ModelSettings:
 def test_a_folder_with_a_manifest_is_verified(tmp_path):
     root = write_bundle(tmp_path / "b", WITH_MANIFEST)
 
-    bundle = store.locate(settings(root, tmp_path))
+    bundle = bundles.locate(settings(root, tmp_path))
 
     assert bundle.variant.digest == DIGEST
     assert (bundle.variant.xml, bundle.variant.bin) == (root / XML, root / BIN)
@@ -34,7 +34,7 @@ def test_a_folder_with_a_manifest_is_verified(tmp_path):
 def test_a_folder_without_a_manifest_loads_with_a_warning(tmp_path):
     root = write_bundle(tmp_path / "b", {**FILES, "openvino_fp32/notes.txt": b""})
 
-    bundle = store.locate(settings(root, tmp_path))
+    bundle = bundles.locate(settings(root, tmp_path))
 
     assert bundle.variant.digest == DIGEST
     left_out, no_manifest = bundle.warnings
@@ -47,7 +47,7 @@ def test_a_damaged_file_is_refused(tmp_path, name):
     root = write_bundle(tmp_path / "b", {**WITH_MANIFEST, name: b"damaged"})
 
     with pytest.raises(DigestMismatch) as caught:
-        store.locate(settings(root, tmp_path))
+        bundles.locate(settings(root, tmp_path))
 
     for part in (str(root / name), sha(FILES[name]), sha(b"damaged"), "copy the bundle again"):
         assert part in str(caught.value)
@@ -57,14 +57,14 @@ def test_a_variant_without_weights_is_refused(tmp_path):
     root = write_bundle(tmp_path / "b", {XML: FILES[XML]})
 
     with pytest.raises(BundleError, match=f"lacks {BIN} of net 64 fp32"):
-        store.locate(settings(root, tmp_path))
+        bundles.locate(settings(root, tmp_path))
 
 
 def test_the_recommended_precision_is_taken(tmp_path):
     int8 = {name.replace("fp32", "int8"): data for name, data in FILES.items()}
     root = write_bundle(tmp_path / "b", FILES | int8)
 
-    assert store.locate(settings(root, tmp_path), recommended=("int8", "fp32")).variant.precision == "int8"
+    assert bundles.locate(settings(root, tmp_path), recommended=("int8", "fp32")).variant.precision == "int8"
 
 
 @pytest.mark.parametrize(
@@ -82,27 +82,27 @@ def test_the_recommended_precision_is_taken(tmp_path):
 )
 def test_a_place_that_cannot_be_is_refused(tmp_path, source, message):
     with pytest.raises(BundleNotFound, match=message):
-        store.locate(settings(source, tmp_path), FakeObjects(URL, {}))
+        bundles.locate(settings(source, tmp_path), FakeObjects(URL, {}))
 
 
 def test_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "b").mkdir()
 
     with pytest.raises(BundleNotFound, match="holds no model"):
-        store.locate(settings(tmp_path / "b", tmp_path))
+        bundles.locate(settings(tmp_path / "b", tmp_path))
 
 
 # --- the package
 
 
 def test_a_built_in_bundle_is_found_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "builtin_root", lambda: tmp_path)
+    monkeypatch.setattr(bundles, "builtin_root", lambda: tmp_path)
     root = write_bundle(tmp_path / "mini", WITH_MANIFEST)
     (tmp_path / "__pycache__").mkdir()
 
-    assert store.locate(settings("builtin:mini", tmp_path)).variant.xml == root / XML
+    assert bundles.locate(settings("builtin:mini", tmp_path)).variant.xml == root / XML
     with pytest.raises(BundleNotFound, match=r"there is: mini$"):
-        store.locate(settings("builtin:__pycache__", tmp_path))
+        bundles.locate(settings("builtin:__pycache__", tmp_path))
 
 
 # --- S3
@@ -112,8 +112,8 @@ def test_a_bundle_in_s3_is_fetched_once(tmp_path):
     objects = FakeObjects(URL, {**WITH_MANIFEST, "openvino_int8/net_64x64_int8.xml": b"not wanted"})
     asked = settings(URL, tmp_path)
 
-    first = store.locate(asked, objects, ("fp32",))
-    second = store.locate(asked, objects, ("fp32",))
+    first = bundles.locate(asked, objects, ("fp32",))
+    second = bundles.locate(asked, objects, ("fp32",))
 
     assert first == second
     assert first.variant.digest == DIGEST
@@ -126,8 +126,8 @@ def test_a_bundle_in_s3_is_fetched_once(tmp_path):
 def test_a_bundle_in_s3_without_a_manifest_is_taken_with_a_warning(tmp_path):
     objects = FakeObjects(URL, FILES)
 
-    bundle = store.locate(settings(URL, tmp_path), objects)
-    again = store.locate(settings(URL, tmp_path), objects)
+    bundle = bundles.locate(settings(URL, tmp_path), objects)
+    again = bundles.locate(settings(URL, tmp_path), objects)
 
     assert bundle == again
     assert bundle.variant.digest == DIGEST
@@ -139,12 +139,12 @@ def test_a_bundle_in_s3_without_a_manifest_is_taken_with_a_warning(tmp_path):
 @pytest.mark.parametrize("name", [XML, BIN])
 def test_a_cached_copy_is_verified_before_each_use(tmp_path, files, name):
     objects = FakeObjects(URL, files)
-    bundle = store.locate(settings(URL, tmp_path), objects)
+    bundle = bundles.locate(settings(URL, tmp_path), objects)
     cached = bundle.variant.xml if name == XML else bundle.variant.bin
     cached.write_bytes(b"damaged since")
 
     with pytest.raises(DigestMismatch) as caught:
-        store.locate(settings(URL, tmp_path), objects)
+        bundles.locate(settings(URL, tmp_path), objects)
 
     for part in (str(cached), sha(FILES[name]), sha(b"damaged since"), "delete ", "it will be fetched again"):
         assert part in str(caught.value)
@@ -156,8 +156,8 @@ def test_a_replaced_bundle_is_fetched_anew(tmp_path, described):
         plain = {XML: FILES[XML], BIN: weights}
         return {**plain, "manifest.json": manifest(plain)} if described else plain
 
-    old = store.locate(settings(URL, tmp_path), FakeObjects(URL, files(b"old weights")))
-    new = store.locate(settings(URL, tmp_path), FakeObjects(URL, files(b"new weights")))
+    old = bundles.locate(settings(URL, tmp_path), FakeObjects(URL, files(b"old weights")))
+    new = bundles.locate(settings(URL, tmp_path), FakeObjects(URL, files(b"new weights")))
 
     assert old.variant.digest != new.variant.digest
     assert old.variant.bin.read_bytes() == b"old weights"
@@ -166,21 +166,21 @@ def test_a_replaced_bundle_is_fetched_anew(tmp_path, described):
 
 def test_s3_needs_a_connection(tmp_path):
     with pytest.raises(BundleError, match="no S3 connection was given"):
-        store.locate(settings(URL, tmp_path))
+        bundles.locate(settings(URL, tmp_path))
 
 
 def test_a_prefix_that_is_no_bundle_is_not_listed_to_its_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "MAX_OBJECTS", 5)
+    monkeypatch.setattr(bundles, "MAX_OBJECTS", 5)
     objects = FakeObjects(URL, {f"photo-{i}.jpg": b"" for i in range(7)})
 
     with pytest.raises(BundleNotFound, match="more than 5 objects"):
-        store.locate(settings(URL, tmp_path), objects)
+        bundles.locate(settings(URL, tmp_path), objects)
 
 
 def test_what_is_there_can_be_listed_without_fetching(tmp_path):
     objects = FakeObjects(URL, WITH_MANIFEST)
 
-    listing = store.available(settings(URL, tmp_path), objects)
+    listing = bundles.available(settings(URL, tmp_path), objects)
 
     assert listing.labels() == "net 64 fp32"
     assert objects.downloads == []

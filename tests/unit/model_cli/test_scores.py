@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from worker.contract.errors import SetupError
-from worker.convert import scores
+from worker.convert.evaluate import scores
 
 
 def square(side: int = 100, value: int = 255, left: int = 20) -> np.ndarray:

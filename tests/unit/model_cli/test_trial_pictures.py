@@ -8,7 +8,7 @@ from PIL import Image
 
 from worker.contract.errors import SourceError, StandaloneError
 from worker.contract.settings import LimitSettings
-from worker.convert import pictures
+from worker.convert.evaluate import pictures
 
 LIMITS = LimitSettings()
 

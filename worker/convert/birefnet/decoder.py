@@ -9,6 +9,7 @@ from __future__ import annotations
 from openvino import opset13 as opset
 
 from worker.convert.birefnet.aspp import decoder_block, inner_features
+from worker.convert.birefnet.image_branch import image_logits
 from worker.convert.birefnet.layout import DECODER_BLOCKS
 from worker.convert.birefnet.ops import (
     Node,
@@ -23,7 +24,6 @@ from worker.convert.birefnet.ops import (
     transpose,
 )
 from worker.convert.birefnet.rewrites import Rewrite, fold_scale, then_pointwise
-from worker.convert.birefnet.tail import image_logits
 
 
 def decode(image: Node, features: list[Node], context: Node, scope: Scope) -> Node:

@@ -7,7 +7,7 @@ from numpy.polynomial import Chebyshev, Polynomial
 from openvino import opset15 as op
 
 from worker.convert.contrast.ops import Array, Node, planes, real, total
-from worker.model.graph import IMAGENET_MEAN, IMAGENET_SCALE
+from worker.model.inference.graph import IMAGENET_MEAN, IMAGENET_SCALE
 
 RGB_TO_XYZ = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))
 """Linear sRGB to CIE XYZ, rows X, Y, Z (IEC 61966-2-1). Sums of the rows are its white point, D65."""

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from worker.convert import staging
 from worker.convert.model_info import write_model_info
 from worker.convert.starter import compose, library
 from worker.convert.starter.network import Starter
 from worker.images.tensor import normalise
-from worker.model.graph import IMAGENET_MEAN, IMAGENET_SCALE
-from worker.model.runtime import ov
+from worker.model.format import writer
+from worker.model.inference.graph import IMAGENET_MEAN, IMAGENET_SCALE
+from worker.model.inference.runtime import ov
 
 NAME = "starter"
 SIZE = 320
@@ -47,8 +47,8 @@ def write(
         BundleError: NNCF refuses the network, or the disk refuses.
     """
     dest = dest.absolute()
-    staging.check_precisions(dest, set(precisions))
-    with staging.staged(dest) as made:
+    writer.check_precisions(dest, set(precisions))
+    with writer.staged(dest) as made:
         for precision in precisions:
             network = converted(weights)
             if precision == "int8":
@@ -59,7 +59,7 @@ def write(
             ov.save_model(network, xml, compress_to_fp16=precision != "fp32")
         (made / CARD.name).write_bytes(CARD.read_bytes())
         tools = {name: metadata.version(name) for name in TOOLS}
-        staging.write_manifest(made, NAME, description=DESCRIPTION, license="Apache-2.0", source=facts, tools=tools)
+        writer.write_manifest(made, NAME, description=DESCRIPTION, license="Apache-2.0", source=facts, tools=tools)
     return dest
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.contract.errors import SetupError, SourceError
-from worker.model.manifest import sha256_of
+from worker.model.format.manifest import sha256_of
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from worker.contract.errors import BundleError
-from worker.model.bundle import Variant
-from worker.model.runtime import core, ov
+from worker.model.format.variant import Variant
+from worker.model.inference.runtime import core, ov
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_SCALE = (58.395, 57.12, 57.375)

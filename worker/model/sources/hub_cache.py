@@ -21,10 +21,10 @@ from pathlib import Path, PurePosixPath
 from pydantic import ValidationError
 
 from worker.contract.errors import BundleError, BundleNotFound, DigestMismatch, HubUnavailable
-from worker.model import hubclient
-from worker.model.hubclient import HubFile, HubSource, Snapshot
-from worker.model.manifest import MAX_MANIFEST_BYTES, FileFacts, Manifest, sha256_of
-from worker.model.progress import Progress, watched
+from worker.model.format.manifest import MAX_MANIFEST_BYTES, FileFacts, Manifest, sha256_of
+from worker.model.sources import hub_client
+from worker.model.sources.hub_client import HubFile, HubSource, Snapshot
+from worker.model.sources.progress import Progress, watched
 from worker.processes.filelock import locked
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 _RECORD_NAME = "hub.json"
 _PART = ".part"
 _FOLDER_DIGITS = 16
-"""Hex digits of a digest in a folder name, as in `worker.model.fetch`."""
+"""Hex digits of a digest in a folder name, as in `worker.model.sources.s3_cache`."""
 
 _CHUNK = 1 << 20
 
@@ -54,15 +54,15 @@ def resolve(source: HubSource, cache_dir: Path) -> Resolved:
 
     Raises:
         HubUnavailable: the hub does not answer, and nothing was noted.
-        BundleNotFound, AccessDenied, BundleError: from `worker.model.hubclient.look`, or the cache cannot be written.
+        BundleNotFound, AccessDenied, BundleError: from `hub_client.look`, or the cache cannot be written.
     """
-    key = f"{hubclient.endpoint()} {source}"
+    key = f"{hub_client.endpoint()} {source}"
     home = cache_dir / "bundles" / hashlib.sha256(key.encode()).hexdigest()[:_FOLDER_DIGITS]
     noted = _noted(home / _RECORD_NAME)
     if noted and source.is_pinned:
         return Resolved(source, noted, home)
     try:
-        snapshot = hubclient.look(source)
+        snapshot = hub_client.look(source)
     except HubUnavailable as error:
         if noted is None:
             raise
@@ -117,7 +117,7 @@ def download(repo: str, revision: str | None, filename: str, cache_dir: Path, pr
     Raises:
         As `resolve`, `bring` and `check`.
     """
-    resolved = resolve(HubSource.parse(f"{hubclient.PREFIX}{repo}" + (f"@{revision}" if revision else "")), cache_dir)
+    resolved = resolve(HubSource.parse(f"{hub_client.PREFIX}{repo}" + (f"@{revision}" if revision else "")), cache_dir)
     if resolved.offline:
         logger.warning(
             "event=model_from_cache %s; using the copy of commit %s from the cache",
@@ -175,7 +175,7 @@ def _bring_one(resolved: Resolved, name: str, root: Path, progress: Progress | N
     logger.info("event=model_fetched fetching %s/%s (%d bytes) into %s", snapshot.source, name, file.bytes, target)
     try:
         with watched(part, name, file.bytes, progress):
-            hubclient.append(snapshot, name, part)
+            hub_client.append(snapshot, name, part)
         check(file, part, remedy="it is deleted; try again, and if it stays so the copy on the hub is damaged")
         part.replace(target)
     except (DigestMismatch, OSError):  # of no use, or in the way on a full disk; what broke off stays

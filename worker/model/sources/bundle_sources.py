@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Protocol
 
 from worker.contract.errors import BundleError, DigestMismatch
-from worker.model import hub
-from worker.model.fetch import Objects, Remote, fetch
-from worker.model.hub import Resolved
-from worker.model.layout import MANIFEST_NAME, Candidate
-from worker.model.manifest import MAX_MANIFEST_BYTES, Manifest, described, read_manifest
-from worker.model.progress import Progress
+from worker.model.format.layout import MANIFEST_NAME, Candidate
+from worker.model.format.manifest import MAX_MANIFEST_BYTES, Manifest, described, read_manifest
+from worker.model.sources import hub_cache
+from worker.model.sources.hub_cache import Resolved
+from worker.model.sources.progress import Progress
+from worker.model.sources.s3_cache import Objects, Remote, fetch
 
 
 @dataclass(frozen=True)
@@ -149,14 +149,14 @@ class Repository:
 
     def manifest_bytes(self) -> bytes:
         """As in `Place`."""
-        return _read_small(hub.bring(self.resolved, [MANIFEST_NAME]) / MANIFEST_NAME)
+        return _read_small(hub_cache.bring(self.resolved, [MANIFEST_NAME]) / MANIFEST_NAME)
 
     def bring(self, candidate: Candidate, progress: Progress | None) -> Copy:
         """As in `Place`."""
         names = [candidate.xml, candidate.bin]
         own = MANIFEST_NAME in self.sizes
-        root = hub.bring(self.resolved, [MANIFEST_NAME, *names] if own else names, progress)
-        manifest = hub.described(self.resolved, root, names)
+        root = hub_cache.bring(self.resolved, [MANIFEST_NAME, *names] if own else names, progress)
+        manifest = hub_cache.described(self.resolved, root, names)
         if own:
             manifest = self._agreeing(read_manifest(root / MANIFEST_NAME), manifest)
         return Copy(root, manifest, f"delete {root}, it will be fetched again")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.contract.errors import SetupError
-from worker.convert.agreement import Agreement, Masks, compare
+from worker.convert.evaluate.agreement import Agreement, Masks, compare
 
 Grey = NDArray[np.uint8]
 

@@ -21,8 +21,8 @@ from typing import Protocol
 
 from worker.contract.errors import BundleError, BundleNotFound, DigestMismatch, ObjectMissing
 from worker.contract.storage.s3 import ObjectInfo, S3Url
-from worker.model.layout import MANIFEST_NAME, Candidate
-from worker.model.manifest import (
+from worker.model.format.layout import MANIFEST_NAME, Candidate
+from worker.model.format.manifest import (
     MAX_MANIFEST_BYTES,
     FileFacts,
     Manifest,
@@ -32,7 +32,7 @@ from worker.model.manifest import (
     variant_digest,
     verified_sha256,
 )
-from worker.model.progress import Progress, watched
+from worker.model.sources.progress import Progress, watched
 from worker.processes.filelock import locked
 
 logger = logging.getLogger(__name__)

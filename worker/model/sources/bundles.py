@@ -21,14 +21,14 @@ from typing import Any
 from worker.contract.errors import BundleError, BundleNotFound, SourceError
 from worker.contract.settings import ModelSettings
 from worker.contract.storage.s3 import S3Url
-from worker.model import hub, hubclient
-from worker.model.bundle import Bundle, Variant, choose
-from worker.model.fetch import Objects, Remote
-from worker.model.hubclient import HubSource
-from worker.model.layout import MANIFEST_NAME, Candidate, Listing, read_listing
-from worker.model.manifest import Manifest, parse_manifest, variant_digest, verified_sha256
-from worker.model.places import Bucket, Copy, Folder, Place, Repository
-from worker.model.progress import Progress
+from worker.model.format.layout import MANIFEST_NAME, Candidate, Listing, read_listing
+from worker.model.format.manifest import Manifest, parse_manifest, variant_digest, verified_sha256
+from worker.model.format.variant import Bundle, Variant, choose
+from worker.model.sources import hub_cache, hub_client
+from worker.model.sources.bundle_sources import Bucket, Copy, Folder, Place, Repository
+from worker.model.sources.hub_client import HubSource
+from worker.model.sources.progress import Progress
+from worker.model.sources.s3_cache import Objects, Remote
 
 BUILTIN = "builtin:"
 
@@ -137,8 +137,8 @@ def _place(settings: ModelSettings, objects: Objects | None) -> Place:
         if objects is None:
             raise BundleError(f"{source} is in S3, and no S3 connection was given to look there")
         return Bucket(source, _listed(source, objects), objects, cache_dir)
-    if source.startswith(hubclient.PREFIX):
-        return Repository(hub.resolve(HubSource.parse(source), cache_dir))
+    if source.startswith(hub_client.PREFIX):
+        return Repository(hub_cache.resolve(HubSource.parse(source), cache_dir))
     if "://" in source:
         raise BundleNotFound(
             f"{source}: a model comes from builtin:NAME, a folder, s3://bucket/prefix or hf://owner/name"

@@ -3,9 +3,10 @@
     look     one request: the commit that a revision names, every file with its size and digest
     append   a file from where an earlier attempt broke off, in as many attempts as make progress
 
-`worker.model.hub` puts a cache on top. The library's own download keeps no part of a file that broke off, so only its
-session, credentials, addresses and errors are used here. It is imported when it is needed and is not part of a plain
-installation. A token comes from HF_TOKEN or the library's own store and is never shown; no telemetry is sent.
+`worker.model.sources.hub_cache` puts a cache on top. The library's own download keeps no part of a file that broke off,
+so only its session, credentials, addresses and errors are used here. It is imported when it is needed and is not part
+of a plain installation. A token comes from HF_TOKEN or the library's own store and is never shown; no telemetry is
+sent.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from worker.contract.errors import (
     HubUnavailable,
     ServiceError,
 )
-from worker.model.manifest import Sha256
+from worker.model.format.manifest import Sha256
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ PRECISIONS = ("fp32", "fp16", "int8", "int8wo")
 """Precisions a variant may be stored in, most exact first; `int8wo` has INT8 weights and float activations."""
 
 MANIFEST_NAME = "manifest.json"
-"""Optional file beside the precision folders: see `worker.model.manifest`."""
+"""Optional file beside the precision folders: see `worker.model.format.manifest`."""
 
 SIZE_MULTIPLE = 32
 """Input sides are multiples of this: the encoder halves the picture five times."""

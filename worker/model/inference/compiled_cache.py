@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from worker.model.manifest import sha256_of
+from worker.model.format.manifest import sha256_of
 from worker.processes.filelock import locked
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from worker.contract.errors import BundleError, BundleNotFound
 from worker.contract.settings import ModelSettings
-from worker.model.layout import PRECISIONS, Candidate, Listing
+from worker.model.format.layout import PRECISIONS, Candidate, Listing
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Variant:
     xml: Path
     bin: Path
     digest: str
-    """See `worker.model.manifest.variant_digest`."""
+    """See `worker.model.format.manifest.variant_digest`."""
 
     @property
     def label(self) -> str:

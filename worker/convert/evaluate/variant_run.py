@@ -20,13 +20,13 @@ import numpy as np
 
 from worker.contract.errors import BundleError
 from worker.contract.settings import LimitSettings
-from worker.convert.pictures import read
+from worker.convert.evaluate.pictures import read
 from worker.cpu import pinning
 from worker.images.tensor import to_tensor
-from worker.model.bundle import Variant
+from worker.model.format.variant import Variant
 
 if TYPE_CHECKING:
-    from worker.model.engine import FloatPrecision
+    from worker.model.inference.engine import FloatPrecision
 
 _KIB_PER_MIB = 1024
 
@@ -49,7 +49,7 @@ class Run:
     """How it went."""
 
     facts: dict[str, Any]
-    """See `worker.model.engine.Engine.describe`."""
+    """See `worker.model.inference.engine.Engine.describe`."""
     seconds: float
     """Of one picture, median; without decoding and resizing."""
     peak_mib: int
@@ -83,7 +83,7 @@ def masks(folder: Path, indices: Sequence[int]) -> list[Path]:
 
 
 def _run_here(task: Task) -> Run:
-    from worker.model.engine import Engine  # in this process only
+    from worker.model.inference.engine import Engine  # in this process only
 
     logging.getLogger("worker").addHandler(logging.NullHandler())  # what it warns of is in the facts
     task.output.mkdir(parents=True, exist_ok=True)

@@ -19,19 +19,19 @@ import numpy as np
 
 from worker.contract.errors import BundleError, InferenceFailed
 from worker.contract.settings import LimitSettings, ModelSettings
-from worker.convert import scores, trial
-from worker.convert.agreement import Agreement
-from worker.convert.pictures import with_truth
-from worker.convert.scores import Grey, Quality
-from worker.model import store
-from worker.model.fetch import Objects
-from worker.model.layout import PRECISIONS, Candidate
-from worker.model.manifest import verified_sha256
-from worker.model.progress import Progress
-from worker.model.store import Survey
+from worker.convert.evaluate import scores, variant_run
+from worker.convert.evaluate.agreement import Agreement
+from worker.convert.evaluate.pictures import with_truth
+from worker.convert.evaluate.scores import Grey, Quality
+from worker.model.format.layout import PRECISIONS, Candidate
+from worker.model.format.manifest import verified_sha256
+from worker.model.sources import bundles
+from worker.model.sources.bundles import Survey
+from worker.model.sources.progress import Progress
+from worker.model.sources.s3_cache import Objects
 
 if TYPE_CHECKING:
-    from worker.model.engine import FloatPrecision
+    from worker.model.inference.engine import FloatPrecision
 
 _REFERENCES = ("fp32", "fp16")
 """Stored precisions that may serve as reference, the better first."""
@@ -44,7 +44,7 @@ class Checked:
     label: str
     digest: str = ""
     """Of the variant; empty if its files are not those of the manifest, or not whole."""
-    run: trial.Run | None = None
+    run: variant_run.Run | None = None
     reference: str = ""
     """What it was compared with; empty for the reference itself, or where there is none."""
     agreement: Agreement | None = None
@@ -148,8 +148,8 @@ class _Group:
 
     def _check_one(self, candidate: Candidate) -> Checked:
         asked = {"name": candidate.name, "size": candidate.size, "precision": candidate.precision}
-        bundle = store.locate(self._settings.model_copy(update=asked), self._objects, progress=self._progress)
-        task = trial.Task(
+        bundle = bundles.locate(self._settings.model_copy(update=asked), self._objects, progress=self._progress)
+        task = variant_run.Task(
             bundle.variant,
             self._demand.arithmetic,
             self._demand.pictures,
@@ -160,13 +160,13 @@ class _Group:
         checked = Checked(candidate.label, bundle.variant.digest)
         if not self._reference and candidate.precision in _REFERENCES:
             reference = replace(task, arithmetic="f32", output=self._reference_masks)
-            run = trial.run(reference)
+            run = variant_run.run(reference)
             self._reference = f"{candidate.precision} in f32"
             if task.arithmetic == "f32":
                 return self._measured(checked, run, reference)
-        return self._measured(checked, trial.run(task), task)
+        return self._measured(checked, variant_run.run(task), task)
 
-    def _measured(self, checked: Checked, run: trial.Run, task: trial.Task) -> Checked:
+    def _measured(self, checked: Checked, run: variant_run.Run, task: variant_run.Task) -> Checked:
         notes = list(run.facts["notes"])
         compared: Agreement | None = None
         worst: float | None = None
@@ -196,14 +196,14 @@ class _Group:
             return f"IoU {compared.iou:.4f} with {self._reference} is below {least:g}; convert it again"
         return ""
 
-    def _pairs(self, task: trial.Task) -> Iterator[tuple[Grey, Grey]]:
+    def _pairs(self, task: variant_run.Task) -> Iterator[tuple[Grey, Grey]]:
         indices = range(len(task.pictures))
         for mask, reference in zip(
-            trial.masks(task.output, indices), trial.masks(self._reference_masks, indices), strict=True
+            variant_run.masks(task.output, indices), variant_run.masks(self._reference_masks, indices), strict=True
         ):
             yield np.load(mask), np.load(reference)
 
-    def _true_pairs(self, task: trial.Task) -> Iterator[tuple[Grey, Grey]]:
+    def _true_pairs(self, task: variant_run.Task) -> Iterator[tuple[Grey, Grey]]:
         for index, truth in self._demand.truths.items():
-            (mask,) = trial.masks(task.output, [index])
+            (mask,) = variant_run.masks(task.output, [index])
             yield with_truth(np.load(mask), truth, self._demand.limits)

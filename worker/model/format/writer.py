@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.contract.errors import BundleError
-from worker.model.manifest import sha256_of
+from worker.model.format.manifest import sha256_of
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"

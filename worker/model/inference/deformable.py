@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from worker.kernels import library
 from worker.kernels.library import Arithmetic, Library, Missing
-from worker.model.runtime import add_extension, ov, version
+from worker.model.inference.runtime import add_extension, ov, version
 
 ARITHMETIC: tuple[Arithmetic, ...] = ("f32", "bf16", "i8")
 

@@ -30,7 +30,7 @@ def _import_openvino() -> Any:
     Importing it plainly starts a thread, writes to the home folder and reports the import to a web service.
     """
     if "openvino" in sys.modules and sys.modules.get("openvino_telemetry") is not None:
-        logger.warning("event=telemetry_on openvino was imported elsewhere before worker.model.runtime")
+        logger.warning("event=telemetry_on openvino was imported elsewhere before worker.model.inference.runtime")
     sys.modules.setdefault("openvino_telemetry", cast(Any, None))
     return importlib.import_module("openvino")
 

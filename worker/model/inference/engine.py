@@ -1,7 +1,7 @@
 """The compiled network: u8 pixels in, u8 grey levels out, from several threads at once.
 
 Importing this module imports OpenVINO. Only the child process that runs the network may do so, after its CPU mask is
-set; a Celery parent never (see `worker.model.runtime`).
+set; a Celery parent never (see `worker.model.inference.runtime`).
 
     image threads --infer--> streams + 1 idle requests --start_async--> streams of the CPU plugin
 
@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.contract.errors import BundleError, InferenceFailed, PlacementError
-from worker.model import blobs, deformable
-from worker.model.bundle import Variant
-from worker.model.graph import Prepared, prepare
-from worker.model.runtime import check_placement, compile_key, core, ov, stray_threads
+from worker.model.format.variant import Variant
+from worker.model.inference import compiled_cache, deformable
+from worker.model.inference.graph import Prepared, prepare
+from worker.model.inference.runtime import check_placement, compile_key, core, ov, stray_threads
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Engine:
         """Compile a verified variant for the CPUs of this process.
 
         Args:
-            variant: from `worker.model.store.locate`, which verified its files.
+            variant: from `worker.model.sources.bundles.locate`, which verified its files.
             streams: images computed side by side.
             threads: in all streams together; at most the CPUs of the affinity mask.
             inference_precision: of the float part. What this CPU lacks is replaced by the plugin; `describe` and the
@@ -234,7 +234,7 @@ def _compile(prepared: Prepared, properties: dict[str, Any], cache: Path | None,
     try:
         if cache:
             try:
-                with blobs.turn(cache):
+                with compiled_cache.turn(cache):
                     return core().compile_model(prepared.model, "CPU", properties | {"CACHE_DIR": str(cache)})
             except OSError as error:
                 notes.append(f"compiled models are not cached: {error}")

@@ -1,0 +1,1 @@
+"""The bundle format: file layout, manifest, variants, and the writer that publishes a bundle atomically."""
