@@ -53,7 +53,7 @@ starter:
 	@test -x $(VENV)/starter/bin/maskmill-ready || { $(PYTHON) -m venv $(VENV)/starter && \
 	  $(VENV)/starter/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[starter]' && \
 	  ln -s python $(VENV)/starter/bin/maskmill-ready; }
-	@$(VENV)/starter/bin/python -m worker.convert.starter all --folder $(FOLDER) $(ARGS)
+	@$(VENV)/starter/bin/python -m worker.training all --folder $(FOLDER) $(ARGS)
 
 chaos: $(VENV)/.dev
 	@PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(MINUTES) --seed $(SEED) $(ARGS)

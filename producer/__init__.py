@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from producer.client import Client as Client
     from producer.sources.filters import Filters as Filters
-    from producer.sources.opening import SourceSpec as SourceSpec
+    from producer.sources.resolve import SourceSpec as SourceSpec
     from producer.submit import Submitted as Submitted
     from worker.contract.job import JobStatus as JobStatus
     from worker.contract.job import JobView as JobView
@@ -30,7 +30,7 @@ _PLACES = {
     "Outcome": "worker.contract.messages",
     "OutcomeKind": "worker.contract.messages",
     "OutputOptions": "worker.contract.outputs",
-    "SourceSpec": "producer.sources.opening",
+    "SourceSpec": "producer.sources.resolve",
     "Submitted": "producer.submit",
 }
 

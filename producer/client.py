@@ -28,7 +28,7 @@ from producer.recover import recover
 from producer.retry import retry
 from producer.sources.filters import Filters
 from producer.sources.lists import ListFormat
-from producer.sources.opening import SourceSpec
+from producer.sources.resolve import SourceSpec
 from producer.submit import Progress, Submitted, Submitter
 from producer.watch import Sample, follow
 from worker.contract import tracing

@@ -17,7 +17,7 @@ from producer.collisions import CollisionCheck
 from producer.sources.filters import Skipped, chosen
 from producer.sources.item import IMAGE_SUFFIXES, Item, Skip
 from producer.sources.lookup import look_up
-from producer.sources.opening import Source, SourceSpec, open_source
+from producer.sources.resolve import Source, SourceSpec, open_source
 from producer.sources.spool import Spool
 from producer.sources.upload import upload_folder
 from producer.uptodate import NOT_ASKED, Look

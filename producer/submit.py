@@ -24,7 +24,7 @@ from producer.backgrounds import OutputRequest
 from producer.plan import Plan, make_plan
 from producer.sources.filters import Skipped
 from producer.sources.item import Item
-from producer.sources.opening import SourceSpec
+from producer.sources.resolve import SourceSpec
 from producer.sources.upload import upload
 from producer.uptodate import OutputCheck
 from worker.contract import redis_keys

@@ -9,7 +9,7 @@ import click
 from producer.cli import progress
 from producer.estimate import Estimate, estimated
 from producer.plan import Plan, skips_in_words
-from producer.quantities import bytes_in_words
+from producer.sources.units import bytes_in_words
 from worker.contract import console
 from worker.contract.errors import ConfirmationNeeded
 from worker.contract.ledger.jobs import Ledger

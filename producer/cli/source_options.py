@@ -8,17 +8,17 @@ from typing import Any, TypeVar
 
 import click
 
-from producer.quantities import Sample, parse_sample, parse_size, parse_time
 from producer.sources.filters import Filters
 from producer.sources.lists import ListFormat
-from producer.sources.opening import SourceSpec
+from producer.sources.resolve import SourceSpec
+from producer.sources.units import Sample, parse_sample, parse_size, parse_time
 from worker.contract.errors import SettingsError
 
 T = TypeVar("T")
 
 
 class Quantity(click.ParamType[T]):
-    """What a parser of `producer.quantities` makes of a text."""
+    """What a parser of `producer.sources.units` makes of a text."""
 
     def __init__(self, name: str, parse: Callable[[str], T]) -> None:
         self.name = name

@@ -15,7 +15,7 @@ from producer.cli.source_options import source_options
 from producer.estimate import Estimate, estimated
 from producer.notify import Notifier
 from producer.plan import Plan, skips_in_words
-from producer.sources.opening import SourceSpec
+from producer.sources.resolve import SourceSpec
 from producer.submit import Submitted, Submitter
 from producer.uptodate import FORCED
 from worker.contract import console, settings, tracing

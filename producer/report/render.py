@@ -13,10 +13,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from producer.quantities import bytes_in_words
 from producer.report import charts
 from producer.report.survey import Survey
 from producer.report.thumbnails import Shown
+from producer.sources.units import bytes_in_words
 from producer.watch import mean_rate
 from worker.contract.job import JobView
 from worker.contract.messages import FLAGS, OutcomeKind

@@ -17,9 +17,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from producer.quantities import Sample
 from producer.sources.globs import matcher
 from producer.sources.item import Item, Skip, has_image_suffix
+from producer.sources.units import Sample
 from worker.contract import redis_keys
 from worker.contract.errors import SourceError
 

@@ -13,8 +13,8 @@ from urllib.parse import unquote_plus
 
 from producer.sources.filters import Skipped
 from producer.sources.item import Item, Skip
+from producer.sources.line_reader import lines, opened
 from producer.sources.lists import item_of
-from producer.sources.texts import lines, opened
 from worker.contract.errors import SourceError
 from worker.contract.storage.s3 import ObjectStore, S3Url
 

@@ -20,7 +20,7 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 from producer.sources.item import Item
-from producer.sources.texts import STDIN, lines
+from producer.sources.line_reader import STDIN, lines
 from worker.contract.errors import SourceError
 
 

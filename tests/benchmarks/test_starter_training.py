@@ -11,8 +11,8 @@ from support.starter import little_library
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed; only training the starter model needs it")
 
-from worker.convert.starter import library, train  # noqa: E402
-from worker.convert.starter.network import Starter, parameters  # noqa: E402
+from worker.training import library, train  # noqa: E402
+from worker.training.network import Starter, parameters  # noqa: E402
 
 pytestmark = pytest.mark.benchmarks
 

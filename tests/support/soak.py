@@ -10,7 +10,7 @@ from pathlib import Path
 
 from support import commands
 from support.stack import Place
-from worker.bench import usage
+from worker.bench.harness import usage
 from worker.contract.job import ENDED
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.storage.s3 import ObjectStore, S3Url

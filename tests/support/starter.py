@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from worker.convert.starter.library import Library, Pixels, Shelf
 from worker.standalone.photographs import copy_photographs
+from worker.training.library import Library, Pixels, Shelf
 
 _RED = (210, 40, 30, 255)
 

@@ -15,7 +15,7 @@ from worker.telemetry.events import EVENTS, LIBRARY
 from worker.telemetry.logs import JsonFormatter, pairs
 
 ROOT = Path(__file__).parents[2]
-NO_WORKER = ("worker/standalone/", "worker/convert/", "worker/bench/", "worker/tuning/")
+NO_WORKER = ("worker/standalone/", "worker/convert/", "worker/bench/", "worker/bench/tune/")
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 
 

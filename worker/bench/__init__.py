@@ -6,5 +6,5 @@
 A contender lives in a process of its own, pinned before it loads anything: its peak memory is its own, no library's
 threads meet another's, and contenders take turns, so that what else happens on the machine meets all of them alike.
 
-`bench submit` is apart: submit -> producer.rehearsal (a process for each action), plain_celery -> submit_report.
+`bench submit` is apart: submit -> producer.bench.submit (a process for each action), plain_celery -> submit_report.
 """

@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from worker.bench.measure import Sample
-from worker.bench.process import environment, tail
+from worker.bench.harness.measure import Sample
+from worker.bench.harness.process import environment, tail
 from worker.contract.errors import SetupError
 from worker.cpu.pinning import pin
 from worker.processes.parent_death import tied

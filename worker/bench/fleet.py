@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from worker.bench import machine as machine_facts
-from worker.bench.process import Child
-from worker.bench.rig import Rig
-from worker.bench.usage import usage
+from worker.bench.harness import machine as machine_facts
+from worker.bench.harness.process import Child
+from worker.bench.harness.system_under_test import Rig
+from worker.bench.harness.usage import usage
 from worker.contract.errors import SetupError
 from worker.contract.messages import JobOptions, JobPolicy
 from worker.contract.queue.dispatcher import CHUNK_SECONDS, chunk_images

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from worker.bench.canvas import ACCENT, GREY, WARM, pyplot, save, tidy
 from worker.bench.fleet import SATURATED
+from worker.bench.harness.plot_style import ACCENT, GREY, WARM, pyplot, save, tidy
 
 FLEET_JSON = "fleet.json"
 FLEET_PNG = "fleet.png"

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from worker.bench import machine as machine_facts
-from worker.bench.measure import rotated
+from worker.bench.harness import machine as machine_facts
+from worker.bench.harness.measure import rotated
 from worker.contract.errors import ImageError, SetupError
 from worker.contract.outputs import OutputOptions
 from worker.contract.settings import LimitSettings

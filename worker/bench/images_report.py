@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from worker.bench.canvas import pyplot, save
+from worker.bench.harness.plot_style import pyplot, save
 from worker.bench.images import REFERENCE_MASK, STAGES
 
 IMAGES_JSON = "images.json"

@@ -15,11 +15,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from worker.bench import machine as machine_facts
 from worker.bench.benchmark_app import BenchmarkApp
 from worker.bench.contenders import Contender, contenders, variants
-from worker.bench.measure import Sample, take_turns
-from worker.bench.process import Contestant, once
+from worker.bench.harness import machine as machine_facts
+from worker.bench.harness.measure import Sample, take_turns
+from worker.bench.harness.process import Contestant, once
 from worker.bench.report import SCHEMA_VERSION, Measured, NotRun, result
 from worker.contract.errors import SettingsError, SetupError
 from worker.contract.settings import PlanSettings

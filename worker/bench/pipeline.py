@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from worker.bench import machine as machine_facts
+from worker.bench.harness import machine as machine_facts
+from worker.bench.harness.inference_ceiling import Limit
+from worker.bench.harness.measure import Sample
+from worker.bench.harness.system_under_test import JobRun, Rig
+from worker.bench.harness.usage import Usage, memory_mib, model_processes
 from worker.bench.images import jpeg
-from worker.bench.limit import Limit
-from worker.bench.measure import Sample
-from worker.bench.rig import JobRun, Rig
-from worker.bench.usage import Usage, memory_mib, model_processes
 from worker.contract.settings import PlanSettings, Settings
 from worker.cpu import placement, topology
 from worker.model.format.variant import Variant

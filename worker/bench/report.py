@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from worker.bench.measure import Sample, best, least_cpu, median, paired_speedup
+from worker.bench.harness.measure import Sample, best, least_cpu, median, paired_speedup
 from worker.contract.errors import SetupError
 
 SCHEMA_VERSION = 1

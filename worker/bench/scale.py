@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from worker.bench import machine as machine_facts
+from worker.bench.harness import machine as machine_facts
+from worker.bench.harness.inference_ceiling import Limit
+from worker.bench.harness.system_under_test import JobRun, Rig
 from worker.bench.images import jpeg
-from worker.bench.limit import Limit
 from worker.bench.pipeline import even, of_network
-from worker.bench.rig import JobRun, Rig
 from worker.contract.settings import PlanSettings, Settings
 from worker.cpu import placement, topology
 from worker.cpu.placement import CoreSet

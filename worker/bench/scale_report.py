@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from worker.bench.canvas import ACCENT, GREY, pyplot, save, tidy
+from worker.bench.harness.plot_style import ACCENT, GREY, pyplot, save, tidy
 
 SCALE_JSON = "scale.json"
 SCALE_PNG = "scale.png"

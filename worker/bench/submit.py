@@ -2,7 +2,7 @@
 
     embedded Redis and S3 (real ones, in a folder that is thrown away)
     └── for each number of keys
-        producer.rehearsal   submit, status, history, recover, cancel, retry: each a process of its own
+        producer.bench.submit   submit, status, history, recover, cancel, retry: each a process of its own
         worker.steward.process       brings the cancelled job to its end
     worker.bench.plain_celery    one message per image, as many as `plain_messages`
 
@@ -24,8 +24,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from worker.bench import machine as machine_facts
-from worker.bench.process import tail
+from worker.bench.harness import machine as machine_facts
+from worker.bench.harness.process import tail
 from worker.contract import redis_keys
 from worker.contract.errors import SetupError
 from worker.contract.job import JobStatus
@@ -141,7 +141,7 @@ class _Bench:
         return found
 
     def _act(self, action: str, keys: int, dest: str, job: str = "") -> dict[str, Any]:
-        return self.child("producer.rehearsal", action, json.dumps({"keys": keys, "dest": dest, "job": job}))
+        return self.child("producer.bench.submit", action, json.dumps({"keys": keys, "dest": dest, "job": job}))
 
     def _end(self, ledger: Ledger, job: str) -> dict[str, Any]:
         """A steward of a node closes the job: what a worker node spends on the end of a job, whatever its size."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from worker.bench.canvas import ACCENT, WARM, pyplot, save
+from worker.bench.harness.plot_style import ACCENT, WARM, pyplot, save
 
 SUBMIT_JSON = "submit.json"
 SUBMIT_PNG = "submit.png"

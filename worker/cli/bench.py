@@ -73,7 +73,8 @@ def model_command(
 
     All contenders take turns on the same cores: the first core set of `worker plan`.
     """
-    from worker.bench import model, plot, report
+    from worker.bench import model, report
+    from worker.bench.harness import plot
 
     config = settings.load()
     options = model.Options(
@@ -147,7 +148,8 @@ def submit_command(*, keys: tuple[int, ...], plain_messages: int, output: Path) 
     Beside plain Celery with one message per image. Only the listing is made up: the code that submits, Redis and S3
     are real.
     """
-    from worker.bench import plot, report, submit, submit_report
+    from worker.bench import report, submit, submit_report
+    from worker.bench.harness import plot
 
     report.check_writable(output)
     options = submit.Options(keys or (1_000_000,), plain_messages)

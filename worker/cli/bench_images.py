@@ -51,7 +51,8 @@ def images_command(
 
     Against scripts that do the same with Pillow and float tensors. On one core, without a network.
     """
-    from worker.bench import images, images_report, plot, report
+    from worker.bench import images, images_report, report
+    from worker.bench.harness import plot
 
     options = images.Options(
         megapixels=megapixels,

@@ -45,7 +45,8 @@ def write(
     found: dict[str, Any], output: Path, name: str, plot_name: str, draw: Callable[[dict[str, Any], Path], Path]
 ) -> None:
     """The report as JSON and, with matplotlib, as a plot."""
-    from worker.bench import plot, report
+    from worker.bench import report
+    from worker.bench.harness import plot
 
     written = [report.write_json(found, output, name)]
     if reason := plot.missing():

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 import click
 from rich.table import Table
 
+from worker.bench.tune.layouts import Layout, candidates
+from worker.bench.tune.sweep import Result, Trial, sweep
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.errors import BundleNotFound
@@ -19,8 +21,6 @@ from worker.model.format.variant import Variant
 from worker.model.loading import find_bundle, recommendation
 from worker.node import tuned_plan
 from worker.node.tuned_plan import Tuned
-from worker.tuning.layouts import Layout, candidates
-from worker.tuning.sweep import Result, Trial, sweep
 
 EPILOG = """\b
 Examples:

@@ -16,8 +16,8 @@ import pytest
 from integration.model.tiny_network import MEAN, SCALE, SIZE, build, noise, save
 from worker.bench.benchmark_app import BenchmarkApp
 from worker.bench.contenders import Contender
+from worker.bench.harness.process import Child, Contestant, environment, once
 from worker.bench.openvino_network import node_types
-from worker.bench.process import Child, Contestant, environment, once
 from worker.contract.errors import SetupError
 from worker.images.tensor import normalise
 
@@ -90,7 +90,7 @@ def test_a_child_that_died_is_an_error_and_can_be_closed(request_, tmp_path):
 def test_a_child_ends_with_its_parent(request_, tmp_path):
     # Busy for long, so that the end of its input, which comes when it next reads, does not end it in time.
     script = (
-        "import json, sys, time; from pathlib import Path; from worker.bench.process import Child;"
+        "import json, sys, time; from pathlib import Path; from worker.bench.harness.process import Child;"
         "child = Child(json.loads(sys.argv[1]), Path(sys.argv[2]));"
         "print(json.dumps({'images': 300000}), file=child._process.stdin, flush=True);"
         "print(child._process.pid, flush=True); time.sleep(60)"

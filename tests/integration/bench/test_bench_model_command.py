@@ -13,9 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from integration.model.tiny_network import MEAN, SCALE, SIZE, build, noise, save
-from worker.bench import machine, model, plot, report
+from worker.bench import model, report
 from worker.bench.contenders import variants
-from worker.bench.process import once
+from worker.bench.harness import machine, plot
+from worker.bench.harness.process import once
 from worker.cli.bench import bench_command
 from worker.contract.errors import SettingsError, SetupError
 from worker.contract.settings import PlanSettings

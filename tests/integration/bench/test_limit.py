@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.bench import limit
+from worker.bench.harness import inference_ceiling
 from worker.cpu.placement import CoreSet
 from worker.model.format.variant import Variant
 
@@ -34,9 +34,9 @@ class FakeChild:
 
 
 def test_all_core_sets_work_at_the_same_time(monkeypatch, tmp_path):
-    monkeypatch.setattr(limit, "Child", FakeChild)
+    monkeypatch.setattr(inference_ceiling, "Child", FakeChild)
 
-    with limit.Limit(VARIANT, "f32", SETS, tmp_path) as bare:
+    with inference_ceiling.Limit(VARIANT, "f32", SETS, tmp_path) as bare:
         sample = bare.turn(4)
 
     assert (sample.images, sample.wall_seconds, sample.cpu_seconds) == (12, 3.0, pytest.approx(1.5))

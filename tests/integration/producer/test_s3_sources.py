@@ -12,7 +12,7 @@ import pytest
 from producer.plan import make_plan
 from producer.sources.filters import Filters
 from producer.sources.item import Skip
-from producer.sources.opening import SourceSpec
+from producer.sources.resolve import SourceSpec
 from worker.contract.errors import DigestMismatch, OutputCollision, SettingsError, SourceError
 from worker.contract.messages import JobOptions
 from worker.contract.storage.s3 import S3Url

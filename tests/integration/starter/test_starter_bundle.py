@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from support.starter import little_library
-from worker.convert.starter import compose, sources
 from worker.images.tensor import normalise
 from worker.model.format.layout import PRECISIONS
 from worker.model.inference import runtime
 from worker.model.inference.graph import IMAGENET_MEAN, IMAGENET_SCALE
+from worker.training import compose, sources
 
 BUNDLE = Path(__file__).parents[3] / "worker" / "model" / "builtin" / "starter"
 SIZE = 320

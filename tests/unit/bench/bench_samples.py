@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.bench.measure import Sample
+from worker.bench.harness.measure import Sample
 from worker.bench.report import Measured
 
 

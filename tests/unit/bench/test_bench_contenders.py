@@ -9,8 +9,8 @@ import pytest
 
 from worker.bench.benchmark_app import CPU_TIME, REPORT, arguments, read_report
 from worker.bench.contenders import contenders, variants
-from worker.bench.machine import isa_words, missing, version
-from worker.bench.measure import Sample
+from worker.bench.harness.machine import isa_words, missing, version
+from worker.bench.harness.measure import Sample
 from worker.bench.model import Options, images_of_turn, run
 from worker.contract.errors import BundleNotFound, SettingsError, SetupError
 from worker.contract.settings import PlanSettings

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from worker.bench import fleet, fleet_report, scale, usage
+from worker.bench import fleet, fleet_report, scale
+from worker.bench.harness import usage
 
 
 def simulation(nodes: int, *, carried: bool = True, redis: float = 0.1, steward: float = 0.02) -> dict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from unit.bench.bench_samples import samples
-from worker.bench.measure import Sample, best, least_cpu, median, paired_speedup, rotated, take_turns
+from worker.bench.harness.measure import Sample, best, least_cpu, median, paired_speedup, rotated, take_turns
 from worker.contract.errors import SetupError
 
 

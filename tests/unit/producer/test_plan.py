@@ -6,7 +6,7 @@ from producer.estimate import estimate
 from producer.plan import make_plan
 from producer.sources.filters import Filters
 from producer.sources.item import Skip
-from producer.sources.opening import SourceSpec
+from producer.sources.resolve import SourceSpec
 from producer.uptodate import UpToDate
 from worker.contract.errors import SourceError
 from worker.contract.job import JobStatus, JobView

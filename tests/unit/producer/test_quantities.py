@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from producer.quantities import Sample, bytes_in_words, parse_sample, parse_size, parse_time
+from producer.sources.units import Sample, bytes_in_words, parse_sample, parse_size, parse_time
 from worker.contract.errors import SettingsError
 
 

@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
-from producer.quantities import Sample
 from producer.sources.filters import Filters, chosen
 from producer.sources.item import Item, Skip
+from producer.sources.units import Sample
 from worker.contract.errors import SourceError
 
 

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from producer.sources import lists, texts
+from producer.sources import line_reader, lists
 from producer.sources.item import Item
 from producer.sources.lists import ListFormat
 from worker.contract.errors import SourceError
@@ -74,16 +74,19 @@ def test_what_cannot_be_read_is_named_with_its_line(text, form, match):
 
 def test_gzip_is_known_by_its_content(tmp_path):
     (tmp_path / "plain-name.txt").write_bytes(gzip.compress(b"a.jpg\n"))
-    with texts.opened(str(tmp_path / "plain-name.txt"), None) as file:
+    with line_reader.opened(str(tmp_path / "plain-name.txt"), None) as file:
         assert file.read() == b"a.jpg\n"
 
 
 def test_a_gzip_that_breaks_off_is_damaged(tmp_path):
     (tmp_path / "a.gz").write_bytes(gzip.compress(b"a.jpg\n" * 1000)[:-12])
-    with pytest.raises(SourceError, match="damaged"), texts.opened(str(tmp_path / "a.gz"), None) as file:
+    with pytest.raises(SourceError, match="damaged"), line_reader.opened(str(tmp_path / "a.gz"), None) as file:
         file.read()
 
 
 def test_a_list_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(SourceError, match=r"gone\.txt cannot be read"), texts.opened(str(tmp_path / "gone.txt"), None):
+    with (
+        pytest.raises(SourceError, match=r"gone\.txt cannot be read"),
+        line_reader.opened(str(tmp_path / "gone.txt"), None),
+    ):
         pass

@@ -8,7 +8,7 @@ import pytest
 
 from producer.plan import refuse_overlap
 from producer.sources.item import Skip
-from producer.sources.opening import SourceSpec, open_source
+from producer.sources.resolve import SourceSpec, open_source
 from worker.contract.errors import SettingsError, SourceError
 from worker.contract.storage.s3 import ObjectInfo, S3Url
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from support.starter import little_library
-from worker.convert.starter import backdrops, compose
+from worker.training import backdrops, compose
 
 SIDE = 96
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from worker.contract.errors import SetupError, SourceError
-from worker.convert.starter import exams, library, sources
-from worker.convert.starter.library import Shelf
+from worker.training import eval_sets, library, sources
+from worker.training.library import Shelf
 
 
 def drawn(draw, side: int = 200) -> Image.Image:
@@ -77,8 +77,8 @@ def test_photographs_are_told_from_drawings():
     drawing = photo.copy()
     drawing[:20, :, :3] = (250, 200, 10)
 
-    assert exams.is_photograph(photo)
-    assert not exams.is_photograph(drawing)
+    assert eval_sets.is_photograph(photo)
+    assert not eval_sets.is_photograph(drawing)
 
 
 def test_another_file_than_the_named_one_is_refused(tmp_path):

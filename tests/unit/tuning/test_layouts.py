@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from support.machines import DATA, unpack
+from worker.bench.tune.layouts import MOST_THREADS_PER_STREAM, candidates
 from worker.contract.settings import PlanSettings
 from worker.cpu import placement, topology
 from worker.cpu.topology import Topology
-from worker.tuning.layouts import MOST_THREADS_PER_STREAM, candidates
 
 
 def machine(name: str, tmp_path: Path) -> Topology:

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from worker.bench.tune import sweep as module
+from worker.bench.tune.sweep import Trial, sweep
 from worker.contract.errors import SetupError
-from worker.tuning import sweep as module
-from worker.tuning.sweep import Trial, sweep
 
 
 def trial(name: str) -> Trial:

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from worker.convert.starter import compose, library
-from worker.convert.starter.network import Starter
 from worker.cpu import topology
 from worker.model.inference.graph import IMAGENET_MEAN, IMAGENET_SCALE
+from worker.training import compose, library
+from worker.training.network import Starter
 
 PHASES = ((0.62, 192), (0.84, 256), (1.0, 320))
 """Up to this share of the composites, sides of that length: most is learnt where a picture costs a third."""

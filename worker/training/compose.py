@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-from worker.convert.starter.backdrops import Floats, Rng, backdrop, chance, colour, flat, noise, photograph
-from worker.convert.starter.library import Library, Pixels
+from worker.training.backdrops import Floats, Rng, backdrop, chance, colour, flat, noise, photograph
+from worker.training.library import Library, Pixels
 
 _TEXTURED = 0.5
 """Share of subjects that are an outline filled with a photograph or a texture and shaded as a body."""

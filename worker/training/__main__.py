@@ -1,4 +1,4 @@
-"""`python -m worker.convert.starter`: data, training, bundle and exams of the built-in model `starter`."""
+"""`python -m worker.training`: data, training, bundle and exams of the built-in model `starter`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IMAGES = 120_000
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0, or 1 with what is missing."""
-    parser = argparse.ArgumentParser(prog="python -m worker.convert.starter", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m worker.training", description=__doc__)
     parser.add_argument("step", choices=["data", "train", "export", "exams", "all"])
     parser.add_argument(
         "--folder", type=Path, required=True, help="of downloads, library, checkpoint, bundle and exams"
@@ -39,14 +39,14 @@ def _say(line: str) -> None:
 
 
 def _data(asked: argparse.Namespace) -> None:
-    from worker.convert.starter import library
+    from worker.training import library
 
     for what, count in library.build(asked.folder / "downloads", asked.folder / "library").items():
         _say(f"{what}: {count}")
 
 
 def _train(asked: argparse.Namespace) -> None:
-    from worker.convert.starter import curve, train
+    from worker.training import curve, train
 
     options = train.Options(asked.images, asked.seed, asked.loaders)
     output = asked.folder / "training"
@@ -55,20 +55,20 @@ def _train(asked: argparse.Namespace) -> None:
 
 
 def _export(asked: argparse.Namespace) -> None:
-    from worker.convert.starter import export, train
+    from worker.training import export, train
 
     weights = asked.folder / "training" / train.WEIGHTS
     dest = asked.bundle or asked.folder / "bundle"
-    facts = {"generator": "worker.convert.starter", "images": asked.images, "seed": asked.seed}
+    facts = {"generator": "worker.training", "images": asked.images, "seed": asked.seed}
     _say(str(export.write(weights, asked.folder / "library", dest, facts=facts)))
     full = asked.folder / "bundle_fp32"
     _say(str(export.write(weights, asked.folder / "library", full, precisions=("fp32", *export.SHIPPED), facts=facts)))
 
 
 def _exams(asked: argparse.Namespace) -> None:
-    from worker.convert.starter import exams
+    from worker.training import eval_sets
 
-    for what, count in exams.write(
+    for what, count in eval_sets.write(
         asked.folder / "downloads", asked.folder / "library", asked.folder / "exams"
     ).items():
         _say(f"{what}: {count} pictures")

@@ -1,4 +1,4 @@
-"""python -m worker.bench.confined CPUS COMMAND...: becomes that command, on these CPUs only."""
+"""python -m worker.bench.harness.pin_exec CPUS COMMAND...: becomes that command, on these CPUs only."""
 
 from __future__ import annotations
 

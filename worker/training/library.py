@@ -23,8 +23,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from worker.convert.starter import sources
 from worker.standalone.photographs import copy_photographs
+from worker.training import sources
 
 Pixels = npt.NDArray[np.uint8]
 

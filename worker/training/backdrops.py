@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from worker.convert.starter.library import Library, Pixels
+from worker.training.library import Library, Pixels
 
 Rng = np.random.Generator
 Floats = npt.NDArray[np.floating[Any]]

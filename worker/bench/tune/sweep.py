@@ -15,12 +15,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from worker.bench.limit import image_file, request
-from worker.bench.process import Child
+from worker.bench.harness.inference_ceiling import image_file, request
+from worker.bench.harness.process import Child
+from worker.bench.tune.layouts import Layout
 from worker.contract.errors import SetupError
 from worker.cpu.placement import CoreSet
 from worker.model.format.variant import Variant
-from worker.tuning.layouts import Layout
 
 CLOSE = 0.9
 """Of the best rate: layouts below it are not tried again."""

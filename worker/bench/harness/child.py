@@ -1,6 +1,6 @@
 """The process of one contender: pinned first, loaded second, then at the parent's service (see `process`).
 
-python -m worker.bench.child < questions > answers
+python -m worker.bench.harness.child < questions > answers
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from typing import Self
 
 from pydantic import SecretStr
 
-from worker.bench.usage import Usage, usage
+from worker.bench.harness.usage import Usage, usage
 from worker.contract import settings
 from worker.contract.errors import SetupError
 from worker.contract.job import JobView
@@ -154,7 +154,7 @@ class Rig:
         """`worker start`, on these CPUs if told; returns at once."""
         command = [sys.executable, "-m", "worker.cli", "start"]
         if cpus is not None:
-            command = [sys.executable, "-m", "worker.bench.confined", format_cpu_list(cpus), *command]
+            command = [sys.executable, "-m", "worker.bench.harness.pin_exec", format_cpu_list(cpus), *command]
         self._workers = ServiceProcess(
             "worker start",
             command,

@@ -3,7 +3,7 @@
 Only the listing is made up. Everything else is what `producer submit`, `status`, `cancel`, `retry` and `recover` do:
 the same code, a real Redis, manifest parts in a real S3. A process of its own, so that its memory is a producer's.
 
-    python -m producer.rehearsal ACTION '{"keys": 1000000, "dest": "s3://...", ...}'
+    python -m producer.bench.submit ACTION '{"keys": 1000000, "dest": "s3://...", ...}'
 
 prints one JSON object.
 """

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from worker.bench import machine
-from worker.bench.canvas import INK, pyplot, save
+from worker.bench.harness import machine
+from worker.bench.harness.plot_style import INK, pyplot, save
 from worker.bench.report import counted
 
 _COLOURS = {"plain": "#8a8f98", "ours": "#0b6e99", "check": "#9cc5d6", "other": "#c98a3b"}

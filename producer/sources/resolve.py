@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from producer.sources import inventory, lists, local, texts
+from producer.sources import inventory, line_reader, lists, local
 from producer.sources.filters import Filters, Skipped
 from producer.sources.globs import is_glob, literal_folder, matcher
 from producer.sources.item import Item, Skip, has_image_suffix
@@ -65,12 +65,12 @@ def open_source(spec: SourceSpec, store: ObjectStore) -> Source:
     if not spec.places:
         raise SourceError("no source: give an s3:// prefix, a glob, a folder, files, or - for standard input")
     first = spec.places[0]
-    if len(spec.places) > 1 and any(place == texts.STDIN or place.startswith("s3://") for place in spec.places):
+    if len(spec.places) > 1 and any(place == line_reader.STDIN or place.startswith("s3://") for place in spec.places):
         raise SourceError(
             "several sources at once can only be local files and folders: "
             "put s3:// URLs into a list and give it with --manifest"
         )
-    if first == texts.STDIN:
+    if first == line_reader.STDIN:
         if spec.manifest:
             raise SourceError("SOURCE - is a list by itself: give the prefix of its keys instead, with --manifest -")
         return _from_list_alone(spec, store)
@@ -156,7 +156,7 @@ def _from_list(spec: SourceSpec, place: str, root: S3Url | Path, store: ObjectSt
     skipped: Skipped = Counter()
 
     def items() -> Iterator[Item]:
-        with texts.opened(place, store) as file:
+        with line_reader.opened(place, store) as file:
             if form is ListFormat.INVENTORY:
                 if isinstance(root, Path):
                     raise SourceError(f"{place} is an S3 Inventory: its source is s3://BUCKET/, not a folder")
@@ -169,7 +169,7 @@ def _from_list(spec: SourceSpec, place: str, root: S3Url | Path, store: ObjectSt
 
 def _from_list_alone(spec: SourceSpec, store: ObjectStore) -> Source:
     """A list on standard input whose first entry tells what it is about: a bucket, or files of this machine."""
-    stdin, name = texts.opened(texts.STDIN, store), "standard input"
+    stdin, name = line_reader.opened(line_reader.STDIN, store), "standard input"
     file: BinaryIO = stdin.__enter__()
     entries = lists.read(file, spec.manifest_format, name)
     first = next(entries, None)

@@ -1,6 +1,6 @@
 """Child processes of a benchmark, seen from the parent: one JSON object per line in each direction.
 
-    parent                         child (`worker.bench.child`)
+    parent                         child (`worker.bench.harness.child`)
     {"job": ..., "cpus": [...]} -> pins itself, loads, warms up
                                 <- {"facts": ...} or {"error": ...}
     {"images": 4}               -> runs them
@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from worker.bench.measure import Sample
+from worker.bench.harness.measure import Sample
 from worker.contract.errors import SetupError
 from worker.processes.parent_death import tied
 
@@ -57,7 +57,7 @@ class Child:
         self._job = str(request["job"])
         with log.open("ab") as printed:
             self._process = subprocess.Popen(
-                tied([sys.executable, "-m", "worker.bench.child"], signal.SIGKILL),
+                tied([sys.executable, "-m", "worker.bench.harness.child"], signal.SIGKILL),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=printed,

@@ -9,7 +9,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from worker.bench.process import environment
+from worker.bench.harness.process import environment
 from worker.cpu import isa
 from worker.cpu.kernel import format_cpu_list
 from worker.cpu.topology import Topology

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from worker.convert.starter import compose, library, sources
-from worker.convert.starter.library import Pixels, Shelf
+from worker.training import compose, library, sources
+from worker.training.library import Pixels, Shelf
 
 SIDE = 384
 """Of a composite in pixels; the network resizes, as it would a photograph."""

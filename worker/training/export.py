@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from worker.convert.model_info import write_model_info
-from worker.convert.starter import compose, library
-from worker.convert.starter.network import Starter
 from worker.images.tensor import normalise
 from worker.model.format import writer
 from worker.model.inference.graph import IMAGENET_MEAN, IMAGENET_SCALE
 from worker.model.inference.runtime import ov
+from worker.training import compose, library
+from worker.training.network import Starter
 
 NAME = "starter"
 SIZE = 320

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from worker.bench.canvas import ACCENT, WARM, pyplot, save, tidy
+from worker.bench.harness.plot_style import ACCENT, WARM, pyplot, save, tidy
 
 
 def draw(rows: Path, path: Path) -> Path:

@@ -12,9 +12,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from worker.bench.measure import Sample
+from worker.bench.harness.measure import Sample
+from worker.bench.harness.process import Child
 from worker.bench.prepare import picture
-from worker.bench.process import Child
 from worker.cpu.placement import CoreSet
 from worker.model.format.variant import Variant
 

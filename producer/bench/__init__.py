@@ -1,0 +1,1 @@
+"""Benchmarks of the producer, run in child processes by `worker bench`."""
