@@ -10,7 +10,7 @@ from celery.result import AsyncResult
 from PIL import Image
 
 from support import commands
-from support.awkward import make
+from support.edge_case_images import make
 from support.stack import Place
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.queue.celery_app import make_celery

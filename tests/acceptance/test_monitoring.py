@@ -19,7 +19,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from support import commands, panels, validators
+from support import commands, grafana_dashboards, validators
 from support.validators import INFRA
 from worker.contract.job import JobStatus
 from worker.contract.ledger.jobs import Ledger
@@ -132,7 +132,7 @@ def test_every_panel_shows_something_and_no_work_is_scaled_away(place, ledger, t
 
         empty = [
             str(expression)
-            for expression in panels.expressions()
+            for expression in grafana_dashboards.expressions()
             if not prometheus.numbers(expression.without_variables("4s"), since)
         ]
         rules = [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]

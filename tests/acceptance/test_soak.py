@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from support.soak import soak
-from support.works import JPEG
+from support.work_items import JPEG
 from worker.bench.fleet import CONNECTIONS_PER_NODE, CONNECTIONS_PER_PROCESS
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from support.soak import soak
 from support.stack import Place, fresh_place, make_bucket
-from support.works import JPEG
+from support.work_items import JPEG
 from worker.contract.ledger.jobs import Ledger
 
 IMAGES = int(os.environ.get("SOAK_IMAGES", "20000"))

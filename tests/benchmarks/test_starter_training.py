@@ -7,7 +7,7 @@ import csv
 import numpy as np
 import pytest
 
-from support.starter import little_library
+from support.training import little_library
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed; only training the starter model needs it")
 

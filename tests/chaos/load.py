@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from support import commands
-from support.awkward import encoded, scene
+from support.edge_case_images import encoded, scene
 from support.stack import Place
 from worker.contract.errors import MaskmillError
 from worker.contract.ledger.jobs import Ledger

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from support.faults import FAST, Faults, Scene
-from support.mistreated import placed
+from support.shared_workers import placed
 from support.stack import Place, fresh_place, make_bucket
 from worker.standalone.services import Standalone
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from support.faults import IN_FLIGHT, Faults, progress
-from support.mistreated import BACK_OFF, Mistreated, own_redis, place_at
 from support.proxy import Proxy
+from support.shared_workers import BACK_OFF, Mistreated, own_redis, place_at
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.queue import celery_app
 from worker.contract.settings import Settings

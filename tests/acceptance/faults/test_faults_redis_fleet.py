@@ -10,7 +10,7 @@ import redis
 
 from support import commands, fleet
 from support.faults import LEASE, MUTEX, SWEEP
-from support.mistreated import client, own_redis, place_at
+from support.shared_workers import client, own_redis, place_at
 from worker.contract import redis_keys
 from worker.contract.messages import ChunkMessage
 from worker.contract.queue.celery_app import make_celery, publish

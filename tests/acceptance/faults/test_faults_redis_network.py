@@ -13,8 +13,8 @@ import pytest
 
 from support import commands
 from support.faults import IN_FLIGHT, LEASE_BACK_WITHIN, RECONCILED_WITHIN, SILENCE, SLACK, Faults, progress
-from support.mistreated import BACK_OFF, Mistreated, own_redis, place_at, placed
 from support.proxy import Proxy
+from support.shared_workers import BACK_OFF, Mistreated, own_redis, place_at, placed
 from support.stack import Place
 from worker.contract.ledger.jobs import Ledger
 from worker.standalone.services import Standalone

@@ -11,7 +11,7 @@ import redis
 
 from support import commands
 from support.faults import IN_FLIGHT, Faults, progress
-from support.mistreated import BACK_OFF, Mistreated, client, own_redis, place_at
+from support.shared_workers import BACK_OFF, Mistreated, client, own_redis, place_at
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.queue.celery_app import make_celery
 from worker.standalone.services import Standalone

@@ -12,8 +12,8 @@ import redis
 
 from support import commands
 from support.faults import Faults, progress
-from support.mistreated import Mistreated, client, own_redis, place_at
 from support.proxy import Proxy
+from support.shared_workers import Mistreated, client, own_redis, place_at
 from support.stack import Place
 from worker.contract.ledger.jobs import Ledger
 from worker.standalone import ports, valkey

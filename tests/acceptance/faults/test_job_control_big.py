@@ -12,7 +12,7 @@ import pytest
 from producer.submit import Submitter
 from support import commands
 from support.faults import FAST, IN_FLIGHT, SLACK, Faults, broker_empty, progress
-from support.mistreated import Mistreated, client, connected, own_redis, place_at, placed, upload
+from support.shared_workers import Mistreated, client, connected, own_redis, place_at, placed, upload
 from support.stack import Place, fresh_place, make_bucket
 from worker.contract import redis_keys
 from worker.contract.job import JobStatus

@@ -12,8 +12,8 @@ import pytest
 
 from support import commands
 from support.faults import FAST, IN_FLIGHT, Faults, broker_empty, picture, progress
-from support.mistreated import Mistreated, placed
 from support.proxy import Proxy
+from support.shared_workers import Mistreated, placed
 from support.stack import Place, fresh_place, make_bucket
 from worker.contract import redis_keys
 from worker.contract.job import JobStatus

@@ -21,8 +21,8 @@ import pytest
 
 from support import commands
 from support.faults import FAST, Faults, Node, progress, settle
-from support.lab import Lab
-from support.mistreated import connected, placed, upload
+from support.netns import Lab
+from support.shared_workers import connected, placed, upload
 from support.stack import Place, make_bucket
 from worker.contract import redis_keys
 from worker.contract.ledger.jobs import Ledger
@@ -43,7 +43,7 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture
 def place(lab: Lab, cache: dict[str, str], tmp_path: Path) -> Iterator[Place]:
-    argv = [sys.executable, "-m", "support.lab_services", str(tmp_path / "services"), lab.addresses["store"]]
+    argv = [sys.executable, "-m", "support.netns_services", str(tmp_path / "services"), lab.addresses["store"]]
     more = {"PYTHONPATH": str(Path(__file__).parents[2])}
     with lab.inside("store"):
         services = subprocess.Popen(

@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from support.panels import DASHBOARDS
+from support.grafana_dashboards import DASHBOARDS
 from support.validators import INFRA
 from worker.contract import redis_keys, settings
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from prometheus_client import Counter, Gauge, Histogram
 
-from support import panels, validators
+from support import grafana_dashboards, validators
 from support.validators import INFRA
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.backlog import ActiveJob
@@ -76,7 +76,7 @@ def known() -> dict[str, set[str]]:
 
 
 EXPRESSIONS = [(f"alert {rule.get('alert', rule.get('record'))}", rule["expr"]) for rule in RULES] + [
-    (str(expression), expression.text) for expression in panels.expressions()
+    (str(expression), expression.text) for expression in grafana_dashboards.expressions()
 ]
 
 
@@ -140,7 +140,7 @@ def test_the_scrape_configuration_passes_promtool(tmp_path):
     validators.run(promtool, "check", "config", tmp_path / "prometheus.yml")
 
 
-@pytest.mark.parametrize("path", panels.DASHBOARDS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", grafana_dashboards.DASHBOARDS, ids=lambda path: path.stem)
 def test_a_dashboard_is_whole(path: Path):
     dashboard = json.loads(path.read_text("utf-8"))
     variables = {variable["name"] for variable in dashboard["templating"]["list"]}

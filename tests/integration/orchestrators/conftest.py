@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.understudy import Understudy
+from support.fake_worker import Understudy
 from worker.contract.storage.s3 import S3Url
 
 

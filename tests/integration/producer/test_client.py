@@ -11,7 +11,7 @@ import pytest
 import producer
 from producer import Client, Filters, JobPolicy, JobStatus, OutcomeKind, OutputOptions, SourceSpec
 from support.jobs import run
-from support.world import World
+from support.scheduler_harness import World
 from worker.contract.errors import JobNotFound, JobStateError, SourceError
 from worker.contract.queue import celery_app
 from worker.contract.storage import manifest

@@ -7,7 +7,7 @@ import pytest
 from producer import outcomes as reading
 from producer.outcomes import outcomes, recall
 from support.jobs import run
-from support.world import World
+from support.scheduler_harness import World
 from worker.contract import redis_keys
 from worker.contract.errors import ContractError, JobNotFound, SourceError
 from worker.contract.messages import OutcomeKind

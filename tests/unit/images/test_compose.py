@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from tests.support.awkward import SUBJECT, scene
+from tests.support.edge_case_images import SUBJECT, scene
 from worker.images.compose import composite, cutout
 
 SIZE = (160, 120)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
-from tests.support.awkward import BACKGROUND, encoded, scene
+from tests.support.edge_case_images import BACKGROUND, encoded, scene
 from worker.contract.errors import UnsupportedFormat
 from worker.contract.settings import LimitSettings
 from worker.images.decode import decode

@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import ExifTags, Image
 
-from tests.support.awkward import encoded, scene
+from tests.support.edge_case_images import encoded, scene
 from worker.contract.outputs import ExifPolicy, ImageFormat
 from worker.contract.settings import LimitSettings
 from worker.images.decode import Wanted, decode

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
-from tests.support.awkward import encoded, png_claiming, scene
+from tests.support.edge_case_images import encoded, png_claiming, scene
 from worker.contract.errors import EmptyObject, ImageError, TooLarge, Undecodable, UnsupportedFormat
 from worker.contract.settings import LimitSettings
 from worker.images import decode as module

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from tests.support.awkward import encoded, scene
+from tests.support.edge_case_images import encoded, scene
 from worker.images import png as module
 from worker.images.png import write_png
 

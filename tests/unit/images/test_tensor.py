@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.awkward import scene
+from tests.support.edge_case_images import scene
 from tests.support.pixels import assert_resized
 from worker.images.decode import Picture
 from worker.images.tensor import BACKDROP, normalise, to_mask, to_tensor

@@ -1,0 +1,67 @@
+"""Between two chunks no core waits: the first images of the next one have begun when the one in work ends."""
+
+from __future__ import annotations
+
+import urllib.request
+
+import pytest
+
+from support import commands
+from support.work_items import JPEG
+from worker.contract import redis_keys
+from worker.contract.job import JobStatus
+from worker.contract.storage.s3 import S3Url
+from worker.standalone import ports
+
+IMAGES, CHUNK = 120, 6
+SETTINGS = {"MASKMILL_JOBS__CHUNK_IMAGES": str(CHUNK)}
+
+
+@pytest.fixture
+def job(place, store) -> str:
+    """Submitted: 20 chunks."""
+    for number in range(IMAGES):
+        store.put(S3Url(place.bucket, f"photos/{number:03d}.jpg"), JPEG, content_type="image/jpeg")
+    submitted = commands.run(
+        "producer",
+        *("submit", f"s3://{place.bucket}/photos/", f"s3://{place.bucket}/masks/", "--json"),
+        settings=place.environment | SETTINGS,
+    )
+    assert submitted.code == 0, submitted.err
+    return submitted.lines[0]["job"]
+
+
+def begun_ahead(port: int) -> int:
+    """Images, from the metrics of the node."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    found = [line for line in lines if line.startswith('maskmill_stage_seconds_count{stage="hold"}')]
+    return sum(round(float(line.split()[-1])) for line in found)
+
+
+def test_chunks_are_begun_ahead_and_every_image_ends_once(place, store, ledger, job, worker_log):
+    port = ports.choose({"metrics": (0,)})["metrics"]
+    settings = place.environment | SETTINGS | {"MASKMILL_METRICS__PORT": str(port), "MASKMILL_PLAN__PROCESSES": "1"}
+    with commands.workers(settings, worker_log):
+        commands.wait_for(lambda: ledger.view(job).status is JobStatus.FINISHED, "the job to finish", 90)
+        ahead = begun_ahead(port)
+
+    assert ledger.view(job).ok == IMAGES
+    assert len([item for item in store.list(S3Url(place.bucket, "masks/")) if item.key.endswith(".png")]) == IMAGES
+    assert ahead >= IMAGES // 10, worker_log.read_text()[-2000:]
+
+
+def test_a_worker_that_stops_keeps_no_message(place, ledger, job, worker_log):
+    """Also not the one that it had taken ahead."""
+    settings = place.environment | SETTINGS | {"MASKMILL_PLAN__PROCESSES": "1"}
+    prefix, client = place.settings.redis.prefix, ledger.link.client
+    with commands.workers(settings, worker_log):
+        commands.wait_for(lambda: ledger.view(job).ok >= CHUNK, "the first images", 60)
+
+    view = ledger.view(job)
+    assert client.hlen(redis_keys.unacked(prefix)) == 0
+    assert client.hlen(redis_keys.job_keys(prefix, job).running) == 0
+    queued = sum(client.llen(redis_keys.queue(prefix, name)) for name in redis_keys.QUEUES)
+    out = client.zcard(redis_keys.job_keys(prefix, job).outstanding)
+    assert queued == out  # every chunk that was given out and is not done waits for another worker
+    assert 0 < view.done < IMAGES or (view.done, out) == (IMAGES, 0)

@@ -1,0 +1,17 @@
+"""One world for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from support.scheduler_harness import World
+from worker.contract.queue import celery_app
+
+
+@pytest.fixture
+def world(place, ledger, store) -> Iterator[World]:
+    app = celery_app.make_celery(place.settings)
+    yield World(place.settings, place.bucket, ledger, store, app)
+    app.close()

@@ -1,0 +1,353 @@
+"""Outcomes to S3 and the lists of a job that ended: complete, exact, whole, the same however often they are begun."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tracemalloc
+
+import pytest
+
+from support.jobs import HERE, message, outcome, run
+from support.scheduler_harness import World
+from worker.contract import outcome_codec, redis_keys
+from worker.contract.errors import StoreUnavailable
+from worker.contract.job import JobStatus, JobView
+from worker.contract.messages import MaskQuality, Outcome, OutcomeKind
+from worker.contract.storage import manifest, outcome_log
+from worker.steward import bookkeeper, job_lists
+
+OK, FAILED, CANCELLED = OutcomeKind.OK, OutcomeKind.FAILED, OutcomeKind.CANCELLED
+
+
+def folder(world: World, job: str = "job", dest: str = "out") -> dict[str, bytes]:
+    """Everything that is about a job, apart from what was submitted and what was collected."""
+    place = manifest.job_folder(world.out if dest == "out" else type(world.out)(world.bucket, f"{dest}/"), job)
+    found = {item.key: world.store.get(place / item.key, max_bytes=10**9)[0] for item in world.store.list(place)}
+    return {name: body for name, body in found.items() if not name.startswith(("manifest/", "results/", "job.json"))}
+
+
+def listed(world: World) -> dict[str, list[Outcome]]:
+    """The outcomes of all lists by the first word of their names."""
+    found: dict[str, list[Outcome]] = {"succeeded": [], "failed": [], "cancelled": []}
+    for name, body in sorted(folder(world).items()):
+        if "jsonl" in name and name != outcome_log.REVIEW:
+            text = gzip.decompress(body) if name.endswith(".gz") else body
+            found[name.split("-")[0].split(".")[0]] += map(Outcome.model_validate_json, text.splitlines())
+    return found
+
+
+def check_lists(world: World, view: JobView) -> dict:
+    """Every image is in exactly one list, as its counter says; gives manifest.json."""
+    found = listed(world)
+    assert sorted(o.index for group in found.values() for o in group) == list(range(view.total))
+    assert all(o.key == f"{o.index}.jpg" for group in found.values() for o in group)
+    assert len(found["succeeded"]) == view.ok + view.skipped
+    assert len(found["failed"]) == view.failed + view.dead
+    assert len(found["cancelled"]) == view.cancelled
+    assert {o.kind for o in found["cancelled"]} <= {CANCELLED}
+    facts = json.loads(folder(world)["manifest.json"])
+    assert facts["counts"] == {kind.value: getattr(view, kind.value) for kind in OutcomeKind}
+    assert (facts["total"], facts["status"], facts["epoch"]) == (view.total, view.status.value, view.epoch)
+    present = {name for name in folder(world) if "jsonl" in name}
+    assert {*facts["lists"], facts["review_list"]} == present
+    assert (job_lists.SUCCESS in folder(world)) == (view.status is JobStatus.FINISHED)
+    return facts
+
+
+def ended(world: World, job: str = "job") -> JobView:
+    for _ in range(3):
+        world.bookkeeper.tick()
+    return world.ledger.view(job)
+
+
+def test_only_jobs_far_from_their_end_can_be_left_alone(world, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(bookkeeper.time, "monotonic", lambda: now[0])
+
+    def quiet_after(seconds: float) -> bool:
+        now[0] += seconds
+        return world.bookkeeper.tick()
+
+    assert not world.bookkeeper.tick()  # no job: one that is soon done may come at any moment
+    view = world.submit(210)
+    assert not quiet_after(1)  # its rate is not known yet
+    assert quiet_after(1)
+    run(world.ledger, view, range(7))  # 2 images/s: 189 left are 90 s
+    assert quiet_after(10)
+    run(world.ledger, view, range(7, 20))  # 39 images/s: 150 left are 4 s
+    assert not quiet_after(1)
+    assert quiet_after(1)  # the fleet stands still: more than a few are left
+    run(world.ledger, view, range(20, 68))
+    assert not quiet_after(1)
+    assert not quiet_after(1)  # so few may be done at any moment
+
+
+def test_outcomes_that_pile_up_are_not_left_alone(world, monkeypatch):
+    monkeypatch.setattr(bookkeeper.results, "PART_OUTCOMES", 25)
+    now = [0.0]
+    monkeypatch.setattr(bookkeeper.time, "monotonic", lambda: now[0])
+    view = world.submit(210)
+    world.bookkeeper.tick()
+    run(world.ledger, view, range(5))
+    now[0] += 1
+    assert not world.bookkeeper.tick()  # 15 in a second: the next part is full before it is looked at again
+    monkeypatch.setattr(bookkeeper.results, "PART_OUTCOMES", 5_000)
+    now[0] += 1
+    assert world.bookkeeper.tick()
+
+
+def test_a_finished_job(world):
+    view = world.submit(8)
+    run(world.ledger, view, range(3), bad=[1, 7])
+
+    view = ended(world)
+
+    assert view.status is JobStatus.FINISHED and view.finished_at
+    facts = check_lists(world, view)
+    assert facts["failures_by_code"] == {"undecodable": 2}
+    assert facts["core_seconds"] == 3.0 and facts["models"] == {"m": 3}
+    bad = listed(world)["failed"]
+    assert {(o.index, o.code, o.message) for o in bad} == {(1, "undecodable", "why"), (7, "undecodable", "why")}
+    assert {o.outputs for o in listed(world)["succeeded"]} == {(f"{i}.png",) for i in (0, 2, 3, 4, 5, 6)}
+    assert world.backlog.active() == []
+    assert world.ledger.link.client.ttl(redis_keys.job(world.ledger.link.prefix, "job")) > 0
+
+
+def test_masks_that_want_a_look_are_listed_once_more_and_counted(world):
+    view = world.submit(4)
+    world.backlog.take("job", view.chunks, epoch=0)
+    plain = {"coverage": 0.4, "soft": 0.1, "empty": False, "full": False, "touches_border": False}
+    qualities = [plain, plain | {"touches_border": True}, plain | {"empty": True}, plain | {"soft": 0.7, "full": True}]
+    for chunk in range(view.chunks):
+        work = message(view, chunk)
+        world.ledger.start(work, HERE)
+        for index in range(work.start, work.start + len(work.keys)):
+            found = outcome(index).model_copy(update={"quality": MaskQuality(**qualities[index])})
+            world.ledger.record(work, [found])
+        world.ledger.release(work, HERE, model="m", core_seconds=1.0, blameless=True)
+
+    facts = check_lists(world, ended(world))
+
+    review = [Outcome.model_validate_json(line) for line in folder(world)[outcome_log.REVIEW].splitlines()]
+    assert sorted(o.index for o in review) == [2, 3]
+    assert facts["needs_review"] == 2
+    assert facts["flags"] == {"border": 1, "empty": 1, "soft": 1, "full": 1}
+    times = [o.at for o in listed(world)["succeeded"]]
+    assert all(view.created_at <= at <= view.created_at + 60 for at in times)
+
+
+def test_a_cancelled_job_with_a_chunk_half_done(world):
+    view = world.submit(8)
+    run(world.ledger, view, [0], bad=[2])
+    half = message(view, 1)
+    world.ledger.start(half, HERE)
+    world.ledger.record(half, [outcome(4)])
+    world.ledger.cancel("job", "enough")
+
+    view = ended(world)
+
+    assert (view.status, view.ok, view.failed, view.cancelled) == (JobStatus.CANCELLED, 3, 1, 4)
+    assert check_lists(world, view)["reason"] == "enough"
+
+
+def test_a_stopped_job(world):
+    view = world.submit(8, max_failed=1)
+    run(world.ledger, view, [0, 1], bad=[0, 1, 3])
+
+    view = ended(world)
+
+    assert view.status is JobStatus.STOPPED
+    check_lists(world, view)
+
+
+def test_a_retried_job_replaces_all_lists_and_drops_what_is_left_over(world, monkeypatch):
+    monkeypatch.setattr(job_lists, "LIST_IMAGES", 2)
+    view = world.submit(9)
+    run(world.ledger, view, [0], bad=[1])
+    world.ledger.cancel("job")
+    first = ended(world)
+    check_lists(world, first)
+    assert {n for n in folder(world) if n.startswith("cancelled-")} == {f"cancelled-0000{n}.jsonl.gz" for n in range(3)}
+
+    view = world.ledger.reopen("job", failed=True, cancelled=True)
+    run(world.ledger, view, [0, 1, 2], bad=[8])
+    second = ended(world)
+
+    assert (second.status, second.ok, second.failed, second.cancelled) == (JobStatus.FINISHED, 8, 1, 0)
+    check_lists(world, second)
+    assert [o.index for o in listed(world)["failed"]] == [8]
+    view = world.ledger.reopen("job", failed=True, cancelled=True)
+    world.ledger.cancel("job")
+    third = ended(world)
+    assert (third.status, third.cancelled) == (JobStatus.CANCELLED, 1)
+    check_lists(world, third)  # without _SUCCESS again
+
+
+@pytest.mark.parametrize("verb", ["put", "upload", "delete"])
+def test_lists_are_the_same_when_writing_them_is_interrupted_anywhere(world, monkeypatch, verb):
+    monkeypatch.setattr(job_lists, "LIST_IMAGES", 2)
+    view = world.submit(9)
+    run(world.ledger, view, [0, 1], bad=[1])
+    place = manifest.job_folder(world.out, "job")
+    world.store.put(place / "succeeded-00099.jsonl.gz", b"of an earlier epoch", content_type="x")
+    world.ledger.cancel("job")
+    whole, calls, broken = getattr(world.store, verb), [0], [0]
+
+    def sometimes(*args, **how):
+        calls[0] += 1
+        if calls[0] == broken[0]:
+            raise StoreUnavailable("503")
+        return whole(*args, **how)
+
+    monkeypatch.setattr(world.store, verb, sometimes)
+    for broken[0] in range(1, 20):
+        calls[0] = 0
+        try:
+            world.bookkeeper.tick()
+            world.bookkeeper.tick()
+        except StoreUnavailable:
+            assert world.ledger.view("job").status in (JobStatus.STOPPING, JobStatus.CLOSING)
+            assert job_lists.SUCCESS not in folder(world)
+            continue
+        break
+    assert broken[0] > 1
+    view = ended(world)
+    assert view.status is JobStatus.CANCELLED
+    check_lists(world, view)
+
+
+def test_success_is_written_last(world, monkeypatch):
+    view = world.submit(4)
+    run(world.ledger, view, range(2), bad=[3])
+    written = []
+    put, upload = world.store.put, world.store.upload
+    monkeypatch.setattr(world.store, "put", lambda at, *args, **how: written.append(at.key) or put(at, *args, **how))
+    monkeypatch.setattr(world.store, "upload", lambda path, at: written.append(at.key) or upload(path, at))
+
+    ended(world)
+
+    short = [key.rpartition("/")[2] for key in written if "/results/" not in key]
+    assert short == ["failed.jsonl", "needs-review.jsonl", "succeeded-00000.jsonl.gz", "manifest.json", "_SUCCESS"]
+
+
+def test_outcomes_are_collected_once_and_taken_out_of_redis(world, monkeypatch):
+    monkeypatch.setattr(bookkeeper, "COLLECT_SECONDS", 0)
+    monkeypatch.setattr(outcome_log, "PART_OUTCOMES", 2)
+    view = world.submit(8)
+    run(world.ledger, view, [0, 1])
+    put, lost = world.store.put, [StoreUnavailable("503")]
+
+    def once(place, body, **how):
+        put(place, body, **how)
+        if lost:
+            raise lost.pop()
+
+    monkeypatch.setattr(world.store, "put", once)
+    with pytest.raises(StoreUnavailable):
+        world.bookkeeper.tick()
+    world.bookkeeper.tick()
+
+    assert [job.logged for job in world.backlog.active()] == [0]
+    found = [o.index for o in outcome_log.newest_first(world.store, world.out, "job")]
+    assert found == [5, 4, 3, 2, 1, 0]
+
+
+def test_lists_are_written_though_details_were_lost_with_redis(world):
+    view = world.submit(4)
+    run(world.ledger, view, range(2), bad=[1])
+    world.ledger.link.client.delete(redis_keys.job_keys(world.ledger.link.prefix, "job").log)
+
+    view = ended(world)
+
+    assert check_lists(world, view)["failures_by_code"] == {job_lists.UNKNOWN: 1}
+    assert [o.index for o in listed(world)["failed"]] == [1]
+
+
+def test_a_job_whose_objects_were_damaged_ends_all_the_same_and_holds_nobody_up(world, caplog):
+    for job in ("bad", "good"):
+        view = world.submit(6, job=job, dest=job)
+        run(world.ledger, view, range(2))
+    world.damage(outcome_log.results_folder(type(world.out)(world.bucket, "bad/"), "bad") / "0000-x.jsonl.gz")
+
+    ended(world, "good")
+
+    assert {world.ledger.view(job).status for job in ("bad", "good")} == {JobStatus.FINISHED}
+    assert "job=bad event=lists_incomplete" in caplog.text
+    assert job_lists.SUCCESS in folder(world, "good", "good") and job_lists.SUCCESS not in folder(world, "bad", "bad")
+
+
+def test_a_bucket_that_is_down_holds_up_its_own_job_only(world, monkeypatch):
+    for job in ("bad", "good"):
+        view = world.submit(3 if job == "bad" else 6, job=job, dest=job)
+        run(world.ledger, view, range(view.chunks))
+    put = world.store.put
+
+    def sometimes(place, *args, **how):
+        if place.key.startswith("bad/"):
+            raise StoreUnavailable("503")
+        return put(place, *args, **how)
+
+    monkeypatch.setattr(world.store, "put", sometimes)
+    with pytest.raises(StoreUnavailable):
+        world.bookkeeper.tick()
+
+    assert world.ledger.view("good").status is JobStatus.FINISHED
+    assert world.ledger.view("bad").status is JobStatus.CLOSING
+
+
+def test_a_listing_whose_producer_is_gone_is_given_up(world, monkeypatch, caplog):
+    world.ledger.create("left", world.submit(3).options)
+    world.bookkeeper.tick()
+    assert world.ledger.view("left").status is JobStatus.LISTING
+    monkeypatch.setattr(bookkeeper, "LISTING_SILENT_SECONDS", 0)
+
+    world.bookkeeper.tick()
+
+    assert world.ledger.view("left").reason == "its producer went away while listing"
+    assert [job.view.job for job in world.backlog.active()] == ["job"]
+    assert "job=left event=listing_given_up" in caplog.text
+
+
+def test_many_failures_take_no_more_memory_than_few(world):
+    """A byte per image, parts of results, and nothing that grows with the failures."""
+    few, many = 2_000, 40_000
+
+    def peak(job: str, total: int) -> int:
+        view = world.submit(total, chunk_images=200, job=job, dest=job)
+        dest = type(world.out)(world.bucket, f"{job}/")
+        for first in range(0, total, 1000):
+            batch = [outcome(index, FAILED) for index in range(first, first + 1000)]
+            lines = [o.model_copy(update={"message": "long " * 40}).model_dump_json() for o in batch]
+            outcome_log.write_part(world.store, dest, job, epoch=0, first_id=f"{first}-0", lines=lines)
+        keys = redis_keys.job_keys(world.ledger.link.prefix, job)
+        world.ledger.link.client.set(keys.images, outcome_codec.packed(bytes([outcome_codec.NUMBERS[FAILED]]) * total))
+        view = view.model_copy(update={"failed": total, "ending": "finished"})
+        tracemalloc.start()
+        job_lists.write_lists(world.store, world.ledger, view, None)
+        _, top = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        failed = manifest.job_folder(dest, job) / "failed.jsonl"
+        assert world.store.head(failed).size > 200 * total
+        return top
+
+    small = peak("few", few)
+    assert peak("many", many) < small + 4 * many + 2**20
+
+
+def test_a_stopped_job_waits_for_the_worker_that_holds_it_however_slow_its_image_is(world):
+    view = world.submit(4)
+    chunk = message(view, 0)
+    world.ledger.start(chunk, HERE)
+    delivered = json.dumps([{"headers": {"id": redis_keys.task_id("job", 0, 0)}}, "", redis_keys.QUEUE])
+    unacked, client = redis_keys.unacked(world.settings.redis.prefix), world.ledger.link.client
+    client.hset(unacked, "tag", delivered)
+    world.ledger.cancel("job")
+
+    assert ended(world).status is JobStatus.STOPPING, "silent for longer than it may be, but not gone"
+
+    world.ledger.record(chunk, [outcome(0)])  # the slow one, whose output has just been written
+    client.hdel(unacked, "tag")
+    view = ended(world)
+    assert (view.status, view.ok, view.cancelled) == (JobStatus.CANCELLED, 1, 3)
+    check_lists(world, view)

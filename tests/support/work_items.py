@@ -1,0 +1,40 @@
+"""Images for a pipeline over `fakes.FakeStore`."""
+
+from __future__ import annotations
+
+from support.edge_case_images import encoded, scene
+from support.fakes import FakeStore
+from worker.contract.messages import OutputKind
+from worker.contract.outputs import OutputOptions
+from worker.contract.settings import LimitSettings
+from worker.contract.storage.s3 import S3Url
+from worker.runner.pipeline import Work
+
+JPEG = encoded(scene(), "JPEG", quality=90)
+LIMITS = LimitSettings(max_object_mib=1, max_megapixels=10)
+MASK, CUTOUT = OutputKind.MASK, OutputKind.CUTOUT
+
+
+def work(index: int, key: str | None = None, outputs: tuple[OutputKind, ...] = (MASK,)) -> Work:
+    key = key or f"{index}.jpg"
+    keys = {kind: f"{kind.value}/{key}.png" for kind in outputs}
+    return Work(
+        index=index,
+        key=key,
+        source=S3Url("in", key),
+        outputs={kind: S3Url("out", output) for kind, output in keys.items()},
+        output_keys=tuple(keys.values()),
+        options=OutputOptions(outputs=outputs),
+    )
+
+
+def source(key: str) -> str:
+    return str(S3Url("in", key))
+
+
+def store_of(**objects: bytes) -> FakeStore:
+    return FakeStore({source(f"{name}.jpg"): data for name, data in objects.items()})
+
+
+def numbered(count: int) -> FakeStore:
+    return FakeStore({source(f"{index}.jpg"): JPEG for index in range(count)})

@@ -1,0 +1,283 @@
+"""Slots and the supervisor over small programs in place of Celery workers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from support.commands import wait_for
+from worker.contract.errors import PlacementError, SetupError
+from worker.contract.settings import Settings
+from worker.cpu.placement import CoreSet, Plan
+from worker.node import supervisor
+from worker.node.supervisor import Slot, Supervisor
+
+ROOT = Path(__file__).parents[3]
+CPU = min(os.sched_getaffinity(0))
+CORES = CoreSet(index=3, cpus=(CPU,), package=0, node=0, l3=0, streams=2, threads=4)
+OTHER = replace(CORES, index=4)
+SLEEP = (sys.executable, "-c", "import time; time.sleep(60)")
+FAIL = (sys.executable, "-c", "raise SystemExit(7)")
+
+
+@pytest.fixture
+def slot_of() -> Iterator[Callable[..., Slot]]:
+    """Makes slots; what still runs at the end is killed."""
+    made: list[Slot] = []
+
+    def make(argv, cores: CoreSet = CORES, env: dict[str, str] | None = None) -> Slot:
+        made.append(Slot(f"worker-{cores.index}", cores.cpus, argv, {**os.environ, **(env or {})}))
+        return made[-1]
+
+    yield make
+    for slot in made:
+        slot.signal(signal.SIGKILL)
+        ended(slot)
+
+
+def ended(slot: Slot) -> None:
+    wait_for(lambda: not slot.running, "the process to end", 10)
+
+
+def test_a_process_is_pinned_before_it_runs_anything(slot_of, tmp_path):
+    code = (
+        "import json, os; json.dump({'cpus': sorted(os.sched_getaffinity(0)), 'session': os.getsid(0), "
+        "'pid': os.getpid(), 'mark': os.environ['MARK']}, open('facts.json', 'w'))"
+    )
+    slot = slot_of((sys.executable, "-c", code), env={"MARK": "here"})
+
+    slot.start()
+    ended(slot)
+
+    facts = json.loads((tmp_path / "facts.json").read_text())
+    assert facts["cpus"] == [CPU]
+    assert facts["session"] == facts["pid"] == slot.pid  # a Ctrl-C at the terminal does not reach it
+    assert facts["mark"] == "here"
+    assert slot.name == "worker-3"
+    assert os.sched_getaffinity(0) >= {CPU}  # ours is as it was
+
+
+def test_a_running_process_is_left_alone(slot_of):
+    slot = slot_of(SLEEP)
+    assert slot.due and slot.pid is None
+
+    slot.start()
+    slot.reap(5)
+
+    assert slot.running and slot.pid and not slot.due
+
+
+def test_signals_reach_the_process_and_none_is_needed(slot_of):
+    slot = slot_of(SLEEP)
+    slot.signal(signal.SIGTERM)
+    slot.start()
+
+    slot.signal(signal.SIGTERM)
+
+    ended(slot)
+    slot.signal(signal.SIGTERM)
+
+
+def test_each_restart_waits_longer_up_to_a_bound(slot_of, monkeypatch, caplog):
+    now = [1000.0]
+    monkeypatch.setattr(supervisor.time, "monotonic", lambda: now[0])
+    slot = slot_of(FAIL)
+    pauses = []
+    for _ in range(7):
+        slot.start()
+        slot._process.wait(10)
+        slot.reap(100)
+        assert not slot.due
+        pauses.append(slot._start_at - now[0])
+        now[0] = slot._start_at
+        assert slot.due
+
+    assert pauses == [1, 2, 4, 8, 16, 30, 30]
+    assert "event=worker_ended name=worker-3 status=7 restart_in=1s" in caplog.text
+
+
+def test_a_process_that_keeps_ending_is_given_up(slot_of):
+    slot = slot_of(FAIL)
+    for _ in range(2):
+        slot.start()
+        slot._process.wait(10)
+        slot.reap(3)
+    slot.start()
+    slot._process.wait(10)
+
+    with pytest.raises(SetupError, match=r"worker-3 ended 3 times.*exit status 7.*worker check"):
+        slot.reap(3)
+
+
+def test_old_ends_are_forgotten(slot_of, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(supervisor.time, "monotonic", lambda: now[0])
+    slot = slot_of(FAIL)
+    for _ in range(5):
+        slot.start()
+        slot._process.wait(10)
+        slot.reap(2)
+        assert slot._start_at - now[0] == 1
+        now[0] += 601
+
+
+def test_cores_that_cannot_be_had_are_named(slot_of):
+    with pytest.raises(PlacementError, match="999999"):
+        slot_of(SLEEP, replace(CORES, cpus=(999_999,))).start()
+
+
+def plan_of(*sets: CoreSet) -> Plan:
+    return Plan(core_sets=sets, memory_needed_mib=1, memory_usable_mib=2, reasons=(), warnings=())
+
+
+def supervised(environ: dict[str, str], sets: tuple[CoreSet, ...] = (CORES,), **worker: float) -> Supervisor:
+    return Supervisor(Settings(worker={"stagger_seconds": 0, **worker}), plan_of(*sets), environ=environ)
+
+
+def test_a_process_learns_its_share_from_its_environment():
+    slot, steward = supervised({"PATH": "/bin", "OMP_NUM_THREADS": "64", "MASKMILL_REDIS__PREFIX": "x:"}).slots
+
+    assert slot._env == {
+        "PATH": "/bin",
+        "MASKMILL_REDIS__PREFIX": "x:",
+        "MASKMILL_WORKER__PROCESS_NAME": "worker-3",
+        "MASKMILL_PLAN__STREAMS": "2",
+        "MASKMILL_PLAN__THREADS": "4",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    }
+    assert slot._argv[1:6] == ["-m", "celery", "--quiet", "-A", "worker.app"]
+    assert steward.name == "steward" and steward._argv[1:] == ["-m", "worker.steward.process"]
+
+
+def test_tunables_of_the_owner_are_kept():
+    slot, _ = supervised({"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"}).slots
+
+    assert slot._env["GLIBC_TUNABLES"] == "glibc.malloc.arena_max=2"
+
+
+def test_variables_that_break_pinning_are_refused():
+    with pytest.raises(PlacementError, match="unset KMP_AFFINITY"):
+        supervised({"KMP_AFFINITY": "compact"})
+
+
+def replaced(subject: Supervisor, *argvs: tuple[str, ...]) -> Supervisor:
+    *workers, steward = subject.slots
+    steward._argv = list(SLEEP)
+    for slot, argv in zip(workers, argvs, strict=True):
+        slot._argv = list(argv)
+    return subject
+
+
+def run_until(subject: Supervisor, ready: Callable[[], object], *numbers: signal.Signals) -> None:
+    """Run in this, the main thread; another sends us the signals when it is ready."""
+
+    def send() -> None:
+        wait_for(ready, "the processes to be ready", 20)
+        for number in numbers:
+            os.kill(os.getpid(), number)
+            time.sleep(0.3)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        subject.run()
+    finally:
+        thread.join()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_all_processes_and_then_the_run(number, caplog):
+    subject = replaced(supervised(dict(os.environ), (CORES, OTHER)), SLEEP, SLEEP)
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+
+    with caplog.at_level(logging.INFO, "worker.node.supervisor"):
+        run_until(subject, lambda: all(slot.running for slot in subject.slots), number)
+
+    assert [slot._process.returncode for slot in subject.slots] == [-signal.SIGTERM] * 3
+    assert "event=worker_killed" not in caplog.text
+    assert "event=stopped" in caplog.text
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+
+
+DEAF = (
+    sys.executable,
+    "-c",
+    "import pathlib, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); pathlib.Path('deaf').touch(); "
+    "time.sleep(60)",
+)
+
+
+def test_what_outlives_the_grace_period_is_killed(tmp_path, caplog):
+    subject = replaced(supervised(dict(os.environ), grace_seconds=0.5), DEAF)
+
+    run_until(subject, (tmp_path / "deaf").exists, signal.SIGTERM)
+
+    assert subject.slots[0]._process.returncode == -signal.SIGKILL
+    assert "event=worker_killed name=worker-3" in caplog.text
+
+
+def test_a_second_signal_kills_at_once(tmp_path):
+    subject = replaced(supervised(dict(os.environ), grace_seconds=60), DEAF)
+    began = time.monotonic()
+
+    run_until(subject, (tmp_path / "deaf").exists, signal.SIGTERM, signal.SIGTERM)
+
+    assert subject.slots[0]._process.returncode == -signal.SIGKILL
+    assert time.monotonic() - began < 20
+
+
+def test_a_process_that_ends_is_started_again(tmp_path):
+    code = "import pathlib, time\nif pathlib.Path('once').exists(): time.sleep(60)\npathlib.Path('once').touch()"
+    subject = replaced(supervised(dict(os.environ)), (sys.executable, "-c", code))
+    slot, _ = subject.slots
+
+    run_until(subject, lambda: len(slot._starts) == 2 and slot.running, signal.SIGTERM)
+
+    assert (tmp_path / "once").exists()
+
+
+def test_one_slot_given_up_ends_the_others_too():
+    subject = replaced(supervised(dict(os.environ), (CORES, OTHER), restart_limit=1), FAIL, SLEEP)
+
+    with pytest.raises(SetupError, match="worker-3 ended 1 times"):
+        subject.run()
+
+    assert not subject.slots[1].running
+    assert subject.slots[1]._process.returncode == -signal.SIGTERM
+
+
+def test_a_signal_at_the_worst_moment_still_stops():
+    """The handler runs between any two instructions of the main thread, also inside of its waiting."""
+    code = """
+        import os, signal
+        from worker.contract.settings import Settings
+        from worker.cpu.placement import Plan
+        from worker.node.supervisor import Supervisor
+
+        subject = Supervisor(Settings(), Plan((), 1, 2, (), ()), environ={})
+        signal.signal(signal.SIGTERM, subject._on_signal)
+        held = getattr(subject._stop, "_cond", None)  # what Event.wait holds for a moment
+        if held is not None:
+            held.acquire()
+        signal.raise_signal(signal.SIGTERM)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT)
+    try:
+        assert process.wait(5) == 0
+    finally:
+        process.kill()
+        process.wait()

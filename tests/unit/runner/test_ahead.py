@@ -1,0 +1,204 @@
+"""Images begun before their chunk is known to be ours: computed, and neither written nor recorded until it is."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from support.fakes import FakeNetwork
+from support.work_items import LIMITS, numbered, work
+from worker.contract.messages import OutcomeKind, OutputKind
+from worker.runner.pipeline import Pipeline
+from worker.telemetry.timing import Stage
+
+WAIT = 5.0
+
+
+class Ahead:
+    """A pipeline, what it has recorded, and how many images it has computed."""
+
+    def __init__(self, images: int, in_flight: int = 3) -> None:
+        self.store, self.network = numbered(images), FakeNetwork()
+        self.seen: list[Stage] = []
+        self.pipeline = Pipeline(
+            self.store,
+            self.network,
+            "sha",
+            LIMITS,
+            in_flight=in_flight,
+            observe=lambda stage, *_: self.seen.append(stage),
+        )
+
+    def wait(self, condition) -> None:
+        deadline = time.monotonic() + WAIT
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+
+    def written(self) -> list[str]:
+        return sorted(url for url in self.store.objects if url.startswith("s3://out/"))
+
+
+@pytest.fixture
+def ahead():
+    made = Ahead(6)
+    yield made
+    made.pipeline.close()
+
+
+WORKS = [work(index) for index in range(6)]
+
+
+def test_nothing_is_written_before_the_chunk_is_ours(ahead):
+    ahead.pipeline.begin_ahead("job.0.1", WORKS, {})
+    ahead.wait(lambda: ahead.seen.count(Stage.RENDER) == 3)
+
+    assert ahead.written() == []
+
+    recorded = []
+    outcomes = ahead.pipeline.run(WORKS, record=recorded.append, chunk="job.0.1")
+
+    assert sorted(outcome.index for outcome in outcomes) == list(range(6)) and recorded == outcomes
+    assert len(ahead.written()) == 6
+    assert ahead.network.calls == 6  # none twice
+    assert ahead.seen.count(Stage.HOLD) == 3
+
+
+def test_no_more_images_are_begun_ahead_than_there_are_threads(ahead):
+    ahead.pipeline.begin_ahead("job.0.1", WORKS, {})
+    ahead.wait(lambda: ahead.seen.count(Stage.RENDER) == 3)
+    time.sleep(0.05)
+
+    assert ahead.network.calls == 3
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param({"chunk": "job.0.2"}, id="another chunk"),
+        pytest.param({"chunk": "job.0.1", "metadata": {"maskmill-options": "other"}}, id="other options"),
+        pytest.param({"chunk": "job.0.1", "skip_existing": False}, id="fewer images"),
+    ],
+)
+def test_what_does_not_fit_is_dropped_and_done_anew(ahead, asked):
+    ahead.pipeline.begin_ahead("job.0.1", WORKS, {})
+    ahead.wait(lambda: ahead.seen.count(Stage.RENDER) == 3)
+    works = WORKS[1:] if "skip_existing" in asked else WORKS
+
+    outcomes = ahead.pipeline.run(works, record=lambda outcome: None, **asked)
+
+    assert len(outcomes) == len(ahead.written()) == len(works)
+    assert ahead.network.calls == 3 + len(works)
+
+
+def test_what_is_dropped_is_never_written(ahead):
+    ahead.pipeline.begin_ahead("job.0.1", WORKS, {})
+    ahead.wait(lambda: ahead.seen.count(Stage.RENDER) == 3)
+    ahead.pipeline.drop_ahead()
+    ahead.pipeline.close()
+
+    assert ahead.written() == []
+
+
+def test_what_is_dropped_in_the_moment_in_which_it_begins_is_not_written_either(ahead, monkeypatch):
+    begun, dropped = threading.Semaphore(0), threading.Event()
+    transform = Pipeline._transform
+
+    def late(self, *args):
+        begun.release()
+        assert dropped.wait(WAIT)
+        return transform(self, *args)
+
+    monkeypatch.setattr(Pipeline, "_transform", late)
+    ahead.pipeline.begin_ahead("job.0.1", WORKS, {})
+    assert all(begun.acquire(timeout=WAIT) for _ in range(3))
+    ahead.pipeline.drop_ahead()
+    dropped.set()
+    ahead.pipeline.close()
+
+    assert ahead.network.calls == 3 and ahead.written() == []
+
+
+def test_closing_does_not_wait_for_a_chunk_that_never_comes(ahead):
+    ahead.pipeline.begin_ahead("job.0.1", WORKS, {})
+
+    closing = threading.Thread(target=ahead.pipeline.close)
+    closing.start()
+    closing.join(WAIT)
+
+    assert not closing.is_alive()
+    ahead.pipeline.begin_ahead("job.0.2", WORKS, {})  # after the end: nothing happens
+
+
+def test_the_chunk_in_work_is_not_begun_again(ahead):
+    """Its announcement came late: the message was handed out before the lookahead had read it."""
+    begun = []
+
+    def record(outcome):
+        ahead.pipeline.begin_ahead("job.0.1", WORKS, {})
+        begun.append(outcome)
+
+    ahead.pipeline.run(WORKS, record=record, chunk="job.0.1")
+    time.sleep(0.05)
+
+    assert ahead.network.calls == len(begun) == 6
+
+
+def test_images_ahead_run_behind_those_in_work(ahead):
+    order = []
+    ahead.store.before_get = order.append
+
+    def record(outcome):
+        if outcome.index == 0:
+            ahead.pipeline.begin_ahead("job.0.2", [work(index) for index in (3, 4)], {})
+
+    ahead.pipeline.run(WORKS[:3], record=record, chunk="job.0.1")
+    ahead.wait(lambda: len(order) == 5)
+
+    assert {int(url[-5]) for url in order[:3]} == {0, 1, 2}
+
+
+def test_an_image_ahead_that_fails_is_recorded_once(ahead):
+    gone = work(9, "gone.jpg")
+    ahead.pipeline.begin_ahead("job.0.1", [gone], {})
+    recorded = []
+
+    ahead.pipeline.run([gone, *WORKS[:2]], record=recorded.append, chunk="job.0.1")
+
+    assert sorted((outcome.index, outcome.kind) for outcome in recorded) == [
+        (0, OutcomeKind.OK),
+        (1, OutcomeKind.OK),
+        (9, OutcomeKind.FAILED),
+    ]
+
+
+@pytest.mark.parametrize("images", [1, 2, 6])
+def test_nearly_done_is_told_once_when_the_last_images_begin(ahead, images, monkeypatch):
+    told, heard, put = [], threading.Event(), ahead.store.put
+
+    def last_one_waits(place, *args, **options):
+        if place == WORKS[images - 1].outputs[OutputKind.MASK]:
+            heard.wait(WAIT)
+        put(place, *args, **options)
+
+    def nearly_done():
+        told.append(len(ahead.written()))
+        heard.set()
+
+    monkeypatch.setattr(ahead.store, "put", last_one_waits)
+    ahead.pipeline.run(WORKS[:images], record=lambda outcome: None, nearly_done=nearly_done)
+
+    assert len(told) == 1
+    assert told[0] < images  # the last one was still to be written
+
+
+def test_nearly_done_is_told_of_a_chunk_that_was_begun_whole(ahead):
+    ahead.pipeline.begin_ahead("job.0.1", WORKS[:2], {})
+    ahead.wait(lambda: ahead.seen.count(Stage.RENDER) == 2)
+    told = []
+
+    ahead.pipeline.run(WORKS[:2], record=lambda outcome: None, chunk="job.0.1", nearly_done=lambda: told.append(1))
+
+    assert told == [1]
