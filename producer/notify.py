@@ -30,6 +30,7 @@ from urllib.parse import urlsplit
 from producer.watch import Sample, mean_rate
 from worker.contract.errors import NotificationFailed, SettingsError
 from worker.contract.job import JobView
+from worker.contract.log_fields import event
 from worker.contract.settings import NotifySettings
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class Notifier:
                 tries = "once" if attempt == 1 else f"{attempt} times"
                 raise NotificationFailed(f"{self._host} was not told: {reason} (tried {tries})")
             pause = max(wait, min(_LONGEST_PAUSE, _PAUSE_SECONDS * 2 ** (attempt - 1)) * random.uniform(0.5, 1))
-            log.info("event=notify_again host=%s attempt=%d reason=%s", self._host, attempt, reason)
+            log.info(reason, extra=event("notification_retried", host=self._host, attempt=attempt))
             time.sleep(pause)
 
     def _try(self, id: str, body: bytes) -> tuple[str | None, float | None]:

@@ -28,6 +28,7 @@ from worker.contract import settings
 from worker.contract.errors import MaskmillError
 from worker.contract.job import JobView
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.log_fields import event
 from worker.contract.messages import JobPolicy
 from worker.contract.outputs import OutputOptions
 
@@ -72,7 +73,7 @@ class JobTrigger(BaseTrigger):  # type: ignore[misc]  # Airflow is not there whe
                     if not error.retryable:
                         yield TriggerEvent({"job": self.job, "error": str(error)})
                         return
-                    log.warning("job=%s event=not_reached %s", self.job, error)
+                    log.warning(error, extra=event("status_unavailable", job=self.job))
                 else:
                     if view.ended:
                         yield TriggerEvent({"job": self.job, "status": view.status.value})
@@ -184,4 +185,4 @@ def _cancel(job: str) -> None:
         try:
             ledger.cancel(job, "its Airflow task was ended")
         except MaskmillError as error:  # it has ended, or is not known: nothing is left to stop
-            log.warning("job=%s event=not_cancelled %s", job, error)
+            log.warning(error, extra=event("cancel_failed", job=job))

@@ -14,7 +14,7 @@ from chaos.inject import Done
 
 _OUTCOMES = ("ok", "failed", "dead", "cancelled", "skipped")
 _EVENT = re.compile(r"event=(\w+)")
-_AGAIN = re.compile(r"event=republished chunks=\[([^\]]*)\]")
+_AGAIN = re.compile(r"event=chunks_republished job=\S+ chunks=\[([^\]]*)\]")
 _VERDICT = re.compile(r"verdict=(\w+)")
 _GAUGES = ("connections", "redis_bytes", "redis_fds", "redis_rss", "s3_fds", "s3_rss")
 _GAUGES += tuple(

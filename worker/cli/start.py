@@ -10,13 +10,14 @@ from worker.contract import settings
 from worker.contract.console import Exit
 from worker.contract.errors import BrokerUnavailable
 from worker.contract.ledger.connection import RedisLink
+from worker.contract.log_fields import event
 from worker.contract.settings import RedisSettings
 from worker.cpu import placement, topology
 from worker.node import tuned_plan
 from worker.node.supervisor import Supervisor
 from worker.telemetry import logs
 
-log = logging.getLogger("worker.start")
+log = logging.getLogger(__name__)
 
 
 @click.command("start")
@@ -32,7 +33,7 @@ def start_command() -> int:
     refuse_unfit(config.redis)
     machine = topology.read()
     tuned = tuned_plan.planned(machine, config.plan, config.model)
-    log.info("event=plan %s", tuned.why)
+    log.info(tuned.why, extra=event("core_plan"))
     Supervisor(config, placement.plan(machine, tuned.plan, set_by=tuned.set_by), model=tuned.model).run()
     return Exit.OK
 
@@ -47,4 +48,4 @@ def refuse_unfit(redis: RedisSettings) -> None:
         try:
             link.check()
         except BrokerUnavailable as error:
-            log.warning("event=redis_awaited %s", error)
+            log.warning(error, extra=event("redis_waiting"))

@@ -23,6 +23,7 @@ from worker.consumer.prefetch import Credit
 from worker.consumer.watchdog import ChunkRequest, Watchdog, end_children_after
 from worker.contract import redis_keys, settings
 from worker.contract.errors import MaskmillError
+from worker.contract.log_fields import event
 from worker.contract.queue.admission import Transport
 from worker.contract.queue.celery_app import make_celery
 from worker.runner.parent_channel import SharedState
@@ -56,7 +57,7 @@ def build() -> Celery:
             child.append(Child.open(config, name, shared))
         except MaskmillError as error:
             # Celery would swallow this and hand the child work it cannot do: end the worker, its supervisor reports.
-            log.error("event=start_failed code=%s %s", error.code, error)
+            log.error(error, extra=event("start_failed", code=error.code))
             os.kill(os.getppid(), signal.SIGTERM)
             raise SystemExit(1) from error
 

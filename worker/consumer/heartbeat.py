@@ -10,6 +10,7 @@ from celery import bootsteps
 from worker.contract.errors import MaskmillError
 from worker.contract.ledger.connection import RedisLink
 from worker.contract.ledger.fleet import BEAT_SECONDS, Fleet
+from worker.contract.log_fields import event
 
 log = logging.getLogger(__name__)
 
@@ -47,4 +48,4 @@ def beat(fleet: Fleet, name: str) -> None:
     try:
         fleet.beat(name)
     except MaskmillError as error:
-        log.warning("event=beat_failed %s", error)
+        log.warning(error, extra=event("heartbeat_failed"))

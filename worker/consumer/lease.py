@@ -18,6 +18,7 @@ from celery import bootsteps
 from celery.worker import state
 from redis.exceptions import RedisError
 
+from worker.contract.log_fields import event
 from worker.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -73,9 +74,9 @@ def put_back(channel: Any, loose: set[str]) -> set[str]:
         try:
             channel.qos.reject(tag, requeue=True)
         except (RedisError, OSError) as error:
-            log.warning("event=not_put_back %s", error)
+            log.warning(error, extra=event("requeue_failed"))
             return now
-        log.warning("event=put_back tag=%s reason='its acknowledgement failed'", tag)
+        log.warning("its acknowledgement failed", extra=event("message_requeued", tag=tag))
     return now - loose
 
 
@@ -97,7 +98,7 @@ def renew(channel: Any) -> int:
         with channel.conn_or_acquire() as client:
             client.zadd(channel.unacked_index_key, dict.fromkeys(tags, now), xx=True, gt=True)
     except (RedisError, OSError) as error:
-        log.warning("event=lease_renewal_failed %s", error)  # the next one is due long before the lease ends
+        log.warning(error, extra=event("lease_renewal_failed"))  # the next one is due long before the lease ends
         metrics.LEASES.labels("failed").inc()
         return 0
     metrics.LEASES.labels("ok").inc(len(tags))

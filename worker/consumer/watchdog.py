@@ -24,6 +24,7 @@ from celery.worker.request import Request
 
 from worker.contract.errors import MaskmillError
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.log_fields import event
 from worker.contract.messages import ChunkMessage
 from worker.runner.parent_channel import SharedState
 from worker.telemetry import metrics
@@ -63,7 +64,8 @@ def look(shared: SharedState, limit_seconds: float) -> bool:
         if request.worker_pid and request.id not in _killed and _silent_seconds(shared, request) > limit_seconds:
             _killed[request.id] = f"no image ended within {limit_seconds:g} s"
             log.error(
-                "event=child_killed task=%s pid=%d reason=%r", request.id, request.worker_pid, _killed[request.id]
+                _killed[request.id],
+                extra=event("model_process_killed", task=request.id, pid=request.worker_pid),
             )
             os.kill(request.worker_pid, signal.SIGKILL)
             return True
@@ -84,7 +86,9 @@ def end_children_after(seconds: float) -> None:
     def end() -> None:
         for child in active_children():
             log.error(
-                "event=child_killed pid=%s reason='did not end within %g s of the order to stop'", child.pid, seconds
+                "did not end within %g s of the order to stop",
+                seconds,
+                extra=event("model_process_killed", pid=child.pid),
             )
             with suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)
@@ -131,7 +135,7 @@ class ChunkRequest(Request):  # type: ignore[misc]  # Celery has no types
             with Ledger(app.maskmill.redis, retries=0, client_name="maskmill-parent") as ledger:
                 ledger.died(message, app.maskmill_name, why)
         except (MaskmillError, IndexError) as error:
-            log.warning("event=death_not_noted task=%s %s", self.id, error)
+            log.warning(error, extra=event("crash_report_failed", task=self.id))
 
 
 def readable(seen: str) -> str:

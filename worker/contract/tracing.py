@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from worker.contract.log_fields import event
 from worker.contract.messages import Outcome
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ def start(service: str, instance: str = "") -> Tracing:
         resources = importlib.import_module("opentelemetry.sdk.resources")
         otlp = importlib.import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
     except ImportError as error:
-        log.warning("event=tracing_missing %s: no traces are sent; pip install 'maskmill[otel]'", error)
+        log.warning("%s: no traces are sent; pip install 'maskmill[otel]'", error, extra=event("tracing_unavailable"))
         return OFF
     facts = {"service.name": os.environ.get("OTEL_SERVICE_NAME") or service, "service.instance.id": instance}
     provider = sdk.TracerProvider(resource=resources.Resource.create({k: v for k, v in facts.items() if v}))

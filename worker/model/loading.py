@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from worker.contract.log_fields import event
 from worker.contract.settings import Settings
 from worker.contract.storage.s3 import ObjectStore
 from worker.cpu import isa, topology
@@ -27,9 +28,9 @@ def recommendation() -> Recommendation:
 def find_bundle(settings: Settings, store: ObjectStore, advice: Recommendation) -> Bundle:
     """The bundle of the settings, fetched if need be and verified; its reason and warnings are logged."""
     bundle = locate(settings.model, store, advice.precisions)
-    log.info("event=bundle_chosen source=%s variant=%r %s", bundle.source, bundle.variant.label, bundle.reason)
+    log.info(bundle.reason, extra=event("bundle_selected", source=bundle.source, variant=bundle.variant.label))
     for warning in bundle.warnings:
-        log.warning("event=bundle_warning %s", warning)
+        log.warning(warning, extra=event("bundle_warning"))
     return bundle
 
 

@@ -25,6 +25,7 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 
 from worker.contract.errors import PlacementError, SetupError
+from worker.contract.log_fields import event
 from worker.contract.settings import ModelSettings, Settings
 from worker.cpu import pinning
 from worker.cpu.placement import CoreSet, Plan
@@ -86,7 +87,7 @@ class Slot:
                 "changed since it started? Start it again"
             ) from error
         self._starts.append(time.monotonic())
-        log.info("event=worker_started name=%s pid=%d cpus=%s", self.name, self._process.pid, cpus)
+        log.info("started", extra=event("process_started", name=self.name, pid=self._process.pid, cpus=cpus))
 
     def reap(self, restart_limit: int) -> None:
         """Notice that the process ended and decide when it starts again.
@@ -107,7 +108,9 @@ class Slot:
             )
         pause = min(2.0 ** (len(self._starts) - 1), _MAX_BACK_OFF_SECONDS)
         self._start_at = now + pause
-        log.warning("event=worker_ended name=%s status=%d restart_in=%.0fs", self.name, code, pause)
+        log.warning(
+            "restarting", extra=event("process_exited", name=self.name, status=code, restart_seconds=round(pause))
+        )
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process, if there is one."""
@@ -212,16 +215,16 @@ class Supervisor:
             time.sleep(_POLL_SECONDS / 4)
         for slot in self.slots:
             if slot.running:
-                log.warning("event=worker_killed name=%s", slot.name)
+                log.warning("the grace period is over", extra=event("process_killed", name=slot.name))
                 slot.signal(signal.SIGKILL)
         while any(slot.running for slot in self.slots):
             time.sleep(_POLL_SECONDS / 4)
-        log.info("event=stopped")
+        log.info("all processes have ended", extra=event("node_stopped"))
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._hurry = self._stop
         self._stop = True
-        log.info("event=stopping signal=%s hurry=%s", signal.Signals(number).name, self._hurry)
+        log.info("stopping", extra=event("node_stopping", signal=signal.Signals(number).name, hurry=self._hurry))
 
 
 def _nothing(_number: int, _frame: FrameType | None) -> None:

@@ -9,7 +9,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-logger = logging.getLogger(__name__)
+from worker.contract.log_fields import event
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -26,7 +28,7 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
         except BlockingIOError:
-            logger.info("event=lock_awaited waiting for another process that holds %s", path)
+            log.info("another process holds the lock", extra=event("lock_waiting", file=str(path)))
             fcntl.flock(descriptor, operation)
         yield
     finally:

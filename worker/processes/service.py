@@ -26,7 +26,7 @@ from typing import IO, Literal, Self
 from worker.contract.errors import StandaloneError
 from worker.processes.parent_death import tied
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.01
 _KILL_SECONDS = 10.0
@@ -160,7 +160,7 @@ class ServiceProcess:
             self.send_signal(signal.SIGCONT)  # a suspended process would sleep over it
             if not self.wait(self._grace_seconds):
                 text = "%s did not stop within %g s and is killed"
-                logger.log(self._kill_level, text, self.name, self._grace_seconds)
+                log.log(self._kill_level, text, self.name, self._grace_seconds)
         finally:
             self.kill()
         return self.returncode

@@ -18,6 +18,7 @@ from celery.exceptions import Ignore, Reject
 
 from worker.contract.errors import ServiceError
 from worker.contract.ledger.jobs import Ledger, Start, Verdict
+from worker.contract.log_fields import event
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
 from worker.contract.tracing import OFF, Tracing
 from worker.runner.parent_channel import SharedState
@@ -97,7 +98,7 @@ class ChunkRunner:
             with self._tracing.span("chunk", parent=message.traceparent, job=message.job, chunk=message.chunk):
                 return self._run(message)
         except ServiceError as error:
-            log.warning("job=%s chunk=%d event=handed_back code=%s %s", message.job, message.chunk, error.code, error)
+            log.warning(error, extra=event("chunk_returned", job=message.job, chunk=message.chunk, code=error.code))
             if not self._shared.stopping():
                 self._pause(RETRY_PAUSE_SECONDS)
             raise Reject(str(error), requeue=True) from error
@@ -108,7 +109,10 @@ class ChunkRunner:
         metrics.CHUNKS.labels(start.verdict.value).inc()
         if start.verdict is not Verdict.RUN or start.options is None:
             self._pipeline.drop_ahead()
-            log.info("job=%s chunk=%d event=dropped verdict=%s", message.job, message.chunk, start.verdict)
+            log.info(
+                "nothing to do",
+                extra=event("chunk_skipped", job=message.job, chunk=message.chunk, verdict=start.verdict.value),
+            )
             raise Ignore(start.verdict.value)
         delivery = _Delivery(message, start, start.options, self._bury(message, start))
         blameless = False
@@ -131,7 +135,10 @@ class ChunkRunner:
         if delivery.complete:
             self._report(seconds / max(1, len(delivery.found)))
             return _result(message, start, delivery.found, seconds)
-        log.info("job=%s chunk=%d event=handed_back images=%d", message.job, message.chunk, delivery.left)
+        log.info(
+            "stopped before its end",
+            extra=event("chunk_returned", job=message.job, chunk=message.chunk, images=delivery.left),
+        )
         if again:
             raise Reject("the worker is stopping", requeue=True)
         raise Ignore("the job was paused or stopped")
@@ -158,8 +165,13 @@ class ChunkRunner:
         ]
         if dead:
             self._ledger.record(message, dead, self._identity.worker)
-            keys = [outcome.key for outcome in dead]
-            log.error("job=%s chunk=%d event=buried keys=%r why=%r", message.job, message.chunk, keys, start.why)
+            for outcome in dead:
+                log.error(
+                    outcome.message,
+                    extra=event(
+                        "image_dead", job=message.job, chunk=message.chunk, image=outcome.index, key=outcome.key
+                    ),
+                )
         return dead
 
 
@@ -236,8 +248,17 @@ class _Delivery:
     def _log(self, outcome: Outcome) -> None:
         if outcome.kind in (OutcomeKind.OK, OutcomeKind.SKIPPED):
             return
-        place = (self._message.job, self._message.chunk, outcome.index, outcome.code, outcome.key, outcome.message)
-        log.warning("job=%s chunk=%d image=%d event=image_failed code=%s key=%r %s", *place)
+        log.warning(
+            outcome.message,
+            extra=event(
+                "image_failed",
+                job=self._message.job,
+                chunk=self._message.chunk,
+                image=outcome.index,
+                code=outcome.code,
+                key=outcome.key,
+            ),
+        )
 
 
 def _result(message: ChunkMessage, start: Start, found: list[Outcome], seconds: float) -> dict[str, Any]:

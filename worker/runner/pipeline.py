@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.contract.errors import ImageError, ServiceError
+from worker.contract.log_fields import event
 from worker.contract.messages import MaskQuality, Outcome, OutcomeKind, OutputKind
 from worker.contract.outputs import OutputOptions
 from worker.contract.settings import LimitSettings
@@ -286,10 +287,10 @@ class Pipeline:
                 raise
             return _failed(work, error.code, str(error), started, spent)
         except MemoryError:
-            log.exception("image=%d event=out_of_memory source=%s", work.index, work.source)
+            log.exception("image failed", extra=event("out_of_memory", image=work.index, source=str(work.source)))
             return _failed(work, "out_of_memory", "not enough memory for this image", started, spent)
         except Exception as error:
-            log.exception("image=%d event=internal_error source=%s", work.index, work.source)
+            log.exception("image failed", extra=event("internal_error", image=work.index, source=str(work.source)))
             return _failed(work, INTERNAL_ERROR, f"{type(error).__name__}; see the worker's log", started, spent)
         return Outcome(
             index=work.index,

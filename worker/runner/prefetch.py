@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from worker.contract.errors import MaskmillError
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.log_fields import event
 from worker.contract.messages import ChunkMessage
 from worker.runner.parent_channel import SharedState
 from worker.runner.pipeline import Pipeline
@@ -60,7 +61,7 @@ class Lookahead:
             try:
                 self._begin(ChunkMessage.model_validate_json(packet))
             except (MaskmillError, ValidationError) as error:
-                log.info("event=not_begun_ahead %s", error)  # when its turn comes, the chunk says what is wrong
+                log.info(error, extra=event("prefetch_skipped"))  # when the chunk starts, its own error is reported
 
     def _begin(self, message: ChunkMessage) -> None:
         options = self._ledger.fresh(message)

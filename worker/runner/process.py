@@ -11,6 +11,7 @@ from worker.contract import tracing
 from worker.contract.errors import PlacementError
 from worker.contract.ledger.fleet import Fleet, WorkerFacts
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.log_fields import event
 from worker.contract.settings import Settings
 from worker.contract.storage.s3 import ObjectStore
 from worker.model.loading import find_bundle, load_engine, recommendation
@@ -67,22 +68,23 @@ class Child:
             warm_seconds = engine.warm_up()
             facts = engine.describe()
             log.info(
-                "event=model_loaded model=%s size=%d precision_requested=%s precision=%s "
-                "inference_precision_requested=%s inference_precision=%s streams=%d threads=%d "
-                "load_seconds=%.2f warm_up_seconds=%.2f from_cache=%s deformable_convolution=%r kernels=%s",
-                facts["model"],
-                facts["size"],
-                settings.model.precision,
-                facts["precision"],
-                facts["inference_precision_requested"],
-                facts["inference_precision"],
-                streams,
-                threads,
-                facts["load_seconds"],
-                warm_seconds,
-                facts["loaded_from_cache"],
-                facts["deformable_convolution"],
-                facts["execution_types"],
+                "ready for images",
+                extra=event(
+                    "model_loaded",
+                    model=facts["model"],
+                    size=facts["size"],
+                    precision_requested=settings.model.precision,
+                    precision=facts["precision"],
+                    inference_precision_requested=facts["inference_precision_requested"],
+                    inference_precision=facts["inference_precision"],
+                    streams=streams,
+                    threads=threads,
+                    load_seconds=round(float(facts["load_seconds"]), 2),
+                    warm_up_seconds=round(warm_seconds, 2),
+                    from_cache=facts["loaded_from_cache"],
+                    deformable_convolution=facts["deformable_convolution"],
+                    kernels=facts["execution_types"],
+                ),
             )
             pipeline = Pipeline(
                 store,

@@ -31,7 +31,7 @@ from worker.standalone.embedded import SERVER_LOCK, EmbeddedService, private_fol
 from worker.standalone.seaweed import METRICS_PORT, PORTS, REGION, Seaweed
 from worker.standalone.valkey import Valkey
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 DEFAULT_BUCKET = "maskmill"
 
@@ -248,14 +248,14 @@ def _kept_ports(path: Path) -> dict[str, int]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        logger.warning("cannot read %s (%s): choosing new ports", path, error)
+        log.warning("cannot read %s (%s): choosing new ports", path, error)
         return {}
 
 
 def _announce_changes(kept: Mapping[str, int], chosen: Mapping[str, int]) -> None:
     for name in kept.keys() & chosen.keys():
         if kept[name] != chosen[name]:
-            logger.warning(
+            log.warning(
                 "port %d of the last run (%s) is in use by another program: now %d; export the settings again",
                 kept[name],
                 name,

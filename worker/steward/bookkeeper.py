@@ -13,6 +13,7 @@ from worker.contract.errors import ContractError, ImageError
 from worker.contract.job import JobStatus
 from worker.contract.ledger.backlog import ActiveJob, Backlog
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.log_fields import event
 from worker.contract.settings import JobSettings
 from worker.contract.storage import outcome_log
 from worker.contract.storage.s3 import ObjectStore, S3Url
@@ -76,7 +77,7 @@ class Bookkeeper:
         if view.status is JobStatus.LISTING:
             why = "its producer went away while listing"
             if self._ledger.abandon_silent(view.job, LISTING_SILENT_SECONDS, why):
-                log.warning("job=%s event=listing_given_up", view.job)
+                log.warning("its producer is gone", extra=event("listing_abandoned", job=view.job))
         if view.status is JobStatus.STOPPING:
             # Silent is not gone: while a worker holds a chunk, its slow image will still be written.
             held = self._backlog.held(view.job)
@@ -106,7 +107,10 @@ class Bookkeeper:
             write_lists(self._store, self._ledger, view, self._jobs.price_per_core_hour)
         except (ContractError, ImageError) as error:
             # Somebody removed or changed the job's objects. The outputs are there; the job must still end.
-            log.error("job=%s event=lists_incomplete %s", name, error)
+            log.error(error, extra=event("job_lists_incomplete", job=name))
             view = self._ledger.view(name)
         if self._backlog.close(name, view.epoch, self._jobs.keep_days * _DAY):
-            log.info("job=%s event=job_ended status=%s ok=%d failed=%d", name, view.ending, view.ok, view.failed)
+            log.info(
+                "all lists are in S3",
+                extra=event("job_ended", job=name, status=view.ending, ok=view.ok, failed=view.failed),
+            )

@@ -15,6 +15,7 @@ from worker.contract.job import JobView
 from worker.contract.ledger.backlog import ActiveJob, Backlog, unblocked
 from worker.contract.ledger.fleet import Fleet
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.log_fields import event
 from worker.contract.messages import Priority
 from worker.contract.queue.dispatcher import WINDOW_PER_WORKER, Dispatcher, window
 from worker.steward.isolation import each
@@ -140,7 +141,7 @@ def send(ledger: Ledger, dispatcher: Dispatcher, view: JobView, chunks: Sequence
     try:
         dispatcher.send(view, chunks, express=express)
     except (ContractError, ObjectMissing) as error:
-        log.error("job=%s event=manifest_unreadable %s", view.job, error)
+        log.error(error, extra=event("manifest_invalid", job=view.job))
         ledger.cancel(view.job, f"its manifest cannot be read: {error}")
         return 0
     except ServiceError:

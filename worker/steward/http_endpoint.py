@@ -18,6 +18,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from worker.contract.errors import SetupError
+from worker.contract.log_fields import event
 from worker.contract.settings import MetricsSettings
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class Exporter:
         self.port = self._server.server_port
         # It looks for its end in pauses, by default twice a second; `close` does not wait for one.
         threading.Thread(target=self._server.serve_forever, args=(3600,), name="exporter", daemon=True).start()
-        log.info("event=exporter_listens address=%s port=%d", settings.address, self.port)
+        log.info("metrics and probes", extra=event("http_listening", address=settings.address, port=self.port))
 
     def close(self) -> None:
         """Stop listening."""

@@ -24,6 +24,7 @@ from worker.contract.ledger.backlog import Backlog
 from worker.contract.ledger.connection import RedisLink
 from worker.contract.ledger.fleet import Fleet
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.log_fields import event
 from worker.contract.queue.celery_app import make_celery
 from worker.contract.queue.dispatcher import Dispatcher
 from worker.contract.settings import Settings
@@ -37,7 +38,7 @@ from worker.steward.reconciler import Reconciler
 from worker.steward.role import Role
 from worker.telemetry import logs, metrics
 
-log = logging.getLogger("worker.steward")
+log = logging.getLogger(__name__)
 
 _BOOKS_SECONDS = 0.5
 
@@ -89,7 +90,7 @@ def main() -> int:
         logs.configure(config.worker, "steward")
         return run(config)
     except MaskmillError as error:
-        log.error("event=start_failed code=%s %s", error.code, error)
+        log.error(error, extra=event("start_failed", code=error.code))
         return 1
 
 

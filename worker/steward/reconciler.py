@@ -12,6 +12,7 @@ import logging
 from worker.contract import redis_keys
 from worker.contract.ledger.backlog import ActiveJob, Backlog
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.log_fields import event
 from worker.contract.queue.dispatcher import Dispatcher
 from worker.steward.feeder import send
 from worker.steward.isolation import each
@@ -52,7 +53,7 @@ class Reconciler:
         again = self._backlog.reclaim(view.job, missing, self._silence)
         if not again:
             return 0
-        log.warning("job=%s event=republished chunks=%s", view.job, again)
+        log.warning("lost chunks are queued again", extra=event("chunks_republished", job=view.job, chunks=again))
         sent = send(self._ledger, self._dispatcher, view, again)
         metrics.REPUBLISHED.inc(sent)
         return sent

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from worker.contract.errors import MaskmillError
 from worker.contract.ledger.fleet import Leadership
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.log_fields import event
 from worker.contract.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -96,13 +97,13 @@ class Role:
             except MaskmillError:
                 leads = False  # who works says what is wrong
             if leads != self._leads.is_set():
-                log.info("event=leads role=%s" if leads else "event=follows role=%s", self._name)
+                log.info("leader lock", extra=event("leader_acquired" if leads else "leader_lost", role=self._name))
                 (self._leads.set if leads else self._leads.clear)()
             self._end.wait(self._renew_seconds)
         try:
             self._leadership.resign()
         except MaskmillError as error:
-            log.info("event=not_resigned role=%s %s", self._name, error)
+            log.info(error, extra=event("leader_release_failed", role=self._name))
 
     def _do(self) -> None:
         pause = self._seconds
@@ -113,7 +114,7 @@ class Role:
                     self._troubles = 0
                 except MaskmillError as error:
                     if self._troubles % _TROUBLE_SAID_EVERY == 0:
-                        log.warning("event=trouble role=%s code=%s %s", self._name, error.code, error)
+                        log.warning(error, extra=event("role_failed", role=self._name, code=error.code))
                     self._troubles += 1
                     pause = _TROUBLE_SECONDS
             else:

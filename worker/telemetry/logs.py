@@ -1,40 +1,39 @@
-"""Log lines of every worker process: time, level, process, then `key=value` pairs with a stable `event`.
+"""Format the log records of every worker process, as text or as JSON lines.
 
-    text    2026-01-02T03:04:05.678Z WARNING worker-0 job=J chunk=3 image=17 event=image_failed code=empty no bytes
+    text    2026-01-02T03:04:05.678Z WARNING worker-0 event=image_failed job=J chunk=3 image=17 code=empty no bytes
     json    {"time": ..., "level": "WARNING", "process": "worker-0", "event": "image_failed", "job": "J", ...}
 
-A record's message begins with its pairs; what follows is for people. Whatever `event` there is stands in
-`worker.telemetry.events`.
+A record of ours carries its event and its fields as data (`worker.contract.log_fields`); the message after them is for
+people. `worker.telemetry.events` lists all events.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import logging
 import re
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from worker.contract.settings import WorkerSettings
-from worker.telemetry.events import EVENTS, LIBRARY
+from worker.telemetry.events import LIBRARY
 
-_OURS = ("worker", "producer")
-_PAIR = re.compile(r"([a-z_]+)=('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\[[^\]]*\]|\S*)(?:\s+|$)")
-_RESERVED = frozenset({"time", "level", "process", "message", "traceback"})
 _TIME = "%Y-%m-%dT%H:%M:%S"
+_BARE = re.compile(r"[\w.,:/@+%-]+")
+"""A value that needs no quotes in a line of text."""
 
 
 def configure(settings: WorkerSettings, name: str) -> None:
     """Send all logging of this process to standard error.
 
     Args:
-        settings: level of maskmill's own records (libraries speak from WARNING up, Celery from INFO up), and format.
-        name: how the process calls itself, such as `worker-0`.
+        settings: level of maskmill's own records (libraries log from WARNING up, Celery from INFO up), and format.
+        name: name of the process in each line, such as `worker-0`.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter(name) if settings.log_format == "json" else _text(name))
+    handler.setFormatter(JsonFormatter(name) if settings.log_format == "json" else TextFormatter(name))
     level = settings.log_level
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -46,58 +45,72 @@ def configure(settings: WorkerSettings, name: str) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object for each record, on one line whatever is in it."""
+    """Format a record as one JSON object on one line."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self._name = name
 
     def format(self, record: logging.LogRecord) -> str:
-        """`time`, `level`, `process`, `event`, the pairs of the message, `message`, and `traceback` if there is one."""
-        text = record.getMessage()
-        if record.name.split(".", 1)[0] in _OURS:
-            fields, rest = pairs(text)
-        else:
-            fields, rest = {"logger": record.name}, text
-        if fields.get("event") not in EVENTS:
-            fields["event"] = LIBRARY
+        """Return `time`, `level`, `process`, `event`, the fields, `message`, and `traceback` if there is one.
+
+        Fields cannot replace the names above; a record without an event is one of a library.
+        """
+        event, fields = _event_of(record)
         line = {
-            "time": f"{time.strftime(_TIME, time.gmtime(record.created))}.{int(record.msecs):03d}Z",
+            "time": _timestamp(record),
             "level": record.levelname,
             "process": self._name,
-            "event": fields.pop("event"),
-            **fields,
-            "message": rest,
+            "event": LIBRARY if event is None else event,
         }
+        if event is None:
+            line["logger"] = record.name
+        line |= {name: value for name, value in fields.items() if name not in line}
+        line["message"] = record.getMessage()
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps(line, ensure_ascii=False, default=str)
 
 
-def pairs(text: str) -> tuple[dict[str, Any], str]:
-    """The `key=value` pairs that a message begins with, and the rest of it.
+class TextFormatter(logging.Formatter):
+    """Format a record as one line of text, followed by its traceback if there is one.
 
-    Of two pairs with one key the first counts: what comes later may be text that somebody else wrote.
+    Keys of images, messages of services and other text from outside cannot break the line or control a terminal:
+    whatever is not printable is escaped.
     """
-    fields: dict[str, Any] = {}
-    at = 0
-    while (found := _PAIR.match(text, at)) and found[1] not in _RESERVED and found[1] not in fields:
-        fields[found[1]] = _value(found[2])
-        at = found.end()
-    return fields, text[at:]
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return time, level, process, `event=...`, the fields as `name=value`, and the message."""
+        event, fields = _event_of(record)
+        head = {} if event is None else {"event": event}
+        pairs = [f"{name}={_quoted(value)}" for name, value in (head | dict(fields)).items()]
+        message = record.getMessage()
+        if event is not None:
+            message = _printable(message)
+        line = " ".join([_timestamp(record), record.levelname, self._name, *pairs, message])
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
 
 
-def _value(text: str) -> Any:
-    """Numbers, lists and quoted text as what they are; anything else as it stands."""
-    if text[:1] in "'\"[" or text[:1].isdigit() or text in ("True", "False", "None"):
-        try:
-            return ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):  # what the parser raises
-            return text
-    return text
+def _event_of(record: logging.LogRecord) -> tuple[str | None, Mapping[str, Any]]:
+    """Return event and fields of a record, or no event for a record of a library."""
+    event, fields = getattr(record, "event", None), getattr(record, "fields", None)
+    return (event, fields) if isinstance(event, str) and isinstance(fields, Mapping) else (None, {})
 
 
-def _text(name: str) -> logging.Formatter:
-    formatter = logging.Formatter(f"%(asctime)s.%(msecs)03dZ %(levelname)s {name} %(message)s", _TIME)
-    formatter.converter = time.gmtime
-    return formatter
+def _timestamp(record: logging.LogRecord) -> str:
+    return f"{time.strftime(_TIME, time.gmtime(record.created))}.{int(record.msecs):03d}Z"
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return text if _BARE.fullmatch(text) else repr(value) if isinstance(value, str) else _printable(text)
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -130,7 +130,9 @@ def test_without_the_retry_a_failover_ends_the_worker(standalone, cache, server,
             flip(redis_client, seconds=2)
 
         commands.wait_for(lambda: not parent.is_running(), "the worker to end", 30)
-        commands.wait_for(lambda: "event=worker_ended name=worker-0" in under.log.read_text(), "its end to be told", 10)
+        commands.wait_for(
+            lambda: "event=process_exited name=worker-0" in under.log.read_text(), "its end to be told", 10
+        )
 
 
 def flip(redis_client: redis.Redis, seconds: float) -> None:

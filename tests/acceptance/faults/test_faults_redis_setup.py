@@ -45,7 +45,7 @@ def refused(place: Place, *texts: str, by: tuple[str, ...] = tuple(COMMANDS)) ->
         assert done.code == 1, (name, said)
         assert all(text in said for text in texts), said
         assert "Traceback" not in said
-        assert "event=worker_started" not in said
+        assert "event=process_started" not in said
 
 
 def test_a_wrong_password_is_refused_at_once(standalone, cache, server):

@@ -39,7 +39,7 @@ def test_a_child_that_hangs_is_killed_and_its_chunk_runs_again(scene, control):
             account = here.settle(job)
         assert account.view.ok == HELD
         assert account.repeated <= f.IN_FLIGHT
-        assert here.log.read_text().count("event=child_killed") == 1
+        assert here.log.read_text().count("event=model_process_killed") == 1
 
     def without_watchdog() -> None:
         with (here := control.but(settings=LIMIT, image_seconds=0.2, off=["watchdog"])).node() as node:

@@ -109,7 +109,7 @@ def test_a_message_lost_between_the_reply_and_the_record_is_published_again(scen
         # What was lost had not begun; the next message is fetched while the last images of a chunk are in work.
         assert account.repeated <= 2 * f.IN_FLIGHT
         log.info("chunks that were nowhere, for seconds: %s", absent)
-        published_again = re.findall(r"event=republished chunks=\[(.*?)\]", here.log.read_text())
+        published_again = re.findall(r"event=chunks_republished job=\S+ chunks=\[(.*?)\]", here.log.read_text())
         assert sum(len(chunks.split(",")) for chunks in published_again) >= 2
         assert max(absent.values()) <= f.RECONCILED_WITHIN + f.LATE
 
@@ -166,7 +166,7 @@ def test_two_dozen_kills_at_random_moments_lose_nothing(scene, control):
         assert kills >= KILLS / 2, "the job ended before enough was killed"
         assert (account.view.ok, account.view.dead) == (360, 0)
         assert account.repeated <= kills * 2 * f.IN_FLIGHT
-        looks = here.log.read_text().count("event=republished")
+        looks = here.log.read_text().count("event=chunks_republished")
         log.info("%d kills, %d images repeated, %d looks found lost chunks", kills, account.repeated, looks)
 
     def without_reconciler() -> None:

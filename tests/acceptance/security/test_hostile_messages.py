@@ -44,7 +44,7 @@ def test_hostile_messages_cost_a_line_in_the_log_and_nothing_else(secured, tmp_p
     assert processes(secured) == before, log[-5000:]
     assert log.count("event=message_refused") == len(DROPPED)
     assert not canary.exists()
-    assert not [word for word in ("Unrecoverable", "event=worker_ended", "event=job_unreadable") if word in log]
+    assert not [word for word in ("Unrecoverable", "event=process_exited", "event=job_record_invalid") if word in log]
 
 
 def test_a_forged_job_cannot_leave_the_allow_list(secured):

@@ -12,6 +12,7 @@ from celery import Celery
 from kombu import Consumer
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from support.log_lines import log_text
 from support.stack import Place
 from worker.consumer import lease
 from worker.contract import redis_keys
@@ -145,7 +146,7 @@ def test_a_lost_connection_is_logged_and_the_next_renewal_works(reader_of, score
         with monkeypatch.context() as patch:
             patch.setattr(redis.Redis, "zadd", lambda *_, error=error, **__: (_ for _ in ()).throw(error))
             assert lease.renew(reader.channel) == 0
-    assert caplog.text.count("event=lease_renewal_failed") == 2
+    assert log_text(caplog).count("event=lease_renewal_failed") == 2
 
     assert lease.renew(reader.channel) == 1
     assert score(message.delivery_tag) == pytest.approx(time.time(), abs=5)
@@ -234,7 +235,7 @@ def test_a_message_that_cannot_be_put_back_is_tried_again(reader_of, monkeypatch
         patch.setattr(redis.Redis, "transaction", lambda *_, **__: (_ for _ in ()).throw(RedisConnectionError("gone")))
         loose = lease.put_back(reader.channel, loose)
     assert loose == {message.delivery_tag}
-    assert "event=not_put_back" in caplog.text
+    assert "event=requeue_failed" in log_text(caplog)
 
     assert lease.put_back(reader.channel, loose) == set()
     assert len(reader.drain(1.5)) == 2

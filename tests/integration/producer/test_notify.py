@@ -16,6 +16,7 @@ import pytest
 
 from producer import notify
 from producer.notify import Notifier, message
+from support.log_lines import log_text
 from worker.contract.errors import NotificationFailed, SettingsError
 from worker.contract.job import JobStatus, JobView
 from worker.contract.messages import JobOptions
@@ -169,8 +170,8 @@ def test_nothing_secret_is_told(caplog):
     with Receiver(500, 400) as receiver, pytest.raises(NotificationFailed) as raised:
         notifier(receiver.url).ended(VIEW, 0)
 
-    texts = caplog.text + str(raised.value) + json.dumps(message(VIEW, 0))
-    assert "event=notify_again" in caplog.text
+    texts = log_text(caplog) + str(raised.value) + json.dumps(message(VIEW, 0))
+    assert "event=notification_retried" in log_text(caplog)
     assert "t0ken" not in texts and SECRET not in texts and SECRET.removeprefix("whsec_") not in texts
 
 

@@ -9,6 +9,7 @@ import tracemalloc
 import pytest
 
 from support.jobs import HERE, message, outcome, run
+from support.log_lines import log_text
 from support.scheduler_harness import World
 from worker.contract import outcome_codec, redis_keys
 from worker.contract.errors import StoreUnavailable
@@ -84,7 +85,7 @@ def test_only_jobs_far_from_their_end_can_be_left_alone(world, monkeypatch):
 
 
 def test_outcomes_that_pile_up_are_not_left_alone(world, monkeypatch):
-    monkeypatch.setattr(bookkeeper.results, "PART_OUTCOMES", 25)
+    monkeypatch.setattr(bookkeeper.outcome_log, "PART_OUTCOMES", 25)
     now = [0.0]
     monkeypatch.setattr(bookkeeper.time, "monotonic", lambda: now[0])
     view = world.submit(210)
@@ -92,7 +93,7 @@ def test_outcomes_that_pile_up_are_not_left_alone(world, monkeypatch):
     run(world.ledger, view, range(5))
     now[0] += 1
     assert not world.bookkeeper.tick()  # 15 in a second: the next part is full before it is looked at again
-    monkeypatch.setattr(bookkeeper.results, "PART_OUTCOMES", 5_000)
+    monkeypatch.setattr(bookkeeper.outcome_log, "PART_OUTCOMES", 5_000)
     now[0] += 1
     assert world.bookkeeper.tick()
 
@@ -273,7 +274,7 @@ def test_a_job_whose_objects_were_damaged_ends_all_the_same_and_holds_nobody_up(
     ended(world, "good")
 
     assert {world.ledger.view(job).status for job in ("bad", "good")} == {JobStatus.FINISHED}
-    assert "job=bad event=lists_incomplete" in caplog.text
+    assert "event=job_lists_incomplete job=bad" in log_text(caplog)
     assert job_lists.SUCCESS in folder(world, "good", "good") and job_lists.SUCCESS not in folder(world, "bad", "bad")
 
 
@@ -306,7 +307,7 @@ def test_a_listing_whose_producer_is_gone_is_given_up(world, monkeypatch, caplog
 
     assert world.ledger.view("left").reason == "its producer went away while listing"
     assert [job.view.job for job in world.backlog.active()] == ["job"]
-    assert "job=left event=listing_given_up" in caplog.text
+    assert "event=listing_abandoned job=left" in log_text(caplog)
 
 
 def test_many_failures_take_no_more_memory_than_few(world):

@@ -12,12 +12,12 @@ from worker.contract.errors import BrokerUnavailable, ContractError, StoreUnavai
 from worker.contract.job import JobStatus
 from worker.contract.ledger.jobs import Verdict
 from worker.contract.messages import Priority
-from worker.contract.queue import celery_app, dispatcher
-from worker.contract.queue.dispatcher import Dispatcher
+from worker.contract.queue import celery_app
+from worker.contract.queue.dispatcher import _PARTS_KEPT, Dispatcher, window
 from worker.contract.storage import manifest, outcome_log
 from worker.steward.feeder import Feeder
 
-WINDOW = dispatcher.window(workers=0)
+WINDOW = window(workers=0)
 
 
 def test_the_window_is_filled_and_not_more(world):
@@ -51,7 +51,7 @@ def test_the_window_grows_with_the_fleet(world):
     for number in range(4):
         fleet.beat(f"worker-{number}@here")
 
-    assert world.feeder.tick() == world.backlog.queued() == dispatcher.window(4)
+    assert world.feeder.tick() == world.backlog.queued() == window(4)
 
 
 def test_a_small_job_goes_before_what_waits(world):
@@ -248,7 +248,7 @@ def test_a_part_is_read_once_for_its_neighbours_and_few_are_kept(world, sent, mo
         dispatcher.send(view, [chunk])
 
     assert len(reads) == len(set(reads)) == 20
-    assert len(dispatcher._parts) == dispatcher._PARTS_KEPT
+    assert len(dispatcher._parts) == _PARTS_KEPT
     dispatcher.send(view, [39])
     assert len(reads) == 20
     dispatcher.send(view, [0])

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from support.log_lines import log_text
 from worker.consumer import heartbeat, watchdog
 from worker.contract.errors import BrokerUnavailable
 from worker.runner.parent_channel import SharedState
@@ -130,7 +131,7 @@ def test_a_sign_of_life_that_fails_is_left_to_the_next(caplog):
     heartbeat.beat(SimpleNamespace(beat=fails), "worker-0@here")
 
     assert told == ["worker-0@here"]
-    assert "event=beat_failed gone" in caplog.text
+    assert "event=heartbeat_failed gone" in log_text(caplog)
 
 
 def test_presence_follows_the_connection(monkeypatch):

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from support.commands import wait_for
+from support.log_lines import log_text
 from worker.contract.errors import PlacementError, SetupError
 from worker.contract.settings import Settings
 from worker.cpu.placement import CoreSet, Plan
@@ -105,7 +106,7 @@ def test_each_restart_waits_longer_up_to_a_bound(slot_of, monkeypatch, caplog):
         assert slot.due
 
     assert pauses == [1, 2, 4, 8, 16, 30, 30]
-    assert "event=worker_ended name=worker-3 status=7 restart_in=1s" in caplog.text
+    assert "event=process_exited name=worker-3 status=7 restart_seconds=1" in log_text(caplog)
 
 
 def test_a_process_that_keeps_ending_is_given_up(slot_of):
@@ -208,8 +209,8 @@ def test_a_signal_ends_all_processes_and_then_the_run(number, caplog):
         run_until(subject, lambda: all(slot.running for slot in subject.slots), number)
 
     assert [slot._process.returncode for slot in subject.slots] == [-signal.SIGTERM] * 3
-    assert "event=worker_killed" not in caplog.text
-    assert "event=stopped" in caplog.text
+    assert "event=process_killed" not in log_text(caplog)
+    assert "event=node_stopped" in log_text(caplog)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
 
 
@@ -227,7 +228,7 @@ def test_what_outlives_the_grace_period_is_killed(tmp_path, caplog):
     run_until(subject, (tmp_path / "deaf").exists, signal.SIGTERM)
 
     assert subject.slots[0]._process.returncode == -signal.SIGKILL
-    assert "event=worker_killed name=worker-3" in caplog.text
+    assert "event=process_killed name=worker-3" in log_text(caplog)
 
 
 def test_a_second_signal_kills_at_once(tmp_path):

@@ -298,7 +298,7 @@ def test_failed_images_are_logged_with_key_and_code(bench, caplog):
 
     bench.run()
 
-    [entry] = [r for r in caplog.records if "event=image_failed" in r.getMessage()]
+    [entry] = [r for r in caplog.records if r.event == "image_failed"]
     assert entry.levelname == "WARNING"
-    assert "job=job chunk=2" in entry.getMessage()
-    assert "code=undecodable key='b.jpg' broken" in entry.getMessage()
+    assert (entry.fields["job"], entry.fields["chunk"]) == ("job", 2)
+    assert (entry.fields["code"], entry.fields["key"], entry.getMessage()) == ("undecodable", "b.jpg", "broken")

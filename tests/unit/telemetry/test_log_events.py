@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from worker.contract.log_fields import event
 from worker.telemetry.events import EVENTS, LIBRARY
-from worker.telemetry.logs import JsonFormatter, pairs
+from worker.telemetry.logs import JsonFormatter, TextFormatter
 
 ROOT = Path(__file__).parents[3]
 NO_WORKER = ("worker/standalone/", "worker/convert/", "worker/bench/", "worker/bench/tune/")
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 
 
-def formats() -> Iterator[tuple[str, str]]:
-    """File and line, and each constant format of a log call in what worker processes run."""
+def log_calls() -> Iterator[tuple[str, ast.Call]]:
+    """File and line of each log call in what worker processes run, and the call."""
     for path in (ROOT / "worker").rglob("*.py"):
         name = path.relative_to(ROOT).as_posix()
         if name.startswith(NO_WORKER):
@@ -31,31 +32,52 @@ def formats() -> Iterator[tuple[str, str]]:
                 and isinstance(node.func, ast.Attribute)
                 and node.func.attr in LEVELS
                 and isinstance(node.func.value, ast.Name)
-                and node.func.value.id in ("log", "logger")
+                and node.func.value.id == "log"
             ):
-                texts = [part.value for part in ast.walk(node.args[0]) if isinstance(part, ast.Constant)]
-                for text in (text for text in texts if isinstance(text, str)):
-                    yield f"{name}:{node.lineno}", text
+                yield f"{name}:{node.lineno}", node
 
 
-def line(message: str, *args: object, logger: str = "worker.runner.chunks", **more: object) -> dict:
-    record = logging.LogRecord(logger, logging.WARNING, "f", 1, message, args, more.get("exc_info"))
-    return json.loads(JsonFormatter("worker-0").format(record))
+def named_events(call: ast.Call) -> list[str]:
+    """Events that `extra=event(NAME, ...)` of a log call names; both of `A if ... else B`."""
+    for keyword in call.keywords:
+        value = keyword.value
+        if keyword.arg == "extra" and isinstance(value, ast.Call) and ast.unparse(value.func) == "event":
+            first = value.args[0]
+            branches = [first.body, first.orelse] if isinstance(first, ast.IfExp) else [first]
+            return [branch.value for branch in branches if isinstance(branch, ast.Constant)]
+    return []
 
 
-def test_every_line_of_a_worker_names_an_event_of_the_list():
-    found = list(formats())
+def record(message: str, *args: object, logger: str = "worker.runner.chunks", **more: object) -> logging.LogRecord:
+    made = logging.LogRecord(logger, logging.WARNING, "f", 1, message, args, more.pop("exc_info", None))
+    vars(made).update(more)
+    return made
+
+
+def line(message: str, *args: object, **more: object) -> dict:
+    return json.loads(JsonFormatter("worker-0").format(record(message, *args, **more)))
+
+
+def test_every_log_call_of_a_worker_names_an_event_of_the_list():
+    found = list(log_calls())
 
     assert len(found) > 30
-    for place, text in found:
-        named = re.match(r"(?:[a-z_]+=%\S+ )*event=([a-z_]+)(?: |$)", text)
-        assert named and named[1] in EVENTS, (place, text)
+    for place, call in found:
+        names = named_events(call)
+        assert names and set(names) <= set(EVENTS), place
 
 
 def test_every_event_of_the_list_is_used():
-    used = {match for _, text in formats() for match in re.findall(r"event=([a-z_]+)", text)}
+    used = {name for _, call in log_calls() for name in named_events(call)}
 
     assert set(EVENTS) - used == {LIBRARY}
+
+
+def test_loggers_have_one_name():
+    pattern = re.compile(r"^(\w+) = logging\.getLogger\((.*)\)$", re.MULTILINE)
+    made = [found for path in (ROOT / "worker").rglob("*.py") for found in pattern.findall(path.read_text("utf-8"))]
+
+    assert set(made) == {("log", "__name__")}
 
 
 def test_the_guide_explains_the_same_events():
@@ -65,54 +87,64 @@ def test_the_guide_explains_the_same_events():
     assert set(re.findall(r"event=([a-z_]+)", guide)) <= set(EVENTS)
 
 
-def test_a_line_tells_job_chunk_and_image():
+def test_a_line_carries_job_chunk_and_image():
     got = line(
-        "job=%s chunk=%d image=%d event=image_failed code=%s key=%r %s", "j1", 3, 17, "empty", "a b'c.jpg", "no bytes"
+        "no bytes", **event("image_failed", job="j1", chunk=3, image=17, code="empty", key="a b'c.jpg", kernels=["f32"])
     )
 
     assert got["time"].endswith("Z") and (got["level"], got["process"]) == ("WARNING", "worker-0")
     assert (got["event"], got["job"], got["chunk"], got["image"]) == ("image_failed", "j1", 3, 17)
-    assert (got["code"], got["key"], got["message"]) == ("empty", "a b'c.jpg", "no bytes")
+    assert (got["code"], got["key"], got["kernels"], got["message"]) == ("empty", "a b'c.jpg", ["f32"], "no bytes")
 
 
-def test_lines_of_others_are_wrapped():
+def test_records_of_libraries_are_wrapped():
     got = line("event=job_ended Connection to %s lost\nTraceback", "redis", logger="celery.worker.consumer")
 
     assert (got["event"], got["logger"]) == (LIBRARY, "celery.worker.consumer")
     assert got["message"] == "event=job_ended Connection to redis lost\nTraceback"
 
 
-def test_text_from_outside_does_not_change_what_is_already_said():
-    got = line("job=%s event=trouble %s", "mine", "event=job_ended job=other level=INFO time=0 it says")
+def test_text_from_outside_cannot_set_a_field():
+    got = line("%s", "event=job_ended job=other level=INFO time=0 it says", **event("role_failed", job="mine"))
 
-    assert (got["event"], got["job"], got["level"]) == ("trouble", "mine", "WARNING")
+    assert (got["event"], got["job"], got["level"]) == ("role_failed", "mine", "WARNING")
     assert got["message"].startswith("event=job_ended job=other")
+
+
+def test_a_field_cannot_replace_a_name_of_every_line():
+    got = line("text", **event("role_failed", level="INFO", process="x", message="other", role="feed"))
+
+    assert (got["level"], got["process"], got["message"], got["role"]) == ("WARNING", "worker-0", "text", "feed")
 
 
 def test_a_traceback_stays_on_the_line():
     try:
         raise ValueError("first\nsecond")
     except ValueError as error:
-        text = JsonFormatter("w").format(
-            logging.LogRecord(
-                "worker", logging.ERROR, "f", 1, "event=internal_error", None, (ValueError, error, error.__traceback__)
-            )
-        )
+        thrown = (ValueError, error, error.__traceback__)
+    text = JsonFormatter("w").format(record("failed", exc_info=thrown, **event("internal_error")))
 
     assert "\n" not in text and "ValueError: first\nsecond" in json.loads(text)["traceback"]
 
 
 @pytest.mark.parametrize(
-    ("text", "fields", "rest"),
+    ("fields", "text"),
     [
-        ("event=a", {"event": "a"}, ""),
-        ("event=a n=5 x=1.5 some=words here", {"event": "a", "n": 5, "x": 1.5, "some": "words"}, "here"),
-        ("again=[1, 2] keys=['a', 'b'] ok=True", {"again": [1, 2], "keys": ["a", "b"], "ok": True}, ""),
-        ("cpus=0-3,8 when=12:30", {"cpus": "0-3,8", "when": "12:30"}, ""),
-        ("plain text", {}, "plain text"),
-        ("x='open", {"x": "'open"}, ""),
-        ("x=[[[[", {"x": "[[[["}, ""),
+        ({"job": "j1", "chunk": 3}, "job=j1 chunk=3"),
+        ({"source": "s3://in/a.jpg", "cpus": "0-3,8"}, "source=s3://in/a.jpg cpus=0-3,8"),
+        ({"key": "a b'c.jpg"}, 'key="a b\'c.jpg"'),
+        ({"key": "x event=job_ended"}, "key='x event=job_ended'"),
+        ({"key": "line\nbreak \x1b[31m \u202e"}, r"key='line\nbreak \x1b[31m \u202e'"),
+        ({"key": "", "none": None, "list": [1, 2]}, "key='' none=None list=[1, 2]"),
     ],
 )
-def test_pairs_are_read_from_the_front(text, fields, rest):
-    assert pairs(text) == (fields, rest)
+def test_fields_in_a_line_of_text(fields, text):
+    got = TextFormatter("worker-3").format(record("said", **event("image_failed", **fields)))
+
+    assert got.endswith(f" WARNING worker-3 event=image_failed {text} said")
+
+
+def test_a_message_cannot_forge_a_line_of_text():
+    got = TextFormatter("w").format(record("a\nb \x9b31m", **event("image_failed")))
+
+    assert got.endswith(r" w event=image_failed a\nb \x9b31m")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from worker.contract.log_fields import event
 from worker.contract.settings import WorkerSettings
 from worker.telemetry import logs
 
@@ -27,12 +28,12 @@ def _logging_as_before() -> Iterator[None]:
 def test_a_line_has_time_level_process_and_text(capsys):
     logs.configure(WorkerSettings(log_level="INFO"), "worker-3")
 
-    logging.getLogger("worker.runner.pipeline").warning("job=%s event=image_failed", "j1")
+    logging.getLogger("worker.runner.pipeline").warning("no bytes", extra=event("image_failed", job="j1"))
 
     [line] = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z WARNING worker-3 job=j1 event=image_failed", line), (
-        line
-    )
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z WARNING worker-3 event=image_failed job=j1 no bytes", line
+    ), line
 
 
 def test_time_is_told_in_utc(capsys):

@@ -13,6 +13,7 @@ from worker.contract import redis_keys
 from worker.contract.errors import ContractError
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.connection import RedisLink
+from worker.contract.log_fields import event
 from worker.contract.storage.s3 import S3Url
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ class Backlog:
             try:
                 found += [ActiveJob(JobView.read(fields), outstanding, returned, logged)] if fields else []
             except ContractError as error:  # of a newer version: left to those who can read it
-                log.error("event=job_unreadable %s", error)
+                log.error(error, extra=event("job_record_invalid"))
         return sorted(found, key=lambda job: (job.view.queued_at or job.view.created_at, job.view.job))
 
     def queued(self) -> int:

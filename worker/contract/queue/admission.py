@@ -22,6 +22,7 @@ from kombu.transport.redis import Transport as StockTransport
 
 from worker.contract import redis_keys
 from worker.contract.errors import BadMessage
+from worker.contract.log_fields import event
 from worker.contract.messages import MAX_CHUNK_IMAGES, MAX_KEY_BYTES
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ class Channel(StockChannel):
         except (ValueError, RecursionError):  # of the JSON parser, where nothing has been delivered yet
             if self.connection.delivering:
                 raise
-            log.error("event=message_refused why='not JSON'")
+            log.error("dropped", extra=event("message_refused", reason="not JSON"))
             self.connection.on_refused("not JSON")
             return True
 
@@ -127,7 +128,7 @@ class Transport(StockTransport):
             try:
                 admit(message)
             except BadMessage as error:
-                log.error("event=message_refused why=%r", str(error))
+                log.error("dropped", extra=event("message_refused", reason=str(error)))
                 self.on_refused(str(error))
                 return
         super()._deliver(message, queue)  # type: ignore[no-untyped-call]

@@ -11,10 +11,11 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+from worker.contract.log_fields import event
 from worker.model.format.manifest import sha256_of
 from worker.processes.filelock import locked
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _NOTE = ".sha256"
 
@@ -58,9 +59,7 @@ def _is_as_noted(blob: Path) -> bool:
 
 def _clear(folder: Path) -> None:
     for blob in folder.glob("*.blob"):
-        logger.warning(
-            "event=compiled_model_damaged %s is damaged or was not written to its end: compiling again", blob
-        )
+        log.warning("damaged or incomplete: compiling again", extra=event("compiled_cache_corrupt", file=str(blob)))
         blob.unlink()
 
 

@@ -25,12 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.contract.errors import BundleError, InferenceFailed, PlacementError
+from worker.contract.log_fields import event
 from worker.model.format.variant import Variant
 from worker.model.inference import compiled_cache, deformable
 from worker.model.inference.graph import Prepared, prepare
 from worker.model.inference.runtime import check_placement, compile_key, core, ov, stray_threads
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 FloatPrecision = Literal["f32", "bf16", "f16"]
 """Arithmetic of the float part of the network; always asked for explicitly, as the plugin's default varies by CPU."""
@@ -109,7 +110,7 @@ class Engine:
         if strays := stray_threads():
             notes.append(f"{strays} threads made before the CPU mask was set may run outside it")
         for note in notes:
-            logger.warning("event=model_note model=%r %s", variant.label, note)
+            log.warning(note, extra=event("model_settings_adjusted", model=variant.label))
         device = str(core().get_property("CPU", "FULL_DEVICE_NAME"))
         seconds = time.perf_counter() - began
         return cls(

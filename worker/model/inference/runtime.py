@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from worker.contract.errors import PlacementError
+from worker.contract.log_fields import event
 from worker.cpu.kernel import format_cpu_list
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def _import_openvino() -> Any:
@@ -30,7 +31,9 @@ def _import_openvino() -> Any:
     Importing it plainly starts a thread, writes to the home folder and reports the import to a web service.
     """
     if "openvino" in sys.modules and sys.modules.get("openvino_telemetry") is not None:
-        logger.warning("event=telemetry_on openvino was imported elsewhere before worker.model.inference.runtime")
+        log.warning(
+            "openvino was imported before worker.model.inference.runtime", extra=event("openvino_telemetry_active")
+        )
     sys.modules.setdefault("openvino_telemetry", cast(Any, None))
     return importlib.import_module("openvino")
 

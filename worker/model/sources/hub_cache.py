@@ -21,13 +21,14 @@ from pathlib import Path, PurePosixPath
 from pydantic import ValidationError
 
 from worker.contract.errors import BundleError, BundleNotFound, DigestMismatch, HubUnavailable
+from worker.contract.log_fields import event
 from worker.model.format.manifest import MAX_MANIFEST_BYTES, FileFacts, Manifest, sha256_of
 from worker.model.sources import hub_client
 from worker.model.sources.hub_client import HubFile, HubSource, Snapshot
 from worker.model.sources.progress import Progress, watched
 from worker.processes.filelock import locked
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _RECORD_NAME = "hub.json"
 _PART = ".part"
@@ -119,10 +120,10 @@ def download(repo: str, revision: str | None, filename: str, cache_dir: Path, pr
     """
     resolved = resolve(HubSource.parse(f"{hub_client.PREFIX}{repo}" + (f"@{revision}" if revision else "")), cache_dir)
     if resolved.offline:
-        logger.warning(
-            "event=model_from_cache %s; using the copy of commit %s from the cache",
+        log.warning(
+            "%s; using the copy in the cache",
             resolved.offline,
-            resolved.snapshot.commit,
+            extra=event("model_from_cache", commit=resolved.snapshot.commit),
         )
     path = bring(resolved, [filename], progress) / filename
     check(resolved.snapshot.files[filename], path, remedy=f"delete {path}, it will be fetched again")
@@ -172,7 +173,10 @@ def _bring_one(resolved: Resolved, name: str, root: Path, progress: Progress | N
         raise BundleError(f"{snapshot.source}/{name} is too large to be the manifest of a bundle")
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + _PART)
-    logger.info("event=model_fetched fetching %s/%s (%d bytes) into %s", snapshot.source, name, file.bytes, target)
+    log.info(
+        "fetching from the hub",
+        extra=event("model_fetch_started", source=f"{snapshot.source}/{name}", bytes=file.bytes, target=str(target)),
+    )
     try:
         with watched(part, name, file.bytes, progress):
             hub_client.append(snapshot, name, part)
@@ -210,7 +214,7 @@ def _noted(record: Path) -> Snapshot | None:
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
-        logger.warning("event=record_damaged %s is not readable and is written anew: %s", record, error)
+        log.warning("unreadable, written again: %s", error, extra=event("download_record_invalid", file=str(record)))
         return None
 
 

@@ -33,9 +33,10 @@ from worker.contract.errors import (
     HubUnavailable,
     ServiceError,
 )
+from worker.contract.log_fields import event
 from worker.model.format.manifest import Sha256
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 PREFIX = "hf://"
 INSTALL = "pip install 'maskmill[hub]'"
@@ -165,7 +166,7 @@ def append(snapshot: Snapshot, name: str, part: Path) -> None:
             waited = 0 if part.stat().st_size > have else waited + 1
             if waited >= _ATTEMPTS:
                 raise
-            logger.warning("event=fetch_goes_on %s; going on from byte %d", error, part.stat().st_size)
+            log.warning(error, extra=event("download_resumed", offset=part.stat().st_size))
             time.sleep(PAUSE_SECONDS * 2**waited)
 
 

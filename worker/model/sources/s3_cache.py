@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from worker.contract.errors import BundleError, BundleNotFound, DigestMismatch, ObjectMissing
+from worker.contract.log_fields import event
 from worker.contract.storage.s3 import ObjectInfo, S3Url
 from worker.model.format.layout import MANIFEST_NAME, Candidate
 from worker.model.format.manifest import (
@@ -35,7 +36,7 @@ from worker.model.format.manifest import (
 from worker.model.sources.progress import Progress, watched
 from worker.processes.filelock import locked
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _RECORD_NAME = "fetched.json"
 _PART = ".part"
@@ -188,8 +189,11 @@ def _download(job: _Job, name: str, root: Path) -> Iterator[Path]:
     remote = job.remote
     target = root / name
     part = target.with_name(target.name + _PART)
-    logger.info(
-        "event=model_fetched fetching %s (%d bytes) into %s", remote.url / name, remote.files[name].size, target
+    log.info(
+        "fetching from S3",
+        extra=event(
+            "model_fetch_started", source=str(remote.url / name), bytes=remote.files[name].size, target=str(target)
+        ),
     )
     try:
         with watched(part, name, remote.files[name].size, job.progress):

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from support.hub import Hub, RunningHub
+from support.log_lines import log_text
 from worker.contract.errors import (
     AccessDenied,
     BundleError,
@@ -140,7 +141,7 @@ def test_without_a_network_the_copy_in_the_cache_serves_and_is_announced(running
 
     assert get(tmp_path).read_bytes() == FILES[LARGE]
     assert f"cannot be reached for hf://{REPO}" in caplog.text
-    assert f"using the copy of commit {commit} from the cache" in caplog.text
+    assert f"event=model_from_cache commit={commit}" in log_text(caplog)
     with pytest.raises(HubUnavailable, match=f"{SMALL} of commit {commit} is not in the cache"):
         get(tmp_path, SMALL)
 
