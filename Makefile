@@ -25,7 +25,7 @@ help:
 	@echo 'make fuzz    messages, lists and pictures that somebody made up, SECONDS=60 for each kind'
 	@echo 'make licences   licences of all dependencies; fails on one that is not on the list'
 	@echo 'make audit   known vulnerabilities of all dependencies; asks a public database'
-	@echo 'make lint    ruff, mypy and clang-format'
+	@echo 'make lint    ruff, clang-format, mypy, import-linter (layers) and vulture (dead code)'
 	@echo 'make lock    write requirements.lock, dev.lock and infra/docker/*.lock anew'
 	@echo 'make clean   remove the virtual environment and the state of the demo'
 
@@ -77,6 +77,8 @@ lint: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/clang-format --dry-run --Werror $(CPP)
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache --quiet || $(BIN)/lint-imports --no-cache
+	@$(BIN)/vulture
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .
