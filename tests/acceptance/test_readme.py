@@ -1,4 +1,7 @@
-"""Every command of the README is run as it stands, with places of the test's own where it names the reader's."""
+"""Every command of the README and of the pages beside it is run as it stands.
+
+Only names of the reader's own places (bucket, job, bundle, checkpoint) are replaced, and sizes made small.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,14 @@ from worker.convert.contrast.graph import contrast_model
 from worker.convert.package import write_bundle
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text("utf-8")
-BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-PROGRAMS = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "from producer import" in block]
-COMMANDS = [line.partition(" #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
+PAGES = [ROOT / page for page in ("README.md", "producer/README.md", "worker/README.md", "worker/bench/README.md")]
+TEXT = "\n".join(page.read_text("utf-8") for page in PAGES if page.exists())
+BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+PROGRAMS = [block for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) if "from producer import" in block]
+LINES = [line.partition(" #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
+COMMANDS = list(dict.fromkeys(LINES))
 UNTIL_STOPPED = {"worker start", "celery -A worker.app flower --address=127.0.0.1"}
-MAKE = {"make demo", "make test"}
+MAKE = {line for line in COMMANDS if line.startswith("make ")}
 BEFORE = {
     "pause": lambda ledger, job: None,
     "resume": lambda ledger, job: ledger.pause(job),
@@ -174,12 +179,29 @@ def test_a_command_that_runs_until_stopped_runs_and_stops(line, reader, tmp_path
     assert code in (0, -signal.SIGTERM)
 
 
-def test_make_demo_works(cache, tmp_path):
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 200
+
+
+def test_links_between_the_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), (page, target)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["as it is", "own photographs"])
+def test_make_demo_works(cache, tmp_path, own):
     """With the environment that runs this test; the fresh set-up is what CI's own `make test` goes through."""
+    assert MAKE == {"make demo", "make test", 'make demo ARGS="--photos ./photos --output ./masks"'}
     venv = Path(sys.prefix)
-    state = ["--state", str(tmp_path / "state"), "--output", str(tmp_path / "masks")]
+    arguments = ["--state", str(tmp_path / "state"), "--output", str(tmp_path / "masks")]
+    if own:
+        (tmp_path / "photos").mkdir()
+        for index in range(8):
+            Image.new("RGB", (200, 150), (210, 210, 20 * index)).save(tmp_path / "photos" / f"{index}.jpg")
+        arguments += ["--photos", str(tmp_path / "photos")]
     done = subprocess.run(
-        ["make", "-C", str(ROOT), "-o", str(venv / ".demo"), "demo", f"VENV={venv}", f"ARGS={shlex.join(state)}"],
+        ["make", "-C", str(ROOT), "-o", str(venv / ".demo"), "demo", f"VENV={venv}", f"ARGS={shlex.join(arguments)}"],
         env={name: value for name, value in os.environ.items() if name != "MAKEFLAGS"} | cache,
         capture_output=True,
         text=True,
@@ -199,6 +221,6 @@ def test_the_settings_named_in_the_readme_exist(place):
         "MASKMILL_GROUP__NAME",
     }
 
-    named = set(re.findall(r"MASKMILL_[A-Z0-9_]+[A-Z0-9]", (ROOT / "README.md").read_text("utf-8")))
+    named = set(re.findall(r"MASKMILL_[A-Z0-9_]+[A-Z0-9]", TEXT))
 
     assert named <= known

@@ -113,7 +113,7 @@ def test_a_message_is_signed_over_id_time_and_body():
 
 
 def test_the_readme_verifies_it():
-    readme = (Path(__file__).parents[3] / "README.md").read_text("utf-8")
+    readme = (Path(__file__).parents[3] / "producer" / "README.md").read_text("utf-8")
     [snippet] = [text for text in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "webhook" in text]
     found: dict[str, object] = {}
     exec(snippet, found)  # noqa: S102 -- our own README
