@@ -44,7 +44,7 @@ TIME: Quantity[float] = Quantity("date|age", parse_time)
 SAMPLE: Quantity[Sample] = Quantity("N|P%", parse_sample)
 
 _OPTIONS = (
-    click.argument("places", metavar="SOURCE...", nargs=-1, required=True),
+    click.argument("sources", metavar="SOURCE...", nargs=-1, required=True),
     click.option(
         "--manifest",
         metavar="LIST",
@@ -97,7 +97,7 @@ def source_options(command: Callable[..., int]) -> Callable[..., int]:
     @functools.wraps(command)
     def with_spec(
         *,
-        places: tuple[str, ...],
+        sources: tuple[str, ...],
         manifest: str | None,
         manifest_format: str | None,
         head: bool,
@@ -113,7 +113,7 @@ def source_options(command: Callable[..., int]) -> Callable[..., int]:
         **others: Any,
     ) -> int:
         spec = SourceSpec(
-            places,
+            sources,
             manifest,
             ListFormat(manifest_format) if manifest_format else None,
             Filters(include, exclude, min_size, max_size, newer_than, sample, seed, limit, any_suffix),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import click
 
@@ -99,19 +100,25 @@ def submit_command(
             with display:
                 plan = submitter.plan(spec, dest, outputs, count_up_to_date=policy.skip_existing)
             return _show_plan(plan, ledger, force=not policy.skip_existing, as_json=as_json)
-
-        def approve(plan: Plan) -> None:
-            with display.paused():
-                if not (yes or plan_view.confirm(plan, ledger, confirm_over)):
-                    raise ConfirmationNeeded("nothing was submitted")
-            display.total = plan.images
-
+        approve = partial(_approve, display=display, ledger=ledger, confirm_over=None if yes else confirm_over)
         with display:
             submitted = submitter.submit(spec, dest, outputs, policy=policy, job_key=job_key, approve=approve)
         _show_submitted(submitted, as_json=as_json)
         if not wait:
             return console.Exit.OK
         return follow_to_end(ledger, submitted.view.job, timeout=timeout, as_json=as_json, notifier=notifier)
+
+
+def _approve(plan: Plan, *, display: progress.PhaseDisplay, ledger: Ledger, confirm_over: int | None) -> None:
+    """Ask for confirmation if the plan has more images than `confirm_over`; None never asks.
+
+    Raises:
+        ConfirmationNeeded: the answer is no, or there is no terminal to ask on.
+    """
+    with display.paused():
+        if confirm_over is not None and not plan_view.confirm(plan, ledger, confirm_over):
+            raise ConfirmationNeeded("nothing was submitted")
+    display.total = plan.images
 
 
 def _show_plan(plan: Plan, ledger: Ledger, *, force: bool, as_json: bool) -> int:

@@ -81,10 +81,6 @@ class MaskmillResource(ConfigurableResource):  # type: ignore[misc]  # Dagster i
             TimeoutError: the time-out expired.
             MaskmillError: the job could not be submitted.
         """
-
-        def on_progress(snapshot: JobSnapshot) -> None:
-            context.log.debug(f"job {snapshot.view.job}: {snapshot.view.done} of {snapshot.view.total} images")
-
         with Client() as client:
             submitted = client.submit(
                 source,
@@ -98,15 +94,21 @@ class MaskmillResource(ConfigurableResource):  # type: ignore[misc]  # Dagster i
                 client, submitted.view, joined=submitted.joined, allow_failed=allow_failed
             )
             context.log.info(f"job {view.job}: {view.total} images{', joined' if submitted.joined else ''}")
-            try:
-                view = client.wait(view.job, timeout=timeout, poll_seconds=self.poll_seconds, on_progress=on_progress)
-            except DagsterExecutionInterruptedError:
-                if self.cancel_on_interrupt:
-                    _cancel(client, view.job)
-                raise
+            view = self._wait(context, client, view.job, timeout)
         if reason := orchestrator.failure_reason(view, allow_failed=allow_failed):
             raise Failure(reason, metadata=self.metadata(view))
         return view
+
+    def _wait(self, context: Any, client: Client, job: str, timeout: float | None) -> JobView:
+        def on_progress(snapshot: JobSnapshot) -> None:
+            context.log.debug(f"job {job}: {snapshot.view.done} of {snapshot.view.total} images")
+
+        try:
+            return client.wait(job, timeout=timeout, poll_seconds=self.poll_seconds, on_progress=on_progress)
+        except DagsterExecutionInterruptedError:
+            if self.cancel_on_interrupt:
+                _cancel(client, job)
+            raise
 
     def metadata(self, view: JobView) -> dict[str, Any]:
         """Return the metadata of a materialization: counts, source, destination, core-seconds."""

@@ -145,7 +145,7 @@ def _core_time(seconds: float) -> str:
 def _segments(view: JobView) -> Iterator[_Segment]:
     counts = {kind.value: int(getattr(view, kind.value)) for kind in OutcomeKind}
     total = max(view.total or 0, sum(counts.values()))
-    counts["left"] = total - sum(counts.values())
+    counts["remaining"] = total - sum(counts.values())
     x = 0.0
     for name, count in counts.items():
         if count:

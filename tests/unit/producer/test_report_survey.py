@@ -12,14 +12,14 @@ PLAIN = {"coverage": 0.4, "soft": 0.1, "empty": False, "full": False, "touches_b
 KINDS = {"plain": {}, "border": {"touches_border": True}, "empty": {"empty": True}, "soft": {"soft": 0.9}}
 
 
-def outcome(index: int, look: str = "plain", seconds: float = 1.0, at: float | None = None) -> Outcome:
+def outcome(index: int, kind: str = "plain", seconds: float = 1.0, at: float | None = None) -> Outcome:
     return Outcome(
         index=index,
         key=f"{index}.jpg",
         kind=OutcomeKind.OK,
         seconds=seconds,
         stages={"fetch": seconds / 4, "infer": 3 * seconds / 4},
-        quality=MaskQuality(**PLAIN | KINDS[look]),
+        quality=MaskQuality(**PLAIN | KINDS[kind]),
         at=at,
     )
 
@@ -29,8 +29,8 @@ def failure(index: int, code: str) -> Outcome:
 
 
 def test_masks_that_need_review_are_counted_and_come_first():
-    looks = ["plain"] * 50 + ["border"] * 30 + ["empty"] * 20 + ["soft"] * 3
-    found = survey([outcome(index, look) for index, look in enumerate(looks)], samples=12, seed="job")
+    kinds = ["plain"] * 50 + ["border"] * 30 + ["empty"] * 20 + ["soft"] * 3
+    found = survey([outcome(index, kind) for index, kind in enumerate(kinds)], samples=12, seed="job")
 
     assert (found.needs_review, found.flags) == (23, {"border": 30, "empty": 20, "soft": 3})
     flags = [sample.quality.flags for sample in found.samples]
