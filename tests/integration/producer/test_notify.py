@@ -184,7 +184,7 @@ def test_no_secret_is_shown(caplog):
     [
         ("http://example.org/t0ken", "MASKMILL_NOTIFY__ALLOW_HTTP"),
         ("http://127.0.0.1/t0ken", "MASKMILL_NOTIFY__ALLOW_HTTP"),
-        ("https://user:t0ken@example.org/", "user or password"),
+        ("https://user:t0ken@example.org/", "user and password"),
         ("ftp://example.org/t0ken", "such as https://"),
         ("file:///t0ken", "such as https://"),
         ("https:///t0ken", "such as https://"),
