@@ -43,7 +43,7 @@ class Reservoir(Generic[Item]):
         self.items: list[Item] = []
 
     def add(self, item: Item) -> None:
-        """Add an item; it enters the sample with the right probability."""
+        """Add an item; all items added so far are equally likely to be in the sample."""
         self._seen += 1
         if len(self.items) < self._size:
             self.items.append(item)
