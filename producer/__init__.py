@@ -1,7 +1,7 @@
 """The producer side of maskmill: submit images, watch jobs, fetch results.
 
-It stands on `worker.contract` alone, so importing it loads no OpenVINO, NumPy or Pillow. `from producer import Client`
-is the Python API; the names are loaded when they are asked for, so that the command need not wait for all of them.
+The package imports only `worker.contract`, so it never loads OpenVINO, NumPy or Pillow. `from producer import Client`
+gives the Python API. Each public name is imported on first use, so that the `producer` command starts quickly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from worker.contract.messages import OutcomeKind as OutcomeKind
     from worker.contract.outputs import OutputOptions as OutputOptions
 
-_PLACES = {
+_PUBLIC_NAMES = {
     "Client": "producer.client",
     "Filters": "producer.sources.filters",
     "JobPolicy": "worker.contract.messages",
@@ -33,13 +33,14 @@ _PLACES = {
     "SourceSpec": "producer.sources.resolve",
     "Submitted": "producer.submit",
 }
+"""Public name -> the module that defines it."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _PUBLIC_NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_PLACES[name]), name)
+    return getattr(importlib.import_module(_PUBLIC_NAMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PLACES})
+    return sorted({*globals(), *_PUBLIC_NAMES})

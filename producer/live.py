@@ -1,4 +1,4 @@
-"""What is at work now: live workers, and where the time of a job's last images went."""
+"""Live workers, and which stages the last images of a job spent their time in."""
 
 from __future__ import annotations
 
@@ -15,39 +15,42 @@ _LAST_IMAGES = 200
 
 
 def workers(ledger: Ledger) -> list[WorkerFacts]:
-    """Live worker processes by name; one that is still loading its model is not among them."""
+    """Return the live worker processes, sorted by name; a process that is still loading its model does not count."""
     return sorted(Fleet(ledger.link).facts(), key=lambda worker: worker.name)
 
 
 def stage_shares(ledger: Ledger, job: str) -> dict[str, float]:
-    """Share of each stage in the time of the last images of a job, largest first, in sum 1.
+    """Return the share of each stage in the time of a job's last images, largest first; the shares add up to 1.
 
-    Stages of different images overlap, so a share is of time spent, not of time passed. Empty if there is no recent
-    outcome: none yet, or all are in S3 already.
+    Stages of different images overlap, so these are shares of the time spent on images, not of elapsed time. The
+    result is empty if no outcome is in Redis: either there is none yet, or all have been moved to S3.
     """
     entries = itertools.islice(Backlog(ledger.link).recent(job, _LAST_IMAGES), _LAST_IMAGES)
-    return shares(Outcome.model_validate_json(entry.line).stages for entry in entries)
+    return time_shares(Outcome.model_validate_json(entry.line).stages for entry in entries)
 
 
-def shares(stages: Iterable[dict[str, float]]) -> dict[str, float]:
-    """Seconds of the stages of some images, as shares of their sum."""
-    spent: Counter[str] = Counter()
-    for one in stages:
-        spent.update(one)
-    total = spent.total()
-    return {stage: seconds / total for stage, seconds in spent.most_common()} if total > 0 else {}
+def time_shares(stages: Iterable[dict[str, float]]) -> dict[str, float]:
+    """Return the share of each stage in the total time, given the seconds per stage of several images."""
+    seconds_by_stage: Counter[str] = Counter()
+    for seconds in stages:
+        seconds_by_stage.update(seconds)
+    total = seconds_by_stage.total()
+    return {stage: seconds / total for stage, seconds in seconds_by_stage.most_common()} if total > 0 else {}
 
 
-def in_words(live: Iterable[WorkerFacts]) -> str:
-    """`3 workers: 2 on 16 cores with birefnet_lite 1024 int8 (2 streams x 8 threads), 1 on ...`."""
+def describe_workers(workers: Iterable[WorkerFacts]) -> str:
+    """Return `3 live workers: 2 on 16 cores with birefnet_lite 1024 int8 (2 x 8); 1 on ...`.
+
+    The numbers in brackets are inference streams x threads per stream.
+    """
     kinds: Counter[tuple[int, str]] = Counter(
         (
             len(worker.cpus),
             f"{worker.model} {worker.size} {worker.precision} ({worker.streams} x {worker.threads // worker.streams})",
         )
-        for worker in live
+        for worker in workers
     )
     if not kinds:
-        return "no live worker: `worker start` on a node starts some"
-    told = (f"{count} on {cores} cores with {what}" for (cores, what), count in kinds.most_common())
-    return f"{kinds.total()} live worker{'' if kinds.total() == 1 else 's'}: {'; '.join(told)}"
+        return "no live worker: start workers on a node with `worker start`"
+    parts = (f"{count} on {cores} cores with {model}" for (cores, model), count in kinds.most_common())
+    return f"{kinds.total()} live worker{'' if kinds.total() == 1 else 's'}: {'; '.join(parts)}"

@@ -1,10 +1,10 @@
-"""Tell an address of the user's that a job has ended: one signed POST, tried again while it may help.
+"""Send a webhook when a job ends: one signed POST, retried while a retry may succeed.
 
-Signed as Standard Webhooks 1.0 has it (standardwebhooks.com), so that receivers can verify with its libraries:
-`webhook-signature: v1,base64(HMAC-SHA256(key, "{webhook-id}.{webhook-timestamp}.{body}"))`. The id is the same for
-every try and every sender of one ending, so a receiver can drop what it has seen.
+The signature follows Standard Webhooks 1.0 (standardwebhooks.com), so receivers can verify it with that project's
+libraries: `webhook-signature: v1,base64(HMAC-SHA256(key, "{webhook-id}.{webhook-timestamp}.{body}"))`. All attempts and
+all senders use the same id for one end of a job, so a receiver can drop duplicates.
 
-An address may hold a token of its own, so no more than its host is ever told.
+The URL may contain a token, so messages and logs show nothing of it but scheme, host and port.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from importlib import metadata
 from typing import Any
 from urllib.parse import urlsplit
 
-from producer.watch import Sample, mean_rate
+from producer.watch import JobSnapshot, mean_rate
 from worker.contract.errors import NotificationFailed, SettingsError
 from worker.contract.job import JobView
 from worker.contract.log_fields import event
@@ -35,71 +35,72 @@ from worker.contract.settings import NotifySettings
 
 log = logging.getLogger(__name__)
 
-_PAUSE_SECONDS, _LONGEST_PAUSE = 1.0, 60.0
-_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Answers after which the same message may be taken later."""
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
+_RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""HTTP statuses after which the receiver may accept the same message later."""
 
-_ADDRESS = re.compile(r"https?://[!-~]+", re.IGNORECASE)
+_URL = re.compile(r"https?://[!-~]+", re.IGNORECASE)
 
 
 class Notifier:
-    """Sends to one address."""
+    """Sends messages to one URL."""
 
     def __init__(self, url: str, settings: NotifySettings) -> None:
-        """Nothing is sent yet.
+        """Check the URL and the settings; nothing is sent yet.
 
         Raises:
-            SettingsError: the address cannot be used, or there is nothing to sign with.
+            SettingsError: the URL cannot be used, the signing secret is missing or the CA file cannot be read.
         """
-        self._host = _checked(url, allow_http=settings.allow_http)
+        self._host = _checked_host(url, allow_http=settings.allow_http)
         key = settings.key()
         if key is None:
             raise SettingsError(
-                "messages to --notify are signed: set MASKMILL_NOTIFY__SECRET, for example to what "
-                "`openssl rand -base64 32` prints, and give it to the receiver"
+                "--notify needs a secret to sign with: set MASKMILL_NOTIFY__SECRET, for example to the output of "
+                "`openssl rand -base64 32`, and give it to the receiver"
             )
         self._url, self._key, self._settings = url, key, settings
         handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
         if _is_loopback(urlsplit(url).hostname):
-            handlers.append(urllib.request.ProxyHandler({}))  # which could not reach our loopback
+            handlers.append(urllib.request.ProxyHandler({}))  # a proxy cannot reach this machine's loopback
         if urlsplit(url).scheme.lower() == "https":
-            handlers.append(urllib.request.HTTPSHandler(context=_tls(settings)))
+            handlers.append(urllib.request.HTTPSHandler(context=_tls_context(settings)))
         self._opener = urllib.request.build_opener(*handlers)
 
-    @property
-    def host(self) -> str:
-        """What may be told of the address."""
-        return self._host
-
-    def ended(self, view: JobView, exit_code: int) -> None:
-        """Tell that a job has ended.
+    def send_job_ended(self, view: JobView, exit_code: int) -> None:
+        """Send the result of an ended job.
 
         Raises:
-            NotificationFailed: it was refused, or not taken however often it was tried.
+            NotificationFailed: the receiver refused the message, or every attempt failed.
         """
         self.send(f"{view.job}.{view.epoch}.{view.status.value}", message(view, exit_code))
 
     def send(self, id: str, content: dict[str, Any]) -> None:
-        """Post one message.
+        """Post one message, with exponential back-off between attempts.
 
         Raises:
-            NotificationFailed: it was refused, or not taken however often it was tried.
+            NotificationFailed: the receiver refused the message, or every attempt failed.
         """
         body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
         for attempt in range(1, self._settings.attempts + 1):
-            reason, wait = self._try(id, body)
+            reason, shortest_pause = self._post(id, body)
             if reason is None:
                 return
-            if wait is None or attempt == self._settings.attempts:
-                tries = "once" if attempt == 1 else f"{attempt} times"
-                raise NotificationFailed(f"{self._host} was not told: {reason} (tried {tries})")
-            pause = max(wait, min(_LONGEST_PAUSE, _PAUSE_SECONDS * 2 ** (attempt - 1)) * random.uniform(0.5, 1))
+            if shortest_pause is None or attempt == self._settings.attempts:
+                attempts = "1 attempt" if attempt == 1 else f"{attempt} attempts"
+                raise NotificationFailed(f"notification to {self._host} failed after {attempts}: {reason}")
+            back_off = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
+            pause = max(shortest_pause, back_off * random.uniform(0.5, 1))
             log.info(reason, extra=event("notification_retried", host=self._host, attempt=attempt))
             time.sleep(pause)
 
-    def _try(self, id: str, body: bytes) -> tuple[str | None, float | None]:
-        """Why it was not taken, and how long to wait at least before trying again; no time: never."""
-        now = int(time.time())  # of each try: receivers refuse old ones
+    def _post(self, id: str, body: bytes) -> tuple[str | None, float | None]:
+        """Post the message once.
+
+        Returns:
+            Why the attempt failed, or None if it succeeded; and the shortest pause before a retry in seconds, or None
+            if a retry cannot succeed.
+        """
+        now = int(time.time())  # new for each attempt: receivers refuse old timestamps
         headers = {
             "content-type": "application/json",
             "user-agent": f"maskmill/{metadata.version('maskmill')}",
@@ -113,21 +114,21 @@ class Notifier:
                 return None, None
         except urllib.error.HTTPError as error:
             with error:
-                return f"it answered {error.code}", _wait(error) if error.code in _AGAIN else None
+                return f"it answered {error.code}", _retry_after(error) if error.code in _RETRYABLE_STATUSES else None
         except urllib.error.URLError as error:
             if isinstance(error.reason, ssl.SSLCertVerificationError):
-                return "its certificate is not trusted (MASKMILL_NOTIFY__CA_FILE names another authority)", None
-            return _in_words(error.reason), 0.0
+                return "its certificate is not trusted (set MASKMILL_NOTIFY__CA_FILE to trust another authority)", None
+            return _describe(error.reason), 0.0
         except (OSError, http.client.HTTPException) as error:
-            return _in_words(error), 0.0
+            return _describe(error), 0.0
 
 
 def message(view: JobView, exit_code: int) -> dict[str, Any]:
-    """What is told: `type`, `timestamp` and `data`, as Standard Webhooks recommends."""
+    """Return the message about an ended job: `type`, `timestamp` and `data`, as Standard Webhooks recommends."""
     return {
         "type": f"job.{view.status.value}",
         "timestamp": datetime.fromtimestamp(view.finished_at or time.time(), UTC).isoformat(timespec="milliseconds"),
-        "data": Sample(view, mean_rate(view)).as_dict()
+        "data": JobSnapshot(view, mean_rate(view)).as_dict()
         | {
             "source": view.options.source,
             "dest": view.options.dest,
@@ -142,36 +143,36 @@ def message(view: JobView, exit_code: int) -> dict[str, Any]:
 
 
 def signature(key: bytes, id: str, timestamp: int, body: bytes) -> str:
-    """Value of `webhook-signature`."""
+    """Return the value of the `webhook-signature` header."""
     digest = hmac.new(key, f"{id}.{timestamp}.".encode() + body, hashlib.sha256).digest()
     return "v1," + base64.b64encode(digest).decode("ascii")
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """What is signed for one address is not carried to another."""
+    """Refuses redirects, because a message signed for one URL must not reach another."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
 
 
-def _checked(url: str, *, allow_http: bool) -> str:
-    """Scheme and host of an address, which may be shown."""
+def _checked_host(url: str, *, allow_http: bool) -> str:
+    """Check the URL and return its scheme, host and port, which may be shown."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
         host = port = None
-    if not _ADDRESS.fullmatch(url) or not host:
-        raise SettingsError("--notify needs an address such as https://example.org/hooks/maskmill")
+    if not _URL.fullmatch(url) or not host:
+        raise SettingsError("--notify needs a URL such as https://example.org/hooks/maskmill")
     if parts.username or parts.password:
         raise SettingsError(
-            f"--notify to {host} must not carry a user or password: others see it in the list of processes; the "
-            "signature shows who sends"
+            f"--notify to {host}: remove user and password from the URL; other users of this machine see them in the "
+            "list of processes, and the signature already identifies the sender"
         )
     if parts.scheme.lower() == "http" and not allow_http:
         raise SettingsError(
-            f"--notify to {host} is not encrypted: write https://, or set MASKMILL_NOTIFY__ALLOW_HTTP=true where "
-            "that is intended"
+            f"--notify to {host} is not encrypted: use https://, or set MASKMILL_NOTIFY__ALLOW_HTTP=true if http is "
+            "intended"
         )
     return f"{parts.scheme.lower()}://{host}" + (f":{port}" if port else "")
 
@@ -183,21 +184,21 @@ def _is_loopback(host: str | None) -> bool:
         return host == "localhost"
 
 
-def _tls(settings: NotifySettings) -> ssl.SSLContext:
+def _tls_context(settings: NotifySettings) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=settings.ca_file)
     except OSError as error:
-        raise SettingsError(f"MASKMILL_NOTIFY__CA_FILE {settings.ca_file} cannot be used: {error.strerror}") from error
+        raise SettingsError(f"MASKMILL_NOTIFY__CA_FILE {settings.ca_file} cannot be read: {error.strerror}") from error
 
 
-def _wait(error: urllib.error.HTTPError) -> float:
-    """Seconds that the receiver asks for, within reason."""
-    asked = error.headers.get("retry-after", "")
-    return min(_LONGEST_PAUSE, float(asked)) if asked.isdecimal() else 0.0
+def _retry_after(error: urllib.error.HTTPError) -> float:
+    """Return the seconds in the `Retry-After` header, at most 60; 0 if it has none."""
+    seconds = error.headers.get("retry-after", "")
+    return min(_LONGEST_PAUSE_SECONDS, float(seconds)) if seconds.isdecimal() else 0.0
 
 
-def _in_words(error: object) -> str:
-    """Texts of the HTTP library may quote the address."""
+def _describe(error: object) -> str:
+    """Return the reason without the error's own text, which may quote the URL."""
     if isinstance(error, TimeoutError):
         return "it did not answer in time"
     return (isinstance(error, OSError) and error.strerror) or type(error).__name__

@@ -1,6 +1,7 @@
-"""What became of the images of a job, one after the other, at any size.
+"""Read the outcomes of a job's images, one at a time, at any job size.
 
-Of a job that has ended from its lists in S3; of one that runs from what is collected in S3 and what waits in Redis.
+An ended job is read from its lists in S3. A running job is read from the outcomes collected in S3 and those still in
+Redis.
 """
 
 from __future__ import annotations
@@ -21,59 +22,64 @@ from worker.contract.storage import jsonlines, outcome_log
 from worker.contract.storage.manifest import job_folder
 from worker.contract.storage.s3 import ObjectStore, S3Url
 
-ALL = frozenset(OutcomeKind)
+_SUCCEEDED = frozenset({OutcomeKind.OK, OutcomeKind.SKIPPED})
+_FAILED = frozenset({OutcomeKind.FAILED, OutcomeKind.DEAD})
+_JOB_SUMMARY = "manifest.json"
 
-_GOOD = frozenset({OutcomeKind.OK, OutcomeKind.SKIPPED})
-_BAD = frozenset({OutcomeKind.FAILED, OutcomeKind.DEAD})
 
-
-def recall(store: ObjectStore, dest: S3Url, job: str) -> JobView:
-    """A job that has ended, from what it left in S3: Redis forgets jobs after a while.
+def read_ended_job(store: ObjectStore, dest: S3Url, job: str) -> JobView:
+    """Return an ended job from its job summary in S3. Redis forgets ended jobs after a while.
 
     Raises:
-        JobNotFound: there is no such job under the destination, or it has not ended.
-        ContractError: its `manifest.json` was changed or replaced.
+        JobNotFound: the destination has no such job, or the job has not ended.
+        ContractError: the job summary was changed or replaced.
     """
-    facts = outcome_log.read_facts(store, dest, job, "manifest.json")
-    if facts is None:
+    summary = outcome_log.read_facts(store, dest, job, _JOB_SUMMARY)
+    if summary is None:
         raise JobNotFound(
-            f"{job_folder(dest, job)} has no manifest.json: either {dest} is not where job {job} writes to, or it has "
-            f"not ended (`producer recover {job} {dest}` goes on with it)"
+            f"{job_folder(dest, job)} has no {_JOB_SUMMARY}: either {dest} is not the destination of job {job}, or the "
+            f"job has not ended (`producer recover {job} {dest}` continues it)"
         )
     try:
-        counts = facts["counts"]
-        named = {"codes": facts["failures_by_code"], "ending": facts["status"], "finished_at": facts["completed_at"]}
-        return JobView.model_validate(facts | counts | named)
+        counts = summary["counts"]
+        renamed = {
+            "codes": summary["failures_by_code"],
+            "ending": summary["status"],
+            "finished_at": summary["completed_at"],
+        }
+        return JobView.model_validate(summary | counts | renamed)
     except (KeyError, TypeError, ValidationError) as error:
-        raise ContractError(f"{job_folder(dest, job)}manifest.json is not of this version") from error
+        raise ContractError(
+            f"{job_folder(dest, job)}{_JOB_SUMMARY} cannot be read by this version of maskmill"
+        ) from error
 
 
-def outcomes(
+def read_outcomes(
     store: ObjectStore,
     ledger: Ledger,
     view: JobView,
     *,
-    kinds: Iterable[OutcomeKind] = ALL,
+    kinds: Iterable[OutcomeKind] = tuple(OutcomeKind),
     needs_review: bool = False,
 ) -> Iterator[Outcome]:
-    """Outcomes of a job in no particular order, each image once; those without an outcome yet are left out.
+    """Yield each outcome of a job once, in no particular order; images without an outcome are left out.
 
-    Memory does not grow with the job, but for a byte per image of one that has not ended.
+    Memory does not grow with the job, except for one byte per image of a job that has not ended.
 
     Args:
-        store: where its objects are.
-        ledger: asked only about a job that has not ended.
+        store: S3, which holds the job's folder.
+        ledger: read only for a job that has not ended.
         view: the job.
-        kinds: that are wanted.
-        needs_review: only those whose mask a person should look at.
+        kinds: outcomes of these kinds only.
+        needs_review: only outcomes whose mask needs review.
 
     Raises:
-        SourceError: the job has no list of images yet.
-        ContractError: its objects were changed by somebody else.
+        SourceError: the job is still being listed, so its images are not known yet.
+        ContractError: the job's objects in S3 were changed or replaced.
     """
     wanted = frozenset(kinds)
     if view.total is None:
-        raise SourceError(f"job {view.job} is still being listed: wait for it to run")
+        raise SourceError(f"job {view.job} is still being listed: wait until it runs")
     found = _from_lists(store, view, wanted, needs_review=needs_review) if view.ended else None
     for outcome in _so_far(store, ledger, view) if found is None else found:
         if outcome.kind in wanted and (not needs_review or (outcome.quality and outcome.quality.needs_review)):
@@ -81,61 +87,59 @@ def outcomes(
 
 
 def _so_far(store: ObjectStore, ledger: Ledger, view: JobView) -> Iterator[Outcome]:
-    # In this order: what is brought from Redis to S3 meanwhile is found in one place or the other.
-    known = bytearray(b"".join(ledger.pieces(view.job, view.total or 0)))
-    waiting = (Outcome.model_validate_json(entry.dated) for entry in Backlog(ledger.link).recent(view.job))
-    yield from outcome_log.final(store, S3Url.parse(view.options.dest), view.job, known, waiting)
+    # Redis is read before S3: an outcome that moves from Redis to S3 meanwhile is then found in one of the two.
+    states = bytearray(b"".join(ledger.pieces(view.job, view.total or 0)))
+    in_redis = (Outcome.model_validate_json(entry.dated) for entry in Backlog(ledger.link).recent(view.job))
+    yield from outcome_log.final(store, S3Url.parse(view.options.dest), view.job, states, in_redis)
 
 
 def _from_lists(
     store: ObjectStore, view: JobView, kinds: frozenset[OutcomeKind], *, needs_review: bool
 ) -> Iterator[Outcome] | None:
-    """None if there are no lists of this ending, as when somebody has removed them."""
+    """Return the outcomes in the job's lists, or None if S3 has no lists of the current epoch."""
     dest = S3Url.parse(view.options.dest)
-    facts = outcome_log.read_facts(store, dest, view.job, "manifest.json") or {}
-    if facts.get("epoch") != view.epoch:
+    summary = outcome_log.read_facts(store, dest, view.job, _JOB_SUMMARY) or {}
+    if summary.get("epoch") != view.epoch:
         return None
-    review = facts.get("review_list")
-    lists = [review] if needs_review and review else [name for name in facts.get("lists", ()) if _holds(name, kinds)]
-    return (found for name in lists for found in _read(store, job_folder(dest, view.job) / name))
+    review = summary.get("review_list")
+    lists = [review] if needs_review and review else [name for name in summary.get("lists", ()) if _holds(name, kinds)]
+    return (outcome for name in lists for outcome in _read_list(store, job_folder(dest, view.job) / name))
 
 
 def _holds(name: str, kinds: frozenset[OutcomeKind]) -> bool:
-    held = (
-        _GOOD
-        if name.startswith(outcome_log.SUCCEEDED)
-        else _BAD
-        if name == outcome_log.FAILED
-        else {OutcomeKind.CANCELLED}
-    )
-    return bool(kinds & held)
+    """Return whether a list of this name may hold outcomes of one of these kinds."""
+    if name.startswith(outcome_log.SUCCEEDED):
+        return bool(kinds & _SUCCEEDED)
+    if name == outcome_log.FAILED:
+        return bool(kinds & _FAILED)
+    return OutcomeKind.CANCELLED in kinds
 
 
-def _read(store: ObjectStore, place: S3Url) -> Iterator[Outcome]:
+def _read_list(store: ObjectStore, url: S3Url) -> Iterator[Outcome]:
     try:
-        if place.key.endswith(".gz"):
-            yield from jsonlines.read(store, place, Outcome)
+        if url.key.endswith(".gz"):
+            yield from jsonlines.read(store, url, Outcome)
         else:
-            yield from _read_long(store, place)
+            yield from _read_long_list(store, url)
     except ObjectMissing as error:
-        raise ContractError(f"{place} is gone: it was removed, or the job is run again at this moment") from error
+        raise ContractError(f"{url} is missing: it was deleted, or the job is being retried right now") from error
 
 
-def _read_long(store: ObjectStore, place: S3Url) -> Iterator[Outcome]:
-    """By way of this disk, since it may be longer than memory."""
+def _read_long_list(store: ObjectStore, url: S3Url) -> Iterator[Outcome]:
+    """Read an uncompressed list from a temporary file, because it may not fit into memory."""
     with tempfile.TemporaryDirectory(prefix="maskmill-results-") as scratch:
         path = Path(scratch) / "list"
-        store.download(place, path)
+        store.download(url, path)
         with path.open("rb") as lines:
             for line in lines:
                 try:
                     yield Outcome.model_validate_json(line)
                 except ValidationError as error:
-                    raise ContractError(f"{place} was changed: {line[:80]!r} is not an outcome") from error
+                    raise ContractError(f"{url} was changed: {line[:80]!r} is not an outcome") from error
 
 
 def as_dict(outcome: Outcome, view: JobView) -> dict[str, Any]:
-    """For one JSON line: the same fields for every image."""
+    """Return the fields of one JSON line; they are the same for every image."""
     quality = outcome.quality
     return {
         "index": outcome.index,
@@ -143,7 +147,7 @@ def as_dict(outcome: Outcome, view: JobView) -> dict[str, Any]:
         "outcome": outcome.kind.value,
         "code": outcome.code,
         "message": outcome.message,
-        "outputs": outputs(outcome, view),
+        "outputs": output_keys(outcome, view),
         "finished_at": outcome.at,
         "seconds": round(outcome.seconds, 4),
         "stages": outcome.stages,
@@ -154,9 +158,9 @@ def as_dict(outcome: Outcome, view: JobView) -> dict[str, Any]:
     }
 
 
-def outputs(outcome: Outcome, view: JobView) -> dict[str, str]:
-    """Keys of its outputs by kind, relative to the destination."""
+def output_keys(outcome: Outcome, view: JobView) -> dict[str, str]:
+    """Return kind -> key of the image's outputs, relative to the destination; empty if it has none."""
     options = view.options
-    if outcome.kind not in _GOOD:
+    if outcome.kind not in _SUCCEEDED:
         return {}
     return {kind.value: options.output_key(outcome.key, kind) for kind in options.outputs}

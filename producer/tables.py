@@ -1,4 +1,4 @@
-"""Outcomes as JSON lines, CSV or Parquet, written as they come."""
+"""Stream outcomes to JSON lines, CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from worker.contract.stages import Stage
 
 _GROUP_ROWS = 10_000
 _text = json.JSONEncoder(ensure_ascii=False).encode
-_STAGES = [stage.value for stage in Stage if stage is not Stage.RECORD]  # which comes after the outcome
+_STAGES = [stage.value for stage in Stage if stage is not Stage.RECORD]
+"""RECORD is left out: an outcome is complete before it is recorded."""
 
 
 class TableFormat(StrEnum):
-    """How outcomes are written."""
+    """File format of outcomes."""
 
     JSONL = "jsonl"
     CSV = "csv"
@@ -32,7 +33,7 @@ class TableFormat(StrEnum):
 
 
 def as_row(outcome: Outcome, view: JobView) -> dict[str, Any]:
-    """One value in each column, the same columns for every image of a job; None where nothing is known."""
+    """Return column -> value; every image of a job has the same columns, and an unknown value is None."""
     fields, assessed = as_dict(outcome, view), outcome.quality is not None
     return {
         **{name: fields[name] for name in ("index", "key", "outcome", "code", "message")},
@@ -48,18 +49,21 @@ def as_row(outcome: Outcome, view: JobView) -> dict[str, Any]:
 
 
 def columns(view: JobView) -> list[str]:
-    """Names of the columns for a job."""
+    """Return the names of the columns of a job's table."""
     return list(as_row(Outcome(index=0, key="", kind=OutcomeKind.OK), view))
 
 
 def write_jsonl(outcomes: Iterable[Outcome], view: JobView, file: IO[str]) -> None:
-    """One JSON object per line."""
+    """Write one JSON object per line."""
     for outcome in outcomes:
         file.write(_text(as_dict(outcome, view)) + "\n")
 
 
 def write_csv(outcomes: Iterable[Outcome], view: JobView, file: IO[str]) -> None:
-    """A header line, then one line per image: times in ISO 8601, `true` and `false`, empty where nothing is known."""
+    """Write a header line, then one line per image.
+
+    Times are in ISO 8601, booleans are `true` or `false`, and an unknown value is empty.
+    """
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns(view))
     for outcome in outcomes:
@@ -67,7 +71,7 @@ def write_csv(outcomes: Iterable[Outcome], view: JobView, file: IO[str]) -> None
 
 
 def write_parquet(outcomes: Iterable[Outcome], view: JobView, path: Path) -> None:
-    """In groups of rows, so that memory stays flat.
+    """Write a Parquet file in row groups of 10,000, so that memory does not grow with the job.
 
     Raises:
         SetupError: pyarrow is not installed.
@@ -81,11 +85,11 @@ def write_parquet(outcomes: Iterable[Outcome], view: JobView, path: Path) -> Non
 
 
 @contextlib.contextmanager
-def appearing(path: Path) -> Iterator[Path]:
-    """Where to write to; it appears as `path` when the block ends well, and not at all otherwise.
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, and rename it to `path` if the block ends without an exception.
 
     Raises:
-        SourceError: the folder or the disk says no.
+        SourceError: the file cannot be written.
     """
     part = path.with_name(f".{path.name}.part")
     try:
@@ -119,7 +123,7 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow.parquet as pq
     except ImportError as error:
         raise SetupError(
-            "Parquet is written with pyarrow, which is not installed: pip install 'maskmill[parquet]', "
-            "or take --format csv"
+            "writing Parquet needs pyarrow, which is not installed: pip install 'maskmill[parquet]', "
+            "or use --format csv"
         ) from error
     return pa, pq

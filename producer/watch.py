@@ -14,22 +14,22 @@ _RATE_WINDOW_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A job at one moment."""
+class JobSnapshot:
+    """State and speed of a job at one moment."""
 
     view: JobView
     rate: float | None
-    """Images per second over the last minute; None before anything can be said."""
+    """Images per second over the last minute; None if no image finished in that time."""
 
     @property
     def eta_seconds(self) -> float | None:
-        """Time to the end at this rate."""
+        """Seconds until the job ends at this rate; None if the rate or the number of images is unknown."""
         if not self.rate or self.view.total is None:
             return None
         return (self.view.total - self.view.done) / self.rate
 
     def as_dict(self) -> dict[str, object]:
-        """For one JSON line."""
+        """Return the fields of one JSON line."""
         view = self.view
         return {
             "job": view.job,
@@ -46,39 +46,42 @@ class Sample:
         }
 
 
-def follow(ledger: Ledger, job: str, *, interval: float, timeout: float | None = None) -> Iterator[Sample]:
-    """Samples of a job, one per interval, the last one when it has ended or time is up.
+def follow(ledger: Ledger, job: str, *, interval: float, timeout: float | None = None) -> Iterator[JobSnapshot]:
+    """Yield one snapshot of a job per interval, and a last one when the job ends or the time-out expires.
 
     Args:
-        ledger: where the job is.
-        job: its id.
-        interval: seconds between samples.
-        timeout: seconds to follow it at most; the last sample's view then has not `ended`.
+        ledger: ledger that holds the job.
+        job: id of the job.
+        interval: seconds between two snapshots.
+        timeout: longest time to follow the job, in seconds; if it expires, `view.ended` of the last snapshot is False.
 
     Raises:
-        JobNotFound: no such job.
+        JobNotFound: Redis does not know the job.
     """
-    began = time.monotonic()
-    seen: deque[tuple[float, int]] = deque()
+    started = time.monotonic()
+    history: deque[tuple[float, int]] = deque()
     while True:
         view, now = ledger.view(job), time.monotonic()
-        seen.append((now, view.done))
-        while len(seen) > 2 and seen[1][0] <= now - _RATE_WINDOW_SECONDS:  # noqa: PLR2004 -- a rate needs two
-            seen.popleft()
-        yield Sample(view, _rate(seen))
-        left = interval if timeout is None else min(interval, began + timeout - time.monotonic())
-        if view.ended or left <= 0:
+        history.append((now, view.done))
+        while len(history) > 2 and history[1][0] <= now - _RATE_WINDOW_SECONDS:  # noqa: PLR2004 -- a rate needs two
+            history.popleft()
+        yield JobSnapshot(view, _rate(history))
+        pause = interval if timeout is None else min(interval, started + timeout - time.monotonic())
+        if view.ended or pause <= 0:
             return
-        time.sleep(left)
+        time.sleep(pause)
 
 
-def _rate(seen: deque[tuple[float, int]]) -> float | None:
-    (first_at, first), (last_at, last) = seen[0], seen[-1]
+def _rate(history: deque[tuple[float, int]]) -> float | None:
+    (first_at, first), (last_at, last) = history[0], history[-1]
     return (last - first) / (last_at - first_at) if last > first else None
 
 
 def mean_rate(view: JobView) -> float | None:
-    """Images per second from the first start to the end, or to now."""
+    """Return images per second from the start of the first image to the end of the job, or to now while it runs.
+
+    None if no image has finished.
+    """
     if not view.started_at or not view.done:
         return None
     seconds = (view.finished_at or time.time()) - view.started_at

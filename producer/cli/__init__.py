@@ -1,4 +1,7 @@
-"""The `producer` command: loaded when called; options and output here, work in the package above."""
+"""The `producer` command. These modules handle options and output; the package above does the work.
+
+Each command is imported when it is called.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,12 @@ _COMMANDS = {
 }
 
 EPILOG = """\b
-Exit codes: 0 all well; 1 usage or set-up error; 3 some images failed;
-4 stopped by its error threshold; 5 cancelled; 6 timed out while waiting; 130 interrupted.
+Exit codes: 0 success; 1 usage or set-up error; 3 some images failed;
+4 job stopped by its error threshold; 5 job cancelled; 6 timed out while waiting; 130 interrupted.
 
 \b
-Every option can be given as an environment variable, named in the help of its command;
-an option that can be repeated takes several values with spaces between them.
+Every option can also be set by an environment variable; the help of each command names them.
+Separate the values of an option that can be repeated by spaces.
 
 \b
 Examples:
@@ -56,5 +59,5 @@ def cli() -> None:
 
 
 def main() -> NoReturn:
-    """Entry point of the console script."""
+    """Run the console script."""
     console.run(cli)

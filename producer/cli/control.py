@@ -1,10 +1,10 @@
-"""`producer cancel`, `pause`, `resume`, `retry`, `recover`."""
+"""Commands that control a job: `producer cancel`, `pause`, `resume`, `retry`, `recover`."""
 
 from __future__ import annotations
 
 import click
 
-from producer.cli.jobs import follow_to_the_end
+from producer.cli.jobs import JSON, TIMEOUT, WAIT, follow_to_end
 from producer.recover import recover
 from producer.retry import retry
 from worker.contract import console, settings
@@ -13,44 +13,46 @@ from worker.contract.job import JobView
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.storage.s3 import ObjectStore, S3Url
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
-_WAIT = click.option("--wait", is_flag=True, help="Stay until the job ends; the exit code tells how.")
-_TIMEOUT = click.option("--timeout", type=click.FloatRange(min=0), help="With --wait: seconds to stay at most.")
-
 
 @click.command("cancel", epilog="\b\nExample:\n  producer cancel 20260131-120000-a1b2c3 --reason 'wrong prefix'")
 @click.argument("job")
-@click.option("--reason", default="cancelled by hand", show_default=True, help="For whoever asks later.")
-@_WAIT
-@_TIMEOUT
-@_JSON
+@click.option(
+    "--reason",
+    default="cancelled by hand",
+    show_default=True,
+    help="Why the job is cancelled; shown by `producer status`.",
+)
+@WAIT
+@TIMEOUT
+@JSON
 def cancel_command(*, job: str, reason: str, wait: bool, timeout: float | None, as_json: bool) -> int:
-    """Stop JOB: images in work are finished, no further one begins. Outputs that exist stay.
+    """Stop JOB: images in flight are finished, no new image starts. Existing outputs are kept.
 
-    Its lists are written as for any job; `producer retry JOB --cancelled` does the rest later.
+    The lists of outcomes are written as for any other job. To run the remaining images later, use
+    `producer retry JOB --cancelled`.
     """
     with Ledger(settings.load().redis) as ledger:
-        return _tell(ledger, ledger.cancel(job, reason), wait=wait, timeout=timeout, as_json=as_json)
+        return _show_and_wait(ledger, ledger.cancel(job, reason), wait=wait, timeout=timeout, as_json=as_json)
 
 
 @click.command("pause", epilog="\b\nExample:\n  producer pause 20260131-120000-a1b2c3")
 @click.argument("job")
-@_JSON
+@JSON
 def pause_command(*, job: str, as_json: bool) -> int:
-    """Begin no further image of JOB until `producer resume`. Images in work are finished."""
+    """Start no new image of JOB until `producer resume`. Images in flight are finished."""
     with Ledger(settings.load().redis) as ledger:
-        return _tell(ledger, ledger.pause(job), wait=False, timeout=None, as_json=as_json)
+        return _show_and_wait(ledger, ledger.pause(job), wait=False, timeout=None, as_json=as_json)
 
 
 @click.command("resume", epilog="\b\nExample:\n  producer resume 20260131-120000-a1b2c3 --wait")
 @click.argument("job")
-@_WAIT
-@_TIMEOUT
-@_JSON
+@WAIT
+@TIMEOUT
+@JSON
 def resume_command(*, job: str, wait: bool, timeout: float | None, as_json: bool) -> int:
-    """Go on with a paused JOB."""
+    """Continue a paused JOB."""
     with Ledger(settings.load().redis) as ledger:
-        return _tell(ledger, ledger.resume(job), wait=wait, timeout=timeout, as_json=as_json)
+        return _show_and_wait(ledger, ledger.resume(job), wait=wait, timeout=timeout, as_json=as_json)
 
 
 @click.command(
@@ -59,39 +61,45 @@ def resume_command(*, job: str, wait: bool, timeout: float | None, as_json: bool
     "  producer retry 20260131-120000-a1b2c3 --cancelled",
 )
 @click.argument("job")
-@click.option("--failed", is_flag=True, help="Images that failed or are dead.")
-@click.option("--cancelled", is_flag=True, help="Images left undone because the job was cancelled or stopped.")
-@_WAIT
-@_TIMEOUT
-@_JSON
+@click.option("--failed", is_flag=True, help="Run images whose outcome is failed or dead.")
+@click.option(
+    "--cancelled", is_flag=True, help="Run images that were not done because the job was cancelled or stopped."
+)
+@WAIT
+@TIMEOUT
+@JSON
 def retry_command(*, job: str, failed: bool, cancelled: bool, wait: bool, timeout: float | None, as_json: bool) -> int:
-    """Run images of an ended JOB again; without a choice, all that are not done."""
+    """Run images of an ended JOB again.
+
+    Without --failed or --cancelled, run both kinds of images.
+    """
     if not failed and not cancelled:
         failed = cancelled = True
     config = settings.load()
     with Ledger(config.redis) as ledger, ObjectStore(config.s3) as store:
         view = retry(store, ledger, job, failed=failed, cancelled=cancelled)
         if view is None:
-            console.err.print("nothing to do: no such image")
+            console.err.print("nothing to do: the job has no such images")
             return Exit.OK
-        return _tell(ledger, view, wait=wait, timeout=timeout, as_json=as_json)
+        return _show_and_wait(ledger, view, wait=wait, timeout=timeout, as_json=as_json)
 
 
 @click.command("recover", epilog="\b\nExample:\n  producer recover 20260131-120000-a1b2c3 s3://shop/masks/ --wait")
 @click.argument("job")
 @click.argument("dest")
-@_WAIT
-@_TIMEOUT
-@_JSON
+@WAIT
+@TIMEOUT
+@JSON
 def recover_command(*, job: str, dest: str, wait: bool, timeout: float | None, as_json: bool) -> int:
-    """Rebuild JOB, which Redis has lost, from what is in S3 under DEST, and go on with it."""
+    """Rebuild JOB, which Redis has lost, from its files in S3 under DEST, and continue it."""
     config = settings.load()
     with Ledger(config.redis) as ledger, ObjectStore(config.s3) as store:
         view = recover(store, ledger, S3Url.folder(dest), job)
-        return _tell(ledger, view, wait=wait, timeout=timeout, as_json=as_json)
+        return _show_and_wait(ledger, view, wait=wait, timeout=timeout, as_json=as_json)
 
 
-def _tell(ledger: Ledger, view: JobView, *, wait: bool, timeout: float | None, as_json: bool) -> int:
+def _show_and_wait(ledger: Ledger, view: JobView, *, wait: bool, timeout: float | None, as_json: bool) -> int:
+    """Print the new state of the job, then follow the job if requested."""
     left = None if view.total is None else view.total - view.done
     if as_json:
         console.print_json({"job": view.job, "status": view.status.value, "done": view.done, "left": left})
@@ -100,4 +108,4 @@ def _tell(ledger: Ledger, view: JobView, *, wait: bool, timeout: float | None, a
         console.out.print(f"job [bold]{view.job}[/] {view.status.value}{rest}")
     if not wait or view.ended:
         return Exit.OK
-    return follow_to_the_end(ledger, view.job, timeout=timeout, as_json=as_json)
+    return follow_to_end(ledger, view.job, timeout=timeout, as_json=as_json)

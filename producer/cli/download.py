@@ -1,4 +1,4 @@
-"""`producer download`."""
+"""The `producer download` command."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from worker.contract.storage.s3 import ObjectStore
 @click.command("download", epilog="\b\nExample:\n  producer download 20260131-120000-a1b2c3 ./masks")
 @click.argument("job")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def download_command(*, job: str, folder: Path, as_json: bool) -> int:
-    """Copy the outputs of JOB that are there so far to FOLDER, keeping the tree."""
+    """Copy the outputs of JOB written so far to FOLDER, keeping the tree."""
     config = settings.load()
     count, gone = 0, 0
     with ObjectStore(config.s3) as store, Ledger(config.redis) as ledger:
@@ -36,7 +36,9 @@ def download_command(*, job: str, folder: Path, as_json: bool) -> int:
     else:
         console.out.print(f"{count:,} files in {folder}", markup=False, soft_wrap=True)
     if gone:
-        console.err.print(f"{gone:,} outputs are not in the bucket any more: somebody has deleted them")
+        console.err.print(
+            f"{gone:,} outputs are missing from the bucket: they have been deleted since the job wrote them"
+        )
     if not view.ended:
         console.err.print(f"the job is still {view.status.value}: {view.done:,} of {view.total or 0:,} images are done")
     return Exit.OK

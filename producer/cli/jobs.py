@@ -1,4 +1,4 @@
-"""`producer status`, `producer watch`, `producer list`."""
+"""Commands that show jobs: `producer status`, `watch`, `list`; and the options of every command that can wait."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.table import Table
 from producer import live
 from producer.cli import progress
 from producer.notify import Notifier
-from producer.watch import Sample, follow, mean_rate
+from producer.watch import JobSnapshot, follow, mean_rate
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.errors import NotificationFailed
@@ -19,39 +19,42 @@ from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.jobs import Ledger
 
 _SHOWN_FAILURES = 10
-_SHOWN_SHARE = 0.005
-"""Of the time; less would read 0 %."""
+_SMALLEST_SHOWN_SHARE = 0.005
+"""Smaller shares would be printed as 0%."""
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+WAIT = click.option("--wait", is_flag=True, help="Wait until the job ends; the exit code gives the result.")
+TIMEOUT = click.option("--timeout", type=click.FloatRange(min=0), help="With --wait: longest time to wait, in seconds.")
+NOTIFY = click.option(
+    "--notify",
+    metavar="URL",
+    help="When the job ends, POST its numbers to this URL, signed with MASKMILL_NOTIFY__SECRET (Standard Webhooks). "
+    "Messages show only scheme, host and port; if the URL contains a token, set the environment variable instead of "
+    "the option.",
+)
 
 
 @click.command("status", epilog="\b\nExample:\n  producer status 20260131-120000-a1b2c3 --json")
 @click.argument("job")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+@JSON
 def status_command(*, job: str, as_json: bool) -> int:
-    """Show where JOB is and who works on it. The exit code is 0 unless the job cannot be read."""
+    """Show the state of JOB and the live workers. The exit code is 0 unless the job cannot be read."""
     with Ledger(settings.load().redis) as ledger:
         view = ledger.view(job)
         failures = ledger.failures(job) if view.failed or view.dead else []
         workers = [] if view.ended else live.workers(ledger)
         shares = {} if view.ended else live.stage_shares(ledger, job)
     if as_json:
-        at_work = {"workers": [worker.model_dump(mode="json") for worker in workers], "stage_shares": shares}
-        console.print_json(_as_dict(view) | {"failures": failures} | ({} if view.ended else at_work))
+        activity = {"workers": [worker.model_dump(mode="json") for worker in workers], "stage_shares": shares}
+        console.print_json(_as_dict(view) | {"failures": failures} | ({} if view.ended else activity))
         return Exit.OK
     _print_view(view, failures)
     if not view.ended:
-        console.out.print(live.in_words(workers), markup=False, soft_wrap=True)
+        console.out.print(live.describe_workers(workers), markup=False, soft_wrap=True)
         if shares:
-            told = ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items() if share >= _SHOWN_SHARE)
-            console.out.print(f"time of the last images: {told}")
+            shown = [f"{stage} {share:.0%}" for stage, share in shares.items() if share >= _SMALLEST_SHOWN_SHARE]
+            console.out.print(f"time of the last images: {', '.join(shown)}")
     return Exit.OK
-
-
-NOTIFY = click.option(
-    "--notify",
-    metavar="URL",
-    help="When the job has ended, POST its numbers there, signed with MASKMILL_NOTIFY__SECRET (Standard Webhooks). "
-    "Only its host is ever shown; if it holds a token, give it as the variable.",
-)
 
 
 @click.command(
@@ -60,20 +63,20 @@ NOTIFY = click.option(
     "  producer watch 20260131-120000-a1b2c3 --notify https://example.org/hooks/maskmill",
 )
 @click.argument("job")
-@click.option("--timeout", type=click.FloatRange(min=0), help="Seconds to stay at most.")
+@click.option("--timeout", type=click.FloatRange(min=0), help="Longest time to wait, in seconds.")
 @NOTIFY
-@click.option("--json", "as_json", is_flag=True, help="JSON lines instead of a bar.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of a progress bar.")
 def watch_command(*, job: str, timeout: float | None, notify: str | None, as_json: bool) -> int:
-    """Follow JOB until it ends; the exit code tells how."""
+    """Follow JOB until it ends; the exit code gives the result."""
     config = settings.load()
     notifier = Notifier(notify, config.notify) if notify else None
     with Ledger(config.redis) as ledger:
-        return follow_to_the_end(ledger, job, timeout=timeout, as_json=as_json, notifier=notifier)
+        return follow_to_end(ledger, job, timeout=timeout, as_json=as_json, notifier=notifier)
 
 
 @click.command("list", epilog="\b\nExample:\n  producer list --limit 5 --json")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Newest jobs to show.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per job.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Number of jobs to show.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per job instead of a table.")
 def list_command(*, limit: int, as_json: bool) -> int:
     """List jobs, newest first."""
     with Ledger(settings.load().redis) as ledger:
@@ -93,39 +96,43 @@ def list_command(*, limit: int, as_json: bool) -> int:
             datetime.fromtimestamp(view.created_at, UTC).strftime("%Y-%m-%d %H:%M"),
             escape(view.options.dest),
         )
-    console.out.print(table if views else "no jobs yet: `producer submit SOURCE DEST` makes one")
+    console.out.print(table if views else "no jobs yet: submit one with `producer submit SOURCE DEST`")
     return Exit.OK
 
 
-def follow_to_the_end(
+def follow_to_end(
     ledger: Ledger, job: str, *, timeout: float | None, as_json: bool, notifier: Notifier | None = None
 ) -> Exit:
-    """Show progress until the job ends or time is up, then the result; who is to be told learns of an end."""
-    samples = follow(ledger, job, interval=progress.SAMPLE_SECONDS, timeout=timeout)
+    """Show progress until the job ends or the time-out expires, then show the result and notify of an end.
+
+    Returns:
+        The exit code of the command.
+    """
+    snapshots = follow(ledger, job, interval=progress.POLL_SECONDS, timeout=timeout)
     try:
-        view = progress.show(samples, as_json=as_json)
+        view = progress.show(snapshots, as_json=as_json)
     except KeyboardInterrupt:
-        console.err.print(f"\nthe job goes on: `producer watch {job}` follows it again")
+        console.err.print(f"\nthe job continues: follow it again with `producer watch {job}`")
         return Exit.INTERRUPTED
     if progress.shows_bar(as_json=as_json):
         _print_view(view, ledger.failures(job) if view.failed or view.dead else [])
     code = progress.exit_code(view)
     if notifier and view.ended:
-        _tell(notifier, view, code)
+        _notify(notifier, view, code)
     return code
 
 
-def _tell(notifier: Notifier, view: JobView, code: Exit) -> None:
-    """What became of the job stands, also when nobody could be told."""
+def _notify(notifier: Notifier, view: JobView, code: Exit) -> None:
+    """Send the notification; a failure is printed and does not change the exit code."""
     try:
-        notifier.ended(view, code)
+        notifier.send_job_ended(view, code)
     except NotificationFailed as error:
         console.err.print(f"[bold red]error[/] ({error.code}): ", end="")
         console.err.print(str(error), markup=False, soft_wrap=True)
 
 
 def _as_dict(view: JobView) -> dict[str, object]:
-    return Sample(view, mean_rate(view)).as_dict() | {
+    return JobSnapshot(view, mean_rate(view)).as_dict() | {
         "source": view.options.source,
         "dest": view.options.dest,
         "outputs": [kind.value for kind in view.options.outputs],
@@ -160,11 +167,11 @@ def _print_view(view: JobView, failures: list[dict[str, str]]) -> None:
     out.print(f"{view.done:,} of {total} images: {', '.join(counts)}")
     rate = mean_rate(view)
     if rate:
-        seconds = f", {progress.duration(view.done / rate)} since the first start" if view.started_at else ""
+        seconds = f", {progress.duration(view.done / rate)} since the first image started" if view.started_at else ""
         out.print(f"{rate:.2f} images/s{seconds}")
     for failure in failures[:_SHOWN_FAILURES]:
         out.print(f"  {failure['kind']} {failure['code']}: {failure['key']}: {failure['message']}", markup=False)
     if len(failures) > _SHOWN_FAILURES:
-        out.print(f"  and {len(failures) - _SHOWN_FAILURES:,} more: `producer status {view.job} --json`")
+        out.print(f"  and {len(failures) - _SHOWN_FAILURES:,} more: run `producer status {view.job} --json`")
     if view.status is JobStatus.FINISHED:
         out.print(f"outputs are in {view.options.dest}", soft_wrap=True, markup=False)

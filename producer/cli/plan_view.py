@@ -1,4 +1,4 @@
-"""A plan as people and machines read it, and the question whether to go on."""
+"""Show a plan as text or JSON, and ask for confirmation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from worker.contract.ledger.jobs import Ledger
 
 
 def as_dict(plan: Plan, cost: Estimate) -> dict[str, object]:
-    """For one JSON line."""
+    """Return the fields of one JSON line."""
     return {
         "images": plan.images,
         "bytes": plan.bytes,
@@ -40,40 +40,40 @@ def as_dict(plan: Plan, cost: Estimate) -> dict[str, object]:
 
 
 def show(plan: Plan, cost: Estimate) -> None:
-    """As text."""
+    """Print a plan and its cost as text."""
 
-    def say(name: str, text: str) -> None:
+    def line(name: str, text: str) -> None:
         console.out.print(f"{name:<11}{text}", markup=False, soft_wrap=True)
 
-    say("images", f"{plan.images:,}, {_size(plan)}")
+    line("images", f"{plan.images:,}, {_size(plan)}")
     if plan.skipped:
-        say("left out", skips_in_words(plan.skipped))
+        line("left out", skips_in_words(plan.skipped))
     count = "" if plan.up_to_date is None else f"{plan.up_to_date:,}, which workers will skip: "
-    say("up to date", f"{count}{plan.up_to_date_basis}")
+    line("up to date", f"{count}{plan.up_to_date_basis}")
     if plan.folder:
-        say("upload", f"{plan.folder} -> {plan.options.source}")
+        line("upload", f"{plan.folder} -> {plan.options.source}")
     for key, output in plan.outputs:
-        say("output", f"{key} -> {plan.options.dest}{output}")
+        line("output", f"{key} -> {plan.options.dest}{output}")
     for example in plan.collision_examples:
-        say("collision", example)
+        line("collision", example)
     if plan.collisions > len(plan.collision_examples):
-        say("", f"and {plan.collisions - len(plan.collision_examples):,} more")
-    say("workers", _workers(cost))
-    say("expected", _expected(cost))
+        line("", f"and {plan.collisions - len(plan.collision_examples):,} more")
+    line("workers", _workers(cost))
+    line("expected", _expected(cost))
 
 
 def confirm(plan: Plan, ledger: Ledger, limit: int) -> bool:
-    """Ask before a large job; True if it may go on.
+    """Ask before submitting more than `limit` images; return whether to submit.
 
     Raises:
-        ConfirmationNeeded: there is nobody to ask.
+        ConfirmationNeeded: there is no terminal to ask on.
     """
     if plan.images <= limit:
         return True
     if not (sys.stdin.isatty() and console.err.is_terminal):
         raise ConfirmationNeeded(
             f"{plan.images:,} images are more than --confirm-over {limit:,}, and there is no terminal to ask on: "
-            "look at it with --dry-run, then add --yes"
+            "check the job with --dry-run, then add --yes"
         )
     expected = _expected(estimated(plan, ledger))
     return click.confirm(f"Submit {plan.images:,} images ({_size(plan)}; expected: {expected})?", err=True)
@@ -81,14 +81,14 @@ def confirm(plan: Plan, ledger: Ledger, limit: int) -> bool:
 
 def _size(plan: Plan) -> str:
     if plan.unknown_sizes == plan.images and plan.images:
-        return "sizes unknown (--head asks for them)"
+        return "sizes unknown (use --head to read them)"
     unknown = f" and {plan.unknown_sizes:,} of unknown size" if plan.unknown_sizes else ""
     return bytes_in_words(plan.bytes) + unknown
 
 
 def _workers(cost: Estimate) -> str:
     if not cost.processes:
-        return "none is live: start some with `worker start`"
+        return "no live worker: start workers with `worker start`"
     return f"{cost.processes:,} live {'process' if cost.processes == 1 else 'processes'} on {cost.cores:,} cores"
 
 

@@ -1,4 +1,4 @@
-"""Options that say how a job is run: the same words for every command that submits."""
+"""Options for how a job runs, shared by every command that submits."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ import click
 from worker.contract.messages import JobPolicy, Priority
 
 Threshold = dict[str, Any]
+"""The fields of `JobPolicy` that an error threshold sets."""
 
 
 class ErrorThreshold(click.ParamType[Threshold]):
-    """`100`, or `5%` of the images done."""
+    """Parses a number of images (`100`) or a share of the images done (`5%`)."""
 
     name = "N|P%"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Threshold:
-        """The fields of `JobPolicy` that it stands for."""
+        """Return the fields of `JobPolicy` that the value sets."""
         text = str(value).strip()
         try:
-            found: Threshold = (
+            threshold: Threshold = (
                 {"max_failed_percent": float(text.removesuffix("%"))}
                 if text.endswith("%")
                 else {"max_failed": int(text)}
             )
-            JobPolicy(**found)
+            JobPolicy(**threshold)
         except ValueError:
-            self.fail(f"{value!r} is neither a number of images, as 100, nor a share of them, as 5%", param, ctx)
-        return found
+            self.fail(f"{value!r} is neither a number of images, such as 100, nor a share, such as 5%", param, ctx)
+        return threshold
 
 
 _OPTIONS = [
@@ -39,26 +40,27 @@ _OPTIONS = [
         type=click.Choice([priority.value for priority in Priority]),
         default=Priority.NORMAL.value,
         show_default=True,
-        help="Share of the workers beside other jobs: high gets four times as much as normal, low a quarter.",
+        help="Share of the workers when several jobs run: high gets four times as much as normal, low a quarter.",
     ),
     click.option(
         "--error-threshold",
         type=ErrorThreshold(),
-        help="Stop the job when more images than this have failed: a number, or a share of those done, as 5%.",
+        help="Stop the job when more images than this have failed: a number, or a share of the images "
+        "done, such as 5%.",
     ),
     click.option(
         "--max-attempts",
         type=click.IntRange(1, 100),
         default=JobPolicy().max_attempts,
         show_default=True,
-        help="Times that an image may take its worker process down before it counts as dead.",
+        help="Number of times an image may crash its worker process before its outcome is dead.",
     ),
-    click.option("--force", is_flag=True, help="Do images whose outputs are up to date as well."),
+    click.option("--force", is_flag=True, help="Also process images whose outputs are up to date."),
 ]
 
 
 def policy_options(command: Callable[..., int]) -> Callable[..., int]:
-    """Give a command these options; it gets them as one argument, `policy`."""
+    """Add these options to a command, which receives them as one argument, `policy`."""
 
     @functools.wraps(command)
     def call(*, priority: str, error_threshold: Threshold | None, max_attempts: int, force: bool, **rest: Any) -> int:

@@ -1,4 +1,4 @@
-"""Progress of a job: a bar with rate and time left on a terminal, one JSON line per interval anywhere else."""
+"""Show the progress of a job: a bar with rate and time left on a terminal, JSON lines anywhere else."""
 
 from __future__ import annotations
 
@@ -8,53 +8,53 @@ from collections.abc import Iterable, Iterator
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from producer.watch import Sample
+from producer.watch import JobSnapshot
 from worker.contract import console
 from worker.contract.console import Exit
 from worker.contract.job import JobStatus, JobView
 
-SAMPLE_SECONDS = 0.5
-"""Between two looks at the job, so that its end is noticed at once."""
+POLL_SECONDS = 0.5
+"""Time between two reads of the job's state; short, so that its end is noticed at once."""
 
 LINE_SECONDS = 5.0
-"""Between two lines where there is no bar."""
+"""Time between two lines if there is no bar."""
 
 
 def shows_bar(*, as_json: bool) -> bool:
-    """A person is looking."""
+    """Return whether standard error is a terminal and may show live output."""
     return console.err.is_terminal and not as_json
 
 
-def show(samples: Iterable[Sample], *, as_json: bool) -> JobView:
-    """Show samples until they end; returns the last view."""
-    return _bar(samples) if shows_bar(as_json=as_json) else _lines(samples)
+def show(snapshots: Iterable[JobSnapshot], *, as_json: bool) -> JobView:
+    """Show snapshots as they come and return the view of the last one."""
+    return _bar(snapshots) if shows_bar(as_json=as_json) else _lines(snapshots)
 
 
-class Teller:
-    """What goes on before there is a job: a live line on a terminal, a plain line now and then anywhere else."""
+class PhaseDisplay:
+    """Shows the phase before a job exists: a live line on a terminal, a plain line every 5 s anywhere else."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._live = console.err.status("listing") if shows_bar(as_json=as_json) else None
-        self._told_at = time.monotonic()
+        self._printed_at = time.monotonic()
         self.total: int | None = None
 
-    def tell(self, phase: str, count: int) -> None:
-        """Called with every step."""
+    def update(self, phase: str, count: int) -> None:
+        """Show a phase, such as `listed`, and its count so far."""
         text = f"{phase} {count:,}" + (f" of {self.total:,}" if self.total is not None else "")
         if self._live is not None:
             self._live.update(text)
-        elif time.monotonic() - self._told_at >= LINE_SECONDS:
-            self._told_at = time.monotonic()
+        elif time.monotonic() - self._printed_at >= LINE_SECONDS:
+            self._printed_at = time.monotonic()
             console.err.print(text)
 
     @contextlib.contextmanager
-    def silent(self) -> Iterator[None]:
-        """Stay off the terminal, for a question."""
+    def paused(self) -> Iterator[None]:
+        """Clear the live line while the block asks a question."""
         self.__exit__()
         yield
         self.__enter__()
 
-    def __enter__(self) -> Teller:
+    def __enter__(self) -> PhaseDisplay:
         if self._live is not None:
             self._live.start()
         return self
@@ -64,19 +64,19 @@ class Teller:
             self._live.stop()
 
 
-def _lines(samples: Iterable[Sample]) -> JobView:
-    sample: Sample | None = None
-    printed, printed_at = sample, 0.0
-    for sample in samples:
+def _lines(snapshots: Iterable[JobSnapshot]) -> JobView:
+    snapshot: JobSnapshot | None = None
+    printed, printed_at = snapshot, 0.0
+    for snapshot in snapshots:
         if printed is None or time.monotonic() - printed_at >= LINE_SECONDS:
-            printed, printed_at = sample, time.monotonic()
-            console.print_json(sample.as_dict())
-    if sample is not None and sample is not printed:
-        console.print_json(sample.as_dict())
-    return _last(sample.view if sample else None)
+            printed, printed_at = snapshot, time.monotonic()
+            console.print_json(snapshot.as_dict())
+    if snapshot is not None and snapshot is not printed:
+        console.print_json(snapshot.as_dict())
+    return _last(snapshot.view if snapshot else None)
 
 
-def _bar(samples: Iterable[Sample]) -> JobView:
+def _bar(snapshots: Iterable[JobSnapshot]) -> JobView:
     view: JobView | None = None
     columns = (
         TextColumn("{task.description}"),
@@ -87,22 +87,22 @@ def _bar(samples: Iterable[Sample]) -> JobView:
     )
     with Progress(*columns, console=console.err) as bar:
         task = bar.add_task("waiting for a worker", rate="", left="")
-        for sample in samples:
-            view = sample.view
+        for snapshot in snapshots:
+            view = snapshot.view
             bar.update(
                 task,
                 description=_state(view),
                 total=view.total,
                 completed=view.done,
-                rate=f"{sample.rate:.1f} images/s" if sample.rate else "",
-                left=f"{duration(sample.eta_seconds)} left" if sample.eta_seconds and not view.ended else "",
+                rate=f"{snapshot.rate:.1f} images/s" if snapshot.rate else "",
+                left=f"{duration(snapshot.eta_seconds)} left" if snapshot.eta_seconds and not view.ended else "",
             )
     return _last(view)
 
 
 def _last(view: JobView | None) -> JobView:
     if view is None:
-        raise AssertionError("follow() yields at least one sample")
+        raise AssertionError("follow() yields at least one snapshot")
     return view
 
 
@@ -113,14 +113,14 @@ def _state(view: JobView) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`1:02:03` or `2:03`, minutes and seconds at least."""
+    """Return `1:02:03`, or `2:03` below one hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def exit_code(view: JobView) -> Exit:
-    """What the shell learns about a job that was waited for."""
+    """Return the exit code for a job after waiting for it."""
     if view.status is JobStatus.CANCELLED:
         return Exit.CANCELLED
     if view.status is JobStatus.STOPPED:

@@ -1,4 +1,4 @@
-"""`producer results`."""
+"""The `producer results` command."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from producer.cli.job_options import DEST, find, words
-from producer.outcomes import outcomes
-from producer.tables import TableFormat, appearing, write_csv, write_jsonl, write_parquet
+from producer.cli.job_options import DEST, find_job, split_choices
+from producer.outcomes import read_outcomes
+from producer.tables import TableFormat, atomic_file, write_csv, write_jsonl, write_parquet
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.job import JobView
@@ -24,7 +24,7 @@ Examples:
   producer results 20260131-120000-a1b2c3 > results.jsonl
   producer results 20260131-120000-a1b2c3 --outcome failed,dead --format csv
   producer results 20260131-120000-a1b2c3 --needs-review
-  producer results 20260131-120000-a1b2c3 --flag soft,full --format csv --output look.csv
+  producer results 20260131-120000-a1b2c3 --flag soft,full --format csv --output review.csv
   producer results 20260131-120000-a1b2c3 --format parquet --output results.parquet
   producer results 20260131-120000-a1b2c3 --dest s3://shop/masks/ | head
 """
@@ -34,61 +34,64 @@ Examples:
 @click.argument("job")
 @click.option(
     "--format",
-    "form",
-    type=click.Choice([form.value for form in TableFormat]),
+    "table_format",
+    type=click.Choice([table_format.value for table_format in TableFormat]),
     default=TableFormat.JSONL.value,
     show_default=True,
-    help="Parquet needs --output and the extra maskmill[parquet].",
+    help="Format of the table; parquet requires --output and the extra maskmill[parquet].",
 )
 @click.option(
     "--outcome",
     "kinds",
     multiple=True,
-    callback=partial(words, known=[kind.value for kind in OutcomeKind]),
+    callback=partial(split_choices, choices=[kind.value for kind in OutcomeKind]),
     metavar="OUTCOME,...",
-    help="Only these: ok, skipped, failed, dead, cancelled; several with commas or repeated.",
+    help="Only images with these outcomes: ok, skipped, failed, dead, cancelled; separated by commas or as repeated "
+    "options.",
 )
 @click.option(
     "--flag",
     "flags",
     multiple=True,
-    callback=partial(words, known=list(FLAGS)),
+    callback=partial(split_choices, choices=list(FLAGS)),
     metavar="FLAG,...",
-    help="Only masks that are conspicuous like this: empty, full, soft, border; with several, in any of these ways.",
+    help="Only masks with at least one of these flags: empty, full, soft, border; separated by commas or as repeated "
+    "options.",
 )
-@click.option("--needs-review", is_flag=True, help="Only masks that a person should look at: empty, full or soft.")
+@click.option("--needs-review", is_flag=True, help="Only masks that need review by a person: empty, full or soft.")
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="File to write to instead of standard output; it appears when it is complete.",
+    help="Write to this file instead of standard output; the file appears when it is complete.",
 )
 @DEST
 def results_command(
     *,
     job: str,
-    form: str,
+    table_format: str,
     kinds: tuple[str, ...],
     flags: tuple[str, ...],
     needs_review: bool,
     output: Path | None,
     dest: str | None,
 ) -> int:
-    """Print what became of every image of JOB so far, one line each, in no particular order; of any number of images.
+    """Print the outcome of every image of JOB so far, one line per image, in no particular order.
 
-    A line has the key, the outcome, code and message of a failure, the outputs, when it was done and how long each
-    stage took, and what the mask looks like: coverage (mean opacity), soft (share of the subject that is neither clear
-    nor opaque), and flags for an empty or full mask, one that is mostly soft, and a subject that touches the border.
+    Each line holds the key, the outcome, the code and message of a failure, the outputs, the time of the outcome and
+    the seconds spent in each stage. It also describes the mask: coverage (mean opacity), soft (share of the subject
+    that is neither transparent nor opaque), and flags for a mask that is empty, full or mostly soft and for a subject
+    that touches the border. Memory use does not grow with the job.
     """
-    form = TableFormat(form)
-    if form is TableFormat.PARQUET and output is None:
-        raise click.UsageError("Parquet cannot be printed: name a file with --output")
+    chosen = TableFormat(table_format)
+    if chosen is TableFormat.PARQUET and output is None:
+        raise click.UsageError("--format parquet requires --output")
     config = settings.load()
     with ObjectStore(config.s3) as store, Ledger(config.redis) as ledger:
-        view = find(store, ledger, job, dest)
-        found = outcomes(
+        view = find_job(store, ledger, job, dest)
+        found = read_outcomes(
             store, ledger, view, kinds=map(OutcomeKind, kinds) if kinds else OutcomeKind, needs_review=needs_review
         )
-        _write(_flagged(found, frozenset(flags)), view, form, output)
+        _write(_flagged(found, frozenset(flags)), view, chosen, output)
     if not view.ended:
         console.err.print(f"the job is still {view.status.value}: {view.done:,} of {view.total or 0:,} images are done")
     return Exit.OK
@@ -100,13 +103,13 @@ def _flagged(found: Iterator[Outcome], flags: frozenset[str]) -> Iterator[Outcom
     )
 
 
-def _write(found: Iterator[Outcome], view: JobView, form: TableFormat, output: Path | None) -> None:
-    write = write_csv if form is TableFormat.CSV else write_jsonl
+def _write(found: Iterator[Outcome], view: JobView, table_format: TableFormat, output: Path | None) -> None:
+    write = write_csv if table_format is TableFormat.CSV else write_jsonl
     if output is None:
         write(found, view, sys.stdout)
         return
-    with appearing(output) as path:
-        if form is TableFormat.PARQUET:
+    with atomic_file(output) as path:
+        if table_format is TableFormat.PARQUET:
             write_parquet(found, view, path)
         else:
             with path.open("w", encoding="utf-8", newline="") as file:

@@ -1,4 +1,4 @@
-"""The options of `producer submit` that say what to submit."""
+"""Options of `producer submit` for the images to submit."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ T = TypeVar("T")
 
 
 class Quantity(click.ParamType[T]):
-    """What a parser of `producer.sources.units` makes of a text."""
+    """Converts text with a parser of `producer.sources.units`."""
 
     def __init__(self, name: str, parse: Callable[[str], T]) -> None:
         self.name = name
         self._parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> T:
-        """Parse, with the option named if that fails."""
+        """Return the parsed value.
+
+        Raises:
+            BadParameter: the text cannot be parsed.
+        """
         if not isinstance(value, str):
             parsed: T = value
             return parsed
@@ -40,47 +44,60 @@ TIME: Quantity[float] = Quantity("date|age", parse_time)
 SAMPLE: Quantity[Sample] = Quantity("N|P%", parse_sample)
 
 _OPTIONS = (
-    click.argument("places", metavar="SOURCE...", nargs=-1, required=True),
+    click.argument("sources", metavar="SOURCE...", nargs=-1, required=True),
     click.option(
         "--manifest",
         metavar="LIST",
-        help="Take only the keys of this list: a path, an s3:// URL or - for standard input; txt, csv, jsonl (plain "
-        "or gzip) or the manifest.json of an S3 Inventory. Keys are relative to SOURCE, or s3:// URLs below it.",
+        help="Submit only the keys in this list: a path, an s3:// URL or - for standard input. Formats: txt, csv, "
+        "jsonl (plain or gzip) or the manifest.json of an S3 Inventory. Keys are relative to SOURCE, or s3:// URLs "
+        "below it.",
     ),
     click.option(
         "--manifest-format",
         type=click.Choice([form.value for form in ListFormat]),
-        help="What the list is, where its name does not tell.",
+        help="Format of the list, if its name does not show it.",
     ),
     click.option(
-        "--head", is_flag=True, help="Ask S3 about size and age of what a list names: one request for each object."
+        "--head", is_flag=True, help="Read size and age of the objects in a list from S3, with one request per object."
     ),
     click.option(
         "--include",
         multiple=True,
         metavar="GLOB",
-        help="Take only what matches one of these: *.jpg is about names, shoes/**/*.jpg about whole keys.",
+        help="Submit only images that match one of these: *.jpg matches names, shoes/**/*.jpg matches whole keys.",
     ),
-    click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out what matches; wins over --include."),
-    click.option("--min-size", type=SIZE, help="Leave out smaller objects: 500k, 1M, 10MiB."),
+    click.option(
+        "--exclude", multiple=True, metavar="GLOB", help="Leave out images that match; takes precedence over --include."
+    ),
+    click.option("--min-size", type=SIZE, help="Leave out smaller objects, for example 500k, 1M, 10MiB."),
     click.option("--max-size", type=SIZE, help="Leave out larger objects."),
     click.option(
-        "--newer-than", type=TIME, help="Take only what was modified since: 2026-01-31, 2026-01-31T12:00, 36h, 7d."
+        "--newer-than",
+        type=TIME,
+        help="Submit only images modified since, for example, 2026-01-31, 2026-01-31T12:00, 36h or 7d.",
     ),
-    click.option("--sample", type=SAMPLE, help="A random part of what passed the filters: 500, or 1%."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Equal seeds draw equal samples."),
-    click.option("--limit", type=click.IntRange(min=1), help="Stop listing after so many images."),
-    click.option("--any-suffix", is_flag=True, help="Take names without an image suffix too; the content decides."),
+    click.option(
+        "--sample", type=SAMPLE, help="Submit a random sample of the images that pass the filters above: 500, or 1%."
+    ),
+    click.option(
+        "--seed",
+        type=int,
+        default=0,
+        show_default=True,
+        help="Seed of the random sample; equal seeds draw equal samples.",
+    ),
+    click.option("--limit", type=click.IntRange(min=1), help="Stop listing after this number of images."),
+    click.option("--any-suffix", is_flag=True, help="Also submit names without an image suffix; the content decides."),
 )
 
 
 def source_options(command: Callable[..., int]) -> Callable[..., int]:
-    """Add the options to a command, which gets them as `spec`."""
+    """Add these options to a command, which receives them as one argument, `spec`."""
 
     @functools.wraps(command)
     def with_spec(
         *,
-        places: tuple[str, ...],
+        sources: tuple[str, ...],
         manifest: str | None,
         manifest_format: str | None,
         head: bool,
@@ -96,7 +113,7 @@ def source_options(command: Callable[..., int]) -> Callable[..., int]:
         **others: Any,
     ) -> int:
         spec = SourceSpec(
-            places,
+            sources,
             manifest,
             ListFormat(manifest_format) if manifest_format else None,
             Filters(include, exclude, min_size, max_size, newer_than, sample, seed, limit, any_suffix),

@@ -1,18 +1,19 @@
-"""`producer submit`."""
+"""The `producer submit` command."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import click
 
 from producer.backgrounds import OutputRequest
 from producer.cli import plan_view, progress
-from producer.cli.jobs import NOTIFY, follow_to_the_end
+from producer.cli.jobs import NOTIFY, TIMEOUT, WAIT, follow_to_end
 from producer.cli.output_options import output_options
 from producer.cli.policy_options import policy_options
 from producer.cli.source_options import source_options
-from producer.estimate import Estimate, estimated
+from producer.estimate import estimated
 from producer.notify import Notifier
 from producer.plan import Plan, skips_in_words
 from producer.sources.resolve import SourceSpec
@@ -45,20 +46,20 @@ Examples:
 @click.argument("dest")
 @output_options
 @policy_options
-@click.option("--job-key", default="", help="Submit once: with a key used before, that job is joined instead.")
-@click.option("--dry-run", is_flag=True, help="Tell what would be done, what it would take, and do nothing.")
+@click.option("--job-key", default="", help="Submit once: if a job was submitted with this key before, join it.")
+@click.option("--dry-run", is_flag=True, help="Show what would be submitted and its cost, and submit nothing.")
 @click.option(
     "--confirm-over",
     type=click.IntRange(min=0),
     default=10_000,
     show_default=True,
-    help="Ask before a job of more images than this.",
+    help="Ask before submitting more images than this.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--wait", is_flag=True, help="Stay until the job ends; the exit code tells how.")
-@click.option("--timeout", type=click.FloatRange(min=0), help="With --wait: seconds to stay at most.")
+@click.option("--yes", is_flag=True, help="Submit without asking.")
+@WAIT
+@TIMEOUT
 @NOTIFY
-@click.option("--json", "as_json", is_flag=True, help="JSON lines instead of text.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of text.")
 def submit_command(
     *,
     spec: SourceSpec,
@@ -76,57 +77,65 @@ def submit_command(
 ) -> int:
     """Submit every image of SOURCE; outputs go under DEST and keep the tree.
 
-    SOURCE is an s3:// prefix, object or glob (in quotes); or local folders, files and globs, which are uploaded first
-    (again only what changed); or - for a list of s3:// URLs or local paths on standard input, as text or JSON lines.
-    DEST is an s3:// prefix. A mask of `shoes/1.jpg` is `shoes/1.png` under DEST; with `--output mask,cutout`,
-    `mask/shoes/1.png` and `cutout/shoes/1.png`.
+    SOURCE is an s3:// prefix, object or glob (quoted); or local folders, files and globs, which are uploaded first
+    (unchanged files are not uploaded again); or - for a list of s3:// URLs or local paths on standard input, as text
+    or JSON lines. DEST is an s3:// prefix. The mask of `shoes/1.jpg` is `shoes/1.png` under DEST; with
+    `--output mask,cutout`, the outputs are `mask/shoes/1.png` and `cutout/shoes/1.png`.
 
-    Filters work in this order: suffix, --include, --exclude, --min-size and --max-size, --newer-than, --sample,
-    --limit. In globs * and ? stay within a folder, ** crosses folders, [abc] and {jpg,png} choose.
+    Filters apply in this order: suffix, --include, --exclude, --min-size and --max-size, --newer-than, --sample,
+    --limit. In globs, * and ? match within a folder, ** matches across folders, and [abc] and {jpg,png} match one of
+    several.
     """
     config = settings.load()
     if notify and not wait:
-        raise click.UsageError("--notify is sent by who waits: add --wait, or run `producer watch JOB --notify URL`")
+        raise click.UsageError("--notify requires --wait; or run `producer watch JOB --notify URL` later")
     notifier = Notifier(notify, config.notify) if notify else None
     traced = tracing.started("maskmill-producer")
     with traced as traces, ObjectStore(config.s3) as store, Ledger(config.redis) as ledger:
         ledger.link.check()
-        teller = progress.Teller(as_json=as_json)
+        display = progress.PhaseDisplay(as_json=as_json)
         celery = make_celery(config, client_name="maskmill-submit")
-        submitter = Submitter(store, ledger, celery, config.jobs.chunk_images, teller.tell, traces)
+        submitter = Submitter(store, ledger, celery, config.jobs.chunk_images, display.update, traces)
         if dry_run:
-            with teller:
+            with display:
                 plan = submitter.plan(spec, dest, outputs, count_up_to_date=policy.skip_existing)
-            if not policy.skip_existing:
-                plan = replace(plan, up_to_date_basis=FORCED.basis)
-            with plan:
-                return _dry_run(plan, estimated(plan, ledger), as_json=as_json)
-
-        def approve(plan: Plan) -> None:
-            with teller.silent():
-                if not (yes or plan_view.confirm(plan, ledger, confirm_over)):
-                    raise ConfirmationNeeded("nothing was submitted")
-            teller.total = plan.images
-
-        with teller:
+            return _show_plan(plan, ledger, force=not policy.skip_existing, as_json=as_json)
+        approve = partial(_approve, display=display, ledger=ledger, confirm_over=None if yes else confirm_over)
+        with display:
             submitted = submitter.submit(spec, dest, outputs, policy=policy, job_key=job_key, approve=approve)
-        _announce(submitted, as_json=as_json)
+        _show_submitted(submitted, as_json=as_json)
         if not wait:
             return console.Exit.OK
-        return follow_to_the_end(ledger, submitted.view.job, timeout=timeout, as_json=as_json, notifier=notifier)
+        return follow_to_end(ledger, submitted.view.job, timeout=timeout, as_json=as_json, notifier=notifier)
 
 
-def _dry_run(plan: Plan, cost: Estimate, *, as_json: bool) -> int:
-    """Show it; what could not be submitted is an error here too."""
-    if as_json:
-        console.print_json(plan_view.as_dict(plan, cost))
-    else:
-        plan_view.show(plan, cost)
-    plan.check()
+def _approve(plan: Plan, *, display: progress.PhaseDisplay, ledger: Ledger, confirm_over: int | None) -> None:
+    """Ask for confirmation if the plan has more images than `confirm_over`; None never asks.
+
+    Raises:
+        ConfirmationNeeded: the answer is no, or there is no terminal to ask on.
+    """
+    with display.paused():
+        if confirm_over is not None and not plan_view.confirm(plan, ledger, confirm_over):
+            raise ConfirmationNeeded("nothing was submitted")
+    display.total = plan.images
+
+
+def _show_plan(plan: Plan, ledger: Ledger, *, force: bool, as_json: bool) -> int:
+    """Show the plan and close it; a plan that could not be submitted is an error here too."""
+    if force:
+        plan = replace(plan, up_to_date_basis=FORCED.basis)
+    with plan:
+        cost = estimated(plan, ledger)
+        if as_json:
+            console.print_json(plan_view.as_dict(plan, cost))
+        else:
+            plan_view.show(plan, cost)
+        plan.check()
     return console.Exit.OK
 
 
-def _announce(submitted: Submitted, *, as_json: bool) -> None:
+def _show_submitted(submitted: Submitted, *, as_json: bool) -> None:
     view = submitted.view
     if as_json:
         console.print_json(
@@ -150,9 +159,9 @@ def _announce(submitted: Submitted, *, as_json: bool) -> None:
     if submitted.skipped:
         console.out.print(f"left out: {skips_in_words(submitted.skipped)}")
     if submitted.joined:
-        console.out.print(f"it was submitted before with this key and is {view.status.value}")
+        console.out.print(f"it was submitted earlier with this key and is {view.status.value}")
     if submitted.waits_for:
-        console.out.print(f"it starts when job {submitted.waits_for} has ended, which writes to the same place")
+        console.out.print(f"it starts when job {submitted.waits_for} ends, which writes to the same destination")
     console.out.print(f"outputs go to {view.options.dest}", soft_wrap=True)
 
 

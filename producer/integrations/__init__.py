@@ -1,8 +1,8 @@
-"""Where maskmill meets what schedules it: Airflow, Dagster, events of a bucket. All of them on `producer.client`.
+"""Integrations with schedulers and event sources: Airflow, Dagster, bucket events. All build on `producer.client`.
 
     airflow     operator and trigger        pip install 'maskmill[airflow]'
     dagster     resource                    pip install 'maskmill[dagster]'
-    s3_events   notification -> submission  needs nothing more
+    s3_events   notification -> submission  no extra package
 
-Nothing of ours imports these modules, so their packages are needed by those who use them only.
+No other module imports these, so their packages are needed only where they are used.
 """

@@ -1,4 +1,4 @@
-"""Dagster: a resource whose `run` submits a job once, however often its step is run, and waits for it.
+"""Dagster: a resource whose `run` submits a job once, however often its step runs, and waits for it.
 
     @asset(partitions_def=days)
     def masks(context: AssetExecutionContext, maskmill: MaskmillResource) -> MaterializeResult:
@@ -8,10 +8,10 @@
 
     Definitions(assets=[masks], resources={"maskmill": MaskmillResource()})
 
-The job key is made of the first run of a chain of re-executions, the step and its partition, so a retried step, a run
-that is started again from its failure and a worker that died all find the job that is there, and only images that are
-not done are run again. A new materialization is a new job, whose workers skip what is up to date. Settings are those
-of the command (`MASKMILL_...`), where the steps run.
+The job key is derived from the first run of a chain of re-executions, the step and its partition. So a retried step,
+a run re-executed from failure and a run whose worker died all find the same job, and only images that are not done run
+again. A new materialization is a new job, whose workers skip outputs that are up to date. Settings are those of the
+command (`MASKMILL_...`) where the steps run.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from producer.client import Client
-from producer.integrations import ending
-from producer.watch import Sample
+from producer.integrations import orchestrator
+from producer.watch import JobSnapshot
 from worker.contract.errors import JobStateError
 from worker.contract.job import JobView
 from worker.contract.messages import JobPolicy
@@ -35,18 +35,18 @@ except ImportError as error:
     raise ImportError("producer.integrations.dagster needs Dagster: pip install 'maskmill[dagster]'") from error
 
 
-class MaskmillResource(ConfigurableResource):  # type: ignore[misc]  # Dagster is not there where types are checked
+class MaskmillResource(ConfigurableResource):  # type: ignore[misc]  # Dagster is not installed where types are checked
     """One installation of maskmill."""
 
     poll_seconds: float = 2.0
-    """Between two looks at a job."""
+    """Seconds between two reads of a job's state."""
 
     cancel_on_interrupt: bool = True
-    """Cancel the job when the run is terminated. Not when its process dies."""
+    """Cancel the job when the run is terminated; a run whose process dies does not cancel it."""
 
     @contextmanager
     def client(self) -> Iterator[Client]:
-        """The Python API, for all that `run` does not do."""
+        """Yield a client, for calls other than `run`."""
         with Client() as client:
             yield client
 
@@ -63,56 +63,60 @@ class MaskmillResource(ConfigurableResource):  # type: ignore[misc]  # Dagster i
         allow_failed: bool = False,
         timeout: float | None = None,
     ) -> JobView:
-        """Submit images or join the job of an earlier try, and stay until every one of them is done.
+        """Submit images, or join the job of an earlier attempt, and wait until the job ends.
 
         Args:
-            context: of the op or asset.
-            source: s3:// prefix, object or glob, or a folder that the step sees (uploaded first).
-            dest: s3:// prefix that outputs go under.
-            outputs: fields of `OutputOptions`, or one; None: masks in PNG.
-            policy: fields of `JobPolicy`, or one.
+            context: context of the op or asset.
+            source: s3:// prefix, object or glob, or a folder on the step's machine, which is uploaded first.
+            dest: s3:// prefix for the outputs.
+            outputs: `OutputOptions`, or a mapping of its fields; None writes masks in PNG.
+            policy: `JobPolicy`, or a mapping of its fields.
             keys: only these objects of the source.
-            job_key: names the job; empty: first run of the chain, step and partition.
-            allow_failed: return although images failed; the job must have come to its end all the same.
-            timeout: seconds to wait at most; the job goes on, and the next try joins it.
+            job_key: name of the job; empty derives it from the first run of the chain, the step and its partition.
+            allow_failed: return even if images failed; the job must still finish.
+            timeout: longest time to wait, in seconds; the job continues, and the next attempt joins it.
 
         Raises:
             Failure: images failed, or the job was cancelled or stopped by its error threshold.
-            TimeoutError: time is up.
-            MaskmillError: it could not be submitted.
+            TimeoutError: the time-out expired.
+            MaskmillError: the job could not be submitted.
         """
-
-        def told(sample: Sample) -> None:
-            context.log.debug(f"job {sample.view.job}: {sample.view.done} of {sample.view.total} images")
-
         with Client() as client:
             submitted = client.submit(
                 source,
                 dest,
-                outputs=ending.options(outputs),
-                policy=ending.policy(policy),
+                outputs=orchestrator.output_options(outputs),
+                policy=orchestrator.job_policy(policy),
                 keys=keys,
                 job_key=job_key or _key(context),
             )
-            view = ending.taken_up(client, submitted.view, joined=submitted.joined, allow_failed=allow_failed)
+            view = orchestrator.retry_if_needed(
+                client, submitted.view, joined=submitted.joined, allow_failed=allow_failed
+            )
             context.log.info(f"job {view.job}: {view.total} images{', joined' if submitted.joined else ''}")
-            try:
-                view = client.wait(view.job, timeout=timeout, poll_seconds=self.poll_seconds, told=told)
-            except DagsterExecutionInterruptedError:
-                if self.cancel_on_interrupt:
-                    _cancel(client, view.job)
-                raise
-        if why := ending.trouble(view, allow_failed=allow_failed):
-            raise Failure(why, metadata=self.metadata(view))
+            view = self._wait(context, client, view.job, timeout)
+        if reason := orchestrator.failure_reason(view, allow_failed=allow_failed):
+            raise Failure(reason, metadata=self.metadata(view))
         return view
 
+    def _wait(self, context: Any, client: Client, job: str, timeout: float | None) -> JobView:
+        def on_progress(snapshot: JobSnapshot) -> None:
+            context.log.debug(f"job {job}: {snapshot.view.done} of {snapshot.view.total} images")
+
+        try:
+            return client.wait(job, timeout=timeout, poll_seconds=self.poll_seconds, on_progress=on_progress)
+        except DagsterExecutionInterruptedError:
+            if self.cancel_on_interrupt:
+                _cancel(client, job)
+            raise
+
     def metadata(self, view: JobView) -> dict[str, Any]:
-        """Of a materialization: counts, places, core-seconds."""
-        return ending.facts(view)
+        """Return the metadata of a materialization: counts, source, destination, core-seconds."""
+        return orchestrator.metadata(view)
 
 
 def _key(context: Any) -> str:
-    """The same for every try of a step, and for no other."""
+    """Return the job key: equal for all attempts of a step, and unique to it."""
     step = context.op_execution_context if hasattr(context, "op_execution_context") else context
     first = step.run.root_run_id or step.get_tag("dagster/root_run_id") or step.run_id
     partition = f" {step.partition_key}" if step.has_partition_key else ""
@@ -123,4 +127,4 @@ def _cancel(client: Client, job: str) -> None:
     try:
         client.cancel(job, "its Dagster run was terminated")
     except JobStateError:
-        return  # it has ended: nothing is left to stop
+        return  # the job has ended: nothing to cancel

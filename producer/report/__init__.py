@@ -1,7 +1,8 @@
-"""`report.html`: one page about one job, which needs nothing beside itself.
+"""`report.html`: one self-contained page about a job.
 
-survey      one pass over all outcomes: counts, samples, times
-thumbnails  the pictures of the samples, as small ones in the page
-charts      numbers to coordinates
-render      everything into the template in `page/`
+survey      reads all outcomes once: counts, samples, times
+thumbnails  small pictures of the samples, embedded in the page
+charts      chart coordinates computed from numbers
+render      fills the template in `page/`
+make        runs these steps and uploads the page
 """

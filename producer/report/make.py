@@ -1,14 +1,14 @@
-"""A report from start to end: survey, pictures, page, S3."""
+"""Make a report: read the outcomes, load the pictures, render the page, upload it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from producer.outcomes import outcomes
+from producer.outcomes import read_outcomes
 from producer.report.render import render
 from producer.report.survey import survey
-from producer.report.thumbnails import shown
+from producer.report.thumbnails import load_pairs
 from worker.contract.job import JobView
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import Outcome
@@ -16,52 +16,48 @@ from worker.contract.settings import Settings
 from worker.contract.storage.manifest import job_folder
 from worker.contract.storage.s3 import ObjectStore, S3Url
 
-NAME = "report.html"
+_NAME = "report.html"
+_OUTCOMES_PER_CALL = 1000
 
-Tell = Callable[[str, int], None]
-"""Told what goes on and how far it is."""
+OnProgress = Callable[[str, int], None]
+"""Called with the current phase and the number of items done in it."""
 
 
 def make_report(
-    store: ObjectStore, ledger: Ledger, view: JobView, config: Settings, *, samples: int, tell: Tell
+    store: ObjectStore, ledger: Ledger, view: JobView, config: Settings, *, samples: int, on_progress: OnProgress
 ) -> bytes:
-    """The page about a job as it is now, in UTF-8.
+    """Return the report of a job's current state as an HTML page in UTF-8.
 
     Args:
-        store: where its objects are.
-        ledger: asked only about a job that has not ended.
+        store: S3, which holds the job's objects.
+        ledger: read only for a job that has not ended.
         view: the job.
-        config: limits of pictures, and the price of a core-hour.
-        samples: pictures at most.
-        tell: see `Tell`.
+        config: limits for decoding pictures, and the price of a core-hour.
+        samples: largest number of pictures.
+        on_progress: called with the phase and the count so far.
 
     Raises:
-        SourceError: the job has no list of images yet.
-        ContractError: its objects were changed by somebody else.
+        SourceError: the job is still being listed, so its images are not known yet.
+        ContractError: the job's objects in S3 were changed or replaced.
     """
-    found = survey(_told(outcomes(store, ledger, view), tell), samples=samples, seed=view.job)
-    pictures = []
-    for picture in shown(store, view, found.samples, config.limits):
-        pictures.append(picture)
-        tell("pictures", len(pictures))
+    found = survey(_counted(read_outcomes(store, ledger, view), on_progress), samples=samples, seed=view.job)
+    pairs = []
+    for pair in load_pairs(store, view, found.samples, config.limits):
+        pairs.append(pair)
+        on_progress("pictures", len(pairs))
     price = config.jobs.price_per_core_hour
-    return render(view, found, pictures, now=time.time(), price_per_core_hour=price).encode()
+    return render(view, found, pairs, now=time.time(), price_per_core_hour=price).encode()
 
 
-def place(view: JobView) -> S3Url:
-    """Where the report of a job lies."""
-    return job_folder(S3Url.parse(view.options.dest), view.job) / NAME
+def upload_report(store: ObjectStore, view: JobView, page: bytes) -> S3Url:
+    """Upload the page to the job's folder in S3 and return its URL."""
+    url = job_folder(S3Url.parse(view.options.dest), view.job) / _NAME
+    store.put(url, page, content_type="text/html; charset=utf-8")
+    return url
 
 
-def upload(store: ObjectStore, view: JobView, page: bytes) -> S3Url:
-    """Put the page into the job's folder."""
-    where = place(view)
-    store.put(where, page, content_type="text/html; charset=utf-8")
-    return where
-
-
-def _told(found: Iterable[Outcome], tell: Tell) -> Iterator[Outcome]:
-    for count, outcome in enumerate(found, 1):
-        if count % 1000 == 0:
-            tell("outcomes read", count)
+def _counted(outcomes: Iterable[Outcome], on_progress: OnProgress) -> Iterator[Outcome]:
+    for count, outcome in enumerate(outcomes, 1):
+        if count % _OUTCOMES_PER_CALL == 0:
+            on_progress("outcomes read", count)
         yield outcome

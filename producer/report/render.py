@@ -1,4 +1,4 @@
-"""The page itself: everything into the template, which escapes whatever is not its own; keys are untrusted."""
+"""Render the page. Keys and messages are untrusted, so the template escapes every value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from producer.report import charts
 from producer.report.survey import Survey
-from producer.report.thumbnails import Shown
+from producer.report.thumbnails import PicturePair
 from producer.sources.units import bytes_in_words
 from producer.watch import mean_rate
 from worker.contract.job import JobView
@@ -23,19 +23,19 @@ from worker.contract.messages import FLAGS, OutcomeKind
 from worker.contract.stages import Stage
 
 _STAGE_WORDS = {
-    Stage.CHECK: "is the output up to date?",
-    Stage.FETCH: "from S3",
-    Stage.DECODE: "bytes to pixels",
-    Stage.PREPARE: "to the network's input",
-    Stage.INFER: "the network",
-    Stage.RENDER: "mask to output, encode",
-    Stage.HOLD: "done ahead, waiting for its turn",
-    Stage.STORE: "to S3",
+    Stage.CHECK: "check whether the outputs are up to date",
+    Stage.FETCH: "download from S3",
+    Stage.DECODE: "decode to pixels",
+    Stage.PREPARE: "resize to the network's input",
+    Stage.INFER: "run the network",
+    Stage.RENDER: "compose the outputs, encode",
+    Stage.HOLD: "prefetched, waiting for its chunk to start",
+    Stage.STORE: "upload to S3",
 }
 _FLAG_WORDS = {
     "empty": "no subject found",
-    "full": "everything is subject",
-    "soft": "mostly half transparent: the network could not decide",
+    "full": "everything is part of the subject",
+    "soft": "mostly semi-transparent: the network is uncertain",
     "border": "the subject touches the border",
 }
 _MINUTE, _HOUR = 60, 3600
@@ -50,8 +50,8 @@ class _Tile:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Of the bar of all images, which is 1,000 wide."""
+class _Segment:
+    """One outcome's share of the bar of all images; the bar is 1,000 units wide."""
 
     name: str
     count: int
@@ -60,31 +60,31 @@ class _Part:
 
 
 def render(
-    view: JobView, survey: Survey, shown: Iterable[Shown], *, now: float, price_per_core_hour: float | None
+    view: JobView, survey: Survey, pairs: Iterable[PicturePair], *, now: float, price_per_core_hour: float | None
 ) -> str:
-    """The page as HTML.
+    """Return the page as HTML.
 
     Args:
         view: the job.
-        survey: of its outcomes.
-        shown: its samples, those to look at first.
-        now: Unix seconds.
-        price_per_core_hour: for the cost, if known.
+        survey: survey of its outcomes.
+        pairs: pictures of the samples, those that need review first.
+        now: time of the report, in Unix seconds.
+        price_per_core_hour: price for the cost per 1,000 images; None leaves the cost out.
     """
     files = resources.files("producer.report") / "page"
     style, script = ((files / name).read_text("utf-8") for name in ("report.css", "report.js"))
-    cards = [_card(each) for each in shown]
+    cards = [_card(pair) for pair in pairs]
     return _template().render(
         view=view,
         survey=survey,
-        style=Markup(style),  # noqa: S704 -- our own files, whose digests the page's policy names
+        style=Markup(style),  # noqa: S704 -- a file of this package; the page's policy names its digest
         style_digest=_digest(style),
         script=Markup(script),  # noqa: S704
         script_digest=_digest(script),
         tiles=list(_tiles(view, survey, price_per_core_hour)),
-        parts=list(_parts(view)),
+        segments=list(_segments(view)),
         pictures=cards,
-        picture_note=_picture_note(view, survey, len(cards)),
+        picture_note=_picture_note(view, len(cards)),
         filters=list(_filters(view, survey, cards)),
         failures=list(_failures(view, survey)),
         chart=charts.throughput(survey.timeline, survey.step) if len(survey.timeline) > 1 else None,
@@ -120,21 +120,21 @@ def _digest(text: str) -> str:
 
 
 def _tiles(view: JobView, survey: Survey, price_per_core_hour: float | None) -> Iterator[_Tile]:
-    good, bad, total = view.ok + view.skipped, view.failed + view.dead, view.total or 0
+    succeeded, failed, total = view.ok + view.skipped, view.failed + view.dead, view.total or 0
     yield _Tile("images", f"{total:,}", bytes_in_words(view.bytes) if view.bytes else "")
-    uptodate = f", {view.skipped:,} up to date" if view.skipped else ""
-    yield _Tile("succeeded", f"{good:,}", (percent(good / total) if total else "") + uptodate)
-    yield _Tile("failed", f"{bad:,}", percent(bad / total) if bad and total else "", "bad" if bad else "")
-    look = survey.needs_review
+    up_to_date = f", {view.skipped:,} up to date" if view.skipped else ""
+    yield _Tile("succeeded", f"{succeeded:,}", (percent(succeeded / total) if total else "") + up_to_date)
+    yield _Tile("failed", f"{failed:,}", percent(failed / total) if failed and total else "", "bad" if failed else "")
+    review = survey.needs_review
     note = f"of {survey.assessed:,} masks" if survey.assessed else "no new masks"
-    yield _Tile("need a look", f"{look:,}", note, "look" if look else "")
+    yield _Tile("need review", f"{review:,}", note, "review" if review else "")
     if rate := mean_rate(view):
         yield _Tile("images/s", f"{rate:.3g}", f"over {duration(view.done / rate)}")
     if view.core_seconds and view.ok:
-        each = view.core_seconds / view.ok
-        yield _Tile("core-s per image", f"{each:.3g}", f"{_core_time(view.core_seconds)} in all")
+        per_image = view.core_seconds / view.ok
+        yield _Tile("core-s per image", f"{per_image:.3g}", f"{_core_time(view.core_seconds)} in total")
         if price_per_core_hour is not None:
-            cost = each * 1000 / _HOUR * price_per_core_hour
+            cost = per_image * 1000 / _HOUR * price_per_core_hour
             yield _Tile("cost per 1,000", f"{cost:.3g}", f"at {price_per_core_hour:g} per core-hour")
 
 
@@ -142,22 +142,22 @@ def _core_time(seconds: float) -> str:
     return f"{seconds:,.3g} core-seconds" if seconds < _HOUR else f"{seconds / _HOUR:,.3g} core-hours"
 
 
-def _parts(view: JobView) -> Iterator[_Part]:
+def _segments(view: JobView) -> Iterator[_Segment]:
     counts = {kind.value: int(getattr(view, kind.value)) for kind in OutcomeKind}
     total = max(view.total or 0, sum(counts.values()))
-    counts["left"] = total - sum(counts.values())
+    counts["remaining"] = total - sum(counts.values())
     x = 0.0
     for name, count in counts.items():
         if count:
-            width = max(2.0, 1000 * count / total)  # one failure of a million is seen
-            yield _Part(name, count, round(min(x, 1000 - width), 2), round(width, 2))
+            width = max(2.0, 1000 * count / total)  # one failure in a million stays visible
+            yield _Segment(name, count, round(min(x, 1000 - width), 2), round(width, 2))
             x += width
 
 
-def _card(shown: Shown) -> dict[str, Any]:
-    outcome, quality = shown.outcome, shown.outcome.quality
+def _card(pair: PicturePair) -> dict[str, Any]:
+    outcome, quality = pair.outcome, pair.outcome.quality
     return {
-        "shown": shown,
+        "pair": pair,
         "key": outcome.key,
         "quality": quality,
         "flags": quality.flags if quality else (),
@@ -167,23 +167,23 @@ def _card(shown: Shown) -> dict[str, Any]:
     }
 
 
-def _picture_note(view: JobView, survey: Survey, count: int) -> str:
+def _picture_note(view: JobView, count: int) -> str:
     if not count:
-        return "There are none: no image of this job has an output yet."
-    there = view.ok + view.skipped
-    what = f"All {count:,} images with an output" if count >= there else f"{count:,} of {there:,} images, a sample"
-    return f"{what}; those that need a look come first. Drag, or use the arrow keys, to compare before and after."
+        return "No pictures: no image of this job has an output yet."
+    total = view.ok + view.skipped
+    which = f"All {count:,} images with an output" if count >= total else f"A sample of {count:,} of {total:,} images"
+    return f"{which}; masks that need review come first. Drag the slider or use the arrow keys to compare."
 
 
 def _filters(view: JobView, survey: Survey, cards: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Buttons with how many pictures of this page they show, and how many there are in the job."""
+    """Yield the filter buttons: how many pictures on this page each one shows, and how many images the job has."""
     yield {
         **{"flag": "", "name": "All", "title": "every picture on this page"},
         **{"shown": len(cards), "whole": view.ok + view.skipped},
     }
     if survey.needs_review:
         yield {
-            **{"flag": "review", "name": "Needs a look", "title": "empty, full or mostly soft"},
+            **{"flag": "review", "name": "Needs review", "title": "empty, full or mostly soft"},
             **{"shown": sum(card["review"] for card in cards), "whole": survey.needs_review},
         }
     for flag in FLAGS:
@@ -202,7 +202,7 @@ def _failures(view: JobView, survey: Survey) -> Iterator[dict[str, Any]]:
 
 
 def _latency_note(view: JobView, survey: Survey) -> str:
-    return f"Percentiles are of a sample of {survey.timed:,} images." if survey.timed < view.ok else ""
+    return f"Percentiles come from a sample of {survey.timed:,} images." if survey.timed < view.ok else ""
 
 
 def _facts(view: JobView) -> Iterator[tuple[str, str]]:
@@ -223,8 +223,8 @@ def _facts(view: JobView) -> Iterator[tuple[str, str]]:
     if view.completed_at:
         yield "last outcome", moment(view.completed_at)
     if view.epoch:
-        yield "run again", f"{view.epoch:,} times"
-    yield "images in a message", f"{view.chunk_images:,}" if view.chunk_images else "?"
+        yield "retried", f"{view.epoch:,} time{'' if view.epoch == 1 else 's'}"
+    yield "images per chunk", f"{view.chunk_images:,}" if view.chunk_images else "?"
 
 
 def _plain(value: object) -> str:
@@ -232,7 +232,7 @@ def _plain(value: object) -> str:
 
 
 def percent(share: float) -> str:
-    """`12 %`; small ones with two digits, and never 100 % or 0 % of what is not all or nothing."""
+    """Return a share as `12 %`: two digits below 10 %, and `0 %` or `100 %` only if the share is exactly 0 or 1."""
     value = 100 * share
     if 0 < value < 0.01:  # noqa: PLR2004
         return "< 0.01 %"
@@ -242,12 +242,12 @@ def percent(share: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """`12 ms`, `1.24 s`, `75 s`."""
+    """Return a time as `12 ms`, `1.24 s` or `75 s`."""
     return f"{1000 * value:.3g} ms" if value < 1 else f"{value:.3g} s"
 
 
 def duration(value: float) -> str:
-    """`8 s`, `3 min 5 s`, `2 h 10 min`."""
+    """Return a length of time as `8 s`, `3 min 5 s` or `2 h 10 min`."""
     whole = round(value)
     if whole < _MINUTE:
         return f"{value:.2g} s" if value < 10 else f"{whole} s"  # noqa: PLR2004
@@ -257,5 +257,5 @@ def duration(value: float) -> str:
 
 
 def moment(at: float) -> str:
-    """`2026-01-31 12:00 UTC`."""
+    """Return Unix seconds as `2026-01-31 12:00:00 UTC`."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,4 +1,4 @@
-"""One pass over the outcomes of a job, in memory that does not grow with it: counts, times, and samples to show."""
+"""Read the outcomes of a job once, in constant memory: counts, times, and samples to show."""
 
 from __future__ import annotations
 
@@ -14,25 +14,28 @@ from worker.contract.messages import FLAGS, Outcome, OutcomeKind
 from worker.contract.stages import Stage
 
 TIMELINE_BINS = 120
-"""Steps of the throughput over time at most."""
+"""Largest number of time steps in the throughput chart."""
 
-EXAMPLES = 5
-"""Failures shown for each code."""
+_EXAMPLES = 5
+"""Failures shown for each error code."""
 
-SLOWEST = 10
+_SLOWEST = 10
+"""Images in the list of the slowest."""
 
 _TIMED = 20_000
-"""Images whose times the percentiles are of: of more, a uniform sample (their error is then under 1 % of rank)."""
+"""Images in the percentiles. A larger job gives a uniform sample; the rank error is then under 1 %."""
 
 _CODES = 100
-PLAIN = "plain"
-"""Group of what is not conspicuous."""
+"""Error codes counted separately; the others are counted as `other`."""
+
+_PLAIN = "plain"
+"""Group of the masks without a flag."""
 
 Item = TypeVar("Item")
 
 
 class Reservoir(Generic[Item]):
-    """A uniform sample of so many of all that were added (Vitter's algorithm R)."""
+    """A uniform sample of a given size from all added items (Vitter's algorithm R)."""
 
     def __init__(self, size: int, random: random.Random) -> None:
         self._size, self._random = size, random
@@ -40,7 +43,7 @@ class Reservoir(Generic[Item]):
         self.items: list[Item] = []
 
     def add(self, item: Item) -> None:
-        """One more."""
+        """Add an item; all items added so far are equally likely to be in the sample."""
         self._seen += 1
         if len(self.items) < self._size:
             self.items.append(item)
@@ -50,7 +53,7 @@ class Reservoir(Generic[Item]):
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds of one stage of an image."""
+    """Seconds that images spend in one stage."""
 
     stage: str
     mean: float
@@ -58,72 +61,67 @@ class Latency:
     p95: float
     p99: float
     share: float
-    """Of the time of all stages."""
+    """Share of this stage in the time of all stages."""
 
 
 @dataclass
 class Survey:
-    """What there is to tell about a job's images."""
+    """Numbers and samples of a job's outcomes."""
 
-    told: int = 0
     flags: Counter[str] = field(default_factory=Counter)
     needs_review: int = 0
     assessed: int = 0
-    """Masks about which there are facts: not of images that were up to date."""
+    """Masks with quality numbers; images that were up to date have none."""
 
     codes: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[Outcome]] = field(default_factory=lambda: defaultdict(list))
     timeline: list[int] = field(default_factory=list)
-    """Images that ended in each step from `began` on."""
+    """Images with an outcome in each time step, starting at `began`."""
 
     began: float = 0.0
+    """Start of the timeline in Unix seconds."""
+
     step: float = 1.0
-    """Seconds."""
+    """Length of a time step in seconds."""
 
     latency: list[Latency] = field(default_factory=list)
     total_latency: Latency | None = None
     timed: int = 0
-    """Images that the percentiles are of."""
+    """Images in the percentiles."""
 
     slowest: list[Outcome] = field(default_factory=list)
     samples: list[Outcome] = field(default_factory=list)
-    """To show, those that a person should look at first."""
+    """Images to show; those that need review come first."""
 
 
 def survey(outcomes: Iterable[Outcome], *, samples: int, seed: str) -> Survey:
-    """Look at all outcomes once.
+    """Return the survey of a job's outcomes, reading them once.
 
     Args:
         outcomes: each image once, in any order.
-        samples: images to show at most.
+        samples: largest number of images to show.
         seed: the same outcomes with the same seed give the same samples.
     """
     found, chance = Survey(), random.Random(seed)
-    shown = {group: Reservoir[Outcome](samples, chance) for group in (*FLAGS, PLAIN)}
+    groups = {group: Reservoir[Outcome](samples, chance) for group in (*FLAGS, _PLAIN)}
     timed = Reservoir[Outcome](_TIMED, chance)
-    slowest: list[tuple[float, int, Outcome]] = []
-    times = _Timeline()
+    slowest, timeline = _Slowest(), _Timeline()
     for outcome in outcomes:
-        found.told += 1
         if outcome.at is not None:
-            times.add(outcome.at)
+            timeline.add(outcome.at)
         if outcome.kind in (OutcomeKind.FAILED, OutcomeKind.DEAD):
             _count_failure(found, outcome)
         elif outcome.kind is not OutcomeKind.CANCELLED:
-            shown[_count_mask(found, outcome)].add(outcome)
+            groups[_count_mask(found, outcome)].add(outcome)
         if outcome.kind is OutcomeKind.OK and outcome.stages:
             timed.add(outcome)
-            entry = (outcome.seconds, outcome.index, outcome)
-            if len(slowest) < SLOWEST:
-                heapq.heappush(slowest, entry)
-            elif entry > slowest[0]:
-                heapq.heapreplace(slowest, entry)
-    found.began, found.step, found.timeline = times.steps()
-    found.slowest = [outcome for _, _, outcome in sorted(slowest, reverse=True)]
+            slowest.add(outcome)
+    found.began, found.step, found.timeline = timeline.steps()
+    found.slowest = slowest.outcomes()
     found.timed = len(timed.items)
     found.latency = list(_latencies(timed.items))
     found.total_latency = _latency("total", [outcome.seconds for outcome in timed.items], 1.0) if timed.items else None
-    found.samples = list(_chosen({group: shown[group].items for group in shown}, samples))
+    found.samples = list(_choose_samples({group: groups[group].items for group in groups}, samples))
     return found
 
 
@@ -132,56 +130,78 @@ def _count_failure(found: Survey, outcome: Outcome) -> None:
     if code not in found.codes and len(found.codes) >= _CODES:
         code = "other"
     found.codes[code] += 1
-    if len(found.examples[code]) < EXAMPLES:
+    if len(found.examples[code]) < _EXAMPLES:
         found.examples[code].append(outcome)
 
 
 def _count_mask(found: Survey, outcome: Outcome) -> str:
-    """The group that it is sampled in: its first flag."""
+    """Count a mask and return the group to sample it in: its first flag, or `plain`."""
     if outcome.quality is None:
-        return PLAIN
+        return _PLAIN
     flags = outcome.quality.flags
     found.assessed += 1
     found.flags.update(flags)
     found.needs_review += outcome.quality.needs_review
-    return flags[0] if flags else PLAIN
+    return flags[0] if flags else _PLAIN
 
 
-def _chosen(groups: dict[str, list[Outcome]], count: int) -> Iterator[Outcome]:
-    """Half of the room for what needs a look, evenly over its flags; the rest for the others, as far as there are."""
-    review = [groups[flag] for flag in FLAGS if flag != "border"]
-    others = [groups["border"], groups[PLAIN]]
-    wanted, plain = list(_in_turn(review)), list(_in_turn(others))
-    room = max(count - len(plain), (count + 1) // 2)
-    looked = wanted[:room]
-    yield from looked
-    yield from plain[: count - len(looked)]
+def _choose_samples(groups: dict[str, list[Outcome]], count: int) -> Iterator[Outcome]:
+    """Yield at most `count` samples: first masks that need review, evenly over their flags, then others.
+
+    Each of the two gets half of the room; what one does not use goes to the other.
+    """
+    review = list(_interleave([groups[flag] for flag in FLAGS if flag != "border"]))
+    others = list(_interleave([groups["border"], groups[_PLAIN]]))
+    shown_review = review[: max(count - len(others), (count + 1) // 2)]
+    yield from shown_review
+    yield from others[: count - len(shown_review)]
 
 
-def _in_turn(groups: Sequence[Sequence[Outcome]]) -> Iterator[Outcome]:
+def _interleave(groups: Sequence[Sequence[Outcome]]) -> Iterator[Outcome]:
     for row in itertools.zip_longest(*groups):
         yield from (outcome for outcome in row if outcome is not None)
 
 
 def _latencies(outcomes: Sequence[Outcome]) -> Iterator[Latency]:
-    everything = sum(sum(outcome.stages.values()) for outcome in outcomes)
+    total = sum(sum(outcome.stages.values()) for outcome in outcomes)
     for stage in Stage:
         times = [outcome.stages[stage.value] for outcome in outcomes if stage.value in outcome.stages]
         if times:
-            yield _latency(stage.value, times, sum(times) / everything if everything else 0.0)
+            yield _latency(stage.value, times, sum(times) / total if total else 0.0)
 
 
 def _latency(stage: str, times: list[float], share: float) -> Latency:
     times = sorted(times)
 
-    def at(rank: float) -> float:  # nearest rank
+    def quantile(rank: float) -> float:  # nearest rank
         return times[min(len(times) - 1, int(rank * len(times)))]
 
-    return Latency(stage, sum(times) / len(times), at(0.5), at(0.95), at(0.99), share)
+    return Latency(stage, sum(times) / len(times), quantile(0.5), quantile(0.95), quantile(0.99), share)
+
+
+class _Slowest:
+    """The slowest images so far."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Outcome]] = []
+
+    def add(self, outcome: Outcome) -> None:
+        entry = (outcome.seconds, outcome.index, outcome)
+        if len(self._heap) < _SLOWEST:
+            heapq.heappush(self._heap, entry)
+        elif entry > self._heap[0]:
+            heapq.heapreplace(self._heap, entry)
+
+    def outcomes(self) -> list[Outcome]:
+        """Return the slowest images, slowest first."""
+        return [outcome for _, _, outcome in sorted(self._heap, reverse=True)]
 
 
 class _Timeline:
-    """Counts per step of time; neither the first nor the last moment is known, so steps double when they get many."""
+    """Counts of outcomes per time step.
+
+    The start and end of the job are not known in advance, so steps of 1 s double in length when there are too many.
+    """
 
     def __init__(self) -> None:
         self._step = 1
@@ -196,7 +216,7 @@ class _Timeline:
             self._counts, self._step = coarser, 2 * self._step
 
     def steps(self) -> tuple[float, float, list[int]]:
-        """Unix seconds of the first step, seconds of a step, counts."""
+        """Return the start of the first step in Unix seconds, the length of a step in seconds, and the counts."""
         if not self._counts:
             return 0.0, 1.0, []
         first, last = min(self._counts), max(self._counts)

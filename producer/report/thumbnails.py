@@ -1,7 +1,7 @@
-"""Small pictures of what went in and what came out, inside the page as `data:` URLs.
+"""Small pictures of inputs and outputs, embedded in the page as `data:` URLs.
 
-What is decoded here are objects that a worker has decoded before, or has written; they may have been replaced since, so
-the same limits hold, and whatever cannot be shown is said in its place.
+A worker has decoded or written these objects before, but they may have been replaced since. So the same limits apply,
+and a picture that cannot be shown is replaced by the reason.
 """
 
 from __future__ import annotations
@@ -25,25 +25,27 @@ from worker.contract.settings import LimitSettings
 from worker.contract.storage.s3 import ObjectStore, S3Url
 
 SIDE = 480
-"""Longer side in pixels; shown at two thirds of it, for dense screens."""
+"""Longer side of a thumbnail in pixels."""
 
-_SHOWN = 2 / 3
-_AT_ONCE = 4
-_HOSTILE = (
+_DISPLAY_SCALE = 2 / 3
+"""Size on the page, relative to the thumbnail; the extra pixels are for high-density screens."""
+
+_THREADS = 4
+_DECODE_ERRORS = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, RuntimeError, ArithmeticError, EOFError),
     *(struct.error, zlib.error, Image.DecompressionBombError),
 )
-"""What Pillow raises on damaged files (`worker.images.decode` says which on what)."""
+"""Exceptions that Pillow raises on damaged files; `worker.images.decode` lists which file raises which."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP")
 _MIB = 1024 * 1024
-_BEST = (OutputKind.CUTOUT, OutputKind.MASK, OutputKind.COMPOSITE)
-"""What shows best what was found."""
+_PREFERRED_KINDS = (OutputKind.CUTOUT, OutputKind.MASK, OutputKind.COMPOSITE)
+"""Kinds of output, the clearest view of the subject first."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """For an `img` element."""
+class Thumbnail:
+    """Attributes of an `img` element: `data:` URL, and size in CSS pixels."""
 
     url: str
     width: int
@@ -51,59 +53,66 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One sample with its pictures."""
+class PicturePair:
+    """The pictures of one sample: photograph and output."""
 
     outcome: Outcome
     output: str
     """Key of the output shown, relative to the destination."""
 
-    before: Picture | None
-    after: Picture | None
+    before: Thumbnail | None
+    after: Thumbnail | None
     aligned: bool
-    """They lie on each other: one may be uncovered by the other."""
+    """Both pictures show the same section of the scene, so a slider can uncover one below the other."""
 
-    trouble: str = ""
-    """Why there is no picture."""
-
-
-def shown(store: ObjectStore, view: JobView, samples: Sequence[Outcome], limits: LimitSettings) -> Iterator[Shown]:
-    """Every sample in order, with pictures where they can be had."""
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # of sizes and odd files, which are dealt with here
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="thumbnail") as threads:
-        yield from threads.map(lambda outcome: _one(store, view, outcome, limits), samples)
+    problem: str = ""
+    """Why there are no pictures; empty if there are."""
 
 
-def _one(store: ObjectStore, view: JobView, outcome: Outcome, limits: LimitSettings) -> Shown:
+def load_pairs(
+    store: ObjectStore, view: JobView, samples: Sequence[Outcome], limits: LimitSettings
+) -> Iterator[PicturePair]:
+    """Yield the pictures of every sample, in order; a pair that cannot be loaded holds the reason instead."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # about sizes and damaged files, which are handled here
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="thumbnail") as threads:
+        yield from threads.map(lambda outcome: _load_pair(store, view, outcome, limits), samples)
+
+
+def _load_pair(store: ObjectStore, view: JobView, outcome: Outcome, limits: LimitSettings) -> PicturePair:
     options = view.options
-    kind = next(kind for kind in _BEST if kind in options.outputs)
+    kind = next(kind for kind in _PREFERRED_KINDS if kind in options.outputs)
     output = options.output_key(outcome.key, kind)
     try:
-        before = _fetched(store, S3Url.folder(options.source) / outcome.key, limits).convert("RGB")
-        after = _fetched(store, S3Url.parse(options.dest) / output, limits)
+        before = _fetch(store, S3Url.folder(options.source) / outcome.key, limits).convert("RGB")
+        after = _fetch(store, S3Url.parse(options.dest) / output, limits)
         aligned = not options.crop and _same_shape(before, after)
         if aligned:
-            after = after.resize(before.size)  # a pixel more or less is from rounding
+            after = after.resize(before.size)  # sizes may differ by a pixel, from rounding
         if kind is OutputKind.MASK and aligned:
             after = _cut_out(before, after)
     except MaskmillError as error:
-        return Shown(outcome, output, None, None, aligned=False, trouble=str(error))
-    return Shown(outcome, output, _picture(before), _picture(after), aligned=aligned)
+        return PicturePair(outcome, output, None, None, aligned=False, problem=str(error))
+    return PicturePair(outcome, output, _thumbnail(before), _thumbnail(after), aligned=aligned)
 
 
-def _fetched(store: ObjectStore, place: S3Url, limits: LimitSettings) -> Image.Image:
-    data, _ = store.get(place, max_bytes=limits.max_object_mib * _MIB)
+def _fetch(store: ObjectStore, url: S3Url, limits: LimitSettings) -> Image.Image:
+    """Return the object as a small image.
+
+    Raises:
+        ImageError: the object is missing, too large or cannot be decoded.
+    """
+    data, _ = store.get(url, max_bytes=limits.max_object_mib * _MIB)
     try:
-        return _small(data, limits)
-    except _HOSTILE as error:
-        raise Undecodable(f"{place} cannot be shown: {type(error).__name__}") from error
+        return _decode_small(data, limits)
+    except _DECODE_ERRORS as error:
+        raise Undecodable(f"{url} cannot be shown: {type(error).__name__}") from error
 
 
-def _small(data: bytes, limits: LimitSettings) -> Image.Image:
+def _decode_small(data: bytes, limits: LimitSettings) -> Image.Image:
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        image.draft(None, (SIDE, SIDE))  # JPEGs are decoded at a part of their size
+        image.draft(None, (SIDE, SIDE))  # decodes a JPEG at reduced size
         if image.width * image.height > limits.max_megapixels * 1_000_000:
-            raise TooLarge(f"{image.width} x {image.height} pixels are too many to show")
+            raise TooLarge(f"{image.width} x {image.height} pixels are more than the limit")
         upright = ImageOps.exif_transpose(image)
         if upright.mode.startswith("I"):  # 16-bit grey
             upright = upright.point(lambda value: value / 256).convert("L")
@@ -122,8 +131,9 @@ def _cut_out(photograph: Image.Image, mask: Image.Image) -> Image.Image:
     return cut
 
 
-def _picture(image: Image.Image) -> Picture:
+def _thumbnail(image: Image.Image) -> Thumbnail:
     body = io.BytesIO()
     image.save(body, ImageFormat.WEBP.value, quality=80, method=4)
     url = "data:image/webp;base64," + base64.b64encode(body.getvalue()).decode("ascii")
-    return Picture(url, max(1, round(image.width * _SHOWN)), max(1, round(image.height * _SHOWN)))
+    width, height = (max(1, round(side * _DISPLAY_SCALE)) for side in image.size)
+    return Thumbnail(url, width, height)

@@ -1,17 +1,21 @@
-"""The Python API with real workers: a program that dies half-way, and the one that takes over from it."""
+"""The Python API with real workers, including a program that is killed and run again."""
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
+import textwrap
 
 import pytest
 from PIL import Image
 
+import producer.client
 from producer import Client, JobStatus
 from support import commands
 from support.stack import Place
+from worker.contract.storage.s3 import ObjectStore, S3Url
 
 PROGRAM = """
 import sys, time
@@ -37,16 +41,16 @@ def photos(tmp_path):
     return folder
 
 
-def start(place: Place, *args: str) -> subprocess.Popen[str]:
+def start(place: Place, *args: str, program: str = PROGRAM) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *args],
+        [sys.executable, "-c", program, *args],
         env=commands.environment(place.environment),
         stdout=subprocess.PIPE,
         text=True,
     )
 
 
-def test_a_program_that_was_killed_is_run_again_and_finds_its_job(working_place, photos):
+def test_a_program_that_was_killed_finds_its_job_when_it_runs_again(working_place, photos):
     dest = f"s3://{working_place.bucket}/nightly/"
     with start(working_place, str(photos), dest, "and die") as killed:
         job = killed.stdout.readline().strip()
@@ -57,6 +61,24 @@ def test_a_program_that_was_killed_is_run_again_and_finds_its_job(working_place,
 
     assert again.returncode == 0
     assert out.splitlines() == [job, "finished 3 1", "0.jpg=ok 1.jpg=ok 2.jpg=ok broken.jpg=undecodable"]
+
+
+def test_the_example_of_the_client_runs(working_place, photos):
+    """Only the name of the bucket differs from the docstring."""
+    [indented] = re.findall(r"\n\n((?: {4}.*\n|\n)+)", producer.client.__doc__)
+    program = textwrap.dedent(indented)
+    assert "s3://shop/photos/" in program and "s3://shop/masks/" in program
+    with ObjectStore(working_place.settings.s3) as store:
+        for photo in photos.iterdir():
+            store.upload(photo, S3Url(working_place.bucket, f"example/photos/{photo.name}"))
+
+    with start(working_place, program=program.replace("s3://shop/", f"s3://{working_place.bucket}/example/")) as run:
+        out, _ = run.communicate(timeout=90)
+
+    assert run.returncode == 0
+    [counts, failure] = out.splitlines()
+    assert counts == "4 images done, 1 failed"
+    assert failure.startswith("broken.jpg undecodable ")
 
 
 def test_the_command_and_the_client_see_one_job(working_place, photos):
@@ -74,7 +96,7 @@ def test_the_command_and_the_client_see_one_job(working_place, photos):
         assert client.wait(job, timeout=10).status is JobStatus.FINISHED
 
 
-def test_a_dry_run_tells_what_workers_would_skip(working_place, photos):
+def test_a_dry_run_counts_the_images_that_workers_would_skip(working_place, photos):
     words = ("submit", str(photos), f"s3://{working_place.bucket}/again/", "--output", "composite")
 
     def dry_run(*more: str) -> tuple[int | None, str]:
@@ -93,4 +115,4 @@ def test_a_dry_run_tells_what_workers_would_skip(working_place, photos):
     text = commands.run("producer", *words, "--dry-run", settings=working_place.environment).out
     assert "up to date 2, which workers will skip: 3 with outputs, all looked at" in text
     again = commands.run("producer", *words, "--json", "--wait", settings=working_place.environment)
-    assert (again.lines[-1]["skipped"], again.lines[-1]["ok"]) == (2, 1)  # as foretold
+    assert (again.lines[-1]["skipped"], again.lines[-1]["ok"]) == (2, 1)  # as the dry run said

@@ -1,4 +1,4 @@
-"""`producer report` as typed, and the page in a real browser."""
+"""`producer report` on the command line, and its page in a real browser."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HOSTILE = "<script>document.title='owned'<\\script><img src=x>&\"'.png"
 
 @pytest.fixture(scope="module")
 def job(working_place: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Two with a subject, one without and with a name of the worst kind, one that is no image."""
+    """A job of two images with a subject, one without and with a hostile name, and a file that is no image."""
     folder = tmp_path_factory.mktemp("photos")
     photograph("coffee.png").save(folder / "cup.jpg")
     photograph("astronaut.png").save(folder / "astronaut.jpg")
@@ -47,7 +47,7 @@ def page(working_place: Place, job: dict[str, str], tmp_path_factory: pytest.Tem
     return file
 
 
-def test_the_page_lies_in_the_jobs_folder_too(working_place, page, job):
+def test_the_page_is_in_the_jobs_folder_too(working_place, page, job):
     place = S3Url.parse(f"{job['dest']}_maskmill/{job['job']}/report.html")
     with ObjectStore(working_place.settings.s3) as store:
         body, _ = store.get(place, max_bytes=10**8)
@@ -99,7 +99,7 @@ def test_nothing_is_loaded_and_nothing_foreign_runs(opened, page):
     assert len(widths) == 6 and all(widths)
 
 
-def test_what_needs_a_look_comes_first_and_can_be_chosen_with_the_keyboard(opened):
+def test_masks_that_need_review_come_first_and_the_keyboard_filters_them(opened):
     assert visible(opened)[0] == HOSTILE.lower()
     assert len(visible(opened)) == 3
 
@@ -133,4 +133,4 @@ def test_light_dark_and_narrow(opened):
     opened.size(1200, 900)
 
     assert dark != light and chosen == dark
-    assert width == 360, "nothing sticks out on a phone"
+    assert width == 360, "the page must not overflow on a phone"

@@ -1,4 +1,4 @@
-"""`producer results` as typed: formats, filters, files, pipes."""
+"""`producer results` on the command line: formats, filters, files, pipes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.stack import Place
 
 @pytest.fixture(scope="module")
 def job(working_place: Place, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Three images: one with a subject, one without, one that is none."""
+    """A job of three files: an image with a subject, an image without one, and a file that is no image."""
     folder = tmp_path_factory.mktemp("photos")
     photograph("coffee.png").save(folder / "cup.jpg")
     Image.new("RGB", (64, 64), (90, 90, 90)).save(folder / "nothing.png")
@@ -35,7 +35,7 @@ def results(place: Place, job: str, *arguments: str, **variables: str) -> comman
     return commands.run("producer", "results", job, *arguments, settings=place.environment | variables)
 
 
-def test_every_image_has_its_line(working_place, job):
+def test_every_image_has_a_line(working_place, job):
     done = results(working_place, job)
 
     assert (done.code, done.err) == (0, "")
@@ -77,7 +77,7 @@ def test_csv_and_parquet_files_have_the_same_rows(working_place, job, tmp_path):
     assert nowhere.code == 1 and "--output" in nowhere.err
 
 
-def test_a_reader_that_has_enough_is_no_error_to_speak_of(working_place, job):
+def test_a_closed_pipe_prints_no_traceback(working_place, job):
     line = f"{commands.BIN / 'producer'} results {job} | head -n 1"
     environment = commands.environment(working_place.environment)
     done = subprocess.run(["sh", "-c", line], env=environment, capture_output=True, text=True, check=True)

@@ -16,24 +16,24 @@ for (const pair of document.querySelectorAll(".pair")) {
   slider.addEventListener("input", () => pair.style.setProperty("--at", slider.value + "%"));
 }
 
-function choose() {
+function applyFilter() {
   const part = search.value.trim().toLowerCase();
-  let left = 0;
+  let visible = 0;
   for (const card of cards) {
-    const fits = (!flag || card.dataset.flags.split(" ").includes(flag)) && card.dataset.key.includes(part);
-    card.hidden = !fits;
-    left += fits;
+    const matches = (!flag || card.dataset.flags.split(" ").includes(flag)) && card.dataset.key.includes(part);
+    card.hidden = !matches;
+    visible += matches;
   }
-  none.hidden = left > 0;
+  none.hidden = visible > 0;
 }
 
 for (const button of buttons) {
   button.addEventListener("click", () => {
     flag = button.dataset.flag;
     for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
-    choose();
+    applyFilter();
   });
 }
-if (search) search.addEventListener("input", choose);
-const behind = document.getElementById("behind");
-if (behind) behind.addEventListener("change", () => { document.body.dataset.behind = behind.value; });
+if (search) search.addEventListener("input", applyFilter);
+const background = document.getElementById("background");
+if (background) background.addEventListener("change", () => { document.body.dataset.background = background.value; });

@@ -1,4 +1,4 @@
-"""A bucket with photographs, and somebody who plays the workers."""
+"""A bucket with photographs, and a fake worker."""
 
 from __future__ import annotations
 

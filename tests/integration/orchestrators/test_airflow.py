@@ -1,4 +1,4 @@
-"""The operator and the trigger, with the real Airflow where it is installed."""
+"""The operator and the trigger with the real Airflow, if it is installed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def first_event(trigger: JobTrigger):
 
 
 def again(trigger: JobTrigger) -> JobTrigger:
-    """As another triggerer gets it."""
+    """Return the trigger as another triggerer receives it."""
     place, kwargs = trigger.serialize()
     assert place == "producer.integrations.airflow.JobTrigger"
     return JobTrigger(**kwargs)
@@ -64,9 +64,9 @@ def test_a_task_submits_and_waits(operator_of, understudy, ledger):
     assert (view.options.format, view.policy.priority) == ("webp", "high")
 
 
-def test_a_try_after_a_worker_died_joins_the_job(operator_of, understudy, ledger):
+def test_an_attempt_after_a_worker_died_joins_the_job(operator_of, understudy, ledger):
     understudy.idle.set()
-    with pytest.raises(TimeoutError, match="it goes on"):  # as if the worker had been lost while it waited
+    with pytest.raises(TimeoutError, match="it continues"):  # as if the worker had died while it waited
         operator_of(timeout=timedelta(seconds=0.2)).execute(CONTEXT)
     understudy.idle.clear()
 
@@ -75,9 +75,11 @@ def test_a_try_after_a_worker_died_joins_the_job(operator_of, understudy, ledger
     assert facts["job"] == only_job(ledger).job and sorted(understudy.done) == ["a.jpg", "b.jpg", "c.jpg"]
 
 
-def test_a_retry_runs_what_failed_and_nothing_else(operator_of, understudy, ledger):
+def test_a_retry_runs_only_the_failed_images(operator_of, understudy, ledger):
     understudy.bad.add("b.jpg")
-    with pytest.raises(AirflowException, match=r"1 of 3 images of job .* failed \(1 undecodable\): `producer status"):
+    with pytest.raises(
+        AirflowException, match=r"1 of 3 images of job .* failed \(1 undecodable\): see `producer status"
+    ):
         operator_of().execute(CONTEXT)
     assert operator_of(allow_failed=True).execute(CONTEXT)["failed"] == 1
     understudy.bad.clear()
@@ -101,7 +103,7 @@ def test_a_deferred_task_waits_in_the_triggerer(operator_of, understudy, ledger)
     operator = operator_of(deferrable=True, timeout=timedelta(hours=2))
     waiting = deferred(operator)
     assert (waiting.method_name, waiting.timeout) == ("execute_complete", timedelta(hours=2))
-    assert deferred(operator_of(deferrable=True)).trigger.job == waiting.trigger.job  # a second try: the same job
+    assert deferred(operator_of(deferrable=True)).trigger.job == waiting.trigger.job  # a second attempt: the same job
     understudy.idle.clear()
 
     event = asyncio.run(first_event(again(waiting.trigger)))
@@ -110,11 +112,11 @@ def test_a_deferred_task_waits_in_the_triggerer(operator_of, understudy, ledger)
     assert operator.execute_complete(CONTEXT, event)["ok"] == 3
 
 
-def test_a_job_that_is_done_needs_no_triggerer(operator_of, understudy):
+def test_an_ended_job_needs_no_triggerer(operator_of, understudy):
     assert operator_of().execute(CONTEXT) == operator_of(deferrable=True).execute(CONTEXT)
 
 
-def test_the_trigger_outlives_a_redis_that_is_away(operator_of, understudy, ledger, monkeypatch):
+def test_the_trigger_survives_an_unreachable_redis(operator_of, understudy, ledger, monkeypatch):
     job = operator_of().execute(CONTEXT)["job"]
     view, calls = airflow.Ledger.view, []
 
@@ -129,7 +131,7 @@ def test_the_trigger_outlives_a_redis_that_is_away(operator_of, understudy, ledg
     assert asyncio.run(first_event(JobTrigger(job, 0.01)))["status"] == "finished"
 
 
-def test_a_job_that_is_not_there_fails_the_task(operator_of, understudy, ledger):
+def test_an_unknown_job_fails_the_task(operator_of, understudy, ledger):
     event = asyncio.run(first_event(JobTrigger("nope", 0.01)))
 
     with pytest.raises(AirflowException, match="no job 'nope'"):
@@ -137,13 +139,13 @@ def test_a_job_that_is_not_there_fails_the_task(operator_of, understudy, ledger)
 
 
 @pytest.mark.parametrize("cancels", [True, False])
-def test_a_task_that_somebody_ends_takes_its_job_along_if_wanted(operator_of, understudy, ledger, cancels):
+def test_ending_a_task_cancels_its_job_if_configured(operator_of, understudy, ledger, cancels):
     understudy.idle.set()
     operator = operator_of(deferrable=True, cancel_on_kill=cancels)
     trigger = again(deferred(operator).trigger)
 
     operator.on_kill()
-    asyncio.run(trigger.on_kill())  # twice does no harm
+    asyncio.run(trigger.on_kill())  # a second call changes nothing
 
     assert (only_job(ledger).reason == "its Airflow task was ended") is cancels
     understudy.idle.clear()
@@ -151,7 +153,7 @@ def test_a_task_that_somebody_ends_takes_its_job_along_if_wanted(operator_of, un
     if cancels:
         with pytest.raises(AirflowException, match=r"was cancelled: its Airflow task was ended; 0 of 3 images"):
             operator.execute_complete(CONTEXT, {"job": trigger.job})
-        assert operator_of().execute(CONTEXT)["ok"] == 3  # the next try takes it up
+        assert operator_of().execute(CONTEXT)["ok"] == 3  # the next attempt continues the job
     assert only_job(ledger).status is JobStatus.FINISHED
 
 

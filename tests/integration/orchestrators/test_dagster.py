@@ -1,6 +1,6 @@
-"""The resource, in runs of the real Dagster where it is installed.
+"""The resource in runs of the real Dagster, if it is installed.
 
-Dagster reads annotations as they are: no `from __future__ import annotations` here.
+Dagster evaluates annotations when it defines an op, so this file must not use `from __future__ import annotations`.
 """
 
 import os
@@ -22,7 +22,7 @@ DAYS = dagster.StaticPartitionsDefinition(["mon", "tue"])
 
 @pytest.fixture
 def masks(source, dest):
-    """An asset for each day."""
+    """A partitioned asset with one partition per day."""
 
     def run(context: dagster.AssetExecutionContext, maskmill: MaskmillResource) -> dagster.MaterializeResult:
         view = maskmill.run(context, source, f"{dest}{context.partition_key}/", outputs={"outputs": ["cutout"]})
@@ -47,7 +47,7 @@ def metadata_of(result) -> dict:
     return {name: value.value for name, value in event.metadata.items()}
 
 
-def test_an_asset_tells_what_became_of_its_images(masks, understudy, ledger, dest):
+def test_an_asset_has_the_counts_of_its_job_as_metadata(masks, understudy, ledger, dest):
     result = materialize(masks)
 
     assert result.success
@@ -62,7 +62,7 @@ def test_partitions_and_new_materializations_have_jobs_of_their_own(masks, under
     assert len(ledger.jobs(10)) == 3
 
 
-def test_a_failure_names_what_happened_and_a_run_started_again_does_the_rest(masks, understudy, ledger):
+def test_a_failure_names_its_reason_and_a_re_execution_runs_the_rest(masks, understudy, ledger):
     understudy.bad_once.add("b.jpg")
     first = materialize(masks)
     [failure] = failures(first)
@@ -78,7 +78,7 @@ def failures(result) -> list:
     return [event for event in result.all_events if event.is_step_failure]
 
 
-def test_a_step_with_a_retry_policy_does_the_rest(source, dest, understudy, ledger):
+def test_a_retried_step_runs_the_rest(source, dest, understudy, ledger):
     understudy.bad_once.add("c.jpg")
 
     @dagster.op(retry_policy=dagster.RetryPolicy(max_retries=1))
@@ -96,7 +96,7 @@ def test_a_step_with_a_retry_policy_does_the_rest(source, dest, understudy, ledg
 
 
 @pytest.mark.parametrize("cancels", [True, False])
-def test_a_terminated_run_takes_its_job_along_if_wanted(source, dest, understudy, ledger, cancels):
+def test_terminating_a_run_cancels_its_job_if_configured(source, dest, understudy, ledger, cancels):
     understudy.idle.set()
 
     @dagster.op
@@ -123,6 +123,6 @@ def test_a_terminated_run_takes_its_job_along_if_wanted(source, dest, understudy
     assert (ledger.jobs(1)[0].reason == "its Dagster run was terminated") is cancels
 
 
-def test_the_client_is_there_for_everything_else(source, dest, ledger):
+def test_the_resource_offers_the_client(source, dest, ledger):
     with MaskmillResource().client() as client, client.plan(source, dest) as plan:
         assert plan.images == 3

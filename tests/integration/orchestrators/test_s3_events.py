@@ -1,4 +1,4 @@
-"""An event that is delivered twice, as such events are."""
+"""Bucket events are delivered at least once, so a second delivery must not make a second job."""
 
 from __future__ import annotations
 

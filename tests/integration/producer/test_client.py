@@ -1,4 +1,4 @@
-"""The Python API over a real Redis and S3; no worker: tests play its part."""
+"""The Python API with a real Redis and S3. There is no worker: the tests record its outcomes."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def end(world: World) -> None:
         world.bookkeeper.tick()
 
 
-def test_every_name_of_the_package_is_there():
-    for name in producer._PLACES:
+def test_every_public_name_can_be_imported():
+    for name in producer._PUBLIC_NAMES:
         assert getattr(producer, name).__name__ == name
-    assert set(producer._PLACES) <= set(dir(producer))
+    assert set(producer._PUBLIC_NAMES) <= set(dir(producer))
     with pytest.raises(AttributeError, match="no attribute 'Clown'"):
         producer.Clown  # noqa: B018
 
 
-def test_a_submission_says_what_it_made(client, world, source):
+def test_submit_returns_the_job(client, world, source):
     done = client.submit(source, str(world.out), outputs=OutputOptions(outputs=("cutout",), format="webp"))
 
     assert done.job == done.view.job and not done.joined
@@ -66,7 +66,7 @@ def test_a_submission_says_what_it_made(client, world, source):
     assert (done.view.options.format, done.view.policy.skip_existing) == ("webp", False)
 
 
-def test_chosen_keys_are_taken_as_they_are(client, world, source):
+def test_given_keys_are_submitted_unchanged(client, world, source):
     wanted = [KEYS[3], KEYS[2], f"{source}a.jpg"]
 
     done = client.submit(source, str(world.out), keys=iter(wanted), filters=Filters(exclude=("a.jpg",)))
@@ -98,7 +98,7 @@ def test_a_local_folder_is_uploaded(client, world, tmp_path):
     assert world.store.head(S3Url.parse(done.view.options.source) / "a.jpg").size == 5
 
 
-def test_programs_with_one_job_key_make_one_job(world, source):
+def test_programs_with_the_same_job_key_submit_one_job(world, source):
     def submit(_: int):
         with Client(world.settings) as client:
             return client.submit(source, str(world.out), job_key="order 7")
@@ -113,7 +113,7 @@ def test_programs_with_one_job_key_make_one_job(world, source):
         assert client.find("order 8") is None
 
 
-def test_results_tell_each_image_once_and_what_counts(client, world):
+def test_results_have_each_image_once_with_its_final_outcome(client, world):
     view = world.submit(12)
     run(world.ledger, view, [0], bad=[1])
     for _ in range(2):  # in Redis, and in S3 as well
@@ -134,7 +134,7 @@ def test_results_tell_each_image_once_and_what_counts(client, world):
         client.results("job", kinds=["clown"])
 
 
-def test_a_retried_image_is_told_as_it_came_out_at_last(client, world):
+def test_a_retried_image_has_its_last_outcome(client, world):
     run(world.ledger, world.submit(3), [0], bad=[1])
     end(world)
     assert client.wait("job").failed == 1
@@ -149,21 +149,21 @@ def test_a_retried_image_is_told_as_it_came_out_at_last(client, world):
         (2, "ok"),
         (0, "ok"),
     ]
-    assert client.retry("job").status is JobStatus.FINISHED  # nothing is left to do
+    assert client.retry("job").status is JobStatus.FINISHED  # there is nothing left to retry
 
 
 def test_waiting_ends_with_the_job_or_with_the_time(client, world):
     run(world.ledger, world.submit(3), [0])
-    looks = []
-    with pytest.raises(TimeoutError, match=r"job job is still \w+ after 0.1 s, with 3 of 3 images done: it goes on"):
-        client.wait("job", timeout=0.1, poll_seconds=0.05, told=looks.append)
-    assert looks[0].view.done == 3
+    snapshots = []
+    with pytest.raises(TimeoutError, match=r"job job is still \w+ after 0.1 s, with 3 of 3 images done: it continues"):
+        client.wait("job", timeout=0.1, poll_seconds=0.05, on_progress=snapshots.append)
+    assert snapshots[0].view.done == 3
     end(world)
 
     assert client.wait("job", timeout=0.1).status is JobStatus.FINISHED
 
 
-def test_a_job_is_steered(client, world):
+def test_a_job_is_paused_resumed_and_cancelled(client, world):
     world.submit(3)
 
     assert client.pause("job").status is JobStatus.PAUSED

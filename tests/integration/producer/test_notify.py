@@ -1,4 +1,4 @@
-"""Messages to a real receiver: signed, tried again while it helps, and with nothing secret told to anybody else."""
+"""Notifications to a real receiver: signed, retried while a retry may succeed, and without leaking secrets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ VIEW = JobView(
 
 
 class Receiver:
-    """Answers with one status after the other, then always with 204."""
+    """Answers with the given statuses in order, then always with 204."""
 
     def __init__(self, *answers: int, **headers: str) -> None:
         self.answers, self.headers = list(answers), headers
@@ -80,7 +80,7 @@ class Receiver:
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long it would have waited."""
+    """Record the pauses instead of sleeping."""
     waited: list[float] = []
 
     class Clock:
@@ -97,7 +97,7 @@ def notifier(url: str, **settings) -> Notifier:
 
 def test_a_message_is_signed_over_id_time_and_body():
     with Receiver() as receiver:
-        notifier(receiver.url).ended(VIEW, 3)
+        notifier(receiver.url).send_job_ended(VIEW, 3)
 
     [(path, headers, body)] = receiver.seen
     assert path == "/hook/t0ken?key=t0ken"
@@ -106,19 +106,19 @@ def test_a_message_is_signed_over_id_time_and_body():
     signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
     expected = base64.b64encode(hmac.new(KEY, signed, hashlib.sha256).digest()).decode()
     assert headers["webhook-signature"] == f"v1,{expected}"
-    told = json.loads(body)
-    assert (told["type"], told["timestamp"]) == ("job.finished", "1970-01-01T00:00:04.000+00:00")
-    data = told["data"]
+    payload = json.loads(body)
+    assert (payload["type"], payload["timestamp"]) == ("job.finished", "1970-01-01T00:00:04.000+00:00")
+    data = payload["data"]
     assert (data["ok"], data["failed"], data["exit_code"], data["failures_by_code"]) == (2, 1, 3, {"missing": 1})
 
 
-def test_the_readme_verifies_it():
+def test_the_example_of_the_readme_verifies_a_message():
     readme = (Path(__file__).parents[3] / "producer" / "README.md").read_text("utf-8")
     [snippet] = [text for text in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "webhook" in text]
     found: dict[str, object] = {}
     exec(snippet, found)  # noqa: S102 -- our own README
     with Receiver() as receiver:
-        notifier(receiver.url).ended(VIEW, 3)
+        notifier(receiver.url).send_job_ended(VIEW, 3)
 
     [(_, headers, body)] = receiver.seen
     assert found["is_genuine"](headers, body, SECRET) is True
@@ -126,49 +126,54 @@ def test_the_readme_verifies_it():
     assert found["is_genuine"](headers | {"webhook-timestamp": "1700000000"}, body, SECRET) is False
 
 
-def test_it_is_tried_again_with_growing_pauses_under_the_same_id(pauses):
+def test_retries_have_growing_pauses_and_the_same_id(pauses):
     with Receiver(500, 503, 429) as receiver:
-        notifier(receiver.url).ended(VIEW, 0)
+        notifier(receiver.url).send_job_ended(VIEW, 0)
 
     assert len(receiver.seen) == 4
     assert {headers["webhook-id"] for _, headers, _ in receiver.seen} == {"job.1.finished"}
     assert all(least <= pause <= 2 * least for pause, least in zip(pauses, (0.5, 1, 2), strict=True))
 
 
-def test_what_the_receiver_asks_for_is_waited_within_reason(pauses):
+def test_retry_after_is_honoured_up_to_a_limit(pauses):
     with Receiver(429, 503, retry_after="7") as receiver:
-        notifier(receiver.url).ended(VIEW, 0)
+        notifier(receiver.url).send_job_ended(VIEW, 0)
     with Receiver(429, retry_after="86400") as receiver:
-        notifier(receiver.url).ended(VIEW, 0)
+        notifier(receiver.url).send_job_ended(VIEW, 0)
 
     assert pauses == [7, 7, 60]
 
 
 @pytest.mark.parametrize("status", [301, 307, 400, 401, 404, 410])
-def test_what_will_not_help_is_not_repeated_and_a_redirect_not_followed(status, pauses):
+def test_permanent_errors_are_not_retried_and_redirects_not_followed(status, pauses):
     with (
         Receiver() as elsewhere,
         Receiver(status, location=elsewhere.url) as receiver,
-        pytest.raises(NotificationFailed, match=f"answered {status} .tried once"),
+        pytest.raises(NotificationFailed, match=f"failed after 1 attempt: it answered {status}$"),
     ):
-        notifier(receiver.url).ended(VIEW, 0)
+        notifier(receiver.url).send_job_ended(VIEW, 0)
 
     assert (len(receiver.seen), elsewhere.seen, pauses) == (1, [], [])
 
 
-def test_a_receiver_that_is_silent_or_gone_is_given_up_after_so_many_tries(pauses):
-    with Receiver(0, 0) as receiver, pytest.raises(NotificationFailed, match=r"in time .tried 2 times"):
-        notifier(receiver.url, timeout_seconds=0.2, attempts=2).ended(VIEW, 0)
-    with pytest.raises(NotificationFailed, match=r"http://127.0.0.1:\d+ was not told: Connection refused .tried 3"):
-        notifier(receiver.url, attempts=3).ended(VIEW, 0)
+def test_a_silent_or_unreachable_receiver_fails_after_the_last_attempt(pauses):
+    with (
+        Receiver(0, 0) as receiver,
+        pytest.raises(NotificationFailed, match=r"after 2 attempts: it did not answer in time"),
+    ):
+        notifier(receiver.url, timeout_seconds=0.2, attempts=2).send_job_ended(VIEW, 0)
+    with pytest.raises(
+        NotificationFailed, match=r"notification to http://127.0.0.1:\d+ failed after 3 attempts: Connection refused"
+    ):
+        notifier(receiver.url, attempts=3).send_job_ended(VIEW, 0)
 
     assert len(pauses) == 3
 
 
-def test_nothing_secret_is_told(caplog):
+def test_no_secret_is_shown(caplog):
     caplog.set_level("DEBUG")
     with Receiver(500, 400) as receiver, pytest.raises(NotificationFailed) as raised:
-        notifier(receiver.url).ended(VIEW, 0)
+        notifier(receiver.url).send_job_ended(VIEW, 0)
 
     texts = log_text(caplog) + str(raised.value) + json.dumps(message(VIEW, 0))
     assert "event=notification_retried" in log_text(caplog)
@@ -176,11 +181,11 @@ def test_nothing_secret_is_told(caplog):
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("http://example.org/t0ken", "MASKMILL_NOTIFY__ALLOW_HTTP"),
         ("http://127.0.0.1/t0ken", "MASKMILL_NOTIFY__ALLOW_HTTP"),
-        ("https://user:t0ken@example.org/", "user or password"),
+        ("https://user:t0ken@example.org/", "user and password"),
         ("ftp://example.org/t0ken", "such as https://"),
         ("file:///t0ken", "such as https://"),
         ("https:///t0ken", "such as https://"),
@@ -190,8 +195,8 @@ def test_nothing_secret_is_told(caplog):
         ("t0ken", "such as https://"),
     ],
 )
-def test_an_address_that_cannot_be_used_is_refused_without_being_shown(url, said):
-    with pytest.raises(SettingsError, match=said) as raised:
+def test_an_unusable_url_is_refused_without_being_shown(url, message):
+    with pytest.raises(SettingsError, match=message) as raised:
         Notifier(url, NotifySettings(secret=SECRET))
     assert "t0ken" not in str(raised.value)
 
@@ -201,6 +206,6 @@ def test_without_a_secret_nothing_is_sent():
         Notifier("https://example.org/", NotifySettings())
 
 
-def test_an_authority_that_is_not_there_is_named(tmp_path):
+def test_a_missing_ca_file_is_named(tmp_path):
     with pytest.raises(SettingsError, match="MASKMILL_NOTIFY__CA_FILE"):
         notifier("https://example.org/", ca_file=tmp_path / "ca.pem")

@@ -1,4 +1,4 @@
-"""Integrations whose package is not there say what to install."""
+"""An integration whose package is not installed says what to install."""
 
 from __future__ import annotations
 

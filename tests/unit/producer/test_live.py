@@ -1,10 +1,10 @@
-"""Live workers and shares of stages, in numbers and words."""
+"""Descriptions of live workers, and shares of stages."""
 
 from __future__ import annotations
 
 import pytest
 
-from producer.live import in_words, shares
+from producer.live import describe_workers, time_shares
 from worker.contract.ledger.fleet import WorkerFacts
 
 
@@ -13,24 +13,27 @@ def worker(name: str, cores: int, **how: object) -> WorkerFacts:
     return WorkerFacts(name=name, cpus=tuple(range(cores)), **facts)
 
 
-def test_shares_are_of_the_time_spent_largest_first():
-    assert list(shares([{"fetch": 1.0, "infer": 2.0}, {"infer": 1.0}]).items()) == [("infer", 0.75), ("fetch", 0.25)]
+def test_shares_are_of_the_time_spent_with_the_largest_first():
+    assert list(time_shares([{"fetch": 1.0, "infer": 2.0}, {"infer": 1.0}]).items()) == [
+        ("infer", 0.75),
+        ("fetch", 0.25),
+    ]
 
 
 @pytest.mark.parametrize("stages", [[], [{}], [{"infer": 0.0}]])
-def test_without_a_time_there_are_no_shares(stages):
-    assert shares(stages) == {}
+def test_there_are_no_shares_without_times(stages):
+    assert time_shares(stages) == {}
 
 
-def test_workers_of_a_kind_are_told_together():
-    told = in_words([worker("a", 8), worker("b", 8), worker("c", 4, size=512)])
+def test_workers_of_a_kind_are_grouped():
+    text = describe_workers([worker("a", 8), worker("b", 8), worker("c", 4, size=512)])
 
-    assert told == (
+    assert text == (
         "3 live workers: 2 on 8 cores with birefnet_lite 1024 int8 (2 x 4); "
         "1 on 4 cores with birefnet_lite 512 int8 (2 x 2)"
     )
-    assert in_words([worker("a", 8)]).startswith("1 live worker: ")
+    assert describe_workers([worker("a", 8)]).startswith("1 live worker: ")
 
 
-def test_nobody_there_is_told_with_the_remedy():
-    assert in_words([]) == "no live worker: `worker start` on a node starts some"
+def test_no_worker_gives_the_remedy():
+    assert describe_workers([]) == "no live worker: start workers on a node with `worker start`"

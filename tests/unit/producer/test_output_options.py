@@ -1,4 +1,4 @@
-"""From a command line to `OutputOptions`: every option arrives, what contradicts or does nothing is refused."""
+"""Output options of the command line become `OutputOptions`; contradictions and options without effect are refused."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ MASK, CUTOUT, COMPOSITE = OutputKind.MASK, OutputKind.CUTOUT, OutputKind.COMPOSI
 
 
 def read(*arguments: str) -> OutputRequest:
-    """What a command with these options gets."""
-    got: list[OutputRequest] = []
+    """Return what a command called with these arguments receives."""
+    received: list[OutputRequest] = []
 
     @click.command()
     @output_options
     def command(*, outputs: OutputRequest) -> int:
-        got.append(outputs)
+        received.append(outputs)
         return 0
 
     done = CliRunner().invoke(command, arguments)
     if isinstance(done.exception, MaskmillError):
         raise done.exception
     assert done.exit_code == 0, done.output
-    return got[0]
+    return received[0]
 
 
-def test_without_options_there_is_a_mask():
+def test_the_default_output_is_a_mask():
     assert read() == OutputRequest(OutputOptions())
 
 
@@ -46,11 +46,11 @@ def test_without_options_there_is_a_mask():
         (["--output", "both,composite", "--output", "Mask"], (MASK, CUTOUT, COMPOSITE)),
     ],
 )
-def test_kinds_are_repeated_or_listed(arguments, kinds):
+def test_kinds_may_be_repeated_or_listed(arguments, kinds):
     assert read(*arguments).options.outputs == kinds
 
 
-def test_every_option_arrives():
+def test_every_option_reaches_the_command():
     line = (
         "--output mask,composite --format jpg --mask-format webp --quality 71 --background #AABBCC --crop "
         "--crop-margin 5% --threshold 0.4 --refine --max-side 1600 --exif keep-with-gps --name x/{stem}-{kind}.{ext}"
@@ -75,7 +75,7 @@ def test_every_option_arrives():
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "message"),
     [
         ("--output cutout --format jpeg", "JPEG has no transparency"),
         ("--quality 80", "--quality has no effect without --format webp, avif or jpeg"),
@@ -93,24 +93,24 @@ def test_every_option_arrives():
         ("--output mask,cutout --name {stem}.{ext}", "add {kind}"),
     ],
 )
-def test_what_makes_no_sense_is_refused(line, says):
-    if says is None:
+def test_invalid_combinations_are_refused(line, message):
+    if message is None:
         assert read(*line.split()).options.name == "{stem}"
         return
     with pytest.raises(SettingsError) as caught:
         read(*line.split())
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_a_kind_that_is_none_is_refused():
+def test_an_unknown_kind_is_refused():
     done = CliRunner().invoke(click.command()(output_options(lambda outputs: 0)), ["--output", "mask,sticker"])
 
     assert done.exit_code == 2
-    assert "'sticker' is none of mask, cutout, composite, both" in done.output
+    assert "'sticker' is not one of mask, cutout, composite, both" in done.output
 
 
 class Bucket(FakeStore):
-    """With the two calls that only the producer makes."""
+    """A fake store with the two methods that only the producer calls."""
 
     def head(self, place):
         return self.get(place, max_bytes=1 << 30)[1]
@@ -123,18 +123,18 @@ def test_a_local_background_is_uploaded_once_under_its_content(tmp_path):
     picture = tmp_path / "Studio.JPG"
     picture.write_bytes(b"picture")
     bucket = Bucket()
-    asked = read("--output", "composite", "--background", str(picture))
+    request = read("--output", "composite", "--background", str(picture))
 
-    first = asked.settled(bucket, "s3://out/job")
+    first = request.settled(bucket, "s3://out/job")
     bucket.upload = None
-    again = asked.settled(bucket, "s3://out/job/")
+    again = request.settled(bucket, "s3://out/job/")
 
     [url] = bucket.objects
     assert first == again
     assert first.background == url and url.startswith("s3://out/job/_maskmill/backgrounds/") and url.endswith(".jpg")
     assert first.background_etag == "etag-of-" + url.removeprefix("s3://out/")
     picture.write_bytes(b"another")
-    assert asked.settled(Bucket(), "s3://out/job/").digest() != first.digest()
+    assert request.settled(Bucket(), "s3://out/job/").digest() != first.digest()
 
 
 def test_a_background_in_a_bucket_is_pinned_by_its_etag():
@@ -145,10 +145,10 @@ def test_a_background_in_a_bucket_is_pinned_by_its_etag():
     assert (options.background, options.background_etag) == ("s3://art/studio.png", "etag-of-studio.png")
 
 
-def test_a_background_that_is_not_there_is_said_at_submission():
+def test_a_missing_background_is_reported_at_submission():
     with pytest.raises(SourceError, match=r"s3://art/studio\.png: no such object"):
         read("--output", "composite", "--background", "s3://art/studio.png").settled(Bucket(), "s3://out/")
 
 
-def test_an_unused_background_is_not_looked_for():
+def test_an_unused_background_is_not_looked_up():
     assert OutputRequest(OutputOptions()).settled(Bucket(), "s3://out/") == OutputOptions()

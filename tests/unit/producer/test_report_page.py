@@ -1,4 +1,4 @@
-"""The page: nothing of what it shows can become part of it, and nothing is missing from it."""
+"""The report page shows every fact, and nothing untrusted becomes markup or code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 
 from producer.report.render import duration, percent, render, seconds
 from producer.report.survey import survey
-from producer.report.thumbnails import SIDE, shown
+from producer.report.thumbnails import SIDE, load_pairs
 from support.fakes import FakeStore
 from worker.contract.job import JobStatus, JobView
 from worker.contract.messages import JobOptions, MaskQuality, Outcome, OutcomeKind
@@ -24,8 +24,8 @@ SOFT = MaskQuality(coverage=0.4, soft=0.9, empty=False, full=False, touches_bord
 
 
 def view(**fields) -> JobView:
-    asked = {"outputs": fields.pop("outputs", ("mask",)), "crop": fields.pop("crop", False)}
-    options = JobOptions(source="s3://in/", dest="s3://out/", **asked)
+    output_options = {"outputs": fields.pop("outputs", ("mask",)), "crop": fields.pop("crop", False)}
+    options = JobOptions(source="s3://in/", dest="s3://out/", **output_options)
     known = {"status": JobStatus.FINISHED, "total": 2, "ok": 1, "failed": 1, "created_at": 1e9, "started_at": 1e9}
     return JobView(job="job", options=options, **known | {"completed_at": 1e9 + 5, "finished_at": 1e9 + 5} | fields)
 
@@ -55,12 +55,12 @@ def store(job: JobView, key: str = HOSTILE) -> FakeStore:
 
 def page(job: JobView, outcomes: list[Outcome], objects: FakeStore) -> str:
     found = survey(outcomes, samples=5, seed="job")
-    pictures = shown(objects, job, found.samples, LimitSettings())
-    return render(job, found, pictures, now=1e9 + 60, price_per_core_hour=None)
+    pairs = load_pairs(objects, job, found.samples, LimitSettings())
+    return render(job, found, pairs, now=1e9 + 60, price_per_core_hour=None)
 
 
 class Elements(HTMLParser):
-    """Every start tag with its attributes, and all text."""
+    """All start tags with their attributes, and all text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Elements(HTMLParser):
         return [attributes for name, attributes in self.found if name == tag]
 
 
-def test_keys_and_messages_are_text_and_nothing_else():
+def test_keys_and_messages_are_shown_as_text():
     job = view()
     elements = Elements(page(job, [good(), bad()], store(job)))
 
@@ -86,11 +86,11 @@ def test_keys_and_messages_are_text_and_nothing_else():
     assert not elements.of("b")
     assert all(attributes["src"].startswith("data:image/webp;base64,") for attributes in elements.of("img"))
     assert not [name for _, attributes in elements.found for name in attributes if name.startswith("on")]
-    assert elements.text.count(HOSTILE) == 3  # its card, its failure, the slowest
+    assert elements.text.count(HOSTILE) == 3  # in its card, its failure and the slowest images
     assert "<b>why</b>" in elements.text
 
 
-def test_only_the_pages_own_style_and_script_may_run_and_nothing_is_loaded():
+def test_the_policy_allows_only_the_pages_own_style_and_script():
     job = view()
     text = page(job, [good(), bad()], store(job))
 
@@ -105,30 +105,32 @@ def test_only_the_pages_own_style_and_script_may_run_and_nothing_is_loaded():
     assert not re.search(r"""\sstyle=""", text)  # the policy would refuse it
 
 
-def test_numbers_and_flags_are_there():
+def test_the_page_has_numbers_and_flags():
     job = view(core_seconds=7.0, bytes=2_000_000)
     elements = Elements(page(job, [good(), bad()], store(job)))
 
     card = next(a for a in elements.of("figure"))
     assert card["data-flags"].split() == ["soft", "border", "review"]
-    for words in ("2.0 MB", "50 %", "undecodable", "7 core-seconds", "need a look", "Throughput over time", "finished"):
+    for words in ("2.0 MB", "50 %", "undecodable", "7 core-seconds", "need review", "Throughput over time", "finished"):
         assert words in elements.text
     assert [a["data-flag"] for a in elements.of("button") if "data-flag" in a] == ["", "review", "soft", "border"]
     assert len(elements.of("input")) == 2 and elements.of("input")[1]["aria-label"].endswith(HOSTILE)
 
 
-def test_a_job_that_runs_and_one_that_has_nothing():
+def test_a_running_job_and_a_job_without_outputs():
     running = view(status=JobStatus.RUNNING, total=1_000_000, finished_at=None, completed_at=None)
-    assert "Not finished when this was written: 2 of 1,000,000" in page(running, [good(), bad()], store(running))
+    assert "had not ended when this report was written: 2 of 1,000,000" in page(
+        running, [good(), bad()], store(running)
+    )
     nothing = view(ok=0, failed=0, total=3, cancelled=3, status=JobStatus.CANCELLED, reason="enough <i>")
     text = page(nothing, [], FakeStore())
-    assert "There are none" in text and "enough &lt;i&gt;" in text and "Failures" not in text
+    assert "No pictures" in text and "enough &lt;i&gt;" in text and "Failures" not in text
 
 
 def pictures_of(job: JobView, source: bytes, output: bytes, **limits):
     kind = job.options.outputs[-1]
     objects = FakeStore({"s3://in/a.jpg": source, f"s3://out/{job.options.output_key('a.jpg', kind)}": output})
-    [found] = shown(objects, job, [good("a.jpg")], LimitSettings(**limits))
+    [found] = load_pairs(objects, job, [good("a.jpg")], LimitSettings(**limits))
     return found
 
 
@@ -136,7 +138,7 @@ def opened(picture) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(picture.url.partition(",")[2])))
 
 
-def test_a_mask_is_shown_as_what_it_cuts_out():
+def test_a_mask_is_shown_as_a_cutout():
     found = pictures_of(view(), picture((200, 10, 10), (960, 480)), picture(0, (960, 480), mode="L"))
 
     before, after = opened(found.before), opened(found.after)
@@ -146,7 +148,7 @@ def test_a_mask_is_shown_as_what_it_cuts_out():
     assert before.mode == "RGB"
 
 
-def test_a_photograph_lies_as_its_output_does():
+def test_a_photograph_is_turned_upright_like_its_output():
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     found = pictures_of(view(), picture((9, 9, 9), (900, 600), "JPEG", exif=exif), picture(255, (600, 900), mode="L"))
@@ -155,7 +157,7 @@ def test_a_photograph_lies_as_its_output_does():
     assert found.aligned
 
 
-def test_a_cut_out_is_shown_as_it_is_and_beside_the_photograph_when_cropped():
+def test_a_cutout_is_shown_unchanged_and_beside_the_photograph_if_cropped():
     cutout = picture((1, 200, 1, 128), (100, 50), mode="RGBA")
     whole = pictures_of(view(outputs=("mask", "cutout")), picture((9, 9, 9), (200, 100)), cutout)
     cropped = pictures_of(view(outputs=("mask", "cutout"), crop=True), picture((9, 9, 9), (200, 100)), cutout)
@@ -166,38 +168,38 @@ def test_a_cut_out_is_shown_as_it_is_and_beside_the_photograph_when_cropped():
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         (b"nonsense", "cannot be shown"),
         (picture((1, 2, 3), (2000, 1000))[:3000], "cannot be shown"),
-        (picture((1, 2, 3), (2000, 1001)), "too many to show"),
+        (picture((1, 2, 3), (2000, 1001)), "pixels are more than the limit"),
         (b"x" * 1_100_000, "1100000 bytes"),
     ],
 )
-def test_what_cannot_be_shown_is_said(source, said):
+def test_a_picture_that_cannot_be_shown_is_explained(source, message):
     job = view()
     found = pictures_of(job, source, picture(0, mode="L"), max_megapixels=2, max_object_mib=1)
-    assert found.before is None and said in found.trouble
+    assert found.before is None and message in found.problem
 
 
-def test_an_output_that_was_deleted_is_said():
-    [found] = shown(FakeStore({"s3://in/a.jpg": picture((1, 2, 3))}), view(), [good("a.jpg")], LimitSettings())
-    assert found.trouble == "s3://out/a.png does not exist"
+def test_a_deleted_output_is_reported():
+    [found] = load_pairs(FakeStore({"s3://in/a.jpg": picture((1, 2, 3))}), view(), [good("a.jpg")], LimitSettings())
+    assert found.problem == "s3://out/a.png does not exist"
 
 
 @pytest.mark.parametrize(
     ("mode", "form", "how"), [("I;16", "PNG", {}), ("P", "GIF", {}), ("LA", "PNG", {}), ("CMYK", "JPEG", {})]
 )
-def test_odd_kinds_of_picture_are_shown(mode, form, how):
+def test_unusual_pixel_modes_are_shown(mode, form, how):
     colour = {"I;16": 40_000, "P": 3, "LA": (200, 255), "CMYK": (10, 20, 30, 40)}[mode]
     found = pictures_of(view(), picture(colour, (60, 40), form, mode), picture(255, (60, 40), mode="L"))
 
-    assert not found.trouble
+    assert not found.problem
     if mode == "I;16":
         assert opened(found.before).getpixel((5, 5))[0] == pytest.approx(156, abs=3)
 
 
-def test_numbers_in_words():
+def test_formatted_numbers():
     shares = ["0 %", "< 0.01 %", "50 %", "> 99.99 %", "100 %"]
     assert [percent(share) for share in (0, 0.00004, 0.5, 0.99999999, 1)] == shares
     assert [seconds(value) for value in (0.0123, 1.234, 75)] == ["12.3 ms", "1.23 s", "75 s"]

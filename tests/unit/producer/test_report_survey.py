@@ -12,14 +12,14 @@ PLAIN = {"coverage": 0.4, "soft": 0.1, "empty": False, "full": False, "touches_b
 KINDS = {"plain": {}, "border": {"touches_border": True}, "empty": {"empty": True}, "soft": {"soft": 0.9}}
 
 
-def outcome(index: int, look: str = "plain", seconds: float = 1.0, at: float | None = None) -> Outcome:
+def outcome(index: int, kind: str = "plain", seconds: float = 1.0, at: float | None = None) -> Outcome:
     return Outcome(
         index=index,
         key=f"{index}.jpg",
         kind=OutcomeKind.OK,
         seconds=seconds,
         stages={"fetch": seconds / 4, "infer": 3 * seconds / 4},
-        quality=MaskQuality(**PLAIN | KINDS[look]),
+        quality=MaskQuality(**PLAIN | KINDS[kind]),
         at=at,
     )
 
@@ -28,9 +28,9 @@ def failure(index: int, code: str) -> Outcome:
     return Outcome(index=index, key=f"{index}.jpg", kind=OutcomeKind.FAILED, code=code, message="why")
 
 
-def test_what_needs_a_look_is_counted_and_comes_first():
-    looks = ["plain"] * 50 + ["border"] * 30 + ["empty"] * 20 + ["soft"] * 3
-    found = survey([outcome(index, look) for index, look in enumerate(looks)], samples=12, seed="job")
+def test_masks_that_need_review_are_counted_and_come_first():
+    kinds = ["plain"] * 50 + ["border"] * 30 + ["empty"] * 20 + ["soft"] * 3
+    found = survey([outcome(index, kind) for index, kind in enumerate(kinds)], samples=12, seed="job")
 
     assert (found.needs_review, found.flags) == (23, {"border": 30, "empty": 20, "soft": 3})
     flags = [sample.quality.flags for sample in found.samples]
@@ -40,7 +40,7 @@ def test_what_needs_a_look_is_counted_and_comes_first():
 
 
 @pytest.mark.parametrize("samples", [0, 1, 7, 100])
-def test_room_that_one_group_leaves_is_given_to_the_other(samples):
+def test_room_that_one_group_does_not_use_goes_to_the_other(samples):
     few = survey([outcome(0, "empty"), *(outcome(i) for i in range(1, 40))], samples=samples, seed="job")
     many = survey([outcome(0), *(outcome(i, "soft") for i in range(1, 40))], samples=samples, seed="job")
 
@@ -75,7 +75,7 @@ def test_times_by_stage():
 
 
 @pytest.mark.parametrize("seconds", [1, 90, 3600, 3_000_000])
-def test_the_time_of_a_job_is_in_a_bounded_number_of_steps(seconds):
+def test_the_timeline_has_a_bounded_number_of_steps(seconds):
     times = [1_000_000 + number * seconds / 999 for number in range(1000)]
     found = survey([outcome(index, at=at) for index, at in enumerate(reversed(times))], samples=0, seed="job")
 
@@ -107,4 +107,4 @@ def test_memory_does_not_grow_with_the_job(monkeypatch):
 
 @pytest.mark.parametrize(("value", "above"), [(0.7, 1), (1, 1), (1.1, 2), (2.2, 2.5), (260, 500), (0.0011, 0.002)])
 def test_axes_end_at_round_numbers(value, above):
-    assert charts.nice(value) == pytest.approx(above)
+    assert charts.round_up(value) == pytest.approx(above)

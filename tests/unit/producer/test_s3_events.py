@@ -1,4 +1,4 @@
-"""Events of buckets, in every wrapping they come in."""
+"""Bucket events in every supported format."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from producer.integrations.s3_events import Created, created, submit_created
+from producer.integrations.s3_events import CreatedObject, created_objects, submit_created
 from worker.contract.errors import SourceError
 from worker.contract.outputs import OutputOptions
 from worker.contract.storage.s3 import S3Url
@@ -28,7 +28,7 @@ def seaweed(key: str, kind: str = "create", **message) -> dict:
 AWS = {"Records": [record("photos/a+b%2B%C3%A9.jpg", sequencer="0055AED6DCD90281E5", eTag="e")]}
 FILE = {"name": "a.jpg", "attributes": {"file_size": 5, "mtime": 1700000000, "md5": "1B2M2Y8AsgTpgAmY7PhCfg=="}}
 TOPIC = {"Type": "Notification", "Message": json.dumps(AWS)}
-WRITTEN = Created(S3Url("shop", "photos/a b+é.jpg"), "0055AED6DCD90281E5")
+WRITTEN = CreatedObject(S3Url("shop", "photos/a b+é.jpg"), "0055AED6DCD90281E5")
 IN_BRIDGE = {"bucket": {"name": "shop"}, "object": {"key": "photos/a b+é.jpg", "etag": "e", "sequencer": "00"}}
 EVENTS = {
     "S3": (AWS, WRITTEN),
@@ -44,28 +44,28 @@ EVENTS = {
             "Key": "shop/photos/a.jpg",
             "Records": [record("photos%2Fa.jpg", "s3:ObjectCreated:CompleteMultipartUpload", eTag="e-2")],
         },
-        Created(S3Url("shop", "photos/a.jpg"), "e-2"),
+        CreatedObject(S3Url("shop", "photos/a.jpg"), "e-2"),
     ),
     "SeaweedFS": (
         seaweed("/buckets/shop/photos/a.jpg", new_entry=FILE),
-        Created(S3Url("shop", "photos/a.jpg"), "1B2M2Y8AsgTpgAmY7PhCfg=="),
+        CreatedObject(S3Url("shop", "photos/a.jpg"), "1B2M2Y8AsgTpgAmY7PhCfg=="),
     ),
     "SeaweedFS, moved": (
         seaweed("/buckets/shop/tmp/x", "rename", old_entry={}, new_entry=FILE, new_parent_path="/buckets/shop/photos"),
-        Created(S3Url("shop", "photos/a.jpg"), "1B2M2Y8AsgTpgAmY7PhCfg=="),
+        CreatedObject(S3Url("shop", "photos/a.jpg"), "1B2M2Y8AsgTpgAmY7PhCfg=="),
     ),
     "SeaweedFS, without a digest": (
         seaweed("/buckets/shop/a.jpg", new_entry={"name": "a.jpg", "attributes": {"file_size": 5, "mtime": 17}}),
-        Created(S3Url("shop", "a.jpg"), "17 5"),
+        CreatedObject(S3Url("shop", "a.jpg"), "17 5"),
     ),
 }
 
 
 @pytest.mark.parametrize("name", EVENTS)
-def test_what_was_written_is_found(name):
+def test_written_objects_are_found(name):
     event, expected = EVENTS[name]
 
-    assert created(event) == [expected]
+    assert created_objects(event) == [expected]
 
 
 @pytest.mark.parametrize(
@@ -80,14 +80,14 @@ def test_what_was_written_is_found(name):
         seaweed("/buckets/shop", new_entry=FILE),
     ],
 )
-def test_what_writes_no_object_is_passed_over(event):
-    assert created(event) == []
+def test_events_that_write_no_object_are_ignored(event):
+    assert created_objects(event) == []
 
 
 @pytest.mark.parametrize("event", ["{", "[]", "7", {}, {"foo": 1}, {"Records": [{"eventName": "ObjectCreated:Put"}]}])
 def test_anything_else_is_refused(event):
-    with pytest.raises(SourceError, match="not an event of a bucket"):
-        created(event)
+    with pytest.raises(SourceError, match="not a bucket event"):
+        created_objects(event)
 
 
 class Recorder:
@@ -115,11 +115,11 @@ def test_images_below_the_source_become_one_job():
     assert keys == ["b.jpg", "d/a 1.png"]
 
 
-def test_own_outputs_do_not_go_round():
+def test_outputs_do_not_trigger_new_jobs():
     assert submitted(record("photos/masks/a.png"), dest="s3://shop/photos/masks") == []
 
 
-def test_the_job_key_is_that_of_the_same_event_for_the_same_work_only():
+def test_the_job_key_depends_on_the_event_and_the_options_only():
     def key(*records, **more):
         return submitted(*records, **more)[0][-1]
 

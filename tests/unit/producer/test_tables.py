@@ -64,7 +64,7 @@ def test_parquet_has_types(tmp_path, monkeypatch):
     assert parquet.ParquetFile(path).num_row_groups == 2
 
 
-def test_parquet_without_its_library_names_the_remedy(tmp_path, monkeypatch):
+def test_parquet_without_pyarrow_names_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
 
     with pytest.raises(SetupError, match=r"pip install 'maskmill\[parquet\]'"):
@@ -73,19 +73,19 @@ def test_parquet_without_its_library_names_the_remedy(tmp_path, monkeypatch):
 
 def test_a_file_appears_when_it_is_complete_or_not_at_all(tmp_path):
     path = tmp_path / "results.csv"
-    with pytest.raises(ZeroDivisionError), tables.appearing(path) as part:
+    with pytest.raises(ZeroDivisionError), tables.atomic_file(path) as part:
         part.write_text("half")
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
 
-    with tables.appearing(path) as part:
+    with tables.atomic_file(path) as part:
         part.write_text("whole")
     assert [file.name for file in tmp_path.iterdir()] == ["results.csv"]
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
+def test_a_missing_folder_is_named(tmp_path):
     path = tmp_path / "nowhere" / "results.csv"
-    with pytest.raises(SourceError, match="nowhere"), tables.appearing(path) as part:
+    with pytest.raises(SourceError, match="nowhere"), tables.atomic_file(path) as part:
         part.open("w")
 
 
@@ -102,7 +102,7 @@ def test_memory_does_not_grow_with_the_rows(write, tmp_path):
     assert peak(3000) < peak(1000) + 500_000  # kept, 2,000 rows would take 3 MB
 
 
-def test_outputs_are_named_though_details_were_lost():
+def test_outputs_are_named_even_if_details_were_lost():
     lost = Outcome(index=0, key="a.jpg", kind=OutcomeKind.SKIPPED)
 
     assert as_dict(lost, VIEW)["outputs"] == {"mask": "mask/a.png", "cutout": "cutout/a.png"}

@@ -19,7 +19,7 @@ def view(done: int = 0, total: int | None = 100, status: JobStatus = JobStatus.R
 
 
 class FakeLedger:
-    """Answers with one view after the other, then always with the last."""
+    """Returns the views in order, then the last one for ever."""
 
     def __init__(self, *views: JobView) -> None:
         self._views = itertools.chain(views, itertools.repeat(views[-1]))
@@ -36,38 +36,38 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def follow(*views: JobView, interval: float = 1.0, timeout: float | None = None) -> list[watch.Sample]:
+def follow(*views: JobView, interval: float = 1.0, timeout: float | None = None) -> list[watch.JobSnapshot]:
     return list(watch.follow(FakeLedger(*views), "job", interval=interval, timeout=timeout))
 
 
 @pytest.mark.parametrize("status", [JobStatus.FINISHED, JobStatus.CANCELLED])
 def test_following_ends_with_the_job(clock, status):
-    samples = follow(view(0), view(50), view(100, status=status), interval=2.0)
+    snapshots = follow(view(0), view(50), view(100, status=status), interval=2.0)
 
-    assert [sample.view.done for sample in samples] == [0, 50, 100]
-    assert samples[-1].view.ended
+    assert [snapshot.view.done for snapshot in snapshots] == [0, 50, 100]
+    assert snapshots[-1].view.ended
     assert clock.slept == [2.0, 2.0]
 
 
-def test_a_job_that_has_ended_is_told_without_waiting(clock):
+def test_an_ended_job_gives_one_snapshot_without_waiting(clock):
     assert len(follow(view(100, status=JobStatus.FINISHED))) == 1
     assert clock.slept == []
 
 
-def test_a_timeout_ends_with_a_last_sample_at_its_time(clock):
-    samples = follow(view(0), interval=4.0, timeout=10.0)
+def test_a_timeout_ends_with_a_last_snapshot_at_that_time(clock):
+    snapshots = follow(view(0), interval=4.0, timeout=10.0)
 
-    assert not samples[-1].view.ended
+    assert not snapshots[-1].view.ended
     assert clock.slept == [4.0, 4.0, 2.0]
-    assert len(samples) == 4
+    assert len(snapshots) == 4
 
 
-def test_a_timeout_of_nothing_gives_one_sample(clock):
+def test_a_timeout_of_zero_gives_one_snapshot(clock):
     assert len(follow(view(0), timeout=0.0)) == 1
     assert clock.slept == []
 
 
-def test_an_unknown_job_is_told(monkeypatch):
+def test_an_unknown_job_raises(monkeypatch):
     ledger = FakeLedger(view())
     monkeypatch.setattr(ledger, "view", lambda job: (_ for _ in ()).throw(JobNotFound("no job")))
 
@@ -75,7 +75,7 @@ def test_an_unknown_job_is_told(monkeypatch):
         list(watch.follow(ledger, "job", interval=1.0))
 
 
-def test_rate_and_time_left_follow_from_what_was_seen():
+def test_rate_and_time_left_follow_from_the_history():
     first, second, *_ = follow(view(0), view(10), view(100, status=JobStatus.FINISHED), interval=2.0)
 
     assert (first.rate, first.eta_seconds) == (None, None)
@@ -83,46 +83,48 @@ def test_rate_and_time_left_follow_from_what_was_seen():
     assert second.eta_seconds == pytest.approx(18.0)
 
 
-def test_a_job_joined_late_is_not_credited_with_what_was_done_before():
+def test_the_rate_leaves_out_images_done_before_following_began():
     first, second, *_ = follow(view(80), view(81), view(100, status=JobStatus.FINISHED))
 
     assert first.rate is None
     assert second.rate == pytest.approx(1.0)
 
 
-def test_the_rate_forgets_what_is_older_than_a_minute():
+def test_the_rate_covers_the_last_minute():
     fast = [view(min(10 * i, 600), total=10_000) for i in range(61)]
     slow = [view(600 + i, total=10_000) for i in range(1, 121)]
     end = view(10_000, total=10_000, status=JobStatus.FINISHED)
 
-    samples = follow(*fast, *slow, end)
+    snapshots = follow(*fast, *slow, end)
 
-    assert samples[60].rate == pytest.approx(10.0)
-    assert samples[180].rate == pytest.approx(1.0)
-
-
-def test_a_job_that_stands_still_has_no_rate_and_no_end():
-    samples = follow(view(0), *[view(5)] * 70, view(5, status=JobStatus.CANCELLED))
-
-    assert (samples[69].rate, samples[69].eta_seconds) == (None, None)
+    assert snapshots[60].rate == pytest.approx(10.0)
+    assert snapshots[180].rate == pytest.approx(1.0)
 
 
-def test_a_rate_is_told_at_long_intervals_too():
-    samples = follow(view(0), view(90), view(100, status=JobStatus.FINISHED), interval=90.0)
+def test_a_stalled_job_has_no_rate_and_no_eta():
+    snapshots = follow(view(0), *[view(5)] * 70, view(5, status=JobStatus.CANCELLED))
 
-    assert samples[1].rate == pytest.approx(1.0)
+    assert (snapshots[69].rate, snapshots[69].eta_seconds) == (None, None)
 
 
-def test_no_end_is_told_while_the_total_is_unknown():
-    samples = follow(view(0, None, JobStatus.LISTING), view(1, None, JobStatus.LISTING), view(1, 1, JobStatus.FINISHED))
+def test_long_intervals_give_a_rate_too():
+    snapshots = follow(view(0), view(90), view(100, status=JobStatus.FINISHED), interval=90.0)
 
-    assert samples[1].rate == pytest.approx(1.0)
-    assert samples[1].eta_seconds is None
+    assert snapshots[1].rate == pytest.approx(1.0)
+
+
+def test_there_is_no_eta_while_the_total_is_unknown():
+    snapshots = follow(
+        view(0, None, JobStatus.LISTING), view(1, None, JobStatus.LISTING), view(1, 1, JobStatus.FINISHED)
+    )
+
+    assert snapshots[1].rate == pytest.approx(1.0)
+    assert snapshots[1].eta_seconds is None
 
 
 def test_a_line_for_machines_has_all_counts():
     counts = {"ok": 4, "skipped": 3, "failed": 2, "dead": 1, "cancelled": 5}
-    line = watch.Sample(view(total=20, **counts), rate=3.0).as_dict()
+    line = watch.JobSnapshot(view(total=20, **counts), rate=3.0).as_dict()
 
     assert line == {
         "job": "job",
@@ -133,7 +135,7 @@ def test_a_line_for_machines_has_all_counts():
         "images_per_second": 3.0,
         "eta_seconds": 1.7,
     }
-    assert watch.Sample(view(), rate=None).as_dict()["images_per_second"] is None
+    assert watch.JobSnapshot(view(), rate=None).as_dict()["images_per_second"] is None
 
 
 @pytest.mark.parametrize(
