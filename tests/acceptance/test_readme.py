@@ -192,7 +192,7 @@ def test_links_between_the_pages_lead_somewhere():
 @pytest.mark.parametrize("own", [False, True], ids=["as it is", "own photographs"])
 def test_make_demo_works(cache, tmp_path, own):
     """With the environment that runs this test; the fresh set-up is what CI's own `make test` goes through."""
-    assert MAKE == {"make demo", "make test", 'make demo ARGS="--photos ./photos --output ./masks"'}
+    assert {"make demo", "make test", 'make demo ARGS="--photos ./photos --output ./masks"'} == MAKE
     venv = Path(sys.prefix)
     arguments = ["--state", str(tmp_path / "state"), "--output", str(tmp_path / "masks")]
     if own:
