@@ -147,7 +147,7 @@ def test_a_record_of_another_version_does_not_stop_the_others(world, caplog):
     world.feeder.tick()
 
     assert world.queued() == ["job.0.0"]
-    assert "job newer in Redis is not of this version" in caplog.text
+    assert "the record of job newer in Redis does not match this version" in caplog.text
     with pytest.raises(ContractError, match="upgrade"):
         world.ledger.view("newer")
 

@@ -1,4 +1,4 @@
-"""What may be asked of outputs, how they are named, and which options decide pixels."""
+"""Output options: validation, naming of outputs, and the digest."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_template_names_the_outputs(template, key, expected):
         ("/{stem}.{ext}", "relative to the destination"),
         ("{dir}//{stem}.{ext}", "relative to the destination"),
         ("../{stem}.{ext}", "relative to the destination"),
-        ("_maskmill/{stem}.{ext}", "_maskmill/ is taken"),
+        ("_maskmill/{stem}.{ext}", "_maskmill/ is reserved"),
         ("{stem}/", "relative to the destination"),
     ],
 )
@@ -99,10 +99,10 @@ def test_several_kinds_need_names_of_their_own():
     with pytest.raises(ValidationError, match=r"mask and cutout would share one key; add \{kind\}"):
         OutputOptions(outputs=(MASK, CUTOUT), name="{dir}/{stem}.{ext}")
 
-    told_apart = OutputOptions(
+    distinct = OutputOptions(
         outputs=(MASK, COMPOSITE), name="{dir}/{stem}.{ext}", format=ImageFormat.JPEG, mask_format=ImageFormat.PNG
     )
-    assert told_apart.output_key("a.tif", COMPOSITE) == "a.jpg"
+    assert distinct.output_key("a.tif", COMPOSITE) == "a.jpg"
 
 
 @pytest.mark.parametrize("field", sorted(set(OutputOptions.model_fields) - {"name"}))
@@ -145,17 +145,17 @@ TEMPLATES = [
 
 @settings(max_examples=500, deadline=None, derandomize=True)
 @given(st.lists(NAMES, min_size=2, max_size=2, unique=True), st.sampled_from(TEMPLATES))
-def test_rival_keys_tell_of_every_collision(keys, template):
+def test_collision_keys_find_every_collision(keys, template):
     options = OutputOptions(outputs=(MASK, CUTOUT), name=template)
     everything = [{options.output_key(key, kind) for kind in options.outputs} for key in keys]
 
     assert bool(everything[0] & everything[1]) == bool(
-        set(options.rival_keys(keys[0])) & set(options.rival_keys(keys[1]))
+        set(options.collision_keys(keys[0])) & set(options.collision_keys(keys[1]))
     )
 
 
 def test_kinds_that_can_meet_are_all_compared():
     options = OutputOptions(outputs=(MASK, CUTOUT), name="{kind}{stem}.{ext}")
 
-    assert len(options.rival_keys("a.jpg")) == 2
-    assert OutputOptions(outputs=(MASK, CUTOUT)).rival_keys("d/a.jpg") == ("mask/d/a.png",)
+    assert len(options.collision_keys("a.jpg")) == 2
+    assert OutputOptions(outputs=(MASK, CUTOUT)).collision_keys("d/a.jpg") == ("mask/d/a.png",)
