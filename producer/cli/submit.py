@@ -88,7 +88,7 @@ def submit_command(
     if notify and not wait:
         raise click.UsageError("--notify is sent by who waits: add --wait, or run `producer watch JOB --notify URL`")
     notifier = Notifier(notify, config.notify) if notify else None
-    traced = tracing.started("maskmill-producer")
+    traced = tracing.session("maskmill-producer")
     with traced as traces, ObjectStore(config.s3) as store, Ledger(config.redis) as ledger:
         ledger.link.check()
         teller = progress.Teller(as_json=as_json)
