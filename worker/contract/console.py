@@ -79,9 +79,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Resolve a command as click does, and suggest the closest name for a misspelt one."""
-        if args[0] not in self._entry_points and (
-            close := difflib.get_close_matches(args[0], self._entry_points, n=1)
-        ):
+        if args[0] not in self._entry_points and (close := difflib.get_close_matches(args[0], self._entry_points, n=1)):
             ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")
         return super().resolve_command(ctx, args)
 

@@ -28,7 +28,7 @@ from worker.contract.errors import PlacementError, SetupError
 from worker.contract.settings import ModelSettings, Settings
 from worker.cpu import pinning
 from worker.cpu.placement import CoreSet, Plan
-from worker.processes.parent_death import tied
+from worker.processes.parent_death import bound_to_parent
 from worker.processes.wakeup import Wakeup
 from worker.telemetry.metrics import FOLDER_VARIABLE
 
@@ -74,7 +74,7 @@ class Slot:
         cpus = self._cpus
         try:
             self._process = subprocess.Popen(
-                tied(self._argv, signal.SIGTERM),
+                bound_to_parent(self._argv, signal.SIGTERM),
                 env=self._env,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C at the terminal reaches the supervisor alone, which stops in order

@@ -45,7 +45,9 @@ def test_missing_packages_are_logged_and_nothing_breaks(monkeypatch, caplog):
     monkeypatch.setattr(importlib, "import_module", missing)
     found = tracing.start("x")
 
-    assert not found.enabled and "event=tracing_missing" in caplog.text and "pip install 'maskmill[otel]'" in caplog.text
+    assert (
+        not found.enabled and "event=tracing_missing" in caplog.text and "pip install 'maskmill[otel]'" in caplog.text
+    )
     with found.span("chunk", parent=PARENT, job="j") as parent:
         found.image(Outcome(index=0, key="a", kind=OutcomeKind.OK))
     assert parent == ""
