@@ -31,7 +31,7 @@ def start_command() -> int:
     logs.configure(config.worker, "supervisor")
     refuse_unfit(config.redis)
     machine = topology.read()
-    tuned = tuned_plan.planned(machine, config.plan, config.model)
+    tuned = tuned_plan.tuned_settings(machine, config.plan, config.model)
     log.info("event=plan %s", tuned.why)
     Supervisor(config, placement.plan(machine, tuned.plan, set_by=tuned.set_by), model=tuned.model).run()
     return Exit.OK
