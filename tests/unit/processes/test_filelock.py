@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from worker.contract.errors import StandaloneError
-from worker.processes import service
+from worker.processes import filelock, service
 from worker.processes.filelock import locked
 
 # Holds the lock of a file until its standard input ends.
@@ -69,7 +69,7 @@ def test_a_held_lock_is_waited_for_and_logged_once(path, limit, caplog):
 
         assert waiting.result(timeout=10) >= released
 
-    [record] = [record for record in caplog.records if "lock_awaited" in str(vars(record))]
+    [record] = [record for record in caplog.records if record.name == filelock.__name__]
     assert str(path) in str(vars(record))
 
 
