@@ -34,7 +34,7 @@ def recall(store: ObjectStore, dest: S3Url, job: str) -> JobView:
         JobNotFound: there is no such job under the destination, or it has not ended.
         ContractError: its `manifest.json` was changed or replaced.
     """
-    facts = outcome_log.read_facts(store, dest, job, "manifest.json")
+    facts = outcome_log.read_json(store, dest, job, outcome_log.SUMMARY)
     if facts is None:
         raise JobNotFound(
             f"{job_folder(dest, job)} has no manifest.json: either {dest} is not where job {job} writes to, or it has "
@@ -92,7 +92,7 @@ def _from_lists(
 ) -> Iterator[Outcome] | None:
     """None if there are no lists of this ending, as when somebody has removed them."""
     dest = S3Url.parse(view.options.dest)
-    facts = outcome_log.read_facts(store, dest, view.job, "manifest.json") or {}
+    facts = outcome_log.read_json(store, dest, view.job, outcome_log.SUMMARY) or {}
     if facts.get("epoch") != view.epoch:
         return None
     review = facts.get("review_list")

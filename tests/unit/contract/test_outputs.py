@@ -34,7 +34,7 @@ MASK, CUTOUT, COMPOSITE = OutputKind.MASK, OutputKind.CUTOUT, OutputKind.COMPOSI
         ({"exif": "gps"}, "'strip', 'keep' or 'keep-with-gps'"),
     ],
 )
-def test_what_cannot_be_done_is_refused(wrong, says):
+def test_invalid_options_are_refused(wrong, says):
     with pytest.raises(ValidationError, match=says):
         OutputOptions(**wrong)
 
@@ -47,7 +47,7 @@ def test_a_mask_may_be_jpeg_beside_a_cutout_in_another_format():
     assert options.output_key("d/a.png", CUTOUT) == "cutout/d/a.webp"
 
 
-def test_a_kind_asked_for_twice_is_written_once():
+def test_a_kind_requested_twice_is_written_once():
     assert OutputOptions(outputs=(CUTOUT, MASK, CUTOUT)).outputs == (CUTOUT, MASK)
 
 
@@ -95,7 +95,7 @@ def test_a_template_that_cannot_name_outputs_is_refused(template, says):
         OutputOptions(name=template)
 
 
-def test_several_kinds_need_names_of_their_own():
+def test_several_kinds_need_distinct_names():
     with pytest.raises(ValidationError, match=r"mask and cutout would share one key; add \{kind\}"):
         OutputOptions(outputs=(MASK, CUTOUT), name="{dir}/{stem}.{ext}")
 
@@ -126,7 +126,7 @@ def test_every_option_that_decides_pixels_is_in_the_digest(field):
     assert OutputOptions(**base.model_dump() | {field: other[field]}).digest() != base.digest()
 
 
-def test_names_and_idle_options_do_not_put_outputs_out_of_date():
+def test_names_and_irrelevant_options_keep_outputs_up_to_date():
     same = OutputOptions(name="{stem}.{ext}", quality=50, background="#000000")
 
     assert same.digest() == OutputOptions().digest()
@@ -154,7 +154,7 @@ def test_collision_keys_find_every_collision(keys, template):
     )
 
 
-def test_kinds_that_can_meet_are_all_compared():
+def test_all_kinds_are_compared_if_they_can_share_a_key():
     options = OutputOptions(outputs=(MASK, CUTOUT), name="{kind}{stem}.{ext}")
 
     assert len(options.collision_keys("a.jpg")) == 2
