@@ -1,4 +1,4 @@
-"""The metadata of every output: from what it was made. It tells whether the output is up to date."""
+"""The metadata of every output, which says from what it was made and thus whether it is up to date."""
 
 from __future__ import annotations
 
