@@ -24,7 +24,6 @@ from worker.contract.storage.s3 import ObjectStore, S3Url
 
 _SUCCEEDED = frozenset({OutcomeKind.OK, OutcomeKind.SKIPPED})
 _FAILED = frozenset({OutcomeKind.FAILED, OutcomeKind.DEAD})
-_JOB_SUMMARY = "manifest.json"
 
 
 def read_ended_job(store: ObjectStore, dest: S3Url, job: str) -> JobView:
@@ -34,11 +33,11 @@ def read_ended_job(store: ObjectStore, dest: S3Url, job: str) -> JobView:
         JobNotFound: the destination has no such job, or the job has not ended.
         ContractError: the job summary was changed or replaced.
     """
-    summary = outcome_log.read_facts(store, dest, job, _JOB_SUMMARY)
+    summary = outcome_log.read_json(store, dest, job, outcome_log.SUMMARY)
     if summary is None:
         raise JobNotFound(
-            f"{job_folder(dest, job)} has no {_JOB_SUMMARY}: either {dest} is not the destination of job {job}, or the "
-            f"job has not ended (`producer recover {job} {dest}` continues it)"
+            f"{job_folder(dest, job)} has no {outcome_log.SUMMARY}: either {dest} is not the destination of job {job}, "
+            f"or the job has not ended (`producer recover {job} {dest}` continues it)"
         )
     try:
         counts = summary["counts"]
@@ -50,7 +49,7 @@ def read_ended_job(store: ObjectStore, dest: S3Url, job: str) -> JobView:
         return JobView.model_validate(summary | counts | renamed)
     except (KeyError, TypeError, ValidationError) as error:
         raise ContractError(
-            f"{job_folder(dest, job)}{_JOB_SUMMARY} cannot be read by this version of maskmill"
+            f"{job_folder(dest, job)}{outcome_log.SUMMARY} cannot be read by this version of maskmill"
         ) from error
 
 
@@ -98,7 +97,7 @@ def _from_lists(
 ) -> Iterator[Outcome] | None:
     """Return the outcomes in the job's lists, or None if S3 has no lists of the current epoch."""
     dest = S3Url.parse(view.options.dest)
-    summary = outcome_log.read_facts(store, dest, view.job, _JOB_SUMMARY) or {}
+    summary = outcome_log.read_json(store, dest, view.job, outcome_log.SUMMARY) or {}
     if summary.get("epoch") != view.epoch:
         return None
     review = summary.get("review_list")

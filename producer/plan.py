@@ -125,7 +125,7 @@ def make_plan(
         sums = _Sums()
         for item in _items(spec, source, store, skipped):
             refuse(item)
-            rivals = options.rival_keys(item.key)
+            rivals = options.collision_keys(item.key)
             check.add(item.key, rivals)
             spool.add(item)
             sums.add(item, rivals[0])
@@ -202,7 +202,7 @@ def _settle(
 
 
 def _in_words(first: str, second: str, options: JobOptions) -> str:
-    output = min(set(options.rival_keys(first)) & set(options.rival_keys(second)))
+    output = min(set(options.collision_keys(first)) & set(options.collision_keys(second)))
     return f"{first!r} and {second!r} would both be written to {output!r}"
 
 

@@ -41,7 +41,7 @@ def recover(store: ObjectStore, ledger: Ledger, dest: S3Url, job: str) -> JobVie
         ContractError: its files were changed or replaced.
     """
     _refuse_known(ledger, job)
-    facts = outcome_log.read_facts(store, dest, job, "job.json")
+    facts = outcome_log.read_json(store, dest, job, "job.json")
     if facts is None:
         raise JobNotFound(f"no job {job!r} under {dest}: {manifest.job_folder(dest, job)} has no job.json")
     if missing := [name for name in _FACTS if name not in facts]:
@@ -51,9 +51,9 @@ def recover(store: ObjectStore, ledger: Ledger, dest: S3Url, job: str) -> JobVie
     except ValidationError as error:
         raise ContractError(f"{manifest.job_folder(dest, job)}job.json is not of this version: {error}") from error
     total = int(facts["total"])
-    outcomes = _last_of_each(outcome_log.verdicts(store, dest, job), total)
+    outcomes = _last_of_each(outcome_log.kinds_newest_first(store, dest, job), total)
     counts = {kind: outcomes.count(number) for kind, number in outcome_codec.NUMBERS.items()}
-    ended = outcome_log.read_facts(store, dest, job, "manifest.json") or {}
+    ended = outcome_log.read_json(store, dest, job, outcome_log.SUMMARY) or {}
     names = outcome_log.part_names(store, dest, job)
     epoch = max([int(name.partition("-")[0]) for name in names], default=0)
     epoch = max(epoch, int(ended.get("epoch", 0)))

@@ -245,7 +245,7 @@ class Submitter:
             }
             images = self._chunk_images(written.images)
             facts |= {"job": job, "total": written.images, "bytes": written.bytes, "chunk_images": images}
-            outcome_log.write_facts(self.store, target, job, "job.json", facts | {"submitted_at": time.time()})
+            outcome_log.write_json(self.store, target, job, "job.json", facts | {"submitted_at": time.time()})
             if not self.ledger.seal(job, total=written.images, chunk_images=images, size=written.bytes):
                 raise SourceError(f"job {job} was cancelled while it was being listed")
         except BaseException as error:  # whatever ends a submission half-way, its job must not stay open for ever

@@ -23,7 +23,7 @@ from producer.sources.upload import is_there
 from worker.contract import redis_keys
 from worker.contract.errors import ObjectMissing
 from worker.contract.messages import JobOptions
-from worker.contract.provenance import MODEL, OPTIONS, SOURCE_ETAG, made_alike
+from worker.contract.provenance import MODEL, OPTIONS, SOURCE_ETAG, same_model_and_options
 from worker.contract.storage.s3 import ObjectStore, S3Url
 
 SAMPLE = 100
@@ -114,7 +114,7 @@ class OutputCheck:
             return False
         return all(
             metadata.get(SOURCE_ETAG) == etag
-            and made_alike(metadata, {OPTIONS: self._digest or ""})
+            and same_model_and_options(metadata, {OPTIONS: self._digest or ""})
             and (not self._models or metadata.get(MODEL) in self._models)
             for metadata in found
         )

@@ -1,4 +1,4 @@
-"""The worker side of maskmill, and in `worker.contract` what producer and worker agree on.
+"""The worker of maskmill and, in `worker.contract`, what producer and worker share.
 
-This package root imports nothing, so that `worker.contract` costs a producer no OpenVINO, NumPy or Pillow.
+This package root imports nothing. A producer can import `worker.contract` without loading OpenVINO, NumPy or Pillow.
 """

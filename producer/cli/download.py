@@ -25,7 +25,7 @@ def download_command(*, job: str, folder: Path, as_json: bool) -> int:
     with ObjectStore(config.s3) as store, Ledger(config.redis) as ledger:
         view = ledger.view(job)
         bar = progress.shows_bar(as_json=as_json)
-        with console.err.status("downloading") if bar else console.nothing() as status:
+        with console.err.status("downloading") if bar else console.no_display() as status:
             for fetched in download(store, ledger, view, folder):
                 gone += fetched.gone
                 count += not fetched.gone

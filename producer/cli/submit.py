@@ -90,7 +90,7 @@ def submit_command(
     if notify and not wait:
         raise click.UsageError("--notify requires --wait; or run `producer watch JOB --notify URL` later")
     notifier = Notifier(notify, config.notify) if notify else None
-    traced = tracing.started("maskmill-producer")
+    traced = tracing.session("maskmill-producer")
     with traced as traces, ObjectStore(config.s3) as store, Ledger(config.redis) as ledger:
         ledger.link.check()
         display = progress.PhaseDisplay(as_json=as_json)

@@ -14,7 +14,7 @@ def test_a_choice_is_made_kept_and_followed(place, tmp_path, worker_log):
     tuned = commands.run("worker", "tune", "--seconds", "1", "--rounds", "1", "--json", settings=settings)
     after = commands.run("worker", "plan", "--json", settings=settings)
 
-    assert "`worker tune` tries layouts" in before.out
+    assert "`worker tune` measures layouts" in before.out
     assert tuned.code == 0, tuned.err
     [found] = tuned.lines
     rates = {row["layout"]: row["images_per_second"] for row in found["trials"]}

@@ -139,7 +139,7 @@ def _untrue(store: ObjectStore, found: _Evidence) -> Iterator[str]:
         yield f"outputs that nobody counts: {more[:5]}"
     yield from _unreadable(store, dest, sorted(good & found.outputs.keys())[::_EACH])
     if view.ended:
-        facts = outcome_log.read_facts(store, dest, view.job, "manifest.json") or {}
+        facts = outcome_log.read_json(store, dest, view.job, outcome_log.SUMMARY) or {}
         if facts.get("counts") != found.shown:
             yield f"manifest.json says {facts.get('counts')}, the ledger {found.shown}"
 

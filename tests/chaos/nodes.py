@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from support.commands import BIN, environment
-from worker.processes.parent_death import tied
+from worker.processes.parent_death import bound_to_parent
 
 _NAMESPACE = [
     shutil.which("unshare") or "/usr/bin/unshare",
@@ -37,7 +37,7 @@ class Node:
         rename = [sys.executable, "-c", _RENAME, self.name]
         with self.log.open("ab") as log:
             self._supervisor = subprocess.Popen(
-                tied([*_NAMESPACE, *rename, str(BIN / "worker"), "start"], signal.SIGTERM),
+                bound_to_parent([*_NAMESPACE, *rename, str(BIN / "worker"), "start"], signal.SIGTERM),
                 env=environment(self._settings),
                 stdout=log,
                 stderr=log,

@@ -1,8 +1,8 @@
-"""The part of `.env.example` that is about maskmill's own settings, as the code has them.
+"""The part of `.env.example` that lists maskmill's settings, generated from the code.
 
     PYTHONPATH=.:tests python -m support.env_example
 
-prints it, to be put below the line `# -- settings` after a setting was added.
+prints it. Paste it below the line `# -- settings` when a setting or its description changes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SET_BY_THE_SUPERVISOR = {"MASKMILL_WORKER__PROCESS_NAME"}
 
 
 def settings_part() -> str:
-    """Every setting as a comment with its default, under the first line of its group's docstring."""
+    """Return every setting as a comment, with its description and default, grouped as in the code."""
     blocks = []
     for group_name, group in Settings.model_fields.items():
         lines = [f"# {(type(group.default).__doc__ or '').splitlines()[0]}"]
@@ -38,7 +38,7 @@ def _default(name: str, value: object) -> str:
         return {"cache_dir": "~/.cache/maskmill", "node_name": ""}[name]
     if value is None or value == ():
         return ""
-    # What a secret is by default is no secret.
+    # The default of a secret is not confidential.
     return str(getattr(value, "get_secret_value", lambda: value)())
 
 

@@ -55,7 +55,7 @@ def submit(
     writer.close()
     facts = {"options": options.model_dump(mode="json"), "policy": rules.model_dump(mode="json")}
     facts |= {"job": job, "total": total, "bytes": 5 * total, "chunk_images": chunk_images, "submitted_at": 1.0}
-    outcome_log.write_facts(store, place, job, "job.json", facts)
+    outcome_log.write_json(store, place, job, "job.json", facts)
     ledger.create(job, options, rules)
     assert ledger.seal(job, total=total, chunk_images=chunk_images, size=5 * total)
     return ledger.view(job)

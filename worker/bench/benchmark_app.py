@@ -22,7 +22,7 @@ from worker.bench.harness.measure import Sample
 from worker.bench.harness.process import environment, tail
 from worker.contract.errors import SetupError
 from worker.cpu.pinning import pin
-from worker.processes.parent_death import tied
+from worker.processes.parent_death import bound_to_parent
 
 REPORT = "benchmark_report.json"
 CPU_TIME = "cpu_seconds"
@@ -53,7 +53,7 @@ class BenchmarkApp:
             words = [*command, *self.arguments, "-report_folder", folder]
             with self._log.open("ab") as printed:
                 process = subprocess.Popen(
-                    tied(words, signal.SIGKILL),
+                    bound_to_parent(words, signal.SIGKILL),
                     stdin=subprocess.DEVNULL,
                     stdout=printed,
                     stderr=printed,

@@ -76,7 +76,7 @@ def run(options: Options, config: Settings, variant: Variant, arithmetic: str, s
         SetupError: it cannot be measured here.
     """
     machine = topology.read()
-    tuned = tuned_plan.planned(machine, config.plan, config.model)
+    tuned = tuned_plan.tuned_settings(machine, config.plan, config.model)
     plan = placement.plan(machine, tuned.plan, set_by=tuned.set_by)
     cores = sum(len(core_set.cpus) for core_set in plan.core_sets)
     data, size = jpeg(options.photo, options.megapixels)

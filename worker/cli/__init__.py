@@ -36,7 +36,7 @@ Examples:
 
 @click.group(
     cls=console.LazyGroup,
-    places=_COMMANDS,
+    entry_points=_COMMANDS,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "WORKER"},
 )

@@ -92,7 +92,7 @@ class Checks:
     def _pinning(self) -> str:
         pinning.refuse_forbidden_variables(os.environ)
         machine = topology.read()
-        tuned = tuned_plan.planned(machine, self._config.plan, self._config.model)
+        tuned = tuned_plan.tuned_settings(machine, self._config.plan, self._config.model)
         self._plan = placement.plan(machine, tuned.plan, set_by=tuned.set_by)
         sets = "; ".join(format_cpu_list(cores.cpus) for cores in self._plan.core_sets)
         memory = f"{self._plan.memory_needed_mib} of {self._plan.memory_usable_mib} MiB"

@@ -26,6 +26,6 @@ Examples:
 """
 
 
-@click.group("model", cls=console.LazyGroup, places=_COMMANDS, epilog=EPILOG)
+@click.group("model", cls=console.LazyGroup, entry_points=_COMMANDS, epilog=EPILOG)
 def model_command() -> None:
     """List, fetch, show, verify and convert the network's bundles."""

@@ -20,7 +20,7 @@ def plan_command(*, as_json: bool) -> int:
     """
     config = settings.load()
     machine = topology.read()
-    tuned = tuned_plan.planned(machine, config.plan, config.model)
+    tuned = tuned_plan.tuned_settings(machine, config.plan, config.model)
     plan = placement.plan(machine, tuned.plan, set_by=tuned.set_by)
     advice = isa.recommend(machine.flags, machine.memory_bytes)
     if as_json:

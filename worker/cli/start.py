@@ -32,7 +32,7 @@ def start_command() -> int:
     logs.configure(config.worker, "supervisor")
     refuse_unfit(config.redis)
     machine = topology.read()
-    tuned = tuned_plan.planned(machine, config.plan, config.model)
+    tuned = tuned_plan.tuned_settings(machine, config.plan, config.model)
     log.info(tuned.why, extra=event("core_plan"))
     Supervisor(config, placement.plan(machine, tuned.plan, set_by=tuned.set_by), model=tuned.model).run()
     return Exit.OK

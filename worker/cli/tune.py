@@ -20,7 +20,7 @@ from worker.cpu.pinning import refuse_forbidden_variables
 from worker.model.format.variant import Variant
 from worker.model.loading import find_bundle, recommendation
 from worker.node import tuned_plan
-from worker.node.tuned_plan import Tuned
+from worker.node.tuned_plan import TunedLayout
 
 EPILOG = """\b
 Examples:
@@ -87,9 +87,9 @@ def _networks(config: Settings, precisions: tuple[str, ...]) -> list[tuple[Varia
     return found
 
 
-def _tuned(best: Result, default: Result) -> Tuned:
+def _tuned(best: Result, default: Result) -> TunedLayout:
     layout: Layout = best.trial.layout
-    return Tuned(
+    return TunedLayout(
         processes=layout.processes,
         streams=layout.streams,
         threads=layout.plan.core_sets[0].threads,

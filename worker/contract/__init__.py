@@ -1,5 +1,6 @@
-"""What both sides agree on. Arrows point here: `producer -> worker.contract <- worker`.
+"""The contract between both sides. Imports point here: `producer -> worker.contract <- worker`.
 
-`names` and `errors` import nothing of ours; `messages` and `settings` stand on them; `objects` is the only user
-of boto3, `broker` the only maker of a Celery app, `ledger` the only user of Redis commands.
+`queue` (Celery, kombu) imports `ledger` (Redis) and `storage` (S3, boto3); all three import the modules of this folder:
+errors, settings, messages, options and names. Those do no I/O, except that `settings` reads the environment and files,
+`console` prints, and `tracing` sends spans.
 """

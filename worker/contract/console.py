@@ -1,4 +1,4 @@
-"""What the two commands share: exit codes, how errors are shown, and the `config` command."""
+"""Shared by the commands `producer` and `worker`: exit codes, error output, and `config` and `completion`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from worker.contract.errors import MaskmillError
 
 
 class Exit(IntEnum):
-    """Exit codes of `producer` and `worker`. 2 is left out: shells and other tools use it for too many things."""
+    """Exit codes of `producer` and `worker`. 2 is not used: shells and other tools give it too many meanings."""
 
     OK = 0
     SETUP = 1
@@ -38,7 +38,7 @@ err = Console(stderr=True, highlight=False)
 
 
 def run(command: click.Command) -> NoReturn:
-    """Run a command line: every foreseen error is one message on standard error and a documented exit code."""
+    """Run a command and exit. An expected error prints one message on standard error and sets a documented code."""
     try:
         code = command.main(standalone_mode=False)
     except click.exceptions.Abort:
@@ -55,22 +55,22 @@ def run(command: click.Command) -> NoReturn:
 
 
 class LazyGroup(click.Group):
-    """Commands that are imported when they are called: `--help` and `status` need not wait for boto3 and Celery."""
+    """A group that imports a command when it is called: `--help` and `status` do not load boto3 and Celery."""
 
-    def __init__(self, *args: Any, places: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
-        """`places`: name of each command -> module and attribute."""
+    def __init__(self, *args: Any, entry_points: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+        """Create the group. `entry_points` maps the name of each command to a module and an attribute of it."""
         super().__init__(*args, **kwargs)
-        self._places = places
+        self._entry_points = entry_points
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order given."""
-        return list(self._places)
+        """Return the names in the order given."""
+        return list(self._entry_points)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one."""
-        if cmd_name not in self._places:
+        """Import a command; None for an unknown name."""
+        if cmd_name not in self._entry_points:
             return None
-        module, name = self._places[cmd_name]
+        module, name = self._entry_points[cmd_name]
         command: click.Command = getattr(importlib.import_module(module), name)
         _show_variables(command, f"{ctx.auto_envvar_prefix}_{cmd_name.upper()}" if ctx.auto_envvar_prefix else None)
         return command
@@ -78,33 +78,33 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does it, but a misspelt command is answered with what was probably meant."""
-        if args[0] not in self._places and (close := difflib.get_close_matches(args[0], self._places, n=1)):
+        """Resolve a command as click does, and suggest the closest name for a misspelt one."""
+        if args[0] not in self._entry_points and (close := difflib.get_close_matches(args[0], self._entry_points, n=1)):
             ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")
         return super().resolve_command(ctx, args)
 
 
 def _show_variables(command: click.Command, prefix: str | None) -> None:
-    """Every option can be given as a variable named after it (`--json`: PRODUCER_STATUS_JSON), and its help says so."""
+    """Give every option an environment variable, such as PRODUCER_STATUS_JSON for `--json`, and show it in the help."""
     for option in command.params:
         if isinstance(option, click.Option) and prefix and not option.is_eager:
             flag = max(option.opts, key=len).lstrip("-").replace("-", "_").upper()
             option.envvar, option.show_envvar = f"{prefix}_{flag}", True
 
 
-def nothing() -> AbstractContextManager[None]:
-    """Stands where a live display would be, when nobody is looking."""
+def no_display() -> AbstractContextManager[None]:
+    """Return a context manager that takes the place of a live display and shows nothing."""
     return nullcontext()
 
 
 def print_json(value: object) -> None:
-    """One line of JSON on standard output."""
+    """Print a value as one line of JSON on standard output."""
     click.echo(json.dumps(value, ensure_ascii=False))
 
 
 _COMPLETION = """\b
 Examples:
-  source <(producer completion bash)          for this shell; put the line into ~/.bashrc for all
+  source <(producer completion bash)          for this shell; add the line to ~/.bashrc for all shells
   producer completion zsh >> ~/.zshrc
   producer completion fish > ~/.config/fish/completions/producer.fish
 """
@@ -114,19 +114,19 @@ Examples:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion_command(ctx: click.Context, *, shell: str) -> None:
-    """Print what makes SHELL complete commands, options and their values with the tab key."""
+    """Print the script that makes SHELL complete commands, options and values with the tab key."""
     root = ctx.find_root()
     name = str(root.info_name)
     script = get_completion_class(shell)
     if script is None:
-        raise AssertionError("every choice has a class")
+        raise AssertionError(f"click has no completion class for {shell}")
     click.echo(script(root.command, {}, name, f"_{name.upper()}_COMPLETE").source())
 
 
 @click.command("config", epilog="\b\nExample:\n  producer config --json | grep REDIS")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per setting.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per setting.")
 def config_command(*, as_json: bool) -> None:
-    """Print every setting with its effective value and where it came from; secrets are hidden."""
+    """Print every setting with its effective value and its source. Secrets are masked."""
     rows = list(settings.explain(settings.load()))
     if as_json:
         for row in rows:

@@ -1,27 +1,27 @@
-"""Everything maskmill raises on purpose.
+"""All errors that maskmill raises on purpose.
 
     MaskmillError
-    ├── SetupError               exit code 1: something must be put right before work can start
+    ├── SetupError               the environment must be corrected before work can start
     │   ├── SettingsError        a setting is missing, malformed or contradicts another
-    │   ├── ConfirmationNeeded   a large job, and nobody to ask whether it is meant
-    │   ├── PlacementError       the machine cannot give what was asked of it
+    │   ├── ConfirmationNeeded   a large job was not confirmed
+    │   ├── PlacementError       the machine lacks the requested cores or memory
     │   ├── BundleError          a model bundle is not usable
-    │   │   ├── BundleNotFound
-    │   │   └── DigestMismatch
-    │   └── StandaloneError      an embedded service did not start
-    ├── ServiceError             a service did not do its part
-    │   ├── BrokerUnavailable    (retryable) Redis cannot be reached
+    │   │   ├── BundleNotFound   no bundle, or no matching variant, at the given place
+    │   │   └── DigestMismatch   a file differs from its description
+    │   └── StandaloneError      an embedded service did not start or stop
+    ├── ServiceError             a service failed or refused a request
+    │   ├── BrokerUnavailable    (retryable) Redis cannot be reached or is full
     │   ├── StoreUnavailable     (retryable) S3 cannot be reached or answered 5xx
     │   ├── HubUnavailable       (retryable) the model hub cannot be reached or broke off
-    │   ├── NotificationFailed   a message about a job was not taken
-    │   └── AccessDenied         a service refused our credentials, or a place is not on the allow-list
-    ├── ContractError
+    │   ├── NotificationFailed   a job notification was not accepted
+    │   └── AccessDenied         a service refused our credentials, or an address is not on the allow-list
+    ├── ContractError            data of another version, or changed by another program
     │   ├── BadMessage           a message that this version cannot or must not read
-    │   ├── JobNotFound
-    │   ├── JobStateError        a job is not in the state that the request needs
-    │   └── OutputCollision      two inputs would write one output
-    ├── SourceError              nothing to submit, or the source cannot be read
-    └── ImageError               costs one image; becomes the outcome `failed` with the error's code
+    │   ├── JobNotFound          no such job in this Redis
+    │   ├── JobStateError        the request is not possible in the job's state
+    │   └── OutputCollision      two inputs have the same output key
+    ├── SourceError              the source is empty, malformed or unreadable
+    └── ImageError               one image fails: outcome `failed` with the error's code
         ├── ObjectMissing        missing
         ├── EmptyObject          empty
         ├── TooLarge             too_large
@@ -30,185 +30,226 @@
         ├── BackgroundUnusable   background
         └── InferenceFailed      inference_failed
 
-`code` is stable and meant for machines; `retryable` says whether the same call may succeed later.
+`code` is stable, for programs that read it. `retryable` says whether the same call may succeed later. Commands print
+the error and exit with code 1.
 """
 
 from __future__ import annotations
 
 
 class MaskmillError(Exception):
-    """Root of all errors raised on purpose; the message names the thing and the remedy."""
+    """Root of all errors raised on purpose. The message names the cause and the remedy."""
 
     code = "error"
     retryable = False
 
 
 class SetupError(MaskmillError):
-    """Something must be put right before work can start."""
+    """Raised before work starts, when the installation or the environment must be corrected first.
+
+    For example: an optional package is missing, or a file cannot be written.
+    """
 
     code = "setup"
 
 
 class SettingsError(SetupError):
-    """A setting is missing, malformed or contradicts another."""
+    """Raised when a setting is missing, unknown, malformed or contradicts another. Correct the named variable."""
 
     code = "settings"
 
 
 class ConfirmationNeeded(SetupError):
-    """A large job, and nobody to ask whether it is meant."""
+    """Raised when a large job is declined, or has no terminal to confirm it on. Check `--dry-run`, then add `--yes`."""
 
     code = "confirmation_needed"
 
 
 class PlacementError(SetupError):
-    """The machine cannot give the cores or the memory that were asked for."""
+    """Raised when the machine cannot provide the requested cores, threads, streams or memory.
+
+    Lower the named `MASKMILL_PLAN__` setting, or give the process more cores or memory.
+    """
 
     code = "placement"
 
 
 class BundleError(SetupError):
-    """A model bundle is not usable."""
+    """Raised when a model bundle cannot be read, written or compiled. Package it again, or choose another."""
 
     code = "bundle"
 
 
 class BundleNotFound(BundleError):
-    """No bundle, or no variant of it, at the place named."""
+    """Raised when the given place holds no bundle or no variant with the requested name, size and precision.
+
+    Correct the named `MASKMILL_MODEL__` setting.
+    """
 
     code = "bundle_not_found"
 
 
 class DigestMismatch(BundleError):
-    """A model file is not the one its manifest describes."""
+    """Raised when a file differs from the digest or the size that describes it.
+
+    Copy, download or package the file again. Also raised for the files of an S3 Inventory.
+    """
 
     code = "digest_mismatch"
 
 
 class StandaloneError(SetupError):
-    """An embedded service did not start or stop as it should."""
+    """Raised when an embedded service does not start or stop, or another process uses its data.
+
+    The message gives the cause, or quotes the end of the service's log.
+    """
 
     code = "standalone"
 
 
 class ServiceError(MaskmillError):
-    """A service did not do its part."""
+    """Raised when a service answers with an error for which no subclass exists. The message quotes the answer."""
 
     code = "service"
 
 
 class BrokerUnavailable(ServiceError):
-    """Redis cannot be reached or does not answer."""
+    """Raised when Redis cannot be reached, does not answer, or has reached its memory limit.
+
+    Check that it runs, `MASKMILL_REDIS__URL` and its `maxmemory`. Nothing is lost: retry later.
+    """
 
     code = "broker_unavailable"
     retryable = True
 
 
 class StoreUnavailable(ServiceError):
-    """S3 cannot be reached, or answered with a server error."""
+    """Raised when S3 cannot be reached, throttles, or answers with a server error after all attempts. Retry later."""
 
     code = "store_unavailable"
     retryable = True
 
 
 class HubUnavailable(ServiceError):
-    """The model hub cannot be reached, or does not answer as a hub does."""
+    """Raised when the model hub cannot be reached, breaks off, or gives an invalid answer.
+
+    Check the network, the proxy and `HF_ENDPOINT`, or copy the files to a folder and use that as the model source.
+    """
 
     code = "hub_unavailable"
     retryable = True
 
 
 class NotificationFailed(ServiceError):
-    """A message about a job was not taken by the address it was sent to."""
+    """Raised when the receiver of a job notification refuses it, or does not accept it after all attempts.
+
+    The job is not affected. Check the address given with `--notify` and its server.
+    """
 
     code = "notification_failed"
 
 
 class AccessDenied(ServiceError):
-    """A service refused our credentials, or a place is not on the allow-list."""
+    """Raised when a service refuses our credentials, or an address is not on the allow-list.
+
+    Correct the credentials and their rights, or extend `MASKMILL_S3__ALLOW`.
+    """
 
     code = "access_denied"
 
 
 class ContractError(MaskmillError):
-    """The two sides do not agree."""
+    """Raised when stored data was written by another version or changed by another program.
+
+    Upgrade the older side, or restore the named object.
+    """
 
     code = "contract"
 
 
 class BadMessage(ContractError):
-    """A message that this version cannot, or must not, read."""
+    """Raised when a message is malformed, not allowed, or of a version that this worker does not read.
+
+    Upgrade the workers before the producers.
+    """
 
     code = "bad_message"
 
 
 class JobNotFound(ContractError):
-    """No job of that id is known to this Redis."""
+    """Raised when this Redis has no job with the given id: the id is wrong, or the record has expired or was lost.
+
+    Check the id and `MASKMILL_REDIS__URL`; rebuild a lost record with `producer recover`.
+    """
 
     code = "job_not_found"
 
 
 class JobStateError(ContractError):
-    """A job is not in the state that the request needs."""
+    """Raised when a job is in a state that does not allow the request. The message names the state and what to do."""
 
     code = "job_state"
 
 
 class OutputCollision(ContractError):
-    """Two inputs would write the same output."""
+    """Raised at submission when two inputs have the same output key. Rename one, or submit them separately."""
 
     code = "output_collision"
 
 
 class SourceError(MaskmillError):
-    """There is nothing to submit, or the source cannot be read."""
+    """Raised when a source is empty, malformed or cannot be read. Correct the given path or URL."""
 
     code = "source"
 
 
 class ImageError(MaskmillError):
-    """Costs one image: it becomes the outcome `failed` with this code, and the chunk goes on."""
+    """Raised when one image cannot be processed. It gets the outcome `failed` with this code; its chunk continues."""
 
     code = "image"
 
 
 class ObjectMissing(ImageError):
-    """The object is not, or no longer, in the bucket."""
+    """Raised when an object does not exist (any more). Upload it again, or submit without it."""
 
     code = "missing"
 
 
 class EmptyObject(ImageError):
-    """The object has no bytes."""
+    """Raised when an object has no bytes. Upload it again."""
 
     code = "empty"
 
 
 class TooLarge(ImageError):
-    """The object has more bytes, or the picture more pixels, than the limits allow."""
+    """Raised when an object has more bytes, or an image more pixels, than the limits allow.
+
+    Raise `MASKMILL_LIMITS__MAX_OBJECT_MIB` or `MASKMILL_LIMITS__MAX_MEGAPIXELS`; for an output that its format cannot
+    hold, lower `--max-side`.
+    """
 
     code = "too_large"
 
 
 class Undecodable(ImageError):
-    """The bytes are not a picture, or a damaged one."""
+    """Raised when the bytes are not an image, or the image is damaged. Export or upload it again."""
 
     code = "undecodable"
 
 
 class UnsupportedFormat(ImageError):
-    """A picture in a format or mode that is not read here."""
+    """Raised when an image has a format or mode that maskmill does not read. Convert it to 8-bit JPEG or PNG first."""
 
     code = "unsupported_format"
 
 
 class InferenceFailed(ImageError):
-    """The model raised on this image."""
+    """Raised when the network fails on an image. Run it again with `producer retry`; report it if it fails again."""
 
     code = "inference_failed"
 
 
 class BackgroundUnusable(ImageError):
-    """The picture to put behind the subject is missing, is no picture, or is another one than at submission."""
+    """Raised when the background image is missing, not an image, or was replaced after submission. Submit again."""
 
     code = "background"

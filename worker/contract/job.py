@@ -1,4 +1,4 @@
-"""One job as Redis knows it: its states and what can be read of it at once, whatever its size."""
+"""The record of one job in Redis: its status, its options and its counters. Its size does not depend on the job's."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from worker.contract.messages import JobOptions, JobPolicy
 
 
 class JobStatus(StrEnum):
-    """Where a job is.
+    """The status of a job.
 
     listing -> running <-> paused
-    running, paused -> stopping: cancelled, or too many failures; images in work are finished
-    running, paused, stopping -> closing: every image has an outcome, lists are being written to S3
+    running, paused -> stopping: cancelled, or too many failures; images in flight are finished
+    running, paused, stopping -> closing: every image has an outcome; the lists are being written to S3
     closing -> finished | cancelled | stopped
-    these -> reopening -> running: images are run again (`producer retry`)
+    finished, cancelled, stopped -> reopening -> running: images are run again (`producer retry`)
     """
 
     LISTING = "listing"
@@ -36,7 +36,7 @@ ENDED = frozenset({JobStatus.FINISHED, JobStatus.CANCELLED, JobStatus.STOPPED})
 
 
 class JobView(BaseModel):
-    """One job as `status` and `list` show it."""
+    """The record of one job, as `status` and `list` show it. Times are Unix seconds."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -45,46 +45,48 @@ class JobView(BaseModel):
     options: JobOptions
     policy: JobPolicy = JobPolicy()
     epoch: int = 0
-    chunk_images: int = Field(default=0, description="images in a chunk; 0 while they are being listed")
-    total: int | None = Field(default=None, description="images; None while they are being listed")
+    chunk_images: int = Field(default=0, description="images per chunk; 0 while the job is being listed")
+    total: int | None = Field(default=None, description="images in the job; None while it is being listed")
     bytes: int = 0
     chunks: int = 0
-    cursor: int = Field(default=0, description="chunks published so far, apart from those published again")
+    cursor: int = Field(default=0, description="chunks published so far, not counting those published again")
     ok: int = 0
     skipped: int = 0
     failed: int = 0
     dead: int = 0
     cancelled: int = 0
     created_at: float
-    queued_at: float = Field(default=0.0, description="since when it waits its turn: created, or run again")
-    beat_at: float | None = Field(default=None, description="last sign of life of who lists it")
+    queued_at: float = Field(default=0.0, description="when it joined the queue: created, or started again")
+    beat_at: float | None = Field(default=None, description="last heartbeat of the producer that lists it")
     submitted_at: float | None = None
     started_at: float | None = None
     completed_at: float | None = Field(default=None, description="when the last image got its outcome")
-    finished_at: float | None = Field(default=None, description="when its lists were in S3 as well")
-    core_seconds: float = Field(default=0.0, description="time of processes on its chunks times their cores")
-    ending: str = Field(default="", description="the status it will end with, once that is known")
+    finished_at: float | None = Field(default=None, description="when its lists were complete in S3")
+    core_seconds: float = Field(default=0.0, description="time that processes spent on its chunks, times their cores")
+    ending: str = Field(default="", description="the status it will end with, when known")
     reason: str = Field(default="", description="why it was cancelled or stopped")
-    codes: dict[str, int] = Field(default_factory=dict, description="failures by code")
-    traceparent: str = Field(default="", description="of the span that submitted it (W3C); empty without traces")
-    models: dict[str, int] = Field(default_factory=dict, description="chunks by the model that ran them")
+    codes: dict[str, int] = Field(default_factory=dict, description="number of failures by error code")
+    traceparent: str = Field(
+        default="", description="W3C trace context of the span that submitted it; empty without traces"
+    )
+    models: dict[str, int] = Field(default_factory=dict, description="number of chunks by the model that ran them")
 
     @property
     def done(self) -> int:
-        """Images with an outcome."""
+        """Number of images that have an outcome."""
         return self.ok + self.skipped + self.failed + self.dead + self.cancelled
 
     @property
     def ended(self) -> bool:
-        """Nothing more will happen."""
+        """Whether the job has reached a final status."""
         return self.status in ENDED
 
     @classmethod
     def read(cls, fields: dict[str, str]) -> JobView:
-        """From the fields of the job's hash.
+        """Build a view from the fields of the job's hash.
 
         Raises:
-            ContractError: they are not of this version.
+            ContractError: the fields do not match this version.
         """
         counts = {
             group: {name.removeprefix(head): int(n) for name, n in fields.items() if name.startswith(head)}
@@ -93,8 +95,8 @@ class JobView(BaseModel):
         try:
             nested = {name: json.loads(fields[name]) for name in ("options", "policy") if name in fields}
             return cls.model_validate(fields | nested | counts)
-        except ValueError as error:  # pydantic's own is one as well
-            job = fields.get("job", "without a name")
+        except ValueError as error:  # includes pydantic's ValidationError
+            job = fields.get("job", "(unnamed)")
             raise ContractError(
-                f"job {job} in Redis is not of this version: upgrade what runs here ({error})"
+                f"the record of job {job} in Redis does not match this version: upgrade maskmill here ({error})"
             ) from error

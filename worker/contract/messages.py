@@ -1,7 +1,7 @@
-"""What travels: the chunk message, a job's options, and the outcome of an image.
+"""The data that producers and workers exchange: the chunk message, the job options and the outcome of an image.
 
-All frozen. `schema_version` is checked on the way in: a newer major shape is refused, unknown fields of the same
-shape are ignored, so that workers can be rolled before producers and the other way round.
+All models are frozen. Readers refuse a newer `schema_version` and ignore unknown fields of the same version, so
+workers and producers can be upgraded in either order.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ __all__ = [
 ]
 
 MAX_CHUNK_IMAGES = 256
-"""Images in one chunk at most: bounds the message, and what a killed worker leaves to be looked at again."""
+"""Most images in one chunk. Bounds the size of a message and the work that is repeated after a worker is killed."""
 
 MAX_KEY_BYTES = 1024
-"""Length limit of an S3 key in UTF-8 bytes (S3 API reference, object key naming)."""
+"""Longest S3 key, in UTF-8 bytes (S3 API reference, object key naming)."""
 
 MOSTLY_SOFT = 0.4
-"""Share of soft pixels in a subject above which its mask wants a look: the network could not decide."""
+"""Share of soft pixels in a subject above which a person should review its mask: the network was undecided."""
 
 
 FLAGS = ("empty", "full", "soft", "border")
-"""What can be conspicuous about a mask (`MaskQuality.flags`)."""
+"""All values of `MaskQuality.flags`."""
 
 
 class OutcomeKind(StrEnum):
-    """What became of an image."""
+    """The final state of an image."""
 
     OK = "ok"
     SKIPPED = "skipped"
@@ -53,7 +53,7 @@ class OutcomeKind(StrEnum):
 
 
 class Priority(StrEnum):
-    """Share of the workers that a job gets beside others that have work."""
+    """How large a job's share of the workers is while other jobs have work."""
 
     LOW = "low"
     NORMAL = "normal"
@@ -65,100 +65,111 @@ class _Wire(BaseModel):
 
 
 class JobOptions(OutputOptions):
-    """What a job asks of every image. Kept once, in the job record."""
+    """The options that apply to every image of a job. Stored once, in the job record."""
 
     source: str = Field(description="s3:// URL of the prefix that the keys are under")
     dest: str = Field(description="s3:// URL of the prefix that outputs go under")
 
 
 class MaskQuality(_Wire):
-    """What a mask looks like, in numbers: a silently bad mask is what a bulk user cannot see.
+    """Measurements of a mask, to find bad masks among many.
 
-    From the network's own mask, before any threshold; where the input is transparent nothing counts as subject.
+    Taken from the network's mask before any threshold. Transparent pixels of the input never count as subject.
     """
 
-    coverage: float = Field(ge=0, le=1, description="mean opacity over the picture")
-    soft: float = Field(ge=0, le=1, description="share of the subject (above 5 % opacity) that is not above 95 %")
-    empty: bool = Field(description="under 0.1 % of the picture is subject (at least 50 % opacity)")
-    full: bool = Field(description="over 99.5 % of the picture is subject")
-    touches_border: bool = Field(description="subject on the outermost pixels: perhaps cut off by the frame")
+    coverage: float = Field(ge=0, le=1, description="mean opacity over the image")
+    soft: float = Field(
+        ge=0, le=1, description="share of the subject (opacity above 5 %) with an opacity of at most 95 %"
+    )
+    empty: bool = Field(description="less than 0.1 % of the image is subject (at least 50 % opacity)")
+    full: bool = Field(description="more than 99.5 % of the image is subject")
+    touches_border: bool = Field(description="the outermost pixels contain subject: the frame may cut it off")
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Names of what is conspicuous: `empty`, `full`, `soft`, `border`."""
+        """Names of the conditions that apply: `empty`, `full`, `soft`, `border`."""
         found = {"empty": self.empty, "full": self.full, "soft": self.soft > MOSTLY_SOFT, "border": self.touches_border}
         return tuple(name for name in FLAGS if found[name])
 
     @property
     def needs_review(self) -> bool:
-        """Whether a person should look: a subject that touches the border alone is too common to ask for it."""
+        """Whether a person should review the mask. Touching the border alone is too common to require a review."""
         return bool({"empty", "full", "soft"} & set(self.flags))
 
 
 class JobPolicy(_Wire):
-    """How a job is run; does not touch the pixels of an output."""
+    """How a job is run. Does not affect the pixels of an output."""
 
     priority: Priority = Priority.NORMAL
-    max_attempts: int = Field(default=3, ge=1, le=100, description="times an image may kill its worker")
-    max_failed: int | None = Field(default=None, ge=0, description="failed and dead images before the job is stopped")
-    max_failed_percent: float | None = Field(default=None, ge=0, le=100, description="the same, of the images done")
-    skip_existing: bool = Field(default=True, description="leave outputs alone that are up to date")
+    max_attempts: int = Field(
+        default=3, ge=1, le=100, description="times an image may kill its worker before it is given up"
+    )
+    max_failed: int | None = Field(
+        default=None, ge=0, description="failed and dead images that stop the job when exceeded"
+    )
+    max_failed_percent: float | None = Field(
+        default=None, ge=0, le=100, description="the same limit, in percent of the images done"
+    )
+    skip_existing: bool = Field(default=True, description="keep outputs that are up to date")
 
 
 class ChunkMessage(_Wire):
-    """Consecutive images of one job. Position `start + i` of the manifest is `keys[i]`."""
+    """A message with consecutive images of one job. `keys[i]` is image `start + i` of the manifest."""
 
     SCHEMA: ClassVar[int] = 1
     OLDEST: ClassVar[int] = 1
-    """Still read: what was queued before a roll must be run after it. Raise it one release behind SCHEMA."""
+    """Oldest version that is still read: messages queued before an upgrade must run after it.
+
+    Raise it one release after SCHEMA.
+    """
 
     schema_version: int = SCHEMA
     job: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
-    epoch: int = Field(default=0, ge=0, description="rises when a finished job is submitted for its failures again")
+    epoch: int = Field(default=0, ge=0, description="increases when an ended job is run again (`producer retry`)")
     chunk: int = Field(ge=0)
-    start: int = Field(ge=0, description="index in the job of the first image")
+    start: int = Field(ge=0, description="index of the first image in the job")
     keys: tuple[str, ...] = Field(
         min_length=1, max_length=MAX_CHUNK_IMAGES, description="relative to the job's source prefix"
     )
     traceparent: str = Field(
         default="",
         pattern=r"^(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?$",
-        description="W3C Trace Context of the span that submitted the job; empty without traces",
+        description="W3C trace context of the span that submitted the job; empty without traces",
     )
 
     @classmethod
     def read(cls, payload: Any) -> ChunkMessage:
-        """Validate what came off the wire.
+        """Validate a message from the queue.
 
         Raises:
-            BadMessage: not this schema, or not valid; the text names the field, never the content.
+            BadMessage: another schema version, or invalid. The text names the field, never its content.
         """
         version = payload.get("schema_version") if isinstance(payload, dict) else None
         if type(version) is not int or not cls.OLDEST <= version <= cls.SCHEMA:
             raise BadMessage(
-                f"chunk message of schema_version {version!r:.20}, this worker reads {cls.OLDEST} to {cls.SCHEMA}; "
+                f"chunk message has schema_version {version!r:.20}, this worker reads {cls.OLDEST} to {cls.SCHEMA}; "
                 "upgrade the workers before the producers"
             )
         try:
             message = cls.model_validate(payload)
         except ValidationError as error:
             fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
-            raise BadMessage(f"chunk message with invalid fields: {fields}") from error
+            raise BadMessage(f"chunk message has invalid fields: {fields}") from error
         if any(not k or len(k.encode()) > MAX_KEY_BYTES for k in message.keys):
-            raise BadMessage(f"chunk {message.chunk} of job {message.job} names an impossible key")
+            raise BadMessage(f"chunk {message.chunk} of job {message.job} contains an invalid S3 key")
         return message
 
 
 class Outcome(_Wire):
-    """What became of one image, as the ledger and the chunk's result record it."""
+    """The outcome of one image, as the ledger and the chunk's result record it."""
 
-    index: int = Field(ge=0, description="position in the job")
+    index: int = Field(ge=0, description="index in the job")
     key: str
     kind: OutcomeKind
-    code: str = Field(default="", description="error code, empty unless failed or dead")
+    code: str = Field(default="", description="error code; empty unless failed or dead")
     message: str = ""
     outputs: tuple[str, ...] = Field(default=(), description="keys written, relative to the destination")
-    seconds: float = Field(default=0.0, description="wall time from fetch to stored")
-    stages: dict[str, float] = Field(default_factory=dict, description="of which in each stage (see `Stage`)")
-    quality: MaskQuality | None = Field(default=None, description="of the mask, where there is one")
-    at: float | None = Field(default=None, description="when it was recorded, by the clock of Redis (Unix seconds)")
+    seconds: float = Field(default=0.0, description="wall time from fetch to store")
+    stages: dict[str, float] = Field(default_factory=dict, description="wall time of each stage (see `Stage`)")
+    quality: MaskQuality | None = Field(default=None, description="measurements of the mask, if there is one")
+    at: float | None = Field(default=None, description="when it was recorded, by the clock of Redis, in Unix seconds")

@@ -1,7 +1,7 @@
-"""What became of every image of a job, four bits each as Redis holds them (`lua/head.lua`), or a byte each to work on.
+"""Convert the outcomes of a job's images between four bits each, as Redis stores them, and one byte each.
 
-Millions of them are turned, counted and searched by the methods of `bytes`, which loop in C: the hexadecimal text of
-the packed form has one digit for each image.
+The layout is that of `ledger/lua/head.lua`. A job may have millions of images, so conversion and search use methods
+of `bytes`, which loop in C: the hexadecimal text of the packed form has one digit per image.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Collection, Iterable, Iterator
 from worker.contract.messages import OutcomeKind
 
 NUMBERS = {kind: number for number, kind in enumerate(OutcomeKind, start=1)}
-"""State of an image by its outcome; 0 is no outcome."""
+"""Outcome -> stored number; 0 stands for no outcome."""
 
 KINDS: tuple[OutcomeKind | None, ...] = (None, *OutcomeKind)
-"""Outcome by state."""
+"""Stored number -> outcome."""
 
 _DIGITS = b"0123456789abcdef"
 _TO_DIGITS = bytes.maketrans(bytes(range(16)), _DIGITS)
@@ -22,23 +22,23 @@ _FROM_DIGITS = bytes.maketrans(_DIGITS, bytes(range(16)))
 
 
 def unpacked(packed: bytes) -> bytes:
-    """One byte per image from four bits; two images for each byte."""
+    """Return one byte per image from four bits per image. The result has two images for each byte given."""
     return packed.hex().encode("ascii").translate(_FROM_DIGITS)
 
 
 def packed(states: bytes | bytearray) -> bytes:
-    """Four bits per image from one byte; an odd one at the end gets an empty neighbour."""
+    """Return four bits per image from one byte per image. An odd count is padded with one image without outcome."""
     digits = bytes(states).translate(_TO_DIGITS) + b"0" * (len(states) % 2)
     return bytes.fromhex(digits.decode("ascii"))
 
 
 def chunks_with(pieces: Iterable[bytes], wanted: Collection[OutcomeKind | None], chunk_images: int) -> Iterator[int]:
-    """Numbers of the chunks with an image of one of these outcomes, in order.
+    """Yield the numbers of the chunks that contain an image with one of the given outcomes, in ascending order.
 
     Args:
-        pieces: states of consecutive images, one byte each.
-        wanted: outcomes, None for images without.
-        chunk_images: images in a chunk.
+        pieces: stored numbers of consecutive images, one byte each, in pieces of any length.
+        wanted: outcomes to find; None finds images without an outcome.
+        chunk_images: images per chunk.
     """
     numbers = {0 if kind is None else NUMBERS[kind] for kind in wanted}
     marks = bytes(number in numbers for number in range(256))

@@ -1,7 +1,7 @@
-"""What is written for an image: kinds, formats, and everything else that decides the pixels of an output.
+"""The output options: kinds, formats, and everything else that decides the pixels of an output.
 
-The producer fills `OutputOptions` from its command line, the job record carries them as part of `JobOptions`, the
-worker renders by them. Only what can be told without a picture is checked here.
+The producer fills `OutputOptions` from its command line, the job record stores them as part of `JobOptions`, and the
+worker renders accordingly. Checks that need an image are made by the worker.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BACKGROUND_URL = re.compile(r"s3://[^/]+/.*[^/]")
 
 
 class OutputKind(StrEnum):
-    """What is written for an image."""
+    """A kind of output that is written for an image."""
 
     MASK = "mask"
     CUTOUT = "cutout"
@@ -32,7 +32,7 @@ class OutputKind(StrEnum):
 
 
 class ImageFormat(StrEnum):
-    """How it is written."""
+    """File format of an output."""
 
     PNG = "png"
     WEBP = "webp"
@@ -41,7 +41,7 @@ class ImageFormat(StrEnum):
 
     @property
     def extension(self) -> str:
-        """Of file names, without the dot."""
+        """File extension without the dot."""
         return "jpg" if self is ImageFormat.JPEG else self.value
 
     @property
@@ -51,35 +51,44 @@ class ImageFormat(StrEnum):
 
 
 class ExifPolicy(StrEnum):
-    """What becomes of the photograph's EXIF in cut-outs and composites; masks never carry any."""
+    """Which EXIF data of the photograph cut-outs and composites keep. Masks never have any."""
 
     STRIP = "strip"
     KEEP = "keep"
-    """Without the GPS position, maker notes and thumbnail."""
+    """Keep all but the GPS position, maker notes and thumbnail."""
 
     KEEP_WITH_GPS = "keep-with-gps"
 
 
 class OutputOptions(BaseModel):
-    """Everything about outputs. Frozen; unknown fields of the same schema are ignored."""
+    """All options of outputs. Frozen; unknown fields of the same schema are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     outputs: tuple[OutputKind, ...] = Field(default=(OutputKind.MASK,), min_length=1)
-    format: ImageFormat = Field(default=ImageFormat.PNG, description="of all outputs")
-    mask_format: ImageFormat | None = Field(default=None, description="of masks, where they are to differ")
-    quality: int = Field(default=90, ge=1, le=100, description="of JPEG, WebP and AVIF; 100 is lossless in WebP")
-    background: str = Field(default=WHITE, description="of composites: #rrggbb, or s3:// URL of a picture")
-    background_etag: str = Field(default="", description="of that picture at submission")
+    format: ImageFormat = Field(default=ImageFormat.PNG, description="file format of all outputs")
+    mask_format: ImageFormat | None = Field(default=None, description="file format of masks, if it differs")
+    quality: int = Field(
+        default=90, ge=1, le=100, description="quality of JPEG, WebP and AVIF, 1 to 100; 100 makes WebP lossless"
+    )
+    background: str = Field(
+        default=WHITE, description="background of composites: #rrggbb, or the s3:// URL of an image"
+    )
+    background_etag: str = Field(default="", description="ETag of that image at submission")
     exif: ExifPolicy = ExifPolicy.STRIP
-    crop: bool = Field(default=False, description="all outputs to the subject")
-    crop_margin: str = Field(default="0px", description="around it: pixels, or % of its longer side")
+    crop: bool = Field(default=False, description="crop all outputs to the subject")
+    crop_margin: str = Field(default="0px", description="margin around the subject: pixels, or % of its longer side")
     threshold: float | None = Field(
-        default=None, gt=0, lt=1, description="opacity that counts as subject; leaves no soft edges"
+        default=None, gt=0, lt=1, description="opacity from which a pixel counts as subject; removes soft edges"
     )
     refine: bool = Field(default=False, description="estimate the subject's own colours at soft edges")
-    max_side: int | None = Field(default=None, ge=1, le=MAX_OUTPUT_SIDE, description="outputs are scaled down to it")
-    name: str = Field(default="", max_length=512, description="naming template; empty: the default")
+    max_side: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_OUTPUT_SIDE,
+        description="longest side of outputs in pixels; larger ones are scaled down",
+    )
+    name: str = Field(default="", max_length=512, description="naming template; empty selects the default")
 
     @field_validator("outputs")
     @classmethod
@@ -92,63 +101,64 @@ class OutputOptions(BaseModel):
         if _COLOUR.fullmatch(background):
             return background.lower()
         if not _BACKGROUND_URL.fullmatch(background):
-            raise ValueError("a background is a colour such as '#f2f2f2' or a picture such as s3://bucket/studio.jpg")
+            raise ValueError("a background is a colour such as '#f2f2f2' or an image such as s3://bucket/studio.jpg")
         return background
 
     @field_validator("crop_margin")
     @classmethod
     def _pixels_or_share(cls, margin: str) -> str:
         if not _MARGIN.fullmatch(margin):
-            raise ValueError("a margin is written 20px or 5%")
+            raise ValueError("write a margin as 20px or 5%")
         return margin
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if OutputKind.CUTOUT in self.outputs and self.format is ImageFormat.JPEG:
-            raise ValueError("JPEG has no transparency, which a cut-out needs: take png, webp or avif, or a composite")
+            raise ValueError("JPEG has no transparency, which a cut-out needs: use png, webp or avif, or a composite")
         kinds = [kind.value for kind in self.outputs]
         output_names.check(self.template, kinds, [self.format_of(kind).extension for kind in self.outputs])
         return self
 
     @property
     def template(self) -> str:
-        """Naming template in force."""
+        """The effective naming template."""
         return self.name or (output_names.ONE_KIND if len(self.outputs) == 1 else output_names.SEVERAL_KINDS)
 
     @property
     def background_picture(self) -> str | None:
-        """URL of the picture behind composites, if it is one."""
+        """URL of the background image of composites; None if the background is a colour."""
         return self.background if OutputKind.COMPOSITE in self.outputs and self.background[0] != "#" else None
 
     def format_of(self, kind: OutputKind) -> ImageFormat:
-        """Format that outputs of a kind are written in."""
+        """Return the file format of a kind of output."""
         return self.mask_format or self.format if kind is OutputKind.MASK else self.format
 
     def output_key(self, key: str, kind: OutputKind) -> str:
-        """Key under the destination prefix for one output of the input `key` (both relative to their prefix).
+        """Return the key of one output of the input `key`, relative to the destination.
 
-        By default `{dir}/{stem}.{ext}`, and with several kinds `{kind}/{dir}/{stem}.{ext}`.
+        `key` is relative to the source. The default template is `{dir}/{stem}.{ext}`, and with several kinds
+        `{kind}/{dir}/{stem}.{ext}`.
         """
         return output_names.output_key(self.template, key, kind.value, self.format_of(kind).extension)
 
-    def rival_keys(self, key: str) -> tuple[str, ...]:
-        """Those outputs of `key` that must differ from the outputs of every other input: as few as will tell.
+    def collision_keys(self, key: str) -> tuple[str, ...]:
+        """Return the output keys of the input `key` to compare with those of all other inputs.
 
-        Where the kinds are kept apart, two inputs that share an output of one kind share it of every kind.
+        If the template separates the kinds, one kind is enough: inputs that share a key of one kind share all kinds.
         """
-        enough = self.outputs[:1] if output_names.keeps_kinds_apart(self.template) else self.outputs
-        return tuple(self.output_key(key, kind) for kind in enough)
+        compared = self.outputs[:1] if output_names.separates_kinds(self.template) else self.outputs
+        return tuple(self.output_key(key, kind) for kind in compared)
 
     def digest(self) -> str:
-        """Of everything that decides the pixels of an output; two jobs of equal digest write the same.
+        """Return a digest of the options that decide the pixels of an output. Equal digests give equal outputs.
 
-        Defaults do not enter it, so an option added later leaves outputs that do not use it up to date.
+        Default values are left out, so outputs stay up to date when a later version adds an option.
         """
-        idle = {"name", "outputs"}
+        irrelevant = {"name", "outputs"}
         if OutputKind.COMPOSITE not in self.outputs:
-            idle |= {"background", "background_etag"}
+            irrelevant |= {"background", "background_etag"}
         if {self.format_of(kind) for kind in self.outputs} == {ImageFormat.PNG}:
-            idle |= {"quality"}
-        decisive = self.model_dump_json(include=set(OutputOptions.model_fields) - idle, exclude_defaults=True)
+            irrelevant |= {"quality"}
+        decisive = self.model_dump_json(include=set(OutputOptions.model_fields) - irrelevant, exclude_defaults=True)
         kinds = ",".join(sorted(kind.value for kind in self.outputs))
         return hashlib.sha256(f"{kinds}\n{decisive}".encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What every output carries in its metadata: what it was made of. So that it can be told whether it is up to date."""
+"""The metadata of every output, which says from what it was made and thus whether it is up to date."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ OPTIONS = "maskmill-options"
 JOB = "maskmill-job"
 
 
-def made_alike(metadata: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    """Whether an output was made by the same model with the same options; what is not in `wanted` does not matter."""
-    return all(metadata.get(name) == wanted[name] for name in (MODEL, OPTIONS) if name in wanted)
+def same_model_and_options(metadata: Mapping[str, str], expected: Mapping[str, str]) -> bool:
+    """Return whether the model and options digests in an output's metadata equal the expected ones.
+
+    A digest that `expected` does not contain is not compared.
+    """
+    return all(metadata.get(name) == expected[name] for name in (MODEL, OPTIONS) if name in expected)

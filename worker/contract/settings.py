@@ -1,8 +1,8 @@
-"""Settings of both sides: one tree, one prefix `MASKMILL_`, nested by `__`.
+"""The settings of producer and worker: one tree with the prefix `MASKMILL_`, nested with `__`.
 
-Order, first wins: environment, `.env` in the working directory, one file per setting in the folder named by
-`MASKMILL_SECRETS_DIR`, the TOML file named by `MASKMILL_CONFIG`, the default. `explain()` tells for every value where
-it came from. Secrets are `SecretStr` all the way down and never printed.
+Sources, the first that has a value wins: the environment; `.env` in the working directory; the folder named by
+`MASKMILL_SECRETS_DIR`, with one file per setting; the TOML file named by `MASKMILL_CONFIG`; the default. `explain()`
+returns the source of every value. Secrets are `SecretStr` throughout and are never printed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from worker.contract.errors import SettingsError
 ENV_PREFIX = "MASKMILL_"
 
 _KEY_BYTES = 24, 64
-"""Least and most of a signing secret (Standard Webhooks 1.0)."""
+"""Shortest and longest signing secret, in bytes (Standard Webhooks 1.0)."""
 
 Precision = Literal["auto", "fp32", "fp16", "int8", "int8wo"]
 InferencePrecision = Literal["auto", "f32", "bf16", "f16"]
@@ -43,21 +43,36 @@ class _Group(BaseModel):
 
 
 class RedisSettings(_Group):
-    """The broker, the result backend and the ledger. Any Redis >= 6.2 or Valkey; not Redis Cluster."""
+    """Redis: broker, result backend and ledger. Redis 6.2 or later, or Valkey; Redis Cluster is not supported."""
 
     url: str = Field(
         default="redis://127.0.0.1:6379/0",
-        description="redis://host:port/db, rediss:// for TLS; user and password belong in their own settings",
+        description=(
+            "Address of Redis, redis://host:port/db or rediss:// for TLS, without credentials, since it appears in "
+            "messages."
+        ),
     )
-    username: str = Field(default="", description="ACL user")
-    password: SecretStr = Field(default=SecretStr(""), description="password of the ACL user or of the server")
-    ca_file: Path | None = Field(default=None, description="certificate authority for rediss://")
-    cert_file: Path | None = Field(default=None, description="our own certificate, where the server asks for one")
-    key_file: Path | None = Field(default=None, description="its private key")
+    username: str = Field(default="", description="ACL user; empty selects the default user of the server.")
+    password: SecretStr = Field(
+        default=SecretStr(""), description="Password of the ACL user or of the server; empty if there is none."
+    )
+    ca_file: Path | None = Field(
+        default=None, description="CA certificate (PEM) for rediss://; empty selects those of the system."
+    )
+    cert_file: Path | None = Field(
+        default=None, description="Client certificate (PEM) for rediss://, if the server requires one."
+    )
+    key_file: Path | None = Field(default=None, description="Private key (PEM) of the client certificate.")
     prefix: str = Field(
-        default="maskmill:", pattern=r"^[A-Za-z0-9:_-]*$", description="of every key; own one per installation"
+        default="maskmill:",
+        pattern=r"^[A-Za-z0-9:_-]*$",
+        description="Prefix of every key in Redis, which must be unique to each installation that shares the server.",
     )
-    timeout_seconds: float = Field(default=15.0, gt=0, description="of a command before the connection counts as dead")
+    timeout_seconds: float = Field(
+        default=15.0,
+        gt=0,
+        description="Seconds to wait for the reply to a command before the connection counts as dead.",
+    )
 
     @field_validator("url")
     @classmethod
@@ -67,10 +82,12 @@ class RedisSettings(_Group):
             raise ValueError("must look like redis://host:6379/0 or rediss://host:6379/0")
         if parts.username or parts.password:
             raise ValueError(
-                "must not carry credentials: set MASKMILL_REDIS__USERNAME and MASKMILL_REDIS__PASSWORD instead"
+                "must not contain credentials: set MASKMILL_REDIS__USERNAME and MASKMILL_REDIS__PASSWORD instead"
             )
         if any(name.startswith("ssl_") or name in ("username", "password") for name, _ in parse_qsl(parts.query)):
-            raise ValueError("must not carry TLS or login parameters: they have settings of their own")
+            raise ValueError(
+                "must not contain TLS or login parameters: use the other MASKMILL_REDIS__ settings instead"
+            )
         return url
 
     @model_validator(mode="after")
@@ -78,12 +95,12 @@ class RedisSettings(_Group):
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("set both MASKMILL_REDIS__CERT_FILE and MASKMILL_REDIS__KEY_FILE, or neither")
         if (self.ca_file or self.cert_file) and not self.url.startswith("rediss://"):
-            # Who names certificates thinks that the line is encrypted.
-            raise ValueError("certificates are for TLS: write rediss:// in MASKMILL_REDIS__URL")
+            # Certificates without TLS would suggest an encrypted connection.
+            raise ValueError("certificates require TLS: write rediss:// in MASKMILL_REDIS__URL")
         return self
 
     def secret_url(self) -> str:
-        """The URL with credentials and TLS parameters, as redis-py and Celery want it. Never print this."""
+        """Return the URL with credentials and TLS parameters, as redis-py and Celery expect it. Never print it."""
         parts = urlsplit(self.url)
         password = self.password.get_secret_value()
         login = f"{quote(self.username, safe='')}:{quote(password, safe='')}@" if self.username or password else ""
@@ -96,141 +113,237 @@ class RedisSettings(_Group):
 
 
 class S3Settings(_Group):
-    """The object store. Without keys, boto3's own chain decides (AWS_* variables, profile, instance role)."""
+    """The object store. Without keys, boto3 searches the AWS_* variables, the profile and the instance role."""
 
-    endpoint_url: str | None = Field(default=None, description="of an S3-compatible server; empty for AWS")
-    region: str = Field(default="us-east-1")
-    access_key_id: SecretStr | None = None
-    secret_access_key: SecretStr | None = None
-    session_token: SecretStr | None = None
-    addressing_style: Literal["auto", "path", "virtual"] = Field(
-        default="auto", description="path for most self-hosted servers"
+    endpoint_url: str | None = Field(
+        default=None, description="URL of an S3-compatible server; empty selects the AWS endpoint of the region."
     )
-    ca_file: Path | None = Field(default=None, description="certificate authority for https:// endpoints")
-    connect_timeout_seconds: float = Field(default=5.0, gt=0)
-    read_timeout_seconds: float = Field(default=60.0, gt=0)
-    attempts: int = Field(default=5, ge=1, description="tries of one request, with growing pauses")
+    region: str = Field(
+        default="us-east-1", description="Region of the buckets; most self-hosted servers accept the default."
+    )
+    access_key_id: SecretStr | None = Field(default=None, description="Access key, set together with the secret key.")
+    secret_access_key: SecretStr | None = Field(
+        default=None, description="Secret key, set together with the access key."
+    )
+    session_token: SecretStr | None = Field(
+        default=None, description="Session token of temporary credentials; empty for permanent ones."
+    )
+    addressing_style: Literal["auto", "path", "virtual"] = Field(
+        default="auto", description="How URLs name the bucket; most self-hosted servers need path."
+    )
+    ca_file: Path | None = Field(
+        default=None, description="CA certificates (PEM) for an https:// endpoint; empty selects those of botocore."
+    )
+    connect_timeout_seconds: float = Field(
+        default=5.0, gt=0, description="Seconds to wait for a connection before the next attempt."
+    )
+    read_timeout_seconds: float = Field(
+        default=60.0, gt=0, description="Seconds to wait for more data of a response before the next attempt."
+    )
+    attempts: int = Field(
+        default=5, ge=1, description="Attempts per request, the first included, with increasing pauses between them."
+    )
     allow: tuple[str, ...] = Field(
-        default=(), description='places a worker may touch, as ["bucket", "bucket/prefix/"]; empty: any'
+        default=(),
+        description=(
+            'Buckets and prefixes that may be accessed, such as ["bucket", "bucket/prefix/"]; empty allows all.'
+        ),
     )
 
 
 class ModelSettings(_Group):
-    """Which network runs."""
+    """The network to run."""
 
     source: str = Field(
         default="builtin:starter",
-        description="builtin:NAME, a folder, s3://bucket/prefix or hf://owner/name[@revision]",
+        description=(
+            "Bundle of the network: builtin:NAME, a folder, s3://bucket/prefix or hf://owner/name[@revision]; the "
+            "default is part of the installation."
+        ),
     )
-    name: str | None = Field(default=None, description="model name, needed when the source holds several")
-    size: int | None = Field(default=None, gt=0, multiple_of=32, description="input side in pixels; empty: largest")
-    precision: Precision = Field(default="auto", description="variant on disk; auto: what this CPU runs best")
+    name: str | None = Field(
+        default=None, description="Name of the model, required only if the source holds more than one."
+    )
+    size: int | None = Field(
+        default=None,
+        gt=0,
+        multiple_of=32,
+        description="Side of the network's input in pixels; empty selects the largest in the source.",
+    )
+    precision: Precision = Field(
+        default="auto",
+        description="Variant on disk; auto selects the best for this CPU and its memory, as `worker plan` shows.",
+    )
     inference_precision: InferencePrecision = Field(
-        default="auto", description="arithmetic of the float part; auto: bf16 where native, else f32"
+        default="auto",
+        description="Arithmetic of the floating-point part; auto selects bf16 on CPUs that have it, else f32.",
     )
     kernels: Literal["auto", "off"] = Field(
-        default="auto", description="native deformable convolution; auto: where it is built and this CPU has one"
+        default="auto",
+        description="Native deformable convolution; auto uses it if it is built and this CPU supports it.",
     )
     cache_dir: Path = Field(
         default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "maskmill",
-        description="for fetched bundles and compiled models",
+        description="Folder for downloaded bundles, compiled models and the results of `worker tune`.",
     )
 
 
 class PlanSettings(_Group):
-    """How a node is divided. Empty values are decided by `worker plan`, which says why."""
+    """How a node is divided. Empty values are computed; `worker plan` shows them with the reasons."""
 
-    processes: int | None = Field(default=None, ge=1, description="worker processes on this node")
-    streams: int | None = Field(default=None, ge=1, description="inference streams in each process")
-    threads: int | None = Field(default=None, ge=1, description="inference threads in each process, over all streams")
+    processes: int | None = Field(default=None, ge=1, description="Worker processes on this node; empty: computed.")
+    streams: int | None = Field(
+        default=None, ge=1, description="Inference streams of each worker process; empty: computed."
+    )
+    threads: int | None = Field(
+        default=None, ge=1, description="Inference threads of each worker process, over all streams; empty: computed."
+    )
     memory_per_stream_mib: int | None = Field(
         default=None,
         ge=64,
-        description="what a stream may need at its peak; empty: as measured for size and precision",
+        description="Peak memory of an inference stream in MiB; empty: as measured for the size and precision.",
     )
     memory_per_process_mib: int | None = Field(
-        default=None, ge=64, description="what a process needs beside its streams; empty: as measured"
+        default=None,
+        ge=64,
+        description="Peak memory of a process without its streams in MiB; empty: as measured for size and precision.",
     )
 
 
 class WorkerSettings(_Group):
-    """Running workers."""
+    """The processes of a worker node."""
 
-    grace_seconds: float = Field(default=60.0, gt=0, description="between SIGTERM and SIGKILL when stopping")
-    stagger_seconds: float = Field(default=0.2, ge=0, description="between the starts of two processes")
-    restart_limit: int = Field(default=5, ge=1, description="starts within ten minutes before a process is given up")
-    images_ahead: int = Field(default=2, ge=1, le=16, description="images in work beyond the inference streams")
+    grace_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        description="Seconds between SIGTERM and SIGKILL on shutdown, in which images in flight are finished.",
+    )
+    stagger_seconds: float = Field(
+        default=0.2, ge=0, description="Seconds between the starts of two processes of the node."
+    )
+    restart_limit: int = Field(
+        default=5, ge=1, description="Starts of one process within ten minutes after which the node gives up."
+    )
+    images_ahead: int = Field(
+        default=2,
+        ge=1,
+        le=16,
+        description="Images in flight beyond streams + 1, to hide the latency of S3 and decoding; each needs memory.",
+    )
     image_time_limit_seconds: float = Field(
-        default=300.0, ge=1, description="without any image ending, after which a hung child is killed"
+        default=300.0, ge=1, description="Seconds without a finished image after which a model process is killed."
     )
     max_memory_mib: int | None = Field(
-        default=None, ge=64, description="resident memory after which a child is replaced between chunks; empty: none"
+        default=None,
+        ge=64,
+        description="Resident memory in MiB above which a model process is replaced between chunks; empty: no limit.",
     )
     node_name: str = Field(
         default_factory=socket.gethostname,
         pattern=r"^[A-Za-z0-9._-]+$",
-        description="of this node in the fleet, one per `worker start`; empty: the host's name",
+        description="Name of this node, unique to each `worker start` of the fleet; empty selects the host name.",
     )
-    process_name: str = Field(default="worker", description="in logs; the supervisor sets it for each process")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    process_name: str = Field(default="worker", description="Process name in logs; set by the supervisor.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Lowest level of maskmill's own log lines to print."
+    )
     log_format: Literal["text", "json"] = Field(
-        default="text", description="of log lines: key=value for people, or one JSON object each"
+        default="text", description="Format of log lines: text with key=value pairs, or one JSON object per line."
     )
 
 
 class LimitSettings(_Group):
-    """What an untrusted image may cost."""
+    """Limits for images, which are untrusted input. Larger ones fail with the code `too_large`."""
 
-    max_object_mib: int = Field(default=64, ge=1, description="size of an input object")
-    max_megapixels: int = Field(default=100, ge=1, description="size of a picture, before decoding")
+    max_object_mib: int = Field(default=64, ge=1, description="Largest input object in MiB, checked before download.")
+    max_megapixels: int = Field(default=100, ge=1, description="Largest image in megapixels, checked before decoding.")
 
 
 class JobSettings(_Group):
-    """Jobs: defaults of `producer submit`, and how long Redis remembers."""
+    """Jobs: defaults of `producer submit`, and how long Redis keeps job records."""
 
     chunk_images: int | None = Field(
-        default=None, ge=1, le=256, description="images in one message; empty: about 25 s of work at measured speed"
+        default=None,
+        ge=1,
+        le=256,
+        description="Images per message; empty selects about 25 s of work at the measured speed.",
     )
     result_minutes: int = Field(
-        default=15, ge=1, description="how long Celery keeps a chunk's result; its state is kept as long as the job"
+        default=15,
+        ge=1,
+        description="Minutes that Celery keeps a chunk's result; later, the job record answers for the chunk.",
     )
-    keep_days: int = Field(default=30, ge=1, description="how long Redis remembers a job that has ended")
+    keep_days: int = Field(default=30, ge=1, description="Days that Redis keeps the record of an ended job.")
     price_per_core_hour: float | None = Field(
-        default=None, ge=0, description="what an hour of one core costs, for the cost in a job's manifest.json"
+        default=None,
+        ge=0,
+        description=(
+            "Price of one core for one hour in any currency, for the costs in the job summary (manifest.json) and the "
+            "report; empty: no costs."
+        ),
     )
 
 
-class EngineSettings(_Group):
-    """How fast lost work is noticed. The same on every node and for the producer."""
+class QueueTimingSettings(_Group):
+    """Queue timings: how soon lost work is noticed. Use the same values on every node and for the producer."""
 
-    lease_seconds: int = Field(default=120, ge=2, description="without renewal, after which a message comes back")
+    lease_seconds: int = Field(
+        default=120,
+        ge=2,
+        description=(
+            "Seconds without renewal after which the broker delivers a message again; workers renew four times in "
+            "this time."
+        ),
+    )
     silence_seconds: float = Field(
-        default=60.0, ge=1, description="without a sign of life, after which a chunk that no message stands for is lost"
+        default=60.0,
+        ge=1,
+        description="Seconds without a sign of life after which a chunk that has no message in the broker is lost.",
     )
-    reconcile_seconds: float = Field(default=15.0, gt=0, description="between two looks for lost chunks")
-    leader_seconds: float = Field(default=15.0, ge=1, description="after which the role of a dead leader is taken over")
+    reconcile_seconds: float = Field(default=15.0, gt=0, description="Seconds between two scans for lost chunks.")
+    leader_seconds: float = Field(
+        default=15.0,
+        ge=1,
+        description=(
+            "Seconds after which another node takes over the role of a dead leader, which renews it five times in "
+            "this time."
+        ),
+    )
     feed_seconds: float = Field(
         default=0.5,
         gt=0,
-        description="between two looks of the leader at the queue; up to 4 times as long while it is kept full",
+        description="Seconds between two checks of the queue by the leader, up to 4 times as many while it is full.",
     )
 
 
 class MetricsSettings(_Group):
-    """Prometheus metrics and health of a node, served by its steward."""
+    """Prometheus metrics and health probes of a node, served by its steward."""
 
-    port: int | None = Field(default=None, ge=1, le=65535, description="for /metrics and /healthz; empty: not served")
-    address: str = Field(default="127.0.0.1", description="to listen on; 0.0.0.0 in a container")
+    port: int | None = Field(
+        default=None, ge=1, le=65535, description="Port of /metrics, /healthz and /readyz; empty: not served."
+    )
+    address: str = Field(
+        default="127.0.0.1", description="Address to listen on; only this host by default, 0.0.0.0 in a container."
+    )
 
 
 class NotifySettings(_Group):
-    """Messages about jobs that have ended, to an address of the user's (`--notify`)."""
+    """Notifications of ended jobs, sent to the address given with `--notify`."""
 
-    secret: SecretStr | None = Field(default=None, description="what they are signed with: base64 of 24 to 64 bytes")
-    allow_http: bool = Field(default=False, description="also to http:// addresses, which anybody on the way can read")
-    attempts: int = Field(default=6, ge=1, le=20, description="tries of one message, with growing pauses")
-    timeout_seconds: float = Field(default=10.0, gt=0, description="of one try")
-    ca_file: Path | None = Field(default=None, description="certificate authority for https:// addresses")
+    secret: SecretStr | None = Field(
+        default=None, description="Secret that signs notifications: base64 of 24 to 64 random bytes."
+    )
+    allow_http: bool = Field(
+        default=False,
+        description="Whether http:// addresses are allowed; others on the network can read their content.",
+    )
+    attempts: int = Field(
+        default=6, ge=1, le=20, description="Attempts per notification, with increasing pauses between them."
+    )
+    timeout_seconds: float = Field(default=10.0, gt=0, description="Seconds that one attempt may wait for an answer.")
+    ca_file: Path | None = Field(
+        default=None, description="CA certificate (PEM) for https:// addresses; empty selects those of the system."
+    )
 
     @field_validator("secret")
     @classmethod
@@ -240,12 +353,15 @@ class NotifySettings(_Group):
         return secret
 
     def key(self) -> bytes | None:
-        """What messages are signed with. Never print this."""
+        """Return the key that signs notifications, or None without a secret. Never print it."""
         return None if self.secret is None else _decoded(self.secret)
 
 
 def _decoded(secret: SecretStr) -> bytes:
-    """Standard Webhooks writes its secrets as `whsec_` and base64; nothing for what is not base64."""
+    """Return the bytes of a secret in base64, with or without the prefix `whsec_` of Standard Webhooks.
+
+    Text that is not base64 gives no bytes.
+    """
     try:
         return base64.b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True)
     except ValueError:
@@ -253,7 +369,7 @@ def _decoded(secret: SecretStr) -> bytes:
 
 
 class Settings(BaseSettings):
-    """The whole tree."""
+    """The tree of all settings."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
@@ -261,7 +377,7 @@ class Settings(BaseSettings):
         env_file=".env",
         env_file_encoding="utf-8",
         env_ignore_empty=True,
-        extra="ignore",  # of .env and MASKMILL_CONFIG/MASKMILL_SECRETS_DIR themselves; see `_refuse_unknown_variables`
+        extra="ignore",  # for MASKMILL_CONFIG, MASKMILL_SECRETS_DIR and .env; see `_refuse_unknown_variables`
         frozen=True,
         hide_input_in_errors=True,
     )
@@ -273,7 +389,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     limits: LimitSettings = LimitSettings()
     jobs: JobSettings = JobSettings()
-    engine: EngineSettings = EngineSettings()
+    engine: QueueTimingSettings = QueueTimingSettings()
     metrics: MetricsSettings = MetricsSettings()
     notify: NotifySettings = NotifySettings()
 
@@ -286,16 +402,16 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The order of the module docstring."""
+        """Return the sources in the order of the module docstring."""
         return init_settings, *(source for _, source in _sources())
 
 
 def _sources() -> list[tuple[str, PydanticBaseSettingsSource]]:
-    """Every source with the name that `explain` gives it, first wins."""
+    """Return every source with the name that `explain` shows. The first that has a value wins."""
     config, secrets = os.environ.get(f"{ENV_PREFIX}CONFIG"), os.environ.get(f"{ENV_PREFIX}SECRETS_DIR")
-    for name, place in (("CONFIG", config), ("SECRETS_DIR", secrets)):
-        if place and not Path(place).exists():
-            raise SettingsError(f"{ENV_PREFIX}{name} names {place}, which does not exist: correct or unset it")
+    for name, path in (("CONFIG", config), ("SECRETS_DIR", secrets)):
+        if path and not Path(path).exists():
+            raise SettingsError(f"{ENV_PREFIX}{name} is {path}, which does not exist: correct or unset it")
     sources: list[tuple[str, PydanticBaseSettingsSource]] = [
         ("environment", EnvSettingsSource(Settings)),
         (".env", DotEnvSettingsSource(Settings)),
@@ -310,10 +426,10 @@ def _sources() -> list[tuple[str, PydanticBaseSettingsSource]]:
 
 
 def load(**overrides: Any) -> Settings:
-    """Settings from all sources; `overrides` (whole groups) win over everything.
+    """Load the settings from all sources. `overrides` (whole groups) take precedence over every source.
 
     Raises:
-        SettingsError: names every offending variable, never its value.
+        SettingsError: a setting is invalid. The text names every such variable, never its value.
     """
     _refuse_unknown_variables()
     try:
@@ -322,13 +438,13 @@ def load(**overrides: Any) -> Settings:
         lines = [
             f"  {ENV_PREFIX}{'__'.join(str(part) for part in e['loc']).upper()}: {e['msg']}" for e in error.errors()
         ]
-        raise SettingsError("settings are not valid:\n" + "\n".join(lines)) from error
-    except ValueError as error:  # a source that cannot be parsed: broken TOML, or a list that is not JSON
-        raise SettingsError(f'settings cannot be read: {error}; lists are written as JSON: ["a", "b"]') from error
+        raise SettingsError("invalid settings:\n" + "\n".join(lines)) from error
+    except ValueError as error:  # a source cannot be parsed: invalid TOML, or a list that is not JSON
+        raise SettingsError(f'settings cannot be read: {error}; write lists as JSON: ["a", "b"]') from error
 
 
 def _refuse_unknown_variables() -> None:
-    """A misspelt variable that is silently ignored costs its owner an afternoon."""
+    """Refuse unknown variables with our prefix: a misspelt name must not be ignored silently."""
     known = {f"{ENV_PREFIX}CONFIG", f"{ENV_PREFIX}SECRETS_DIR"}
     groups = tuple(f"{ENV_PREFIX}{group.upper()}" for group in Settings.model_fields)
     unknown = [
@@ -340,14 +456,12 @@ def _refuse_unknown_variables() -> None:
         and not name.startswith(tuple(f"{group}__" for group in groups))
     ]
     if unknown:
-        raise SettingsError(
-            f"no such setting: {', '.join(sorted(unknown))}; `worker config` lists the names of all settings"
-        )
+        raise SettingsError(f"no such setting: {', '.join(sorted(unknown))}; `worker config` lists all settings")
 
 
 @dataclass(frozen=True)
-class Explained:
-    """One effective setting."""
+class EffectiveSetting:
+    """A setting with its effective value and the source of it."""
 
     variable: str
     value: str
@@ -355,14 +469,14 @@ class Explained:
     description: str
 
 
-def explain(settings: Settings) -> Iterator[Explained]:
-    """Every setting with its effective value (secrets as stars) and where it came from."""
+def explain(settings: Settings) -> Iterator[EffectiveSetting]:
+    """Yield every setting with its effective value and source. Secrets are shown as stars."""
     sources = [(name, source()) for name, source in _sources()]
     for group_name in Settings.model_fields:
         group: _Group = getattr(settings, group_name)
         for name, field in type(group).model_fields.items():
             origin = next((o for o, tree in sources if name in (tree.get(group_name) or {})), "default")
-            yield Explained(
+            yield EffectiveSetting(
                 variable=f"{ENV_PREFIX}{group_name}__{name}".upper(),
                 value=_shown(getattr(group, name)),
                 origin=origin,
@@ -371,7 +485,7 @@ def explain(settings: Settings) -> Iterator[Explained]:
 
 
 def _shown(value: Any) -> str:
-    """`SecretStr` hides itself; everything else is printed as it would be typed."""
+    """Return a value as it is typed in a source. `SecretStr` masks itself."""
     if value is None or value == ():
         return ""
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

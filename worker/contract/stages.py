@@ -1,23 +1,23 @@
-"""The names of what happens to an image, in metrics, outcomes, benchmarks and reports."""
+"""The stages of an image, as metrics, outcomes, benchmarks and reports name them."""
 
 from enum import StrEnum
 
 
 class Stage(StrEnum):
-    """What happens to an image, in order."""
+    """One stage of processing an image, in order."""
 
     CHECK = "check"
-    """Are its outputs up to date?"""
+    """Check whether its outputs are up to date."""
     FETCH = "fetch"
     DECODE = "decode"
     PREPARE = "prepare"
     """Resize to the network's input."""
     INFER = "infer"
-    """Waiting for an idle request included."""
+    """Run the network; includes the wait for an idle inference request."""
     RENDER = "render"
-    """Mask to full size, compose, encode."""
+    """Scale the mask to full size, compose and encode."""
     HOLD = "hold"
-    """Begun ahead: waiting for its chunk to be ours. Not observed for images that were not."""
+    """Wait, as an image that was started ahead, until this worker owns its chunk. Not observed for other images."""
     STORE = "store"
     RECORD = "record"
-    """Tell the ledger."""
+    """Write the outcome to the ledger."""

@@ -1,10 +1,10 @@
-"""Optional traces, from `producer submit` to the last PUT: the only module that knows OpenTelemetry.
+"""Optional traces from `producer submit` to the last PUT. The only module that uses OpenTelemetry.
 
-    submit (list, manifest, publish) ── traceparent in the job's record and in each chunk message ──> chunk
-                                                                        └── image ── its stages, one after the other
+    submit (list, manifest, publish) ── traceparent in the job record and in each chunk message ──> chunk
+                                                                                   └── image ── its stages in sequence
 
-Off unless one of the standard variables names a collector (`OTEL_EXPORTER_OTLP_ENDPOINT`); then nothing is imported
-and nothing measured. Sampling, headers and time-outs are those of the standard too (`OTEL_TRACES_SAMPLER`, ...).
+Tracing is off unless one of the standard variables names a collector (`OTEL_EXPORTER_OTLP_ENDPOINT`). When it is off,
+nothing is imported or measured. The other standard variables apply as well (`OTEL_TRACES_SAMPLER`, ...).
 """
 
 from __future__ import annotations
@@ -24,53 +24,53 @@ log = logging.getLogger(__name__)
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 HEADER = "traceparent"
-"""Key of W3C Trace Context, level 1."""
+"""Name of the header of W3C Trace Context, level 1."""
 
 _NANO = 1_000_000_000
 
 
 class Tracing:
-    """Spans of one process; without a collector every call does nothing."""
+    """The spans of one process. Without a collector, every call does nothing."""
 
     def __init__(self, provider: Any = None) -> None:
-        """`provider`: an OpenTelemetry SDK's; None for none."""
+        """Create spans with `provider`, a TracerProvider of the OpenTelemetry SDK; None turns tracing off."""
         self._provider = provider
         self._tracer = provider.get_tracer("maskmill") if provider else None
 
     @property
-    def on(self) -> bool:
-        """Somebody wants to know."""
+    def enabled(self) -> bool:
+        """Whether spans are created."""
         return self._tracer is not None
 
     @contextlib.contextmanager
     def span(self, name: str, *, parent: str = "", **attributes: str | int) -> Iterator[str]:
-        """A span around a block, below the one that is open here or, if given, below a `traceparent`.
+        """Create a span around a block, as a child of the span `parent` (a traceparent) or of the current span.
 
         Yields:
-            Its own `traceparent`; empty when traces are off.
+            The traceparent of the new span; empty when tracing is off.
         """
         if self._tracer is None:
             yield ""
             return
         propagation = importlib.import_module("opentelemetry.trace.propagation.tracecontext")
-        form = propagation.TraceContextTextMapPropagator()
-        above = form.extract({HEADER: parent}) if parent else None
-        # What Celery is told by an exception is no error, and text of errors may name what is not for a trace.
+        propagator = propagation.TraceContextTextMapPropagator()
+        above = propagator.extract({HEADER: parent}) if parent else None
+        # The exceptions that signal to Celery are not errors, and error texts may contain data unfit for a trace.
         quiet = {"record_exception": False, "set_status_on_exception": False}
-        with self._tracer.start_as_current_span(name, context=above, attributes=_named(attributes), **quiet):
+        with self._tracer.start_as_current_span(name, context=above, attributes=_attributes(attributes), **quiet):
             carrier: dict[str, str] = {}
-            form.inject(carrier)
+            propagator.inject(carrier)
             yield carrier.get(HEADER, "")
 
     def image(self, outcome: Outcome) -> None:
-        """The spans of an image that has just ended, from the times that were measured anyway."""
+        """Create the spans of an image that has just ended, from the stage times in its outcome."""
         if self._tracer is None:
             return
         trace = importlib.import_module("opentelemetry.trace")
         ended = time.time_ns()
         at = ended - int(outcome.seconds * _NANO)
         facts = {"image": outcome.index, "key": outcome.key, "outcome": outcome.kind.value, "code": outcome.code}
-        span = self._tracer.start_span("image", start_time=at, attributes=_named(facts))
+        span = self._tracer.start_span("image", start_time=at, attributes=_attributes(facts))
         below = trace.set_span_in_context(span)
         for stage, seconds in outcome.stages.items():
             child = self._tracer.start_span(stage, context=below, start_time=at)
@@ -79,7 +79,7 @@ class Tracing:
         span.end(ended)
 
     def close(self) -> None:
-        """Send what has not been sent."""
+        """Send the remaining spans."""
         if self._provider is not None:
             self._provider.shutdown()
 
@@ -87,20 +87,20 @@ class Tracing:
 OFF = Tracing()
 
 
-def wanted() -> bool:
-    """Whether the environment names a collector."""
+def requested() -> bool:
+    """Return whether the environment names a collector."""
     disabled = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
     return not disabled and any(os.environ.get(name) for name in ENDPOINTS)
 
 
 def start(service: str, instance: str = "") -> Tracing:
-    """Traces of this process, if they are wanted. Call it after any fork: a thread sends them.
+    """Start tracing in this process, if requested. Call it after any fork, because a thread sends the spans.
 
     Args:
-        service: `service.name`, unless OTEL_SERVICE_NAME says another.
-        instance: `service.instance.id`.
+        service: the attribute `service.name`; OTEL_SERVICE_NAME takes precedence.
+        instance: the attribute `service.instance.id`.
     """
-    if not wanted():
+    if not requested():
         return OFF
     try:
         sdk = importlib.import_module("opentelemetry.sdk.trace")
@@ -117,14 +117,14 @@ def start(service: str, instance: str = "") -> Tracing:
 
 
 @contextlib.contextmanager
-def started(service: str) -> Iterator[Tracing]:
-    """`start` for the length of a block; what there is to send is sent at its end."""
-    found = start(service)
+def session(service: str) -> Iterator[Tracing]:
+    """Trace a block and send its spans at the end."""
+    tracing = start(service)
     try:
-        yield found
+        yield tracing
     finally:
-        found.close()
+        tracing.close()
 
 
-def _named(facts: dict[str, Any]) -> dict[str, Any]:
-    return {f"maskmill.{name}": value for name, value in facts.items() if value != ""}
+def _attributes(values: dict[str, Any]) -> dict[str, Any]:
+    return {f"maskmill.{name}": value for name, value in values.items() if value != ""}

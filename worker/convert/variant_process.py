@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from worker.contract import errors
 from worker.contract.errors import BundleError, MaskmillError
-from worker.processes.parent_death import tied
+from worker.processes.parent_death import bound_to_parent
 
 MODULE = "worker.convert.build_variant"
 
@@ -39,7 +39,7 @@ def build_in_process(task: Mapping[str, Any], label: str, say: Say) -> dict[str,
     with tempfile.TemporaryFile("w+") as words:
         process = subprocess.Popen(
             # -P: a folder named `worker` in the working directory is not ours
-            tied([sys.executable, "-P", "-m", MODULE], signal.SIGKILL),
+            bound_to_parent([sys.executable, "-P", "-m", MODULE], signal.SIGKILL),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=words,

@@ -1,1 +1,1 @@
-"""Process 1, the supervisor: owns the cores of a node and starts all other processes."""
+"""Process 1, the supervisor: assigns the cores of a node and starts all other processes."""

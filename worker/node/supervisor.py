@@ -1,14 +1,14 @@
-"""One Celery worker process per core set and a steward, for as long as `worker start` runs.
+"""Run one Celery worker per core set and a steward, for as long as `worker start` runs.
 
-    supervisor ── worker-0 (celery, pinned) ── child (model)
+    supervisor ── worker-0 (Celery parent, pinned) ── model process
                ── worker-1 ...
-               ── steward (feeds the queue and ends jobs, if it leads the fleet)
+               ── steward (feeds the queue and ends jobs, while it leads the fleet)
 
-A process is pinned before it executes anything, so every thread it ever makes stays inside its core set. A process
-that ends is started again, later each time; one that keeps ending takes the node down with a clear message. On
-SIGTERM or SIGINT all get SIGTERM at once: their children finish the images in work and hand the rest back; what is
-still there after the grace period is killed, and the queue's lease brings its chunk back. A second signal kills at
-once. If the supervisor itself is killed, the kernel sends the workers SIGTERM.
+Each process is pinned before it executes its program, so all its threads stay inside its core set. A process that ends
+is started again with an increasing back-off. If it keeps ending, the supervisor stops the node with an error message.
+On SIGTERM or SIGINT, the supervisor sends SIGTERM to all processes: they finish the images in flight and hand the rest
+back. It kills those that are left after the grace period; their chunks return when their leases expire. A second
+signal kills at once. If the supervisor dies, the kernel sends SIGTERM to its processes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from worker.contract.log_fields import event
 from worker.contract.settings import ModelSettings, Settings
 from worker.cpu import pinning
 from worker.cpu.placement import CoreSet, Plan
-from worker.processes.parent_death import tied
+from worker.processes.parent_death import bound_to_parent
 from worker.processes.wakeup import Wakeup
 from worker.telemetry.metrics import FOLDER_VARIABLE
 
@@ -41,10 +41,10 @@ _MAX_BACK_OFF_SECONDS = 30.0
 
 
 class Slot:
-    """Some CPUs and the process that runs on them."""
+    """A set of CPUs and the process that runs on them."""
 
     def __init__(self, name: str, cpus: Sequence[int], argv: Sequence[str], env: Mapping[str, str]) -> None:
-        """`name` is how the process calls itself in logs and, a worker, towards Celery."""
+        """Configure the process without starting it. `name` is its name in logs."""
         self.name, self._cpus = name, tuple(cpus)
         self._argv, self._env = list(argv), dict(env)
         self._process: subprocess.Popen[bytes] | None = None
@@ -53,47 +53,47 @@ class Slot:
 
     @property
     def pid(self) -> int | None:
-        """Process id while it runs."""
+        """Process id; None if no process runs."""
         return self._process.pid if self._process else None
 
     @property
     def due(self) -> bool:
-        """No process runs, and the pause before the next start is over."""
+        """Whether no process runs and the back-off before the next start is over."""
         return self._process is None and self.starts_in == 0
 
     @property
     def starts_in(self) -> float:
-        """Seconds until it is due, where no process runs; 0 if it is."""
+        """Seconds until the next start is due, if no process runs."""
         return max(0.0, self._start_at - time.monotonic())
 
     def start(self) -> None:
-        """Start the process on its cores.
+        """Start the process on its CPUs.
 
         Raises:
-            PlacementError: these cores are not to be had any more.
+            PlacementError: the CPUs are no longer available.
         """
         cpus = self._cpus
         try:
             self._process = subprocess.Popen(
-                tied(self._argv, signal.SIGTERM),
+                bound_to_parent(self._argv, signal.SIGTERM),
                 env=self._env,
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,  # a Ctrl-C at the terminal reaches the supervisor alone, which stops in order
+                start_new_session=True,  # Ctrl-C at a terminal reaches only the supervisor, which stops in order
                 preexec_fn=lambda: pinning.pin(cpus),  # noqa: PLW1509 -- the supervisor has one thread
             )
-        except subprocess.SubprocessError as error:  # all that Popen tells about a failure before exec
+        except subprocess.SubprocessError as error:  # Popen reports no more about a failure before exec
             raise PlacementError(
-                f"{self.name} cannot be pinned to CPUs {cpus}: has the affinity mask or the cpuset of this process "
-                "changed since it started? Start it again"
+                f"{self.name} cannot be pinned to CPUs {cpus}: if the affinity mask or the cpuset of this process has "
+                "changed, start it again"
             ) from error
         self._starts.append(time.monotonic())
         log.info("started", extra=event("process_started", name=self.name, pid=self._process.pid, cpus=cpus))
 
     def reap(self, restart_limit: int) -> None:
-        """Notice that the process ended and decide when it starts again.
+        """Reap the process if it has ended, and set the time of its next start.
 
         Raises:
-            SetupError: it ended too often.
+            SetupError: it has reached `restart_limit` starts within ten minutes.
         """
         if self._process is None or self._process.poll() is None:
             return
@@ -103,8 +103,8 @@ class Slot:
             self._starts.popleft()
         if len(self._starts) >= restart_limit:
             raise SetupError(
-                f"{self.name} ended {len(self._starts)} times within ten minutes (last exit status {code}): its log "
-                "lines above say why; `worker check` tests Redis, S3, the bundle and the cores one by one"
+                f"{self.name} ended {len(self._starts)} times within ten minutes (last exit status {code}): see its "
+                "log lines above; `worker check` tests Redis, S3, the bundle and the cores one by one"
             )
         pause = min(2.0 ** (len(self._starts) - 1), _MAX_BACK_OFF_SECONDS)
         self._start_at = now + pause
@@ -113,7 +113,7 @@ class Slot:
         )
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process, if there is one."""
+        """Send a signal to the process, if it runs."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
 
@@ -124,7 +124,7 @@ class Slot:
 
 
 class Supervisor:
-    """Keeps one process per core set running until told to stop."""
+    """Keep one process per core set and the steward running until a signal stops the node."""
 
     def __init__(
         self,
@@ -134,23 +134,25 @@ class Supervisor:
         model: ModelSettings | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        """Prepare; nothing is started.
+        """Prepare the slots without starting a process.
 
         Args:
-            settings: of this node.
-            plan: which process gets which cores.
-            model: precision to run, where tuning has found a better one than `auto`.
-            environ: of this process.
+            settings: the settings of this node.
+            plan: the core set of each process.
+            model: model settings with the tuned precisions; None keeps those of `settings`.
+            environ: the environment for the processes; None copies that of this process.
 
         Raises:
-            PlacementError: a variable that breaks pinning is set.
+            PlacementError: the environment has a variable that breaks pinning.
         """
         environ = os.environ if environ is None else environ
         pinning.refuse_forbidden_variables(environ)
         self._settings = settings
-        self._counts = tempfile.TemporaryDirectory(prefix="maskmill-metrics-") if settings.metrics.port else None
-        if self._counts is not None:
-            environ = {**environ, FOLDER_VARIABLE: self._counts.name}
+        self._metrics_folder = (
+            tempfile.TemporaryDirectory(prefix="maskmill-metrics-") if settings.metrics.port else None
+        )
+        if self._metrics_folder is not None:
+            environ = {**environ, FOLDER_VARIABLE: self._metrics_folder.name}
         if model is not None and model != settings.model:
             environ = {
                 **environ,
@@ -166,10 +168,10 @@ class Supervisor:
             )
             for cores in plan.core_sets
         ]
-        # Wherever the workers are: it is idle most of the time.
-        everywhere = sorted(cpu for cores in plan.core_sets for cpu in cores.cpus)
-        self.slots.append(Slot("steward", everywhere, [sys.executable, "-m", "worker.steward.process"], environ))
-        # Plain flags: a handler that takes a lock can meet its own main thread holding it.
+        # The steward shares the CPUs of all workers: it is idle most of the time.
+        all_cpus = sorted(cpu for cores in plan.core_sets for cpu in cores.cpus)
+        self.slots.append(Slot("steward", all_cpus, [sys.executable, "-m", "worker.steward.process"], environ))
+        # Plain flags: a signal handler that takes a lock deadlocks if the interrupted main thread holds it.
         self._stop = False
         self._hurry = False
 
@@ -177,24 +179,25 @@ class Supervisor:
         """Run until SIGTERM or SIGINT.
 
         Raises:
-            SetupError: a process keeps ending; all others have been stopped.
+            SetupError: a process keeps ending. All others have been stopped.
         """
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _nothing)  # a handler: else it would wake nobody
+        # Without a Python handler, SIGCHLD would not end the wait.
+        before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _ignore)
         try:
             with Wakeup() as wakeup:
                 while not self._stop:
-                    self._tend()
+                    self._reap_and_start()
                     starts = [slot.starts_in for slot in self.slots if slot.pid is None]
                     wakeup.wait(min(starts, default=None))
         finally:
-            self._end()
-            if self._counts is not None:
-                self._counts.cleanup()
+            self._shut_down()
+            if self._metrics_folder is not None:
+                self._metrics_folder.cleanup()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _tend(self) -> None:
+    def _reap_and_start(self) -> None:
         for slot in self.slots:
             slot.reap(self._settings.worker.restart_limit)
             if slot.due and not self._stop:
@@ -202,12 +205,12 @@ class Supervisor:
                 self._pause(self._settings.worker.stagger_seconds)
 
     def _pause(self, seconds: float) -> None:
-        """Sleep, but not through a signal to stop."""
+        """Sleep until the time is over or a signal stops the node."""
         until = time.monotonic() + seconds
         while not self._stop and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, _POLL_SECONDS))
 
-    def _end(self) -> None:
+    def _shut_down(self) -> None:
         for slot in self.slots:
             slot.signal(signal.SIGTERM)
         deadline = time.monotonic() + self._settings.worker.grace_seconds
@@ -227,13 +230,13 @@ class Supervisor:
         log.info("stopping", extra=event("node_stopping", signal=signal.Signals(number).name, hurry=self._hurry))
 
 
-def _nothing(_number: int, _frame: FrameType | None) -> None:
+def _ignore(_number: int, _frame: FrameType | None) -> None:
     pass
 
 
 def _argv(cores: CoreSet, node: str) -> list[str]:
     name = f"worker-{cores.index}@{node}"
-    # Gossip, mingle and heartbeats are all-to-all chatter that grows with the square of the fleet.
+    # Gossip, mingle and Celery's heartbeats send messages between all pairs of workers: quadratic in the fleet size.
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     return [sys.executable, "-m", "celery", "--quiet", "-A", "worker.app", "worker", "--hostname", name, *quiet]
 
@@ -244,9 +247,9 @@ def _environment(cores: CoreSet, environ: Mapping[str, str]) -> dict[str, str]:
         "MASKMILL_WORKER__PROCESS_NAME": f"worker-{cores.index}",
         "MASKMILL_PLAN__STREAMS": str(cores.streams),
         "MASKMILL_PLAN__THREADS": str(cores.threads),
-        # NumPy's own thread pools would compete with the inference threads.
+        # The thread pools of NumPy would compete with the inference threads.
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
-        # Transparent huge pages where the kernel offers them on request; glibc >= 2.35 reads this.
+        # Request transparent huge pages where the kernel grants them on request (madvise); needs glibc >= 2.35.
         "GLIBC_TUNABLES": environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"),
     }

@@ -1,6 +1,7 @@
-"""What tuning found, kept with what it was found on: another machine or network does not inherit it.
+"""Store the results of `worker tune` and apply them to the settings.
 
-One JSON file in the cache folder, one entry per fingerprint.
+A result is stored with a fingerprint of the machine and the network, and applies only to the same fingerprint. The
+cache folder holds one JSON file with one entry per fingerprint.
 """
 
 from __future__ import annotations
@@ -22,34 +23,37 @@ from worker.cpu.topology import Topology
 FILE = "tuned.json"
 SCHEMA_VERSION = 1
 
-_UNTUNED = "not tuned for this machine and network: `worker tune` tries layouts and keeps the best"
+_UNTUNED = "not tuned for this machine and network: `worker tune` measures layouts and keeps the fastest"
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """The layout that ran best."""
+class TunedLayout:
+    """The fastest measured layout."""
 
     processes: int
     streams: int
     threads: int
-    """In each process, over all streams."""
+    """Threads per process, over all streams."""
 
     precision: str
     """Variant on disk."""
 
     inference_precision: str
     images_per_second: float
-    """Of the whole machine, inference alone."""
+    """Inference throughput of the whole machine, without decoding, encoding and S3."""
 
     over_default: float
-    """Times as fast as the layout that the plan chooses by itself, in the same run."""
+    """Throughput divided by that of the default layout in the same run."""
 
     measured_at: str
-    """ISO 8601, UTC."""
+    """Time of measurement, ISO 8601 in UTC."""
 
 
 def fingerprint(topology: Topology, model: ModelSettings) -> dict[str, Any]:
-    """What a choice depends on. The network counts by its source and size: finding its digest would fetch it."""
+    """Return what a result depends on: the machine, OpenVINO and the network.
+
+    The network is identified by source, name and size, because computing its digest would require a download.
+    """
     flags = hashlib.sha256(" ".join(sorted(topology.flags)).encode()).hexdigest()[:16]
     return {
         "cpu": topology.model_name,
@@ -68,11 +72,14 @@ def _key(facts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def save(cache_dir: Path, facts: dict[str, Any], tuned: Tuned) -> Path:
-    """Add or replace the entry of a fingerprint; the file changes whole or not at all.
+def save(cache_dir: Path, facts: dict[str, Any], tuned: TunedLayout) -> Path:
+    """Add or replace the entry of a fingerprint, by atomic rename.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        SetupError: it cannot be written.
+        SetupError: the file cannot be written.
     """
     path = cache_dir.expanduser() / FILE
     entries = _read(path)
@@ -87,10 +94,14 @@ def save(cache_dir: Path, facts: dict[str, Any], tuned: Tuned) -> Path:
     return path
 
 
-def find(cache_dir: Path, facts: dict[str, Any]) -> Tuned | None:
-    """The entry of a fingerprint."""
+def find(cache_dir: Path, facts: dict[str, Any]) -> TunedLayout | None:
+    """Return the entry of a fingerprint; None if there is none.
+
+    Raises:
+        SetupError: the file cannot be read.
+    """
     entry = _read(cache_dir.expanduser() / FILE).get(_key(facts))
-    return Tuned(**entry["tuned"]) if entry else None
+    return TunedLayout(**entry["tuned"]) if entry else None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -107,24 +118,24 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Applied:
-    """Settings with what tuning found, where nothing is set by hand."""
+class TunedSettings:
+    """Settings after applying a tuned layout."""
 
     plan: PlanSettings
     model: ModelSettings
     why: str
     set_by: str = "by hand"
-    """Who set the numbers of the plan."""
+    """The origin of the numbers in the plan, for messages."""
 
 
-def applied(plan: PlanSettings, model: ModelSettings, tuned: Tuned | None) -> Applied:
-    """What to run, and what to say about it."""
+def apply(plan: PlanSettings, model: ModelSettings, tuned: TunedLayout | None) -> TunedSettings:
+    """Apply a tuned layout to the settings, with the reason to show. Values set by hand take precedence."""
     by_hand = [name for name in ("processes", "streams", "threads") if getattr(plan, name) is not None]
     if tuned is None:
-        return Applied(plan, model, _UNTUNED)
+        return TunedSettings(plan, model, _UNTUNED)
     if by_hand:
         names = ", ".join(f"MASKMILL_PLAN__{name.upper()}" for name in by_hand)
-        return Applied(plan, model, f"what `worker tune` found is not used: {names} set by hand")
+        return TunedSettings(plan, model, f"the result of `worker tune` is not used: {names} set by hand")
     changes = {"processes": tuned.processes, "streams": tuned.streams, "threads": tuned.threads}
     chosen = {
         name: getattr(tuned, name)
@@ -135,17 +146,21 @@ def applied(plan: PlanSettings, model: ModelSettings, tuned: Tuned | None) -> Ap
         f"layout from `worker tune` of {tuned.measured_at}: {tuned.images_per_second:.2f} images/s of inference, "
         f"{tuned.over_default:.2f} x the default layout"
     )
-    return Applied(plan.model_copy(update=changes), model.model_copy(update=chosen), why, "by `worker tune`")
+    return TunedSettings(plan.model_copy(update=changes), model.model_copy(update=chosen), why, "by `worker tune`")
 
 
-def planned(topology: Topology, plan: PlanSettings, model: ModelSettings) -> Applied:
-    """As `applied`, with what was found for this machine and network, and the memory that the network needs."""
-    found = applied(plan, model, find(model.cache_dir, fingerprint(topology, model)))
+def tuned_settings(topology: Topology, plan: PlanSettings, model: ModelSettings) -> TunedSettings:
+    """Apply the stored result for this machine and network, and fill in the memory that the network needs.
+
+    Raises:
+        SetupError: the file of results cannot be read.
+    """
+    found = apply(plan, model, find(model.cache_dir, fingerprint(topology, model)))
     return replace(found, plan=with_memory(topology, found.plan, found.model))
 
 
 def with_memory(topology: Topology, plan: PlanSettings, model: ModelSettings) -> PlanSettings:
-    """The plan's settings with what the network of the settings needs in memory on this CPU."""
+    """Return the plan settings with the memory that the network needs on this CPU, unless set by hand."""
     advice = isa.recommend(topology.flags, topology.memory_bytes)
     precision = advice.precisions[0] if model.precision == "auto" else model.precision
     asked = model.inference_precision

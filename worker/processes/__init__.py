@@ -1,1 +1,1 @@
-"""Help from the operating system: child processes that end with their parent, wake-ups, file locks."""
+"""Operating system services: child processes that end with their parent, wake-ups and file locks."""

@@ -1,16 +1,15 @@
-"""One child process that cannot outlive us.
+"""A child process that cannot outlive this process.
 
-Life of a child: it gets a session of its own (Ctrl-C at a terminal reaches only us, and we stop our children in order),
-ties its life to ours (`worker.processes.parent_death`), may hold a lock file for as long as it lives, and writes to a
-log file. Stopping is SIGTERM, a time of grace, SIGKILL for it and whatever it left in its process group, and it is
-always reaped. If we are killed, the kernel kills the child.
+The child runs in its own session, so Ctrl-C at a terminal reaches only this process, which stops its children in
+order. The kernel kills the child if this process dies (`worker.processes.parent_death`). The child may hold a lock file
+for as long as it lives, and writes to a log file. `stop` sends SIGTERM, waits for the grace period, sends SIGKILL to
+the child and the rest of its process group, and always reaps the child.
 """
 
 from __future__ import annotations
 
 import _thread
 import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -24,7 +23,8 @@ from types import FrameType
 from typing import IO, Literal, Self
 
 from worker.contract.errors import StandaloneError
-from worker.processes.parent_death import tied
+from worker.processes.filelock import locked
+from worker.processes.parent_death import bound_to_parent
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ _spawners: dict[int, _Spawner] = {}
 
 
 class ServiceProcess:
-    """A child process, started once: by `start`, or by `with`, which also stops it."""
+    """A child process that is started once, by `start` or by `with`; `with` also stops it."""
 
     def __init__(
         self,
@@ -52,24 +52,24 @@ class ServiceProcess:
         grace_seconds: float = 8.0,
         kill_is_safe: bool = False,
     ) -> None:
-        """Describe the child; nothing is started yet.
+        """Configure the child without starting it.
 
         Args:
-            name: in errors and logs.
-            command: absolute path of the program, then its arguments. No secrets here: every user can read them.
-            log: file for standard output and standard error; that of the run before is kept as `LOG.1`.
-            env: the whole environment of the child; `None` for ours.
+            name: name in errors and logs.
+            command: absolute path of the program, then its arguments. Pass no secrets: every user can read them.
+            log: file for standard output and standard error. The log of the previous run is kept as `LOG.1`.
+            env: the complete environment of the child; None copies that of this process.
             cwd: working directory.
-            lock: file locked (flock) by the child for as long as it lives, against two servers on the same data.
-            secrets: strings never to be shown when the log is quoted in an error.
-            death_signal: what the kernel sends to the child when this process is gone.
-            grace_seconds: between SIGTERM and SIGKILL in `stop`.
-            kill_is_safe: whether nothing is lost by SIGKILL, so that `stop` need not warn of it.
+            lock: file that the child keeps locked (flock) while it lives, to prevent two servers on the same data.
+            secrets: strings to mask when an error quotes the log.
+            death_signal: signal that the kernel sends to the child when this process has died.
+            grace_seconds: time between SIGTERM and SIGKILL in `stop`.
+            kill_is_safe: SIGKILL loses no data, so `stop` logs it as information instead of a warning.
         """
         self.name = name
         self.log = log
         self.returncode: int | None = None
-        """Exit status once it has been reaped; negative for a signal."""
+        """Exit status after the child has been reaped; the negated number if a signal ended it."""
         self._command = [str(part) for part in command]
         self._env = env
         self._cwd = cwd
@@ -84,24 +84,24 @@ class ServiceProcess:
 
     @property
     def pid(self) -> int | None:
-        """Process id, which is also its process group; `None` when there is no such process."""
+        """Process id, which is also the process group id; None if there is no process."""
         return self._popen.pid if self._popen else None
 
     @property
     def running(self) -> bool:
-        """Started, and not ended yet."""
+        """Whether the child has been started and has not ended."""
         return self._state() == "running"
 
     def start(self, stdin: bytes = b"") -> None:
-        """Start the child and give it `stdin`, then end of file. Interrupted, it leaves nothing behind.
+        """Start the child with `stdin` as its standard input. When interrupted, leave no process behind.
 
         Raises:
             StandaloneError: the child cannot be started, or another process holds the lock.
         """
         if self._popen or self.returncode is not None:
-            raise StandaloneError(f"{self.name} has been started before: make a new ServiceProcess")
+            raise StandaloneError(f"{self.name} has already been started: create a new ServiceProcess")
         try:
-            with locked(self._lock, self.name) as lock:
+            with server_lock(self._lock, self.name) as lock:
                 self._starting = True
                 _spawner().run(lambda: self._spawn(stdin, lock))
                 self._starting = False
@@ -114,15 +114,15 @@ class ServiceProcess:
     def wait_until(
         self, missing: Callable[[], str | None], *, limit_seconds: float, interval_seconds: float = 0.05
     ) -> None:
-        """Wait for the child to be ready.
+        """Wait until the child is ready.
 
         Args:
-            missing: asks the child; `None` when it is ready, otherwise what is still missing.
-            limit_seconds: for all of it.
-            interval_seconds: between two questions.
+            missing: checks the child; returns None if it is ready, otherwise what is missing.
+            limit_seconds: longest total wait.
+            interval_seconds: pause between two checks.
 
         Raises:
-            StandaloneError: the child ended, or was not ready in time; with the end of its log.
+            StandaloneError: the child ended, or was not ready in time. The text quotes the end of its log.
         """
         deadline = time.monotonic() + limit_seconds
         while self.running:
@@ -133,10 +133,10 @@ class ServiceProcess:
                 raise self._failed(f"was not ready within {limit_seconds:g} s ({answer})")
             time.sleep(interval_seconds)
         self.kill()  # reaps it
-        raise self._failed(f"ended while it was starting, with status {self.returncode}")
+        raise self._failed(f"ended during start with status {self.returncode}")
 
     def wait(self, seconds: float) -> bool:
-        """Whether the child ended within that time. It is still to be reaped by `stop` or `kill`."""
+        """Wait and return whether the child ended within `seconds`. `stop` or `kill` must still reap it."""
         deadline = time.monotonic() + seconds
         while self.running:
             if time.monotonic() > deadline:
@@ -145,19 +145,19 @@ class ServiceProcess:
         return True
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal to the child itself, not to its group; nothing happens when it has ended."""
+        """Send a signal to the child, not to its group. Does nothing if the child has ended."""
         if self._popen is not None and self.running:
             os.kill(self._popen.pid, number)
 
     def stop(self) -> int | None:
-        """SIGTERM, the time of grace, SIGKILL. Interrupted, it kills at once.
+        """Send SIGTERM, wait for the grace period, then send SIGKILL. When interrupted, kill at once.
 
         Returns:
-            `returncode`; `None` when the child was never started.
+            `returncode`; None if the child was never started.
         """
         try:
             self.send_signal(signal.SIGTERM)
-            self.send_signal(signal.SIGCONT)  # a suspended process would sleep over it
+            self.send_signal(signal.SIGCONT)  # a suspended process would not handle SIGTERM
             if not self.wait(self._grace_seconds):
                 text = "%s did not stop within %g s and is killed"
                 log.log(self._kill_level, text, self.name, self._grace_seconds)
@@ -166,27 +166,27 @@ class ServiceProcess:
         return self.returncode
 
     def kill(self) -> None:
-        """SIGKILL to the child and its process group, at once.
+        """Send SIGKILL to the child and its process group, and reap the child.
 
         Raises:
-            StandaloneError: it does not end even so.
+            StandaloneError: the child does not end.
         """
-        if self._starting:  # `start` was interrupted: this job runs after that start, in the same thread
+        if self._starting:  # `start` was interrupted: the spawner runs this job after that start
             _spawner().run(lambda: None)
             self._starting = False
         if self._popen is None:
             return
         if self._state() != "lost":
-            # Before it is reaped: while the leader is there, even dead, its group id can belong to nobody else.
+            # Before reaping: until the group leader is reaped, the kernel cannot reuse its group id.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._popen.pid, signal.SIGKILL)
         if not self.wait(_KILL_SECONDS):
-            raise StandaloneError(f"{self.name} (process {self._popen.pid}) does not end, not even by SIGKILL")
+            raise StandaloneError(f"{self.name} (process {self._popen.pid}) does not end after SIGKILL")
         self.returncode = self._popen.wait()
         self._popen = None
 
     def log_tail(self) -> str:
-        """The last lines of the log, secrets replaced by stars."""
+        """Return the last lines of the log, with secrets replaced by stars."""
         with contextlib.suppress(FileNotFoundError), self.log.open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
             text = log.read().decode(errors="replace")
@@ -203,11 +203,11 @@ class ServiceProcess:
         self.stop()
 
     def _spawn(self, stdin: bytes, lock: int | None) -> None:
-        """Runs in the spawner thread."""
+        """Start the child. Runs in the spawner thread."""
         try:
             with _new_log(self.log) as log, _readable(stdin) as source:
                 self._popen = subprocess.Popen(
-                    tied(self._command, self._death_signal),
+                    bound_to_parent(self._command, self._death_signal),
                     stdin=source,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -221,7 +221,7 @@ class ServiceProcess:
             self._refusal = error
 
     def _state(self) -> Literal["none", "running", "ended", "lost"]:
-        """`ended` is not reaped yet; `lost` has been reaped by somebody else."""
+        """Return the state: `ended` has not been reaped yet, `lost` was reaped elsewhere in this process."""
         if self._popen is None:
             return "none"
         try:
@@ -235,20 +235,20 @@ class ServiceProcess:
 
 
 class _Spawner:
-    """The one thread of this process that starts children.
+    """The only thread of this process that starts children.
 
-    The kernel takes the end of the *thread* that forked for the death of the parent, so this thread lives as long as
-    the process. And Python runs signal handlers in the main thread only, so Ctrl-C cannot strike between the fork
-    and the moment the child is known.
+    The kernel sends the death signal when the *thread* that forked ends, so this thread lives as long as the process.
+    Python runs signal handlers in the main thread only, so Ctrl-C cannot interrupt this thread between the fork and
+    the moment the child is known.
     """
 
     def __init__(self) -> None:
-        # Written in C, these two stay whole when Ctrl-C strikes in the middle of a call; `threading` does not.
+        # Both are implemented in C: Ctrl-C during a call leaves them consistent, unlike those of `threading`.
         self._jobs: SimpleQueue[tuple[Callable[[], None], SimpleQueue[None]]] = SimpleQueue()
         _thread.start_new_thread(self._serve, ())
 
     def run(self, job: Callable[[], None]) -> None:
-        """Wait until the thread has done a job. Interrupted, only the waiting ends; jobs are done in order."""
+        """Run a job in the thread and wait for it. An interrupt ends only the wait. Jobs run in order."""
         done: SimpleQueue[None] = SimpleQueue()
         self._jobs.put((job, done))
         done.get()
@@ -263,20 +263,20 @@ class _Spawner:
 
 
 def _spawner() -> _Spawner:
-    """The spawner of this process: threads do not survive a fork."""
+    """Return the spawner of this process. One per process id, because threads do not survive a fork."""
     pid = os.getpid()
     return _spawners.get(pid) or _spawners.setdefault(pid, _Spawner())
 
 
 def _new_log(path: Path) -> IO[bytes]:
-    """An empty log, readable by its owner only; the one before becomes `PATH.1`."""
+    """Create an empty log that only its owner can read. The previous log becomes `PATH.1`."""
     with contextlib.suppress(FileNotFoundError):
         path.replace(path.with_name(f"{path.name}.1"))
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb")
 
 
 def _readable(data: bytes) -> IO[bytes]:
-    """A file of that content, in memory: unlike a pipe it never makes us wait for the reader."""
+    """Return an in-memory file with that content. Unlike a pipe, writing to it never waits for the reader."""
     file = os.fdopen(os.memfd_create("stdin"), "w+b")
     file.write(data)
     file.seek(0)
@@ -284,55 +284,54 @@ def _readable(data: bytes) -> IO[bytes]:
 
 
 @contextlib.contextmanager
-def unlost_interrupts() -> Iterator[None]:
-    """Raise the Ctrl-C that a finaliser swallowed.
+def reraise_swallowed_interrupts() -> Iterator[None]:
+    """Raise a Ctrl-C at the end of the block if a finaliser swallowed it.
 
-    Python prints and forgets an exception in `__del__` or in the callback of a weak reference, and clients of Redis
-    and S3 have plenty of both: a KeyboardInterrupt that strikes there ends nothing. Here it comes out at the end of
-    the block. Where Ctrl-C does not mean KeyboardInterrupt, or outside of the main thread, this does nothing.
+    Python prints and drops an exception in `__del__` or in a weak reference callback. The clients of Redis and S3 have
+    many of both, and a KeyboardInterrupt there has no effect. Does nothing outside the main thread, or if Ctrl-C does
+    not raise KeyboardInterrupt.
 
     Raises:
-        KeyboardInterrupt: one struck within the block, and none came out of it.
+        KeyboardInterrupt: one was raised within the block and did not leave it.
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-    struck: list[int] = []
+    received: list[int] = []
 
-    def note_and_raise(number: int, frame: FrameType | None) -> None:
-        struck.append(number)
+    def record_and_raise(number: int, frame: FrameType | None) -> None:
+        received.append(number)
         signal.default_int_handler(number, frame)
 
-    signal.signal(signal.SIGINT, note_and_raise)
+    signal.signal(signal.SIGINT, record_and_raise)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if struck:
+    if received:
         raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
-def locked(path: Path | None, name: str) -> Iterator[int | None]:
-    """Lock a file, to hand its descriptor to a child.
+def server_lock(path: Path | None, name: str) -> Iterator[int | None]:
+    """Hold the lock file of a server's data; its child process inherits the descriptor.
 
-    The child of a process that was killed may need a moment to be gone, so a lock that is held is waited for.
+    After a server was killed, its processes may need a moment to end, so a held lock is waited for.
+
+    Args:
+        path: the lock file; None locks nothing.
+        name: name of the server in errors.
+
+    Yields:
+        The descriptor; None without a lock file.
 
     Raises:
-        StandaloneError: it is held for longer than that.
+        StandaloneError: another process holds the lock for more than 10 s.
     """
-    if path is None:
-        yield None
-        return
-    deadline = time.monotonic() + _LOCK_SECONDS
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600)) as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise StandaloneError(f"{name}: another server runs on the same data ({path} is locked)") from None
-            time.sleep(_POLL_SECONDS)
-        yield file.fileno()
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(locked(path, limit_seconds=_LOCK_SECONDS)) if path else None
+        except TimeoutError as error:
+            raise StandaloneError(f"{name}: another server runs on the same data ({path} is locked)") from error
+        yield descriptor

@@ -1,4 +1,4 @@
-"""Waiting without polling for a signal or for another thread: on a busy core each look at nothing costs its caches."""
+"""Wait for a signal or another thread without polling, since each poll evicts data from the caches of a busy core."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Self
 
 
 class Wakeup:
-    """What a main thread sleeps on. Use as a context manager, in the main thread.
+    """An event that the main thread waits for. Use it as a context manager, in the main thread.
 
-    Python writes a byte here for every signal that has a handler in Python (`signal.set_wakeup_fd`). So a handler needs
-    to do no more than set a plain flag: it takes no lock that its own main thread may be holding.
+    Python writes a byte to its socket for every signal that has a Python handler (`signal.set_wakeup_fd`). A handler
+    therefore only has to set a plain flag, and needs no lock, which the interrupted main thread might hold.
     """
 
     def __enter__(self) -> Self:
@@ -27,12 +27,12 @@ class Wakeup:
         self._writer.close()
 
     def wait(self, seconds: float | None = None) -> None:
-        """Sleep until a signal or a `poke`, also one since the last time; without, for so long or for ever."""
+        """Sleep until a signal or a `poke`, including those since the last wait, or for `seconds` (None: no limit)."""
         self._reader.settimeout(None if seconds is None else max(0.0, seconds))
-        with suppress(TimeoutError, BlockingIOError):  # the latter is what a time-out of 0 raises
+        with suppress(TimeoutError, BlockingIOError):  # a time-out of 0 raises the latter
             self._reader.recv(4096)
 
     def poke(self) -> None:
-        """End a wait; from any thread."""
-        with suppress(BlockingIOError):  # full: it will wake up anyway
+        """End a wait. May be called from any thread."""
+        with suppress(BlockingIOError):  # the socket is full: the thread wakes up anyway
             self._writer.send(b".")

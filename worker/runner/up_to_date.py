@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from worker.contract.errors import ObjectMissing
 from worker.contract.messages import OutcomeKind
-from worker.contract.provenance import JOB, MODEL, OPTIONS, SOURCE_ETAG, made_alike
+from worker.contract.provenance import JOB, MODEL, OPTIONS, SOURCE_ETAG, same_model_and_options
 from worker.contract.storage.s3 import ObjectStore, S3Url
 
 __all__ = ["JOB", "MODEL", "OPTIONS", "SOURCE_ETAG", "standing"]
@@ -39,7 +39,7 @@ def standing(
             metadata = store.head(place).metadata
         except ObjectMissing:
             return None
-        if not made_alike(metadata, wanted):
+        if not same_model_and_options(metadata, wanted):
             return None
         found.append(metadata)
     etags = {metadata.get(SOURCE_ETAG) for metadata in found}

@@ -25,7 +25,7 @@ from typing import IO, Self
 
 from worker.contract.errors import StandaloneError
 from worker.contract.storage.s3 import ObjectStore
-from worker.processes.service import locked, unlost_interrupts
+from worker.processes.service import reraise_swallowed_interrupts, server_lock
 from worker.standalone import ports
 from worker.standalone.embedded import SERVER_LOCK, EmbeddedService, private_folder
 from worker.standalone.seaweed import METRICS_PORT, PORTS, REGION, Seaweed
@@ -85,7 +85,7 @@ class Standalone:
         if self._lock is not None:
             raise StandaloneError(f"the services in {self.state} have been started by this process already")
         try:
-            with unlost_interrupts():
+            with reraise_swallowed_interrupts():
                 self._start()
         except BaseException:
             self.kill()
@@ -95,7 +95,7 @@ class Standalone:
         """Stop both in good order: S3, then Redis. Interrupted, it kills what is still there."""
         with contextlib.ExitStack() as stack:
             stack.callback(self.kill)
-            stack.enter_context(unlost_interrupts())
+            stack.enter_context(reraise_swallowed_interrupts())
             for service in self._services():
                 service.stop()
 
@@ -147,7 +147,7 @@ class Standalone:
         self._lock = _claimed(self.state / "standalone.lock", self.state)
         private_folder(self.state / "logs")
         for name in _DATA:  # servers of a process that was killed need a moment to let go of data and ports
-            with locked(private_folder(self.state / name) / SERVER_LOCK, name):
+            with server_lock(private_folder(self.state / name) / SERVER_LOCK, name):
                 pass
         self._credentials = _kept_credentials(self.state / "credentials.json")
         self._start_on_free_ports(self._credentials)

@@ -114,7 +114,7 @@ def write_lists(store: ObjectStore, ledger: Ledger, view: JobView, price_per_cor
         lists.write(_final(store, ledger, view, dest))
     _drop_leftovers(store, folder, set(lists.names))
     facts = _facts(view, dict(lists.codes), lists.review, lists.names, price_per_core_hour)
-    outcome_log.write_facts(store, dest, view.job, "manifest.json", facts)
+    outcome_log.write_json(store, dest, view.job, outcome_log.SUMMARY, facts)
     if view.ending == "finished":
         store.put(folder / SUCCESS, b"", content_type="application/octet-stream")
     else:

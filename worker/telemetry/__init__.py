@@ -1,1 +1,1 @@
-"""What operators see: metrics, log lines and their events, and the time each stage of an image takes."""
+"""What operators observe: metrics, log lines and their events, and the time of each stage of an image."""

@@ -1,4 +1,4 @@
-"""Where the time of an image goes: one measurement for metrics and benchmarks alike."""
+"""Measure the wall and CPU time of the stages of an image, for both metrics and benchmarks."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ __all__ = ["Observe", "Spent", "Stage", "name_thread", "nobody", "timed"]
 
 
 Observe = Callable[[Stage, float, float], None]
-"""Told the stage, its wall time and the CPU time of its thread, in seconds; called from several threads."""
+"""Called with a stage, its wall time and the CPU time of its thread, in seconds. Called from several threads."""
 
 
 def nobody(_stage: Stage, _wall: float, _cpu: float) -> None:
-    """Nobody is interested."""
+    """Ignore a measurement: an `Observe` that does nothing."""
 
 
 class Spent:
-    """The stages of one image: adds them up and passes each on."""
+    """Times of the stages of one image. Adds them up and reports each."""
 
     def __init__(self, observe: Observe) -> None:
-        """`observe` learns what this does."""
+        """Report each measurement to `observe`."""
         self._observe = observe
         self._seconds: dict[Stage, float] = {}
 
     def timed(self, stage: Stage) -> AbstractContextManager[None]:
-        """Measure a block."""
+        """Measure a block as a stage."""
         return timed(stage, self._add)
 
     def seconds(self) -> dict[str, float]:
-        """Wall time of each stage so far, to a tenth of a millisecond."""
+        """Return the wall time of each stage so far in seconds, to a tenth of a millisecond."""
         return {stage.value: round(seconds, 4) for stage, seconds in self._seconds.items()}
 
     def _add(self, stage: Stage, wall: float, cpu: float) -> None:
@@ -44,7 +44,7 @@ class Spent:
 
 @contextmanager
 def timed(stage: Stage, observe: Observe) -> Iterator[None]:
-    """Measure a block, also one that raises."""
+    """Measure a block and report it to `observe`, even if it raises."""
     wall, cpu = time.perf_counter(), time.thread_time()
     try:
         yield
@@ -53,12 +53,12 @@ def timed(stage: Stage, observe: Observe) -> Iterator[None]:
 
 
 def name_thread() -> None:
-    """Show the name of this thread to the system (`top -H`), which Python before 3.14 keeps to itself.
+    """Set the name of this thread in the kernel (shown by `top -H`), which Python does only since 3.14.
 
-    `worker bench pipeline` tells by it what inference costs from what is around it.
+    `worker bench pipeline` uses it to separate the CPU time of inference from that of other threads.
     """
     name = threading.current_thread().name
     try:
         Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(name[:15], "utf-8")
-    except OSError:  # hidden or read-only: nothing depends on it
+    except OSError:  # hidden or read-only /proc: the name is optional
         return

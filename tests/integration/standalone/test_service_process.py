@@ -100,7 +100,7 @@ def test_a_child_that_dies_while_starting_is_an_error_with_its_last_words_but_no
     with pytest.raises(StandaloneError) as error:
         process.wait_until(lambda: "nothing", limit_seconds=10)
 
-    assert "a server ended while it was starting, with status 3" in str(error.value)
+    assert "a server ended during start with status 3" in str(error.value)
     assert "the password is ***" in str(error.value)
     assert "hunter2" not in str(error.value)
 
@@ -169,7 +169,7 @@ def test_a_log_that_cannot_be_written_is_an_error(make, tmp_path):
 
 
 def test_it_starts_only_once(make):
-    with make(SLEEP) as process, pytest.raises(StandaloneError, match="has been started before"):
+    with make(SLEEP) as process, pytest.raises(StandaloneError, match="has already been started"):
         process.start()
 
 

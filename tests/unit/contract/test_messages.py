@@ -41,18 +41,18 @@ def test_unknown_fields_of_a_newer_producer_are_ignored():
         message(job="x" * 65),
     ],
 )
-def test_what_is_no_chunk_message_is_refused(payload):
+def test_anything_but_a_chunk_message_is_refused(payload):
     with pytest.raises(BadMessage):
         ChunkMessage.read(payload)
 
 
-def test_a_later_release_reads_what_was_queued_before(monkeypatch):
+def test_a_later_release_reads_messages_queued_before(monkeypatch):
     monkeypatch.setattr(ChunkMessage, "SCHEMA", 2)
 
     assert [ChunkMessage.read(message(schema_version=version)).chunk for version in (1, 2)] == [3, 3]
 
 
-def test_a_refusal_names_the_field_and_not_the_content():
+def test_a_refusal_names_the_field_but_not_its_content():
     with pytest.raises(BadMessage, match="chunk") as caught:
         ChunkMessage.read(message(chunk="secret-content"))
 
@@ -78,7 +78,7 @@ def test_outputs_keep_the_tree(key, expected):
     assert both.output_key(key, OutputKind.CUTOUT) == f"cutout/{expected}"
 
 
-def test_the_digest_depends_on_what_is_written_only():
+def test_the_digest_depends_only_on_the_outputs():
     mask = JobOptions(source="s3://a/", dest="s3://b/")
     elsewhere = JobOptions(source="s3://c/", dest="s3://d/")
     both = JobOptions(source="s3://a/", dest="s3://b/", outputs=(OutputKind.MASK, OutputKind.CUTOUT))
@@ -108,7 +108,7 @@ def test_options_of_an_older_producer_get_the_defaults():
         ({"soft": 0.8}, ("soft",), True),
     ],
 )
-def test_a_mask_that_wants_a_look_says_so(change, flags, review):
+def test_a_mask_that_needs_review_is_flagged(change, flags, review):
     plain = {"coverage": 0.3, "soft": 0.1, "empty": False, "full": False, "touches_border": False}
     quality = MaskQuality(**plain | change)
 

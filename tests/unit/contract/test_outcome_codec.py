@@ -24,7 +24,7 @@ def test_the_first_image_is_in_the_high_bits_as_in_redis():
 
 
 @given(IMAGES, WANTED, st.integers(1, 64), st.integers(1, 100))
-def test_chunks_are_found_whatever_the_pieces(images, wanted, size, piece):
+def test_chunks_are_found_for_any_pieces(images, wanted, size, piece):
     pieces = [images[first : first + piece] for first in range(0, len(images), piece)]
 
     found = list(outcome_codec.chunks_with(pieces, wanted, size))

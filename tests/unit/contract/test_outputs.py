@@ -1,4 +1,4 @@
-"""What may be asked of outputs, how they are named, and which options decide pixels."""
+"""Output options: validation, naming of outputs, and the digest."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MASK, CUTOUT, COMPOSITE = OutputKind.MASK, OutputKind.CUTOUT, OutputKind.COMPOSI
         ({"exif": "gps"}, "'strip', 'keep' or 'keep-with-gps'"),
     ],
 )
-def test_what_cannot_be_done_is_refused(wrong, says):
+def test_invalid_options_are_refused(wrong, says):
     with pytest.raises(ValidationError, match=says):
         OutputOptions(**wrong)
 
@@ -47,7 +47,7 @@ def test_a_mask_may_be_jpeg_beside_a_cutout_in_another_format():
     assert options.output_key("d/a.png", CUTOUT) == "cutout/d/a.webp"
 
 
-def test_a_kind_asked_for_twice_is_written_once():
+def test_a_kind_requested_twice_is_written_once():
     assert OutputOptions(outputs=(CUTOUT, MASK, CUTOUT)).outputs == (CUTOUT, MASK)
 
 
@@ -86,7 +86,7 @@ def test_a_template_names_the_outputs(template, key, expected):
         ("/{stem}.{ext}", "relative to the destination"),
         ("{dir}//{stem}.{ext}", "relative to the destination"),
         ("../{stem}.{ext}", "relative to the destination"),
-        ("_maskmill/{stem}.{ext}", "_maskmill/ is taken"),
+        ("_maskmill/{stem}.{ext}", "_maskmill/ is reserved"),
         ("{stem}/", "relative to the destination"),
     ],
 )
@@ -95,14 +95,14 @@ def test_a_template_that_cannot_name_outputs_is_refused(template, says):
         OutputOptions(name=template)
 
 
-def test_several_kinds_need_names_of_their_own():
+def test_several_kinds_need_distinct_names():
     with pytest.raises(ValidationError, match=r"mask and cutout would share one key; add \{kind\}"):
         OutputOptions(outputs=(MASK, CUTOUT), name="{dir}/{stem}.{ext}")
 
-    told_apart = OutputOptions(
+    distinct = OutputOptions(
         outputs=(MASK, COMPOSITE), name="{dir}/{stem}.{ext}", format=ImageFormat.JPEG, mask_format=ImageFormat.PNG
     )
-    assert told_apart.output_key("a.tif", COMPOSITE) == "a.jpg"
+    assert distinct.output_key("a.tif", COMPOSITE) == "a.jpg"
 
 
 @pytest.mark.parametrize("field", sorted(set(OutputOptions.model_fields) - {"name"}))
@@ -126,7 +126,7 @@ def test_every_option_that_decides_pixels_is_in_the_digest(field):
     assert OutputOptions(**base.model_dump() | {field: other[field]}).digest() != base.digest()
 
 
-def test_names_and_idle_options_do_not_put_outputs_out_of_date():
+def test_names_and_irrelevant_options_keep_outputs_up_to_date():
     same = OutputOptions(name="{stem}.{ext}", quality=50, background="#000000")
 
     assert same.digest() == OutputOptions().digest()
@@ -145,17 +145,17 @@ TEMPLATES = [
 
 @settings(max_examples=500, deadline=None, derandomize=True)
 @given(st.lists(NAMES, min_size=2, max_size=2, unique=True), st.sampled_from(TEMPLATES))
-def test_rival_keys_tell_of_every_collision(keys, template):
+def test_collision_keys_find_every_collision(keys, template):
     options = OutputOptions(outputs=(MASK, CUTOUT), name=template)
     everything = [{options.output_key(key, kind) for kind in options.outputs} for key in keys]
 
     assert bool(everything[0] & everything[1]) == bool(
-        set(options.rival_keys(keys[0])) & set(options.rival_keys(keys[1]))
+        set(options.collision_keys(keys[0])) & set(options.collision_keys(keys[1]))
     )
 
 
-def test_kinds_that_can_meet_are_all_compared():
+def test_all_kinds_are_compared_if_they_can_share_a_key():
     options = OutputOptions(outputs=(MASK, CUTOUT), name="{kind}{stem}.{ext}")
 
-    assert len(options.rival_keys("a.jpg")) == 2
-    assert OutputOptions(outputs=(MASK, CUTOUT)).rival_keys("d/a.jpg") == ("mask/d/a.png",)
+    assert len(options.collision_keys("a.jpg")) == 2
+    assert OutputOptions(outputs=(MASK, CUTOUT)).collision_keys("d/a.jpg") == ("mask/d/a.png",)

@@ -11,14 +11,14 @@ def explained(loaded):
     return {row.variable: row for row in settings.explain(loaded)}
 
 
-def test_defaults_load_and_say_so():
+def test_defaults_are_loaded_and_shown_as_defaults():
     rows = explained(settings.load())
 
     assert rows["MASKMILL_MODEL__SOURCE"].value == "builtin:starter"
     assert {row.origin for row in rows.values()} == {"default"}
 
 
-def test_every_setting_has_its_place_in_the_order(monkeypatch, tmp_path):
+def test_sources_take_precedence_in_order(monkeypatch, tmp_path):
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     (secrets / "MASKMILL_REDIS__PASSWORD").write_text("from-file\n")
@@ -82,7 +82,7 @@ def test_the_secret_url_carries_encoded_credentials():
     assert redis.secret_url() == "redis://mask:p%2Fw%231%40%3A@host:7000/2"
 
 
-def test_tls_is_verified_with_the_given_authority(tmp_path):
+def test_tls_is_verified_with_the_given_ca_certificate(tmp_path):
     redis = settings.RedisSettings(url="rediss://host:7000", ca_file=tmp_path / "ca.crt")
 
     url = redis.secret_url()
@@ -90,7 +90,7 @@ def test_tls_is_verified_with_the_given_authority(tmp_path):
     assert url.startswith("rediss://host:7000/0?ssl_cert_reqs=required&ssl_ca_certs=")
 
 
-def test_a_certificate_of_ours_is_shown_to_the_server(tmp_path):
+def test_a_client_certificate_is_sent_to_the_server(tmp_path):
     redis = settings.RedisSettings(
         url="rediss://host:7000", cert_file=tmp_path / "my.crt", key_file=tmp_path / "my.key"
     )

@@ -1,4 +1,4 @@
-"""When traces are wanted, and what happens without the packages."""
+"""When tracing is requested, and its behaviour without the OpenTelemetry packages."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def _no_variables(monkeypatch):
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_SDK_DISABLED": "TRUE"}, False),
     ],
 )
-def test_the_standard_variables_ask_for_traces(variables, expected, monkeypatch):
+def test_the_standard_variables_request_traces(variables, expected, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
-    assert tracing.wanted() is expected
+    assert tracing.requested() is expected
 
 
-def test_missing_packages_are_announced_and_nothing_breaks(monkeypatch, caplog):
+def test_missing_packages_are_logged_and_nothing_breaks(monkeypatch, caplog):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
 
     def missing(name: str):
@@ -47,7 +47,7 @@ def test_missing_packages_are_announced_and_nothing_breaks(monkeypatch, caplog):
     found = tracing.start("x")
 
     assert (
-        not found.on
+        not found.enabled
         and "event=tracing_unavailable" in log_text(caplog)
         and "pip install 'maskmill[otel]'" in log_text(caplog)
     )
@@ -57,7 +57,7 @@ def test_missing_packages_are_announced_and_nothing_breaks(monkeypatch, caplog):
     found.close()
 
 
-def test_a_message_carries_where_it_comes_from_and_nothing_else():
+def test_a_message_carries_a_traceparent_and_nothing_else():
     message = {"schema_version": 1, "job": "j", "chunk": 0, "start": 0, "keys": ["a"]}
 
     assert ChunkMessage.read(message).traceparent == ""

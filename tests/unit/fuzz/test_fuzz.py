@@ -60,7 +60,7 @@ def test_messages():
 
 
 def test_envelopes(tmp_path):
-    """Text of a queue, at the gate: whatever gets through has all that kombu takes for granted."""
+    """Admission of queue entries: an admitted message has every field that kombu relies on."""
     seeds = [forged("job", "a.jpg"), envelope(zlib.compress(body(chunk())), compression=admission.COMPRESSION)]
     kinds = DROPPED | REFUSED
     seeds += [kinds[kind](tmp_path) for kind in kinds if len(kinds[kind](tmp_path)) < 5000]
@@ -129,8 +129,8 @@ def test_lists_in_s3(original):
         for read in (
             lambda: manifest.read_part(store, PLACE, "job", 0, 2),
             lambda: list(outcome_log.newest_first(store, PLACE, "job")),
-            lambda: list(outcome_log.verdicts(store, PLACE, "job")),
-            lambda: outcome_log.read_facts(store, PLACE, "job", "job.json"),
+            lambda: list(outcome_log.kinds_newest_first(store, PLACE, "job")),
+            lambda: outcome_log.read_json(store, PLACE, "job", "job.json"),
         ):
             with contextlib.suppress(ContractError):
                 read()

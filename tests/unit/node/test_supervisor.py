@@ -1,4 +1,4 @@
-"""Slots and the supervisor over small programs in place of Celery workers."""
+"""Slots and the supervisor, with small programs in place of Celery workers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FAIL = (sys.executable, "-c", "raise SystemExit(7)")
 
 @pytest.fixture
 def slot_of() -> Iterator[Callable[..., Slot]]:
-    """Makes slots; what still runs at the end is killed."""
+    """A factory of slots. Processes that still run after the test are killed."""
     made: list[Slot] = []
 
     def make(argv, cores: CoreSet = CORES, env: dict[str, str] | None = None) -> Slot:
@@ -64,10 +64,10 @@ def test_a_process_is_pinned_before_it_runs_anything(slot_of, tmp_path):
 
     facts = json.loads((tmp_path / "facts.json").read_text())
     assert facts["cpus"] == [CPU]
-    assert facts["session"] == facts["pid"] == slot.pid  # a Ctrl-C at the terminal does not reach it
+    assert facts["session"] == facts["pid"] == slot.pid  # Ctrl-C at the terminal does not reach it
     assert facts["mark"] == "here"
     assert slot.name == "worker-3"
-    assert os.sched_getaffinity(0) >= {CPU}  # ours is as it was
+    assert os.sched_getaffinity(0) >= {CPU}  # that of this process is unchanged
 
 
 def test_a_running_process_is_left_alone(slot_of):
@@ -80,7 +80,7 @@ def test_a_running_process_is_left_alone(slot_of):
     assert slot.running and slot.pid and not slot.due
 
 
-def test_signals_reach_the_process_and_none_is_needed(slot_of):
+def test_a_signal_reaches_the_process_and_needs_none(slot_of):
     slot = slot_of(SLEEP)
     slot.signal(signal.SIGTERM)
     slot.start()
@@ -122,7 +122,7 @@ def test_a_process_that_keeps_ending_is_given_up(slot_of):
         slot.reap(3)
 
 
-def test_old_ends_are_forgotten(slot_of, monkeypatch):
+def test_restarts_outside_the_window_do_not_count(slot_of, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(supervisor.time, "monotonic", lambda: now[0])
     slot = slot_of(FAIL)
@@ -134,7 +134,7 @@ def test_old_ends_are_forgotten(slot_of, monkeypatch):
         now[0] += 601
 
 
-def test_cores_that_cannot_be_had_are_named(slot_of):
+def test_unavailable_cores_are_named(slot_of):
     with pytest.raises(PlacementError, match="999999"):
         slot_of(SLEEP, replace(CORES, cpus=(999_999,))).start()
 
@@ -147,7 +147,7 @@ def supervised(environ: dict[str, str], sets: tuple[CoreSet, ...] = (CORES,), **
     return Supervisor(Settings(worker={"stagger_seconds": 0, **worker}), plan_of(*sets), environ=environ)
 
 
-def test_a_process_learns_its_share_from_its_environment():
+def test_a_process_gets_its_share_in_its_environment():
     slot, steward = supervised({"PATH": "/bin", "OMP_NUM_THREADS": "64", "MASKMILL_REDIS__PREFIX": "x:"}).slots
 
     assert slot._env == {
@@ -164,7 +164,7 @@ def test_a_process_learns_its_share_from_its_environment():
     assert steward.name == "steward" and steward._argv[1:] == ["-m", "worker.steward.process"]
 
 
-def test_tunables_of_the_owner_are_kept():
+def test_glibc_tunables_of_the_user_are_kept():
     slot, _ = supervised({"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"}).slots
 
     assert slot._env["GLIBC_TUNABLES"] == "glibc.malloc.arena_max=2"
@@ -184,7 +184,7 @@ def replaced(subject: Supervisor, *argvs: tuple[str, ...]) -> Supervisor:
 
 
 def run_until(subject: Supervisor, ready: Callable[[], object], *numbers: signal.Signals) -> None:
-    """Run in this, the main thread; another sends us the signals when it is ready."""
+    """Run the supervisor in the main thread; another thread sends the signals when `ready` is true."""
 
     def send() -> None:
         wait_for(ready, "the processes to be ready", 20)
@@ -222,7 +222,7 @@ DEAF = (
 )
 
 
-def test_what_outlives_the_grace_period_is_killed(tmp_path, caplog):
+def test_a_process_that_outlives_the_grace_period_is_killed(tmp_path, caplog):
     subject = replaced(supervised(dict(os.environ), grace_seconds=0.5), DEAF)
 
     run_until(subject, (tmp_path / "deaf").exists, signal.SIGTERM)
@@ -251,7 +251,7 @@ def test_a_process_that_ends_is_started_again(tmp_path):
     assert (tmp_path / "once").exists()
 
 
-def test_one_slot_given_up_ends_the_others_too():
+def test_giving_up_one_slot_stops_the_others():
     subject = replaced(supervised(dict(os.environ), (CORES, OTHER), restart_limit=1), FAIL, SLEEP)
 
     with pytest.raises(SetupError, match="worker-3 ended 1 times"):
@@ -261,8 +261,8 @@ def test_one_slot_given_up_ends_the_others_too():
     assert subject.slots[1]._process.returncode == -signal.SIGTERM
 
 
-def test_a_signal_at_the_worst_moment_still_stops():
-    """The handler runs between any two instructions of the main thread, also inside of its waiting."""
+def test_a_signal_while_the_main_thread_holds_a_lock_still_stops():
+    """The handler runs between any two instructions of the main thread, even while it waits."""
     code = """
         import os, signal
         from worker.contract.settings import Settings
@@ -271,7 +271,7 @@ def test_a_signal_at_the_worst_moment_still_stops():
 
         subject = Supervisor(Settings(), Plan((), 1, 2, (), ()), environ={})
         signal.signal(signal.SIGTERM, subject._on_signal)
-        held = getattr(subject._stop, "_cond", None)  # what Event.wait holds for a moment
+        held = getattr(subject._stop, "_cond", None)  # Event.wait holds it briefly
         if held is not None:
             held.acquire()
         signal.raise_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What tuning keeps, and for whom it counts."""
+"""Storing the results of tuning, and the machines and settings they apply to."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from worker.contract.errors import SetupError
 from worker.contract.settings import ModelSettings, PlanSettings
 from worker.cpu import topology
 from worker.node import tuned_plan
-from worker.node.tuned_plan import Tuned
+from worker.node.tuned_plan import TunedLayout
 
-TUNED = Tuned(2, 1, 1, "int8", "bf16", 3.25, 1.1, "2026-01-31T12:00:00Z")
+TUNED = TunedLayout(2, 1, 1, "int8", "bf16", 3.25, 1.1, "2026-01-31T12:00:00Z")
 MODEL = ModelSettings(source="/models/net", size=512)
 HERE = topology.read()
 
 
-def test_a_choice_is_found_again_by_the_same_machine_and_network(tmp_path):
+def test_a_result_is_found_by_the_same_machine_and_network(tmp_path):
     facts = tuned_plan.fingerprint(HERE, MODEL)
 
     tuned_plan.save(tmp_path / "cache", facts, TUNED)
@@ -39,31 +39,31 @@ def test_a_choice_is_found_again_by_the_same_machine_and_network(tmp_path):
         (HERE, MODEL.model_copy(update={"source": "/models/other"})),
     ],
 )
-def test_another_machine_or_network_does_not_inherit_it(tmp_path, other):
+def test_another_machine_or_network_does_not_get_it(tmp_path, other):
     tuned_plan.save(tmp_path, tuned_plan.fingerprint(HERE, MODEL), TUNED)
 
     assert tuned_plan.find(tmp_path, tuned_plan.fingerprint(*other)) is None
 
 
-def test_what_was_found_is_applied_where_nothing_is_set_by_hand():
-    found = tuned_plan.applied(PlanSettings(), ModelSettings(), TUNED)
+def test_a_result_is_applied_if_nothing_is_set_by_hand():
+    found = tuned_plan.apply(PlanSettings(), ModelSettings(), TUNED)
 
     assert (found.plan.processes, found.plan.streams, found.plan.threads) == (2, 1, 1)
     assert (found.model.precision, found.model.inference_precision) == ("int8", "bf16")
     assert "2026-01-31" in found.why and found.set_by == "by `worker tune`"
 
 
-def test_numbers_set_by_hand_win():
+def test_numbers_set_by_hand_take_precedence():
     by_hand = PlanSettings(streams=2)
 
-    found = tuned_plan.applied(by_hand, ModelSettings(precision="fp32"), TUNED)
+    found = tuned_plan.apply(by_hand, ModelSettings(precision="fp32"), TUNED)
 
     assert (found.plan, found.model.precision, found.set_by) == (by_hand, "fp32", "by hand")
     assert "MASKMILL_PLAN__STREAMS" in found.why
 
 
-def test_without_a_choice_the_command_that_makes_one_is_named():
-    assert "`worker tune`" in tuned_plan.applied(PlanSettings(), ModelSettings(), None).why
+def test_without_a_result_the_command_that_measures_is_named():
+    assert "`worker tune`" in tuned_plan.apply(PlanSettings(), ModelSettings(), None).why
 
 
 def test_a_broken_file_is_named_with_the_remedy(tmp_path):
@@ -73,13 +73,13 @@ def test_a_broken_file_is_named_with_the_remedy(tmp_path):
         tuned_plan.find(tmp_path, tuned_plan.fingerprint(HERE, MODEL))
 
 
-def test_a_file_of_another_version_is_left_alone_until_the_next_choice(tmp_path):
+def test_a_file_of_another_version_is_ignored_until_the_next_result(tmp_path):
     (tmp_path / tuned_plan.FILE).write_text(json.dumps({"schema_version": 99, "entries": {}}))
 
     assert tuned_plan.find(tmp_path, tuned_plan.fingerprint(HERE, MODEL)) is None
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported_with_the_remedy(tmp_path):
     Path(tmp_path / "file").write_text("")
 
     with pytest.raises(SetupError, match="MASKMILL_MODEL__CACHE_DIR"):

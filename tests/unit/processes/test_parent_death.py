@@ -1,4 +1,4 @@
-"""The kernel's signal at a parent's death, with real processes."""
+"""The signal that the kernel sends when a parent dies, tested with real processes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from worker.processes import parent_death
 
 ROOT = Path(__file__).parents[3]
 
-# Starts a child that would sleep for a minute, tells its pid and waits to be killed.
+# Starts a child that sleeps for a minute, prints the pid of the child, and waits to be killed.
 PARENT = """
     import signal, subprocess, sys, time
-    from worker.processes.parent_death import tied
+    from worker.processes.parent_death import bound_to_parent
     command = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
-    if {tie}:
-        command = tied(command, signal.SIGTERM)
+    if {bind}:
+        command = bound_to_parent(command, signal.SIGTERM)
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     child.stdout.readline()
     print(child.pid, flush=True)
@@ -40,24 +40,24 @@ def ended(pid: int, seconds: float) -> bool:
     return False
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_a_child_ends_when_its_parent_is_killed(tied):
-    code = textwrap.dedent(PARENT).format(tie=tied)
+@pytest.mark.parametrize("bound", [True, False])
+def test_a_child_ends_when_its_parent_is_killed(bound):
+    code = textwrap.dedent(PARENT).format(bind=bound)
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT) as parent:
         child = int(parent.stdout.readline())
         try:
             parent.kill()
             parent.wait()
-            assert ended(child, 10 if tied else 0.5) is tied
+            assert ended(child, 10 if bound else 0.5) is bound
         finally:
             if not ended(child, 0.01):
                 os.kill(child, signal.SIGKILL)
 
 
-def test_a_child_whose_parent_is_gone_already_ends_at_once():
+def test_a_child_whose_parent_has_already_died_ends_at_once():
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
-    command = parent_death.tied([sys.executable, "-c", "print('ran')"], signal.SIGTERM)
+    command = parent_death.bound_to_parent([sys.executable, "-c", "print('ran')"], signal.SIGTERM)
     command[4] = str(gone.pid)
 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -65,9 +65,9 @@ def test_a_child_whose_parent_is_gone_already_ends_at_once():
     assert done.returncode == 1 and "parent process ended" in done.stderr and not done.stdout
 
 
-def test_a_program_that_is_not_there_is_named():
+def test_a_missing_program_is_named():
     done = subprocess.run(
-        parent_death.tied(["/no/such/program"], signal.SIGTERM), capture_output=True, text=True, check=False
+        parent_death.bound_to_parent(["/no/such/program"], signal.SIGTERM), capture_output=True, text=True, check=False
     )
 
     assert done.returncode == parent_death.CANNOT_EXECUTE and "/no/such/program" in done.stderr

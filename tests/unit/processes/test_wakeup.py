@@ -1,4 +1,4 @@
-"""What a main thread sleeps on: a signal or a poke ends it, also one that came before."""
+"""A signal or a poke ends the wait of the main thread, including one that came before the wait."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worker.processes.wakeup import Wakeup
 
 @pytest.fixture
 def heard(monkeypatch):
-    """Numbers of the signals that a handler got."""
+    """The signals that the handler received."""
     numbers: list[int] = []
     before = signal.signal(signal.SIGUSR1, lambda number, _: numbers.append(number))
     yield numbers
@@ -45,15 +45,15 @@ def test_a_poke_from_another_thread_ends_the_wait():
         thread.join()
 
 
-def test_many_pokes_are_one():
+def test_many_pokes_end_one_wait():
     with Wakeup() as wakeup:
-        for _ in range(200_000):  # more than its socket holds
+        for _ in range(200_000):  # more than the socket buffer holds
             wakeup.poke()
         wakeup.wait()
 
 
 @pytest.mark.parametrize("seconds", [-1.0, 0.0, 0.05])
-def test_without_either_it_waits_for_so_long(seconds):
+def test_without_a_signal_the_wait_lasts_the_given_time(seconds):
     with Wakeup() as wakeup:
         began = time.monotonic()
         wakeup.wait(seconds)
@@ -61,7 +61,7 @@ def test_without_either_it_waits_for_so_long(seconds):
     assert time.monotonic() - began >= max(0.0, seconds)
 
 
-def test_what_signals_wrote_to_before_is_put_back():
+def test_the_previous_wakeup_descriptor_is_restored():
     before = signal.set_wakeup_fd(-1)
     with Wakeup(), Wakeup():
         pass

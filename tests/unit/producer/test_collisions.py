@@ -17,7 +17,7 @@ OPTIONS = JobOptions(source="s3://a/", dest="s3://b/")
 def found(keys):
     with CollisionCheck() as check:
         for key in keys:
-            check.add(key, OPTIONS.rival_keys(key))
+            check.add(key, OPTIONS.collision_keys(key))
         return sorted(check.found())
 
 

@@ -84,7 +84,7 @@ def test_every_option_reaches_the_command():
         ("--exif keep", "--exif has no effect without --output cutout or composite"),
         ("--crop-margin 5%", "--crop-margin has no effect without --crop"),
         ("--output cutout --mask-format png", "--mask-format has no effect without --output mask"),
-        ("--crop --crop-margin 5", "--crop-margin: a margin is written 20px or 5%"),
+        ("--crop --crop-margin 5", "--crop-margin: write a margin as 20px or 5%"),
         ("--output composite --background #ff", "--background: a background is a colour"),
         ("--output composite --background nowhere.jpg", "nowhere.jpg: no such file"),
         ("--output composite --background s3://bucket", "--background: a background is a colour"),

@@ -23,7 +23,7 @@ from typing import Any
 
 from worker.bench.harness.measure import Sample
 from worker.contract.errors import SetupError
-from worker.processes.parent_death import tied
+from worker.processes.parent_death import bound_to_parent
 
 _QUOTED_LINES = 3
 
@@ -57,7 +57,7 @@ class Child:
         self._job = str(request["job"])
         with log.open("ab") as printed:
             self._process = subprocess.Popen(
-                tied([sys.executable, "-m", "worker.bench.harness.child"], signal.SIGKILL),
+                bound_to_parent([sys.executable, "-m", "worker.bench.harness.child"], signal.SIGKILL),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=printed,

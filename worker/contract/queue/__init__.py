@@ -1,1 +1,1 @@
-"""The queue: the Celery app, admission of messages, and publishing chunks. The only users of kombu."""
+"""The queue: the Celery app, admission of messages, and publishing of chunks. No other room imports kombu."""

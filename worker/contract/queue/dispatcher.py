@@ -1,6 +1,6 @@
-"""Chunks into the queue: reads the keys of a chunk from the manifest and publishes its message.
+"""Read the keys of chunks from the manifest and publish their messages.
 
-Used by the producer for the first chunks of a job and by the feeder for all others.
+The producer publishes the first chunks of a job, the feeder all others.
 """
 
 from __future__ import annotations
@@ -20,55 +20,56 @@ from worker.contract.storage import manifest
 from worker.contract.storage.s3 import ObjectStore, S3Url
 
 CHUNK_SECONDS = 25.0
-"""Work in one chunk: long beside what a message costs, short beside what a killed worker repeats."""
+"""Seconds of work in one chunk: long compared with the cost of a message, short enough to repeat after a kill."""
 
 DEFAULT_CHUNK_IMAGES = 16
-"""While no worker has told its speed."""
+"""Images per chunk until a worker has reported its speed."""
 
 WINDOW_PER_WORKER = 2
-"""Chunk messages that wait in the broker for each worker process."""
+"""Chunk messages that wait in the broker per worker process."""
 
 _PARTS_KEPT = 8
+"""Manifest parts in memory, least recently used dropped first."""
 
 
 def chunk_images(total: int, workers: int, seconds_per_image: float | None) -> int:
-    """Images in a chunk of a job.
+    """Return the number of images per chunk of a job.
 
     Args:
-        total: images of the job.
-        workers: live worker processes.
-        seconds_per_image: of one process; None if unknown.
+        total: images in the job.
+        workers: number of live worker processes.
+        seconds_per_image: mean time that one process takes for an image; None if unknown.
     """
     by_time = math.floor(CHUNK_SECONDS / seconds_per_image) if seconds_per_image else DEFAULT_CHUNK_IMAGES
-    # A small job must reach every process, and leave something for those that are faster.
+    # Two chunks per process: a small job reaches every process, and faster ones can take more.
     by_share = math.ceil(total / (2 * max(1, workers)))
     return max(1, min(by_time, by_share, MAX_CHUNK_IMAGES))
 
 
 def window(workers: int) -> int:
-    """Chunk messages that wait in the broker over all jobs."""
+    """Return how many chunk messages of all jobs should wait in the broker."""
     return WINDOW_PER_WORKER * max(1, workers)
 
 
 class Dispatcher:
-    """Publishes chunks of any job. Not thread-safe."""
+    """Publish chunks of any job. Not thread-safe."""
 
     def __init__(self, store: ObjectStore, celery: Celery) -> None:
-        """Nothing is read or sent yet."""
+        """Store the connections. Nothing is read or sent yet."""
         self._store, self._celery = store, celery
         self._parts: OrderedDict[tuple[str, int], list[str]] = OrderedDict()
 
     def send(self, view: JobView, chunks: Sequence[int], *, express: bool = False) -> None:
-        """Publish chunks that have been taken from the ledger.
+        """Publish chunks that the caller has taken from the ledger.
 
         Args:
-            view: their job.
-            chunks: their numbers.
-            express: into the queue that workers look into first.
+            view: the job.
+            chunks: the numbers of the chunks.
+            express: publish to the queue that workers serve first.
 
         Raises:
-            ServiceError: S3 or Redis did not do their part; those not published are found by the reconciler.
-            ContractError: the manifest has been changed.
+            ServiceError: S3 or Redis failed. The reconciler republishes the chunks that were not published.
+            ContractError: the manifest was changed or replaced.
         """
         messages = [self._message(view, chunk) for chunk in chunks]
         celery_app.publish(self._celery, messages, queue=redis_keys.EXPRESS_QUEUE if express else redis_keys.QUEUE)

@@ -1,4 +1,4 @@
-"""Gzip JSON lines, the form of everything long that lies in a job's folder."""
+"""Read and write gzip-compressed JSON lines, the format of the large objects of a job."""
 
 from __future__ import annotations
 
@@ -13,57 +13,57 @@ from worker.contract.errors import ContractError, TooLarge
 from worker.contract.storage.s3 import ObjectStore, S3Url
 
 _MAX_BYTES = 64 * 1024 * 1024
-_MAX_UNPACKED_BYTES = 256 * 1024 * 1024
-"""A part of a manifest with the longest keys there can be is 62 MB; gzip unpacks to a thousandfold."""
+_MAX_DECOMPRESSED_BYTES = 256 * 1024 * 1024
+"""A manifest part with the longest possible keys has 62 MB. gzip can decompress to a thousand times its size."""
 
 _LEVEL = 3
-"""Of compression: half the time of the usual 6 for 5 % more bytes, most of which are random (ETags)."""
+"""Compression level. Takes half the time of the default 6 for 5 % more bytes; most of the data is random (ETags)."""
 
 Line = TypeVar("Line", bound=BaseModel)
 
 
-def write(store: ObjectStore, place: S3Url, lines: Sequence[str]) -> None:
-    """Write an object; the same lines give the same bytes."""
+def write(store: ObjectStore, url: S3Url, lines: Sequence[str]) -> None:
+    """Write lines to an object. Equal lines give equal bytes."""
     body = gzip.compress("\n".join(lines).encode() + b"\n", compresslevel=_LEVEL, mtime=0)
-    store.put(place, body, content_type="application/gzip")
+    store.put(url, body, content_type="application/gzip")
 
 
-def read(store: ObjectStore, place: S3Url, shape: type[Line]) -> list[Line]:
-    """Read an object.
+def read(store: ObjectStore, url: S3Url, shape: type[Line]) -> list[Line]:
+    """Read an object and validate every line as a `shape`.
 
     Raises:
-        ObjectMissing: there is none.
-        ContractError: it is not what was written.
+        ObjectMissing: the object does not exist.
+        ContractError: the object was changed or replaced.
     """
     try:
-        return [shape.model_validate_json(line) for line in read_lines(store, place)]
+        return [shape.model_validate_json(line) for line in read_lines(store, url)]
     except ValidationError as error:
-        raise _changed(place, error) from error
+        raise _changed(url, error) from error
 
 
-def read_lines(store: ObjectStore, place: S3Url) -> list[bytes]:
-    """The lines of an object, as they are.
+def read_lines(store: ObjectStore, url: S3Url) -> list[bytes]:
+    """Read the lines of an object without validating them.
 
     Raises:
-        ObjectMissing: there is none.
-        ContractError: it cannot be unpacked.
+        ObjectMissing: the object does not exist.
+        ContractError: the object cannot be decompressed, or is too large.
     """
     try:
-        body, _ = store.get(place, max_bytes=_MAX_BYTES)
-        return _unpacked(body).splitlines()
+        body, _ = store.get(url, max_bytes=_MAX_BYTES)
+        return _decompressed(body).splitlines()
     except (EOFError, zlib.error, TooLarge) as error:
-        raise _changed(place, error) from error
+        raise _changed(url, error) from error
 
 
-def _unpacked(body: bytes) -> bytes:
-    unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-    text = unpacker.decompress(body, _MAX_UNPACKED_BYTES)
-    if unpacker.unconsumed_tail:
-        raise TooLarge(f"unpacks to more than {_MAX_UNPACKED_BYTES} bytes")
-    if not unpacker.eof or unpacker.unused_data:
-        raise EOFError("breaks off, or goes on behind its end")
+def _decompressed(body: bytes) -> bytes:
+    decompressor = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    text = decompressor.decompress(body, _MAX_DECOMPRESSED_BYTES)
+    if decompressor.unconsumed_tail:
+        raise TooLarge(f"decompresses to more than {_MAX_DECOMPRESSED_BYTES} bytes")
+    if not decompressor.eof or decompressor.unused_data:
+        raise EOFError("truncated, or followed by other data")
     return text
 
 
-def _changed(place: S3Url, error: Exception) -> ContractError:
-    return ContractError(f"{place} cannot be read: it was changed or replaced ({type(error).__name__})")
+def _changed(url: S3Url, error: Exception) -> ContractError:
+    return ContractError(f"{url} cannot be read: it was changed or replaced ({type(error).__name__})")

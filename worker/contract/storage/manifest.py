@@ -1,7 +1,8 @@
-"""The manifest of a job: what was submitted, in S3, in order. The truth from which everything else can be rebuilt.
+"""The manifest of a job: the ordered list of its images in S3, from which the job's other state can be rebuilt.
 
-Gzip JSON lines in parts of `PART_IMAGES` under `{dest}/_maskmill/{job}/manifest/`; image i is line `i % PART_IMAGES`
-of part `i // PART_IMAGES`, so any chunk is found without an index. Written and read in constant memory.
+It consists of gzip-compressed JSON lines in parts of `PART_IMAGES` under `{dest}/_maskmill/{job}/manifest/`. Image i is
+line `i % PART_IMAGES` of part `i // PART_IMAGES`, so a chunk is found without an index. Reading and writing take
+constant memory.
 """
 
 from __future__ import annotations
@@ -18,45 +19,45 @@ from worker.contract.storage import jsonlines
 from worker.contract.storage.s3 import ObjectStore, S3Url
 
 PART_IMAGES = 10_000
-"""Images in one part: about 300 kB compressed."""
+"""Images per part, about 300 kB compressed."""
 
 _NULL = "null"
 _text = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Entry(BaseModel):
-    """One submitted object; the key is relative to the job's source."""
+    """One image of a job. The key is relative to the job's source."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     key: str
     size: int | None = None
-    """Bytes; None when the user's list did not say: the worker learns it when it reads the object."""
+    """Size in bytes; None if the user's list does not contain it. The worker gets it when it reads the object."""
     etag: str = ""
-    """Empty, likewise."""
+    """ETag; empty if the user's list does not contain it."""
 
 
 class Listed(Protocol):
-    """What a manifest needs of whatever is listed."""
+    """The attributes of a listed object that a manifest stores."""
 
     @property
     def key(self) -> str:
-        """Relative to the job's source."""
+        """Key relative to the job's source."""
         ...
 
     @property
     def size(self) -> int | None:
-        """Bytes, if known."""
+        """Size in bytes; None if unknown."""
         ...
 
     @property
     def etag(self) -> str:
-        """Empty if not known."""
+        """ETag; empty if unknown."""
         ...
 
 
 def job_folder(dest: S3Url, job: str) -> S3Url:
-    """Where everything about a job lies, apart from its outputs."""
+    """Return the folder of the job metadata: everything that maskmill stores for a job except its outputs."""
     return dest / f"{redis_keys.JOB_PREFIX}{job}/"
 
 
@@ -65,10 +66,10 @@ def _part(dest: S3Url, job: str, number: int) -> S3Url:
 
 
 class Writer:
-    """Appends entries; call `close` to write the last part."""
+    """Append entries to a manifest. `close` writes the last part."""
 
     def __init__(self, store: ObjectStore, dest: S3Url, job: str) -> None:
-        """Nothing is written before the first part is full."""
+        """Start an empty manifest. Nothing is written until the first part is full."""
         self._store, self._dest, self._job = store, dest, job
         self._lines: list[str] = []
         self._parts = 0
@@ -76,9 +77,9 @@ class Writer:
         self.bytes = 0
 
     def add(self, item: Listed) -> None:
-        """Append one object."""
+        """Append one image."""
         size = _NULL if item.size is None else item.size
-        # Six times as fast as one dict after the other through `json.dumps`.
+        # Six times as fast as `json.dumps` of one dict per image.
         self._lines.append(f'{{"key": {_text(item.key)}, "size": {size}, "etag": {_text(item.etag)}}}')
         self.images += 1
         self.bytes += item.size or 0
@@ -86,7 +87,7 @@ class Writer:
             self._flush()
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the remaining entries."""
         if self._lines:
             self._flush()
 
@@ -97,24 +98,24 @@ class Writer:
 
 
 def read(store: ObjectStore, dest: S3Url, job: str, total: int) -> Iterator[Entry]:
-    """All entries of a job of `total` images, in order.
+    """Yield all entries of a job of `total` images, in order.
 
     Raises:
-        ContractError: a part does not have the lines it should.
+        ContractError: a part does not have the expected number of lines.
     """
     for number in range((total + PART_IMAGES - 1) // PART_IMAGES):
         yield from read_part(store, dest, job, number, total)
 
 
 def read_part(store: ObjectStore, dest: S3Url, job: str, number: int, total: int) -> list[Entry]:
-    """The entries of one part of a job of `total` images, in order.
+    """Return the entries of one part of a job of `total` images, in order.
 
     Raises:
-        ContractError: it does not have the lines it should.
+        ContractError: the part does not have the expected number of lines.
     """
-    place = _part(dest, job, number)
-    entries = jsonlines.read(store, place, Entry)
+    url = _part(dest, job, number)
+    entries = jsonlines.read(store, url, Entry)
     expected = min(PART_IMAGES, total - number * PART_IMAGES)
     if len(entries) != expected:
-        raise ContractError(f"{place} has {len(entries)} lines, {expected} were written: it was changed or replaced")
+        raise ContractError(f"{url} has {len(entries)} lines instead of {expected}: it was changed or replaced")
     return entries

@@ -1,10 +1,17 @@
-"""What became of every image of a job, in S3: written while it runs, read by its lists, by `results` and `recover`.
+"""The outcomes of a job's images in S3: written while the job runs, read for its lists, `results` and `recover`.
 
-{dest}/_maskmill/{job}/job.json                       what was asked
-                      manifest/part-*.jsonl.gz        the images
-                      results/{epoch}-{id}-{n}.jsonl.gz   outcomes as they came, an image's last one counts
-when it has ended:    succeeded-*.jsonl.gz, failed.jsonl, cancelled-*.jsonl.gz, manifest.json, _SUCCESS
-                      needs-review.jsonl              those of the succeeded that a person should look at
+Job metadata is stored under `{dest}/_maskmill/{job}/`:
+
+job.json                            the request: options, policy and totals
+manifest/part-*.jsonl.gz            the images
+results/{epoch}-{id}-{n}.jsonl.gz   the outcome log, in order of arrival; the last outcome of an image counts
+
+and when the job has ended:
+
+succeeded-*.jsonl.gz, failed.jsonl, cancelled-*.jsonl.gz   every image in exactly one list
+needs-review.jsonl                  the succeeded images that a person should review
+manifest.json                       the job summary
+_SUCCESS                            empty; only if the job finished
 """
 
 from __future__ import annotations
@@ -22,54 +29,62 @@ from worker.contract.storage.manifest import job_folder
 from worker.contract.storage.s3 import ObjectStore, S3Url
 
 PART_OUTCOMES = 5_000
-"""Outcomes in one part at most: about 100 kB compressed."""
+"""Most outcomes per part of the outcome log, about 100 kB compressed."""
 
 FAILED = "failed.jsonl"
-"""List of a job that has ended: images that failed or are dead."""
+"""List of an ended job: failed and dead images."""
 
 REVIEW = "needs-review.jsonl"
-"""List of a job that has ended: those of the succeeded that a person should look at, once more."""
+"""List of an ended job: the succeeded images that a person should review. They are in the list of succeeded too."""
 
 SUCCEEDED, CANCELLED = "succeeded", "cancelled"
-"""How the names of the other lists begin: they are in numbered parts, `-00000.jsonl.gz`."""
+"""Prefixes of the other lists, which have numbered parts, `-00000.jsonl.gz`."""
+
+SUMMARY = "manifest.json"
+"""The job summary of an ended job: options, counts, times, costs and the names of its lists."""
 
 _KINDS = {kind.value: kind for kind in OutcomeKind}
-_TOLD = 255
-_MAX_FACTS_BYTES = 4 * 1024 * 1024
+_YIELDED = 255
+"""Mark of an image in `final` whose outcome has been yielded."""
+
+_MAX_JSON_BYTES = 4 * 1024 * 1024
 
 
 def results_folder(dest: S3Url, job: str) -> S3Url:
-    """Where the outcomes of a job are."""
+    """Return the folder of a job's outcome log."""
     return job_folder(dest, job) / "results/"
 
 
 def write_part(store: ObjectStore, dest: S3Url, job: str, *, epoch: int, first_id: str, lines: Sequence[str]) -> S3Url:
-    """Write outcomes (JSON texts). The same ones give the same name, so writing again replaces.
+    """Write one part of the outcome log. Equal outcomes give an equal name, so writing them again replaces the part.
 
-    The name tells how many there are: who was held up and writes fewer of them late must not replace more.
+    The name contains the number of outcomes, so a delayed writer with fewer outcomes does not replace a larger part.
 
     Args:
-        store: where to.
-        dest: of the job.
-        job: its id.
-        epoch: of the job.
-        first_id: of the first outcome in the stream they come from, `milliseconds-number`.
-        lines: the outcomes.
+        store: the object store.
+        dest: destination of the job.
+        job: id of the job.
+        epoch: epoch of the job.
+        first_id: id of the first outcome in its Redis stream, `milliseconds-number`.
+        lines: the outcomes as JSON texts.
+
+    Returns:
+        The URL of the part.
     """
     milliseconds, _, number = first_id.partition("-")
     name = f"{epoch:04d}-{int(milliseconds):015d}-{int(number):06d}-{len(lines):06d}.jsonl.gz"
-    place = results_folder(dest, job) / name
-    jsonlines.write(store, place, lines)
-    return place
+    url = results_folder(dest, job) / name
+    jsonlines.write(store, url, lines)
+    return url
 
 
 def part_names(store: ObjectStore, dest: S3Url, job: str) -> list[str]:
-    """Names of all parts, oldest first."""
+    """Return the names of all parts of the outcome log, oldest first."""
     return sorted(item.key for item in store.list(results_folder(dest, job)))
 
 
 def newest_first(store: ObjectStore, dest: S3Url, job: str) -> Iterator[Outcome]:
-    """All outcomes of a job, the last one of an image before its earlier ones; constant memory.
+    """Yield all logged outcomes of a job, newest first, in constant memory.
 
     Raises:
         ContractError: a part was changed or replaced.
@@ -81,68 +96,69 @@ def newest_first(store: ObjectStore, dest: S3Url, job: str) -> Iterator[Outcome]
 def final(
     store: ObjectStore, dest: S3Url, job: str, known: bytearray, recent: Iterable[Outcome] = ()
 ) -> Iterator[Outcome]:
-    """The one outcome that counts of every image that has one: what the ledger says, with the details of the log.
+    """Yield the final outcome of every image that has one: the kind from the ledger, the details from the log.
 
     Args:
-        store: where the job's folder is.
-        dest: of the job.
-        job: its id.
-        known: the ledger's state of every image (`states`), read before everything else; used up.
+        store: the object store.
+        dest: destination of the job.
+        job: id of the job.
+        known: the outcome of every image in the ledger, one byte each (`outcome_codec`), read before the log.
+            Overwritten.
         recent: outcomes that may not be in S3 yet, newest first.
 
     Raises:
-        ContractError: the job's objects were changed by somebody else.
+        ContractError: an object of the job was changed or replaced.
     """
     for outcome in itertools.chain(recent, newest_first(store, dest, job)):
         if outcome.index < len(known) and known[outcome.index] == outcome_codec.NUMBERS[outcome.kind]:
-            known[outcome.index] = _TOLD
+            known[outcome.index] = _YIELDED
             yield outcome
-    if known.count(_TOLD) + known.count(0) == len(known):
+    if known.count(_YIELDED) + known.count(0) == len(known):
         return
-    # Cancelled images have no line in the log; nor has one whose line was lost with Redis after its state was saved.
+    # The log lacks cancelled images, and images whose line was lost with Redis after their state was saved.
     for index, entry in enumerate(manifest.read(store, dest, job, len(known))):
-        if kind := None if known[index] == _TOLD else outcome_codec.KINDS[known[index]]:
+        if kind := None if known[index] == _YIELDED else outcome_codec.KINDS[known[index]]:
             yield Outcome(index=index, key=entry.key, kind=kind)
 
 
-def verdicts(store: ObjectStore, dest: S3Url, job: str) -> Iterator[tuple[int, OutcomeKind]]:
-    """The same with nothing but position and kind: several times as fast.
+def kinds_newest_first(store: ObjectStore, dest: S3Url, job: str) -> Iterator[tuple[int, OutcomeKind]]:
+    """Yield the index and kind of all logged outcomes, newest first. Several times as fast as `newest_first`.
 
     Raises:
         ContractError: a part was changed or replaced, or a line is not an outcome.
     """
     for name in reversed(part_names(store, dest, job)):
-        place = results_folder(dest, job) / name
-        for line in reversed(jsonlines.read_lines(store, place)):
+        url = results_folder(dest, job) / name
+        for line in reversed(jsonlines.read_lines(store, url)):
             try:
                 fields = json.loads(line)
                 yield fields["index"], _KINDS[fields["kind"]]
             except (ValueError, KeyError, TypeError) as error:
-                raise ContractError(f"{place} was changed: {line[:80]!r} is not an outcome") from error
+                raise ContractError(f"{url} was changed: {line[:80]!r} is not an outcome") from error
 
 
-def write_facts(store: ObjectStore, dest: S3Url, job: str, name: str, facts: dict[str, Any]) -> S3Url:
-    """Write a JSON object of the job's folder, such as `job.json`."""
-    place = job_folder(dest, job) / name
-    body = json.dumps(facts, indent=2, ensure_ascii=False).encode() + b"\n"
-    store.put(place, body, content_type="application/json")
-    return place
+def write_json(store: ObjectStore, dest: S3Url, job: str, name: str, content: dict[str, Any]) -> S3Url:
+    """Write a JSON object to the job's folder, such as `job.json`, and return its URL."""
+    url = job_folder(dest, job) / name
+    body = json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
+    store.put(url, body, content_type="application/json")
+    return url
 
 
-def read_facts(store: ObjectStore, dest: S3Url, job: str, name: str) -> dict[str, Any] | None:
-    """Read a JSON object of the job's folder; None if there is none.
+def read_json(store: ObjectStore, dest: S3Url, job: str, name: str) -> dict[str, Any] | None:
+    """Read a JSON object from the job's folder; None if it does not exist.
 
     Raises:
-        ContractError: it is not a JSON object.
+        ContractError: the content is not a JSON object.
     """
-    place = job_folder(dest, job) / name
+    url = job_folder(dest, job) / name
     try:
-        body, _ = store.get(place, max_bytes=_MAX_FACTS_BYTES)
-        facts = json.loads(body)
+        body, _ = store.get(url, max_bytes=_MAX_JSON_BYTES)
+        content = json.loads(body)
     except ObjectMissing:
         return None
     except ValueError as error:
-        raise ContractError(f"{place} is not JSON: it was changed or replaced") from error
-    if not isinstance(facts, dict):
-        raise ContractError(f"{place} is not a JSON object: it was changed or replaced")
-    return facts
+        raise ContractError(f"{url} is not JSON: it was changed or replaced") from error
+    if not isinstance(content, dict):
+        raise ContractError(f"{url} is not a JSON object: it was changed or replaced")
+    return content

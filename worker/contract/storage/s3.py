@@ -1,8 +1,7 @@
-"""The S3 port: the only user of boto3.
+"""The S3 client: the only module that uses boto3.
 
-Few verbs (`list`, `head`, `get`, `put`, `download`, `upload`), each on an `S3Url`, each answering with our own errors:
-what is gone costs one image (`ObjectMissing`), what is refused stays refused (`AccessDenied`), what is down may be
-tried again (`StoreUnavailable`).
+Its methods take an `S3Url` and raise maskmill's own errors: `ObjectMissing` fails one image, `AccessDenied` is
+permanent, and `StoreUnavailable` may be retried.
 """
 
 from __future__ import annotations
@@ -86,25 +85,33 @@ class S3Url:
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """What a listing or HEAD tells about an object."""
+    """The attributes of an object from a listing, HEAD or GET."""
 
     key: str
     size: int
     etag: str
     metadata: Mapping[str, str]
     modified: float | None = None
-    """Unix seconds, where it was asked for."""
+    """Time of the last change in Unix seconds; None after a GET."""
 
 
 class ObjectStore:
-    """S3 as maskmill sees it. Thread-safe; make one per process, after any fork."""
+    """Access to S3. Thread-safe. Create one per process, after any fork."""
 
     def __init__(self, settings: S3Settings, *, connections: int = 16) -> None:
-        """Connect lazily: nothing is sent before the first call."""
+        """Create a client. It connects at the first call.
+
+        Args:
+            settings: endpoint, credentials, time-outs and allow-list.
+            connections: size of the connection pool.
+
+        Raises:
+            SettingsError: only one of access key and secret key is set.
+        """
         if bool(settings.access_key_id) != bool(settings.secret_access_key):
             raise SettingsError(
-                "set both MASKMILL_S3__ACCESS_KEY_ID and MASKMILL_S3__SECRET_ACCESS_KEY, or neither (then the AWS "
-                "chain of environment, profile and instance role is asked)"
+                "set both MASKMILL_S3__ACCESS_KEY_ID and MASKMILL_S3__SECRET_ACCESS_KEY, or neither (then boto3 "
+                "searches the AWS_* variables, the profile and the instance role)"
             )
         self._settings = settings
         self._client: Any = boto3.session.Session().client(
@@ -123,7 +130,7 @@ class ObjectStore:
                 retries={"total_max_attempts": settings.attempts, "mode": "standard"},
                 max_pool_connections=connections,
                 tcp_keepalive=True,
-                # Checksum trailers are refused by many S3-compatible servers, and cost CPU on every mask.
+                # Many S3-compatible servers refuse checksum trailers, and computing them costs CPU for every mask.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 proxies={} if _is_loopback(settings.endpoint_url) else None,
@@ -131,9 +138,12 @@ class ObjectStore:
         )
 
     def list(self, folder: S3Url, *, beginning: str = "", after: str = "") -> Iterator[ObjectInfo]:
-        """Every object under a folder, page by page in constant memory. Keys are relative to the folder.
+        """Yield all objects under a folder in key order, page by page in constant memory.
 
-        With `beginning`, only those whose relative key starts so; with `after`, only those that sort behind it.
+        Args:
+            folder: the folder; the keys of the results are relative to it.
+            beginning: yield only relative keys with this prefix.
+            after: yield only relative keys that sort after this one.
         """
         self._check_allowed(folder)
         pages = self._client.get_paginator("list_objects_v2").paginate(
@@ -141,7 +151,7 @@ class ObjectStore:
             Prefix=folder.key + beginning,
             **({"StartAfter": folder.key + after} if after else {}),
         )
-        with _translated(folder):
+        with _translate_errors(folder):
             for page in pages:
                 for item in page.get("Contents", ()):
                     if item["Key"] != folder.key:
@@ -149,81 +159,81 @@ class ObjectStore:
                         modified = item["LastModified"].timestamp()
                         yield ObjectInfo(key, item["Size"], item["ETag"].strip('"'), {}, modified)
 
-    def head(self, place: S3Url) -> ObjectInfo:
-        """Size, ETag and user metadata of one object.
+    def head(self, url: S3Url) -> ObjectInfo:
+        """Return the size, ETag, user metadata and time of change of an object.
 
         Raises:
-            ObjectMissing: there is none.
+            ObjectMissing: the object does not exist.
         """
-        self._check_allowed(place)
-        with _translated(place):
-            found = self._client.head_object(Bucket=place.bucket, Key=place.key)
+        self._check_allowed(url)
+        with _translate_errors(url):
+            found = self._client.head_object(Bucket=url.bucket, Key=url.key)
         modified = found["LastModified"].timestamp()
         return ObjectInfo(
-            place.key, found["ContentLength"], found["ETag"].strip('"'), found.get("Metadata", {}), modified
+            url.key, found["ContentLength"], found["ETag"].strip('"'), found.get("Metadata", {}), modified
         )
 
-    def get(self, place: S3Url, *, max_bytes: int) -> tuple[bytes, ObjectInfo]:
-        """One object in memory.
+    def get(self, url: S3Url, *, max_bytes: int) -> tuple[bytes, ObjectInfo]:
+        """Return the content and attributes of an object.
 
         Raises:
-            ObjectMissing: there is none.
-            TooLarge: it has more than `max_bytes`; its body is not read.
+            ObjectMissing: the object does not exist.
+            TooLarge: the object has more than `max_bytes`. Its body is not read.
         """
-        self._check_allowed(place)
-        with _translated(place):
+        self._check_allowed(url)
+        with _translate_errors(url):
             for _ in range(self._settings.attempts - 1):
                 try:
-                    return self._get_once(place, max_bytes)
-                except _BROKEN_BODY:  # botocore repeats requests by itself, but not a body that breaks off
+                    return self._get_once(url, max_bytes)
+                except _BROKEN_BODY:  # botocore retries requests, but not the read of a body
                     continue
-            return self._get_once(place, max_bytes)
+            return self._get_once(url, max_bytes)
 
-    def _get_once(self, place: S3Url, max_bytes: int) -> tuple[bytes, ObjectInfo]:
-        found = self._client.get_object(Bucket=place.bucket, Key=place.key)
+    def _get_once(self, url: S3Url, max_bytes: int) -> tuple[bytes, ObjectInfo]:
+        found = self._client.get_object(Bucket=url.bucket, Key=url.key)
         with contextlib.closing(found["Body"]) as body:
             if found["ContentLength"] > max_bytes:
                 raise TooLarge(
                     f"{found['ContentLength']} bytes, the limit is {max_bytes}; raise MASKMILL_LIMITS__MAX_OBJECT_MIB"
                 )
             data: bytes = body.read()
-        return data, ObjectInfo(place.key, len(data), found["ETag"].strip('"'), found.get("Metadata", {}))
+        return data, ObjectInfo(url.key, len(data), found["ETag"].strip('"'), found.get("Metadata", {}))
 
-    def put(self, place: S3Url, data: bytes, *, content_type: str, metadata: Mapping[str, str] | None = None) -> None:
-        """Write one object, whole or not at all."""
-        self._check_allowed(place)
-        with _translated(place):
+    def put(self, url: S3Url, data: bytes, *, content_type: str, metadata: Mapping[str, str] | None = None) -> None:
+        """Write an object atomically."""
+        self._check_allowed(url)
+        with _translate_errors(url):
             self._client.put_object(
-                Bucket=place.bucket, Key=place.key, Body=data, ContentType=content_type, Metadata=dict(metadata or {})
+                Bucket=url.bucket, Key=url.key, Body=data, ContentType=content_type, Metadata=dict(metadata or {})
             )
 
-    def delete(self, place: S3Url) -> None:
-        """Remove one object; one that is not there is fine."""
-        self._check_allowed(place)
-        with _translated(place):
-            self._client.delete_object(Bucket=place.bucket, Key=place.key)
+    def delete(self, url: S3Url) -> None:
+        """Delete an object. Does nothing if it does not exist."""
+        self._check_allowed(url)
+        with _translate_errors(url):
+            self._client.delete_object(Bucket=url.bucket, Key=url.key)
 
-    def download(self, place: S3Url, path: Path) -> None:
-        """Stream one object to a file; the file appears under its name only when complete."""
-        self._check_allowed(place)
-        with _translated(place):
-            self._client.download_file(place.bucket, place.key, str(path), Config=TransferConfig(use_threads=False))
+    def download(self, url: S3Url, path: Path) -> None:
+        """Stream an object to a file. The file appears under its name only when complete (atomic rename)."""
+        self._check_allowed(url)
+        with _translate_errors(url):
+            self._client.download_file(url.bucket, url.key, str(path), Config=TransferConfig(use_threads=False))
 
-    def upload(self, path: Path, place: S3Url, *, metadata: Mapping[str, str] | None = None) -> None:
-        """Stream a file to an object, in parts when it is large."""
-        self._check_allowed(place)
-        with _translated(place):
+    def upload(self, path: Path, url: S3Url, *, metadata: Mapping[str, str] | None = None) -> None:
+        """Stream a file to an object, as a multipart upload if it is large."""
+        self._check_allowed(url)
+        with _translate_errors(url):
             self._client.upload_file(
                 str(path),
-                place.bucket,
-                place.key,
+                url.bucket,
+                url.key,
                 ExtraArgs={"Metadata": dict(metadata or {})},
                 Config=TransferConfig(use_threads=False),
             )
 
     def ensure_bucket(self, name: str) -> None:
-        """Create a bucket of our own, unless it is there already."""
-        with _translated(S3Url(name)):
+        """Create a bucket if it does not exist."""
+        with _translate_errors(S3Url(name)):
             try:
                 self._client.head_bucket(Bucket=name)
             except ClientError as error:
@@ -232,18 +242,18 @@ class ObjectStore:
                 self._client.create_bucket(Bucket=name)
 
     def check(self, folder: S3Url) -> None:
-        """Ask for one key under a folder: proves address, credentials and bucket."""
+        """Check endpoint, credentials and bucket by listing at most one key under a folder."""
         self._check_allowed(folder)
-        with _translated(folder):
+        with _translate_errors(folder):
             self._client.list_objects_v2(Bucket=folder.bucket, Prefix=folder.key, MaxKeys=1)
 
     def reach(self) -> None:
-        """Any signed request: proves address and credentials when no bucket is known yet."""
-        with _translated(S3Url("")):
+        """Check endpoint and credentials by listing the buckets, when no bucket is known yet."""
+        with _translate_errors(S3Url("")):
             self._client.list_buckets()
 
     def close(self) -> None:
-        """Close idle connections; servers wait for them when they stop."""
+        """Close idle connections. A stopping server waits for them."""
         self._client.close()
 
     def __enter__(self) -> ObjectStore:
@@ -252,27 +262,28 @@ class ObjectStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _check_allowed(self, place: S3Url) -> None:
+    def _check_allowed(self, url: S3Url) -> None:
         allow = self._settings.allow
-        if allow and not any(_covers(entry, place) for entry in allow):
-            raise AccessDenied(f"{place} is not on the allow-list: extend MASKMILL_S3__ALLOW where that is intended")
+        if allow and not any(_covers(entry, url) for entry in allow):
+            raise AccessDenied(f"{url} is not on the allow-list: extend MASKMILL_S3__ALLOW if access is intended")
 
 
-def _covers(entry: str, place: S3Url) -> bool:
-    """An entry names a folder: `bucket/photos` does not open `bucket/photos-private/`.
+def _covers(entry: str, url: S3Url) -> bool:
+    """Return whether an entry of the allow-list covers a URL.
 
-    Nor does `photos/../private/`: S3 itself takes that as a name like any other, but servers that keep objects in a
-    file system, and proxies, may take it as a path.
+    An entry names a folder: `bucket/photos` does not cover `bucket/photos-private/`, nor keys with `.` or `..` parts,
+    such as `photos/../private/`: S3 treats these as plain names, but proxies and servers that store objects in a file
+    system may resolve them as paths.
     """
     bucket, _, prefix = entry.partition("/")
     folder = prefix and f"{prefix.rstrip('/')}/"
-    if folder and {".", ".."} & set(place.key.split("/")):
+    if folder and {".", ".."} & set(url.key.split("/")):
         return False
-    return place.bucket == bucket and place.key.startswith(folder)
+    return url.bucket == bucket and url.key.startswith(folder)
 
 
 def _is_loopback(endpoint_url: str | None) -> bool:
-    """Whether a proxy of the environment must not be asked: it could not reach our loopback."""
+    """Return whether an endpoint is on this host's loopback, which a proxy of the environment cannot reach."""
     host = urlsplit(endpoint_url).hostname if endpoint_url else None
     if host is None:
         return False
@@ -283,33 +294,33 @@ def _is_loopback(endpoint_url: str | None) -> bool:
 
 
 @contextlib.contextmanager
-def _translated(place: S3Url) -> Iterator[None]:
-    """Turn what boto3 raises into our errors, naming the place and never the credentials."""
+def _translate_errors(url: S3Url) -> Iterator[None]:
+    """Convert errors of boto3 to maskmill's, with the URL and without credentials."""
     try:
         yield
     except ClientError as error:
-        raise _client_error(error, place) from error
+        raise _client_error(error, url) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise AccessDenied(
             "no S3 credentials: set MASKMILL_S3__ACCESS_KEY_ID and MASKMILL_S3__SECRET_ACCESS_KEY"
         ) from error
-    except Boto3Error as error:  # file transfers wrap what went wrong
+    except Boto3Error as error:  # file transfers wrap the original error
         if isinstance(error.__context__, ClientError):
-            raise _client_error(error.__context__, place) from error
-        raise StoreUnavailable(f"{place}: {error}") from error
+            raise _client_error(error.__context__, url) from error
+        raise StoreUnavailable(f"{url}: {error}") from error
     except (HTTPClientError, BotoCoreError) as error:
-        raise StoreUnavailable(f"{place}: {error}") from error
+        raise StoreUnavailable(f"{url}: {error}") from error
 
 
-def _client_error(error: ClientError, place: S3Url) -> MaskmillError:
+def _client_error(error: ClientError, url: S3Url) -> MaskmillError:
     code = error.response.get("Error", {}).get("Code", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code == "NoSuchBucket" or (code in _MISSING and not place.key):
-        return ServiceError(f"bucket {place.bucket!r} does not exist: create it or correct the URL")
+    if code == "NoSuchBucket" or (code in _MISSING and not url.key):
+        return ServiceError(f"bucket {url.bucket!r} does not exist: create it or correct the URL")
     if code in _MISSING:
-        return ObjectMissing(f"{place} does not exist")
+        return ObjectMissing(f"{url} does not exist")
     if code in _DENIED or status in _REFUSED:
-        return AccessDenied(f"{place}: S3 answered {code}; check the credentials and their rights")
+        return AccessDenied(f"{url}: S3 answered {code}; check the credentials and their rights")
     if code in _BUSY or status >= _SERVER_ERROR or status == _TOO_MANY_REQUESTS:
-        return StoreUnavailable(f"{place}: S3 answered {code or status}")
-    return ServiceError(f"{place}: S3 answered {code or status}")
+        return StoreUnavailable(f"{url}: S3 answered {code or status}")
+    return ServiceError(f"{url}: S3 answered {code or status}")

@@ -1,4 +1,4 @@
-"""What the one maker of Celery apps promises, on a real server."""
+"""The Celery app and its messages, on a real server."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from worker.contract.errors import BrokerUnavailable
 from worker.contract.messages import ChunkMessage
 from worker.contract.queue import celery_app
 
-# Celery's backend calls what redis-py deprecated long ago.
+# Celery's backend calls commands that redis-py has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
 
 TYPICAL_KEYS = tuple(f"catalogue/2026/autumn/shoes/IMG_{4711 + index:06d}-front-view.jpg" for index in range(16))
 
 MAX_MESSAGE_BYTES = 1600
-"""Of a queued message with 16 typical keys: a window of a thousand chunks stays below 2 MiB of Redis."""
+"""Largest queued message with 16 typical keys: a window of a thousand chunks stays below 2 MiB of Redis."""
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def chunks(count: int, job: str = "job") -> list[ChunkMessage]:
 
 
 def received(app: Celery, accept=None) -> list[tuple[dict, object]]:
-    """Headers and body of every message in the queue."""
+    """Receive all messages in the queue and return their headers and bodies."""
     found = []
     with app.connection_for_read() as connection:
         queue = app.amqp.queues[redis_keys.QUEUE]
@@ -80,12 +80,12 @@ def test_messages_arrive_in_order_and_whole(celery):
     assert {headers["task"] for headers, _ in found} == {redis_keys.TASK_CHUNK}
 
 
-def test_nothing_to_publish_is_fine(celery):
+def test_publishing_no_messages_sends_none(celery):
     assert celery_app.publish(celery, []) == 0
 
 
 def subscriptions(server: redis.Redis) -> int:
-    """SUBSCRIBE commands that the server has seen."""
+    """Number of SUBSCRIBE commands that the server has executed."""
     return server.info("commandstats").get("cmdstat_subscribe", {"calls": 0})["calls"]
 
 
@@ -100,7 +100,7 @@ def test_sending_subscribes_to_nothing_and_leaves_no_result(place, celery, serve
 
 
 def test_the_stock_backend_subscribes_for_each_message(place, server, monkeypatch):
-    """Control of the test above: this is what it would see."""
+    """Control run of the test above: the stock backend is what it guards against."""
     monkeypatch.setattr(celery_app.RedisBackend, "on_task_call", celery_app.StockRedisBackend.on_task_call)
     app = celery_app.make_celery(place.settings)
     before = subscriptions(server)
@@ -140,7 +140,7 @@ def test_only_json_is_read(place, celery):
     with celery.connection_for_write() as connection, connection.Producer() as producer:
         producer.publish({"any": "thing"}, routing_key=redis_keys.QUEUE, serializer="pickle")
 
-    assert received(celery) == [], "the gate let it in"
+    assert received(celery) == [], "the message was admitted"
     with celery.connection_for_read() as connection, connection.channel() as channel:
         producer = connection.Producer()
         producer.publish({"any": "thing"}, routing_key=redis_keys.QUEUE, serializer="pickle")
@@ -184,7 +184,7 @@ def test_a_stored_result_is_read_by_the_chunks_id(place, celery, server):
     assert 0 < server.ttl(key) <= place.settings.jobs.result_minutes * 60
 
 
-def test_a_queue_that_is_gone_is_told(place):
+def test_an_unreachable_queue_raises(place):
     gone = place.settings.model_copy(
         update={"redis": place.settings.redis.model_copy(update={"url": "redis://127.0.0.1:1/0"})}
     )
@@ -199,8 +199,8 @@ def test_a_queue_that_is_gone_is_told(place):
     app.close()
 
 
-def test_a_line_that_goes_dead_under_a_publisher_is_told(place):
-    """The batch itself fails, not the connection: nobody knows whether the messages arrived."""
+def test_a_connection_that_dies_during_publishing_raises(place):
+    """The batch fails, not the connection: it is unknown whether the messages arrived."""
     with Proxy(urlsplit(place.settings.redis.url).port) as line:
         redis_settings = place.settings.redis.model_copy(
             update={"url": line.url(place.settings.redis.url), "timeout_seconds": 0.3}
@@ -216,7 +216,7 @@ def test_a_line_that_goes_dead_under_a_publisher_is_told(place):
         app.close()
 
 
-def test_a_wrong_password_is_told_without_naming_it(place):
+def test_a_wrong_password_raises_without_naming_it(place):
     wrong = place.settings.redis.model_copy(update={"password": SecretStr("wrong-and-secret")})
     app = celery_app.make_celery(place.settings.model_copy(update={"redis": wrong}))
 

@@ -43,7 +43,7 @@ def test_what_is_written_is_read_in_order(store, place):
 
 
 @pytest.mark.parametrize(("images", "parts"), [(0, 0), (1, 1), (9, 1), (10, 1), (11, 2), (30, 3), (31, 4)])
-def test_parts_are_full_but_for_the_last(monkeypatch, images, parts):
+def test_all_parts_but_the_last_are_full(monkeypatch, images, parts):
     monkeypatch.setattr(manifest, "PART_IMAGES", 10)
     store, dest = FakeStore(), S3Url("b", "masks/")
 
@@ -81,7 +81,7 @@ def test_reading_holds_one_part_at_a_time(monkeypatch):
 
 
 def test_memory_does_not_grow_with_the_job():
-    """A store that forgets what it is given: what is left is the writer's own."""
+    """The store discards its objects, so the memory measured is that of the writer."""
 
     class Sink(FakeStore):
         def put(self, place, data, **_):
@@ -107,14 +107,14 @@ def test_the_same_listing_gives_the_same_bytes():
     assert first.objects == second.objects
 
 
-def test_a_part_that_is_gone_is_named():
+def test_a_missing_part_is_named():
     store, dest = FakeStore(), S3Url("b")
 
     with pytest.raises(ObjectMissing, match="_maskmill/job/manifest/part-00000"):
         list(manifest.read(store, dest, "job", 1))
 
 
-def test_fields_of_a_later_version_are_passed_over():
+def test_fields_of_a_later_version_are_ignored():
     line = json.dumps({"key": "a", "size": 1, "etag": "e", "version_id": "v"}).encode()
     store = FakeStore({"s3://b/_maskmill/job/manifest/part-00000.jsonl.gz": gzip.compress(line)})
 

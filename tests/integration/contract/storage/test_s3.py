@@ -1,4 +1,4 @@
-"""The S3 port against a real server, and against one that breaks off."""
+"""The S3 client, against a real server and against one that closes connections early."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from worker.contract.errors import (
 from worker.contract.settings import S3Settings
 from worker.contract.storage.s3 import ObjectStore, S3Url
 
-AWKWARD = [
+UNUSUAL_KEYS = [
     "a b.jpg",
     "#1.jpg",
     "100%.jpg",
@@ -84,7 +84,7 @@ def test_a_long_listing_comes_page_by_page(store, place):
     for index in range(25):
         put(store, folder / f"{index:05d}.jpg")
     events, pages = store._client.meta.events, []
-    # Pages of ten in place of a thousand: the server's answers are of the same kind, and the test is quick.
+    # Pages of ten instead of a thousand make the test fast; the responses have the same form.
     events.register("provide-client-params.s3.ListObjectsV2", lambda params, **_: params | {"MaxKeys": 10})
     events.register("after-call.s3.ListObjectsV2", lambda **_: pages.append(1))
 
@@ -94,11 +94,11 @@ def test_a_long_listing_comes_page_by_page(store, place):
     keys = [first.key, *(item.key for item in listing)]
 
     assert keys == [f"{index:05d}.jpg" for index in range(25)]
-    assert (after_one, len(pages)) == (1, 3)  # a page is read when it is needed: memory stays constant
+    assert (after_one, len(pages)) == (1, 3)  # pages are read on demand: memory stays constant
 
 
-@pytest.mark.parametrize("key", AWKWARD)
-def test_awkward_keys_survive_every_verb(store, place, tmp_path, key):
+@pytest.mark.parametrize("key", UNUSUAL_KEYS)
+def test_unusual_keys_survive_every_method(store, place, tmp_path, key):
     folder = S3Url(place.bucket, "in/")
     local = tmp_path / "file"
     local.write_bytes(b"uploaded")
@@ -116,7 +116,7 @@ def test_awkward_keys_survive_every_verb(store, place, tmp_path, key):
 
 
 def test_a_listed_key_with_an_empty_folder_name_can_be_fetched(store, place):
-    """The embedded server folds `//`; whatever a server lists must lead back to the object."""
+    """The embedded server collapses `//`. Any key that a server lists must lead back to the object."""
     folder = S3Url(place.bucket, "in/")
     put(store, folder / "a//b.jpg", b"content")
 
@@ -125,8 +125,8 @@ def test_a_listed_key_with_an_empty_folder_name_can_be_fetched(store, place):
     assert store.get(folder / listed.key, max_bytes=100)[0] == b"content"
 
 
-@pytest.mark.parametrize("verb", ["get", "head", "download"])
-def test_what_is_not_there_is_named(store, place, tmp_path, verb):
+@pytest.mark.parametrize("method", ["get", "head", "download"])
+def test_a_missing_object_is_named(store, place, tmp_path, method):
     url = S3Url(place.bucket, "d/gone.jpg")
     calls = {
         "get": lambda: store.get(url, max_bytes=1),
@@ -135,12 +135,12 @@ def test_what_is_not_there_is_named(store, place, tmp_path, verb):
     }
 
     with pytest.raises(ObjectMissing, match=f"s3://{place.bucket}/d/gone.jpg"):
-        calls[verb]()
+        calls[method]()
 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bucket_that_is_not_there_is_told_apart(store, tmp_path):
+def test_a_missing_bucket_is_distinguished_from_a_missing_object(store, tmp_path):
     gone = S3Url("there-is-no-such-bucket")
     (tmp_path / "file").write_bytes(b"x")
     calls = [
@@ -172,8 +172,8 @@ def test_a_big_object_is_refused_before_its_body_is_read(store, place):
     assert store.get(url, max_bytes=32 << 20)[1].size == 32 << 20
 
 
-def test_large_files_travel_in_parts(store, place, tmp_path):
-    content = bytes(range(256)) * (36 << 12)  # 36 MiB: parts are of 8 MiB
+def test_large_files_are_transferred_in_parts(store, place, tmp_path):
+    content = bytes(range(256)) * (36 << 12)  # 36 MiB: a part has 8 MiB
     (tmp_path / "up").write_bytes(content)
 
     store.upload(tmp_path / "up", S3Url(place.bucket, "big"))
@@ -215,7 +215,7 @@ def test_half_of_a_pair_of_credentials_is_refused(place):
         changed(place, secret_access_key=None)
 
 
-def test_no_credentials_at_all_are_told(place, monkeypatch):
+def test_missing_credentials_are_reported(place, monkeypatch):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
@@ -227,7 +227,7 @@ def test_no_credentials_at_all_are_told(place, monkeypatch):
         store.head(S3Url(place.bucket, "a"))
 
 
-def test_a_server_that_is_not_there_is_told_quickly(place):
+def test_an_unreachable_server_is_reported_quickly(place):
     with changed(place, endpoint_url="http://127.0.0.1:1", attempts=1) as store:
         began = time.monotonic()
         for call in (
@@ -242,7 +242,7 @@ def test_a_server_that_is_not_there_is_told_quickly(place):
     assert time.monotonic() - began < 5
 
 
-def test_proxies_of_the_environment_are_not_asked_for_the_loopback(store, place, monkeypatch):
+def test_the_loopback_is_reached_without_the_proxies_of_the_environment(store, place, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
 
@@ -252,7 +252,7 @@ def test_proxies_of_the_environment_are_not_asked_for_the_loopback(store, place,
 
 # -- the allow-list -----------------------------------------------------------------------------------------------
 
-VERBS: dict[str, Callable[[ObjectStore, S3Url, Path], object]] = {
+METHODS: dict[str, Callable[[ObjectStore, S3Url, Path], object]] = {
     "list": lambda store, url, file: list(store.list(url)),
     "head": lambda store, url, file: store.head(url),
     "get": lambda store, url, file: store.get(url, max_bytes=9),
@@ -263,9 +263,9 @@ VERBS: dict[str, Callable[[ObjectStore, S3Url, Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_no_verb_leaves_the_allow_list(tmp_path, verb):
-    """Nothing is sent either: the address answers nobody, and would be told as such."""
+@pytest.mark.parametrize("method", METHODS)
+def test_no_method_leaves_the_allow_list(tmp_path, method):
+    """Nothing is sent either: the endpoint is unreachable, which would raise another error."""
     file = tmp_path / "file"
     file.write_bytes(b"mine")
     outside = [S3Url("bucket", key) for key in ("", "in", "in2/a", "inside/a", "other/in/a", "/in/a", "IN/a")]
@@ -280,19 +280,19 @@ def test_no_verb_leaves_the_allow_list(tmp_path, verb):
     with ObjectStore(settings) as fenced:
         for url in (*outside, S3Url("bucket2", "in/a"), S3Url("Bucket", "in/a"), S3Url("", "bucket/in/a")):
             with pytest.raises(AccessDenied, match="allow-list: extend MASKMILL_S3__ALLOW"):
-                VERBS[verb](fenced, url, file)
+                METHODS[method](fenced, url, file)
         with pytest.raises(StoreUnavailable):
-            VERBS[verb](fenced, S3Url("bucket", "in/a"), file)
+            METHODS[method](fenced, S3Url("bucket", "in/a"), file)
 
 
 @pytest.mark.parametrize("entry", ["{bucket}", "{bucket}/in/", "{bucket}/"])
-def test_every_verb_works_inside_the_allow_list(store, place, tmp_path, entry):
+def test_every_method_works_inside_the_allow_list(store, place, tmp_path, entry):
     file = tmp_path / "file"
     file.write_bytes(b"mine")
     put(store, S3Url(place.bucket, "in/d/a"))
 
     with changed(place, allow=("elsewhere", entry.format(bucket=place.bucket))) as fenced:
-        for call in VERBS.values():
+        for call in METHODS.values():
             call(fenced, S3Url(place.bucket, "in/d/a"), file)
 
 
@@ -304,8 +304,8 @@ def test_an_entry_without_a_slash_is_a_folder_too(store, place):
 
 
 @pytest.mark.parametrize("key", ["in/../out/a", "in/./../out/a", "in/%2e%2e/out/a", "in//../../out/a"])
-def test_dots_in_a_key_do_not_climb_over_the_fence(store, place, key):
-    """S3 keys are no paths, but a server that keeps them as files may take them for such."""
+def test_dots_in_a_key_do_not_leave_the_allow_list(store, place, key):
+    """S3 keys are not paths, but a server that stores objects as files may resolve them as paths."""
     private = S3Url(place.bucket, "out/a")
     put(store, private, b"private")
 
@@ -319,7 +319,7 @@ def test_dots_in_a_key_do_not_climb_over_the_fence(store, place, key):
     assert store.get(private, max_bytes=99)[0] == b"private"
 
 
-# -- a server that breaks off -------------------------------------------------------------------------------------
+# -- a server that closes connections early ---------------------------------------------------------------------
 
 BODY = b"0123456789" * 1000
 HEAD = b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\nETag: "e"\r\nConnection: close\r\n\r\n' % len(BODY)
@@ -329,7 +329,7 @@ BUSY = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\
 
 @contextmanager
 def server(*answers: bytes) -> Iterator[tuple[S3Settings, list[bytes]]]:
-    """An HTTP server with one prepared answer to each request, the last one for all others; and what was asked."""
+    """An HTTP server with prepared responses, the last one for all further requests; yields the requests too."""
     asked: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -361,11 +361,11 @@ def server(*answers: bytes) -> Iterator[tuple[S3Settings, list[bytes]]]:
                 asked,
             )
         finally:
-            socket.create_connection(("127.0.0.1", port)).close()  # wakes the server, which then ends
+            socket.create_connection(("127.0.0.1", port)).close()  # ends the server thread
             thread.join(10)
 
 
-def test_a_body_that_breaks_off_is_fetched_again():
+def test_a_truncated_body_is_fetched_again():
     with server(CUT, WHOLE) as (settings, asked), ObjectStore(settings) as store:
         data, info = store.get(S3Url("b", "k"), max_bytes=1 << 20)
 
@@ -374,35 +374,35 @@ def test_a_body_that_breaks_off_is_fetched_again():
     assert len(asked) == 2
 
 
-def test_a_body_that_always_breaks_off_is_given_up():
+def test_a_body_that_is_always_truncated_is_given_up():
     with server(CUT) as (settings, asked), ObjectStore(settings) as store, pytest.raises(StoreUnavailable):
         store.get(S3Url("b", "k"), max_bytes=1 << 20)
 
     assert len(asked) == 2
 
 
-def test_a_busy_server_is_asked_again():
+def test_a_request_to_a_busy_server_is_repeated():
     with server(BUSY, WHOLE) as (settings, asked), ObjectStore(settings) as store:
         assert store.get(S3Url("b", "k"), max_bytes=1 << 20)[0] == BODY
 
     assert len(asked) == 2
 
 
-def test_a_server_that_stays_busy_is_asked_as_often_as_the_setting_says():
+def test_requests_to_a_busy_server_are_repeated_up_to_the_setting():
     with server(BUSY) as (settings, asked), ObjectStore(settings) as store, pytest.raises(StoreUnavailable):
         store.get(S3Url("b", "k"), max_bytes=1 << 20)
 
     assert len(asked) == settings.attempts == 2
 
 
-def test_a_download_that_breaks_off_leaves_no_file(tmp_path):
+def test_an_interrupted_download_leaves_no_file(tmp_path):
     with server(CUT) as (settings, _), ObjectStore(settings) as store, pytest.raises(StoreUnavailable):
         store.download(S3Url("b", "k"), tmp_path / "file")
 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_was_there_outlives_a_download_that_breaks_off(tmp_path):
+def test_an_interrupted_download_keeps_the_existing_file(tmp_path):
     (tmp_path / "file").write_bytes(b"old")
 
     with server(CUT) as (settings, _), ObjectStore(settings) as store, pytest.raises(StoreUnavailable):

@@ -29,16 +29,16 @@ def outcome(index: int, kind: OutcomeKind = OutcomeKind.OK) -> Outcome:
     return Outcome(index=index, key=f"{index}.jpg", kind=kind)
 
 
-def test_verdicts_are_those_of_the_outcomes():
+def test_kinds_are_those_of_the_outcomes():
     store = written([outcome(0), outcome(1, OutcomeKind.FAILED)], [outcome(1), outcome(2, OutcomeKind.DEAD)])
 
-    verdicts = list(outcome_log.verdicts(store, DEST, "job"))
+    kinds = list(outcome_log.kinds_newest_first(store, DEST, "job"))
 
-    assert verdicts == [(found.index, found.kind) for found in outcome_log.newest_first(store, DEST, "job")]
-    assert verdicts[0] == (2, OutcomeKind.DEAD)
+    assert kinds == [(found.index, found.kind) for found in outcome_log.newest_first(store, DEST, "job")]
+    assert kinds[0] == (2, OutcomeKind.DEAD)
 
 
 @pytest.mark.parametrize("line", ['{"index": 1}', '{"index": 1, "kind": "splendid"}', "[1]", "not JSON"])
-def test_a_line_that_is_no_outcome_is_shown(line):
+def test_a_line_that_is_not_an_outcome_is_quoted(line):
     with pytest.raises(ContractError, match="is not an outcome"):
-        list(outcome_log.verdicts(written([line]), DEST, "job"))
+        list(outcome_log.kinds_newest_first(written([line]), DEST, "job"))
