@@ -104,7 +104,7 @@ def print_json(value: object) -> None:
 
 _COMPLETION = """\b
 Examples:
-  source <(producer completion bash)          for this shell; put the line into ~/.bashrc for all
+  source <(producer completion bash)          for this shell; add the line to ~/.bashrc for all shells
   producer completion zsh >> ~/.zshrc
   producer completion fish > ~/.config/fish/completions/producer.fish
 """
@@ -114,7 +114,10 @@ Examples:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion_command(ctx: click.Context, *, shell: str) -> None:
-    """Print what makes SHELL complete commands, options and their values with the tab key."""
+    """Print a completion script for SHELL.
+
+    With it, the tab key completes commands, options and their values.
+    """
     root = ctx.find_root()
     name = str(root.info_name)
     script = get_completion_class(shell)
@@ -124,9 +127,9 @@ def completion_command(ctx: click.Context, *, shell: str) -> None:
 
 
 @click.command("config", epilog="\b\nExample:\n  producer config --json | grep REDIS")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per setting.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per setting.")
 def config_command(*, as_json: bool) -> None:
-    """Print every setting with its effective value and where it came from; secrets are hidden."""
+    """Print every setting with its effective value and its origin. Secrets are hidden."""
     rows = list(settings.explain(settings.load()))
     if as_json:
         for row in rows:

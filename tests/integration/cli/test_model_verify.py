@@ -73,7 +73,7 @@ def test_quality_against_true_masks(bundle, images, tmp_path, capsys):
     out = capsys.readouterr().out
     assert code == 0
     assert "2 of 3 pictures have a true mask" in out
-    (line,) = [line for line in out.splitlines() if "against the truth of 2:" in line]
+    (line,) = [line for line in out.splitlines() if "against 2 true masks:" in line]
     assert line.endswith("IoU 1.0000")
     assert all(name in line for name in ("S 0.", "weighted F ", "E ", "MAE "))
     assert out.splitlines()[-1] == "passed"
@@ -126,13 +126,13 @@ def test_the_built_in_bundle_passes_on_the_built_in_pictures(capsys):
 
     out = capsys.readouterr().out
     assert "8 photographs that come with scikit-image" in out
-    assert "is what the others are compared with" in out or "against fp32 in f32" in out
+    assert "reference for the other variants" in out or "against fp32 in f32" in out
 
 
 def test_what_cannot_be_asked(bundle, images, tmp_path):
     with pytest.raises(click.UsageError, match="--masks needs --images"):
         worker("verify", bundle, "--masks", tmp_path)
-    with pytest.raises(BundleNotFound, match="no such variant; there is: tiny 64 fp32"):
+    with pytest.raises(BundleNotFound, match="no such variant; it holds: tiny 64 fp32"):
         worker("verify", bundle, "--size", 96)
     (images / "notes.txt").write_text("no picture")
     with pytest.raises(SourceError, match=r"notes\.txt: .*remove it from the folder"):

@@ -19,8 +19,8 @@ VNNI = frozenset({"avx2", "avx512f", "avx512_vnni"})
 @pytest.fixture(autouse=True)
 def _a_cpu_with_vnni(monkeypatch):
     advice = recommend(VNNI, 64 << 30)
-    monkeypatch.setattr(model_list, "advice", lambda: advice)
-    monkeypatch.setattr("worker.cli.model_fetch.advice", lambda: advice)
+    monkeypatch.setattr(model_list, "recommendation", lambda: advice)
+    monkeypatch.setattr("worker.cli.model_fetch.recommendation", lambda: advice)
 
 
 def worker(*args: object) -> int:
@@ -39,8 +39,8 @@ def test_variants_with_sizes_digests_and_the_choice(tmp_path, capsys):
 
     assert code == 0
     assert [(v["size"], v["precision"], v["bytes"], v["digests"], v["chosen"]) for v in got["variants"]] == [
-        (64, "fp32", 15, "as described", False),
-        (64, "int8", 15, "as described", True),
+        (64, "fp32", 15, "verified", False),
+        (64, "int8", 15, "verified", True),
     ]
     assert got["choice"] == "net 64 int8"
     assert "int8 is what this CPU runs best" in got["reason"]
@@ -82,7 +82,7 @@ def test_a_bundle_without_a_manifest(tmp_path, capsys):
     code, got = as_json(capsys, "list", write_bundle(tmp_path / "b", FILES))
 
     assert code == 0
-    assert got["variants"][0]["digests"] == "none: there is no manifest"
+    assert got["variants"][0]["digests"] == "none: no manifest"
     assert "FALLBACK to fp32: this CPU would rather run int8" in got["reason"]
 
 
@@ -130,5 +130,5 @@ def test_fetch_refuses_what_is_not_there_or_damaged(tmp_path):
 
 
 def test_nobody_looking_means_no_bar(capsys):
-    with model_source.bar() as report:
-        assert report is None
+    with model_source.progress_bar() as on_progress:
+        assert on_progress is None
