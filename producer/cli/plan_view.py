@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 
 import click
+from rich import filesize
 
 from producer.cli import progress
 from producer.estimate import Estimate, estimated
 from producer.plan import Plan, skips_in_words
-from producer.sources.units import bytes_in_words
 from worker.contract import console
 from worker.contract.errors import ConfirmationNeeded
 from worker.contract.ledger.jobs import Ledger
@@ -83,7 +83,7 @@ def _size(plan: Plan) -> str:
     if plan.unknown_sizes == plan.images and plan.images:
         return "sizes unknown (use --head to read them)"
     unknown = f" and {plan.unknown_sizes:,} of unknown size" if plan.unknown_sizes else ""
-    return bytes_in_words(plan.bytes) + unknown
+    return filesize.decimal(plan.bytes) + unknown
 
 
 def _workers(cost: Estimate) -> str:

@@ -12,11 +12,11 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup
+from rich import filesize
 
 from producer.report import charts
 from producer.report.survey import Survey
 from producer.report.thumbnails import PicturePair
-from producer.sources.units import bytes_in_words
 from producer.watch import mean_rate
 from worker.contract.job import JobView
 from worker.contract.messages import FLAGS, OutcomeKind
@@ -121,7 +121,7 @@ def _digest(text: str) -> str:
 
 def _tiles(view: JobView, survey: Survey, price_per_core_hour: float | None) -> Iterator[_Tile]:
     succeeded, failed, total = view.ok + view.skipped, view.failed + view.dead, view.total or 0
-    yield _Tile("images", f"{total:,}", bytes_in_words(view.bytes) if view.bytes else "")
+    yield _Tile("images", f"{total:,}", filesize.decimal(view.bytes) if view.bytes else "")
     up_to_date = f", {view.skipped:,} up to date" if view.skipped else ""
     yield _Tile("succeeded", f"{succeeded:,}", (percent(succeeded / total) if total else "") + up_to_date)
     yield _Tile("failed", f"{failed:,}", percent(failed / total) if failed and total else "", "bad" if failed else "")

@@ -74,12 +74,3 @@ def parse_sample(text: str) -> Sample:
     if sample.count is not None and not 0 < sample.count <= MAX_SAMPLE:
         raise SettingsError(f"a sample of {text} images: give 1 to {MAX_SAMPLE:,}, or a share such as 5%")
     return sample
-
-
-def bytes_in_words(count: float) -> str:
-    """`812 B`, `3.4 MB`, `1.2 TB`: powers of 1000, as disks and bills have them."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:  # noqa: PLR2004 -- the power
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

@@ -120,7 +120,7 @@ def test_a_dry_run_tells_and_does_nothing(shop, store):
     assert (line["images"], line["bytes"], line["collisions"], line["up_to_date"]) == (3, 15, 0, 0)
     assert line["outputs"][0] == {"key": "a.jpg", "output": "a.png"}
     assert (line["live_processes"], line["expected_seconds"]) == (0, None)
-    for words in ("3, 15 B", "1 without an image suffix", "a.jpg -> s3://", "`worker start`", "--sample 100"):
+    for words in ("3, 15 bytes", "1 without an image suffix", "a.jpg -> s3://", "`worker start`", "--sample 100"):
         assert words in text.out
     assert list(store.list(S3Url(shop.bucket))) == before
     with Ledger(shop.settings.redis) as ledger:
@@ -163,7 +163,7 @@ def test_on_a_terminal_the_question_is_asked(shop, answer, code):
     asked = os.read(ours, 65536).decode()
     os.close(ours)
 
-    assert "Submit 3 images (15 B" in asked
+    assert "Submit 3 images (15 bytes" in asked
     assert process.returncode == code and bool(out) == (code == 0)
 
 

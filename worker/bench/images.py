@@ -28,7 +28,7 @@ from worker.contract.settings import LimitSettings
 from worker.cpu import topology
 from worker.images.decode import Picture, decode
 from worker.images.render import render
-from worker.images.subject import wanted
+from worker.images.subject import decode_target
 from worker.images.tensor import to_tensor
 
 SCHEMA_VERSION = 1
@@ -174,7 +174,7 @@ def _turn(case: _Case, data: bytes, mask: npt.NDArray[np.uint8], background: Pic
         stages, content = _reference(data, mask, cutout=case.label == REFERENCE_CUTOUT)
         return stages, len(content)
     times = [time.process_time()]
-    picture = decode(data, LimitSettings(), wanted(case.options, len(mask)))
+    picture = decode(data, LimitSettings(), decode_target(case.options, len(mask)))
     times.append(time.process_time())
     to_tensor(picture, len(mask))
     times.append(time.process_time())

@@ -1,4 +1,4 @@
-"""The `worker` command: one file per sub-command, loaded when it is called, so that `--help` is quick."""
+"""The `worker` command: one file per sub-command, imported only when it is called, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _COMMANDS = {
 }
 
 EPILOG = """\b
-Exit codes: 0 all well; 1 usage or set-up error; 130 interrupted.
+Exit codes: 0 success; 1 usage or set-up error; 130 interrupted.
 
 \b
 Examples:
-  worker check                     is this node fit to start?
-  worker plan --json               which cores, how many streams, and why
-  worker start                     one pinned process per core set, until SIGTERM
+  worker check                     test whether this node is ready
+  worker plan --json               show cores, streams and the reasons
+  worker start                     run one pinned process per core set, until SIGTERM
   worker standalone -- producer list
 """
 
@@ -42,9 +42,9 @@ Examples:
 )
 @click.version_option(package_name="maskmill", prog_name="worker")
 def cli() -> None:
-    """Run maskmill's workers on this node."""
+    """Run maskmill workers on this node."""
 
 
 def main() -> NoReturn:
-    """Entry point of the console script."""
+    """Run the console script and exit."""
     console.run(cli)

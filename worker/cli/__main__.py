@@ -1,4 +1,4 @@
-"""`python -m worker.cli` is `worker`, for where the console script is not on PATH."""
+"""Run `worker` as `python -m worker.cli`, for use when the console script is not on PATH."""
 
 from worker.cli import main
 

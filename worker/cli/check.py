@@ -1,4 +1,4 @@
-"""`worker check`: one screen that tells whether this node is fit to start."""
+"""`worker check`: test on one screen whether this node is ready to start workers."""
 
 from __future__ import annotations
 
@@ -23,32 +23,36 @@ from worker.node import tuned_plan
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the screen."""
+    """The result of one check: a line of the screen."""
 
-    what: str
-    fit: bool
+    name: str
+    passed: bool
     text: str
 
 
 @click.command("check")
-@click.option("--bucket", help="Also look into this bucket or s3:// prefix.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per line of the screen.")
+@click.option("--bucket", help="Bucket or s3:// prefix to list, instead of the list of all buckets.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per check.")
 def check_command(*, bucket: str | None, as_json: bool) -> int:
-    """Test Redis, S3, pinning, memory and the model bundle one by one; exit 1 and a remedy when something is amiss."""
+    """Check whether this node is ready to start workers.
+
+    Checks Redis, S3, pinning and memory, the model bundle and the network, one by one. Exits with 1 if a check fails;
+    its line names the remedy.
+    """
     config = settings.load()
     findings = Checks(config, bucket).run()
     for finding in findings:
         if as_json:
-            console.print_json({"check": finding.what, "ok": finding.fit, "text": finding.text})
+            console.print_json({"check": finding.name, "ok": finding.passed, "text": finding.text})
         else:
-            mark = "[green]ok  [/]" if finding.fit else "[red]FAIL[/]"
-            console.out.print(f"{mark} {finding.what:<8} ", end="")
+            mark = "[green]ok  [/]" if finding.passed else "[red]FAIL[/]"
+            console.out.print(f"{mark} {finding.name:<8} ", end="")
             console.out.print(finding.text, markup=False, soft_wrap=True)
-    return Exit.OK if all(finding.fit for finding in findings) else Exit.SETUP
+    return Exit.OK if all(finding.passed for finding in findings) else Exit.SETUP
 
 
 class Checks:
-    """The checks, in the order in which a failure explains the next one."""
+    """The checks, ordered so that a failure may explain the ones after it."""
 
     def __init__(self, config: Settings, bucket: str | None) -> None:
         self._config, self._bucket = config, bucket
@@ -56,7 +60,7 @@ class Checks:
         self._bundle: Bundle | None = None
 
     def run(self) -> list[Finding]:
-        """All findings; a later check whose basis is missing is left out."""
+        """Run the checks and return all findings; the network is checked only if plan and bundle are valid."""
         findings = [
             self._one("redis", self._redis),
             self._one("s3", self._s3),
@@ -67,48 +71,50 @@ class Checks:
             findings.append(self._one("network", self._network))
         return findings
 
-    def _one(self, what: str, check: Callable[[], str]) -> Finding:
+    def _one(self, name: str, check: Callable[[], str]) -> Finding:
         try:
-            return Finding(what, True, check())
+            return Finding(name, True, check())
         except MaskmillError as error:
-            return Finding(what, False, str(error))
+            return Finding(name, False, str(error))
 
     def _redis(self) -> str:
         with Ledger(self._config.redis) as ledger:
             facts = ledger.link.check()
-        lasting = "" if facts["append_only"] == "yes" else "; not append-only, so a restart of it loses jobs"
-        return f"{facts['server']} {facts['version']} at {self._config.redis.url}{lasting}"
+        volatile = "" if facts["append_only"] == "yes" else "; its append-only file is off: a restart of it loses jobs"
+        return f"{facts['server']} {facts['version']} at {self._config.redis.url}{volatile}"
 
     def _s3(self) -> str:
         with ObjectStore(self._config.s3) as store:
-            place = self._config.s3.endpoint_url or f"AWS {self._config.s3.region}"
+            endpoint = self._config.s3.endpoint_url or f"AWS {self._config.s3.region}"
             if self._bucket is None:
                 store.reach()
-                return f"{place} accepts the credentials"
+                return f"{endpoint} accepts the credentials"
             folder = S3Url.folder(self._bucket if "://" in self._bucket else f"s3://{self._bucket}/")
             store.check(folder)
-            return f"{folder} at {place} can be listed"
+            return f"{folder} at {endpoint} can be listed"
 
     def _pinning(self) -> str:
         pinning.refuse_forbidden_variables(os.environ)
         machine = topology.read()
         tuned = tuned_plan.tuned_settings(machine, self._config.plan, self._config.model)
         self._plan = placement.plan(machine, tuned.plan, set_by=tuned.set_by)
+        count = len(self._plan.core_sets)
+        processes = f"{count} {'process' if count == 1 else 'processes'}"
         sets = "; ".join(format_cpu_list(cores.cpus) for cores in self._plan.core_sets)
         memory = f"{self._plan.memory_needed_mib} of {self._plan.memory_usable_mib} MiB"
-        return f"{len(self._plan.core_sets)} process(es) on CPUs {sets}; {memory} at the peak"
+        return f"{processes} on CPUs {sets}; peak memory {memory}"
 
     def _find_bundle(self) -> str:
         with ObjectStore(self._config.s3) as store:
             self._bundle = find_bundle(self._config, store, recommendation())
         warnings = "".join(f"; {warning}" for warning in self._bundle.warnings)
-        return f"{self._bundle.variant.label} from {self._bundle.source}: {self._bundle.reason}{warnings}"
+        return f"{self._bundle.source}: {self._bundle.reason}{warnings}"
 
     def _network(self) -> str:
         if self._plan is None or self._bundle is None:
-            raise AssertionError("run() calls this only when both are known")
+            raise AssertionError("run() calls this only after both checks passed")
         cores = self._plan.core_sets[0]
-        pinning.pin(cores.cpus)  # before OpenVINO looks at the mask, as the supervisor does
+        pinning.pin(cores.cpus)  # before OpenVINO reads the affinity mask, as in the supervisor
         with load_engine(
             self._config, self._bundle, recommendation(), streams=cores.streams, threads=cores.threads
         ) as engine:

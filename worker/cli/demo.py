@@ -1,4 +1,4 @@
-"""`worker demo`: the main job from end to end on this machine."""
+"""`worker demo`: run the main job from start to end on this machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _DEST = f"s3://{DEFAULT_BUCKET}/demo/"
 @click.option(
     "--photos",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A folder of your own photographs instead of the ones that come along.",
+    show_default="the included photographs",
+    help="Folder of photographs to submit.",
 )
 @click.option(
     "--output",
@@ -34,30 +35,34 @@ _DEST = f"s3://{DEFAULT_BUCKET}/demo/"
     help="Local folder for the masks and cut-outs.",
 )
 def demo_command(*, state: Path, photos: Path | None, output: Path) -> int:
-    """Start Redis, S3 and workers, submit a folder of photographs, fetch the masks, stop everything."""
+    """Run a whole job on this machine.
+
+    Starts Redis, S3 and workers, submits photographs, downloads their masks and cut-outs, and stops everything.
+    """
     if photos is None:
         photos = state / "photos"
         copy_photographs(photos)
-    say = console.out.print
-    say("[bold]1[/] starting Redis, S3 and workers")
+    echo = console.out.print
+    echo("[bold]1[/] starting Redis, S3 and workers")
     began = time.monotonic()
     with Stack(state) as stack:
-        say(f"  Redis {stack.services.redis_url}, S3 {stack.services.s3_endpoint}, log {stack.worker_log}")
-        say(f"[bold]2[/] producer submit {photos} {_DEST} --output both --wait")
+        echo(f"  Redis {stack.services.redis_url}, S3 {stack.services.s3_endpoint}, log {stack.worker_log}")
+        echo(f"[bold]2[/] producer submit {photos} {_DEST} --output both --wait")
         status = stack.run(["producer", "submit", str(photos), _DEST, "--output", "both", "--wait"])
         if status not in (Exit.OK, Exit.SOME_FAILED):
             return status
         job = _newest_job(stack)
-        say(f"[bold]3[/] producer download {job} {output}")
+        echo(f"[bold]3[/] producer download {job} {output}")
         downloaded = stack.run(["producer", "download", job, str(output)])
     if downloaded != Exit.OK:
         return downloaded
-    say(f"[bold]done[/] in {time.monotonic() - began:.1f} s")
-    say(f"photographs  {photos.absolute()}", soft_wrap=True)
-    say(f"masks        {output.absolute() / 'mask'}", soft_wrap=True)
-    say(f"cut-outs     {output.absolute() / 'cutout'}", soft_wrap=True)
-    say(
-        f"in S3        {_DEST} (kept in {state.absolute() / 's3'}; `worker standalone` serves it again)", soft_wrap=True
+    echo(f"[bold]done[/] in {time.monotonic() - began:.1f} s")
+    echo(f"photographs  {photos.absolute()}", soft_wrap=True)
+    echo(f"masks        {output.absolute() / 'mask'}", soft_wrap=True)
+    echo(f"cut-outs     {output.absolute() / 'cutout'}", soft_wrap=True)
+    echo(
+        f"in S3        {_DEST} (stored in {state.absolute() / 's3'}; `worker standalone` serves it again)",
+        soft_wrap=True,
     )
     return status
 

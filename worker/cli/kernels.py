@@ -1,4 +1,4 @@
-"""`worker kernels`: build the native kernels, and say which of them this CPU runs."""
+"""`worker kernels`: build the native kernels, and show which of them this CPU runs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from worker.contract.console import Exit
 
 @click.group("kernels")
 def kernels_command() -> None:
-    """The native kernels: a faster deformable convolution for BiRefNet."""
+    """Build and show the native kernels.
+
+    They are a faster deformable convolution for BiRefNet; without them, workers use OpenVINO's own operation.
+    """
 
 
 @kernels_command.command("build")
-@click.option("--strict", is_flag=True, help="Fail on a warning of the compiler.")
-@click.option("--if-possible", is_flag=True, help="Without a compiler say so and exit with 0.")
-@click.option("--force", is_flag=True, help="Build even if nothing has changed.")
+@click.option("--strict", is_flag=True, help="Fail on compiler warnings.")
+@click.option("--if-possible", is_flag=True, help="If a build tool is missing, print which one and exit with 0.")
+@click.option("--force", is_flag=True, help="Build even if the kernels are up to date.")
 def build_command(*, strict: bool, if_possible: bool, force: bool) -> int:
-    """Compile the kernels into the installed package; needs g++ and takes about a minute."""
+    """Compile the kernels into the installed package. Needs g++ and takes about a minute."""
     from worker.kernels import build
 
     if build.up_to_date() and not force:
@@ -26,16 +29,16 @@ def build_command(*, strict: bool, if_possible: bool, force: bool) -> int:
         return Exit.OK
     missing = build.tools()
     if isinstance(missing, str) and if_possible:
-        console.err.print(f"the native kernels are not built, OpenVINO's own are used: {missing}", markup=False)
+        console.err.print(f"native kernels not built, workers use OpenVINO's own: {missing}", markup=False)
         return Exit.OK
     console.out.print(f"built: {build.build(strict=strict)}", markup=False, soft_wrap=True)
     return Exit.OK
 
 
 @kernels_command.command("show")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show_command(*, as_json: bool) -> int:
-    """Which kernel this CPU runs in which arithmetic; exit 1 if none is built."""
+    """Show which kernel this CPU runs for each arithmetic. Exits with 1 if none is built."""
     from worker.kernels.library import Missing
     from worker.model.inference import deformable
 
@@ -44,7 +47,7 @@ def show_command(*, as_json: bool) -> int:
         if as_json:
             console.print_json({"kernels": None, "reason": found.reason})
         else:
-            console.out.print(f"{found.reason}: worker kernels build", markup=False)
+            console.out.print(f"{found.reason}; run `worker kernels build`", markup=False)
         return Exit.SETUP
     names = {arithmetic: found.kernel(arithmetic) for arithmetic in deformable.ARITHMETIC}
     if as_json:

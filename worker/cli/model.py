@@ -1,4 +1,4 @@
-"""`worker model`: bundles of networks, from checkpoint to cache. One file per sub-command, loaded when it is called."""
+"""`worker model`: inspect, fetch and convert model bundles. Sub-commands are imported only when they are called."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _COMMANDS = {
 }
 
 EPILOG = """\b
-SOURCE is builtin:NAME, a folder, s3://bucket/prefix or hf://owner/name[@revision];
-without it the one of MASKMILL_MODEL__SOURCE is taken.
+SOURCE is builtin:NAME, a folder, s3://bucket/prefix or hf://owner/name[@revision]
+[default: the value of MASKMILL_MODEL__SOURCE].
 
 \b
 Examples:
@@ -28,4 +28,4 @@ Examples:
 
 @click.group("model", cls=console.LazyGroup, entry_points=_COMMANDS, epilog=EPILOG)
 def model_command() -> None:
-    """List, fetch, show, verify and convert the network's bundles."""
+    """List, show, fetch, verify and convert model bundles."""

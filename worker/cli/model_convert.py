@@ -1,4 +1,4 @@
-"""`worker model convert`: a published checkpoint into a bundle."""
+"""`worker model convert`: convert a published checkpoint to a bundle."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _SIZES = (1024, 512)
 
 
 def _precisions(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
-    """A comma-separated list, without repetitions."""
-    asked = dict.fromkeys(word.strip() for word in text.split(",") if word.strip())
-    unknown = [word for word in asked if word not in PRECISIONS]
-    if unknown or not asked:
+    """Parse a comma-separated list and remove duplicates."""
+    names = dict.fromkeys(name.strip() for name in text.split(",") if name.strip())
+    unknown = [name for name in names if name not in PRECISIONS]
+    if unknown or not names:
         raise click.BadParameter(f"{', '.join(unknown) or 'nothing'}: choose from {','.join(PRECISIONS)}")
-    return tuple(asked)
+    return tuple(names)
 
 
 _EXAMPLES = """\b
@@ -45,7 +45,10 @@ Examples:
 
 @click.command("convert", epilog=_EXAMPLES)
 @click.option(
-    "--checkpoint", required=True, metavar="FILE|hf://OWNER/NAME[@REV]", help="model.safetensors, or its repository."
+    "--checkpoint",
+    required=True,
+    metavar="FILE|hf://OWNER/NAME[@REV]",
+    help="The file model.safetensors, or the repository that holds it.",
 )
 @click.option(
     "--size",
@@ -54,7 +57,7 @@ Examples:
     type=int,
     default=_SIZES,
     show_default=True,
-    help="Side in pixels; may be repeated.",
+    help="Input side in pixels; repeatable.",
 )
 @click.option(
     "--precision",
@@ -62,36 +65,45 @@ Examples:
     default=",".join(PRECISIONS),
     show_default=True,
     callback=_precisions,
-    help="Comma-separated.",
+    help="Precisions, comma-separated.",
 )
 @click.option(
     "--output",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the bundle; one that is there is replaced at the end.",
+    help="Folder of the bundle; an existing bundle is replaced at the end.",
 )
 @click.option(
     "--calibration",
     metavar="FOLDER|s3://BUCKET/PREFIX",
-    help="Photographs for INT8 ranges, and to compare variants on; those of scikit-image, if not given.",
+    show_default="photographs of scikit-image",
+    help="Photographs for the INT8 ranges and for the comparison of the variants.",
 )
 @click.option(
-    "--calibration-images", type=click.IntRange(min=1), default=DEFAULT_IMAGES, show_default=True, help="At most."
+    "--calibration-images",
+    type=click.IntRange(min=1),
+    default=DEFAULT_IMAGES,
+    show_default=True,
+    help="Maximum number of photographs.",
 )
 @click.option(
     "--without",
     multiple=True,
     type=click.Choice(sorted(rewrite.value for rewrite in Rewrite)),
-    help="Leave out an exact rewrite of the network; may be repeated.",
+    help="Leave out an exact rewrite of the network; repeatable.",
 )
 @click.option(
     "--float-offsets/--int8-offsets",
     default=Recipe.float_offsets,
     show_default=True,
-    help="INT8: whether what computes sampling offsets stays in float.",
+    help="INT8: whether the layers that compute sampling offsets stay in float.",
 )
 @click.option(
-    "--smooth-quant/--no-smooth-quant", "smooth", default=Recipe.smooth, help="INT8: SmoothQuant; 28 MB more."
+    "--smooth-quant/--no-smooth-quant",
+    "smooth",
+    default=Recipe.smooth,
+    show_default=True,
+    help="INT8: use SmoothQuant; the network grows by 28 MB.",
 )
 @click.option(
     "--seven-bit",
@@ -99,10 +111,10 @@ Examples:
     type=click.Choice([overflow.value for overflow in Overflow]),
     default=Recipe.overflow.value,
     show_default=True,
-    help="INT8: where weights take 7 bits, so that CPUs without VNNI do not overflow.",
+    help="INT8: where weights have 7 bits, to avoid overflow on CPUs without VNNI.",
 )
 @click.option("--force", is_flag=True, help="Keep variants whose masks disagree with FP32.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per variant.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per variant.")
 def convert_command(
     *,
     checkpoint: str,
@@ -118,9 +130,10 @@ def convert_command(
     force: bool,
     as_json: bool,
 ) -> int:
-    """Build BiRefNet-lite from its published checkpoint, in every size and precision asked for.
+    """Convert the published BiRefNet-lite checkpoint to a bundle.
 
-    Each variant is compared with FP32 on photographs. What is at DIR stays until all is well.
+    The bundle holds a variant for each requested size and precision. Each variant is compared with FP32 on photographs.
+    An existing bundle in --output stays until the new one is complete.
     """
     request = Request(
         checkpoint=checkpoint,
@@ -134,7 +147,7 @@ def convert_command(
         force=force,
     )
     config = settings.load()
-    with _clean_end(), _shown() as watch:
+    with _exit_on_sigterm(), _progress() as watch:
         report = variants.convert(request, config, watch)
     for warning in report.warnings:
         console.err.print(f"warning: {warning}", markup=False, soft_wrap=True)
@@ -143,22 +156,22 @@ def convert_command(
 
 
 @contextlib.contextmanager
-def _clean_end() -> Iterator[None]:
-    """SIGTERM ends the run as Ctrl-C does: what was begun is removed."""
+def _exit_on_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit, so that unfinished files are removed as after Ctrl-C."""
 
-    def end(number: int, _: FrameType | None) -> None:
+    def exit_process(number: int, _: FrameType | None) -> None:
         sys.exit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    previous = signal.signal(signal.SIGTERM, exit_process)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
 
 
 @contextlib.contextmanager
-def _shown() -> Iterator[Callable[[Event], None]]:
-    """A bar on a terminal, else a line on standard error at the start of each step."""
+def _progress() -> Iterator[Callable[[Event], None]]:
+    """Yield a callback that shows a bar on a terminal, else prints a line to standard error at each step."""
     if not console.err.is_terminal:
         yield _Lines()
         return
@@ -175,7 +188,7 @@ def _shown() -> Iterator[Callable[[Event], None]]:
 
 
 class _Lines:
-    """What is being done, once for each thing."""
+    """Prints a line to standard error when the step changes."""
 
     def __init__(self) -> None:
         self._last = ""
@@ -205,7 +218,7 @@ def _print(report: Report, *, as_json: bool) -> None:
     console.out.print(table)
     pictures = next((built.agreement.pictures for built in report.variants if built.agreement), 0)
     if pictures:
-        console.out.print(f"MAE, IoU at 0.5 and largest difference of the masks to FP32, on {pictures} pictures")
+        console.out.print(f"MAE, IoU at 0.5 and largest difference (max) from the FP32 masks, on {pictures} pictures")
     console.out.print(str(report.output), markup=False, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""`worker model fetch`: one variant into the cache."""
+"""`worker model fetch`: fetch one variant of a bundle to this machine."""
 
 from __future__ import annotations
 
@@ -6,9 +6,20 @@ from typing import Any
 
 import click
 
-from worker.cli.model_source import JSON, NAME, PRECISION, SIZE, SOURCE, advice, asked, bar, objects, warn
+from worker.cli.model_source import (
+    JSON,
+    NAME,
+    PRECISION,
+    SIZE,
+    SOURCE,
+    model_settings,
+    object_store,
+    print_warnings,
+    progress_bar,
+)
 from worker.contract import console, settings
 from worker.contract.console import Exit
+from worker.model.loading import recommendation
 from worker.model.sources import bundles
 
 
@@ -19,14 +30,14 @@ from worker.model.sources import bundles
 @PRECISION
 @JSON
 def fetch_command(*, source: str | None, as_json: bool, **choice: Any) -> int:
-    """Bring one variant of SOURCE to this disk, verify it and say where it is.
+    """Fetch one variant of SOURCE to this machine, verify it and print its paths.
 
-    The variant is the one that a worker would run, unless asked otherwise. A fetch that broke off goes on from there.
+    By default, this is the variant that a worker on this machine runs. An interrupted download resumes.
     """
     config = settings.load()
-    model = asked(config, source, **choice)
-    with objects(config, model.source) as port, bar() as report:
-        bundle = bundles.locate(model, port, advice().precisions, progress=report)
+    model = model_settings(config, source, **choice)
+    with object_store(config, model.source) as store, progress_bar() as on_progress:
+        bundle = bundles.locate(model, store, recommendation().precisions, progress=on_progress)
     variant = bundle.variant
     if as_json:
         console.print_json(
@@ -43,5 +54,5 @@ def fetch_command(*, source: str | None, as_json: bool, **choice: Any) -> int:
         return Exit.OK
     for line in (f"{bundle.source}: {bundle.reason}", f"digest {variant.digest}", str(variant.xml), str(variant.bin)):
         console.out.print(line, markup=False, soft_wrap=True)
-    warn(bundle.warnings)
+    print_warnings(bundle.warnings)
     return Exit.OK

@@ -1,4 +1,4 @@
-"""`worker model list` and `worker model show`: what a source holds, without fetching it."""
+"""`worker model list` and `worker model show`: describe the bundle of a source without fetching its networks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from worker.cli.model_source import JSON, SOURCE, advice, asked, objects, warn
+from worker.cli.model_source import JSON, SOURCE, model_settings, object_store, print_warnings
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.errors import BundleError
@@ -18,6 +18,7 @@ from worker.cpu.isa import Recommendation
 from worker.model.format.layout import Candidate
 from worker.model.format.manifest import verified_sha256
 from worker.model.format.variant import choose
+from worker.model.loading import recommendation
 from worker.model.sources import bundles
 from worker.model.sources.bundles import Survey
 
@@ -28,15 +29,16 @@ _MIB = 1 << 20
 @SOURCE
 @JSON
 def list_command(*, source: str | None, as_json: bool) -> int:
-    """List the variants of SOURCE, and which of them this CPU would run.
+    """List the variants of SOURCE and mark the one that this CPU would run.
 
-    Files on this disk are compared with their digests; elsewhere nothing but the manifest is fetched.
+    The files of a local bundle are compared with the digests in its manifest. Of a remote bundle only the manifest is
+    fetched.
     """
     config = settings.load()
-    model = asked(config, source)
-    with objects(config, model.source) as port:
-        survey = bundles.survey(model, port)
-    best = advice()
+    model = model_settings(config, source)
+    with object_store(config, model.source) as store:
+        survey = bundles.survey(model, store)
+    best = recommendation()
     chosen, why = _choice(survey, model, best)
     rows = [_row(survey, candidate, chosen) for candidate in survey.listing.candidates]
     sound = all(row["sound"] for row in rows)
@@ -62,11 +64,14 @@ def list_command(*, source: str | None, as_json: bool) -> int:
 @SOURCE
 @JSON
 def show_command(*, source: str | None, as_json: bool) -> int:
-    """Show what SOURCE says of itself: origin, licence, agreement with FP32; and how each network is to be fed."""
+    """Show the manifest of SOURCE and the preprocessing of each network.
+
+    The manifest states origin, licence and agreement with FP32.
+    """
     config = settings.load()
-    model = asked(config, source)
-    with objects(config, model.source) as port:
-        survey = bundles.survey(model, port)
+    model = model_settings(config, source)
+    with object_store(config, model.source) as store:
+        survey = bundles.survey(model, store)
     facts = {key: value for key, value in survey.facts.items() if key != "files"}
     info = _model_info(survey)
     if as_json:
@@ -82,14 +87,14 @@ def show_command(*, source: str | None, as_json: bool) -> int:
         return Exit.OK
     console.out.print(f"[bold]{survey.source}[/]: {survey.listing.labels()}", soft_wrap=True)
     if not facts:
-        console.out.print("it has no manifest: origin, licence and agreement are not known")
+        console.out.print("no manifest: origin, licence and agreement are unknown")
     _print_tree(facts)
     for label, section in info.items():
         console.out.print(f"[bold]model_info of {label}[/]")
         _print_tree(section, 1)
     if survey.root is None:
-        console.out.print("model_info is shown for networks on this disk; `worker model fetch` says where it puts them")
-    warn(survey.warnings)
+        console.out.print("model_info is shown for local networks only; `worker model fetch` prints where it puts them")
+    print_warnings(survey.warnings)
     return Exit.OK
 
 
@@ -97,7 +102,7 @@ def _choice(survey: Survey, model: ModelSettings, best: Recommendation) -> tuple
     try:
         choice = choose(survey.listing, model, best.precisions)
     except BundleError as error:
-        return None, f"none would run: {error}"
+        return None, f"no variant would run: {error}"
     return choice.candidate, choice.reason
 
 
@@ -115,11 +120,11 @@ def _row(survey: Survey, candidate: Candidate, chosen: Candidate | None) -> dict
 
 
 def _digests(survey: Survey, candidate: Candidate) -> str:
-    """The state of a variant's digests, in words; begins with WRONG if it cannot be used."""
+    """Describe the state of a variant's digests; the text begins with WRONG if the variant cannot be used."""
     if candidate.missing:
         return f"WRONG: {candidate.missing} is missing"
     if survey.manifest is None:
-        return f"checked when fetched, against {survey.digests}" if survey.digests else "none: there is no manifest"
+        return f"verified on fetch, against {survey.digests}" if survey.digests else "none: no manifest"
     for path in (candidate.xml, candidate.bin):
         if path not in survey.manifest.files:
             return f"WRONG: {path} is not in the manifest"
@@ -128,7 +133,7 @@ def _digests(survey: Survey, candidate: Candidate) -> str:
                 verified_sha256(survey.manifest, path, survey.root / path, remedy="copy the bundle again")
             except BundleError as error:
                 return f"WRONG: {error}"
-    return "as described" if survey.root else "described, checked when fetched"
+    return "verified" if survey.root else "in the manifest, verified on fetch"
 
 
 def _print_list(survey: Survey, rows: list[dict[str, Any]], why: str, best: Recommendation) -> None:
@@ -144,11 +149,11 @@ def _print_list(survey: Survey, rows: list[dict[str, Any]], why: str, best: Reco
     console.out.print(f"float part in {best.inference_precision}; this CPU: {best.isa}")
     for sentence in best.why:
         console.out.print(f"- {sentence}", markup=False, soft_wrap=True)
-    warn(survey.warnings)
+    print_warnings(survey.warnings)
 
 
 def _model_info(survey: Survey) -> dict[str, dict[str, str]]:
-    """Of each sound variant on this disk."""
+    """Return the model_info of each valid variant of a local bundle, by label; empty for a remote bundle."""
     if survey.root is None:
         return {}
     from worker.convert.model_info import read_model_info  # imports OpenVINO

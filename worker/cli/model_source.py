@@ -1,4 +1,4 @@
-"""What the `worker model` commands share: the SOURCE argument, the S3 port if it is needed, and a bar."""
+"""Shared by the `worker model` commands: arguments and options, the S3 client, and a progress bar."""
 
 from __future__ import annotations
 
@@ -12,35 +12,29 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from worker.contract import console
 from worker.contract.settings import ModelSettings, Settings
 from worker.contract.storage.s3 import ObjectStore
-from worker.cpu import isa, topology
-from worker.cpu.isa import Recommendation
 from worker.model.format.layout import PRECISIONS, SIZE_MULTIPLE
 from worker.model.sources.progress import Progress as Report
 
 SOURCE = click.argument("source", required=False)
-JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object instead of words.")
-NAME = click.option("--name", help="Model name, where the source holds several.")
-SIZE = click.option("--size", type=click.IntRange(SIZE_MULTIPLE), help="Input side in pixels; default: the largest.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+NAME = click.option("--name", help="Model name, required if SOURCE holds several models.")
+SIZE = click.option(
+    "--size", type=click.IntRange(SIZE_MULTIPLE), show_default="the largest", help="Input side in pixels."
+)
 PRECISION = click.option(
-    "--precision", type=click.Choice(["auto", *PRECISIONS]), help="Variant; auto: what this CPU runs best."
+    "--precision", type=click.Choice(["auto", *PRECISIONS]), help="Precision; auto: the one that this CPU runs best."
 )
 
 
-def asked(config: Settings, source: str | None, **changes: Any) -> ModelSettings:
-    """The model settings with what the command line says otherwise."""
+def model_settings(config: Settings, source: str | None, **changes: Any) -> ModelSettings:
+    """Return the model settings, overridden by the values given on the command line."""
     given = {key: value for key, value in {"source": source, **changes}.items() if value is not None}
     return config.model.model_copy(update=given)
 
 
-def advice() -> Recommendation:
-    """What this CPU runs best."""
-    machine = topology.read()
-    return isa.recommend(machine.flags, machine.memory_bytes)
-
-
 @contextlib.contextmanager
-def objects(config: Settings, source: str) -> Iterator[ObjectStore | None]:
-    """The S3 port for an `s3://` source, else None."""
+def object_store(config: Settings, source: str) -> Iterator[ObjectStore | None]:
+    """Open the S3 client for an `s3://` source; yield None for others."""
     if not source.startswith("s3://"):
         yield None
         return
@@ -49,8 +43,8 @@ def objects(config: Settings, source: str) -> Iterator[ObjectStore | None]:
 
 
 @contextlib.contextmanager
-def bar() -> Iterator[Report | None]:
-    """A progress bar per file on standard error, if that is a terminal; else None."""
+def progress_bar() -> Iterator[Report | None]:
+    """Show a progress bar per file and yield its callback; yield None if standard error is not a terminal."""
     if not console.err.is_terminal:
         yield None
         return
@@ -64,15 +58,15 @@ def bar() -> Iterator[Report | None]:
     with Progress(*columns, console=console.err) as display:
         rows: dict[str, Any] = {}
 
-        def report(name: str, done: int, total: int) -> None:
+        def on_progress(name: str, done: int, total: int) -> None:
             if name not in rows:
                 rows[name] = display.add_task(name.rpartition("/")[2], total=total)
             display.update(rows[name], completed=done)
 
-        yield report
+        yield on_progress
 
 
-def warn(warnings: tuple[str, ...] | list[str]) -> None:
-    """On standard error, so that JSON stays clean."""
+def print_warnings(warnings: tuple[str, ...] | list[str]) -> None:
+    """Print warnings to standard error, which keeps JSON on standard output valid."""
     for warning in warnings:
         console.err.print(f"! {warning}", markup=False, soft_wrap=True, style="yellow")

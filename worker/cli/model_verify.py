@@ -1,4 +1,4 @@
-"""`worker model verify`: is a bundle whole, and does each variant give the masks that FP32 gives?"""
+"""`worker model verify`: check that a bundle is complete and that each variant gives the same masks as FP32."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from typing import Any
 
 import click
 
-from worker.cli.model_source import JSON, NAME, SOURCE, advice, asked, bar, objects, warn
+from worker.cli.model_source import (
+    JSON,
+    NAME,
+    SOURCE,
+    model_settings,
+    object_store,
+    print_warnings,
+    progress_bar,
+)
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.errors import BundleNotFound
@@ -18,6 +26,7 @@ from worker.convert.evaluate import pictures
 from worker.convert.evaluate.verify import Checked, Demand, check_files, check_variants
 from worker.cpu import placement, topology
 from worker.model.format.layout import PRECISIONS, Candidate
+from worker.model.loading import recommendation
 from worker.model.sources import bundles
 from worker.model.sources.bundles import Survey
 
@@ -27,41 +36,54 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.command("verify")
 @SOURCE
 @NAME
-@click.option("--size", "sizes", type=int, multiple=True, help="Only variants of this side; may be given repeatedly.")
-@click.option("--precision", "precisions", type=click.Choice(PRECISIONS), multiple=True, help="Only these variants.")
-@click.option("--images", type=_FOLDER, help="Pictures to run; default: built-in ones.")
-@click.option("--masks", type=_FOLDER, help="True masks of these pictures, with the same names before the ending.")
+@click.option(
+    "--size", "sizes", type=int, multiple=True, help="Only variants of this input side in pixels; repeatable."
+)
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(PRECISIONS),
+    multiple=True,
+    help="Only variants of this precision; repeatable.",
+)
+@click.option("--images", type=_FOLDER, show_default="built-in pictures", help="Folder of pictures to run.")
+@click.option(
+    "--masks", type=_FOLDER, help="Folder of true masks of these pictures, with the same file names up to the suffix."
+)
 @click.option("--min-iou", type=click.FloatRange(0, 1), help="Mean IoU with FP32 below which a variant fails.")
 @click.option(
     "--arithmetic",
     type=click.Choice(["auto", "f32", "bf16"]),
     default="auto",
     show_default=True,
-    help="Of the float part; auto: what a worker would use. FP32 is compared with in f32.",
+    help="Arithmetic of the float part; auto: as in a worker. The FP32 reference always runs in f32.",
 )
 @JSON
-def verify_command(*, source: str | None, as_json: bool, masks: Path | None, **asked_for: Any) -> int:
-    """Check digests, load every variant of SOURCE and compare its masks with those of FP32.
+def verify_command(*, source: str | None, as_json: bool, masks: Path | None, **options: Any) -> int:
+    """Check the files of SOURCE and compare the masks of its variants.
 
-    MAE, IoU of the subjects at 0.5 and the largest difference are measured on the network's own output, on the scale 0
-    to 1. With true masks: S-measure, weighted F, E-measure, MAE and IoU at the size of each true mask. Exit 1 when a
-    file is not as described, a variant does not run, or its IoU with FP32 is below --min-iou.
+    Verifies digests, loads every variant and compares its masks with those of FP32. MAE, IoU of the subjects at 0.5 and
+    the largest difference are measured on the output of the network, on the scale 0 to 1. With --masks, S-measure,
+    weighted F, E-measure, MAE and IoU are measured at the size of each true mask. Exits with 1 if a file does not match
+    the manifest, a variant does not run, or its IoU with FP32 is below --min-iou.
     """
-    if masks and not asked_for["images"]:
+    if masks and not options["images"]:
         raise click.UsageError("--masks needs --images: the pictures that the masks belong to")
     config = settings.load()
-    model = asked(config, source, name=asked_for["name"])
-    with tempfile.TemporaryDirectory(prefix="maskmill-verify-") as folder, objects(config, model.source) as port:
+    model = model_settings(config, source, name=options["name"])
+    with tempfile.TemporaryDirectory(prefix="maskmill-verify-") as folder, object_store(config, model.source) as store:
         scratch = Path(folder)
-        survey = bundles.survey(model, port)
-        candidates = _candidates(survey, asked_for)
+        survey = bundles.survey(model, store)
+        candidates = _candidates(survey, options)
         complaints = check_files(survey)
-        demand, what = _demand(config, asked_for, masks, scratch / "pictures")
+        demand, description = _demand(config, options, masks, scratch / "pictures")
         if not as_json:
-            _print_head(survey, demand, what, masks)
+            _print_head(survey, demand, description, masks)
         results = []
-        with bar() as report:
-            for checked in check_variants(model, candidates, demand, scratch=scratch, objects=port, progress=report):
+        with progress_bar() as on_progress:
+            for checked in check_variants(
+                model, candidates, demand, scratch=scratch, objects=store, progress=on_progress
+            ):
                 results.append(checked)
                 if not as_json:
                     _print_one(checked)
@@ -71,58 +93,58 @@ def verify_command(*, source: str | None, as_json: bool, masks: Path | None, **a
             {
                 "source": survey.source,
                 "passed": passed,
-                "pictures": what,
+                "pictures": description,
                 "files": complaints,
                 "variants": [checked.as_dict() for checked in results],
                 "warnings": list(survey.warnings),
             }
         )
     else:
-        warn([*survey.warnings, *complaints])
+        print_warnings([*survey.warnings, *complaints])
         console.out.print("[green]passed[/]" if passed else "[red]FAILED[/]")
     return Exit.OK if passed else Exit.SETUP
 
 
-def _demand(config: Settings, asked_for: dict[str, Any], masks: Path | None, scratch: Path) -> tuple[Demand, str]:
-    """What to check, and what the pictures are in words."""
-    found, what = pictures.gather(asked_for["images"], scratch)
+def _demand(config: Settings, options: dict[str, Any], masks: Path | None, scratch: Path) -> tuple[Demand, str]:
+    """Return what to check, and a description of the pictures."""
+    found, description = pictures.gather(options["images"], scratch)
     demand = Demand(
         pictures=tuple(found),
         truths=pictures.truths(found, masks) if masks else {},
-        arithmetic=_arithmetic(asked_for["arithmetic"], config),
+        arithmetic=_arithmetic(options["arithmetic"], config),
         cpus=_cpus(config),
         limits=config.limits,
-        min_iou=asked_for["min_iou"],
+        min_iou=options["min_iou"],
     )
-    return demand, what
+    return demand, description
 
 
-def _candidates(survey: Survey, asked_for: dict[str, Any]) -> Sequence[Candidate]:
-    name, sizes, precisions = (asked_for[key] for key in ("name", "sizes", "precisions"))
-    left = [
+def _candidates(survey: Survey, options: dict[str, Any]) -> Sequence[Candidate]:
+    name, sizes, precisions = (options[key] for key in ("name", "sizes", "precisions"))
+    selected = [
         candidate
         for candidate in survey.listing.candidates
         if name in (None, candidate.name)
         and (not sizes or candidate.size in sizes)
         and (not precisions or candidate.precision in precisions)
     ]
-    if not left:
-        raise BundleNotFound(f"{survey.source} holds no such variant; there is: {survey.listing.labels()}")
-    return left
+    if not selected:
+        raise BundleNotFound(f"{survey.source} holds no such variant; it holds: {survey.listing.labels()}")
+    return selected
 
 
 def _arithmetic(given: str, config: Settings) -> Any:
-    wanted = config.model.inference_precision if given == "auto" else given
-    return advice().inference_precision if wanted == "auto" else wanted
+    requested = config.model.inference_precision if given == "auto" else given
+    return recommendation().inference_precision if requested == "auto" else requested
 
 
 def _cpus(config: Settings) -> tuple[int, ...]:
-    """One CPU of each core of the first core set that a worker would get."""
+    """Return one CPU of each core in the first core set that a worker would use."""
     return tuple(placement.plan(topology.read(), config.plan).core_sets[0].cpus)
 
 
-def _print_head(survey: Survey, demand: Demand, what: str, masks: Path | None) -> None:
-    lines = [survey.source, f"{what}; {len(demand.cpus)} cores; float part in {demand.arithmetic}"]
+def _print_head(survey: Survey, demand: Demand, description: str, masks: Path | None) -> None:
+    lines = [survey.source, f"{description}; {len(demand.cpus)} cores; float part in {demand.arithmetic}"]
     if masks:
         lines.append(f"{len(demand.truths)} of {len(demand.pictures)} pictures have a true mask in {masks}")
     for line in lines:
@@ -140,15 +162,15 @@ def _print_one(checked: Checked) -> None:
     if checked.agreement:
         got = checked.agreement
         lines.append(
-            f"against {checked.reference}: MAE {got.mae:.5f}, IoU {got.iou:.4f} (least {checked.worst_iou:.4f}), "
+            f"against {checked.reference}: MAE {got.mae:.5f}, IoU {got.iou:.4f} (minimum {checked.worst_iou:.4f}), "
             f"max {got.max_abs:.4f}"
         )
     elif checked.run and not checked.reference:
-        lines.append("is what the others are compared with")
+        lines.append("reference for the other variants")
     if checked.quality:
         true = checked.quality
         lines.append(
-            f"against the truth of {true.pictures}: S {true.s_measure:.4f}, weighted F {true.weighted_f:.4f}, "
+            f"against {true.pictures} true masks: S {true.s_measure:.4f}, weighted F {true.weighted_f:.4f}, "
             f"E {true.e_measure:.4f}, MAE {true.mae:.5f}, IoU {true.iou:.4f}"
         )
     for line in (*lines, *(f"! {note}" for note in checked.notes)):
@@ -157,8 +179,11 @@ def _print_one(checked: Checked) -> None:
 
 def _run_line(checked: Checked) -> str:
     if checked.run is None:
-        raise AssertionError("only called for a variant that ran")
+        raise AssertionError("called only for a variant that ran")
     facts, run = checked.run.facts, checked.run
-    asked, got = facts["inference_precision_requested"], facts["inference_precision"]
+    requested, compiled = facts["inference_precision_requested"], facts["inference_precision"]
     types = ", ".join(f"{kind} {count}" for kind, count in facts["execution_types"].items())
-    return f"asked for {asked}, compiled {got}; {run.seconds:.3f} s a picture, peak {run.peak_mib} MiB; {types}"
+    return (
+        f"requested {requested}, compiled {compiled}; {run.seconds:.3f} s per picture, "
+        f"peak memory {run.peak_mib} MiB; {types}"
+    )

@@ -1,4 +1,4 @@
-"""`worker plan`."""
+"""`worker plan`: show the core sets, streams and threads that `worker start` would use."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from worker.node import tuned_plan
 
 
 @click.command("plan")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of words.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def plan_command(*, as_json: bool) -> int:
-    """Show which process gets which cores, with how many streams and threads, and why.
+    """Show the cores, streams and threads of each process.
 
-    `worker tune` measures what is best here; every number can be set by hand: MASKMILL_PLAN__PROCESSES, __STREAMS,
-    __THREADS.
+    Every number comes with its reason. `worker tune` measures the best layout for this machine. Each number can be set
+    by hand with MASKMILL_PLAN__PROCESSES, MASKMILL_PLAN__STREAMS and MASKMILL_PLAN__THREADS.
     """
     config = settings.load()
     machine = topology.read()

@@ -1,4 +1,4 @@
-"""`worker standalone`."""
+"""`worker standalone`: run embedded Redis and S3 servers and workers on this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STATE = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     default=Path(".demo"),
     show_default=True,
-    help="Folder for data, credentials and logs; kept for the next time.",
+    help="Folder for data, credentials and logs; kept between runs.",
 )
 
 
@@ -31,23 +31,23 @@ Examples:
 
 @click.command("standalone", epilog=_EXAMPLES, context_settings={"ignore_unknown_options": True})
 @STATE
-@click.option("--workers/--no-workers", default=True, show_default=True, help="Run this machine's workers as well.")
+@click.option("--workers/--no-workers", default=True, show_default=True, help="Also run workers on this machine.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def standalone_command(*, state: Path, workers: bool, command: tuple[str, ...]) -> int:
-    """Run an embedded Redis and S3 server on this machine, and workers on its cores.
+    """Run embedded Redis and S3 servers and workers on this machine.
 
-    Without COMMAND it prints the settings to export and runs until Ctrl-C. With COMMAND it runs that with those
-    settings, then stops everything and exits with its status.
+    Without COMMAND, prints the settings to export and runs until Ctrl-C. With COMMAND, runs it with these settings,
+    then stops everything and exits with the exit code of COMMAND.
     """
     with Stack(state, workers=workers) as stack:
         if command:
             return stack.run(command)
-        console.out.print("[bold]Redis and S3 are up.[/] In another terminal:\n")
+        console.out.print("[bold]Redis and S3 are running.[/] In another terminal:\n")
         for name, value in stack.services.environment().items():
             click.echo(f"export {name}={shlex.quote(value)}")
         console.out.print("\nproducer submit ./photos s3://maskmill/masks/ --wait\n", markup=False)
         console.out.print(
-            f"logs are in {stack.worker_log.parent}; Ctrl-C stops everything", markup=False, soft_wrap=True
+            f"logs: {stack.worker_log.parent}; press Ctrl-C to stop everything", markup=False, soft_wrap=True
         )
         try:
             while True:

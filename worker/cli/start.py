@@ -1,4 +1,4 @@
-"""`worker start`."""
+"""`worker start`: run the workers of this node under a supervisor."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ log = logging.getLogger(__name__)
 
 @click.command("start")
 def start_command() -> int:
-    """Run one pinned worker process per core set until SIGTERM or Ctrl-C.
+    """Run one pinned worker process per core set.
 
-    `worker plan` shows what will be started, `worker check` whether it can be. On SIGTERM images in work are finished
-    and the rest is handed back to the queue; a second signal kills at once. A Redis that is not there yet is waited
-    for; one that refuses us, or on which work would get lost, is an error.
+    `worker plan` shows the processes that this command starts; `worker check` tests whether they can start. They run
+    until SIGTERM or Ctrl-C: the images in flight are then finished and all others return to the queue. A second signal
+    kills the processes at once. While Redis cannot be reached, the command waits for it. It is an error if Redis
+    refuses the credentials, or if its configuration could lose work.
     """
     config = settings.load()
     logs.configure(config.worker, "supervisor")
@@ -39,7 +40,9 @@ def start_command() -> int:
 
 
 def refuse_unfit(redis: RedisSettings) -> None:
-    """Ask once before anything is started: Celery would try for ever, and say so in the log of a worker only.
+    """Check Redis once before starting any process: Celery would retry for ever and report it only in a worker's log.
+
+    If Redis cannot be reached, this logs a warning and returns; Celery then waits for Redis.
 
     Raises:
         AccessDenied, SetupError: as in `RedisLink.check`.

@@ -4,9 +4,9 @@
                                   │                                                    │
     output bytes <── encode <── render <───────────────────────── u8 [h, w] <──────────┘
                                   ├── subject   crop, size, matte
-                                  ├── refine    the subject's own colours at soft edges
+                                  ├── refine    foreground colours at soft edges
                                   ├── compose   cut-out, composite
-                                  └── quality   facts about the mask
+                                  └── quality   measurements of the mask
 
-Knows neither S3 nor OpenVINO nor Celery. The first code in the flow that looks at untrusted bytes.
+This package does not depend on S3, OpenVINO or Celery. It is the first code that parses untrusted bytes.
 """

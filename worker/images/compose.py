@@ -1,16 +1,16 @@
-"""Colours and matte to what is shown: the cut-out on nothing, and the composite on a background."""
+"""Combine colours and matte: the cut-out with transparency, and the composite on a background."""
 
 from __future__ import annotations
 
 from PIL import Image
 
-_SEEN = [0] + [255] * 255
+_VISIBLE = [0] + [255] * 255  # point table: every alpha above 0 becomes 255
 
 
 def cutout(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
-    """The subject on nothing.
+    """Return the subject with transparency.
 
-    Where alpha is 0 the colours are cleared to 0, so that a removed background cannot be brought back by dropping the
+    Where alpha is 0 the colours are cleared to 0, so that the removed background cannot be recovered by dropping the
     alpha channel.
 
     Args:
@@ -18,14 +18,14 @@ def cutout(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
         alpha: mode L, same size.
 
     Returns:
-        Image of mode RGBA, straight alpha.
+        Image of mode RGBA, straight (not premultiplied) alpha.
     """
     image = Image.new("RGB", alpha.size)
-    image.paste(rgb, mask=alpha.point(_SEEN))
+    image.paste(rgb, mask=alpha.point(_VISIBLE))
     image.putalpha(alpha)
     return image
 
 
 def composite(rgb: Image.Image, alpha: Image.Image, background: Image.Image) -> Image.Image:
-    """The subject in front of `background` (mode RGB, same size and profile); mode RGB."""
+    """Return the subject in front of `background` (mode RGB, same size and profile) as mode RGB."""
     return Image.composite(rgb, background, alpha)

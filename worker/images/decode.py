@@ -1,23 +1,23 @@
-"""Bytes of an object to a `Picture`: the first step of every image, and the one that meets untrusted bytes.
+"""Decode the bytes of an object to a `Picture`: the first step for every image, and the one that sees untrusted bytes.
 
     signature allow-listed? ── read the header ── within the limits? ── decode the pixels ── upright ── 8-bit RGB
 
-`worker.images.colour` tells what is done to each pixel mode. Apart from that:
+`worker.images.colour` describes the conversion of each pixel mode. In addition:
 
-- EXIF orientation (also of PNG, WebP, AVIF and TIFF) is applied, so width and height are as a viewer shows them. Of
-  other metadata only an ICC profile that describes the RGB pixels is kept, and EXIF where `Wanted` asks for it.
-- A JPEG is decoded at 1/2, 1/4 or 1/8 of its size (scaled inverse DCT) where `Wanted` says that so much is enough.
-- Of animations (GIF, PNG, WebP, AVIF), of the pages of a TIFF and of MPO the first picture is taken.
-- HEIC, SVG, PDF, camera raw and others are refused by name; so is a TIFF whose first page is only a preview.
-- Truncated files are refused. The checksums of PNG are verified; JPEG has none, so a flipped bit in it goes unseen.
+- EXIF orientation (also of PNG, WebP, AVIF and TIFF) is applied, so width and height are as a viewer shows them. Other
+  metadata is dropped, except an ICC profile that describes the RGB pixels, and EXIF if `DecodeTarget` asks for it.
+- A JPEG is decoded at 1/2, 1/4 or 1/8 of its size (scaled inverse DCT) if that is enough for `DecodeTarget`.
+- Animations (GIF, PNG, WebP, AVIF), multi-page TIFF and MPO: the first picture is used.
+- HEIC, SVG, PDF, camera raw and others are refused by name, and so is a TIFF whose first page is only a preview.
+- Truncated files are refused. PNG checksums are verified; JPEG has none, so a flipped bit in a JPEG goes undetected.
 
-Only seven of Pillow's parsers can ever run: they are called directly instead of through `Image.open`, which also gives
-their own words for what is wrong ("cannot identify" is all that `Image.open` says).
+Only seven of Pillow's parsers can run. They are called directly instead of through `Image.open`. That also keeps their
+error messages, which `Image.open` replaces by "cannot identify".
 
-Two settings that Pillow and Python only have process-wide are touched here, both at most once. Warnings that come out
-of Pillow's modules are ignored: they speak of metadata (broken EXIF, odd transparency) that is dropped anyway, and
-`catch_warnings` is not safe in threads. And Pillow's guard against decompression bombs, one number for the process, is
-raised where the operator allows more than twice that number (its point of refusal), never lowered.
+Two process-wide settings are changed here, each at most once. Warnings from Pillow's modules are ignored: they report
+metadata (broken EXIF, odd transparency) that is dropped anyway, and `catch_warnings` is not thread-safe. Pillow's limit
+against decompression bombs is raised if the operator allows more than twice its value (the point at which Pillow
+refuses); it is never lowered.
 """
 
 from __future__ import annotations
@@ -46,29 +46,29 @@ from worker.contract.errors import ImageError, TooLarge, Undecodable, Unsupporte
 from worker.contract.outputs import ExifPolicy
 from worker.contract.settings import LimitSettings
 from worker.images.colour import to_rgb
-from worker.images.exif import carried
+from worker.images.exif import filter_exif
 from worker.images.headers import check_jpeg_scans, sniff, webp_size
-from worker.images.upright import Box, turned, turned_box
+from worker.images.upright import Box, orient, orient_box
 
 MAX_SIDE = 65_535
-"""Pixels along one side: the most that a JPEG can say (16 bits; ITU-T T.81, B.2.2)."""
+"""Maximum side in pixels: what a JPEG header can express (16 bits; ITU-T T.81, B.2.2)."""
 
-HOSTILE = (
-    OSError,  # most of Pillow: truncated or broken data, and what libtiff, libwebp and zlib refuse
-    SyntaxError,  # Pillow's parsers: a header, checksum, chunk or EXIF block that is not well-formed
+PILLOW_ERRORS = (
+    OSError,  # most of Pillow: truncated or broken data, and data refused by libtiff, libwebp or zlib
+    SyntaxError,  # Pillow's parsers: a malformed header, checksum, chunk or EXIF block
     ValueError,  # a field out of range, text chunks beyond Pillow's memory limit, UnicodeError
-    TypeError,  # a TIFF tag or PNG text of the wrong type: a float offset, a string for the transparent colour
-    LookupError,  # an index or a tag that the header promised: a PNG without image data
-    RuntimeError,  # libavif: missing items, colour planes that do not decode
+    TypeError,  # a TIFF tag or PNG text of the wrong type: a float offset, a string as the transparent colour
+    LookupError,  # an index or tag that the header refers to is missing: a PNG without image data
+    RuntimeError,  # libavif: missing items, colour planes that cannot be decoded
     ArithmeticError,  # a BigTIFF offset beyond 63 bits (OverflowError), an AVIF time scale of 0
     EOFError,  # an animation without a first frame
-    struct.error,  # a cut-off EXIF block
-    zlib.error,  # a cut-off compressed chunk
+    struct.error,  # a truncated EXIF block
+    zlib.error,  # a truncated compressed chunk
 )
-"""What Pillow raises on hostile bytes: found by mutating valid files of each format, or read in its parsers.
+"""Exceptions that Pillow raises on hostile bytes, found by mutating valid files of each format or in its source.
 
-`MemoryError` is left out on purpose: sizes are checked before pixels are asked for, so it speaks of the machine. So is
-`AttributeError`, which no mutation raised: it would hide our own slips.
+`MemoryError` is not included: sizes are checked before pixels are allocated, so it is not the image's fault.
+`AttributeError` is not included either: no mutation raised it, and catching it would hide bugs of this module.
 """
 
 _PARSERS: dict[str, Callable[[IO[bytes], str], ImageFile.ImageFile]] = {
@@ -87,56 +87,57 @@ _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _MIB = 1 << 20
 
 OVERSAMPLING = 1.19
-"""Sides that a scaled decode must keep, as a multiple of the side that is needed.
+"""Minimum side of a scaled decode, as a multiple of the side that is needed.
 
-The inverse DCT at 1/2 averages pixels in another way than an antialiasing resize from full size does. With this margin
-the resized values of the test photographs differ by 2.5 of 255 in the mean at most (typically 1), 99 % of them by 15 at
-most; at 1.0 by up to 3.5 and 22. It is as large as it can be with 2 megapixels (1632 x 1224) read at 1/2 for 512.
+The inverse DCT at 1/2 averages pixels differently from an antialiased resize from full size. With this margin, the
+resized values of the test photographs differ by at most 2.5 of 255 in the mean (typically 1), and 99 % of them by at
+most 15; with a margin of 1.0 the figures are 3.5 and 22. This is the largest margin at which 2 megapixels (1632 x 1224)
+are still decoded at 1/2 for a network of 512.
 """
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """How much of a picture its reader needs.
+class DecodeTarget:
+    """The resolution and metadata that a decoded picture must provide.
 
     Attributes:
-        short: pixels of the shorter side that are enough; None: all.
-        long: pixels of the longer side that are enough; None: all.
-        exif: what of it to keep.
+        short_side: sufficient pixels of the shorter side; None for full size.
+        long_side: sufficient pixels of the longer side; None for full size.
+        exif: which EXIF fields to keep.
     """
 
-    short: int | None = None
-    long: int | None = None
+    short_side: int | None = None
+    long_side: int | None = None
     exif: ExifPolicy = ExifPolicy.STRIP
 
     def scale(self, width: int, height: int) -> int:
-        """8, 4, 2 or 1: what both sides may be divided by."""
-        if self.short is None or self.long is None:
+        """Return the largest divisor of both sides, 8, 4, 2 or 1, that leaves enough pixels."""
+        if self.short_side is None or self.long_side is None:
             return 1
         for scale in (8, 4, 2):
-            if min(width, height) >= scale * self.short * OVERSAMPLING and (
-                max(width, height) >= scale * self.long * OVERSAMPLING
+            if min(width, height) >= scale * self.short_side * OVERSAMPLING and (
+                max(width, height) >= scale * self.long_side * OVERSAMPLING
             ):
                 return scale
         return 1
 
 
-ALL = Wanted()
+FULL_SIZE = DecodeTarget()
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A decoded image, upright, in 8 bits per channel.
+    """A decoded image, upright, 8 bits per channel.
 
     Attributes:
-        rgb: mode RGB; under a transparent `alpha` the colours are as stored.
+        rgb: mode RGB; the colours under a transparent `alpha` are as stored.
         alpha: mode L, same size; None when the input is opaque.
-        icc_profile: describes the numbers in `rgb`; None for sRGB or unknown.
-        notes: what could not be done as the file asks, in words, such as a profile that is not usable.
-        exif: as an output may carry it; empty unless asked for.
-        full_size: width and height of the picture where `rgb` was decoded smaller; None where it was not.
-        box: the part of `rgb` that shows the picture where `rgb` was decoded smaller: the last column and row may stand
-            for a part of a pixel only.
+        icc_profile: profile of the values in `rgb`; None for sRGB or unknown.
+        notes: deviations from what the file asks for, such as a profile that is not usable.
+        exif: EXIF for the outputs; empty unless `DecodeTarget` asks for it.
+        full_size: width and height of the picture if `rgb` was decoded smaller, else None.
+        box: the part of `rgb` that the picture covers if `rgb` was decoded smaller, else None. The picture may cover
+            only a fraction of the last column and row.
     """
 
     rgb: Image.Image
@@ -149,63 +150,63 @@ class Picture:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the picture, upright, whatever the size of `rgb`."""
+        """Return the width and height of the upright picture at full size, independent of the size of `rgb`."""
         return self.full_size or self.rgb.size
 
     @property
     def width(self) -> int:
-        """Pixels of the picture, as seen upright."""
+        """Return the width of the upright picture in pixels."""
         return self.size[0]
 
     @property
     def height(self) -> int:
-        """Pixels of the picture, as seen upright."""
+        """Return the height of the upright picture in pixels."""
         return self.size[1]
 
 
-def decode(data: bytes, limits: LimitSettings, wanted: Wanted = ALL) -> Picture:
-    """Decode the first picture in `data`, a JPEG perhaps smaller if `wanted` allows it.
+def decode(data: bytes, limits: LimitSettings, target: DecodeTarget = FULL_SIZE) -> Picture:
+    """Decode the first picture in `data`; a JPEG is decoded at a reduced size if `target` allows it.
 
     Raises:
-        EmptyObject: no bytes.
+        EmptyObject: `data` is empty.
         TooLarge: more bytes or, by the header, more pixels than `limits` allow, or a side above `MAX_SIDE`.
-        UnsupportedFormat: a format or pixel mode that is not read here.
-        Undecodable: not a picture, truncated or broken.
+        UnsupportedFormat: the format or pixel mode is not supported.
+        Undecodable: the data is not a picture, or is truncated or broken.
     """
     if len(data) > limits.max_object_mib * _MIB:
         raise TooLarge(
             f"{len(data):,} bytes, more than {limits.max_object_mib} MiB; "
-            "raise MASKMILL_LIMITS__MAX_OBJECT_MIB to allow it"
+            "increase MASKMILL_LIMITS__MAX_OBJECT_MIB to allow it"
         )
     name = sniff(data)
-    _settle_process_wide(limits)
+    _configure_process(limits)
     with _image_errors(name):
         image = _read_header(name, data, limits)
-        size, scale = image.size, wanted.scale(*image.size) if name == "JPEG" else 1
+        size, scale = image.size, target.scale(*image.size) if name == "JPEG" else 1
         if scale > 1:
             image.draft(image.mode, (size[0] // scale, size[1] // scale))
         image.load()
-        orientation, exif, notes = _exif(image, wanted.exif)
-        upright = turned(image, orientation)
+        orientation, exif, notes = _exif(image, target.exif)
+        upright = orient(image, orientation)
         colour = to_rgb(upright)
     for part in (colour.rgb, colour.alpha):
         if part is not None:
-            part.info.clear()  # EXIF and its like; `rgb` may be the image that was read
+            part.info.clear()  # EXIF and other metadata; `rgb` may be the image that was read
     full_size = box = None
     if scale > 1:
         full_size = size if upright.size == image.size else (size[1], size[0])
-        box = turned_box((0, 0, size[0] / scale, size[1] / scale), image.size, orientation)
+        box = orient_box((0, 0, size[0] / scale, size[1] / scale), image.size, orientation)
     return Picture(colour.rgb, colour.alpha, colour.icc_profile, notes + colour.notes, exif, full_size, box)
 
 
 def _read_header(name: str, data: bytes, limits: LimitSettings) -> ImageFile.ImageFile:
-    """The image with its pixels still to be decoded, after all checks that the header allows."""
+    """Open the image without decoding its pixels, and run all checks that need only the header."""
     if name == "WEBP" and (size := webp_size(data)):
         _check_size(size, limits)
     image = _PARSERS[name](io.BytesIO(data), "")
     _check_size(image.size, limits)
     if name == "PNG":
-        PngImageFile(io.BytesIO(data)).verify()  # checksums; the decoder itself skips those of the image data
+        PngImageFile(io.BytesIO(data)).verify()  # the decoder itself skips the checksums of the image data
     if isinstance(image, TiffImageFile):
         _refuse_preview(image)
     if name == "JPEG" and image.fp is not None:
@@ -218,54 +219,54 @@ def _check_size(size: tuple[int, int], limits: LimitSettings) -> None:
     if width * height > limits.max_megapixels * 1_000_000:
         raise TooLarge(
             f"{width} x {height} pixels, more than {limits.max_megapixels} megapixels; "
-            "raise MASKMILL_LIMITS__MAX_MEGAPIXELS to allow it"
+            "increase MASKMILL_LIMITS__MAX_MEGAPIXELS to allow it"
         )
     if max(size) > MAX_SIDE:
-        raise TooLarge(f"{width} x {height} pixels: no side may exceed {MAX_SIDE}; cut it into parts")
+        raise TooLarge(f"{width} x {height} pixels: no side may exceed {MAX_SIDE}; split the picture into parts")
 
 
 def _refuse_preview(image: TiffImageFile) -> None:
-    """Many camera raw formats are TIFFs whose first page is a thumbnail: its mask would be of no use to anyone."""
+    """Refuse camera raw formats that are TIFFs with a thumbnail as first page: a mask of the thumbnail is useless."""
     kind = image.tag_v2.get(_TIFF_SUBFILE_TYPE, 0)
     if _TIFF_DNG_VERSION in image.tag_v2 or (isinstance(kind, int) and kind & _REDUCED_RESOLUTION):
-        raise UnsupportedFormat("camera raw, or a TIFF that begins with a preview, is not read here; develop it first")
+        raise UnsupportedFormat("camera raw, or a TIFF that begins with a preview, is not supported; develop it first")
 
 
 def _exif(image: ImageFile.ImageFile, policy: ExifPolicy) -> tuple[object, bytes, tuple[str, ...]]:
-    """Orientation, EXIF to carry, and what could not be read of it."""
+    """Return the orientation, the EXIF for outputs, and notes on what could not be read."""
     try:
         exif = image.getexif()
         orientation = exif.get(Base.Orientation, 1)
-    except HOSTILE:
-        return 1, b"", ("EXIF not readable: taken as upright",)
+    except PILLOW_ERRORS:
+        return 1, b"", ("EXIF not readable: orientation assumed upright",)
     try:
-        return orientation, carried(exif, policy), ()
-    except HOSTILE:
-        return orientation, b"", ("EXIF not well-formed: not kept",)
+        return orientation, filter_exif(exif, policy), ()
+    except PILLOW_ERRORS:
+        return orientation, b"", ("EXIF malformed: not kept",)
 
 
 @contextmanager
 def _image_errors(name: str) -> Iterator[None]:
-    """Turn what Pillow raises on hostile bytes into the error that costs one image."""
+    """Convert Pillow's exceptions on hostile bytes to an `ImageError`, which fails one image only."""
     try:
         yield
     except Image.DecompressionBombError as error:
         raise TooLarge(f"{name}: {error}") from error
-    except HOSTILE as error:
-        raise _translated(name, error) from error
+    except PILLOW_ERRORS as error:
+        raise _image_error(name, error) from error
 
 
-def _translated(name: str, error: BaseException) -> ImageError:
+def _image_error(name: str, error: BaseException) -> ImageError:
     reason = (str(error) or type(error).__name__)[:200]
     if any(word in reason.lower() for word in _UNSUPPORTED):
-        return UnsupportedFormat(f"{name} of a kind that is not read here ({reason}); save it as 8-bit JPEG or PNG")
+        return UnsupportedFormat(f"this kind of {name} is not supported ({reason}); save it as 8-bit JPEG or PNG")
     return Undecodable(f"{name} is truncated or broken ({reason}); export or upload it again")
 
 
-def _settle_process_wide(limits: LimitSettings) -> None:
-    """See the module docstring."""
+def _configure_process(limits: LimitSettings) -> None:
+    """Ignore Pillow's warnings and raise its pixel limit if `limits` need it; see the module docstring."""
     if _PILLOW_WARNINGS not in warnings.filters:
         warnings.filterwarnings("ignore", module=r"PIL\.")
-    pixels, guard = limits.max_megapixels * 1_000_000, Image.MAX_IMAGE_PIXELS
-    if guard is not None and pixels > 2 * guard:
+    pixels, pillow_limit = limits.max_megapixels * 1_000_000, Image.MAX_IMAGE_PIXELS
+    if pillow_limit is not None and pixels > 2 * pillow_limit:
         Image.MAX_IMAGE_PIXELS = pixels

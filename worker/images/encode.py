@@ -1,9 +1,14 @@
-"""Finished outputs to bytes: the last step before one is stored.
+"""Encode finished outputs: the last step before an output is stored.
 
-Settings that are the same for everybody: WebP with the second of seven efforts and AVIF at the eighth of ten speeds,
-since the next steps cost a multiple of the CPU for a few per cent of size; one thread, since cores are planned; masks
-in WebP without loss, which is smaller than with; no loss in the alpha of WebP; no chroma subsampling in AVIF with
-alpha, which would let the cleared background bleed into the edge. Nothing Pillow remembers of the input is written.
+Fixed settings:
+
+- WebP method 2 (of 0 to 6) and AVIF speed 8 (of 0 to 10): slower settings cost a multiple of the CPU time and save a
+  few per cent of size.
+- One thread, since each process has a fixed share of the cores.
+- WebP masks are lossless, which is smaller than lossy; the alpha of WebP is always lossless.
+- AVIF with alpha has no chroma subsampling, which would let the cleared background bleed into the edge.
+
+Metadata that Pillow keeps of the input is not written.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from worker.contract.outputs import ImageFormat
 from worker.images.png import write_png
 
 MAX_SIDES = {ImageFormat.WEBP: 16_383, ImageFormat.AVIF: 65_535, ImageFormat.JPEG: 65_500}
-"""Pixels along one side: RFC 9649, 2.5 (14 bits); AV1 sequence header (16 bits); what libjpeg allows."""
+"""Maximum side in pixels: RFC 9649, 2.5 (14 bits); AV1 sequence header (16 bits); limit of libjpeg."""
 
 _LOSSLESS = 100
 
@@ -26,23 +31,23 @@ _LOSSLESS = 100
 def encode(
     image: Image.Image, form: ImageFormat, *, quality: int = 90, icc: bytes | None = None, exif: bytes = b""
 ) -> bytes:
-    """The bytes of an image of mode L, RGB or RGBA.
+    """Encode an image of mode L, RGB or RGBA.
 
     Args:
         image: the pixels.
-        form: what to write.
-        quality: 1 to 100, of JPEG, WebP and AVIF; 100 is lossless in WebP.
-        icc: profile of the colours.
-        exif: beginning with its TIFF header; see `worker.images.exif`.
+        form: output format.
+        quality: 1 to 100, for JPEG, WebP and AVIF; 100 is lossless in WebP.
+        icc: ICC profile of the pixels.
+        exif: EXIF data beginning with its TIFF header; see `worker.images.exif`.
 
     Raises:
-        TooLarge: more pixels along a side than the format can say.
-        ValueError: a mode that the format has no room for.
+        TooLarge: a side is longer than the format allows.
+        ValueError: the format does not support the mode.
     """
     most = MAX_SIDES.get(form)
     if most is not None and max(image.size) > most:
         raise TooLarge(
-            f"an output of {image.width} x {image.height} pixels, and {form.value} has at most {most} along a side; "
+            f"the output has {image.width} x {image.height} pixels, but {form.value} allows at most {most} per side; "
             f"use --max-side {most} or another format"
         )
     if form is ImageFormat.PNG:
@@ -58,7 +63,7 @@ def encode(
 def _options(mode: str, form: ImageFormat, quality: int) -> dict[str, Any]:
     if form is ImageFormat.WEBP:
         lossless = mode == "L" or quality == _LOSSLESS
-        # Exact: what was cleared stays cleared, instead of being filled in with what compresses best.
+        # exact: cleared pixels stay cleared; otherwise libwebp fills them with whatever compresses best.
         return {
             "quality": 0 if lossless else quality,
             "lossless": lossless,

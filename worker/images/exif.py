@@ -1,8 +1,8 @@
-"""The photograph's EXIF as an output may carry it: written anew from an allow-list, never copied.
+"""Filter the EXIF of a photograph for its outputs: rebuilt from an allow-list, never copied.
 
-Kept: who, when, with what, the exposure. Dropped: orientation (the pixels are upright), sizes and offsets that are the
-input's own, thumbnails and maker notes (both can show or tell what the cut-out hides), and the GPS position unless it
-is asked for. XMP and IPTC are not EXIF and never carried.
+Kept: author, date, camera and exposure. Dropped: orientation (the pixels are upright), sizes and offsets of the input,
+thumbnails and maker notes (both can reveal what the cut-out hides), and the GPS position unless the policy keeps it.
+XMP and IPTC are not EXIF and are always dropped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from PIL.ExifTags import IFD, Base
 from worker.contract.outputs import ExifPolicy
 
 MAX_BYTES = 60_000
-"""A JPEG holds EXIF in one segment of at most 65,533 bytes (ITU-T T.81, B.1.1.4)."""
+"""Maximum size of the result: a JPEG stores EXIF in one segment of at most 65,533 bytes (ITU-T T.81, B.1.1.4)."""
 
 _KEPT = (
     Base.ImageDescription,
@@ -30,11 +30,11 @@ _KEPT = (
 _DROPPED = {Base.MakerNote, Base.ExifImageWidth, Base.ExifImageHeight, Base.ExifInteroperabilityOffset}
 
 
-def carried(exif: Image.Exif, policy: ExifPolicy) -> bytes:
-    """EXIF for an output, beginning with its TIFF header; empty when there is nothing to carry, or too much of it.
+def filter_exif(exif: Image.Exif, policy: ExifPolicy) -> bytes:
+    """Return the EXIF for an output, beginning with its TIFF header; empty if none is kept or it exceeds `MAX_BYTES`.
 
     Raises:
-        what Pillow raises on values that are not well-formed; see `decode.HOSTILE`.
+        Any of `decode.PILLOW_ERRORS`: a value is malformed.
     """
     if policy is ExifPolicy.STRIP:
         return b""

@@ -1,7 +1,7 @@
-"""What can be told from the bytes alone, before any decoder runs: the format, and a few costs.
+"""Inspect the bytes of an object before any decoder runs: its format, and a few costs of decoding it.
 
-`decode` asks here first, so a decoder only ever sees a format of the allow-list, and a picture in a format that is not
-read here is refused by its name instead of as rubbish.
+`decode` calls these functions first. A decoder therefore only sees formats of the allow-list, and a picture in an
+unsupported format is refused by the name of its format.
 """
 
 from __future__ import annotations
@@ -50,33 +50,33 @@ _SVG_WITHIN = 4096
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _SOS, _EOI = 0xDA, 0xD9
 MAX_JPEG_SCANS = 500
-"""Scans in one JPEG. Encoders write about ten; every scan passes over the whole picture, so a small file with thousands
-keeps a decoder busy for hours. The figure is the one libjpeg-turbo's own fuzzers use."""
+"""Maximum scans in one JPEG. Encoders write about ten. Every scan passes over the whole picture, so a small file with
+thousands of them keeps a decoder busy for hours. The value is the one that libjpeg-turbo's own fuzzers use."""
 
 
 def sniff(data: bytes) -> str:
-    """Name of the format by its signature: JPEG, PNG, GIF, WEBP, AVIF, TIFF or BMP.
+    """Return the name of the format by its signature: JPEG, PNG, GIF, WEBP, AVIF, TIFF or BMP.
 
     Raises:
-        EmptyObject: no bytes.
-        UnsupportedFormat: a known picture or document format that is not read here.
-        Undecodable: no picture format at all.
+        EmptyObject: `data` is empty.
+        UnsupportedFormat: a known picture or document format that is not supported.
+        Undecodable: not a known picture format.
     """
     if not data:
-        raise EmptyObject("the object has no bytes; upload it again")
+        raise EmptyObject("the object is empty; upload it again")
     name = _readable(data)
     if name:
         return name
     refused = _refused(data)
     if refused:
-        raise UnsupportedFormat(f"{refused} is not read here; convert it to JPEG, PNG, WebP, AVIF or TIFF first")
-    raise Undecodable("not a picture: the bytes begin like none of JPEG, PNG, GIF, WebP, AVIF, TIFF, BMP")
+        raise UnsupportedFormat(f"{refused} is not supported; convert it to JPEG, PNG, WebP, AVIF or TIFF first")
+    raise Undecodable("not a picture: no signature of JPEG, PNG, GIF, WebP, AVIF, TIFF or BMP")
 
 
 def _readable(data: bytes) -> str | None:
     for signature, name in _READABLE:
         if data.startswith(signature):
-            # Canon's CR2 is a TIFF whose first page is a small preview; its own mark follows the TIFF header.
+            # Canon's CR2 is a TIFF whose first page is a small preview; "CR" follows its TIFF header.
             return None if data[8:10] == b"CR" and name == "TIFF" else name
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "WEBP"
@@ -101,7 +101,7 @@ def _refused(data: bytes) -> str | None:
 
 
 def _iso_media(data: bytes) -> str:
-    """Name of a file in the ISO base media format (ISO/IEC 14496-12) by its brands."""
+    """Return the format name of an ISO base media file (ISO/IEC 14496-12) by its brands."""
     brands = _brands(data)
     if brands & _HEIC_BRANDS:
         return "HEIC"
@@ -113,15 +113,15 @@ def _iso_media(data: bytes) -> str:
 
 
 def _brands(data: bytes) -> frozenset[bytes]:
-    """Major and compatible brands of an ftyp box: size, 'ftyp', major, minor version, compatible ..."""
+    """Return the major and compatible brands of an ftyp box: size, 'ftyp', major, minor version, compatible ..."""
     end = min(int.from_bytes(data[:4], "big"), 256)
     return frozenset((data[8:12], *(data[i : i + 4] for i in range(16, end, 4))))
 
 
 def webp_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a WebP from its first chunk (RFC 9649); None for an unknown chunk.
+    """Return the width and height of a WebP from its first chunk (RFC 9649); None if the chunk is unknown.
 
-    Needed because the decoder allocates its canvas when it is opened.
+    Needed because Pillow's decoder allocates its canvas when it opens the file.
     """
     kind, head = data[12:16], data[20:30].ljust(10, b"\0")
     if kind == b"VP8X":
@@ -136,10 +136,10 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
 
 
 def check_jpeg_scans(data: bytes, start: int) -> None:
-    """Count the scans of the JPEG whose first scan's entropy-coded data begins at `start`.
+    """Refuse a JPEG with too many scans; `start` is the offset of the entropy-coded data of its first scan.
 
     Raises:
-        Undecodable: more than `MAX_JPEG_SCANS`.
+        Undecodable: more than `MAX_JPEG_SCANS` scans.
     """
     scans, position = 1, start
     while found := _JPEG_MARKER.search(data, position):
@@ -148,5 +148,5 @@ def check_jpeg_scans(data: bytes, start: int) -> None:
             return
         scans += marker == _SOS
         if scans > MAX_JPEG_SCANS:
-            raise Undecodable(f"JPEG with more than {MAX_JPEG_SCANS} scans, made to keep a decoder busy")
+            raise Undecodable(f"JPEG with more than {MAX_JPEG_SCANS} scans; export it again")
         position = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")

@@ -1,13 +1,14 @@
-"""Pictures to PNG bytes.
+"""Encode images as PNG.
 
-Written here rather than by Pillow, whose writer tries all five filters on every row and spends more on that
-than on compressing. One fixed filter, and ISA-L in place of zlib: it deflates four to seven times as fast as zlib at
-its cheapest (level 1, run lengths only), for masks up to a quarter larger than that and cut-outs within a tenth of it.
-Rows go through in bands, so memory beyond the image and the result stays small whatever the size.
+Replaces Pillow's PNG writer, which tries all five filters on every row and spends more time on that than on
+compression. This writer uses one fixed filter, and ISA-L instead of zlib. ISA-L deflates four to seven times as fast as
+zlib at its fastest setting (level 1, run lengths only); masks are up to a quarter larger than with that setting, and
+cut-outs within a tenth. Rows are processed in bands, so the memory needed beyond the image and the result is small at
+any image size.
 
-The same pixels give the same bytes (for one ISA-L on one kind of CPU: it has code of its own for each instruction set).
-Written are pixels, and the ICC profile and the EXIF handed over; no XMP, no date, nothing of what Pillow remembers
-about the image.
+The same pixels give the same bytes, for one version of ISA-L on one type of CPU: ISA-L has separate code for each
+instruction set. The file holds the pixels, and the ICC profile and EXIF passed in; no XMP, no date, and none of the
+metadata that Pillow attaches to the image.
 """
 
 from __future__ import annotations
@@ -27,33 +28,33 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _RGBA = 0, 2, 6  # colour types: PNG specification (third edition), 11.2.1
 _UP, _AVERAGE = 2, 3  # filter types: section 9.2
 _LEVEL = 2
-"""Of 0 to 3: 0 makes masks a fifth larger, 3 costs a multiple and makes nothing smaller."""
+"""ISA-L compression level, 0 to 3. Level 0 makes masks a fifth larger; level 3 costs a multiple and saves no bytes."""
 _WINDOW_BITS = 15
 _BAND_BYTES = 1 << 18
-"""Rows are filtered this many bytes at a time, so that the arrays of a band stay in a core's cache."""
+"""Bytes of rows filtered at a time, so that the arrays of a band stay in a core's cache."""
 
 
 def write_png(image: Image.Image, icc: bytes | None = None, exif: bytes = b"") -> bytes:
-    """PNG of an image of mode L, RGB or RGBA, 8 bits per channel.
+    """Return an image of mode L, RGB or RGBA as a PNG file with 8 bits per channel.
 
     Args:
         image: the pixels.
-        icc: profile of its colours.
-        exif: beginning with its TIFF header; see `worker.images.exif`.
+        icc: ICC profile of the pixels.
+        exif: EXIF data beginning with its TIFF header; see `worker.images.exif`.
 
     Raises:
-        ValueError: another mode.
+        ValueError: the image has another mode.
     """
-    if image.mode not in _KINDS:
-        raise ValueError(f"expected an image of mode {', '.join(_KINDS)}, not {image.mode}; convert it first")
-    kind = _KINDS[image.mode]
-    header = struct.pack(">IIBBBBB", image.width, image.height, 8, kind.colour_type, 0, 0, 0)
+    if image.mode not in _SCHEMES:
+        raise ValueError(f"expected an image of mode {', '.join(_SCHEMES)}, not {image.mode}; convert it first")
+    scheme = _SCHEMES[image.mode]
+    header = struct.pack(">IIBBBBB", image.width, image.height, 8, scheme.colour_type, 0, 0, 0)
     parts = [_SIGNATURE, _chunk(b"IHDR", header)]
     if icc:
         parts.append(_chunk(b"iCCP", b"ICC profile\0\0" + isal_zlib.compress(icc)))
     if exif:
         parts.append(_chunk(b"eXIf", exif))
-    parts += [_chunk(b"IDAT", _compressed(image, kind)), _chunk(b"IEND", b"")]
+    parts += [_chunk(b"IDAT", _compressed(image, scheme)), _chunk(b"IEND", b"")]
     return b"".join(parts)
 
 
@@ -62,8 +63,8 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
     return b"".join((struct.pack(">I", len(body)), kind, body, struct.pack(">I", checksum)))
 
 
-def _compressed(image: Image.Image, kind: _Kind) -> bytes:
-    """All rows, filtered and deflated."""
+def _compressed(image: Image.Image, scheme: _Scheme) -> bytes:
+    """Return all rows of the image, filtered and deflated."""
     depth = len(image.getbands())
     row = image.width * depth
     step = max(1, _BAND_BYTES // row)
@@ -75,8 +76,8 @@ def _compressed(image: Image.Image, kind: _Kind) -> bytes:
         rows = np.asarray(band).reshape(-1, image.width, depth)
         above = np.concatenate((last, rows[:-1]))
         out = np.empty((len(rows), row + 1), np.uint8)
-        out[:, 0] = kind.filter_type
-        kind.predict(rows, above, out[:, 1:].reshape(rows.shape))
+        out[:, 0] = scheme.filter_type
+        scheme.subtract_prediction(rows, above, out[:, 1:].reshape(rows.shape))
         parts.append(packer.compress(out.data))
         last = rows[-1:]
     parts.append(packer.flush())
@@ -90,20 +91,22 @@ def _minus_above(rows: _Bytes, above: _Bytes, out: _Bytes) -> None:
 def _minus_average(rows: _Bytes, above: _Bytes, out: _Bytes) -> None:
     left = np.zeros_like(rows)
     left[:, 1:] = rows[:, :-1]
-    # (a + b) // 2 in 8 bits, without the carry: the bits they share, and half of those in which they differ.
+    # (a + b) // 2 in 8 bits without overflow: the common bits, plus half of the differing bits.
     np.subtract(rows, (left & above) + ((left ^ above) >> 1), out=out)
 
 
-class _Kind(NamedTuple):
+class _Scheme(NamedTuple):
+    """How images of one mode are stored: PNG colour type, filter type, and the function that applies the filter."""
+
     colour_type: int
     filter_type: int
-    predict: Callable[[_Bytes, _Bytes, _Bytes], None]
+    subtract_prediction: Callable[[_Bytes, _Bytes, _Bytes], None]
 
 
-_KINDS = {
-    # A mask is smooth and mostly flat: the difference to the row above is nearly always 0, in long runs.
-    "L": _Kind(_GREY, _UP, _minus_above),
-    # Photographs: the mean of left and above predicts better than either alone, and far cheaper than Paeth.
-    "RGB": _Kind(_RGB, _AVERAGE, _minus_average),
-    "RGBA": _Kind(_RGBA, _AVERAGE, _minus_average),
+_SCHEMES = {
+    # A mask is smooth and mostly flat: the difference from the row above is nearly always 0, in long runs.
+    "L": _Scheme(_GREY, _UP, _minus_above),
+    # Photographs: the mean of left and above predicts better than either alone, and is far cheaper than Paeth.
+    "RGB": _Scheme(_RGB, _AVERAGE, _minus_average),
+    "RGBA": _Scheme(_RGBA, _AVERAGE, _minus_average),
 }

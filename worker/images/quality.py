@@ -1,6 +1,7 @@
-"""What a mask looks like in numbers, from the network's own answer: a millisecond, whatever the size of the picture.
+"""Measure the quality of a mask from the network's output: 1 ms at any size of picture.
 
-Shares are the same at the network's square as at the picture's size, since the resize between them keeps areas.
+Shares of the area are the same on the network's square output as at the size of the picture, since the resize between
+them preserves relative areas.
 """
 
 from __future__ import annotations
@@ -11,14 +12,19 @@ from PIL import Image
 from worker.contract.messages import MaskQuality
 
 SUBJECT, OPAQUE = 13, 242
-"""Grey levels of 5 and 95 % opacity: below is background, between is soft."""
+"""Grey levels of 5 % and 95 % opacity: below `SUBJECT` is background, from `OPAQUE` up is opaque, between is soft."""
 
 _HALF = 128
 _EMPTY, _FULL = 0.001, 0.995
 
 
 def assess(matte: Image.Image) -> MaskQuality:
-    """Facts of a matte (mode L), at any size."""
+    """Measure a matte (mode L) of any size.
+
+    Returns:
+        Mean opacity, share of soft pixels among those of at least 5 % opacity, and whether the mask is empty (less
+        than 0.1 % of the pixels are at least half opaque), full (more than 99.5 %) or touches the border.
+    """
     counts = np.array(matte.histogram(), np.float64)
     pixels = counts.sum()
     subject = counts[_HALF:].sum() / pixels

@@ -1,12 +1,12 @@
-"""The subject's own colours at its soft edges, instead of their mixture with the background that was there.
+"""Estimate the foreground colours at soft edges, where the photograph shows a mixture with its background.
 
 A pixel of opacity a shows I = a F + (1 - a) B. A cut-out that keeps I carries a rim of the old background onto the new
-one. F is estimated by blur fusion, twice, as in M. Forte, "Approximate Fast Foreground Colour Estimation", ICIP 2021:
-local means of foreground and background, weighted by opacity, fused with the pixel itself; first over a wide window,
-then over a narrow one.
+one. F is estimated by two passes of blur fusion, as in M. Forte, "Approximate Fast Foreground Colour Estimation", ICIP
+2021: local means of foreground and background, weighted by opacity, are fused with the pixel itself, first over a wide
+window, then over a narrow one.
 
-The wide means are taken on a copy of an eighth of the size, and the rest is done only in tiles that have soft pixels,
-so that a picture costs by the length of its edges and not by its area.
+The wide means are computed on a copy at an eighth of the size. The rest is computed only in tiles with soft pixels, so
+the cost depends on the length of the edges and not on the area of the picture.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from PIL import Image
 _Floats = npt.NDArray[np.float32]
 _Bytes = npt.NDArray[np.uint8]
 
-_WIDE, _NARROW = 90, 7  # windows in pixels; the paper's are 90 and 6, odd here so that they have a centre
+_WIDE, _NARROW = 90, 7  # windows in pixels; the paper uses 90 and 6; odd windows have a centre
 _REDUCTION = 8
 _TILE = 128
 _TINY = np.float32(1e-5)
@@ -28,14 +28,14 @@ _OPAQUE = 255
 
 
 def foreground(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
-    """`rgb` with the colours at soft edges replaced by the foreground's alone.
+    """Replace the colours at soft edges by estimated foreground colours.
 
     Args:
         rgb: mode RGB.
         alpha: mode L, same size.
 
     Returns:
-        A new image where `alpha` has soft pixels, else `rgb` itself. Pixels of opacity 0 and 255 are as they were.
+        A new image if `alpha` has soft pixels, else `rgb` itself. Pixels of opacity 0 and 255 are unchanged.
     """
     opacity = np.asarray(alpha)
     tiles = list(_soft_tiles(opacity))
@@ -51,7 +51,7 @@ def foreground(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
 
 
 def _soft_tiles(opacity: _Bytes) -> Iterator[tuple[int, int]]:
-    """Top and left of each tile with a pixel that is neither in nor out."""
+    """Yield top and left of each tile that has a soft pixel, i.e. of an opacity between 1 and 254."""
     height, width = opacity.shape
     for top in range(0, height, _TILE):
         for left in range(0, width, _TILE):
@@ -61,7 +61,7 @@ def _soft_tiles(opacity: _Bytes) -> Iterator[tuple[int, int]]:
 
 
 def _wide_means(rgb: Image.Image, alpha: Image.Image) -> tuple[Image.Image, Image.Image]:
-    """Local mean colours of foreground and background over the wide window, at an eighth of the size, mode RGB."""
+    """Return local mean colours of foreground and background over the wide window, at 1/8 of the size, mode RGB."""
     factor = min(_REDUCTION, *rgb.size)
     image = np.asarray(rgb.reduce(factor), np.float32)
     weight = np.asarray(alpha.reduce(factor), np.float32)[..., np.newaxis] / np.float32(_OPAQUE)
@@ -72,10 +72,10 @@ def _wide_means(rgb: Image.Image, alpha: Image.Image) -> tuple[Image.Image, Imag
 
 
 def _fuse(
-    original: _Bytes, opacity: _Bytes, means: tuple[Image.Image, Image.Image], target: _Bytes, place: tuple[int, int]
+    original: _Bytes, opacity: _Bytes, means: tuple[Image.Image, Image.Image], target: _Bytes, corner: tuple[int, int]
 ) -> None:
-    """Write the foreground of the tile whose top and left are `place` into `target`, where it is soft."""
-    (height, width), (top, left) = opacity.shape, place
+    """Write the foreground colours of one tile into the soft pixels of `target`; `corner` is its top and left."""
+    (height, width), (top, left) = opacity.shape, corner
     halo = _NARROW // 2
     y0, y1 = max(0, top - halo), min(height, top + _TILE + halo)
     x0, x1 = max(0, left - halo), min(width, left + _TILE + halo)
@@ -95,26 +95,26 @@ def _fuse(
 
 
 def _fused(image: _Floats, weight: _Floats, front: _Floats, back: _Floats) -> _Floats:
-    """Equation 7 of the paper: the mean foreground, put right by what it leaves unexplained."""
+    """Equation 7 of the paper: the mean foreground, corrected by the residual of the mixture."""
     fused: _Floats = (front + weight * (image - weight * front - (1 - weight) * back)).clip(0, _OPAQUE)
     return fused
 
 
 def _mean(values: _Floats, weight: _Floats, window: int) -> _Floats:
-    """Mean of `values` [h, w, 3] over a square window, weighted by `weight` [h, w, 1]."""
+    """Return the mean of `values` [h, w, 3] over a square window, weighted by `weight` [h, w, 1]."""
     mean: _Floats = _box_sum(values * weight, window) / (_box_sum(weight, window) + _TINY)
     return mean
 
 
 def _box_sum(values: _Floats, window: int) -> _Floats:
-    """Sum over a square window (odd side) around each element of [h, w, c]; beyond the border there is nothing."""
+    """Return the sum over a square window (odd side) around each element of [h, w, c]; zero beyond the border."""
     half = window // 2
     sums = np.pad(values, ((half, half), (half, half), (0, 0)))
     return _run_sum(_run_sum(sums.swapaxes(0, 1), window).swapaxes(0, 1), window)
 
 
 def _run_sum(values: _Floats, window: int) -> _Floats:
-    """Sums of `window` consecutive rows, put together from runs of 1, 2, 4, ...: fewer additions than one by one."""
+    """Return the sums of `window` consecutive rows, built from runs of 1, 2, 4, ... rows to save additions."""
     count = len(values) - window + 1
     runs, length, start = values, 1, 0
     total = np.zeros_like(values[:count])

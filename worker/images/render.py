@@ -1,4 +1,4 @@
-"""A decoded picture and the network's mask to the bytes of every output that was asked for."""
+"""Render a decoded picture and the network's mask to the bytes of every requested output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageColor, ImageOps
 from worker.contract.messages import MaskQuality
 from worker.contract.outputs import OutputKind, OutputOptions
 from worker.images import subject
-from worker.images.colour import in_profile
+from worker.images.colour import convert_profile
 from worker.images.compose import composite, cutout
 from worker.images.decode import Picture
 from worker.images.encode import encode
@@ -22,24 +22,24 @@ from worker.images.refine import foreground
 def render(
     picture: Picture, mask: npt.NDArray[np.uint8], options: OutputOptions, background: Picture | None = None
 ) -> tuple[MaskQuality, Iterator[tuple[OutputKind, bytes]]]:
-    """Everything from the network's answer to files.
+    """Render all outputs of one image.
 
     Args:
-        picture: decoded with `subject.wanted(options, ...)` or in full.
-        mask: u8 [h, w], 0 background, 255 subject.
-        options: what is asked for.
-        background: the picture behind composites, where `options` name one.
+        picture: decoded with `subject.decode_target(options, ...)`, or at full size.
+        mask: output of the network, u8 [h, w], 0 background, 255 subject.
+        options: which outputs, and how.
+        background: the picture behind composites, if `options` name one.
 
     Returns:
-        Facts about the mask, and the outputs one after the other: each is made when it is asked for, so that one at a
-        time is held.
+        The quality of the mask, and an iterator over the outputs. Each output is rendered when the iterator reaches
+        it, so only one is held in memory.
 
     Raises:
-        TooLarge: an output has more pixels along a side than its format can say (while iterating).
+        TooLarge: a side of an output is longer than its format allows (while iterating).
         ValueError: `mask` is not u8 [h, w].
     """
     if mask.dtype != np.uint8 or mask.ndim != 2:  # noqa: PLR2004 - height and width
-        raise ValueError(f"a mask is u8 [h, w], not {mask.dtype} {list(mask.shape)}; take one plane of the answer")
+        raise ValueError(f"a mask is u8 [h, w], not {mask.dtype} {list(mask.shape)}; take one plane of the output")
     small = subject.small_matte(picture, mask)
     shown = subject.frame(picture.size, small, options)
     return assess(small), _outputs(picture, mask, shown, options, background)
@@ -67,7 +67,7 @@ def _outputs(
         else:
             image = composite(rgb, alpha, _backdrop(options, background, shown.size, picture.icc_profile))
         content = encode(image, form, quality=options.quality, icc=picture.icc_profile, exif=picture.exif)
-        del image  # whoever stores the content need not wait with it in memory
+        del image  # frees it while the caller stores the content
         yield kind, content
         del content
 
@@ -75,9 +75,12 @@ def _outputs(
 def _backdrop(
     options: OutputOptions, background: Picture | None, size: tuple[int, int], profile: bytes | None
 ) -> Image.Image:
-    """The background at the size of the output, in the profile of the picture; a picture covers it, centred."""
+    """Return the background at the size of the output, in ICC profile `profile`.
+
+    A background picture is scaled to cover the output and cropped around its centre.
+    """
     if background is None:
         dot = Image.new("RGB", (1, 1), ImageColor.getrgb(options.background)[:3])
-        return Image.new("RGB", size, in_profile(dot, None, profile).getpixel((0, 0)))
+        return Image.new("RGB", size, convert_profile(dot, None, profile).getpixel((0, 0)))
     fitted = ImageOps.fit(background.rgb, size, Image.Resampling.BILINEAR)
-    return in_profile(fitted, background.icc_profile, profile)
+    return convert_profile(fitted, background.icc_profile, profile)

@@ -1,7 +1,7 @@
-"""A picture and the network's answer to the subject as every output shows it: where it is cut, how large, how opaque.
+"""Compute crop, size and opacity of the subject, as all outputs of a picture show it.
 
-Cropping and scaling happen once, on the way from the network's square to the size of the outputs: a matte is never
-made larger than it is written.
+The mask is cropped and scaled once, from the network's square directly to the size of the outputs, so a matte is never
+larger than the output.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageChops
 
 from worker.contract.outputs import OutputKind, OutputOptions
-from worker.images.decode import Picture, Wanted
+from worker.images.decode import DecodeTarget, Picture
 from worker.images.quality import SUBJECT
 from worker.images.resize import bilinear
 from worker.images.upright import Box
@@ -24,29 +24,29 @@ _OPAQUE = 255
 
 @dataclass(frozen=True)
 class Frame:
-    """Which part of a picture an output shows, and how large.
+    """The part of a picture that its outputs show, and the size of the outputs.
 
     Attributes:
         box: left, top, right, bottom in pixels of the picture.
-        size: of the outputs, width and height.
+        size: width and height of the outputs in pixels.
     """
 
     box: tuple[int, int, int, int]
     size: tuple[int, int]
 
 
-def wanted(options: OutputOptions, network_size: int) -> Wanted:
-    """How much of a picture is needed: all its pixels only where an output shows them in full."""
+def decode_target(options: OutputOptions, network_size: int) -> DecodeTarget:
+    """Return the resolution at which to decode a picture: full size only if an output may show it at full size."""
     shown = {OutputKind.CUTOUT, OutputKind.COMPOSITE} & set(options.outputs)
     if not shown:
-        return Wanted(short=network_size, long=network_size, exif=options.exif)
-    if options.max_side is None or options.crop:  # the size of a crop is not known before there is a mask
-        return Wanted(exif=options.exif)
-    return Wanted(short=network_size, long=max(network_size, options.max_side), exif=options.exif)
+        return DecodeTarget(short_side=network_size, long_side=network_size, exif=options.exif)
+    if options.max_side is None or options.crop:  # the size of a crop is known only after inference
+        return DecodeTarget(exif=options.exif)
+    return DecodeTarget(short_side=network_size, long_side=max(network_size, options.max_side), exif=options.exif)
 
 
 def small_matte(picture: Picture, mask: npt.NDArray[np.uint8]) -> Image.Image:
-    """The network's mask u8 [h, w] times the input's own alpha, at the network's size, mode L."""
+    """Return the mask u8 [h, w] multiplied by the alpha of the input, at the size of the mask, mode L."""
     small = Image.fromarray(mask)
     if picture.alpha is None:
         return small
@@ -54,9 +54,9 @@ def small_matte(picture: Picture, mask: npt.NDArray[np.uint8]) -> Image.Image:
 
 
 def frame(size: tuple[int, int], matte: Image.Image, options: OutputOptions) -> Frame:
-    """What the outputs of a picture of `size` show, given its small matte.
+    """Return the part to show and its size, for a picture of `size` with the small matte `matte`.
 
-    An empty matte is not cropped to.
+    If the matte is empty, nothing is cropped.
     """
     box = (0, 0, *size)
     if options.crop:
@@ -70,7 +70,10 @@ def frame(size: tuple[int, int], matte: Image.Image, options: OutputOptions) -> 
 def _subject_box(
     size: tuple[int, int], matte: Image.Image, least: int, margin: str
 ) -> tuple[int, int, int, int] | None:
-    """Around all that is at least so opaque, and one pixel of the small matte more, since the resize spreads it."""
+    """Return the box around all pixels of at least grey level `least`, plus the margin; None if there are none.
+
+    The box includes one extra pixel of the small matte on each side, since the resize spreads the edge.
+    """
     found = matte.point(_step(least)).getbbox()
     if found is None:
         return None
@@ -89,13 +92,13 @@ def _subject_box(
 
 
 def alpha(picture: Picture, mask: npt.NDArray[np.uint8], shown: Frame, options: OutputOptions) -> Image.Image:
-    """Opacity of the subject: mask times the input's own alpha, since what was see-through is no subject.
+    """Return the opacity of the subject: the mask times the alpha of the input, whose transparent parts are no subject.
 
     Args:
-        picture: as decoded.
-        mask: the network's answer, u8 [h, w].
-        shown: part and size.
-        options: for the threshold.
+        picture: the decoded picture.
+        mask: output of the network, u8 [h, w].
+        shown: part and size of the output.
+        options: only the threshold is used.
 
     Returns:
         Image of mode L.
@@ -113,16 +116,17 @@ def alpha(picture: Picture, mask: npt.NDArray[np.uint8], shown: Frame, options: 
 
 
 def _level(threshold: float) -> int:
-    """Smallest grey level that is at least so opaque."""
+    """Return the smallest grey level of at least this opacity, 0 to 1."""
     return max(1, math.ceil(threshold * _OPAQUE))
 
 
 def _step(least: int) -> list[int]:
+    """Return a point table that maps grey levels from `least` up to 255, and all others to 0."""
     return [0] * least + [_OPAQUE] * (_OPAQUE + 1 - least)
 
 
 def colours(picture: Picture, shown: Frame) -> Image.Image:
-    """The part of the picture that is shown, at its size, mode RGB."""
+    """Return the colours of the shown part of the picture at the size of the outputs, mode RGB."""
     across, down = 1.0, 1.0
     start = (0.0, 0.0)
     if picture.box is not None:
@@ -140,14 +144,14 @@ def colours(picture: Picture, shown: Frame) -> Image.Image:
         return _cut(picture.rgb, shown, box)
     if shown.size == (right - left, bottom - top):
         return picture.rgb.crop(shown.box)
-    # Colours under transparency mean nothing and must not bleed into the edge: Pillow resizes RGBA premultiplied.
+    # Colours of transparent pixels are arbitrary and must not bleed into the edge: Pillow resizes RGBA premultiplied.
     whole = picture.rgb.crop(shown.box)
     whole.putalpha(picture.alpha.crop(shown.box))
     return whole.resize(shown.size, Image.Resampling.LANCZOS).convert("RGB")
 
 
 def _cut(image: Image.Image, shown: Frame, box: Box) -> Image.Image:
-    """`box` of an image at the size of the outputs; the image itself where that is all of it."""
+    """Return `box` of an image at the size of the outputs; the image itself if that is the whole image."""
     left, top, right, bottom = (int(edge) for edge in box)
     if shown.size == (right - left, bottom - top) and all(float(edge).is_integer() for edge in box):
         return image if image.size == shown.size else image.crop((left, top, right, bottom))
@@ -155,5 +159,5 @@ def _cut(image: Image.Image, shown: Frame, box: Box) -> Image.Image:
 
 
 def _inside(box: Box, size: tuple[int, int]) -> Box:
-    """Without what rounding put beyond the image."""
+    """Clip a box to the image, since rounding can place it slightly outside."""
     return max(0.0, box[0]), max(0.0, box[1]), min(float(size[0]), box[2]), min(float(size[1]), box[3])

@@ -1,7 +1,7 @@
-"""Between pictures and what the network takes and gives, with an antialiased bilinear resize both ways.
+"""Convert pictures to network inputs and network outputs to masks, with an antialiased bilinear resize both ways.
 
-`to_tensor` feeds the compiled model, `to_mask` takes its answer. Mean, scale and sigmoid happen inside the model;
-`normalise` is the plain reference of its first step, for tests and calibration.
+`to_tensor` prepares the input of the compiled model, `to_mask` converts its output. Mean, scale and sigmoid are part of
+the compiled model; `normalise` is a plain reference of its first step, for tests and calibration.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from worker.images.decode import Picture
 from worker.images.resize import bilinear
 
 BACKDROP = (128, 128, 128)
-"""What shows through where the input is transparent, for the network's eyes only: mid-grey, so that neither a white nor
-a black subject melts into it. The colours of a cut-out are never composited."""
+"""Colour that replaces transparent parts of the input, for the network only: mid-grey, so that both a white and a black
+subject stand out. The colours of a cut-out are never composited on it."""
 
 _CHANNELS = 3
 _PLANE = 2
 
 
 def to_tensor(picture: Picture, size: int) -> npt.NDArray[np.uint8]:
-    """The picture as the network sees it: resized to a square without keeping the aspect, as it was in training.
+    """Return the picture as network input, resized to a square without keeping the aspect ratio, as in training.
 
     Returns:
         u8 [1, size, size, 3], NHWC, RGB, writable and contiguous.
@@ -36,12 +36,12 @@ def to_tensor(picture: Picture, size: int) -> npt.NDArray[np.uint8]:
 
 
 def to_mask(mask: npt.NDArray[np.uint8], width: int, height: int) -> Image.Image:
-    """The network's answer at the size of the picture.
+    """Resize the output of the network to the size of the picture.
 
     Args:
         mask: u8 [h, w], 0 background, 255 subject.
-        width: of the upright picture, pixels.
-        height: of the upright picture, pixels.
+        width: width of the upright picture in pixels.
+        height: height of the upright picture in pixels.
 
     Returns:
         Image of mode L.
@@ -57,20 +57,22 @@ def to_mask(mask: npt.NDArray[np.uint8], width: int, height: int) -> Image.Image
 
 
 def normalise(tensor: npt.NDArray[np.uint8], mean: Sequence[float], scale: Sequence[float]) -> npt.NDArray[np.float32]:
-    """(x - mean) / scale for each channel, and the layout of the network.
+    """Return (x - mean) / scale for each channel, in the layout of the network.
 
     Args:
         tensor: u8 [n, h, w, 3], NHWC.
-        mean: of each channel, on the scale 0 to 255.
+        mean: mean of each channel, on the scale 0 to 255.
         scale: standard deviation of each channel, on the scale 0 to 255.
 
     Returns:
         f32 [n, 3, h, w], NCHW, contiguous.
 
     Raises:
-        ValueError: not one mean and one scale for each of three channels.
+        ValueError: the numbers of channels, means and scales are not all three.
     """
     if not len(mean) == len(scale) == tensor.shape[-1] == _CHANNELS:
-        raise ValueError(f"{len(mean)} means and {len(scale)} scales for {tensor.shape[-1]} channels; three of each")
+        raise ValueError(
+            f"got {len(mean)} means and {len(scale)} scales for {tensor.shape[-1]} channels; expected three of each"
+        )
     values = (tensor.astype(np.float32) - np.array(mean, np.float32)) / np.array(scale, np.float32)
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2))

@@ -9,7 +9,7 @@ from worker.contract.errors import BackgroundUnusable, ImageError
 from worker.contract.outputs import OutputOptions
 from worker.contract.settings import LimitSettings
 from worker.contract.storage.s3 import ObjectStore, S3Url
-from worker.images.decode import Picture, Wanted, decode
+from worker.images.decode import DecodeTarget, Picture, decode
 
 MAX_SIDE = 4096
 """Pixels that a background is kept with: 64 MiB in memory at most. Larger outputs get it enlarged."""
@@ -47,7 +47,7 @@ class Backgrounds:
     def _fetch(self, url: str, etag: str) -> Picture:
         try:
             data, info = self._store.get(S3Url.parse(url), max_bytes=self._limits.max_object_mib * _MIB)
-            picture = decode(data, self._limits, Wanted(short=MAX_SIDE // 2, long=MAX_SIDE))
+            picture = decode(data, self._limits, DecodeTarget(short_side=MAX_SIDE // 2, long_side=MAX_SIDE))
         except ImageError as error:
             raise BackgroundUnusable(f"background {url}: {error}") from error
         if etag and info.etag != etag:

@@ -29,7 +29,7 @@ from worker.contract.settings import LimitSettings
 from worker.contract.storage.s3 import ObjectStore, S3Url
 from worker.images.decode import decode
 from worker.images.render import render
-from worker.images.subject import wanted
+from worker.images.subject import decode_target
 from worker.images.tensor import to_tensor
 from worker.runner.background_cache import Backgrounds
 from worker.runner.up_to_date import MODEL, SOURCE_ETAG, standing
@@ -308,7 +308,7 @@ class Pipeline:
         with spent.timed(Stage.FETCH):
             data, info = self._store.get(work.source, max_bytes=self._limits.max_object_mib * _MIB)
         with spent.timed(Stage.DECODE):
-            picture = decode(data, self._limits, wanted(work.options, self._network.size))
+            picture = decode(data, self._limits, decode_target(work.options, self._network.size))
         del data
         with spent.timed(Stage.PREPARE):
             tensor = to_tensor(picture, self._network.size)

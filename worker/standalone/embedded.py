@@ -1,7 +1,7 @@
-"""What the embedded servers share: finding the program in its wheel, starting, stopping, and starting again.
+"""Base class and helpers of the embedded servers: find the program in its wheel, start, stop and restart it.
 
-A service object stands for a place (data folder, port, credentials), not for a process: `kill()` and then `start()`
-give the same service back, with the same data on the same port.
+A service object represents a data folder, a port and credentials, not a process: after `kill()`, `start()` brings up
+the same service with the same data on the same port.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from worker.processes.service import ServiceProcess
 INSTALL = "pip install 'maskmill[standalone]'"
 
 SERVER_LOCK = "server.lock"
-"""File in a data folder, locked by the server that uses it."""
+"""Name of the lock file in each data folder; the server holds the lock while it runs."""
 
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "TZ", "TMPDIR")
 
 
 class EmbeddedService(ABC):
-    """A server on the loopback address that can be started, stopped or killed, any number of times."""
+    """A server on the loopback address that can be started and stopped or killed any number of times."""
 
     ready_seconds = 30.0
-    """Longest wait for a server that starts, in seconds."""
+    """Time-out for the server to become ready, in seconds."""
 
     def __init__(self) -> None:
         self._process: ServiceProcess | None = None
 
     @property
     def pid(self) -> int | None:
-        """Process id of the server; `None` when it is down."""
+        """Return the process id of the server; `None` if it is not running."""
         return self._process.pid if self._process else None
 
     @property
     def running(self) -> bool:
-        """Whether the server process is there."""
+        """Return whether the server process is running."""
         return self._process is not None and self._process.running
 
     def start(self) -> None:
-        """Start the server and wait until it serves. Interrupted or failed, it leaves nothing behind.
+        """Start the server and wait until it is ready. If this fails or is interrupted, the server is killed.
 
         Raises:
-            StandaloneError: it did not start; with the end of its log.
+            StandaloneError: the server did not start; the message ends with the last lines of its log.
         """
         try:
             self.launch()
@@ -57,63 +57,63 @@ class EmbeddedService(ABC):
             raise
 
     def launch(self) -> None:
-        """Start the server without waiting for it; `wait_ready` follows, and `kill` should that fail."""
+        """Start the server without waiting for it. Call `wait_ready` next, and `kill` if that fails."""
         if self.running:
-            raise StandaloneError(f"{type(self).__name__} is running already (process {self.pid})")
-        self.kill()  # reaps one that died by itself
+            raise StandaloneError(f"{type(self).__name__} is already running (process {self.pid})")
+        self.kill()  # reaps a server that exited unexpectedly
         self._process, stdin = self._prepare()
         self._process.start(stdin)
 
     def wait_ready(self) -> None:
-        """Wait until the server serves.
+        """Wait until the server is ready.
 
         Raises:
-            StandaloneError: it ended or did not answer; with the end of its log.
+            StandaloneError: the server exited or did not answer; the message ends with the last lines of its log.
         """
         if self._process is None:
             raise StandaloneError(f"{type(self).__name__} has not been launched")
         self._process.wait_until(self._missing, limit_seconds=self.ready_seconds)
 
     def stop(self) -> None:
-        """Stop the server in good order; killed when that takes too long."""
+        """Stop the server gracefully; kill it after its grace period."""
         if self._process is not None:
             self._process.stop()
             self._after_end()
 
     def kill(self) -> None:
-        """Kill the server at once, as a crash would; data and port are kept for the next `start`."""
+        """Kill the server at once, as in a crash; data and port are kept for the next `start`."""
         if self._process is not None:
             self._process.kill()
             self._after_end()
 
     def suspend(self) -> None:
-        """Freeze the server: it keeps its connections and answers nothing (SIGSTOP)."""
+        """Suspend the server (SIGSTOP): it keeps its connections but does not answer."""
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a suspended server go on (SIGCONT)."""
+        """Resume a suspended server (SIGCONT)."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
 
     @abstractmethod
     def _prepare(self) -> tuple[ServiceProcess, bytes]:
-        """The process to start, and its standard input."""
+        """Return the process to start, and its standard input."""
 
     @abstractmethod
     def _missing(self) -> str | None:
-        """Ask the server whether it serves; `None` when it does, otherwise what is missing."""
+        """Check whether the server is ready; return `None` if it is, else what is missing."""
 
     def _after_end(self) -> None:
-        """Clear away what the process left behind."""
+        """Remove files that the process left behind."""
         return
 
 
 def wheel_program(distribution: str, name: str) -> Path | None:
-    """A program that a wheel brought along; `None` when the wheel, or the program in it, is not installed.
+    """Return the path of a program installed by a wheel; `None` if the wheel or its program is not installed.
 
-    Never searched on PATH, where another version may lie. Installers need not record files, so the scripts folder of
-    this interpreter is looked at as well.
+    PATH is not searched, since it may hold another version. Installers need not record files, so the scripts folder of
+    this interpreter is searched as well.
     """
     try:
         files = importlib.metadata.files(distribution) or ()
@@ -125,10 +125,10 @@ def wheel_program(distribution: str, name: str) -> Path | None:
 
 
 def private_folder(path: Path) -> Path:
-    """Create a folder for us alone (mode 700), or make it so.
+    """Create a folder of mode 700, or set the mode of an existing one.
 
     Raises:
-        StandaloneError: it cannot be created or belongs to somebody else.
+        StandaloneError: the folder cannot be created, or belongs to another user.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -139,8 +139,8 @@ def private_folder(path: Path) -> Path:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """A child's environment: what every program needs, and `variables`.
+    """Return the environment of a server: the few variables that every program needs, and `variables`.
 
-    Little of ours is passed on: variables such as AWS_*, WEED_*, HTTP_PROXY or a broken LANG change how servers work.
+    Other variables are not inherited: AWS_*, WEED_*, HTTP_PROXY or an invalid LANG change how the servers work.
     """
     return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {"LC_ALL": "C"} | variables

@@ -1,6 +1,6 @@
-"""Real photographs for a first run, from a package that ships them: scikit-image.
+"""Real photographs for a first run, taken from the package scikit-image.
 
-Each is in the public domain or free of known restrictions, as the package's own listing says.
+Each is in the public domain or has no known restrictions, according to the listing in the package.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ PHOTOGRAPHS = {
     "retina.jpg": "fundus of an eye, CC0",
     "rocket.jpg": "launch of a Falcon 9, SpaceX, public domain",
 }
-"""File name -> what it shows and its licence."""
+"""File name -> subject and licence."""
 
 
 def copy_photographs(folder: Path) -> list[Path]:
-    """Copy the photographs to a folder; those already there are left alone.
+    """Copy the photographs to a folder and return their paths; existing files are not overwritten.
 
     Raises:
-        StandaloneError: the package is not installed, or ships other files.
+        StandaloneError: scikit-image is not installed, or does not contain the photographs.
     """
     package = importlib.util.find_spec("skimage")  # found, not imported: that would load SciPy
     if package is None or not package.submodule_search_locations:
-        raise StandaloneError("the photographs come with scikit-image: pip install 'maskmill[demo]'")
+        raise StandaloneError("the photographs are part of scikit-image: pip install 'maskmill[demo]'")
     source = Path(package.submodule_search_locations[0]) / "data"
     missing = [name for name in PHOTOGRAPHS if not (source / name).is_file()]
     if missing:
-        raise StandaloneError(f"this scikit-image does not ship {', '.join(missing)}: pip install 'maskmill[demo]'")
+        raise StandaloneError(f"this scikit-image lacks {', '.join(missing)}: pip install 'maskmill[demo]'")
     folder.mkdir(parents=True, exist_ok=True)
     copied = []
     for name in PHOTOGRAPHS:

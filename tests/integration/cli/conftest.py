@@ -1,4 +1,4 @@
-"""A bundle of tiny networks in three precisions, and three pictures."""
+"""Fixtures: a bundle of tiny networks in three precisions, and three pictures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _save(root: Path, precision: str, **how) -> None:
 
 @pytest.fixture
 def bundle(tmp_path) -> Path:
-    """fp32, fp16 and an `int8` that is the same network with other weights, so that it must not agree."""
+    """Write a bundle of fp32, fp16 and an `int8` with other weights, so that its masks must disagree."""
     root = tmp_path / "bundle"
     _save(root, "fp32")
     _save(root, "fp16")
@@ -35,7 +35,7 @@ def bundle(tmp_path) -> Path:
 
 
 def describe(root: Path, **changes: object) -> None:
-    """Write the manifest of what is there."""
+    """Write the manifest of the files in the bundle."""
     files = {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
     files.pop("manifest.json", None)
     (root / "manifest.json").write_bytes(manifest(files, **changes))

@@ -41,7 +41,7 @@ def test_a_bundle_on_the_hub(hub, cache, capsys):
 
     code, listed = worker(capsys, "list", f"hf://{REPO}")
     assert (code, listed["source"], hub.downloads()) == (0, pinned, [])
-    assert listed["variants"][0]["digests"] == f"checked when fetched, against the hub, for commit {commit}"
+    assert listed["variants"][0]["digests"] == f"verified on fetch, against the hub, for commit {commit}"
 
     code, shown = worker(capsys, "show", f"hf://{REPO}")
     assert (code, shown["source"], shown["manifest"], shown["model_info"]) == (0, pinned, {}, {})
@@ -59,7 +59,7 @@ def test_a_bundle_in_s3(place, store, cache, tmp_path, capsys):
 
     code, listed = worker(capsys, "list", str(folder))
     assert code == 0
-    assert listed["variants"][0]["digests"] == "described, checked when fetched"
+    assert listed["variants"][0]["digests"] == "in the manifest, verified on fetch"
 
     code, fetched = worker(capsys, "fetch", str(folder))
     assert (code, fetched["digest"]) == (0, DIGEST)

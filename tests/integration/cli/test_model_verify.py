@@ -1,4 +1,4 @@
-"""`worker model verify` and `show` on real networks, each variant in a process of its own."""
+"""`worker model verify` and `show` on real networks, each variant in a separate process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def verify(capsys, *args: object) -> tuple[int, dict]:
 
 
 def expected_masks(bundle, images, precision: str) -> list[np.ndarray]:
-    """Computed the plain way."""
+    """Compute the masks of all pictures with a plain OpenVINO call."""
     xml = bundle / f"openvino_{precision}/tiny_{SIZE}x{SIZE}_{precision}.xml"
     variant = Variant("tiny", SIZE, precision, xml, xml.with_suffix(".bin"), "")
     pictures = [bilinear(Image.open(path), (SIZE, SIZE)) for path in sorted(images.iterdir())]
@@ -73,13 +73,13 @@ def test_quality_against_true_masks(bundle, images, tmp_path, capsys):
     out = capsys.readouterr().out
     assert code == 0
     assert "2 of 3 pictures have a true mask" in out
-    (line,) = [line for line in out.splitlines() if "against the truth of 2:" in line]
+    (line,) = [line for line in out.splitlines() if "against 2 true masks:" in line]
     assert line.endswith("IoU 1.0000")
     assert all(name in line for name in ("S 0.", "weighted F ", "E ", "MAE "))
     assert out.splitlines()[-1] == "passed"
 
 
-def test_a_wrong_digest_is_told_and_the_others_go_on(bundle, images, capsys):
+def test_a_wrong_digest_fails_its_variant_only(bundle, images, capsys):
     weights = next((bundle / "openvino_int8").glob("*.bin"))
     weights.write_bytes(bytes(weights.stat().st_size))
     (bundle / "LICENSE").write_text("changed")
@@ -94,7 +94,7 @@ def test_a_wrong_digest_is_told_and_the_others_go_on(bundle, images, capsys):
     assert "LICENSE: SHA-256 expected" in complaint
 
 
-def test_a_file_that_went_missing_is_told(bundle):
+def test_a_missing_file_is_reported(bundle):
     (bundle / "LICENSE").unlink()
 
     complaints = check_files(bundles.survey(ModelSettings(source=str(bundle))))
@@ -102,7 +102,7 @@ def test_a_file_that_went_missing_is_told(bundle):
     assert complaints == ["LICENSE is in the manifest and not there; copy the bundle again"]
 
 
-def test_without_fp32_nothing_is_claimed(bundle, images, capsys):
+def test_without_fp32_no_agreement_is_reported(bundle, images, capsys):
     code, got = verify(capsys, bundle, "--images", images, "--precision", "int8", "--min-iou", 0.5)
 
     assert code == 1
@@ -111,7 +111,7 @@ def test_without_fp32_nothing_is_claimed(bundle, images, capsys):
     assert "cannot be measured" in got["variants"]["int8"]["failure"]
 
 
-def test_a_network_that_cannot_be_loaded_is_told(bundle, images, capsys):
+def test_a_network_that_cannot_be_loaded_fails(bundle, images, capsys):
     next((bundle / "openvino_int8").glob("*.xml")).write_text("<net/>")
     describe(bundle)
 
@@ -126,20 +126,20 @@ def test_the_built_in_bundle_passes_on_the_built_in_pictures(capsys):
 
     out = capsys.readouterr().out
     assert "8 photographs that come with scikit-image" in out
-    assert "is what the others are compared with" in out or "against fp32 in f32" in out
+    assert "reference for the other variants" in out or "against fp32 in f32" in out
 
 
-def test_what_cannot_be_asked(bundle, images, tmp_path):
+def test_invalid_requests_are_refused(bundle, images, tmp_path):
     with pytest.raises(click.UsageError, match="--masks needs --images"):
         worker("verify", bundle, "--masks", tmp_path)
-    with pytest.raises(BundleNotFound, match="no such variant; there is: tiny 64 fp32"):
+    with pytest.raises(BundleNotFound, match="no such variant; it holds: tiny 64 fp32"):
         worker("verify", bundle, "--size", 96)
     (images / "notes.txt").write_text("no picture")
     with pytest.raises(SourceError, match=r"notes\.txt: .*remove it from the folder"):
         worker("verify", bundle, "--images", images, "--precision", "fp32")
 
 
-def test_show_tells_origin_licence_agreement_and_feeding(bundle, capsys):
+def test_show_prints_origin_licence_agreement_and_preprocessing(bundle, capsys):
     describe(bundle, agreement={"tiny_64x64_int8": {"iou": 0.991}}, source={"repository": "someone/net"})
 
     assert worker("show", bundle) == 0
@@ -150,7 +150,7 @@ def test_show_tells_origin_licence_agreement_and_feeding(bundle, capsys):
     assert out.count("model_info of tiny 64") == 3
 
 
-def test_show_does_not_open_what_is_not_as_described(bundle, capsys):
+def test_show_does_not_open_a_network_with_a_wrong_digest(bundle, capsys):
     next((bundle / "openvino_int8").glob("*.xml")).write_text("<net/>")
 
     assert worker("show", bundle, "--json") == 0

@@ -1,4 +1,4 @@
-"""Images and the compose file, as far as they can be held to account without a container engine."""
+"""Container images and the compose file, tested as far as possible without a container engine."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ PINNED = re.compile(r"^([a-z0-9_.-]+)==([^ ;]+)", re.MULTILINE)
 
 
 def compose(folder: Path, *args: str) -> Any:
-    """The compose file as the tool itself understands it."""
+    """Return the compose file as parsed by docker-compose."""
     return yaml.safe_load(validators.run("docker-compose", "--profile", "*", "config", *args, cwd=folder))
 
 
 @pytest.fixture
 def host(tmp_path: Path) -> Path:
-    """A copy of what `docker compose` reads, with an `.env` as `make-env` writes it."""
+    """Copy the files that `docker compose` reads, and write `.env` with `make-env`."""
     for name in ("docker-compose.yml", ".env.example", "infra/docker/make-env"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
@@ -44,7 +44,7 @@ def host(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_hadolint_has_nothing_to_say():
+def test_hadolint_reports_nothing():
     assert validators.run("hadolint", *DOCKERFILES) == ""
 
 
@@ -58,13 +58,13 @@ def test_the_last_stage_is_small_and_not_root(path):
     assert not [i for i in stage if i.word == "RUN" and re.search(r"apt|pip install|hatchling", i.rest)]
     assert dockerfile.exec_form(dockerfile.last(stage, "ENTRYPOINT")) == [path.stem]
     assert dockerfile.last(stage, "HEALTHCHECK")
-    # Nothing comes from an index unless its digest is in a lock.
+    # Packages from an index are installed only if a lock file holds their digests.
     for install in (i.rest for i in everything if i.word == "RUN" and "pip install" in i.rest):
         assert "--require-hashes" in install or "--no-index" in install
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
-def test_images_hold_the_versions_that_are_tested(lock):
+def test_images_contain_the_tested_versions(lock):
     tested = set(PINNED.findall((ROOT / "dev.lock").read_text("utf-8")))
     found = set(PINNED.findall(lock.read_text("utf-8")))
 
@@ -72,13 +72,13 @@ def test_images_hold_the_versions_that_are_tested(lock):
     assert "://" not in lock.read_text("utf-8")
 
 
-def test_the_producer_image_leaves_the_heavy_libraries_out():
+def test_the_producer_image_omits_the_heavy_libraries():
     names = {name for name, _ in PINNED.findall((INFRA / "docker" / "producer.lock").read_text("utf-8"))}
 
     assert not names & {"openvino", "numpy", "pillow", "hatchling", "cmake"}
 
 
-def test_the_compose_file_is_understood(host):
+def test_the_compose_file_is_valid(host):
     validators.run("check-jsonschema", "--builtin-schema", "vendor.compose-spec", host / "docker-compose.yml")
 
     assert set(compose(host)["services"]) == OWN | {"redis", "s3", "redis-exporter", "prometheus", "grafana"}
@@ -93,13 +93,13 @@ def test_without_passwords_nothing_starts(host):
     assert done.returncode == 1 and "run infra/docker/make-env" in done.stderr
 
 
-def test_up_alone_is_the_main_job(host):
+def test_up_starts_the_services_of_the_main_job(host):
     found = yaml.safe_load(validators.run("docker-compose", "config", cwd=host))["services"]
 
     assert set(found) == {"redis", "s3", "worker"}
 
 
-def test_containers_hold_only_what_they_need(host):
+def test_containers_have_only_the_rights_they_need(host):
     services = compose(host)["services"]
 
     for name in OWN | {"redis", "redis-exporter", "prometheus", "grafana"}:
@@ -110,7 +110,7 @@ def test_containers_hold_only_what_they_need(host):
     assert "ports" not in services["redis"]
 
 
-def test_passwords_are_on_no_command_line_and_with_nobody_else(host):
+def test_passwords_are_on_no_command_line_and_in_no_other_service(host):
     services = compose(host)["services"]
     values = dict(line.split("=", 1) for line in (host / ".env").read_text().splitlines() if re.match(r"[A-Z]", line))
 
@@ -122,7 +122,7 @@ def test_passwords_are_on_no_command_line_and_with_nobody_else(host):
         assert values[other] not in str(services["worker"]) + str(services["producer"])
 
 
-def test_make_env_keeps_what_is_there(host):
+def test_make_env_does_not_change_an_existing_file(host):
     before = (host / ".env").read_text()
 
     with pytest.raises(AssertionError, match="nothing was changed"):
@@ -132,13 +132,13 @@ def test_make_env_keeps_what_is_there(host):
 
 
 def test_the_example_names_every_setting():
-    """After a change: `python -m support.env_example`, see there."""
+    """To update the example, run `python -m support.env_example`; see its docstring."""
     part = (ROOT / ".env.example").read_text("utf-8").partition(env_example.MARK)[2]
 
     assert part.split("\n\n", 1)[1] == env_example.settings_part()
 
 
-def test_the_example_taken_as_it_is_changes_nothing(tmp_path):
+def test_the_unchanged_example_equals_the_defaults(tmp_path):
     text = re.sub(r"^#(MASKMILL_)", r"\1", env_example.settings_part(), flags=re.MULTILINE)
     (tmp_path / ".env").write_text(text)
 
@@ -155,7 +155,7 @@ def test_every_setting_of_env_reaches_the_worker(host):
     image = dockerfile.stages(INFRA / "docker" / "worker.Dockerfile")["worker"]
     names = set(re.findall(r"^#(MASKMILL_[A-Z0-9_]+)", env_example.settings_part(), flags=re.MULTILINE))
     elsewhere = {name for name in names if name in dockerfile.last(image, "ENV")}
-    # No TLS and no ACL user between the services of one host, and no file of an authority in the container.
+    # Services on one host use no TLS and no ACL user, and the container holds no certificate files.
     unused = {"MASKMILL_REDIS__USERNAME", "MASKMILL_S3__SESSION_TOKEN"} | {
         name for name in names if name.endswith(("__CA_FILE", "__CERT_FILE", "__KEY_FILE"))
     }
@@ -244,7 +244,7 @@ def _answer(ask: Any) -> Any:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("name", "stage"), [("worker", "build"), ("producer", "build")])
 def test_the_build_stage_builds(name, stage, tmp_path):
-    """Each COPY and RUN of the stage in a root of its own, with this Python; then what the image would start."""
+    """Run each COPY and RUN of the stage in a separate root with this Python, then the programs of the image."""
     instructions = dockerfile.stages(INFRA / "docker" / f"{name}.Dockerfile")[stage]
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(Path(sys.base_prefix) / "bin" / "python3")
@@ -262,5 +262,5 @@ def test_the_build_stage_builds(name, stage, tmp_path):
     assert "passed" in validators.run(
         installed / "bin" / "worker", "model", "verify", "builtin:contrast", cwd=tmp_path, env=variables
     )
-    # One line for each arithmetic; without kernels it would say so instead.
+    # One line for each arithmetic; without kernels it prints a message instead.
     assert validators.run(installed / "bin" / "worker", "kernels", "show", env=variables).startswith("f32 ")

@@ -1,4 +1,4 @@
-"""The chart, rendered as Helm does it, against Kubernetes' schemas and against what the workers read."""
+"""The Helm chart, rendered and checked against the schemas of Kubernetes and the settings of the workers."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ SETS = {"plain": PLAIN, "full": FULL, "identity": IDENTITY, "bare": BARE}
 
 
 def rendered(values: dict[str, Any], name: str = "shop") -> dict[str, dict[str, Any]]:
-    """Objects by kind."""
+    """Return the rendered objects by kind."""
     with helm.Chart.load(CHART) as chart:
         texts = chart.render(values, name=name, namespace="masks")
     texts.pop("maskmill/templates/NOTES.txt")
@@ -99,7 +99,7 @@ def variables(objects: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("values", SETS.values(), ids=SETS)
-def test_helm_and_kubernetes_take_it(values):
+def test_helm_and_kubernetes_accept_it(values):
     report = helm.lint(CHART, values, strict=True)
     assert not report["errors"] and all(message["severity"] < 2 for message in report["messages"]), report
 
@@ -109,7 +109,7 @@ def test_helm_and_kubernetes_take_it(values):
             kubernetes_validate.validate(found, kubernetes_validate.latest_version(), strict=True)
 
 
-def test_what_is_wanted_is_there_and_nothing_else():
+def test_only_the_requested_objects_are_rendered():
     always = {"Deployment", "Service"}
     optional = {"ServiceAccount", "PodDisruptionBudget", "NetworkPolicy"}
 
@@ -120,7 +120,7 @@ def test_what_is_wanted_is_there_and_nothing_else():
 
 
 @pytest.mark.parametrize("values", SETS.values(), ids=SETS)
-def test_pods_are_guaranteed_whole_cores_and_time_to_end(values):
+def test_pods_have_guaranteed_whole_cores_and_enough_time_to_stop(values):
     objects = rendered(values)
     spec = pod(objects)
 
@@ -131,7 +131,7 @@ def test_pods_are_guaranteed_whole_cores_and_time_to_end(values):
 
 
 @pytest.mark.parametrize("values", SETS.values(), ids=SETS)
-def test_pods_may_do_nothing_that_they_need_not(values):
+def test_pods_have_only_the_rights_they_need(values):
     spec = pod(rendered(values))
     context = spec["containers"][0]["securityContext"]
 
@@ -142,8 +142,8 @@ def test_pods_may_do_nothing_that_they_need_not(values):
     assert context["capabilities"] == {"drop": ["ALL"]}
 
 
-def test_the_workers_understand_their_settings(monkeypatch, tmp_path):
-    """Variables as rendered and secrets as the kubelet lays them: links to links, which it exchanges in one step."""
+def test_workers_can_load_the_rendered_settings(monkeypatch, tmp_path):
+    """Secrets are laid out as by the kubelet: links to a link that it replaces atomically."""
     objects = rendered(FULL)
     place = tmp_path / "secrets"
     (place / "..2026_11_24").mkdir(parents=True)
@@ -169,7 +169,7 @@ def test_the_workers_understand_their_settings(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("values", [PLAIN, IDENTITY], ids=["plain", "identity"])
-def test_few_settings_are_enough(values, monkeypatch):
+def test_a_few_settings_are_enough(values, monkeypatch):
     for name, value in variables(rendered(values)).items():
         monkeypatch.setenv(name, value)
 
@@ -192,12 +192,12 @@ def test_few_settings_are_enough(values, monkeypatch):
         ({"keda": {"maxReplicas": 0}}, "maxReplicas"),
     ],
 )
-def test_what_makes_no_sense_is_refused(wrong, named):
+def test_invalid_values_are_refused(wrong, named):
     with helm.Chart.load(CHART) as chart, pytest.raises(helm.HelmError, match=named):
         chart.render(PLAIN | wrong, name="shop", namespace="masks")
 
 
-def test_it_scales_by_queued_and_running_work():
+def test_it_scales_with_queued_and_running_work():
     objects = rendered(FULL)
     spec = objects["ScaledObject"]["spec"]
     keys = {trigger["name"]: trigger["metadata"]["listName"] for trigger in spec["triggers"]}
@@ -212,7 +212,7 @@ def test_it_scales_by_queued_and_running_work():
     assert set(re.findall(r"[a-z_]+", spec["advanced"]["scalingModifiers"]["formula"])) == set(keys)
     assert {trigger["metadata"]["address"] for trigger in spec["triggers"]} == {"redis.example:6380"}
     assert {trigger["metadata"]["databaseIndex"] for trigger in spec["triggers"]} == {"2"}
-    # All values of a trigger's metadata are strings.
+    # KEDA requires strings for all values in the metadata of a trigger.
     assert all(isinstance(value, str) for trigger in spec["triggers"] for value in trigger["metadata"].values())
     assert spec["scaleTargetRef"]["name"] == objects["Deployment"]["metadata"]["name"]
     assert "replicas" not in objects["Deployment"]["spec"] and "replicas" in rendered(PLAIN)["Deployment"]["spec"]
@@ -220,7 +220,7 @@ def test_it_scales_by_queued_and_running_work():
     assert given == {"username", "password", "ca", "tls"}
 
 
-def test_only_redis_s3_and_names_can_be_reached():
+def test_only_redis_s3_and_dns_can_be_reached():
     spec = rendered(FULL)["NetworkPolicy"]["spec"]
 
     assert spec["ingress"] == [{"ports": [{"protocol": "TCP", "port": "metrics"}], "from": [PEER]}]
@@ -245,26 +245,26 @@ def test_selectors_find_the_pods(name):
     monitor = objects["ServiceMonitor"]["spec"]
     service = objects["Service"]["metadata"]["labels"]
     assert monitor["selector"]["matchLabels"].items() <= service.items()
-    # The alerts look for the nodes under this name.
+    # The alerts select the nodes by this name.
     assert f'up{{job="{service[monitor["jobLabel"]]}"}}' in str(ALERTS)
     assert all(len(found["metadata"]["name"]) <= 63 for found in objects.values())
 
 
-def test_alerts_and_dashboards_are_those_of_infra():
+def test_alerts_and_dashboards_equal_those_in_infra():
     objects = rendered(FULL)
 
     assert objects["PrometheusRule"]["spec"] == ALERTS
     assert objects["ConfigMap"]["data"] == {f"maskmill-{path.name}": path.read_text("utf-8") for path in DASHBOARDS}
 
 
-def test_secrets_are_named_and_never_held():
+def test_templates_name_secrets_but_contain_none():
     text = "".join(path.read_text("utf-8") for path in Path(CHART / "templates").iterdir())
 
     assert "kind: Secret" not in text and "secretKeyRef" not in text
 
 
-def test_a_packaged_chart_holds_alerts_and_dashboards(tmp_path):
-    """They are links here; an archive must not depend on what is beside it."""
+def test_a_packaged_chart_contains_alerts_and_dashboards(tmp_path):
+    """In the repository they are links; an archive must contain the files."""
     with helm.Chart.load(CHART) as chart:
         archive = chart.save(tmp_path)
     with helm.Chart.load(archive) as chart:

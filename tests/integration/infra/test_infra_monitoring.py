@@ -1,4 +1,4 @@
-"""Alerts and dashboards against the metrics that the code has."""
+"""Alerts and dashboards use only metrics and labels that the code exports."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ ALERTS = INFRA / "prometheus" / "alerts.yml"
 GROUPS = yaml.safe_load(ALERTS.read_text("utf-8"))["groups"]
 RULES = [rule for group in GROUPS for rule in group["rules"]]
 NOT_OURS = {"up", "redis_memory_used_bytes", "redis_memory_max_bytes"}
-"""Of Prometheus itself and of the Redis exporter."""
+"""Metrics of Prometheus itself and of the Redis exporter."""
 
 _SUFFIXES = {Counter: ("_total",), Gauge: ("",), Histogram: ("_bucket", "_sum", "_count")}
 _WORD = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
 def names(expression: str) -> set[str]:
-    """Metrics in a PromQL expression: words that are no function, label, keyword or unit."""
+    """Return the metrics in a PromQL expression: all words that are no function, label, keyword or unit."""
     text = re.sub(r'"[^"]*"', '""', expression)
     text = re.sub(r"\{[^}]*\}|\[[^\]]*\]", " ", text)
     text = re.sub(r"\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", " ", text)
@@ -39,7 +39,7 @@ def names(expression: str) -> set[str]:
 
 
 class OneJob:
-    """Stands in for backlog and fleet: one job and one worker."""
+    """A stub for backlog and fleet with one job and one worker."""
 
     def queued(self) -> int:
         return 1
@@ -61,7 +61,7 @@ class OneJob:
 
 @pytest.fixture(scope="module")
 def known() -> dict[str, set[str]]:
-    """Sample name -> label names, of everything that a node can tell."""
+    """Return sample name -> label names for all metrics that a node exports."""
     found: dict[str, set[str]] = {}
     for metric in vars(metrics).values():
         for suffix in _SUFFIXES.get(type(metric), ()):
@@ -80,7 +80,7 @@ EXPRESSIONS = [(f"alert {rule.get('alert', rule.get('record'))}", rule["expr"]) 
 ]
 
 
-def test_every_metric_that_is_asked_for_exists(known):
+def test_every_used_metric_exists(known):
     recorded = {rule["record"] for rule in RULES if "record" in rule}
     asked = {(place, name) for place, text in EXPRESSIONS for name in names(text)}
 
@@ -88,7 +88,7 @@ def test_every_metric_that_is_asked_for_exists(known):
     assert {(place, name) for place, name in asked if name not in known.keys() | recorded | NOT_OURS} == set()
 
 
-def test_every_label_that_is_chosen_by_exists(known):
+def test_every_used_label_exists(known):
     missing = []
     for place, text in EXPRESSIONS:
         for name, matchers in re.findall(rf"({_WORD.pattern})\{{([^}}]*)\}}", text):
@@ -98,7 +98,7 @@ def test_every_label_that_is_chosen_by_exists(known):
     assert not missing
 
 
-def test_every_metric_is_shown_or_watched(known):
+def test_every_metric_is_used_by_an_alert_or_dashboard(known):
     asked = {name for _, text in EXPRESSIONS for name in names(text)}
     families = {re.sub(r"_(bucket|sum|count|created|total)$", "", name) for name in known}
 
@@ -126,7 +126,7 @@ def test_every_alert_has_a_test_in_which_it_fires():
     assert {rule["alert"] for rule in RULES if "alert" in rule} == fired
 
 
-def test_every_alert_says_how_bad_it_is():
+def test_every_alert_has_a_severity_and_a_summary():
     for rule in RULES:
         if "alert" in rule:
             assert rule["labels"]["severity"] in {"critical", "warning", "info"} and rule["annotations"]["summary"]
@@ -141,7 +141,7 @@ def test_the_scrape_configuration_passes_promtool(tmp_path):
 
 
 @pytest.mark.parametrize("path", grafana_dashboards.DASHBOARDS, ids=lambda path: path.stem)
-def test_a_dashboard_is_whole(path: Path):
+def test_a_dashboard_is_complete(path: Path):
     dashboard = json.loads(path.read_text("utf-8"))
     variables = {variable["name"] for variable in dashboard["templating"]["list"]}
 

@@ -1,4 +1,4 @@
-"""The units, as systemd's own tools judge them."""
+"""The systemd units, checked with systemd's own tools."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SERVICE = "maskmill-worker@.service"
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """The units in a folder, with this installation's `worker`."""
+    """Copy the units to a folder, with the path of this installation's `worker`."""
     for path in UNITS.iterdir():
         shutil.copy(path, tmp_path)
     text = (UNITS / SERVICE).read_text("utf-8")
@@ -31,7 +31,7 @@ def installed(tmp_path: Path) -> Path:
 
 
 def section(name: str) -> dict[str, list[str]]:
-    """Keys of a section of the service; a key may stand there several times."""
+    """Return the keys of a section of the service; a key may have several values."""
     found: dict[str, list[str]] = {}
     text = (UNITS / SERVICE).read_text("utf-8").partition(f"[{name}]")[2].partition("\n[")[0]
     for key, value in re.findall(r"^([A-Za-z]+)=(.*)$", text, flags=re.MULTILINE):
@@ -39,15 +39,15 @@ def section(name: str) -> dict[str, list[str]]:
     return found
 
 
-def test_systemd_has_nothing_to_say(installed):
+def test_systemd_reports_nothing(installed):
     analyze = validators.need("systemd-analyze", "systemd")
 
-    # An unknown key or a bad value only prints a line.
+    # An unknown key or an invalid value only prints a line, so the output must be empty.
     for unit in (SERVICE.replace("@", "@all"), "maskmill.slice"):
         assert validators.run(analyze, "verify", f"./{unit}", cwd=installed) == ""
 
 
-def test_a_misspelt_key_would_be_seen(installed):
+def test_a_misspelt_key_is_reported(installed):
     analyze = validators.need("systemd-analyze", "systemd")
     text = (installed / SERVICE).read_text().replace("OOMPolicy=", "OOMPolizy=")
     (installed / SERVICE).write_text(text)
@@ -55,16 +55,16 @@ def test_a_misspelt_key_would_be_seen(installed):
     assert "OOMPolizy" in validators.run(analyze, "verify", f"./{SERVICE.replace('@', '@all')}", cwd=installed)
 
 
-def test_the_service_is_exposed_as_little_as_it_can_be(installed):
+def test_the_exposure_of_the_service_is_minimal(installed):
     analyze = validators.need("systemd-analyze", "systemd")
 
-    # Exit status 1 above the threshold, in tenths; what is left is the network and code made at run time.
+    # Exit status 1 above the threshold, in tenths. The rest is the network and executable memory made at run time.
     validators.run(
         analyze, "security", "--offline=true", "--threshold=16", f"./{SERVICE.replace('@', '@all')}", cwd=installed
     )
 
 
-def test_it_stops_in_order():
+def test_it_stops_gracefully():
     service = section("Service")
     [seconds] = [re.fullmatch(r"(\d+)s", value) for value in service["TimeoutStopSec"]]
 
@@ -73,7 +73,7 @@ def test_it_stops_in_order():
 
 
 def test_its_settings_exist(monkeypatch, tmp_path):
-    """The example of /etc/maskmill/worker.env, read as the guide's shell does it, and the variables of the unit."""
+    """Loads the example of /etc/maskmill/worker.env with a shell, as in the guide, and the variables of the unit."""
     (tmp_path / "MASKMILL_REDIS__PASSWORD").write_text("from-a-file")
     shell = ["sh", "-c", f"set -a; . {UNITS}/worker.env; env -0"]
     given = subprocess.run(shell, env={}, capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""One secured Redis for all tests of this folder."""
+"""Fixture: one secured Redis for all tests in this folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All three clients of ours, the ledger, Celery's broker and its result backend, check whom they talk to."""
+"""TLS: all three Redis clients (the ledger, Celery's broker and its result backend) verify the server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_server_facts_are_read_over_tls(secured):
         assert ledger.link.check()["append_only"] == "yes"
 
 
-def test_messages_and_results_pass(secured):
+def test_messages_and_results_are_sent_over_tls(secured):
     app = celery_app.make_celery(settings(secured, WORKER))
     app.backend.store_result("job.0.0", {"outcomes": ["ok"]}, "SUCCESS")
     app.close()
@@ -48,7 +48,7 @@ def test_messages_and_results_pass(secured):
     app.close()
 
 
-def test_a_worker_may_bring_lost_messages_back(secured):
+def test_a_worker_may_restore_lost_messages(secured):
     app = celery_app.make_celery(settings(secured, WORKER))
     with app.connection_for_read() as connection, connection.channel() as channel:
         queue = app.amqp.queues[redis_keys.QUEUE](channel)
@@ -64,10 +64,10 @@ def test_a_worker_may_bring_lost_messages_back(secured):
 
 
 @pytest.mark.parametrize("wrong", ["authority", "name", "no certificate of ours", "no TLS"])
-def test_nobody_talks_to_a_server_that_cannot_be_trusted(secured, wrong):
+def test_clients_refuse_an_untrusted_server(secured, wrong):
     changes: dict[str, object] = {
         "authority": {"ca_file": secured.certificates.stranger},
-        # Resolves to the same server, whose certificate does not name it.
+        # An address of the same server that is not in its certificate.
         "name": {"url": f"rediss://127.0.0.2:{secured.tls_port}/0"},
         "no certificate of ours": {"cert_file": None, "key_file": None},
         "no TLS": {"url": f"redis://localhost:{secured.tls_port}/0"}

@@ -1,4 +1,4 @@
-"""What the users of `infra/redis/users.acl` may do, and what they may not. A whole job with them: acceptance tests."""
+"""Rights of the users in `infra/redis/users.acl`. Acceptance tests run a whole job as these users."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def admin(secured: SecuredRedis):
 
 
 @pytest.mark.parametrize(("user", "commands"), [(WORKER, FORBIDDEN), (PRODUCER, FORBIDDEN + FORBIDDEN_TO_PRODUCERS)])
-def test_what_a_user_does_not_need_is_refused(secured, user, commands):
+def test_commands_that_a_user_does_not_need_are_refused(secured, user, commands):
     granted = []
     with secured.client(user) as client:
         for command in commands:
@@ -83,7 +83,7 @@ def test_what_a_user_does_not_need_is_refused(secured, user, commands):
     assert granted == []
 
 
-def test_who_does_not_log_in_gets_nothing(secured):
+def test_a_client_without_login_is_refused(secured):
     own = secured.certificates.client
     with (
         redis.Redis(
@@ -102,7 +102,7 @@ def test_who_does_not_log_in_gets_nothing(secured):
 
 @pytest.mark.parametrize(("user", "scripts"), [(PRODUCER, PRODUCER_SCRIPTS), (WORKER, WORKER_SCRIPTS)])
 def test_every_command_of_the_scripts_is_granted(admin, user, scripts):
-    """Also of the branches that few jobs take. Keys of a job are the user's: arguments do not matter here."""
+    """Includes commands in rarely used branches. Keys do not matter: a user may access all keys of a job."""
     folder = resources.files("worker.contract.ledger") / "lua"
     refused = set()
     for script in ("head", *scripts):
@@ -120,12 +120,12 @@ def _dry_run(admin: redis.Redis, user: str, command: str) -> str:
         try:
             return str(admin.execute_command("ACL", "DRYRUN", user, command, key, *["1"] * count))
         except redis.ResponseError as error:
-            if "arguments" not in str(error):  # it wants another number of them
+            if "arguments" not in str(error):  # the number of arguments is wrong: try the next one
                 raise
     return str(admin.execute_command("ACL", "DRYRUN", user, command))
 
 
-def test_every_script_is_some_users():
+def test_every_script_belongs_to_a_user():
     folder = resources.files("worker.contract.ledger") / "lua"
     found = {entry.name.removesuffix(".lua") for entry in folder.iterdir() if entry.name.endswith(".lua")}
 

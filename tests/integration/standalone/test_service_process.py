@@ -1,4 +1,4 @@
-"""Children: how they start, how they end, and that they never stay behind."""
+"""Service processes: start, stop, and no process left behind."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def gone_within(pid: int, seconds: float) -> bool:
 def wait_for(path: Path) -> None:
     deadline = time.monotonic() + 10
     while not (path.exists() and path.read_text().endswith("\n")):
-        assert time.monotonic() < deadline, f"{path} never came"
+        assert time.monotonic() < deadline, f"{path} was not written"
         time.sleep(0.01)
 
 
-def test_a_child_runs_in_a_session_of_its_own_and_ends_by_sigterm(make):
+def test_a_child_runs_in_its_own_session_and_ends_by_sigterm(make):
     with make(SLEEP) as process:
         pid = process.pid
         assert process.running
@@ -75,7 +75,7 @@ def test_it_reads_its_standard_input_to_the_end_and_writes_a_private_log(make, t
     assert (tmp_path / "log").stat().st_mode & 0o077 == 0
 
 
-def test_the_log_of_the_run_before_is_kept(make, tmp_path):
+def test_the_log_of_the_previous_run_is_kept(make, tmp_path):
     for text in ("first", "second"):
         process = make(["/bin/echo", text])
         process.start()
@@ -93,7 +93,7 @@ def test_it_waits_until_the_child_is_ready(make, tmp_path):
         assert flag.exists()
 
 
-def test_a_child_that_dies_while_starting_is_an_error_with_its_last_words_but_no_secrets(make):
+def test_the_error_for_a_child_that_exits_while_starting_quotes_its_log_without_secrets(make):
     process = make(shell("echo the password is hunter2; exit 3"), secrets=["hunter2", ""])
     process.start()
 
@@ -105,12 +105,12 @@ def test_a_child_that_dies_while_starting_is_an_error_with_its_last_words_but_no
     assert "hunter2" not in str(error.value)
 
 
-def test_a_child_that_is_never_ready_is_an_error_that_says_what_was_missing(make):
+def test_the_error_for_a_child_that_is_never_ready_says_what_is_missing(make):
     with make(SLEEP) as process, pytest.raises(StandaloneError, match=r"not ready within 0.1 s \(PONG\)"):
         process.wait_until(lambda: "PONG", limit_seconds=0.1)
 
 
-def test_a_child_that_ignores_sigterm_is_killed_after_the_grace_and_that_is_logged(make, tmp_path, caplog):
+def test_a_child_that_ignores_sigterm_is_killed_after_the_grace_period_with_a_log_line(make, tmp_path, caplog):
     process = make(shell(f"trap '' TERM; echo > {tmp_path / 'ready'}; while :; do sleep 1; done"), grace_seconds=0.3)
     process.start()
     wait_for(tmp_path / "ready")
@@ -119,7 +119,7 @@ def test_a_child_that_ignores_sigterm_is_killed_after_the_grace_and_that_is_logg
     assert "a server did not stop within 0.3 s and is killed" in caplog.text
 
 
-def test_a_suspended_child_stops_in_good_order(make, tmp_path):
+def test_a_suspended_child_stops_gracefully(make, tmp_path):
     process = make(shell(f"trap 'exit 7' TERM; echo > {tmp_path / 'ready'}; while :; do sleep 0.05; done"))
     process.start()
     wait_for(tmp_path / "ready")
@@ -129,7 +129,7 @@ def test_a_suspended_child_stops_in_good_order(make, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-def test_what_the_child_left_in_its_group_ends_with_it(make, tmp_path, how):
+def test_processes_in_the_group_of_the_child_end_with_it(make, tmp_path, how):
     process = make(shell(f"sleep 600 & echo $! > {tmp_path / 'pid'}; wait"))
     process.start()
     wait_for(tmp_path / "pid")
@@ -147,7 +147,7 @@ def test_signals_are_back_at_their_defaults(make, tmp_path):
     assert process.wait(10)
     process.stop()
     masks = [int(line.split()[1], 16) for line in (tmp_path / "log").read_text().splitlines()]
-    # Signals 32 and 33 belong to the C library: no program can set them through its interface.
+    # Signals 32 and 33 are reserved for the C library and cannot be changed through it.
     changed = [{number for number in signal.valid_signals() if mask >> (number - 1) & 1} for mask in masks]
     assert changed == [set(), set()]
 
@@ -173,11 +173,11 @@ def test_it_starts_only_once(make):
         process.start()
 
 
-def test_stopping_what_never_started_is_no_error(make):
+def test_stopping_a_process_that_was_never_started_is_no_error(make):
     assert make(SLEEP).stop() is None
 
 
-def test_the_child_holds_its_lock_for_as_long_as_it_lives(make, tmp_path, monkeypatch):
+def test_the_child_holds_its_lock_until_it_exits(make, tmp_path, monkeypatch):
     monkeypatch.setattr("worker.processes.service._LOCK_SECONDS", 0.1)
     options = {"lock": tmp_path / "lock"}
     with make(SLEEP, **options), pytest.raises(StandaloneError, match="another server runs on the same data"):
@@ -213,7 +213,7 @@ def test_the_child_does_not_outlive_a_parent_that_is_killed(tmp_path, death_sign
     command = [sys.executable, "-c", textwrap.dedent(script)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)}) as parent:
         pid = int(parent.stdout.readline())
-        while not at_once and psutil.Process(pid).name() != "sleep":  # until it has become the server
+        while not at_once and psutil.Process(pid).name() != "sleep":  # until it executes the server
             time.sleep(0.01)
         parent.kill()
 

@@ -1,4 +1,4 @@
-"""The services as others meet them: who is let in, where they listen, what survives."""
+"""The embedded services from the outside: access, listening addresses and persistence."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ PLACE = S3Url(DEFAULT_BUCKET, "kept.bin")
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
-    """Services of this module's own, since its tests stop and kill them. In a folder too deep for a socket's path."""
+    """Start services for this module only, since its tests stop and kill them.
+
+    The path of their state folder is too long for a socket.
+    """
     services = Standalone(tmp_path_factory.mktemp("own") / ("d" * 100) / "state")
     services.start()
     yield services
@@ -38,7 +41,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
 
 @pytest.fixture
 def served(own: Standalone) -> Standalone:
-    """The same, up whatever the test before did to them."""
+    """Return the services of `own`, running whatever the previous test did to them."""
     for service in (own.redis, own.s3):
         if not service.running:
             service.start()
@@ -62,10 +65,10 @@ def write(services: Standalone, data: bytes) -> None:
         client.set("kept", data)
 
 
-# Who is let in
+# Access
 
 
-def test_its_environment_loads_as_settings_and_opens_both(standalone, monkeypatch):
+def test_its_environment_loads_as_settings_that_reach_both_services(standalone, monkeypatch):
     for name, value in standalone.environment().items():
         monkeypatch.setenv(name, value)
 
@@ -90,32 +93,32 @@ def test_s3_refuses_a_wrong_key(standalone, part):
         store.check(S3Url(DEFAULT_BUCKET))
 
 
-@pytest.mark.parametrize("door", ["s3", "filer", "master", "volume"])
+@pytest.mark.parametrize("server", ["s3", "filer", "master", "volume"])
 @pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
-def test_without_a_key_no_door_gives_or_takes_an_object(standalone, door, method):
+def test_without_a_key_no_port_reads_or_writes_an_object(standalone, server, method):
     with ObjectStore(standalone.s3.settings) as store:
         store.put(PLACE, b"x", content_type="text/plain")
-    path = f"/{DEFAULT_BUCKET}/kept.bin" if door == "s3" else f"/buckets/{DEFAULT_BUCKET}/kept.bin"
+    path = f"/{DEFAULT_BUCKET}/kept.bin" if server == "s3" else f"/buckets/{DEFAULT_BUCKET}/kept.bin"
     request = urllib.request.Request(
-        f"http://127.0.0.1:{standalone.s3.ports[door]}{path}", method=method, data=b"y" if method == "PUT" else None
+        f"http://127.0.0.1:{standalone.s3.ports[server]}{path}", method=method, data=b"y" if method == "PUT" else None
     )
 
     with pytest.raises(urllib.error.HTTPError) as error:
         urllib.request.urlopen(request, timeout=10)  # noqa: S310
 
-    assert error.value.code in ({403} if door == "s3" else {400, 401, 404, 405})
+    assert error.value.code in ({403} if server == "s3" else {400, 401, 404, 405})
     assert read(standalone) == b"x"
 
 
-def test_a_write_to_a_bucket_that_is_not_there_fails_as_with_any_s3(standalone):
+def test_a_write_to_a_missing_bucket_fails_as_in_s3(standalone):
     with ObjectStore(standalone.s3.settings) as store, pytest.raises(ServiceError, match="does not exist"):
         store.put(S3Url("no-such-bucket", "k"), b"", content_type="text/plain")
 
 
-# What others on the machine can see
+# Visibility to other users of the machine
 
 
-def test_both_listen_on_the_loopback_address_and_nowhere_else(standalone):
+def test_both_listen_on_the_loopback_address_only(standalone):
     for pid in standalone.pids.values():
         listening = [c.laddr for c in psutil.Process(pid).net_connections("inet") if c.status == psutil.CONN_LISTEN]
         assert listening
@@ -147,14 +150,14 @@ def test_no_secret_is_in_the_logs_or_in_a_representation(standalone):
         assert not any(kept[name] in text for text in texts)
 
 
-# One instance, and what survives
+# One instance per folder, and persistence
 
 
-def test_a_second_instance_is_refused_with_the_process_that_holds_the_folder(served):
-    with pytest.raises(StandaloneError, match=f"run already, under process {os.getpid()}:"):
+def test_the_error_of_a_second_instance_names_the_process_that_holds_the_folder(served):
+    with pytest.raises(StandaloneError, match=f"are already running, under process {os.getpid()}:"):
         Standalone(served.state).start()
 
-    assert set(served.pids) == {"redis", "s3"}  # and the first one was left in peace
+    assert set(served.pids) == {"redis", "s3"}  # the first instance is not disturbed
     assert client_of(served).ping()
 
 
@@ -188,8 +191,8 @@ def test_data_survives_a_kill_of_both(served):
     assert client_of(served).get("kept") == b"before the kill"
 
 
-def test_data_survives_a_death_from_outside(served):
-    write(served, b"before the death")
+def test_data_survives_a_kill_by_another_process(served):
+    write(served, b"before the kill")
 
     for pid in served.pids.values():
         os.kill(pid, signal.SIGKILL)
@@ -198,11 +201,11 @@ def test_data_survives_a_death_from_outside(served):
         assert not service.running
         service.start()
 
-    assert read(served) == b"before the death"
-    assert client_of(served).get("kept") == b"before the death"
+    assert read(served) == b"before the kill"
+    assert client_of(served).get("kept") == b"before the kill"
 
 
-def test_a_suspended_redis_answers_nothing_until_it_is_resumed(served):
+def test_a_suspended_redis_does_not_answer_until_it_is_resumed(served):
     with closing(redis.Redis.from_url(served.redis_url, socket_timeout=0.2, retry=None)) as client:
         served.redis.suspend()
         with pytest.raises(redis.TimeoutError):
@@ -212,14 +215,14 @@ def test_a_suspended_redis_answers_nothing_until_it_is_resumed(served):
 
 
 def test_a_running_service_is_not_started_twice(served):
-    with pytest.raises(StandaloneError, match="Valkey is running already"):
+    with pytest.raises(StandaloneError, match="Valkey is already running"):
         served.redis.launch()
-    with pytest.raises(StandaloneError, match="started by this process already"):
+    with pytest.raises(StandaloneError, match="already started by this process"):
         served.start()
     assert client_of(served).ping()
 
 
-def test_a_port_that_somebody_took_is_replaced_and_that_is_announced(served, caplog):
+def test_a_port_taken_by_another_program_is_replaced_with_a_warning(served, caplog):
     write(served, b"before the move")
     before = served.s3_endpoint
     served.kill()
@@ -232,25 +235,25 @@ def test_a_port_that_somebody_took_is_replaced_and_that_is_announced(served, cap
     assert read(served) == b"before the move"
 
 
-def test_a_race_for_a_port_is_run_again_on_other_ports(served, monkeypatch):
+def test_a_port_taken_after_it_was_chosen_leads_to_a_start_on_other_ports(served, monkeypatch):
     served.kill()
-    real, thieves = ports.choose, []
+    real, rivals = ports.choose, []
 
     def choose_and_lose(*args: object, **options: object) -> dict[str, int]:
         chosen = real(*args, **options)
-        if not thieves:
-            thieves.append(socket.create_server(("127.0.0.1", chosen["redis"])))
+        if not rivals:
+            rivals.append(socket.create_server(("127.0.0.1", chosen["redis"])))
         return chosen
 
     monkeypatch.setattr(ports, "choose", choose_and_lose)
     served.start()
 
-    with closing(thieves[0]):
-        assert thieves[0].getsockname()[1] != served.redis.port
+    with closing(rivals[0]):
+        assert rivals[0].getsockname()[1] != served.redis.port
         assert client_of(served).ping()
 
 
-def test_a_proxy_of_the_environment_does_not_get_in_between(served, monkeypatch):
+def test_proxy_variables_of_the_environment_are_not_used(served, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     served.s3.kill()
@@ -260,14 +263,14 @@ def test_a_proxy_of_the_environment_does_not_get_in_between(served, monkeypatch)
     assert served.s3.running
 
 
-def test_credentials_that_cannot_be_read_are_an_error_with_the_remedy(tmp_path):
+def test_the_error_for_unreadable_credentials_names_the_remedy(tmp_path):
     (tmp_path / "credentials.json").write_text("{")
 
     with pytest.raises(StandaloneError, match=r"cannot read .*credentials.json: delete it"):
         Standalone(tmp_path).start()
 
 
-def test_a_failed_start_leaves_nothing_running_and_the_folder_free(tmp_path, monkeypatch):
+def test_a_failed_start_leaves_no_process_and_releases_the_folder(tmp_path, monkeypatch):
     before = set(psutil.Process().children())
     services = Standalone(tmp_path / "state")
     with monkeypatch.context() as context:

@@ -1,4 +1,4 @@
-"""Nothing outlives whoever started it: Ctrl-C, SIGKILL, and the same as an ordinary user."""
+"""No service outlives the process that started it: Ctrl-C, SIGKILL, and running as an ordinary user."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOBODY = 65534
 
 @contextlib.contextmanager
 def script(text: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python program at work, its output to be read line by line."""
+    """Run a Python program whose output is read line by line."""
     with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(text), *arguments],
         stdin=subprocess.PIPE,
@@ -48,7 +48,7 @@ def ports_in_use(state: Path) -> list[int]:
 
 
 def processes_of(state: Path) -> list[psutil.Process]:
-    """Every process, whoever its parent is, that works in the state folder."""
+    """Return all processes with a working directory in the state folder, whatever their parent."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
@@ -83,7 +83,7 @@ def test_ctrl_c_at_any_moment_leaves_no_process_and_no_listener(tmp_path):
                 time.sleep(seconds)
             process.send_signal(signal.SIGINT)
             answers = [process.stdout.readline()]
-            if answers == ["up\n"]:  # the machine was quicker than we were
+            if answers == ["up\n"]:  # the start finished before the signal was sent
                 answers.append(process.stdout.readline())
             assert answers[-1] == "interrupted\n"
 
@@ -95,13 +95,13 @@ def test_ctrl_c_at_any_moment_leaves_no_process_and_no_listener(tmp_path):
 
 
 class Swallower:
-    """Swallows the Ctrl-C that strikes when nobody needs it any more."""
+    """Raises SIGINT in its finaliser, where Python swallows the KeyboardInterrupt."""
 
     def __del__(self):
         signal.raise_signal(signal.SIGINT)
 
 
-def test_a_ctrl_c_that_a_finaliser_swallows_comes_out_of_the_start(tmp_path, monkeypatch):
+def test_a_ctrl_c_swallowed_by_a_finaliser_is_raised_by_start(tmp_path, monkeypatch):
     swallowed = []
     monkeypatch.setattr(sys, "unraisablehook", lambda what: swallowed.append(what.exc_type))
     monkeypatch.setattr(Valkey, "_missing", lambda self: Swallower() and None)
@@ -115,7 +115,7 @@ def test_a_ctrl_c_that_a_finaliser_swallows_comes_out_of_the_start(tmp_path, mon
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_ctrl_c_that_a_finaliser_swallows_comes_out_of_the_stop(tmp_path, monkeypatch):
+def test_a_ctrl_c_swallowed_by_a_finaliser_is_raised_by_stop(tmp_path, monkeypatch):
     swallowed = []
     monkeypatch.setattr(sys, "unraisablehook", lambda what: swallowed.append(what.exc_type))
     state = tmp_path / "state"
@@ -131,14 +131,14 @@ def test_a_ctrl_c_that_a_finaliser_swallows_comes_out_of_the_stop(tmp_path, monk
 
 
 def runs(pid: int) -> bool:
-    """Whether a process is more than an orphan that init has yet to bury."""
+    """Return whether a process is running, i.e. neither gone nor a zombie that init has not reaped yet."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
-def test_a_killed_owner_takes_the_services_along_and_the_next_one_finds_data_and_ports(tmp_path):
+def test_services_end_with_a_killed_owner_and_the_next_owner_finds_data_and_ports(tmp_path):
     text = """
         import sys
         from pathlib import Path
@@ -156,7 +156,7 @@ def test_a_killed_owner_takes_the_services_along_and_the_next_one_finds_data_and
         owner.send_signal(signal.SIGKILL)
         owner.wait()
 
-    # When the next one starts at once, it waits for the dying servers rather than moving to other ports
+    # A next owner that starts at once waits for the old servers to exit instead of choosing other ports.
     with Standalone(tmp_path / "state") as services, ObjectStore(services.s3.settings) as store:
         assert len(processes_of(services.state)) == 2
         assert not [pid for pid in pids if runs(int(pid))]
@@ -164,7 +164,7 @@ def test_a_killed_owner_takes_the_services_along_and_the_next_one_finds_data_and
         assert store.get(S3Url("maskmill", "k"), max_bytes=100)[0] == b"acknowledged"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="every other test runs as an ordinary user already")
+@pytest.mark.skipif(os.geteuid() != 0, reason="all other tests already run as an ordinary user")
 def test_an_ordinary_user_can_run_it_with_a_home_that_does_not_exist():
     text = """
         import os, sys
@@ -173,7 +173,7 @@ def test_an_ordinary_user_can_run_it_with_a_home_that_does_not_exist():
         from worker.standalone import seaweed
         from worker.standalone.services import Standalone
         from worker.contract.settings import S3Settings
-        ObjectStore(S3Settings()).close()  # imports what a later user may be unable to read
+        ObjectStore(S3Settings()).close()  # imports modules that the other user may be unable to read
         os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
         os.environ["HOME"] = "/nonexistent"
         with Standalone(Path(sys.argv[1]) / "state") as services:

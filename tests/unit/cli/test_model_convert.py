@@ -1,4 +1,4 @@
-"""`worker model convert`: how it reads its options and shows what was made; the work itself is left out."""
+"""`worker model convert`: its options and its output; the conversion itself is replaced by a stub."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NEEDED = ("--checkpoint", "model.safetensors", "--output", "bundle")
 
 @pytest.fixture
 def asked(monkeypatch) -> list[Request]:
-    """What the command asks for."""
+    """Collect the requests that the command makes."""
     requests: list[Request] = []
 
     def convert(request: Request, _: object, watch: object) -> Report:
@@ -41,14 +41,14 @@ def call(*arguments: str) -> Result:
     return CliRunner().invoke(model_convert.convert_command, arguments)
 
 
-def test_without_options_the_published_set_is_made(asked):
+def test_by_default_the_published_set_is_converted(asked):
     done = call(*NEEDED)
 
     assert done.exit_code == 0, done.output
     assert asked == [Request("model.safetensors", Path("bundle"), (1024, 512), ("fp32", "fp16", "int8", "int8wo"))]
 
 
-def test_every_option_arrives(asked):
+def test_every_option_is_part_of_the_request(asked):
     call(
         *NEEDED,
         *("--size", "512", "--size", "256", "--precision", "int8, fp16,int8", "--calibration", "s3://b/p"),
@@ -101,7 +101,7 @@ def test_steps_and_warnings_go_to_standard_error_once_each(capfd):
         (("--calibration-images", "0"), "x>=1"),
     ],
 )
-def test_unknown_words_are_answered_with_the_known_ones(asked, more, words):
+def test_the_error_for_an_invalid_value_lists_the_valid_ones(asked, more, words):
     done = call(*NEEDED, *more)
 
     assert done.exit_code == 2
@@ -109,7 +109,7 @@ def test_unknown_words_are_answered_with_the_known_ones(asked, more, words):
     assert not asked
 
 
-def test_a_refused_size_is_the_commands_error():
+def test_an_invalid_size_is_a_settings_error():
     done = call("--checkpoint", __file__, "--output", "bundle", "--size", "100")
 
     assert isinstance(done.exception, SettingsError)

@@ -19,8 +19,8 @@ VNNI = frozenset({"avx2", "avx512f", "avx512_vnni"})
 @pytest.fixture(autouse=True)
 def _a_cpu_with_vnni(monkeypatch):
     advice = recommend(VNNI, 64 << 30)
-    monkeypatch.setattr(model_list, "advice", lambda: advice)
-    monkeypatch.setattr("worker.cli.model_fetch.advice", lambda: advice)
+    monkeypatch.setattr(model_list, "recommendation", lambda: advice)
+    monkeypatch.setattr("worker.cli.model_fetch.recommendation", lambda: advice)
 
 
 def worker(*args: object) -> int:
@@ -39,8 +39,8 @@ def test_variants_with_sizes_digests_and_the_choice(tmp_path, capsys):
 
     assert code == 0
     assert [(v["size"], v["precision"], v["bytes"], v["digests"], v["chosen"]) for v in got["variants"]] == [
-        (64, "fp32", 15, "as described", False),
-        (64, "int8", 15, "as described", True),
+        (64, "fp32", 15, "verified", False),
+        (64, "int8", 15, "verified", True),
     ]
     assert got["choice"] == "net 64 int8"
     assert "int8 is what this CPU runs best" in got["reason"]
@@ -48,7 +48,7 @@ def test_variants_with_sizes_digests_and_the_choice(tmp_path, capsys):
     assert got["precision_reasons"][0].startswith("VNNI")
 
 
-def test_in_words(tmp_path, capsys):
+def test_output_as_text(tmp_path, capsys):
     root = write_bundle(tmp_path / "b", {**BOTH, "manifest.json": manifest(BOTH), "openvino_fp32/odd.bin": b""})
 
     assert worker("list", root) == 0
@@ -69,7 +69,7 @@ def test_in_words(tmp_path, capsys):
     ],
     ids=["damaged", "missing", "not described"],
 )
-def test_a_variant_that_is_not_as_described_fails(tmp_path, capsys, files, state):
+def test_a_variant_that_does_not_match_the_manifest_fails(tmp_path, capsys, files, state):
     root = write_bundle(tmp_path / "b", files)
 
     code, got = as_json(capsys, "list", root)
@@ -82,11 +82,11 @@ def test_a_bundle_without_a_manifest(tmp_path, capsys):
     code, got = as_json(capsys, "list", write_bundle(tmp_path / "b", FILES))
 
     assert code == 0
-    assert got["variants"][0]["digests"] == "none: there is no manifest"
+    assert got["variants"][0]["digests"] == "none: no manifest"
     assert "FALLBACK to fp32: this CPU would rather run int8" in got["reason"]
 
 
-def test_several_names_are_listed_though_none_would_run(tmp_path, capsys):
+def test_several_models_are_listed_although_none_would_run(tmp_path, capsys):
     other = {name.replace("net_", "other_"): data for name, data in FILES.items()}
 
     code, got = as_json(capsys, "list", write_bundle(tmp_path / "b", {**FILES, **other}))
@@ -103,7 +103,7 @@ def test_the_source_of_the_settings_is_the_default(capsys):
     assert (got["source"], got["choice"]) == ("builtin:starter", "starter 320 int8")
 
 
-def test_fetch_tells_where_the_files_are(tmp_path, capsys):
+def test_fetch_prints_the_paths_of_the_files(tmp_path, capsys):
     root = write_bundle(tmp_path / "b", FILES)
 
     code, got = as_json(capsys, "fetch", root, "--size", 64, "--precision", "fp32")
@@ -113,14 +113,14 @@ def test_fetch_tells_where_the_files_are(tmp_path, capsys):
     assert "has no manifest.json" in got["warnings"][0]
 
 
-def test_fetch_in_words(tmp_path, capsys):
+def test_fetch_output_as_text(tmp_path, capsys):
     root = write_bundle(tmp_path / "b", {**FILES, "manifest.json": manifest(FILES)})
 
     assert worker("fetch", root) == 0
     assert capsys.readouterr().out.splitlines()[1:] == [f"digest {DIGEST}", str(root / XML), str(root / BIN)]
 
 
-def test_fetch_refuses_what_is_not_there_or_damaged(tmp_path):
+def test_fetch_refuses_a_missing_or_damaged_variant(tmp_path):
     root = write_bundle(tmp_path / "b", {**BOTH, BIN: b"damaged", "manifest.json": manifest(BOTH)})
 
     with pytest.raises(BundleNotFound, match="there is: net 64 fp32, net 64 int8"):
@@ -129,6 +129,6 @@ def test_fetch_refuses_what_is_not_there_or_damaged(tmp_path):
         worker("fetch", root, "--precision", "fp32")
 
 
-def test_nobody_looking_means_no_bar(capsys):
-    with model_source.bar() as report:
-        assert report is None
+def test_there_is_no_progress_bar_without_a_terminal(capsys):
+    with model_source.progress_bar() as on_progress:
+        assert on_progress is None

@@ -1,4 +1,4 @@
-"""Whatever bytes come from outside, only errors of ours come out: messages, lists in S3, pictures."""
+"""Fuzz messages, lists in S3 and pictures: untrusted bytes may raise the documented errors only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from worker.contract.storage import jsonlines, manifest, outcome_log
 from worker.contract.storage.s3 import ObjectInfo, S3Url
 from worker.images.decode import decode
 
-pytestmark = pytest.mark.timeout(0)  # the budget is the limit
+pytestmark = pytest.mark.timeout(0)  # limited by the time budget of `fuzz`
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -34,7 +34,7 @@ FIELDS = ("schema_version", "job", "epoch", "chunk", "start", "keys")
 
 
 def mutated(original: bytes) -> st.SearchStrategy[bytes]:
-    """A few bytes of it changed, cut out or put in, or its end cut off."""
+    """Generate copies with a few bytes changed, removed or inserted, or with the end cut off."""
     edit = st.tuples(st.integers(0, len(original)), st.integers(0, 8), st.binary(max_size=8))
 
     def apply(edits: list[tuple[int, int, bytes]], end: int | None) -> bytes:
@@ -99,7 +99,7 @@ def _parsed(text: str | bytes) -> Any:
 
 
 class OneObject:
-    """A store that has the same bytes everywhere."""
+    """A store that returns the same bytes for every key."""
 
     def __init__(self, body: bytes) -> None:
         self.body = body
@@ -139,7 +139,7 @@ def test_lists_in_s3(original):
     assert fuzz(mutated(packed) | lines | lines.map(gzip.compress), check) > 0
 
 
-def test_a_list_that_unpacks_without_end_is_refused():
+def test_a_decompression_bomb_in_a_list_is_refused():
     packer = zlib.compressobj(9, wbits=31)
     body = b"".join([*(packer.compress(bytes(2**20)) for _ in range(300)), packer.flush()])
     store: Any = OneObject(body)

@@ -1,4 +1,4 @@
-"""The cut-out: colours kept, removed background gone. The composite: the subject in front."""
+"""Cut-outs keep the colours of the subject and clear the removed background; composites show the subject in front."""
 
 import numpy as np
 from PIL import Image

@@ -1,4 +1,4 @@
-"""Bytes to upright 8-bit RGB: real pixels of every mode and format."""
+"""Decoding to upright 8-bit RGB, with real pixels of every mode and format."""
 
 import struct
 import zlib
@@ -22,7 +22,7 @@ def pixels(data):
 
 
 def quadrants(size=(48, 32)):
-    """Red, green / blue, yellow, row by row."""
+    """Return a picture of four quadrants: red, green / blue, yellow, row by row."""
     width, height = size
     picture = Image.new("RGB", size)
     for index, colour in enumerate(CORNERS.values()):
@@ -31,7 +31,7 @@ def quadrants(size=(48, 32)):
 
 
 def corners(picture):
-    """Names of the four corner colours of a picture, row by row."""
+    """Return the names of the four corner colours of a picture, row by row."""
     width, height = picture.width - 4, picture.height - 4
     names = []
     for x, y in ((4, 4), (width, 4), (4, height), (width, height)):
@@ -48,7 +48,7 @@ def oriented(value):
 
 # Orientation ----------------------------------------------------------------------------------------------------------
 
-UPRIGHT = {  # where the stored corners go, from the definition of the tag: row 0 and column 0 lie at ...
+UPRIGHT = {  # orientation -> corner colours as displayed; comment: where the tag places row 0 and column 0
     1: ["red", "green", "blue", "yellow"],  # top, left
     2: ["green", "red", "yellow", "blue"],  # top, right
     3: ["yellow", "blue", "green", "red"],  # bottom, right
@@ -74,20 +74,20 @@ def test_orientation_out_of_range_is_upright(value):
     assert corners(decode(encoded(quadrants(), "JPEG", exif=oriented(value)), LIMITS)) == UPRIGHT[1]
 
 
-def test_broken_exif_is_upright_and_said_so():
+def test_broken_exif_is_upright_with_a_note():
     picture = decode(encoded(quadrants(), "PNG", exif=b"rubbish, not EXIF"), LIMITS)
     assert corners(picture) == UPRIGHT[1]
-    assert picture.notes == ("EXIF not readable: taken as upright",)
+    assert picture.notes == ("EXIF not readable: orientation assumed upright",)
 
 
-def test_alpha_turns_with_the_picture():
+def test_orientation_is_applied_to_alpha():
     alpha = Image.new("L", (48, 32), 255)
     alpha.paste(0, (0, 0, 24, 16))  # red, top left
     whole = quadrants()
     whole.putalpha(alpha)
     picture = decode(encoded(whole, "PNG", exif=oriented(6)), LIMITS)
     assert picture.alpha.size == (32, 48)
-    assert (picture.alpha.getpixel((28, 4)), picture.alpha.getpixel((4, 4))) == (0, 255)  # red is top right now
+    assert (picture.alpha.getpixel((28, 4)), picture.alpha.getpixel((4, 4))) == (0, 255)  # red is now top right
 
 
 # Modes ----------------------------------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ def test_16_bit_big_endian_tiff_is_scaled():
     assert pixels(encoded(Image.fromarray(values), "TIFF"))[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
-def test_16_bit_white_is_zero_is_turned_round():
+def test_16_bit_white_is_zero_is_inverted():
     data = encoded(Image.fromarray(np.array([[0, 65535]], np.uint16)), "TIFF", tiffinfo={262: 0})
     assert pixels(data)[0, :, 0].tolist() == [255, 0]
 
@@ -140,7 +140,7 @@ def test_32_bit_grey_is_refused(mode):
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "YCbCr"])
-def test_opaque_modes_keep_light_and_dark_apart(mode):
+def test_opaque_modes_keep_the_contrast(mode):
     data = encoded(scene().convert(mode), "TIFF", compression="tiff_lzw")
     picture = decode(data, LIMITS)
     assert picture.rgb.mode == "RGB"
@@ -163,7 +163,7 @@ def test_lab_tiff_becomes_srgb():
 
 
 def transparent_left(mode):
-    """The quadrants with a left half at alpha 0, top left at alpha 100."""
+    """Return the quadrants with alpha 100 at top left, 0 at bottom left and 255 on the right."""
     whole = quadrants().convert("RGBA")
     alpha = Image.new("L", whole.size, 255)
     alpha.paste(0, (0, 0, 24, 32))
@@ -216,7 +216,7 @@ def test_one_transparent_colour(picture, key):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
-def test_cmyk_colours_are_roughly_right_and_it_says_plain(kind):
+def test_cmyk_without_a_profile_is_converted_plainly_with_a_note(kind):
     options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
     picture = decode(encoded(quadrants().convert("CMYK"), kind, **options), LIMITS)
     assert corners(picture) == UPRIGHT[1]
@@ -224,11 +224,11 @@ def test_cmyk_colours_are_roughly_right_and_it_says_plain(kind):
 
 
 def profile_like(space):
-    """128 header bytes of an ICC profile of a colour space, with nothing behind them that works."""
+    """Return an ICC profile with a valid header for a colour space, but contents that do not fit it."""
     return SRGB[:16] + space + SRGB[20:]
 
 
-def test_broken_cmyk_profile_falls_back_and_says_so():
+def test_broken_cmyk_profile_falls_back_with_a_note():
     data = encoded(quadrants().convert("CMYK"), "JPEG", quality=95, icc_profile=profile_like(b"CMYK"))
     picture = decode(data, LIMITS)
     assert corners(picture) == UPRIGHT[1]
@@ -237,7 +237,7 @@ def test_broken_cmyk_profile_falls_back_and_says_so():
 
 
 def grey_profile(gamma):
-    """A working ICC profile of grey with one gamma: header, white point and curve (ICC.1, 8.3.4 and 10.6)."""
+    """Return a valid grey ICC profile with one gamma: header, white point and curve (ICC.1, 8.3.4 and 10.6)."""
     white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
     curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
     table = struct.pack(">I", 2) + b"wtpt" + struct.pack(">II", 156, 20) + b"kTRC" + struct.pack(">II", 176, 16)

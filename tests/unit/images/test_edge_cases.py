@@ -1,4 +1,4 @@
-"""Every awkward file becomes exactly what is expected of it."""
+"""Every edge-case image has exactly the expected result."""
 
 import numpy as np
 import pytest

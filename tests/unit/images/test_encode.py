@@ -1,4 +1,4 @@
-"""Every format as Pillow reads it back: close pixels, exact alpha where stated, the profile, nothing under alpha 0."""
+"""Encoded files read back by Pillow: close pixels, exact alpha where promised, the profile, nothing under alpha 0."""
 
 import io
 
@@ -70,7 +70,7 @@ def test_alpha_is_kept(form, error):
 def test_a_removed_background_is_in_no_format(form, quality):
     photo = photograph("coffee.png")
     read = np.asarray(back(encode(cutout(photo, CUP_MASK), form, quality=quality)))
-    # A lossy format may smear the edge by a block; beyond, nothing may tell of the wooden table.
+    # A lossy format may smear the edge by a block; beyond that, nothing of the wooden table may be visible.
     far = np.asarray(CUP_MASK.filter(ImageFilter.MaxFilter(33))) == 0
     shown, hidden = read[far][:, :3].astype(float), np.asarray(photo)[far].astype(float)
 

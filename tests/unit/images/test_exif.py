@@ -1,4 +1,4 @@
-"""What an output tells about the photograph: nothing, or what the allow-list names, and the place only when asked."""
+"""EXIF in outputs: none by default, else the fields of the allow-list, and the GPS position only on request."""
 
 import io
 
@@ -8,7 +8,7 @@ from PIL import ExifTags, Image
 from tests.support.edge_case_images import encoded, scene
 from worker.contract.outputs import ExifPolicy, ImageFormat
 from worker.contract.settings import LimitSettings
-from worker.images.decode import Wanted, decode
+from worker.images.decode import DecodeTarget, decode
 from worker.images.encode import encode
 from worker.images.exif import MAX_BYTES
 
@@ -19,7 +19,7 @@ PLACE = {1: "N", 2: (50.0, 51.0, 52.0), 3: "E", 4: (7.0, 8.0, 9.0)}
 
 
 def photographed():
-    """EXIF as a camera writes it."""
+    """Return EXIF as a camera writes it."""
     exif = Image.Exif()
     exif[BASE.Make] = "Maker & Sons"
     exif[BASE.Orientation] = 6
@@ -37,7 +37,7 @@ def photographed():
 
 def kept(policy, exif=None, kind="JPEG"):
     data = encoded(scene(), kind, exif=(exif or photographed()).tobytes())
-    return decode(data, LIMITS, Wanted(exif=policy))
+    return decode(data, LIMITS, DecodeTarget(exif=policy))
 
 
 def parsed(data):
@@ -52,7 +52,7 @@ def test_nothing_is_kept_by_default(kind):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
-def test_the_allow_list_is_kept_and_no_place(kind):
+def test_the_allow_list_is_kept_without_the_position(kind):
     data = kept(KEEP, kind=kind).exif
     exif = parsed(data)
 
@@ -64,18 +64,18 @@ def test_the_allow_list_is_kept_and_no_place(kind):
     assert b"secret" not in data and b"owner" not in data
 
 
-def test_the_place_is_kept_when_asked_for():
+def test_the_position_is_kept_on_request():
     assert parsed(kept(WITH_GPS).exif).get_ifd(IFD.GPSInfo) == PLACE
 
 
 def test_a_thumbnail_is_not_kept():
-    """It would show what the cut-out hides."""
+    """A thumbnail would show what the cut-out hides."""
     thumbnail = encoded(scene((40, 30)), "JPEG")
     exif = photographed()
     exif._ifds[IFD.IFD1] = {}
     ifd = exif.tobytes() + thumbnail
 
-    picture = decode(encoded(scene(), "PNG", exif=ifd), LIMITS, Wanted(exif=WITH_GPS))
+    picture = decode(encoded(scene(), "PNG", exif=ifd), LIMITS, DecodeTarget(exif=WITH_GPS))
 
     assert picture.exif and b"\xff\xd8\xff" not in picture.exif
 
@@ -92,14 +92,14 @@ def _large():
     return exif
 
 
-def test_broken_details_are_left_out_and_said_so(monkeypatch):
+def test_malformed_exif_is_dropped_with_a_note(monkeypatch):
     def broken(exif, policy):
         raise ValueError("no such type")
 
-    monkeypatch.setattr("worker.images.decode.carried", broken)
+    monkeypatch.setattr("worker.images.decode.filter_exif", broken)
     picture = kept(KEEP)
 
-    assert (picture.exif, picture.notes) == (b"", ("EXIF not well-formed: not kept",))
+    assert (picture.exif, picture.notes) == (b"", ("EXIF malformed: not kept",))
     assert picture.size == (120, 160)  # still upright
 
 

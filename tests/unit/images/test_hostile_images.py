@@ -1,4 +1,4 @@
-"""Untrusted bytes: every way a file can be bad costs one image, with the right code and next to no memory."""
+"""Untrusted bytes: a bad file of any kind fails one image only, with the right code and little memory."""
 
 import io
 import re
@@ -183,7 +183,7 @@ def test_huge_header_is_too_large(name, megapixels, monkeypatch):
 
 
 def test_huge_headers_cost_no_memory():
-    """In a process of its own, since peak memory never falls: address space for the pixels is not even asked for."""
+    """Runs in a separate process, since peak memory never falls; not even address space is reserved for the pixels."""
     script = """
 import resource, sys
 from worker.contract.errors import TooLarge
@@ -227,7 +227,7 @@ def test_pillows_guard_stays_unless_the_limit_needs_it(monkeypatch):
 
 def test_pillows_guard_becomes_too_large():
     data = bytearray(encoded(scene(), "GIF"))
-    frame = data.index(b"," + struct.pack("<HHHH", 0, 0, 160, 120))  # the header of the file does not tell of it
+    frame = data.index(b"," + struct.pack("<HHHH", 0, 0, 160, 120))  # only the header of the frame is changed
     data[frame + 5 : frame + 9] = struct.pack("<HH", 60_000, 60_000)
     with pytest.raises(TooLarge, match="GIF"):
         decode(bytes(data), LIMITS)
@@ -253,7 +253,7 @@ def test_jpeg_of_too_many_scans_is_refused():
 
 def test_scans_after_the_picture_do_not_count():
     data = encoded(scene(), "JPEG")
-    # A motion photo carries a film behind its picture.
+    # A motion photo has a video after its picture.
     trailing = bytes(1 << 17) + b"\xff\xda\0\x02" * (MAX_JPEG_SCANS + 10)
     assert decode(data + trailing, LIMITS).width == 160
 
@@ -276,7 +276,7 @@ def test_webp_size_of_something_else():
     assert webp_size(b"RIFF\0\0\0\0WEBPjunk") is None
 
 
-# Metadata that lies ---------------------------------------------------------------------------------------------------
+# Misleading metadata --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("key", ["transparency", "icc_profile", "exif", "xmp", "Raw profile type exif", "interlace"])
@@ -300,7 +300,7 @@ def test_pillows_warnings_are_neither_errors_nor_noise():
         warnings.simplefilter("error")
         assert decode(broken, LIMITS).width == 160
     assert caught == []
-    with warnings.catch_warnings():  # the file does warn: without the filter this test would show nothing
+    with warnings.catch_warnings():  # control: without the filter, the file raises the warning
         warnings.simplefilter("error")
         with pytest.raises(UserWarning):
             Image.open(io.BytesIO(broken))
@@ -328,7 +328,7 @@ SEEDS = {
 
 
 def recomputed(data):
-    """A PNG with its checksums put right, so that mutations get past them."""
+    """Return a PNG with correct checksums, so that mutations reach the parser behind them."""
     out, at = bytearray(data[:8]), 8
     while at + 12 <= len(data) and at + 12 + (size := struct.unpack_from(">I", data, at)[0]) <= len(data):
         body = data[at + 4 : at + 8 + size]
@@ -351,7 +351,7 @@ EDITS = st.lists(
 
 @given(st.sampled_from(sorted(SEEDS)), EDITS, st.floats(0.05, 3))
 @settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_hostile_bytes_cost_one_image_and_nothing_else(seed, edits, share):
+def test_hostile_bytes_fail_one_image_only(seed, edits, share):
     data = bytearray(SEEDS[seed])
     for place, in_header, kind, value in edits:
         at = int(place * min(len(data), 150 if in_header else len(data)))

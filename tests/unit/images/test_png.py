@@ -1,4 +1,4 @@
-"""PNG bytes read back by Pillow: exact pixels, the profile, and nothing else."""
+"""PNG files read back by Pillow: exact pixels, the profile, and nothing else."""
 
 import io
 import struct
@@ -22,7 +22,7 @@ def noise(*shape):
 
 
 def back(data):
-    """The image as Pillow reads it, after checking every checksum."""
+    """Return the image as Pillow reads it, after verifying every checksum."""
     Image.open(io.BytesIO(data)).verify()
     image = Image.open(io.BytesIO(data))
     image.load()

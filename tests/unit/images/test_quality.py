@@ -1,4 +1,4 @@
-"""Numbers about a mask that a person would agree with."""
+"""Quality figures of masks agree with what a person would say."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_half_of_the_picture():
 
 
 @pytest.mark.parametrize(("value", "flags"), [(0, ("empty",)), (255, ("full", "border")), (100, ("empty", "soft"))])
-def test_a_mask_without_a_subject_or_without_a_background_wants_a_look(value, flags):
+def test_a_mask_without_a_subject_or_without_a_background_needs_review(value, flags):
     quality = of(flat(value))
 
     assert quality.flags == flags
@@ -44,7 +44,7 @@ def test_a_speck_is_an_empty_mask():
     assert not of(mask).empty
 
 
-def test_a_clean_subject_is_nothing_to_look_at():
+def test_a_clean_subject_needs_no_review():
     quality = assess(Image.fromarray(HEAD))
 
     assert quality.flags == ()
@@ -65,7 +65,7 @@ def test_each_side_is_a_border(turns):
     assert not of(np.rot90(mask, turns)).touches_border
 
 
-def test_a_mask_that_cannot_decide_is_soft():
+def test_a_mask_of_medium_opacity_is_soft():
     ramp = np.tile(np.linspace(0, 255, 64), (64, 1))
     assert of(ramp).soft > 0.8
     assert "soft" in of(ramp).flags

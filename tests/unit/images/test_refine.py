@@ -1,4 +1,4 @@
-"""Foreground colours at soft edges: near the truth where the truth is known, and nothing touched elsewhere."""
+"""Foreground colours at soft edges: close to the truth where it is known, and unchanged elsewhere."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ GREEN = (30, 200, 60)
 
 
 def disc(size=(500, 400), softness=3.0):
-    """Alpha u8, and a textured red foreground f32."""
+    """Return alpha u8, and a textured red foreground f32."""
     width, height = size
     y, x = np.mgrid[0:height, 0:width]
     distance = np.hypot(x - width / 2, y - height / 2)
@@ -27,7 +27,7 @@ def mixed(alpha, front, back):
 
 
 def error(image, alpha, front):
-    """Mean distance from the true foreground, as it shows: weighted by opacity, over soft pixels."""
+    """Return the mean distance from the true foreground over soft pixels, weighted by opacity as the eye sees it."""
     soft = (alpha > 0) & (alpha < 255)
     share = alpha[soft] / 255
     return (np.abs(np.asarray(image, float)[soft] - front[soft]).mean(-1) * share).sum() / share.sum()
@@ -44,8 +44,8 @@ def test_the_old_background_leaves_the_edge():
 
 
 @pytest.mark.parametrize("softness", [1.5, 3, 8])
-def test_tiles_and_the_small_copy_cost_next_to_nothing(softness):
-    """Against the method of the paper over the whole picture at its full size."""
+def test_tiles_and_the_small_copy_cost_little_accuracy(softness):
+    """Compared with the method of the paper on the whole picture at full size."""
     alpha, front = disc(softness=softness)
     image = mixed(alpha, front, GREEN)
     values, weight = np.asarray(image, np.float32), alpha[..., np.newaxis].astype(np.float32) / 255
@@ -80,13 +80,13 @@ def test_only_soft_pixels_change():
 
 
 @pytest.mark.parametrize("value", [0, 255])
-def test_without_soft_edges_the_picture_is_handed_back(value):
+def test_without_soft_edges_the_same_picture_is_returned(value):
     image = photograph("coffee.png")
     assert foreground(image, Image.new("L", image.size, value)) is image
 
 
 def test_tiles_do_not_show():
-    """Pixels left and right of a border between tiles are estimated alike."""
+    """Pixels left and right of a border between tiles get the same estimate."""
     alpha = np.full((260, 300), 128, np.uint8)
     refined = np.asarray(foreground(Image.new("RGB", (300, 260), (120, 130, 140)), Image.fromarray(alpha))).astype(int)
 

@@ -1,7 +1,7 @@
-"""Real photographs through every option, against pictures that were looked at and kept (`tests/data/golden`).
+"""Real photographs rendered with every option, compared with reviewed pictures (`tests/data/golden`).
 
-After a wanted change: `python -m tests.unit.images.test_render`, run in the root of the repository, writes them anew;
-look at every one before it is committed.
+After an intended change, run `python -m tests.unit.images.test_render` in the root of the repository to write them
+again, and look at each of them before you commit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from worker.contract.outputs import OutputKind, OutputOptions
 from worker.contract.settings import LimitSettings
 from worker.images.decode import Picture, decode
 from worker.images.render import render
-from worker.images.subject import wanted
+from worker.images.subject import decode_target
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 MASK, CUTOUT, COMPOSITE = OutputKind
@@ -48,14 +48,14 @@ CASES = {
 
 def rendered(name: str, mask, options: dict) -> Image.Image:
     settings = OutputOptions(**{"max_side": SIDE} | options)
-    picture = decode((FOLDER / name).read_bytes(), LimitSettings(), wanted(settings, len(mask)))
+    picture = decode((FOLDER / name).read_bytes(), LimitSettings(), decode_target(settings, len(mask)))
     background = Picture(photograph("gravel.png")) if settings.background_picture else None
     [(_, data)] = render(picture, mask, settings, background)[1]
     return Image.open(io.BytesIO(data))
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_outputs_are_the_ones_that_were_looked_at(case):
+def test_outputs_equal_the_reviewed_ones(case):
     image, golden = rendered(*CASES[case]), Image.open(GOLDEN / f"{case}.png")
 
     assert (image.mode, image.size) == (golden.mode, golden.size)
@@ -93,7 +93,7 @@ def test_outputs_are_made_one_at_a_time(monkeypatch):
 
 
 def wide_gamut() -> bytes:
-    """A profile with other primaries: sRGB's with red and blue exchanged."""
+    """Return a profile with other primaries: sRGB with red and blue exchanged."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     entries = {bytes(data[at : at + 4]): at for at in range(132, 132 + 12 * data[131], 12)}
     red, blue = entries[b"rXYZ"] + 4, entries[b"bXYZ"] + 4
@@ -102,7 +102,7 @@ def wide_gamut() -> bytes:
 
 
 def test_the_profile_is_kept_and_the_background_converted_to_it():
-    """#rrggbb is an sRGB colour: shown through the profile of the picture it must still look like that."""
+    """#rrggbb is an sRGB colour and must keep its appearance under the profile of the picture."""
     profile = wide_gamut()
     picture = Picture(photograph("coffee.png"), icc_profile=profile)
 
@@ -142,7 +142,7 @@ def test_a_picture_covers_what_is_behind():
 
 
 @pytest.mark.parametrize("mask", [np.zeros((4, 4), np.float32), np.zeros((1, 4, 4), np.uint8)])
-def test_something_else_than_a_mask_is_refused(mask):
+def test_an_array_that_is_no_mask_is_refused(mask):
     with pytest.raises(ValueError, match="one plane"):
         render(Picture(Image.new("RGB", (4, 4))), mask, OutputOptions())
 

@@ -1,4 +1,4 @@
-"""The resize of everything that the network sees and says, against Pillow's."""
+"""The resize of network inputs and outputs, compared with Pillow's."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def test_a_part_may_reach_to_the_edge_whatever_rounding_does():
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("target", [(64, 64), (1023, 770)])
 def test_one_grey_stays_what_it_is(mode, size, target):
-    """What is opaque stays opaque, what is clear stays clear."""
+    """Opaque stays opaque and transparent stays transparent."""
     for level in (0, 1, 127, 128, 254, 255):
         image = Image.new(mode, size, (level,) * 3 if mode == "RGB" else level)
         assert set(np.asarray(bilinear(image, target)).reshape(-1).tolist()) == {level}

@@ -1,4 +1,4 @@
-"""A JPEG decoded at a part of its size: near the exact path on real photographs, and a fraction of its memory."""
+"""JPEG decoding at reduced size: close to decoding at full size on real photographs, at a fraction of the memory."""
 
 import io
 import re
@@ -12,40 +12,40 @@ from PIL import ExifTags, Image
 from tests.support.photographs import NAMES, jpeg, photograph
 from worker.contract.settings import LimitSettings
 from worker.images import decode as module
-from worker.images.decode import ALL, OVERSAMPLING, Wanted, decode
+from worker.images.decode import FULL_SIZE, OVERSAMPLING, DecodeTarget, decode
 from worker.images.tensor import to_tensor
 
 LIMITS = LimitSettings()
 
 
 @pytest.mark.parametrize(
-    ("size", "wanted", "scale"),
+    ("size", "target", "scale"),
     [
-        ((1632, 1224), Wanted(512, 512), 2),
-        ((1224, 1632), Wanted(512, 512), 2),
-        ((1632, 1224), Wanted(1024, 1024), 1),
-        ((1632, 1200), Wanted(512, 512), 1),
-        ((6000, 4000), Wanted(1024, 1024), 2),
-        ((6000, 5000), Wanted(1024, 1024), 4),
-        ((12000, 9000), Wanted(320, 320), 8),
-        ((1632, 1224), Wanted(512, 1600), 1),
-        ((6000, 4000), Wanted(320, 2000), 2),
-        ((12000, 9000), ALL, 1),
-        ((7, 7), Wanted(1, 1), 4),
+        ((1632, 1224), DecodeTarget(512, 512), 2),
+        ((1224, 1632), DecodeTarget(512, 512), 2),
+        ((1632, 1224), DecodeTarget(1024, 1024), 1),
+        ((1632, 1200), DecodeTarget(512, 512), 1),
+        ((6000, 4000), DecodeTarget(1024, 1024), 2),
+        ((6000, 5000), DecodeTarget(1024, 1024), 4),
+        ((12000, 9000), DecodeTarget(320, 320), 8),
+        ((1632, 1224), DecodeTarget(512, 1600), 1),
+        ((6000, 4000), DecodeTarget(320, 2000), 2),
+        ((12000, 9000), FULL_SIZE, 1),
+        ((7, 7), DecodeTarget(1, 1), 4),
     ],
 )
-def test_scale_leaves_what_is_wanted(size, wanted, scale):
-    assert wanted.scale(*size) == scale
+def test_scale_leaves_enough_pixels(size, target, scale):
+    assert target.scale(*size) == scale
 
 
 @pytest.mark.parametrize("scale", [2, 4, 8])
 @pytest.mark.parametrize("name", NAMES)
-def test_what_the_network_sees_is_within_the_stated_error(name, scale):
-    """At the smallest sides that the scale is used for: the figures are those of `OVERSAMPLING`."""
+def test_the_network_input_is_within_the_stated_error(name, scale):
+    """Tested at the smallest size for each scale; the limits are those stated at `OVERSAMPLING`."""
     image = photograph(name)
     data = jpeg(image)
     size = int(min(image.size) / scale / OVERSAMPLING)
-    scaled = decode(data, LIMITS, Wanted(size, size))
+    scaled = decode(data, LIMITS, DecodeTarget(size, size))
 
     assert scaled.rgb.size == tuple(-(-side // scale) for side in image.size)
     assert scaled.size == image.size
@@ -57,13 +57,13 @@ def test_what_the_network_sees_is_within_the_stated_error(name, scale):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_part_of_a_pixel_at_the_border_moves_nothing(orientation):
-    """451 / 8 is 56.4 columns: taking them for 57 would stretch the picture by one per cent."""
+    """451 / 8 is 56.4 columns; treating them as 57 would stretch the picture by one per cent."""
     image = photograph("chelsea.png")
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=95, exif=exif.tobytes())
-    scaled = decode(buffer.getvalue(), LIMITS, Wanted(24, 24))
+    scaled = decode(buffer.getvalue(), LIMITS, DecodeTarget(24, 24))
     exact = decode(buffer.getvalue(), LIMITS)
 
     assert scaled.rgb.width < exact.rgb.width / 7
@@ -76,7 +76,7 @@ def test_other_formats_are_decoded_in_full():
     buffer = io.BytesIO()
     photograph("coffee.png").save(buffer, "PNG")
 
-    picture = decode(buffer.getvalue(), LIMITS, Wanted(32, 32))
+    picture = decode(buffer.getvalue(), LIMITS, DecodeTarget(32, 32))
 
     assert picture.rgb.size == picture.size == (600, 400)
     assert picture.box is None
@@ -87,13 +87,13 @@ def test_grey_and_cmyk_are_scaled_too(mode):
     buffer = io.BytesIO()
     photograph("coffee.png").convert(mode).save(buffer, "JPEG")
 
-    picture = decode(buffer.getvalue(), LIMITS, Wanted(100, 100))
+    picture = decode(buffer.getvalue(), LIMITS, DecodeTarget(100, 100))
 
     assert (picture.rgb.mode, picture.rgb.size, picture.size) == ("RGB", (300, 200), (600, 400))
 
 
 def peak_mib(script, data):
-    """Peak memory of a process over what it needs to start, MiB."""
+    """Return the peak memory of a process above its memory at start, in MiB."""
     root = re.sub(r"/worker/images/decode\.py$", "", module.__file__)
     whole = f"""
 import re, sys
@@ -102,20 +102,20 @@ from worker.contract.outputs import OutputOptions
 from worker.contract.settings import LimitSettings
 from worker.images.decode import decode
 from worker.images.render import render
-from worker.images.subject import wanted
+from worker.images.subject import decode_target
 from worker.images.tensor import to_tensor
 mask = np.zeros((320, 320), np.uint8)
 mask[80:240, 80:240] = 255
 def work(data, **options):
     options = OutputOptions(**options)
-    picture = decode(data, LimitSettings(), wanted(options, 320))
+    picture = decode(data, LimitSettings(), decode_target(options, 320))
     to_tensor(picture, 320)
     for kind, output in render(picture, mask, options)[1]:
         pass
 data = sys.stdin.buffer.read()
 small = bytes.fromhex("{jpeg(Image.new("RGB", (64, 64))).hex()}")
 work(small, outputs=("mask", "cutout"))
-def peak():  # not ru_maxrss, which begins at what the parent had
+def peak():  # not ru_maxrss, which starts at the value of the parent
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 before = peak()
 {script}
@@ -128,7 +128,7 @@ print((peak() - before) / 1024)
 
 @pytest.fixture(scope="module")
 def large():
-    """24 megapixels."""
+    """Return a JPEG of 24 megapixels."""
     return jpeg(photograph("coffee.png").resize((6000, 4000)))
 
 

@@ -1,4 +1,4 @@
-"""Where outputs are cut, how large they are, and how opaque."""
+"""Crop, size and opacity of outputs."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from PIL import Image, ImageChops
 from tests.support.photographs import HEAD, jpeg, photograph
 from worker.contract.outputs import OutputKind, OutputOptions
 from worker.contract.settings import LimitSettings
-from worker.images.decode import ALL, Picture, Wanted, decode
-from worker.images.subject import Frame, alpha, colours, frame, small_matte, wanted
+from worker.images.decode import FULL_SIZE, DecodeTarget, Picture, decode
+from worker.images.subject import Frame, alpha, colours, decode_target, frame, small_matte
 from worker.images.tensor import to_mask
 
 MASK, CUTOUT, COMPOSITE = OutputKind
@@ -28,16 +28,16 @@ def framed(mask, size=SIZE, **options):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({}, Wanted(512, 512)),
-        ({"crop": True, "max_side": 100}, Wanted(512, 512)),
-        ({"outputs": (MASK, CUTOUT)}, ALL),
-        ({"outputs": (COMPOSITE,), "max_side": 1600}, Wanted(512, 1600)),
-        ({"outputs": (CUTOUT,), "max_side": 100}, Wanted(512, 512)),
-        ({"outputs": (CUTOUT,), "max_side": 1600, "crop": True}, ALL),
+        ({}, DecodeTarget(512, 512)),
+        ({"crop": True, "max_side": 100}, DecodeTarget(512, 512)),
+        ({"outputs": (MASK, CUTOUT)}, FULL_SIZE),
+        ({"outputs": (COMPOSITE,), "max_side": 1600}, DecodeTarget(512, 1600)),
+        ({"outputs": (CUTOUT,), "max_side": 100}, DecodeTarget(512, 512)),
+        ({"outputs": (CUTOUT,), "max_side": 1600, "crop": True}, FULL_SIZE),
     ],
 )
-def test_all_pixels_are_decoded_only_where_they_show(options, expected):
-    assert wanted(OutputOptions(**options), 512) == expected
+def test_full_size_is_decoded_only_if_an_output_needs_it(options, expected):
+    assert decode_target(OutputOptions(**options), 512) == expected
 
 
 def test_without_crop_everything_is_shown():
@@ -76,7 +76,7 @@ def _within(whole, box):
     return ImageChops.subtract(kept, Image.new("L", whole.size, 12)).getbbox()
 
 
-def test_a_haze_is_no_subject_to_crop_to():
+def test_faint_opacity_does_not_extend_the_crop():
     mask = np.full((64, 64), 8, np.uint8)
     mask[20:30, 20:30] = 255
     assert framed(mask, crop=True).box[0] > 100
@@ -134,7 +134,7 @@ def test_a_threshold_leaves_two_values():
     assert np.array_equal(np.asarray(matte), np.where(soft >= 128, 255, 0))
 
 
-def test_what_the_input_hides_is_no_subject():
+def test_transparent_parts_of_the_input_are_no_subject():
     hidden = Image.new("L", SIZE, 255)
     hidden.paste(0, (320, 0, 640, 480))
     picture = Picture(Image.new("RGB", SIZE), hidden)
@@ -163,7 +163,7 @@ def test_colours_of_a_scaled_decode_are_those_of_the_picture():
     shown = Frame((0, 0, 509, 470), (200, round(470 * 200 / 509)))
     exact = colours(decode(data, LimitSettings()), shown)
 
-    scaled = colours(decode(data, LimitSettings(), Wanted(150, 200)), shown)
+    scaled = colours(decode(data, LimitSettings(), DecodeTarget(150, 200)), shown)
 
     difference = np.abs(np.asarray(scaled).astype(int) - np.asarray(exact))
     assert difference.mean() < 2

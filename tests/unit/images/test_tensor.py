@@ -1,4 +1,4 @@
-"""Pictures to tensors and masks back to pictures, against Pillow's own resize."""
+"""Pictures to tensors and masks to pictures, compared with Pillow's own resize."""
 
 import numpy as np
 import pytest

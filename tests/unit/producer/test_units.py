@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from producer.sources.units import Sample, bytes_in_words, parse_sample, parse_size, parse_time
+from producer.sources.units import Sample, parse_sample, parse_size, parse_time
 from worker.contract.errors import SettingsError
 
 
@@ -63,7 +63,3 @@ def test_samples():
 def test_what_is_no_sample_is_refused(text):
     with pytest.raises(SettingsError, match="%"):
         parse_sample(text)
-
-
-def test_bytes_are_told_in_words():
-    assert [bytes_in_words(n) for n in (0, 999, 1000, 3.4e6, 2e15)] == ["0 B", "999 B", "1.0 kB", "3.4 MB", "2000.0 TB"]

@@ -1,4 +1,4 @@
-"""The plan of a chaos run: the same for the same seed, and enough of it."""
+"""The plan of a chaos run is the same for the same seed, and contains enough faults."""
 
 from __future__ import annotations
 

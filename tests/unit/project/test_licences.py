@@ -1,4 +1,4 @@
-"""What is installed may be used and passed on. `make licences` prints the list, `make audit` looks for known holes."""
+"""Licences of the locked distributions. `make licences` prints them; `make audit` checks for known vulnerabilities."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("lock", ["requirements.lock", "dev.lock"])
-def test_every_locked_distribution_has_a_licence_that_is_allowed(lock):
+def test_every_locked_distribution_has_an_allowed_licence(lock):
     found = list(report(ROOT / lock))
 
     assert len(found) > 40
     assert [(name, terms) for name, _, terms in found if not may_be_used(name, terms)] == []
 
 
-def test_programs_of_tests_are_not_installed_with_the_product():
+def test_programs_for_tests_are_not_installed_with_the_product():
     assert not PROGRAMS & set(locked(ROOT / "requirements.lock"))
 
 
@@ -34,5 +34,5 @@ def test_programs_of_tests_are_not_installed_with_the_product():
         ("", False),
     ],
 )
-def test_alternatives_and_parts(terms, expected):
+def test_licence_expressions(terms, expected):
     assert allowed(terms) is expected

@@ -1,4 +1,4 @@
-"""What the operator's guide names exists, and what alerts name is in the guide."""
+"""The operator's guide names only existing settings, commands and files, and explains every alert."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INFRA = Path(__file__).parents[3] / "infra"
 GUIDE = (INFRA / "README.md").read_text("utf-8")
 
 
-def test_every_alert_is_explained_and_nothing_else():
+def test_exactly_the_existing_alerts_are_explained():
     groups = yaml.safe_load((INFRA / "prometheus" / "alerts.yml").read_text("utf-8"))["groups"]
     alerts = [rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule]
 
@@ -24,13 +24,13 @@ def test_every_alert_is_explained_and_nothing_else():
     assert set(re.findall(r"\bMaskmill[A-Z]\w+", GUIDE)) <= set(alerts)
 
 
-def test_every_setting_that_is_named_exists():
+def test_every_setting_in_the_guide_exists():
     known = {row.variable for row in settings.explain(settings.load())} | {"MASKMILL_SECRETS_DIR"}
 
     assert set(re.findall(r"\bMASKMILL_[A-Z0-9_]+[A-Z0-9]", GUIDE)) <= known
 
 
-def test_every_command_that_is_named_exists():
+def test_every_command_in_the_guide_exists():
     used = set(re.findall(r"(?:`|^|/bin/|producer )(worker|producer) ([a-z]+)", GUIDE, flags=re.MULTILINE))
 
     assert len(used) >= 10
@@ -38,13 +38,13 @@ def test_every_command_that_is_named_exists():
     assert {name for program, name in used if program == "producer"} <= set(PRODUCER_COMMANDS)
 
 
-def test_every_file_that_is_named_exists():
+def test_every_file_in_the_guide_exists():
     named = re.findall(r"infra/[\w@./-]+\w", GUIDE)
 
     assert named and all((INFRA.parent / name).exists() for name in named)
 
 
-def test_the_memory_table_is_that_of_the_code():
+def test_the_memory_table_equals_the_code():
     rows = re.findall(r"^\| (\d+) \| (\w+) \| bf16 / f32 \| (\d+) / (\d+) \| (\d+) / (\d+) \|$", GUIDE, re.MULTILINE)
 
     assert len(rows) == 4

@@ -1,4 +1,4 @@
-"""What the servers are told, without starting them."""
+"""Command lines, environment and configuration of the embedded servers, without starting them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def flag(command: list[str], name: str) -> str:
     return command[command.index(name) + 1]
 
 
-def test_redis_gets_its_password_through_standard_input_only(tmp_path):
+def test_redis_receives_its_password_through_standard_input_only(tmp_path):
     command, environment, stdin = launch_of(
         Valkey(data=tmp_path / "d", log=tmp_path / "l", port=1234, password="p/w#1 \"'\\\n")
     )
@@ -52,7 +52,7 @@ def test_redis_without_password_is_refused(tmp_path):
         Valkey(data=tmp_path / "d", log=tmp_path / "l", port=1234, password="")
 
 
-def test_s3_is_closed_on_every_side_that_has_a_flag(tmp_path):
+def test_s3_closes_every_port_that_has_a_flag(tmp_path):
     command, _, _ = launch_of(make_seaweed(tmp_path / "d"))
 
     assert flag(command, "-ip") == flag(command, "-ip.bind") == "127.0.0.1"
@@ -73,7 +73,7 @@ def test_s3_secrets_are_in_the_environment_only_and_jwt_keys_are_new_each_time(t
     assert not {"AKID", "SECRET", *(first[name] for name in keys)} & set(command)
 
 
-def test_servers_do_not_inherit_what_would_change_them(tmp_path, monkeypatch):
+def test_servers_do_not_inherit_variables_that_change_their_behaviour(tmp_path, monkeypatch):
     for name in ("HTTP_PROXY", "WEED_MASTER_FILER", "AWS_PROFILE", "S3_BUCKET", "LANG", "MASKMILL_REDIS__PASSWORD"):
         monkeypatch.setenv(name, "owner")
 
@@ -82,7 +82,7 @@ def test_servers_do_not_inherit_what_would_change_them(tmp_path, monkeypatch):
     assert "owner" not in environment.values()
 
 
-def test_flags_of_the_last_start_are_forgotten(tmp_path):
+def test_the_options_file_of_the_last_start_is_deleted(tmp_path):
     options = tmp_path / "d" / "mini.options"
     options.parent.mkdir()
     options.write_text("ip.bind=0.0.0.0\n")
@@ -92,7 +92,7 @@ def test_flags_of_the_last_start_are_forgotten(tmp_path):
     assert not options.exists()
 
 
-def test_the_data_folder_is_private_even_if_it_was_not(tmp_path):
+def test_an_existing_data_folder_is_made_private(tmp_path):
     data = tmp_path / "d"
     data.mkdir(mode=0o755)
 
@@ -101,7 +101,7 @@ def test_the_data_folder_is_private_even_if_it_was_not(tmp_path):
     assert stat.S_IMODE(data.stat().st_mode) == 0o700
 
 
-def test_sockets_of_a_deep_data_folder_get_a_short_private_path(tmp_path):
+def test_a_data_folder_with_a_long_path_gets_its_sockets_in_a_short_private_folder(tmp_path):
     deep = tmp_path / ("d" * 100) / "data"
     command, _, _ = launch_of(make_seaweed(deep))
 
@@ -114,7 +114,7 @@ def test_sockets_of_a_deep_data_folder_get_a_short_private_path(tmp_path):
         folder.rmdir()
 
 
-def test_a_short_socket_folder_put_there_by_somebody_else_is_refused(tmp_path):
+def test_a_socket_folder_created_by_another_user_is_refused(tmp_path):
     deep = tmp_path / ("d" * 100) / "data"
     folder = seaweed._socket_folder(deep)
     folder.symlink_to(tmp_path)
@@ -138,7 +138,7 @@ def test_without_the_wheels_the_error_names_the_remedy(monkeypatch):
             program()
 
 
-def test_a_redis_of_the_system_stands_in_for_the_wheel_and_is_announced(monkeypatch, tmp_path, caplog):
+def test_without_the_wheel_the_redis_of_the_system_is_used_with_a_warning(monkeypatch, tmp_path, caplog):
     system = tmp_path / "redis-server"
     system.touch(mode=0o755)
     monkeypatch.setattr(importlib.metadata, "files", absent)
@@ -160,7 +160,7 @@ def test_programs_come_from_the_wheels_and_not_from_path(monkeypatch, tmp_path):
     assert found.stat().st_size > 1_000_000
 
 
-def test_a_folder_that_cannot_be_made_is_an_error_with_its_name(tmp_path):
+def test_a_folder_that_cannot_be_created_is_named_in_the_error(tmp_path):
     (tmp_path / "file").touch()
 
     with pytest.raises(StandaloneError, match=r"cannot use the folder .*file/sub.*choose another"):

@@ -1,4 +1,4 @@
-"""Ports are free, distinct, and kept where they can be."""
+"""Chosen ports are free, distinct, and the same as before where possible."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worker.standalone import ports
 
 @pytest.fixture
 def busy() -> Iterator[int]:
-    """A port that somebody listens on."""
+    """Yield a port with a listener."""
     with closing(socket.create_server((ports.LOOPBACK, 0))) as server:
         yield server.getsockname()[1]
 
@@ -23,7 +23,7 @@ def test_a_port_with_a_listener_is_not_free(busy):
     assert not ports.is_free(busy)
 
 
-def test_a_port_is_free_again_once_its_listener_is_gone():
+def test_a_port_is_free_again_after_its_listener_closes():
     with closing(socket.create_server((ports.LOOPBACK, 0))) as server:
         port = server.getsockname()[1]
 
@@ -35,24 +35,24 @@ def test_a_listener_on_all_addresses_counts():
         assert not ports.is_free(server.getsockname()[1])
 
 
-def test_no_port_is_given_twice_companions_included():
-    wanted = {f"pair{i}": (0, ports.GRPC_OFFSET) for i in range(200)} | {f"single{i}": (0,) for i in range(200)}
+def test_no_port_is_chosen_twice_grpc_ports_included():
+    all_offsets = {f"pair{i}": (0, ports.GRPC_OFFSET) for i in range(200)} | {f"single{i}": (0,) for i in range(200)}
 
-    chosen = ports.choose(wanted)
+    chosen = ports.choose(all_offsets)
 
-    used = [chosen[name] + offset for name, offsets in wanted.items() for offset in offsets]
+    used = [chosen[name] + offset for name, offsets in all_offsets.items() for offset in offsets]
     assert len(set(used)) == len(used) == 600
     assert all(ports.FIRST <= port < 32_768 for port in used)
 
 
-def test_kept_ports_are_used_again_while_free():
-    wanted = {"a": (0,), "b": (0, ports.GRPC_OFFSET)}
-    first = ports.choose(wanted)
+def test_kept_ports_are_chosen_again_if_free():
+    offsets = {"a": (0,), "b": (0, ports.GRPC_OFFSET)}
+    first = ports.choose(offsets)
 
-    assert ports.choose(wanted, keep=first) == first
+    assert ports.choose(offsets, keep=first) == first
 
 
-def test_a_kept_port_that_is_taken_is_replaced_and_the_others_stay(busy):
+def test_a_kept_port_in_use_is_replaced_and_the_others_stay(busy):
     free = ports.choose({"b": (0,)})["b"]
 
     chosen = ports.choose({"a": (0,), "b": (0,)}, keep={"a": busy, "b": free})
@@ -61,13 +61,13 @@ def test_a_kept_port_that_is_taken_is_replaced_and_the_others_stay(busy):
     assert chosen["b"] == free
 
 
-def test_a_pair_is_refused_when_only_its_companion_is_taken(busy):
+def test_a_pair_is_replaced_if_only_its_second_port_is_in_use(busy):
     kept = busy - ports.GRPC_OFFSET
 
     assert ports.choose({"a": (0, ports.GRPC_OFFSET)}, keep={"a": kept})["a"] != kept
 
 
-def test_a_new_port_is_never_put_where_a_kept_one_stays(monkeypatch):
+def test_a_new_port_never_takes_the_place_of_a_kept_one(monkeypatch):
     # Given a generator that proposes the kept port of another name first
     kept = ports.choose({"old": (0,)})["old"]
     monkeypatch.setattr(ports.random.SystemRandom, "randrange", lambda *_: next(proposals))
@@ -79,7 +79,7 @@ def test_a_new_port_is_never_put_where_a_kept_one_stays(monkeypatch):
     assert chosen["new"] != kept
 
 
-def test_without_any_free_port_the_error_says_so(monkeypatch):
+def test_without_a_free_port_the_error_names_the_range(monkeypatch):
     monkeypatch.setattr(ports, "is_free", lambda _: False)
 
     with pytest.raises(StandaloneError, match="no free port between 10000 and 22000"):

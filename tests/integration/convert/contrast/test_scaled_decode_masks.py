@@ -10,7 +10,7 @@ from support.photographs import jpeg, photograph
 from worker.contract.outputs import OutputOptions
 from worker.contract.settings import LimitSettings, ModelSettings
 from worker.images.decode import decode
-from worker.images.subject import wanted
+from worker.images.subject import decode_target
 from worker.images.tensor import to_tensor
 from worker.model.inference.engine import Engine
 from worker.model.sources.bundles import locate
@@ -32,7 +32,7 @@ def test_masks_agree(engine, name):
     large = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
     data = jpeg(large, 88)
     whole, part = (
-        decode(data, LimitSettings(), wanted(options, engine.size))
+        decode(data, LimitSettings(), decode_target(options, engine.size))
         for options in (OutputOptions(outputs=("cutout",)), OutputOptions())
     )
     assert part.rgb.width < whole.rgb.width
