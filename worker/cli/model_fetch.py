@@ -26,7 +26,7 @@ def fetch_command(*, source: str | None, as_json: bool, **choice: Any) -> int:
     config = settings.load()
     model = asked(config, source, **choice)
     with objects(config, model.source) as port, bar() as report:
-        bundle = bundles.locate(model, port, advice().precisions, progress=report)
+        bundle = bundles.locate(model, port, advice().precisions, on_progress=report)
     variant = bundle.variant
     if as_json:
         console.print_json(

@@ -119,7 +119,8 @@ def _digests(survey: Survey, candidate: Candidate) -> str:
     if candidate.missing:
         return f"WRONG: {candidate.missing} is missing"
     if survey.manifest is None:
-        return f"checked when fetched, against {survey.digests}" if survey.digests else "none: there is no manifest"
+        origin = survey.digest_origin
+        return f"checked when fetched, against {origin}" if origin else "none: there is no manifest"
     for path in (candidate.xml, candidate.bin):
         if path not in survey.manifest.files:
             return f"WRONG: {path} is not in the manifest"

@@ -15,7 +15,7 @@ from worker.contract.storage.s3 import ObjectStore
 from worker.cpu import isa, topology
 from worker.cpu.isa import Recommendation
 from worker.model.format.layout import PRECISIONS, SIZE_MULTIPLE
-from worker.model.sources.progress import Progress as Report
+from worker.model.sources.progress import OnProgress
 
 SOURCE = click.argument("source", required=False)
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object instead of words.")
@@ -49,7 +49,7 @@ def objects(config: Settings, source: str) -> Iterator[ObjectStore | None]:
 
 
 @contextlib.contextmanager
-def bar() -> Iterator[Report | None]:
+def bar() -> Iterator[OnProgress | None]:
     """A progress bar per file on standard error, if that is a terminal; else None."""
     if not console.err.is_terminal:
         yield None

@@ -59,4 +59,4 @@ def test_what_is_asked_for_wins_and_is_said(topologies):
     choice = choose(PUBLISHED, ModelSettings(precision="fp16", size=512), advice.precisions)
 
     assert choice.candidate.label == "birefnet_lite 512 fp16"
-    assert "precision asked for" in choice.reason
+    assert "precision as requested" in choice.reason

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -203,11 +203,16 @@ class ObjectStore:
         with _translated(place):
             self._client.delete_object(Bucket=place.bucket, Key=place.key)
 
-    def download(self, place: S3Url, path: Path) -> None:
-        """Stream one object to a file; the file appears under its name only when complete."""
+    def download(self, place: S3Url, path: Path, on_bytes: Callable[[int], None] | None = None) -> None:
+        """Stream one object to a file; the file appears under its name only when complete.
+
+        `on_bytes` is boto3's `Callback`: it gets the size of each block, negative when boto3 starts a request again.
+        """
         self._check_allowed(place)
         with _translated(place):
-            self._client.download_file(place.bucket, place.key, str(path), Config=TransferConfig(use_threads=False))
+            self._client.download_file(
+                place.bucket, place.key, str(path), Callback=on_bytes, Config=TransferConfig(use_threads=False)
+            )
 
     def upload(self, path: Path, place: S3Url, *, metadata: Mapping[str, str] | None = None) -> None:
         """Stream a file to an object, in parts when it is large."""
