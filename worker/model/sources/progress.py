@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 OnProgress = Callable[[str, int, int], None]
-"""Called with (file name, bytes received, bytes in total) by the downloading thread: after each block, and once the file
-is complete, with both numbers equal."""
+"""Called with (file name, bytes received, bytes in total) by the downloading thread after each block, and again when
+the file is complete, with both numbers equal."""
 
 
 def byte_counter(name: str, total: int, on_progress: OnProgress | None) -> Callable[[int], None] | None:

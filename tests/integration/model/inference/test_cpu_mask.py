@@ -1,6 +1,6 @@
-"""OpenVINO stays on the CPUs of its process, and says so loudly when it would not.
+"""OpenVINO stays on the CPUs of its process; a case in which it would not raises an error.
 
-Each case runs in an interpreter of its own: the set of CPUs is read once per process.
+Each case runs in a separate interpreter, because the set of CPUs is read once per process.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def answer(process: subprocess.Popen[str]):
     return json.loads(out)
 
 
-def test_processes_side_by_side_keep_to_their_own_cpus(xml):
+def test_parallel_processes_stay_on_their_own_cpus(xml):
     pair = [start(IN_FLIGHT, xml, cpu) for cpu in CPUS[:2]]
 
     first, second = (answer(process) for process in pair)
@@ -105,7 +105,7 @@ def test_processes_side_by_side_keep_to_their_own_cpus(xml):
 def test_a_mask_too_small_for_the_threads_is_refused(xml):
     refused = answer(start("os.sched_setaffinity(0, {SECOND})\ntell(refusal(threads=2))", xml))
 
-    assert refused.startswith(f"2 inference threads asked for, this process may use 1 CPUs ({CPUS[1]})")
+    assert refused.startswith(f"2 inference threads requested, but this process may use 1 CPUs ({CPUS[1]})")
 
 
 LATE = {
@@ -139,7 +139,7 @@ thread.join()
 WHY = {
     "narrowed after a first use": "set the mask before OpenVINO is first used",
     "forked from a process that used it": "start a new process",
-    "set in another thread only": "follows the main thread",
+    "set in another thread only": "that of the main thread, which OpenVINO follows",
 }
 
 
@@ -148,7 +148,7 @@ def test_a_mask_that_openvino_does_not_follow_is_refused(xml, case):
     assert WHY[case] in answer(start(LATE[case], xml))
 
 
-def test_threads_older_than_the_mask_are_told(xml):
+def test_threads_older_than_the_mask_are_reported(xml):
     code = """
 early = threading.Thread(target=time.sleep, args=(30,), daemon=True)
 early.start()
@@ -161,7 +161,7 @@ sys.stdout.flush(); os._exit(0)
     assert note == "1 threads made before the CPU mask was set may run outside it"
 
 
-def test_importing_the_engine_reports_nothing_to_anybody(tmp_path):
+def test_importing_the_engine_sends_no_telemetry(tmp_path):
     code = """
 import worker.model.inference.engine
 tell({"stub": "openvino.tools.ovc.telemetry_stub" in sys.modules,

@@ -113,9 +113,7 @@ def test_a_broken_manifest_is_refused_and_not_kept(tmp_path):
 def test_a_manifest_too_large_is_not_downloaded(tmp_path):
     objects = FakeObjects(URL, {**FILES, "manifest.json": b" " * ((1 << 20) + 1)})
 
-    with pytest.raises(
-        BundleError, match="manifest.json has 1048577 bytes, more than the 1048576 bytes allowed for a bundle manifest"
-    ):
+    with pytest.raises(BundleError, match=r"manifest\.json has 1048577 bytes, more than the 1048576 bytes allowed"):
         locate(tmp_path, objects)
 
     assert objects.downloads == []
