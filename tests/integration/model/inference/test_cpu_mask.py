@@ -93,7 +93,7 @@ def answer(process: subprocess.Popen[str]):
     return json.loads(out)
 
 
-def test_parallel_processes_stay_on_their_own_cpus(xml):
+def test_processes_side_by_side_keep_to_their_own_cpus(xml):
     pair = [start(IN_FLIGHT, xml, cpu) for cpu in CPUS[:2]]
 
     first, second = (answer(process) for process in pair)
@@ -148,7 +148,7 @@ def test_a_mask_that_openvino_does_not_follow_is_refused(xml, case):
     assert WHY[case] in answer(start(LATE[case], xml))
 
 
-def test_threads_older_than_the_mask_are_reported(xml):
+def test_threads_older_than_the_mask_are_told(xml):
     code = """
 early = threading.Thread(target=time.sleep, args=(30,), daemon=True)
 early.start()

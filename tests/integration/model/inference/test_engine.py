@@ -141,7 +141,7 @@ def test_closing_waits_for_the_pictures_in_flight(variant):
     assert not closing.is_alive()
 
 
-def test_the_facts_describe_what_runs(variant):
+def test_it_tells_what_runs(variant):
     with load(variant) as engine:
         engine.warm_up()
         facts = json.loads(json.dumps(engine.describe()))
