@@ -17,7 +17,7 @@ UNKNOWN_PROCESS_MIB = 512
 UNKNOWN_STREAM_MIB = 1024
 """Assumed for a network that was not measured, unless the settings say otherwise."""
 
-BESIDE_MIB = 256
+OVERHEAD_MIB = 256
 """Added to the measured process: Celery's parent process (75 MiB) and images in flight."""
 
 _BUILTIN = "builtin:"
@@ -63,7 +63,7 @@ def needs(model: ModelSettings, precision: str, arithmetic: str) -> MemoryNeeds:
     """
     if model.source.startswith(_BUILTIN):
         process, stream = _BUILTIN_NEEDS
-        return MemoryNeeds(process + BESIDE_MIB, stream, "measured for the built-in network")
+        return MemoryNeeds(process + OVERHEAD_MIB, stream, "measured for the built-in network")
     side = model.size or _LARGEST
     stored = precision if (_LARGEST, precision, arithmetic) in _PEAKS else "fp32"
     known = arithmetic if (_LARGEST, stored, arithmetic) in _PEAKS else "f32"
@@ -71,7 +71,7 @@ def needs(model: ModelSettings, precision: str, arithmetic: str) -> MemoryNeeds:
     process, stream = _PEAKS[nearest, stored, known]
     if side > nearest:
         stream = stream * side * side // (nearest * nearest)
-    return MemoryNeeds(process + BESIDE_MIB, stream, f"measured for BiRefNet-lite {nearest} {stored} in {known}")
+    return MemoryNeeds(process + OVERHEAD_MIB, stream, f"measured for BiRefNet-lite {nearest} {stored} in {known}")
 
 
 def with_memory_needs(plan: PlanSettings, model: ModelSettings, precision: str, arithmetic: str) -> PlanSettings:

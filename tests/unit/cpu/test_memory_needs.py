@@ -35,7 +35,7 @@ def test_f32_needs_more_than_bf16_and_fp32_weights_more_than_int8():
 def test_a_combination_without_measurement_counts_as_one_with(precision, arithmetic):
     found = of(1024, precision, arithmetic)
 
-    assert found.stream_mib > 0 and found.process_mib > memory.BESIDE_MIB
+    assert found.stream_mib > 0 and found.process_mib > memory.OVERHEAD_MIB
 
 
 def test_the_builtin_network_is_small():

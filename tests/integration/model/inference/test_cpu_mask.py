@@ -31,7 +31,7 @@ def load(threads=1):
     variant = Variant("tiny", 64, "fp32", xml, xml.with_suffix(".bin"), "0" * 64)
     return Engine.load(variant, streams=1, threads=threads, inference_precision="f32")
 
-def tell(value):
+def report(value):
     sys.stdout.write(json.dumps(value)); sys.stdout.flush()
 
 def refusal(threads=1):
@@ -72,7 +72,7 @@ after = busy()
 stop.set()
 for worker in workers: worker.join()
 engine.close()
-tell({"all": sorted(set().union(*masks.values())),
+report({"all": sorted(set().union(*masks.values())),
       "busy": sorted(set().union(*(masks[t] for t in before if after.get(t, 0) > before[t])))})
 """
 
@@ -113,7 +113,7 @@ LATE = {
 from worker.model.inference.runtime import visible_cpus
 visible_cpus()
 os.sched_setaffinity(0, {SECOND})
-tell(refusal())
+report(refusal())
 """,
     "forked from a process that used it": """
 from worker.model.inference.runtime import visible_cpus
@@ -121,14 +121,14 @@ visible_cpus()
 child = os.fork()
 if child == 0:
     os.sched_setaffinity(0, {SECOND})
-    tell(refusal())
+    report(refusal())
     os._exit(0)
 os.waitpid(child, 0)
 """,
     "set in another thread only": """
 def narrowed():
     os.sched_setaffinity(0, {SECOND})
-    tell(refusal())
+    report(refusal())
 thread = threading.Thread(target=narrowed)
 thread.start()
 thread.join()
@@ -153,7 +153,7 @@ def test_threads_older_than_the_mask_are_told(xml):
 early = threading.Thread(target=time.sleep, args=(30,), daemon=True)
 early.start()
 os.sched_setaffinity(0, {SECOND})
-tell(load().describe()["notes"])
+report(load().describe()["notes"])
 sys.stdout.flush(); os._exit(0)
 """
     (note,) = answer(start(code, xml))
@@ -164,21 +164,21 @@ sys.stdout.flush(); os._exit(0)
 def test_importing_the_engine_sends_no_telemetry(tmp_path):
     code = """
 import worker.model.inference.engine
-tell({"stub": "openvino.tools.ovc.telemetry_stub" in sys.modules,
+report({"stub": "openvino.tools.ovc.telemetry_stub" in sys.modules,
       "telemetry": sorted(m for m in sys.modules if m.startswith("openvino_telemetry.")),
       "threads": threading.active_count()})
 """
     environment = {**os.environ, "HOME": str(tmp_path)}
     command = [sys.executable, "-c", COMMON + code]
-    told = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
 
-    assert json.loads(told) == {"stub": True, "telemetry": [], "threads": 1}
+    assert json.loads(output) == {"stub": True, "telemetry": [], "threads": 1}
     assert list(tmp_path.iterdir()) == []
 
 
 def test_finding_a_bundle_does_not_load_openvino():
     code = """
 import worker.model.sources.bundles
-tell(sorted({"openvino", "numpy"} & set(sys.modules)))
+report(sorted({"openvino", "numpy"} & set(sys.modules)))
 """
     assert answer(start(code)) == []

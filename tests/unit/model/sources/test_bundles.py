@@ -135,7 +135,7 @@ def test_a_bundle_in_s3_without_a_manifest_is_used_with_a_warning(tmp_path):
     assert objects.downloads == [XML, BIN]
 
 
-@pytest.mark.parametrize("files", [FILES, WITH_MANIFEST], ids=["noted at download", "manifest"])
+@pytest.mark.parametrize("files", [FILES, WITH_MANIFEST], ids=["recorded at download", "manifest"])
 @pytest.mark.parametrize("name", [XML, BIN])
 def test_a_cached_copy_is_verified_before_each_use(tmp_path, files, name):
     objects = FakeObjects(URL, files)
@@ -150,7 +150,7 @@ def test_a_cached_copy_is_verified_before_each_use(tmp_path, files, name):
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("described", [False, True], ids=["noted at download", "manifest"])
+@pytest.mark.parametrize("described", [False, True], ids=["recorded at download", "manifest"])
 def test_a_replaced_bundle_is_fetched_again(tmp_path, described):
     def files(weights: bytes) -> dict[str, bytes]:
         plain = {XML: FILES[XML], BIN: weights}
