@@ -170,7 +170,7 @@ def _quota_warnings(facts: PlanFacts) -> Iterator[str]:
             f"{1 - quota:.0%} of the time. Raise the limit to at least 1 CPU."
         )
     elif quota != math.floor(quota):
-        yield (f"No inference thread uses the fraction in the CPU quota of {quota:g}. Set a whole number of CPUs.")
+        yield f"No inference thread uses the fraction in the CPU quota of {quota:g}. Set a whole number of CPUs."
 
 
 def _idle_cores(facts: PlanFacts) -> Iterator[str]:

@@ -103,7 +103,7 @@ def test_processes_side_by_side_keep_to_their_own_cpus(xml):
 
 
 def test_a_mask_too_small_for_the_threads_is_refused(xml):
-    refused = answer(start("os.sched_setaffinity(0, {SECOND})\ntell(refusal(threads=2))", xml))
+    refused = answer(start("os.sched_setaffinity(0, {SECOND})\nreport(refusal(threads=2))", xml))
 
     assert refused.startswith(f"2 inference threads requested, but this process may use 1 CPUs ({CPUS[1]})")
 
