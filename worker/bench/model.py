@@ -28,7 +28,7 @@ from worker.cpu.pinning import refuse_forbidden_variables
 from worker.cpu.placement import CoreSet
 from worker.kernels import library
 from worker.model.format.layout import MANIFEST_NAME
-from worker.model.format.manifest import read_manifest, sha256_of
+from worker.model.format.manifest import read_bundle_manifest, sha256_of
 
 MIN_ROUNDS = 2
 QUICK_ROUNDS = 2
@@ -154,7 +154,7 @@ def _check_weights(options: Options) -> None:
 def _stated_source(bundle: Path) -> str | None:
     """Digest of the checkpoint, from the manifest; None where there is no manifest, or one that does not say."""
     manifest = bundle / MANIFEST_NAME
-    source = read_manifest(manifest).source if manifest.exists() else None
+    source = read_bundle_manifest(manifest).source if manifest.exists() else None
     return source.sha256 if source else None
 
 

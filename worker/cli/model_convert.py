@@ -21,7 +21,7 @@ from worker.convert.birefnet.rewrites import Rewrite
 from worker.convert.calibration import DEFAULT_IMAGES
 from worker.convert.quantisation_config import Overflow, Recipe
 from worker.convert.request import Built, Event, Report, Request
-from worker.model.format.writer import PRECISIONS
+from worker.model.format.layout import PRECISIONS
 
 _SIZES = (1024, 512)
 

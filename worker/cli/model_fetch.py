@@ -37,7 +37,7 @@ def fetch_command(*, source: str | None, as_json: bool, **choice: Any) -> int:
     config = settings.load()
     model = model_settings(config, source, **choice)
     with object_store(config, model.source) as store, progress_bar() as on_progress:
-        bundle = bundles.locate(model, store, recommendation().precisions, progress=on_progress)
+        bundle = bundles.locate(model, store, recommendation().precisions, on_progress=on_progress)
     variant = bundle.variant
     if as_json:
         console.print_json(

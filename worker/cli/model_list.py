@@ -124,7 +124,8 @@ def _digests(survey: Survey, candidate: Candidate) -> str:
     if candidate.missing:
         return f"WRONG: {candidate.missing} is missing"
     if survey.manifest is None:
-        return f"verified on fetch, against {survey.digests}" if survey.digests else "none: no manifest"
+        origin = survey.digest_origin
+        return f"verified on fetch, against {origin}" if origin else "none: no manifest"
     for path in (candidate.xml, candidate.bin):
         if path not in survey.manifest.files:
             return f"WRONG: {path} is not in the manifest"

@@ -13,7 +13,7 @@ from worker.contract import console
 from worker.contract.settings import ModelSettings, Settings
 from worker.contract.storage.s3 import ObjectStore
 from worker.model.format.layout import PRECISIONS, SIZE_MULTIPLE
-from worker.model.sources.progress import Progress as Report
+from worker.model.sources.progress import OnProgress
 
 SOURCE = click.argument("source", required=False)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
@@ -43,7 +43,7 @@ def object_store(config: Settings, source: str) -> Iterator[ObjectStore | None]:
 
 
 @contextlib.contextmanager
-def progress_bar() -> Iterator[Report | None]:
+def progress_bar() -> Iterator[OnProgress | None]:
     """Show a progress bar per file and yield its callback; yield None if standard error is not a terminal."""
     if not console.err.is_terminal:
         yield None

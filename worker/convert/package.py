@@ -17,6 +17,7 @@ import openvino as ov
 
 from worker.contract.errors import BundleError
 from worker.model.format import writer
+from worker.model.format.layout import Candidate
 
 
 def write_bundle(
@@ -51,8 +52,8 @@ def write_bundle(
     writer.check_precisions(dest, {precision for _, precision in models})
     with writer.staged(dest) as made:
         for (size, precision), model in models.items():
-            _save(model, made / f"openvino_{precision}" / f"{name}_{size}x{size}_{precision}.xml")
-        writer.write_manifest(
+            _save(model, made / Candidate(name, size, precision).xml)
+        writer.write_bundle_manifest(
             made,
             name,
             description=description,

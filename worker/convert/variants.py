@@ -27,7 +27,7 @@ from worker.convert.evaluate.agreement import LIMITS, Agreement
 from worker.convert.request import Built, Event, Report, Request, Watch, check, fetch_checkpoint
 from worker.convert.variant_process import build_in_process
 from worker.model.format import writer
-from worker.model.format.layout import Candidate
+from worker.model.format.layout import PRECISIONS, Candidate
 from worker.model.format.manifest import sha256_of
 
 NAME = "birefnet_lite"
@@ -59,7 +59,7 @@ def convert(request: Request, settings: Settings, watch: Watch = lambda event: N
     """
     check(request)
     output = request.output.absolute()
-    writer.check_place(output)
+    writer.check_destination(output)
     run = _Run(request, settings, watch)
     checkpoint = run.checkpoint()
     with writer.staged(output) as made:
@@ -67,7 +67,7 @@ def convert(request: Request, settings: Settings, watch: Watch = lambda event: N
         _judge(built, force=request.force)
         shutil.rmtree(made / _SCRATCH)
         (made / licence.FILE).write_text(licence.TEXT, "utf-8")
-        writer.write_manifest(
+        writer.write_bundle_manifest(
             made,
             NAME,
             description=licence.DESCRIPTION,
@@ -92,7 +92,7 @@ class _Run:
             (size, precision)
             for size in sorted(set(request.sizes), reverse=True)
             # fp32 is what the others are compared with, asked for or not
-            for precision in (REFERENCE, *(p for p in writer.PRECISIONS if p in request.precisions and p != REFERENCE))
+            for precision in (REFERENCE, *(p for p in PRECISIONS if p in request.precisions and p != REFERENCE))
         ]
         self._step = 0
 

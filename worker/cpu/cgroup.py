@@ -1,8 +1,8 @@
-"""Limits that control groups put on this process: CPU quota, cpuset and memory, versions 1 and 2, also mixed.
+"""Read the control group limits of this process: CPU quota, cpuset and memory, for versions 1 and 2, also mixed.
 
 Called by `topology`. Follows cgroups(7), the kernel's `admin-guide/cgroup-v2.rst` and `scheduler/sched-bwc.rst`: a
-limit holds for everything below it, so each file is read from the own group up to the mount point, and the tightest
-wins.
+limit applies to everything below it, so each file is read from the process's own group up to the mount point, and the
+tightest limit applies.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from worker.contract.errors import SetupError
 from worker.cpu.kernel import Tree
 
 DEFAULT_PERIOD_US = 100_000
-"""Period of the CPU bandwidth controller unless one is written (kernel, `scheduler/sched-bwc.rst`)."""
+"""Default period of the CPU bandwidth controller (kernel, `scheduler/sched-bwc.rst`)."""
 
 _UNLIMITED_V1 = 1 << 60
 """Version 1 writes "no limit" as the largest page-aligned 63-bit number; no machine has an exbibyte."""
@@ -23,7 +23,7 @@ _UNLIMITED_V1 = 1 << 60
 
 @dataclass(frozen=True)
 class Limits:
-    """What the control groups leave to this process; None where nothing is limited."""
+    """The limits of this process; None where there is no limit."""
 
     quota_cpus: float | None = None
     """CPU time per wall time, in CPUs."""
@@ -40,20 +40,18 @@ class _Mount:
     point: str
     root: str
     controllers: frozenset[str]
-    """Of version 1; empty for version 2, whose one tree has all of them."""
+    """Controllers of a version 1 mount; empty for version 2, whose single tree has all of them."""
 
 
 def read(tree: Tree) -> Limits:
-    """The tightest limit of each kind.
+    """Return the tightest limit of each kind.
 
     Raises:
-        SetupError: a limit file holds something else than the kernel writes; names the file.
+        SetupError: a limit file has content that the kernel does not write; names the file.
     """
     mounts, own = _mounts(tree), _own_paths(tree)
     if not mounts or not own:
-        tree.notes.append(
-            "No control groups to be seen in /proc/self/cgroup and /proc/self/mountinfo: no limit assumed."
-        )
+        tree.notes.append("/proc/self/cgroup and /proc/self/mountinfo show no control groups: no limit assumed.")
         return Limits()
     quotas = [(q, f) for folder in _folders(mounts, own, "cpu") for q, f in _quota(tree, folder)]
     cpusets = [(c, f) for folder in _folders(mounts, own, "cpuset") for c, f in _cpuset(tree, folder)]
@@ -84,12 +82,12 @@ def _mounts(tree: Tree) -> list[_Mount]:
 
 
 def _unescape(path: str) -> str:
-    """White space and backslashes in paths are written as octal there."""
+    """Decode the octal escapes of white space and backslashes in /proc/self/mountinfo."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), path)
 
 
 def _own_paths(tree: Tree) -> dict[str, str]:
-    """Controller to path of the own group; the empty controller is version 2."""
+    """Controller -> path of the process's own group; the empty controller is version 2."""
     paths = {}
     for line in (tree.text("/proc/self/cgroup") or "").splitlines():
         _, _, rest = line.partition(":")
@@ -99,10 +97,10 @@ def _own_paths(tree: Tree) -> dict[str, str]:
 
 
 def _folders(mounts: list[_Mount], own: dict[str, str], controller: str) -> Iterator[str]:
-    """Folders that may limit `controller` for this process: of the own group, of those above, and the mount point.
+    """Yield the folders that may limit `controller` for this process, from its own group up to the mount point.
 
-    Inside a container /proc/self/cgroup may show the host's path, of which the mount shows only the end or nothing:
-    folders that do not exist are simply not found by the readers.
+    Inside a container, /proc/self/cgroup may show the path on the host, of which the mount has only the end or nothing.
+    The readers ignore folders that do not exist.
     """
     for mount in mounts:
         if mount.controllers and controller not in mount.controllers:
@@ -111,14 +109,14 @@ def _folders(mounts: list[_Mount], own: dict[str, str], controller: str) -> Iter
         base = mount.root.rstrip("/")
         inside = path.removeprefix(base) if path == base or path.startswith(f"{base}/") else path
         parts = [part for part in inside.split("/") if part]
-        if ".." in parts:  # the group lies outside of our namespace: only the mount point can be looked at
+        if ".." in parts:  # the group is outside this namespace: only the mount point is readable
             parts = []
         for depth in range(len(parts), -1, -1):
             yield "/".join((mount.point.rstrip("/"), *parts[:depth]))
 
 
 def _quota(tree: Tree, folder: str) -> Iterator[tuple[float, str]]:
-    """CPU quota in CPUs with its file, where one is set."""
+    """Yield the CPU quota in CPUs with its file, if one is set."""
     path = f"{folder}/cpu.max"
     words = (tree.text(path) or "max").split()
     if words[0] != "max":
@@ -135,12 +133,12 @@ def _ratio(quota: str, period: str, path: str) -> float:
     except (ValueError, ZeroDivisionError) as error:
         raise SetupError(f"{path}: quota {quota!r} over period {period!r} is not a CPU limit") from error
     if cpus <= 0:
-        raise SetupError(f"{path}: quota {quota!r} over period {period!r} leaves no CPU time")
+        raise SetupError(f"{path}: quota {quota!r} over period {period!r} allows no CPU time")
     return cpus
 
 
 def _cpuset(tree: Tree, folder: str) -> Iterator[tuple[frozenset[int], str]]:
-    """CPUs of the group with their file. An empty file means that the group above decides."""
+    """Yield the CPUs of the group with their file. An empty file means that the parent group decides."""
     for name in ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus"):
         cpus = tree.cpus(f"{folder}/{name}")
         if cpus:
@@ -149,7 +147,7 @@ def _cpuset(tree: Tree, folder: str) -> Iterator[tuple[frozenset[int], str]]:
 
 
 def _memory(tree: Tree, folder: str) -> Iterator[tuple[int, str]]:
-    """Memory limit in bytes with its file, where one is set."""
+    """Yield the memory limit in bytes with its file, if one is set."""
     for name in ("memory.max", "memory.limit_in_bytes"):
         path = f"{folder}/{name}"
         limit = None if tree.text(path) in (None, "max") else tree.number(path)

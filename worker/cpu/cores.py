@@ -1,6 +1,7 @@
-"""Physical cores in groups that nothing may cross, held within the quota, and cut into shares: one share, one process.
+"""Group the physical cores, apply the CPU quota, and cut the groups into shares, one per process.
 
-First half of `placement`, pure functions on numbers; the sentences about them are in `reasons`.
+A share never spans two groups. This is the first half of `placement`: pure functions on numbers, whose text is in
+`reasons`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from worker.contract.errors import PlacementError
 from worker.cpu.topology import LogicalCpu, Topology
 
 MAX_CORES = 32
-"""Cores of one process unless set by hand. Streams of one process share packed weights, so larger is better, until one
-Python process becomes the narrow place: 24 to 32 cores is the range for which one process per node is advised."""
+"""Most cores of one process, unless set by hand. Streams of one process share packed weights, so larger processes are
+better until the Python process becomes the bottleneck: one process per node is advised up to 24 to 32 cores."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,14 @@ class Share:
     node: int
     l3: int
     cpus: tuple[int, ...]
-    """One CPU for each physical core, ascending."""
+    """One CPU per physical core, ascending."""
 
 
 def groups(topology: Topology) -> tuple[Share, ...]:
-    """Usable physical cores by NUMA node and L3 group, which also keeps packages apart.
+    """Group the usable physical cores by NUMA node and L3 group, which also separates packages.
 
-    Of the hardware threads of a core the lowest usable one stands for it: OpenVINO takes the lowest CPUs of a mask in
-    order, and with one thread per core in the mask it sees a machine without SMT.
+    The lowest usable hardware thread represents its core: OpenVINO takes the lowest CPUs of a mask in order, and with
+    one thread per core in the mask it sees a machine without SMT.
     """
     found: defaultdict[tuple[int, int], list[LogicalCpu]] = defaultdict(list)
     taken: set[int] = set()
@@ -49,45 +50,45 @@ def groups(topology: Topology) -> tuple[Share, ...]:
 
 
 def within_quota(available: Sequence[Share], quota_cpus: float | None) -> tuple[Share, ...]:
-    """As many cores as the quota keeps busy, in as few groups as possible.
+    """Return as many cores as the quota keeps busy, in as few groups as possible.
 
-    Whole groups are taken, largest first, while they fit; the rest comes from the smallest group that can hold it.
+    Takes whole groups, largest first, while they fit, and the rest from the smallest group that is large enough.
     """
     total = sum(len(share.cpus) for share in available)
     if quota_cpus is None or quota_cpus >= total:
         return tuple(available)
-    wanted = max(1, math.floor(quota_cpus))
+    needed = max(1, math.floor(quota_cpus))
     rest = sorted(available, key=lambda share: -len(share.cpus))
     taken: list[Share] = []
-    while wanted:
-        # `min` and the stable sort keep the lowest-numbered of equal groups.
-        holds_all = min((s for s in rest if len(s.cpus) >= wanted), key=lambda s: len(s.cpus), default=None)
+    while needed:
+        # `min` and the stable sort prefer the lowest-numbered of equal groups.
+        holds_all = min((s for s in rest if len(s.cpus) >= needed), key=lambda s: len(s.cpus), default=None)
         share = holds_all or rest[0]
         rest.remove(share)
-        taken.append(replace(share, cpus=share.cpus[:wanted]))
-        wanted -= len(taken[-1].cpus)
+        taken.append(replace(share, cpus=share.cpus[:needed]))
+        needed -= len(taken[-1].cpus)
     return tuple(sorted(taken, key=lambda s: (s.node, s.l3)))
 
 
 def natural_count(available: Sequence[Share]) -> int:
-    """Processes when nothing speaks against it: one for each group, more where a group has over `MAX_CORES` cores."""
+    """Return the default number of processes: one per group, and more for a group of over `MAX_CORES` cores."""
     return sum(math.ceil(len(share.cpus) / MAX_CORES) for share in available)
 
 
 def cut(available: Sequence[Share], processes: int) -> tuple[Share, ...]:
-    """Exactly `processes` shares, as even as the groups allow.
+    """Cut the groups into exactly `processes` shares, as even as possible.
 
-    With fewer processes than groups the largest groups are used and the others stay idle. With more, the group with
-    the largest shares is cut once more until there are enough; shares of one group differ by at most one core.
+    With fewer processes than groups, only the largest groups are used. With more, the group with the largest shares is
+    cut into one more share, repeatedly. Shares of one group differ by at most one core.
 
     Raises:
-        PlacementError: there are not that many cores.
+        PlacementError: there are fewer cores than processes.
     """
     total = sum(len(share.cpus) for share in available)
     if processes > total:
         raise PlacementError(
-            f"{processes} processes asked for, but there are {total} physical cores to share: "
-            f"set MASKMILL_PLAN__PROCESSES to 1 to {total}"
+            f"{processes} processes requested, but there are {total} physical cores: set MASKMILL_PLAN__PROCESSES to 1 "
+            f"to {total}"
         )
     largest_first = sorted(available, key=lambda share: -len(share.cpus))
     used = [share for share in available if share in largest_first[:processes]]

@@ -1,7 +1,7 @@
-"""Reading the kernel's small text files below a given root, and the CPU lists in them.
+"""Read the kernel's small text files below a given root, and parse the CPU lists in them.
 
-The lowest layer of `worker.cpu`: `topology` and `cgroup` read only through `Tree`, so a test can feed them a recorded
-machine.
+This is the lowest layer of `worker.cpu`: `topology` and `cgroup` read files only through `Tree`, so that tests can pass
+a recorded machine.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ _ITEM = re.compile(r"(\d+)(?:-(\d+)(?::(\d+)(?:/(\d+))?)?)?")
 
 
 def parse_cpu_list(text: str, origin: str) -> frozenset[int]:
-    """CPU numbers of a list such as `0,2,4-7,9-15:2`; an empty text is an empty set.
+    """Parse a list of CPU numbers such as `0,2,4-7,9-15:2`; an empty text is an empty set.
 
-    `a-b` is a range, `a-b:s` every s-th of it (taskset(1)), `a-b:u/g` the first u of every g of it (the kernel's
-    "List format", cpuset(7)).
+    `a-b` is a range, `a-b:s` every s-th CPU of it (taskset(1)), `a-b:u/g` the first u of every g CPUs of it (the
+    kernel's "List format", cpuset(7)).
 
     Args:
-        text: the list, white space around it and around its items allowed.
-        origin: the file or setting it came from, for the error.
+        text: the list; white space around it and around its items is allowed.
+        origin: the file or setting that contains the list, for the error message.
 
     Raises:
-        SetupError: the text is not such a list.
+        SetupError: the text is not a CPU list.
     """
     cpus: set[int] = set()
     for item in filter(None, (part.strip() for part in text.strip("\0 \n").split(","))):
@@ -51,7 +51,7 @@ def _expand(first: int, last: int | None, step: int | None, group: int | None, o
 
 
 def format_cpu_list(cpus: Iterable[int]) -> str:
-    """The kernel's way to write a set of CPUs: ascending, neighbours joined (`0,2,4-7`); `none` for the empty set."""
+    """Format CPUs as the kernel does: ascending, neighbours joined (`0,2,4-7`); `none` for the empty set."""
     runs: list[list[int]] = []
     for cpu in sorted(set(cpus)):
         if runs and runs[-1][1] == cpu - 1:
@@ -62,9 +62,9 @@ def format_cpu_list(cpus: Iterable[int]) -> str:
 
 
 class Tree:
-    """The kernel's files below `root`, named by their absolute path on a real machine.
+    """The kernel's files below `root`, addressed by their absolute path on a real machine.
 
-    `notes` collects what could not be read and what was assumed instead, as sentences.
+    `notes` collects sentences about what could not be read and what was assumed instead.
     """
 
     def __init__(self, root: Path) -> None:
@@ -72,7 +72,7 @@ class Tree:
         self.notes: list[str] = []
 
     def text(self, path: str) -> str | None:
-        """Stripped content of a file, or None when there is none. A file that refuses to be read is also noted."""
+        """Return the stripped content of a file, or None if it is missing or unreadable. The latter adds a note."""
         try:
             return (self.root / path.lstrip("/")).read_text(encoding="utf-8", errors="replace").strip("\0 \n")
         except (FileNotFoundError, NotADirectoryError):
@@ -82,19 +82,19 @@ class Tree:
             return None
 
     def cpus(self, path: str) -> frozenset[int] | None:
-        """A file that holds a CPU list, or None when it is missing.
+        """Return the CPUs in a file that holds a CPU list, or None if the file is missing.
 
         Raises:
-            SetupError: the content is no CPU list.
+            SetupError: the content is not a CPU list.
         """
         text = self.text(path)
         return None if text is None else parse_cpu_list(text, path)
 
     def number(self, path: str) -> int | None:
-        """A file that holds one whole number, or None when it is missing.
+        """Return the number in a file that holds one whole number, or None if the file is missing.
 
         Raises:
-            SetupError: the content is no number.
+            SetupError: the content is not a whole number.
         """
         text = self.text(path)
         if text is None:
@@ -105,7 +105,7 @@ class Tree:
             raise SetupError(f"{path}: {text!r} is not a whole number") from error
 
     def numbered(self, folder: str, stem: str) -> list[int]:
-        """The numbers N of the entries `{stem}N` of a folder, ascending; empty when there is no such folder."""
+        """Return the numbers N of the entries `{stem}N` of a folder, ascending; empty if the folder is missing."""
         pattern = re.compile(rf"{re.escape(stem)}(\d+)")
         names = (pattern.fullmatch(entry.name) for entry in (self.root / folder.lstrip("/")).glob(f"{stem}*"))
         return sorted(int(match.group(1)) for match in names if match)

@@ -1,9 +1,10 @@
-"""What a network needs in memory: measured, so that a node is filled and never overfilled.
+"""Measured peak memory of a network, from which the plan derives what fits into a node.
 
-    process: Python, Celery's parent, weights, code, pictures in work     + streams x activations of one image
+    process: Python, Celery's parent, weights, code, images in flight     + streams x activations of one image
 
-Peaks (`VmHWM`) of processes with one and two streams after warm-up, BiRefNet-lite as converted here, OpenVINO 2026.4:
-the difference is a stream, the rest a process. Numbers set by hand win.
+Measured as the peak resident set size (`VmHWM`) of processes with one and with two streams after warm-up, for
+BiRefNet-lite as converted here and OpenVINO 2026.4: the difference is a stream, the remainder a process. Numbers set by
+hand take precedence.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from worker.contract.settings import ModelSettings, PlanSettings
 
 UNKNOWN_PROCESS_MIB = 512
 UNKNOWN_STREAM_MIB = 1024
-"""Of a network that nothing is known about, where nobody said otherwise."""
+"""Assumed for a network that was not measured, unless the settings say otherwise."""
 
-BESIDE_MIB = 256
-"""Added to what was measured: Celery's parent process (75 MiB) and pictures in work."""
+OVERHEAD_MIB = 256
+"""Added to the measured process: Celery's parent process (75 MiB) and images in flight."""
 
 _BUILTIN = "builtin:"
 _BUILTIN_NEEDS = (150, 80)
-"""Process and stream of the built-in networks: at most 300 MiB in all with two streams and pictures of 2 megapixels."""
+"""Process and stream of the built-in networks: at most 300 MiB in total with two streams and images of 2 megapixels."""
 
 _PEAKS: dict[tuple[int, str, str], tuple[int, int]] = {
     (512, "int8", "bf16"): (330, 200),
@@ -35,34 +36,34 @@ _PEAKS: dict[tuple[int, str, str], tuple[int, int]] = {
     (1024, "fp32", "bf16"): (556, 479),
     (1024, "fp32", "f32"): (658, 547),
 }
-"""Side, precision as stored, arithmetic of the float part -> MiB of a process without its streams, of one stream. What
-is not here counts as fp32 in f32, which needs the most."""
+"""(Side, stored precision, arithmetic of the float part) -> (MiB of a process without its streams, MiB of one stream).
+A combination that is missing counts as fp32 in f32, which needs the most."""
 
 _LARGEST = max(size for size, _, _ in _PEAKS)
 
 
 @dataclass(frozen=True)
-class Needs:
-    """Peak memory of a network."""
+class MemoryNeeds:
+    """Peak memory of a network, and a sentence that says where the numbers come from."""
 
     process_mib: int
     stream_mib: int
     why: str
 
 
-def needs(model: ModelSettings, precision: str, arithmetic: str) -> Needs:
-    """Of the network of the settings.
+def needs(model: ModelSettings, precision: str, arithmetic: str) -> MemoryNeeds:
+    """Return the peak memory of the network in the settings.
 
-    A size between those measured counts as the next larger one; beyond the largest a stream grows with the pixels.
+    A size between two measured ones counts as the larger one. Beyond the largest, a stream grows with the pixels.
 
     Args:
-        model: its source and size; without a size the largest published one is assumed.
-        precision: of the variant as stored.
+        model: source and size; without a size, the largest published one is assumed.
+        precision: stored precision of the variant.
         arithmetic: of its float part.
     """
     if model.source.startswith(_BUILTIN):
         process, stream = _BUILTIN_NEEDS
-        return Needs(process + BESIDE_MIB, stream, "measured for the built-in network")
+        return MemoryNeeds(process + OVERHEAD_MIB, stream, "measured for the built-in network")
     side = model.size or _LARGEST
     stored = precision if (_LARGEST, precision, arithmetic) in _PEAKS else "fp32"
     known = arithmetic if (_LARGEST, stored, arithmetic) in _PEAKS else "f32"
@@ -70,11 +71,11 @@ def needs(model: ModelSettings, precision: str, arithmetic: str) -> Needs:
     process, stream = _PEAKS[nearest, stored, known]
     if side > nearest:
         stream = stream * side * side // (nearest * nearest)
-    return Needs(process + BESIDE_MIB, stream, f"measured for BiRefNet-lite {nearest} {stored} in {known}")
+    return MemoryNeeds(process + OVERHEAD_MIB, stream, f"measured for BiRefNet-lite {nearest} {stored} in {known}")
 
 
-def filled(plan: PlanSettings, model: ModelSettings, precision: str, arithmetic: str) -> PlanSettings:
-    """The settings of a plan with what the network needs, where nothing is set by hand."""
+def with_memory_needs(plan: PlanSettings, model: ModelSettings, precision: str, arithmetic: str) -> PlanSettings:
+    """Return the settings of a plan with the peak memory of the network, unless it is set by hand."""
     found = needs(model, precision, arithmetic)
     return plan.model_copy(
         update={
@@ -85,10 +86,10 @@ def filled(plan: PlanSettings, model: ModelSettings, precision: str, arithmetic:
 
 
 def process_mib(plan: PlanSettings) -> int:
-    """Of one process without its streams."""
+    """Return the peak memory of one process without its streams, in MiB."""
     return plan.memory_per_process_mib or UNKNOWN_PROCESS_MIB
 
 
 def stream_mib(plan: PlanSettings) -> int:
-    """Of one stream."""
+    """Return the peak memory of one stream, in MiB."""
     return plan.memory_per_stream_mib or UNKNOWN_STREAM_MIB

@@ -1,9 +1,9 @@
-"""The plan of a node: which process owns which cores, with how many streams and threads, and why.
+"""Plan a node: which process owns which cores, with how many streams and threads, and why.
 
     topology ── groups (NUMA node x L3) ── quota ── cut into sets ── streams x threads ── memory ── Plan
 
-`worker plan` shows the plan, `worker start` follows it. Numbers set by hand win and are checked; the others are chosen
-here. The cutting is in `cores`, the division into streams in `streams`, the sentences in `reasons`.
+`worker plan` shows the plan, `worker start` follows it. Numbers set by hand are checked and take precedence; the others
+are chosen here. `cores` cuts the groups, `streams` divides a core set, `reasons` writes the sentences.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from worker.cpu.topology import Topology
 
 @dataclass(frozen=True)
 class CoreSet:
-    """What one process owns."""
+    """The cores of one process, with its streams and threads."""
 
     index: int
     cpus: tuple[int, ...]
-    """One CPU for each physical core, ascending: the affinity mask."""
+    """The affinity mask: one CPU per physical core, ascending."""
 
     package: int
     node: int
     l3: int
-    """Lowest online CPU of the L3 group."""
+    """L3 group, named by its lowest online CPU."""
 
     streams: int
     threads: int
@@ -42,7 +42,7 @@ class CoreSet:
 
 @dataclass(frozen=True)
 class Plan:
-    """Core sets with the reasons for every number."""
+    """Core sets, with a reason for every number."""
 
     core_sets: tuple[CoreSet, ...]
     memory_needed_mib: int
@@ -51,7 +51,7 @@ class Plan:
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """The plan for machines (JSON types only). Keys are stable; new ones may be added.
+        """Return the plan as JSON types. Keys are stable; new ones may be added.
 
         `core_sets`: list of `index`, `cpus` (list of CPU ids), `package`, `node`, `l3`, `streams`, `threads`,
         `threads_per_stream`. `memory_needed_mib`, `memory_usable_mib`: whole MiB. `reasons`, `warnings`: sentences.
@@ -69,37 +69,37 @@ class Plan:
         }
 
     def as_text(self) -> str:
-        """The plan in words, one line for each core set, reason and warning."""
+        """Return the plan as text, one line per core set, reason and warning."""
         lines = [
             f"process {s.index}: CPUs {format_cpu_list(s.cpus)} (package {s.package}, NUMA node {s.node}, L3 of CPU "
             f"{s.l3}), {reasons.counted(s.streams, 'stream')} x {reasons.counted(s.threads // s.streams, 'thread')}"
             for s in self.core_sets
         ]
-        lines.append(f"memory: {self.memory_needed_mib} MiB of {self.memory_usable_mib} MiB at the peak")
+        lines.append(f"peak memory: {self.memory_needed_mib} MiB of {self.memory_usable_mib} MiB")
         lines += [f"- {reason}" for reason in self.reasons]
         lines += [f"! {warning}" for warning in self.warnings]
         return "\n".join(lines)
 
 
 def plan(topology: Topology, settings: PlanSettings, *, set_by: str = "by hand") -> Plan:
-    """Divide the machine.
+    """Divide the machine into core sets.
 
-    Every core set lies in one NUMA node (or sub-NUMA cluster) and one L3 group and has one CPU of each physical core;
-    sets are disjoint; `streams` x threads per stream = `threads` = cores, unless set by hand.
+    Every core set lies in one NUMA node (or sub-NUMA cluster) and one L3 group, and has one CPU per physical core. Core
+    sets are disjoint. Unless set by hand, `streams` x threads per stream = `threads` = cores.
 
     Args:
         topology: the machine.
-        settings: numbers set in it win.
-        set_by: who set them, for the reasons.
+        settings: numbers set in it take precedence.
+        set_by: origin of these numbers, for the reasons.
 
     Raises:
-        PlacementError: numbers set by hand that this machine cannot give, or too little memory for one process; names
-            the numbers and what is possible.
+        PlacementError: this machine cannot provide the numbers set by hand, or has too little memory for one process;
+            names the numbers and what is possible.
     """
     available = cores.groups(topology)
     granted = cores.within_quota(available, topology.quota_cpus)
     shares, divisions = _first_that_fits(granted, settings, topology)
-    facts = reasons.Facts(topology, settings, available, granted, shares, divisions, set_by)
+    facts = reasons.PlanFacts(topology, settings, available, granted, shares, divisions, set_by)
     return Plan(
         core_sets=tuple(
             CoreSet(index, share.cpus, share.package, share.node, share.l3, division.streams, division.threads)
@@ -113,7 +113,7 @@ def plan(topology: Topology, settings: PlanSettings, *, set_by: str = "by hand")
 
 
 def _candidates(granted: Sequence[Share], settings: PlanSettings) -> Iterator[tuple[tuple[Share, ...], list[Division]]]:
-    """Ways to divide the machine, best first: for want of memory fewer streams, then fewer processes."""
+    """Yield divisions of the machine, best first: to save memory, fewer streams, then fewer processes."""
     counts = [settings.processes] if settings.processes else range(cores.natural_count(granted), 0, -1)
     for count in counts:
         shares = cores.cut(granted, count)
@@ -126,7 +126,7 @@ def _candidates(granted: Sequence[Share], settings: PlanSettings) -> Iterator[tu
 def _first_that_fits(
     granted: Sequence[Share], settings: PlanSettings, topology: Topology
 ) -> tuple[tuple[Share, ...], list[Division]]:
-    """The best candidate whose peak memory fits.
+    """Return the best candidate whose peak memory fits.
 
     Raises:
         PlacementError: none fits, or the numbers set by hand are impossible.
@@ -150,6 +150,6 @@ def _remedy(settings: PlanSettings) -> str:
     by_hand = [name for name in ("processes", "streams") if getattr(settings, name) is not None]
     lower = [f"lower or unset MASKMILL_PLAN__{name.upper()}, " for name in by_hand]
     return (
-        f"{''.join(lower)}give it more memory, or state what the model really needs in "
+        f"{''.join(lower)}provide more memory, or set the measured needs of the model in "
         "MASKMILL_PLAN__MEMORY_PER_STREAM_MIB and MASKMILL_PLAN__MEMORY_PER_PROCESS_MIB"
     )

@@ -1,6 +1,6 @@
-"""The sentences of a plan: one reason for each choice, one warning for each thing that is less good than it could be.
+"""Write the sentences of a plan: a reason for every decision, and warnings.
 
-Written after the fact from the numbers of `placement`; decides nothing.
+The sentences are derived from the numbers of `placement`; nothing is decided here.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from worker.cpu.topology import Topology
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Everything a sentence can be about."""
+class PlanFacts:
+    """The numbers that the sentences describe."""
 
     topology: Topology
     settings: PlanSettings
     available: Sequence[Share]
-    """Groups before the quota."""
+    """Groups before the quota is applied."""
 
     granted: Sequence[Share]
     """Groups within the quota."""
 
     shares: Sequence[Share]
     divisions: Sequence[Division]
-    """One for each share."""
+    """One per share."""
 
     set_by: str = "by hand"
-    """Where the numbers in the settings come from."""
+    """Origin of the numbers in the settings."""
 
 
-def reasons(facts: Facts) -> Iterator[str]:
-    """Why each number is what it is, in the order of the decisions."""
+def reasons(facts: PlanFacts) -> Iterator[str]:
+    """Yield a sentence for every decision, in the order of the decisions."""
     yield from _cpus(facts.topology)
     yield _siblings(facts)
     yield _groups(facts.available)
@@ -51,8 +51,8 @@ def reasons(facts: Facts) -> Iterator[str]:
     yield from facts.topology.notes
 
 
-def warnings(facts: Facts) -> Iterator[str]:
-    """What costs speed or could fail."""
+def warnings(facts: PlanFacts) -> Iterator[str]:
+    """Yield a sentence for everything that reduces speed or could fail."""
     yield from _quota_warnings(facts)
     yield from _idle_cores(facts)
     yield from _wide_streams(facts)
@@ -60,7 +60,7 @@ def warnings(facts: Facts) -> Iterator[str]:
 
 
 def counted(number: int, thing: str) -> str:
-    """`1 core`, `2 cores`."""
+    """Return a number with its noun: `1 core`, `2 cores`."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
@@ -76,15 +76,15 @@ def _cpus(topology: Topology) -> Iterator[str]:
     else:
         yield f"The affinity mask allows only CPUs {format_cpu_list(online & topology.affinity)}."
     if topology.cpuset is None or online <= topology.cpuset:
-        yield "No cpuset narrows them."
+        yield "No cpuset restricts them."
     else:
         yield f"The cpuset in {topology.cpuset_file} allows only CPUs {format_cpu_list(online & topology.cpuset)}."
 
 
-def _siblings(facts: Facts) -> str:
+def _siblings(facts: PlanFacts) -> str:
     usable, physical = len(facts.topology.usable), _total(facts.available)
     if usable == physical:
-        return f"{counted(usable, 'usable CPU')}, each a physical core of its own."
+        return f"{counted(usable, 'usable CPU')}, each on its own physical core."
     return (
         f"{counted(usable, 'usable CPU')} on {counted(physical, 'physical core')}: the lowest usable hardware thread "
         "of each core is used, because the threads of a core share its vector units."
@@ -97,48 +97,46 @@ def _groups(available: Sequence[Share]) -> str:
     nodes = Counter(package for package, _ in {(share.package, share.node) for share in available})
     snc = " (several nodes in one package: sub-NUMA clusters)" if max(nodes.values()) > 1 else ""
     sizes = ", ".join(str(len(share.cpus)) for share in available)
-    return (
-        f"The cores are in {len(available)} groups of {sizes} by NUMA node{snc} and L3; no process spans two of them."
-    )
+    return f"The cores form {len(available)} groups of {sizes} by NUMA node{snc} and L3; no process spans two of them."
 
 
-def _quota(facts: Facts) -> Iterator[str]:
+def _quota(facts: PlanFacts) -> Iterator[str]:
     quota, before, after = facts.topology.quota_cpus, _total(facts.available), _total(facts.granted)
     if quota is None:
         yield "No CPU quota is set."
     elif quota >= before:
-        yield f"The CPU quota of {quota:g} in {facts.topology.quota_file} is no narrower than the cores."
+        yield f"The CPU quota of {quota:g} in {facts.topology.quota_file} is enough for all cores."
     else:
         yield (
             f"The CPU quota of {quota:g} in {facts.topology.quota_file} keeps {counted(after, 'core')} of {before} "
-            f"busy, taken from {counted(len(facts.granted), 'group')}; more threads would only be throttled."
+            f"busy, in {counted(len(facts.granted), 'group')}; more threads would only be throttled."
         )
 
 
-def _processes(facts: Facts) -> str:
+def _processes(facts: PlanFacts) -> str:
     count = f"{len(facts.shares)} {'process' if len(facts.shares) == 1 else 'processes'}"
     if facts.settings.processes is not None:
         return f"{count}: set {facts.set_by}."
     natural = cores.natural_count(facts.granted)
     if len(facts.shares) < natural:
-        return f"{count} instead of {natural}: more would not fit into the memory."
+        return f"{count} instead of {natural}: more would not fit into memory."
     if natural > len(facts.granted):
-        return f"{count}: one for each group, and groups of more than {cores.MAX_CORES} cores are cut evenly."
-    return f"{count}: one for each group, since the streams of a process share packed weights and processes do not."
+        return f"{count}: one per group, and groups of more than {cores.MAX_CORES} cores are divided evenly."
+    return f"{count}: one per group, because the streams of a process share packed weights, but processes do not."
 
 
-def _streams(facts: Facts) -> Iterator[str]:
-    """One sentence for each size of set."""
+def _streams(facts: PlanFacts) -> Iterator[str]:
+    """One sentence per size of core set."""
     sizes = {len(share.cpus): division for share, division in zip(facts.shares, facts.divisions, strict=True)}
     for size, division in sorted(sizes.items()):
         per_stream = division.threads // division.streams
         text = f"{counted(division.streams, 'stream')} x {counted(per_stream, 'thread')} on {counted(size, 'core')}"
         by_hand = [name for name in ("streams", "threads") if getattr(facts.settings, name) is not None]
-        wanted = divide(size, facts.settings)
+        unlimited = divide(size, facts.settings)
         if by_hand:
             yield f"{text}: {' and '.join(by_hand)} set {facts.set_by}."
-        elif division.streams < wanted.streams:
-            yield f"{text}: {wanted.streams} streams would not fit into the memory."
+        elif division.streams < unlimited.streams:
+            yield f"{text}: {unlimited.streams} streams would not fit into memory."
         else:
             yield f"{text}: {_rule(size, division)}."
 
@@ -149,36 +147,33 @@ def _rule(size: int, division: Division) -> str:
     if division.streams == 1:
         return "all cores work on one image"
     if division.streams == division.threads:
-        return "measured, two streams of one thread beat one of two"
-    return "as near to four threads for each stream as a division without idle cores allows"
+        return "as measured, two streams of one thread are faster than one stream of two"
+    return "as near to four threads per stream as possible without idle cores"
 
 
-def _memory(facts: Facts) -> str:
+def _memory(facts: PlanFacts) -> str:
     settings, streams = facts.settings, sum(division.streams for division in facts.divisions)
     return (
-        f"Memory at the peak: {len(facts.divisions)} x {process_mib(settings)} MiB for the processes + "
+        f"Peak memory: {len(facts.divisions)} x {process_mib(settings)} MiB for the processes + "
         f"{streams} x {stream_mib(settings)} MiB for the streams = {memory_mib(facts.divisions, settings)} "
         f"MiB of {facts.topology.memory_bytes // MIB} MiB ({facts.topology.memory_file})."
     )
 
 
-def _quota_warnings(facts: Facts) -> Iterator[str]:
+def _quota_warnings(facts: PlanFacts) -> Iterator[str]:
     quota = facts.topology.quota_cpus
     if quota is None or quota >= _total(facts.available):
         return
     if quota < 1:
         yield (
-            f"The CPU quota of {quota:g} is less than one core: the one process will be throttled for "
-            f"{1 - quota:.0%} of the time. Raise the limit to 1 CPU at least."
+            f"The CPU quota of {quota:g} is less than one core: the only process will be throttled for "
+            f"{1 - quota:.0%} of the time. Raise the limit to at least 1 CPU."
         )
     elif quota != math.floor(quota):
-        yield (
-            f"Of the CPU quota of {quota:g} the part after the point carries no inference thread: whole numbers of "
-            "CPUs use what they are given."
-        )
+        yield f"No inference thread uses the fraction in the CPU quota of {quota:g}. Set a whole number of CPUs."
 
 
-def _idle_cores(facts: Facts) -> Iterator[str]:
+def _idle_cores(facts: PlanFacts) -> Iterator[str]:
     idle = _total(facts.granted) - _total(facts.shares)
     if idle:
         yield (
@@ -193,10 +188,10 @@ def _idle_cores(facts: Facts) -> Iterator[str]:
         yield f"{text}, because of streams or threads set {facts.set_by}."
     sizes = sorted({len(share.cpus) for share in facts.shares})
     if facts.settings.processes is not None and len(sizes) > 1:
-        yield f"The processes are of different size ({sizes[0]} to {sizes[-1]} cores), the small ones are slower."
+        yield f"The processes differ in size ({sizes[0]} to {sizes[-1]} cores), and the small ones are slower."
 
 
-def _wide_streams(facts: Facts) -> Iterator[str]:
+def _wide_streams(facts: PlanFacts) -> Iterator[str]:
     for threads, streams in sorted({(d.threads, d.streams) for d in facts.divisions if scales_badly(d)}):
         fewer = threads - threads % 4
         idle = f", {counted(threads - fewer, 'core')} idle" if threads > fewer else ""
@@ -206,10 +201,10 @@ def _wide_streams(facts: Facts) -> Iterator[str]:
         )
 
 
-def _memory_warnings(facts: Facts) -> Iterator[str]:
+def _memory_warnings(facts: PlanFacts) -> Iterator[str]:
     needed, available = memory_mib(facts.divisions, facts.settings), facts.topology.memory_available_bytes // MIB
     if needed > available:
         yield (
-            f"The plan may need {needed} MiB and only {available} MiB are free just now: stop what else uses memory "
-            "here, or set fewer streams or processes."
+            f"The plan may need {needed} MiB, but only {available} MiB are free now: stop other programs on this "
+            "machine, or set fewer streams or processes."
         )

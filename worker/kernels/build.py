@@ -23,7 +23,7 @@ _PROGRAMS = ("kernels_test", "kernels_bench")
 
 @dataclass(frozen=True)
 class Tools:
-    """What is needed to build, as absolute paths."""
+    """Absolute paths of the build tools; `ninja` is None if it is not installed."""
 
     cmake: str
     ninja: str | None
@@ -31,9 +31,9 @@ class Tools:
 
 
 def tools() -> Tools | str:
-    """The tools, or what is missing and how to get it."""
+    """Return the build tools, or a sentence that names the missing one and how to install it."""
     if platform.machine() != "x86_64" or sys.platform != "linux":
-        return f"the kernels are for Linux on x86-64, this is {sys.platform} on {platform.machine()}"
+        return f"the kernels need Linux on x86-64, this is {sys.platform} on {platform.machine()}"
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", "g++"), "c++", "clang++"))), None)
     if compiler is None:
         return "no C++ compiler: install g++ 11 or newer (Debian and Ubuntu: apt-get install g++)"
@@ -45,7 +45,7 @@ def tools() -> Tools | str:
 
 
 def up_to_date() -> bool:
-    """Whether the library in the package was built from these sources for this OpenVINO."""
+    """Return whether the library in the package was built from these sources for this version of OpenVINO."""
     facts = library.FOLDER / library.FACTS
     if not facts.is_file() or not (library.FOLDER / library.LIBRARY).is_file():
         return False
@@ -53,16 +53,16 @@ def up_to_date() -> bool:
 
 
 def build(*, strict: bool = False) -> Path:
-    """Build the library into the package, replacing what is there at the very end.
+    """Build the library into the package; an older one is replaced only when the build is complete.
 
     Args:
-        strict: whether a warning of the compiler fails the build.
+        strict: whether a compiler warning fails the build.
 
     Returns:
-        The library.
+        Path of the library.
 
     Raises:
-        SetupError: tools missing, the package folder not writable, or the compiler failed; says what.
+        SetupError: a tool is missing, the package folder is not writable, or the compiler failed.
     """
     found = _need_tools()
     target = library.FOLDER / library.LIBRARY
@@ -72,28 +72,30 @@ def build(*, strict: bool = False) -> Path:
             options = [f"-DOpenVINO_DIR={_openvino() / 'cmake'}", f"-DKERNELS_STRICT={'ON' if strict else 'OFF'}"]
             _cmake(found, Path(folder), options, "maskmill_kernels")
             (Path(folder) / library.FACTS).write_text(json.dumps(_facts()), "utf-8")
-            # The facts last: without them the library is not used.
+            # The facts come last: a library without them is not used.
             (library.FOLDER / library.FACTS).unlink(missing_ok=True)
             (Path(folder) / library.LIBRARY).replace(target)
             (Path(folder) / library.FACTS).replace(library.FOLDER / library.FACTS)
     except OSError as error:
-        raise SetupError(f"the kernels cannot be written to {library.FOLDER}: {error}") from error
+        raise SetupError(
+            f"the kernels cannot be written to {library.FOLDER}: {error}; build as the user that installed the package"
+        ) from error
     return target
 
 
 def build_programs(folder: Path, *, sanitize: str = "", strict: bool = False) -> dict[str, Path]:
-    """Build the tests and the benchmark of the inner loops, which need no OpenVINO.
+    """Build the test and the benchmark of the inner loops, which need no OpenVINO.
 
     Args:
-        folder: to build in.
-        sanitize: for the compiler's `-fsanitize`, such as `address,undefined`; empty: none.
-        strict: whether a warning of the compiler fails the build.
+        folder: build folder.
+        sanitize: value of the compiler's `-fsanitize`, such as `address,undefined`; empty for none.
+        strict: whether a compiler warning fails the build.
 
     Returns:
-        Name to program.
+        Program name -> path.
 
     Raises:
-        SetupError: as `build`.
+        SetupError: a tool is missing, or the compiler failed.
     """
     options = [
         "-DKERNELS_EXTENSION=OFF",
@@ -131,7 +133,7 @@ def _run(command: list[str]) -> None:
 
 
 def _openvino() -> Path:
-    """The folder of the installed wheel, without importing it."""
+    """Folder of the installed openvino wheel, found without importing it."""
     spec = importlib.util.find_spec("openvino")
     if spec is None or not spec.submodule_search_locations:
         raise SetupError("openvino is not installed: pip install maskmill")

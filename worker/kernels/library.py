@@ -1,4 +1,4 @@
-"""The built kernels on this disk, if they fit the OpenVINO that runs. Needs neither a compiler nor OpenVINO."""
+"""Find the built kernels for an OpenVINO version. Needs neither a compiler nor OpenVINO."""
 
 from __future__ import annotations
 
@@ -20,36 +20,37 @@ FACTS = "built.json"
 
 @dataclass(frozen=True)
 class Library:
-    """A shared library built for the OpenVINO that is installed."""
+    """A shared library built for the OpenVINO version in use."""
 
     path: Path
     digest: str
-    """SHA-256 of the file, for whoever keeps what was compiled with it."""
+    """SHA-256 of the file; part of the key of compiled models that use it."""
 
     def kernel(self, arithmetic: Arithmetic) -> str | None:
-        """The inner loops that this CPU would run, such as `avx512_vnni`; None if it has none for this arithmetic.
+        """Return the inner loops that this CPU would run, such as `avx512_vnni`; None if it supports none.
 
-        Loads the library, hence only after OpenVINO's own were loaded, which it is linked against.
+        This loads the library, which is linked against OpenVINO's libraries: call it after those were loaded.
         """
-        ask = ctypes.CDLL(str(self.path)).maskmill_kernel
-        ask.restype = ctypes.c_char_p
-        name = ask(arithmetic.encode())
+        kernel_name = ctypes.CDLL(str(self.path)).maskmill_kernel
+        kernel_name.restype = ctypes.c_char_p
+        name = kernel_name(arithmetic.encode())
         return name.decode() if name else None
 
 
 @dataclass(frozen=True)
 class Missing:
-    """No library to be used, and why."""
+    """There is no usable library."""
 
     reason: str
+    """A sentence for messages."""
 
 
 def find(openvino: str, folder: Path = FOLDER) -> Library | Missing:
-    """The library in a folder.
+    """Return the library in a folder, if it was built for this version of OpenVINO.
 
     Args:
-        openvino: version of the OpenVINO that runs; a library built for another one is not loaded.
-        folder: with the library and the facts beside it, as `build` writes them.
+        openvino: version of the OpenVINO in use; a library for another version is not loaded.
+        folder: contains the library and the facts about it, as `build` writes them.
     """
     path, facts = folder / LIBRARY, folder / FACTS
     if not path.is_file() or not facts.is_file():
@@ -61,7 +62,7 @@ def find(openvino: str, folder: Path = FOLDER) -> Library | Missing:
 
 
 def source_digest() -> str:
-    """SHA-256 over all source files and their names."""
+    """Return the SHA-256 of the names and contents of all source files."""
     digest = hashlib.sha256()
     for path in sorted(path for path in SOURCES.rglob("*") if path.is_file()):
         digest.update(path.relative_to(SOURCES).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")

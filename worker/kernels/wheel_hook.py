@@ -1,7 +1,7 @@
-"""Build hook of hatchling: takes the built kernels into the wheel, if asked to by MASKMILL_WHEEL_KERNELS=1.
+"""Build hook for hatchling: include the built kernels in the wheel if MASKMILL_WHEEL_KERNELS=1.
 
-A plain `pip install` compiles nothing, so it can't fail for lack of a compiler. The platform tag follows PEP 600:
-`manylinux_X_Y` promises that the newest symbol version needed of the C library is GLIBC_X.Y.
+A plain `pip install` compiles nothing, so it needs no compiler. The platform tag follows PEP 600: `manylinux_X_Y` means
+that GLIBC_X.Y is the newest symbol version of the C library that the wheel needs.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _FACTS = "built.json"
 
 
 class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
-    """Adds the library, and says for which platform the wheel is."""
+    """Adds the library to the wheel, and sets the platform tag."""
 
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Called by hatchling before it writes the wheel."""
+        """Extend `build_data`; hatchling calls this before it writes the wheel."""
         if version == "editable" or os.environ.get("MASKMILL_WHEEL_KERNELS") != "1":
             return
         folder = Path(self.root) / _FOLDER
         if not (folder / _FACTS).is_file():
-            raise SystemExit("the kernels are not built: worker kernels build")
+            raise SystemExit("the kernels are not built: run `worker kernels build`, or unset MASKMILL_WHEEL_KERNELS")
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{platform_tag((folder / _LIBRARY).read_bytes())}"
         for name in (_LIBRARY, _FACTS):
@@ -37,9 +37,13 @@ class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
 
 
 def platform_tag(library: bytes) -> str:
-    """The tag for a shared library, from the versions of the C library's symbols that it names."""
+    """Return the platform tag for a shared library, from the symbol versions of the C library that it refers to.
+
+    Raises:
+        SystemExit: it refers to none.
+    """
     needed = [(int(major), int(minor)) for major, minor in re.findall(rb"\0GLIBC_(\d+)\.(\d+)", library)]
     if not needed:
-        raise SystemExit("the library names no version of the C library: is it built for Linux?")
+        raise SystemExit("the library refers to no symbol version of the C library: check that it was built for Linux")
     major, minor = max(*needed, (2, 17))
     return f"manylinux_{major}_{minor}_x86_64"

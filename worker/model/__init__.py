@@ -1,5 +1,5 @@
-"""The network: which bundle (`bundle`), where it lies (`store`), and running it (`engine`).
+"""Models: the bundle format, the sources that bundles come from, loading, and inference.
 
-Everything but `engine`, `graph` and `runtime` is plain Python and safe to import in any process. Those three import
-OpenVINO, which a Celery parent must never do: the set of CPUs that OpenVINO uses is read once and inherited by fork.
+`worker.model.inference` imports OpenVINO; everything else is plain Python and safe to import in any process. A Celery
+parent must never import OpenVINO, which reads its set of CPUs once and keeps it across a fork.
 """

@@ -1,4 +1,4 @@
-"""From settings to a compiled network: choose a bundle for this CPU, verify it, compile it."""
+"""Choose a bundle for this CPU, verify it and compile it, as the settings say."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ log = logging.getLogger(__name__)
 
 
 def recommendation() -> Recommendation:
-    """What this machine's CPU runs best."""
+    """Return the precisions that suit the CPU of this machine."""
     machine = topology.read()
     return isa.recommend(machine.flags, machine.memory_bytes)
 
 
 def find_bundle(settings: Settings, store: ObjectStore, advice: Recommendation) -> Bundle:
-    """The bundle of the settings, fetched if need be and verified; its reason and warnings are logged."""
+    """Return the verified bundle that the settings name, fetching it if necessary; log the reason and the warnings.
+
+    Raises:
+        BundleNotFound, DigestMismatch, BundleError, ServiceError: see `worker.model.sources.bundles.locate`.
+    """
     bundle = locate(settings.model, store, advice.precisions)
     log.info(bundle.reason, extra=event("bundle_selected", source=bundle.source, variant=bundle.variant.label))
     for warning in bundle.warnings:
@@ -35,15 +39,26 @@ def find_bundle(settings: Settings, store: ObjectStore, advice: Recommendation) 
 
 
 def load_engine(settings: Settings, bundle: Bundle, advice: Recommendation, *, streams: int, threads: int) -> Engine:
-    """Compile a verified bundle; from here on this process has OpenVINO's threads and must not fork."""
-    from worker.model.inference.engine import Engine  # the parent of a prefork worker must never load OpenVINO
+    """Compile a verified bundle. Afterwards this process has OpenVINO's threads and must not fork.
 
-    asked = settings.model.inference_precision
+    Args:
+        settings: inference precision, cache folder and use of the native kernels.
+        bundle: from `find_bundle`.
+        advice: from `recommendation`; decides the inference precision if the settings say `auto`.
+        streams: images that are inferred in parallel.
+        threads: inference threads over all streams.
+
+    Raises:
+        PlacementError, BundleError: see `worker.model.inference.engine.Engine.load`.
+    """
+    from worker.model.inference.engine import Engine  # a Celery parent imports this module but must not load OpenVINO
+
+    requested = settings.model.inference_precision
     return Engine.load(
         bundle.variant,
         streams=streams,
         threads=threads,
-        inference_precision=advice.inference_precision if asked == "auto" else asked,
+        inference_precision=advice.inference_precision if requested == "auto" else requested,
         cache_dir=settings.model.cache_dir.expanduser(),
         kernels=settings.model.kernels,
     )

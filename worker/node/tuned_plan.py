@@ -164,4 +164,4 @@ def with_memory(topology: Topology, plan: PlanSettings, model: ModelSettings) ->
     advice = isa.recommend(topology.flags, topology.memory_bytes)
     precision = advice.precisions[0] if model.precision == "auto" else model.precision
     asked = model.inference_precision
-    return memory.filled(plan, model, precision, advice.inference_precision if asked == "auto" else asked)
+    return memory.with_memory_needs(plan, model, precision, advice.inference_precision if asked == "auto" else asked)

@@ -14,6 +14,7 @@ import torch
 from worker.convert.model_info import write_model_info
 from worker.images.tensor import normalise
 from worker.model.format import writer
+from worker.model.format.layout import Candidate
 from worker.model.inference.graph import IMAGENET_MEAN, IMAGENET_SCALE
 from worker.model.inference.runtime import ov
 from worker.training import compose, library
@@ -54,12 +55,14 @@ def write(
             if precision == "int8":
                 network = quantised(network, _pictures(folder))
             write_model_info(network)
-            xml = made / f"openvino_{precision}" / f"{NAME}_{SIZE}x{SIZE}_{precision}.xml"
+            xml = made / Candidate(NAME, SIZE, precision).xml
             xml.parent.mkdir()
             ov.save_model(network, xml, compress_to_fp16=precision != "fp32")
         (made / CARD.name).write_bytes(CARD.read_bytes())
         tools = {name: metadata.version(name) for name in TOOLS}
-        writer.write_manifest(made, NAME, description=DESCRIPTION, license="Apache-2.0", source=facts, tools=tools)
+        writer.write_bundle_manifest(
+            made, NAME, description=DESCRIPTION, license="Apache-2.0", source=facts, tools=tools
+        )
     return dest
 
 

@@ -1,4 +1,4 @@
-"""The engine with the native kernel: its cache, its account of itself, its CPUs."""
+"""The engine with the native kernel: its results, facts, cache and CPUs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CPUS = sorted(os.sched_getaffinity(0))
 
 
 def network() -> ov.Model:
-    """Pixels to one channel of logits through a 3x3 deformable convolution."""
+    """Build a network from pixels to one channel of logits, with a 3x3 deformable convolution."""
     ops, rng = kernels.ops, np.random.default_rng(5)
     image = ops.parameter([1, 3, SIZE, SIZE], ov.Type.f32, name="image")
 
@@ -56,7 +56,7 @@ def load(variant: Variant, **changes) -> Engine:
     return Engine.load(variant, **({"streams": 1, "threads": 1, "inference_precision": "f32"} | changes))
 
 
-def test_the_engine_gives_the_same_picture_and_says_what_ran(variant):
+def test_the_engine_returns_the_same_mask_and_reports_what_ran(variant):
     with load(variant, kernels="off") as engine:
         want, stock = engine.infer(noise(1)), engine.describe()
     with load(variant) as engine:
@@ -82,7 +82,7 @@ STATES = {"gone": "are not built", "other": "were built for OpenVINO 1.2.3", "br
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_without_a_library_the_stock_operation_runs_and_the_cost_is_told_once(
+def test_without_a_library_the_stock_operation_runs_and_the_cost_is_noted_once(
     variant, tmp_path, monkeypatch, caplog, state
 ):
     if state != "gone":
@@ -95,8 +95,8 @@ def test_without_a_library_the_stock_operation_runs_and_the_cost_is_told_once(
         engine.infer(noise(1))
         facts = engine.describe()
 
-    told = [record for record in caplog.records if STATES[state] in record.getMessage()]
-    assert len(told) == 1 and len(facts["notes"]) == 1
+    noted = [record for record in caplog.records if STATES[state] in record.getMessage()]
+    assert len(noted) == 1 and len(facts["notes"]) == 1
     assert facts["deformable_convolution"] == "1 on OpenVINO's own kernel"
 
 

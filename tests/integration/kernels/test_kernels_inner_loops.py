@@ -1,4 +1,4 @@
-"""Every set of inner loops against the definition: random shapes, any offset, 1 to 8 threads, several calls at once.
+"""Every set of inner loops against the definition: random shapes, any offset, 1 to 8 threads, concurrent calls.
 
 The program is `worker/kernels/src/tests/test.cpp`. Under sanitizers it runs with plain threads instead of TBB.
 """

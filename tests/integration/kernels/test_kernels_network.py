@@ -1,4 +1,4 @@
-"""The whole network on the native kernel, with stand-in weights, against the published definition."""
+"""The whole network on the native kernel with stand-in weights, compared with the published definition."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ pytestmark = pytest.mark.usefixtures("library")
 
 SIZE = 128
 
-# Largest and mean distance of the logits, whose standard deviation is 1.8, when everything but the deformable
-# convolutions runs in f32. OpenVINO's own bf16 for the whole network gives 0.13 and 0.027.
+# Largest and mean difference of the logits, whose standard deviation is 1.8, with everything but the deformable
+# convolutions in f32. OpenVINO's own bf16 for the whole network gives 0.13 and 0.027.
 LIMIT = {"f32": (2e-4, 2e-5), "bf16": (0.06, 0.012), "i8": (0.15, 0.035)}
 
 

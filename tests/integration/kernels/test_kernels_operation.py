@@ -1,4 +1,4 @@
-"""The native deformable convolution inside OpenVINO, against OpenVINO's own."""
+"""The native deformable convolution inside OpenVINO, compared with OpenVINO's own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("library")
 
 CPUS = len(os.sched_getaffinity(0))
 
-# Largest difference over the largest value, for weights and pictures of noise.
+# Largest difference relative to the largest value, for random weights and images.
 LIMIT = {"f32": 1e-5, "bf16": 0.01, "i8": 0.03}
 
 SHAPES = {
@@ -49,7 +49,7 @@ def test_agrees_with_openvino(shape, arithmetic):
 
 
 @pytest.mark.parametrize("arithmetic", LIMIT)
-def test_a_point_that_is_no_number_lies_outside(arithmetic):
+def test_a_point_that_is_not_finite_lies_outside(arithmetic):
     model, inputs = kernels.node()
     odd = np.random.default_rng(1).random(inputs[1].shape) < 0.2
     outside = [inputs[0], np.where(odd, np.float32(-1e6), inputs[1]), inputs[2]]
@@ -86,8 +86,8 @@ def test_streams_do_not_disturb_one_another(arithmetic):
         assert np.array_equal(result, wanted[i % len(pictures)])
 
 
-def test_a_batch_norm_as_published_is_taken_in():
-    """A plain conversion has the norm as an operation of its own, or as a factor and a term."""
+def test_a_batch_norm_as_published_is_folded():
+    """A plain conversion has the norm as a separate operation, or as a multiplication and an addition."""
     rng = np.random.default_rng(2)
     model, inputs = kernels.node(relu=False)
     y = model.output(0).get_node().input_value(0)
@@ -121,7 +121,7 @@ def test_weights_stored_in_int8_are_read():
     assert abs(got - want).max() <= 1e-5 * abs(want).max()
 
 
-def test_what_another_operation_reads_is_not_folded():
+def test_an_operation_with_a_second_reader_is_not_folded():
     model, inputs = kernels.node(relu=False)
     y = model.output(0).get_node().input_value(0)
     model = ov.Model([kernels.ops.relu(y), kernels.ops.negative(y)], model.get_parameters(), "both")
@@ -134,7 +134,7 @@ def test_what_another_operation_reads_is_not_folded():
         assert abs(one - other).max() <= 1e-5 * abs(other).max()
 
 
-def test_another_kind_is_left_alone_and_told():
+def test_an_unsupported_operation_is_left_alone_and_noted():
     x, shifts = (kernels.ops.parameter(shape, ov.Type.f32) for shape in ([1, 4, 8, 8], [1, 18, 8, 8]))
     weights = kernels.ops.constant(np.ones((2, 4, 3, 3), np.float32))
     y = kernels.ops.deformable_convolution(x, shifts, weights, [1, 1], [1, 1], [1, 1], [1, 1])

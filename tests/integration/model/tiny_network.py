@@ -1,4 +1,4 @@
-"""A network of two convolutions with known weights, and the plain way to compute what the engine must give."""
+"""A network of two convolutions with known weights, and a plain NumPy reference for the output of the engine."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from worker.model.inference.runtime import core, ov
 SIZE = 64
 MEAN = (100.0, 110.0, 120.0)
 SCALE = (50.0, 60.0, 70.0)
-"""Not those of ImageNet, so that a test sees whether they are read."""
+"""Different from those of ImageNet, so that a test fails if they are not read."""
 
 
 def build(*, size: int | None = SIZE, gain: float = 1.0, sigmoid: bool = False, info: bool = True) -> Any:
-    """`[1,3,R,R] -> [1,1,R,R]`: 3x3 to eight channels, ReLU, 1x1 to one.
+    """Build `[1,3,R,R] -> [1,1,R,R]`: 3x3 to eight channels, ReLU, 1x1 to one.
 
     Args:
         size: R; None for a dynamic shape.
         gain: of the logits; 1 fills the grey levels evenly, 50 makes most of them 0 or 255.
-        sigmoid: end in one.
-        info: write mean and scale into the IR.
+        sigmoid: whether the network ends in a sigmoid.
+        info: whether mean and scale are written into the IR.
     """
     ops, rng = ov.opset13, np.random.default_rng(7)
     side = -1 if size is None else size
@@ -41,14 +41,14 @@ def build(*, size: int | None = SIZE, gain: float = 1.0, sigmoid: bool = False, 
 
 
 def save(model: Any, folder: Path, *, size: int = SIZE, half: bool = False) -> Variant:
-    """Write the IR and call it a variant of this size; `half` stores the weights in 16 bits."""
+    """Write the IR and return it as a variant of this size; `half` stores the weights in 16 bits."""
     xml = folder / f"tiny_{size}.xml"
     ov.save_model(model, str(xml), compress_to_fp16=half)
     return Variant("tiny", size, "fp16" if half else "fp32", xml, xml.with_suffix(".bin"), "0" * 64)
 
 
 def plain_grey(variant: Variant, pixels: np.ndarray, mean=MEAN, scale=SCALE) -> np.ndarray:
-    """The same in NumPy around the plain network: u8 [1,R,R,3] -> u8 [R,R]."""
+    """Compute the expected grey levels in NumPy around the plain network: u8 [1,R,R,3] -> u8 [R,R]."""
     network = core().compile_model(str(variant.xml), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     logits = network(normalise(pixels, mean, scale))[0][0, 0]
     sigmoid = (1 + np.tanh(logits.astype(np.float64) / 2)) / 2  # the form that cannot overflow
@@ -56,10 +56,10 @@ def plain_grey(variant: Variant, pixels: np.ndarray, mean=MEAN, scale=SCALE) -> 
 
 
 def noise(seed: int) -> np.ndarray:
-    """A picture that differs everywhere from that of another seed."""
+    """Return a random image u8 [1, R, R, 3]."""
     return np.random.default_rng(seed).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8)
 
 
 def furthest(one: np.ndarray, other: np.ndarray) -> int:
-    """Largest difference in grey levels."""
+    """Return the largest difference in grey levels."""
     return int(np.abs(one.astype(int) - other.astype(int)).max())

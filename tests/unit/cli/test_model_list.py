@@ -57,7 +57,7 @@ def test_output_as_text(tmp_path, capsys):
     (marked,) = [line for line in shown.out.splitlines() if line.startswith("*  ")]
     assert marked.split()[:4] == ["*", "net", "64", "int8"]
     assert "VNNI: INT8 products run natively" in shown.out
-    assert "left out, not named as a variant: openvino_fp32/odd.bin" in shown.err
+    assert "ignored, not named like a variant: openvino_fp32/odd.bin" in shown.err
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_bundle_without_a_manifest(tmp_path, capsys):
 
     assert code == 0
     assert got["variants"][0]["digests"] == "none: no manifest"
-    assert "FALLBACK to fp32: this CPU would rather run int8" in got["reason"]
+    assert "FALLBACK to fp32: this CPU prefers int8" in got["reason"]
 
 
 def test_several_models_are_listed_although_none_would_run(tmp_path, capsys):
@@ -123,7 +123,7 @@ def test_fetch_output_as_text(tmp_path, capsys):
 def test_fetch_refuses_a_missing_or_damaged_variant(tmp_path):
     root = write_bundle(tmp_path / "b", {**BOTH, BIN: b"damaged", "manifest.json": manifest(BOTH)})
 
-    with pytest.raises(BundleNotFound, match="there is: net 64 fp32, net 64 int8"):
+    with pytest.raises(BundleNotFound, match="available: net 64 fp32, net 64 int8"):
         worker("fetch", root, "--size", 96)
     with pytest.raises(DigestMismatch):
         worker("fetch", root, "--precision", "fp32")

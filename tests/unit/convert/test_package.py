@@ -114,7 +114,7 @@ def test_the_old_bundle_comes_back_if_the_new_one_cannot_be_put_in_place(tmp_pat
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", refuse_the_new_one)
-    with pytest.raises(BundleError, match="what was there still is"):
+    with pytest.raises(BundleError, match="its previous content is unchanged"):
         package.write_bundle(dest, "tiny", {(32, "fp32"): tiny(2.0)}, **FACTS)
 
     assert tree(tmp_path) == before
@@ -125,7 +125,7 @@ def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path):
     photos.mkdir()
     (photos / "cat.jpg").write_bytes(b"cat")
 
-    with pytest.raises(BundleError, match="is no bundle"):
+    with pytest.raises(BundleError, match="is not a bundle"):
         package.write_bundle(photos, "tiny", {(32, "fp32"): tiny()}, **FACTS)
 
     assert tree(photos) == {"cat.jpg": b"cat"}

@@ -21,7 +21,7 @@ from worker.convert import request, variants
 from worker.convert.birefnet.rewrites import Rewrite
 from worker.convert.request import Event, Request
 from worker.model.format.layout import read_listing
-from worker.model.format.manifest import read_manifest
+from worker.model.format.manifest import read_bundle_manifest
 
 GOOD = {"mae": 0.0001, "iou": 0.999, "max_abs": 0.01, "pictures": 2}
 BAD = {"mae": 0.5, "iou": 0.1, "max_abs": 1.0, "pictures": 2}
@@ -144,7 +144,7 @@ def test_the_manifest_tells_where_everything_comes_from(builder, ask):
         "LICENSE",
         *(f"openvino_{p}/birefnet_lite_64x64_{p}.{s}" for p in ("fp32", "int8") for s in ("xml", "bin")),
     }
-    assert read_manifest(report.output / "manifest.json").name == "birefnet_lite"
+    assert read_bundle_manifest(report.output / "manifest.json").name == "birefnet_lite"
 
 
 def test_the_licence_note_says_what_the_licence_asks_for(builder, ask):
@@ -240,7 +240,7 @@ def test_an_empty_calibration_folder_is_refused(builder, ask, tmp_path):
 
 
 def test_a_folder_that_is_no_bundle_is_refused_at_once(builder, ask, tmp_path):
-    with pytest.raises(BundleError, match="is no bundle"):
+    with pytest.raises(BundleError, match="is not a bundle"):
         variants.convert(ask(output=tmp_path / "photos"), Settings())
 
     assert not builder.tasks

@@ -1,4 +1,4 @@
-"""Recorded machines: `machine("xeon-w-2145")` unpacks a tree of kernel files and gives its root."""
+"""Recorded machines: `machine("xeon-w-2145")` unpacks a tree of kernel files and returns its root."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def topologies() -> Path:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Callable[[str | Path], Path]:
-    """Unpack the machine of that name, or of that file, and give its root."""
+    """Unpack the machine of that name or file, and return its root."""
 
     def unpacked(name: str | Path) -> Path:
         file = name if isinstance(name, Path) else DATA / f"{name}.txt"

@@ -1,4 +1,4 @@
-"""Control groups: each limit from wherever it is tightest."""
+"""Control groups: the tightest limit of each kind."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_file_with_the_tightest_limit_is_named(machine):
     assert limits.memory_file == "/sys/fs/cgroup/batch.slice/memory.max"
 
 
-def test_the_own_group_wins_when_it_is_tighter(tmp_path):
+def test_the_own_group_applies_if_it_is_tighter(tmp_path):
     limits = cgroup.read(Tree(v2(tmp_path, {"/a/cpu.max": "400000 100000", "/a/b/cpu.max": "50000 100000"}).root))
 
     assert (limits.quota_cpus, limits.quota_file) == (0.5, "/sys/fs/cgroup/a/b/cpu.max")
@@ -63,7 +63,7 @@ def test_a_group_that_the_container_cannot_see_falls_back_to_the_mount_point(tmp
     assert limits.quota_cpus == 1.5
 
 
-def test_a_group_outside_of_the_namespace_never_leads_outside_of_the_mount(tmp_path):
+def test_a_group_outside_the_namespace_never_leads_outside_the_mount(tmp_path):
     limits = cgroup.read(
         v2(tmp_path, {"/cpu.max": "200000 100000", "/../cpu.max": "100000 100000"}, own="/../../elsewhere")
     )
@@ -99,7 +99,7 @@ def test_cpusets_of_several_levels_are_intersected(tmp_path):
     assert limits.cpuset == {4, 5}
 
 
-def test_an_empty_cpuset_leaves_the_decision_to_the_group_above(tmp_path):
+def test_an_empty_cpuset_leaves_the_decision_to_the_parent_group(tmp_path):
     limits = cgroup.read(v2(tmp_path, {"/a/b/cpuset.cpus": "\n", "/a/cpuset.cpus": "1-2"}))
 
     assert (limits.cpuset, limits.cpuset_file) == ({1, 2}, "/sys/fs/cgroup/a/cpuset.cpus")
@@ -148,7 +148,7 @@ def test_both_versions_together_give_the_tightest(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["garbage", "100000 0", "0 100000", "100000 x"])
-def test_a_quota_that_is_none_is_refused_by_name(tmp_path, content):
+def test_an_invalid_quota_is_refused_with_its_file(tmp_path, content):
     with pytest.raises(SetupError, match=r"/sys/fs/cgroup/a/b/cpu\.max"):
         cgroup.read(v2(tmp_path, {"/a/b/cpu.max": content}))
 

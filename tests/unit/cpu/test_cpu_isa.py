@@ -57,7 +57,7 @@ def test_little_memory_puts_int8_first_and_leaves_the_arithmetic(flags, cpu):
     assert any("16 GB" in why for why in little.why) == (plenty.precisions != INT8_FIRST)
 
 
-def test_bf16_of_avx_alone_is_not_native_enough():
+def test_bf16_conversion_of_avx_alone_does_not_count_as_native():
     assert recommend(frozenset({"avx2", "avx_ne_convert", "avx_vnni"}), 64 * GIB).inference_precision == "f32"
 
 

@@ -1,4 +1,4 @@
-"""CPU lists and the reading of small files."""
+"""CPU lists and reading small files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_cpu_list_is_read(text, cpus):
 
 
 @pytest.mark.parametrize("text", ["a", "0-", "-3", "3-1", "0-7:0", "0-7:1/0", "1.5", "0 1", "0:2"])
-def test_what_is_no_cpu_list_is_refused_by_name(text):
+def test_an_invalid_cpu_list_is_refused_with_its_origin(text):
     with pytest.raises(SetupError, match="/sys/some/file"):
         parse_cpu_list(text, "/sys/some/file")
 
@@ -61,14 +61,14 @@ def test_a_missing_file_is_none_and_not_noted(tmp_path):
 
 
 def test_a_file_that_refuses_to_be_read_counts_as_missing_with_a_note(tmp_path):
-    (tmp_path / "folder").mkdir()  # reading a folder fails for root as well, which a mode of 000 would not
+    (tmp_path / "folder").mkdir()  # reading a folder fails for root too, unlike a mode of 000
     tree = Tree(tmp_path)
 
     assert tree.text("/folder") is None
     assert tree.notes == ["/folder cannot be read (Is a directory) and counts as missing."]
 
 
-def test_a_number_that_is_none_is_refused_by_name(tmp_path):
+def test_an_invalid_number_is_refused_with_its_file(tmp_path):
     (tmp_path / "level").write_text("three\n")
 
     with pytest.raises(SetupError, match="/level: 'three'"):

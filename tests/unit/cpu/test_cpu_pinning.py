@@ -1,4 +1,4 @@
-"""Affinity masks of real processes, and the variables that break them."""
+"""Affinity masks of real processes, and the environment variables that break them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_process_pinned_before_exec_keeps_every_thread_on_its_cores():
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: pinning.pin([cpu]),  # noqa: PLW1509 -- what the supervisor does is what is tested
+        preexec_fn=lambda: pinning.pin([cpu]),  # noqa: PLW1509 -- the test does what the supervisor does
     ) as child:
         child.stdout.readline()
         masks = pinning.thread_masks(child.pid)
@@ -36,7 +36,7 @@ def test_a_process_pinned_before_exec_keeps_every_thread_on_its_cores():
     assert child.pid in masks
 
 
-def test_pinning_leaves_the_mask_as_asked_and_reports_it():
+def test_pinning_sets_the_mask():
     before = os.sched_getaffinity(0)
     try:
         pinning.pin([min(before)])
@@ -55,7 +55,7 @@ def test_cpus_that_do_not_exist_are_refused(cpus):
     assert os.sched_getaffinity(0) == before
 
 
-def test_a_mask_of_which_the_kernel_grants_only_a_part_is_refused():
+def test_a_mask_that_the_kernel_grants_only_in_part_is_refused():
     before = os.sched_getaffinity(0)
     absent = os.sysconf("SC_NPROCESSORS_CONF") + 8
     try:
@@ -99,6 +99,6 @@ def test_harmless_environments_pass(environ):
     pinning.refuse_forbidden_variables(environ)
 
 
-def test_all_variables_are_refused_at_once_with_the_command_that_helps():
+def test_all_variables_are_refused_together_with_the_remedy():
     with pytest.raises(SetupError, match=r"unset KMP_AFFINITY OMP_PROC_BIND$"):
         pinning.refuse_forbidden_variables({"OMP_PROC_BIND": "true", "KMP_AFFINITY": "compact"})

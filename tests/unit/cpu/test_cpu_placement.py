@@ -18,12 +18,12 @@ PLENTY = 1 << 50
 
 STREAMS = {1: 1, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 2, 9: 3, 10: 2, 11: 1, 12: 3, 13: 1, 14: 2, 15: 3, 16: 4}
 STREAMS |= {18: 6, 20: 5, 21: 7, 22: 11, 24: 6, 25: 5, 26: 13, 28: 7, 30: 6, 31: 1, 32: 8, 56: 14}
-"""Threads to streams, written out."""
+"""Threads -> expected streams."""
 
 
 @pytest.fixture
 def seen(machine):
-    """Topology of a recorded machine, with memory enough for anything unless asked otherwise."""
+    """Read the topology of a recorded machine, by default with ample memory."""
 
     def read(name, memory_bytes=PLENTY, **changes):
         return replace(
@@ -81,7 +81,7 @@ def test_streams_that_are_chosen(threads, streams):
 
 
 def test_the_lowest_usable_sibling_stands_for_its_core(seen):
-    # CPUs 0-3 are taken away: of their cores only the upper siblings 8-11 are left.
+    # Without CPUs 0-3, only the upper siblings 8-11 of their cores are left.
     result = plan(seen("xeon-w-2145", usable=frozenset(range(4, 16))), PlanSettings())
 
     assert result.core_sets[0].cpus == (4, 5, 6, 7, 8, 9, 10, 11)
@@ -108,7 +108,7 @@ def test_a_quota_is_met_in_as_few_groups_as_possible(seen, quota, sets):
 
 
 def test_a_quota_prefers_the_group_that_it_fills(seen):
-    # Groups of 8, 3, 8 and 8 cores: three CPUs' worth of time fit the small one.
+    # Groups of 8, 3, 8 and 8 cores: a quota of three CPUs fits the small one.
     usable = frozenset(range(32)) - frozenset(range(11, 16))
 
     result = plan(seen("epyc-9334-nps1", usable=usable, quota_cpus=3.0, quota_file="/q"), PlanSettings())
@@ -117,9 +117,9 @@ def test_a_quota_prefers_the_group_that_it_fills(seen):
 
 
 @pytest.mark.parametrize(
-    ("quota", "warning"), [(0.4, "throttled for 60% of the time"), (3.5, "whole numbers of CPUs"), (3.0, None)]
+    ("quota", "warning"), [(0.4, "throttled for 60% of the time"), (3.5, "Set a whole number of CPUs"), (3.0, None)]
 )
-def test_a_quota_that_wastes_time_is_warned_about(seen, quota, warning):
+def test_a_quota_below_one_or_with_a_fraction_gives_a_warning(seen, quota, warning):
     result = plan(seen("xeon-w-2145", quota_cpus=quota, quota_file="/q"), PlanSettings())
 
     assert len(result.warnings) == (1 if warning else 0)
@@ -170,15 +170,15 @@ def test_streams_and_threads_set_by_hand(seen, settings, shape):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"processes": 9}, "9 processes asked for, but there are 8 physical cores to share"),
-        ({"threads": 9}, "9 threads asked for in a process that has 8 cores"),
-        ({"streams": 9}, "9 streams asked for, but the process has 8 threads"),
+        ({"processes": 9}, "9 processes requested, but there are 8 physical cores: set"),
+        ({"threads": 9}, "9 threads requested in a process that has 8 cores"),
+        ({"streams": 9}, "9 streams requested, but the process has 8 threads"),
         (
             {"threads": 6, "streams": 4},
             "set MASKMILL_PLAN__STREAMS to one of 1, 2, 3, 6, or MASKMILL_PLAN__THREADS to 4",
         ),
-        ({"processes": 3, "threads": 3}, "3 threads asked for in a process that has 2 cores"),
-        ({"threads": 2, "streams": 3}, "3 streams asked for, but the process has 2 threads"),
+        ({"processes": 3, "threads": 3}, "3 threads requested in a process that has 2 cores"),
+        ({"threads": 2, "streams": 3}, "3 streams requested, but the process has 2 threads"),
     ],
 )
 def test_impossible_numbers_are_refused_with_what_is_possible(seen, settings, words):
@@ -214,7 +214,7 @@ def test_a_set_without_a_good_division_is_warned_about(seen):
         (14199, [(28, 4, 7)] * 2),
         (8199, [(28, 2, 14)] * 2),
         (4199, [(28, 1, 28)] * 2),
-        # less than two processes need: one of 56 cores, with as many streams as fit
+        # too little for two processes: one of 56 cores, with as many streams as fit
         (2199, [(56, 2, 28)]),
         (1100, [(56, 1, 56)]),
     ],
@@ -229,11 +229,11 @@ def test_memory_costs_streams_first_and_processes_next(seen, memory_mib, sets):
     assert any("memory" in reason and "would not fit" in reason for reason in result.reasons) == (memory_mib < 14200)
 
 
-def test_with_groups_fewer_processes_leave_cores_idle_and_say_so(seen):
+def test_fewer_processes_than_groups_leave_cores_idle_with_a_warning(seen):
     result = plan(seen("epyc-9334-nps1", memory_bytes=3100 * MIB), PlanSettings())
 
     assert shapes(result) == [(8, 1, 8), (8, 1, 8)]
-    assert "2 processes instead of 4: more would not fit into the memory." in result.reasons
+    assert "2 processes instead of 4: more would not fit into memory." in result.reasons
     assert "16 cores of 32 idle: 2 of 4 groups have a process." in result.warnings
 
 
@@ -265,10 +265,10 @@ def test_numbers_set_by_hand_are_kept_while_the_others_give_way(seen):
     assert shapes(by_streams) == [(8, 2, 4)]
 
 
-def test_memory_that_others_use_just_now_is_warned_about(seen):
+def test_memory_in_use_by_other_programs_gives_a_warning(seen):
     here = replace(seen("xeon-w-2145"), memory_available_bytes=2000 * MIB)
 
-    assert "may need 2560 MiB and only 2000 MiB are free" in plan(here, PlanSettings()).warnings[0]
+    assert "may need 2560 MiB, but only 2000 MiB are free" in plan(here, PlanSettings()).warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -279,13 +279,13 @@ def test_memory_that_others_use_just_now_is_warned_about(seen):
             [
                 "Intel(R) Xeon(R) Platinum 8480+: CPUs 0-111 are online.",
                 "The affinity mask allows all of them.",
-                "No cpuset narrows them.",
+                "No cpuset restricts them.",
                 "112 usable CPUs on 56 physical cores",
                 "4 groups of 14, 14, 14, 14 by NUMA node (several nodes in one package: sub-NUMA clusters)",
                 "No CPU quota is set.",
-                "4 processes: one for each group",
-                "2 streams x 7 threads on 14 cores: as near to four threads",
-                "Memory at the peak: 4 x 512 MiB for the processes + 8 x 1024 MiB for the streams = 10240 MiB",
+                "4 processes: one per group",
+                "2 streams x 7 threads on 14 cores: as near to four threads per stream",
+                "Peak memory: 4 x 512 MiB for the processes + 8 x 1024 MiB for the streams = 10240 MiB",
             ],
         ),
         (
@@ -294,12 +294,12 @@ def test_memory_that_others_use_just_now_is_warned_about(seen):
                 "CPUs 0-7 are online",
                 "The affinity mask allows only CPUs 2-3.",
                 "The cpuset in /sys/fs/cgroup/jobs/cpuset.cpus.effective allows only CPUs 0-5.",
-                "2 usable CPUs, each a physical core of its own.",
+                "2 usable CPUs, each on its own physical core.",
                 "one NUMA node and one L3 group",
                 "No CPU quota",
-                "1 process: one for each group",
-                "2 streams x 1 thread on 2 cores: measured",
-                "Memory at the peak",
+                "1 process: one per group",
+                "2 streams x 1 thread on 2 cores: as measured",
+                "Peak memory: ",
             ],
         ),
     ],
@@ -316,9 +316,9 @@ def test_every_choice_has_its_reason(seen, name, sentences):
     ("name", "changes", "settings", "sentence"),
     [
         ("container-v2-quota", {}, {}, "The CPU quota of 3.5 in /sys/fs/cgroup/cpu.max keeps 3 cores of 8 busy"),
-        ("container-v2-quota", {"quota_cpus": 8.0}, {}, "is no narrower than the cores"),
+        ("container-v2-quota", {"quota_cpus": 8.0}, {}, "is enough for all cores"),
         ("container-v2-quota", {"quota_cpus": 0.5, "usable": frozenset({3})}, {}, "keeps 1 core of 1 busy"),
-        ("sapphire-rapids-56", {}, {}, "2 processes: one for each group, and groups of more than 32 cores are cut"),
+        ("sapphire-rapids-56", {}, {}, "2 processes: one per group, and groups of more than 32 cores are divided"),
         ("xeon-w-2145", {}, {"streams": 4, "threads": 8}, "4 streams x 2 threads on 8 cores: streams and threads set"),
         ("xeon-w-2145", {"usable": frozenset({3})}, {}, "1 stream x 1 thread on 1 core: a single core"),
         ("bare-sandbox", {}, {}, "1 stream x 4 threads on 4 cores: all cores work on one image"),
@@ -349,7 +349,7 @@ def test_the_plan_as_json_has_its_documented_keys(seen):
     }
 
 
-def test_the_plan_in_words_has_every_set_reason_and_warning(seen):
+def test_the_plan_as_text_has_every_set_reason_and_warning(seen):
     result = plan(seen("container-v2-quota"), PlanSettings())
 
     text = result.as_text()

@@ -1,4 +1,4 @@
-"""What holds for the plan of any machine."""
+"""Properties of the plan of any machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALWAYS_PLENTY = st.just(PLENTY)
 
 @st.composite
 def machines(draw, memory=ALWAYS_PLENTY):
-    """Packages of NUMA nodes of L3 groups of cores of one or two threads, numbered in any order, part of it usable."""
+    """Draw packages of NUMA nodes of L3 groups of cores of one or two threads, numbered in any order, partly usable."""
     smt = draw(st.sampled_from([1, 2]))
     l3_sizes = draw(st.lists(st.integers(1, 40), min_size=1, max_size=5))
     nodes = draw(st.lists(st.integers(0, 2), min_size=len(l3_sizes), max_size=len(l3_sizes)))
@@ -48,7 +48,7 @@ def machines(draw, memory=ALWAYS_PLENTY):
 
 
 def check_sets(topology, result):
-    """Hold for every plan, also for numbers set by hand."""
+    """Assert what holds for every plan, also with numbers set by hand."""
     by_id = {cpu.id: cpu for cpu in topology.cpus}
     used = [cpu for s in result.core_sets for cpu in s.cpus]
     assert len(used) == len(set(used)), "sets are disjoint"

@@ -1,4 +1,4 @@
-"""Recorded machines through the parser."""
+"""The topology of recorded machines."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_whole_machines_need_no_notes(machine):
     [
         ("hybrid-12700", ["16-19 are efficiency cores"]),
         ("offline-holes", ["0,2,4-7 has single CPUs"]),
-        ("vm-8-sockets", ["L3 cache of its own for every core"]),
+        ("vm-8-sockets", ["separate L3 cache for every core"]),
         (
             "bare-sandbox",
             [
@@ -127,7 +127,7 @@ def test_whole_machines_need_no_notes(machine):
         ),
     ],
 )
-def test_what_is_assumed_is_stated(machine, name, words):
+def test_assumptions_are_noted(machine, name, words):
     notes = topology.read(machine(name)).notes
 
     assert len(notes) == len(words)
@@ -135,7 +135,7 @@ def test_what_is_assumed_is_stated(machine, name, words):
         assert any(word in note for note in notes), (word, notes)
 
 
-def test_cores_of_their_own_l3_stay_apart_on_real_hardware(machine):
+def test_separate_l3_caches_are_kept_on_real_hardware(machine):
     root = machine("vm-8-sockets")
     info = root / "proc/cpuinfo"
     info.write_text(info.read_text().replace("hypervisor ", ""))
@@ -153,14 +153,14 @@ def test_offline_cpus_of_a_sibling_list_do_not_name_a_core(machine):
     assert (seen[5], seen[7]) == (5, 7)
 
 
-def test_a_missing_online_list_falls_back_to_the_possible_one_and_says_so(machine):
+def test_a_missing_online_list_falls_back_to_the_possible_one_with_a_note(machine):
     root = machine("xeon-w-2145")
     (root / "sys/devices/system/cpu/online").unlink()
 
     seen = topology.read(root)
 
     assert len(seen.cpus) == 16
-    assert "/sys/devices/system/cpu/possible is taken as online" in seen.notes[0]
+    assert "/sys/devices/system/cpu/possible are assumed online" in seen.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_a_missing_online_list_falls_back_to_the_possible_one_and_says_so(machin
         ("sys/fs/cgroup/cpuset.cpus.effective", "9", PlacementError, "/sys/fs/cgroup/cpuset.cpus.effective has 9"),
     ],
 )
-def test_an_unusable_tree_is_refused_by_name(machine, file, content, error, words):
+def test_an_unusable_tree_is_refused_with_the_file(machine, file, content, error, words):
     root = machine("container-v2-quota")
     (root / file).write_text(content)
 

@@ -1,4 +1,4 @@
-"""`--precision auto` from recorded CPU flags to a file of the published set."""
+"""`--precision auto`, from recorded CPU flags to a file of the published set."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def test_little_memory_takes_int8(topologies, cpu):
     assert choose(PUBLISHED, ModelSettings(), advice.precisions).candidate.precision == "int8"
 
 
-def test_what_is_asked_for_wins_and_is_said(topologies):
+def test_a_requested_variant_takes_precedence_and_is_named(topologies):
     advice = recommend(flags(topologies, "zen4"), 64 * GIB)
 
     choice = choose(PUBLISHED, ModelSettings(precision="fp16", size=512), advice.precisions)
 
     assert choice.candidate.label == "birefnet_lite 512 fp16"
-    assert "precision asked for" in choice.reason
+    assert "precision as requested" in choice.reason

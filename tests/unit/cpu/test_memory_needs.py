@@ -1,14 +1,17 @@
+"""Peak memory of a network, from the table of measurements."""
+
 from __future__ import annotations
 
 import pytest
 
 from worker.contract.settings import ModelSettings, PlanSettings
 from worker.cpu import memory
+from worker.cpu.memory import MemoryNeeds
 
 PUBLISHED = ModelSettings(source="/models/birefnet_lite")
 
 
-def of(size: int | None, precision: str = "int8", arithmetic: str = "bf16", source: str = "/models/x") -> memory.Needs:
+def of(size: int | None, precision: str = "int8", arithmetic: str = "bf16", source: str = "/models/x") -> MemoryNeeds:
     return memory.needs(ModelSettings(source=source, size=size), precision, arithmetic)
 
 
@@ -29,18 +32,18 @@ def test_f32_needs_more_than_bf16_and_fp32_weights_more_than_int8():
 
 
 @pytest.mark.parametrize(("precision", "arithmetic"), [("int4", "bf16"), ("int8", "f16")])
-def test_what_was_not_measured_counts_as_something_that_was(precision, arithmetic):
+def test_a_combination_without_measurement_counts_as_one_with(precision, arithmetic):
     found = of(1024, precision, arithmetic)
 
-    assert found.stream_mib > 0 and found.process_mib > memory.BESIDE_MIB
+    assert found.stream_mib > 0 and found.process_mib > memory.OVERHEAD_MIB
 
 
 def test_the_builtin_network_is_small():
     assert of(None, source="builtin:contrast").stream_mib < of(512).stream_mib
 
 
-def test_numbers_set_by_hand_win():
-    plan = memory.filled(PlanSettings(memory_per_stream_mib=99), PUBLISHED, "int8", "bf16")
+def test_numbers_set_by_hand_take_precedence():
+    plan = memory.with_memory_needs(PlanSettings(memory_per_stream_mib=99), PUBLISHED, "int8", "bf16")
 
     assert plan.memory_per_stream_mib == 99
     assert plan.memory_per_process_mib == of(1024).process_mib

@@ -1,4 +1,4 @@
-"""Finding the library, and building it, without a compiler."""
+"""Finding the library, and failures of the build."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_library_for_this_openvino_is_found(tmp_path):
     assert isinstance(found, Library) and found.path == tmp_path / library.LIBRARY and len(found.digest) == 64
 
 
-def test_one_for_another_openvino_is_not(tmp_path):
+def test_a_library_for_another_openvino_is_not_used(tmp_path):
     put(tmp_path, "2026.3.0")
 
     assert library.find("2026.4.1", tmp_path) == Missing(
@@ -34,7 +34,7 @@ def test_one_for_another_openvino_is_not(tmp_path):
     )
 
 
-def test_nor_one_whose_build_was_cut_off(tmp_path):
+def test_a_library_of_an_interrupted_build_is_not_used(tmp_path):
     put(tmp_path, "2026.4.1")
     (tmp_path / library.FACTS).unlink()
 
@@ -42,7 +42,7 @@ def test_nor_one_whose_build_was_cut_off(tmp_path):
 
 
 @pytest.mark.parametrize("gone", ["g++", "cmake"])
-def test_without_tools_the_build_says_what_to_install(monkeypatch, gone):
+def test_without_tools_the_error_names_what_to_install(monkeypatch, gone):
     tools = {"g++": ["g++", "c++", "clang++"], "cmake": ["cmake"]}[gone]
     monkeypatch.setattr(build.shutil, "which", lambda name, path=None: None if name in tools else f"/usr/bin/{name}")
 
@@ -50,7 +50,7 @@ def test_without_tools_the_build_says_what_to_install(monkeypatch, gone):
         build.build()
 
 
-def test_a_compiler_that_fails_is_quoted(monkeypatch, tmp_path):
+def test_the_error_quotes_the_compiler(monkeypatch, tmp_path):
     (tmp_path / "CMakeLists.txt").write_text('message(FATAL_ERROR "no such header")')
     monkeypatch.setattr(library, "SOURCES", tmp_path)
     monkeypatch.setattr(library, "FOLDER", tmp_path / "lib")
@@ -65,7 +65,7 @@ def test_a_compiler_that_fails_is_quoted(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("options", "code"), [(["--if-possible"], 0), ([], None)])
-def test_without_a_compiler_the_command_fails_unless_told_otherwise(monkeypatch, options, code):
+def test_without_a_compiler_the_command_fails_unless_the_build_is_optional(monkeypatch, options, code):
     monkeypatch.setattr(build, "tools", lambda: "no C++ compiler")
 
     done = CliRunner().invoke(kernels_command, ["build", "--force", *options], standalone_mode=False)

@@ -1,4 +1,4 @@
-"""Bundles made of a few bytes, for the tests of this folder."""
+"""Bundles of a few bytes each."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def sha(data: bytes) -> str:
 
 
 DIGEST = sha(f"{sha(FILES[XML])}\n{sha(FILES[BIN])}\n".encode())
-"""Spelt out again, so that a change of the definition is noticed."""
+"""Computed independently of the code under test, so that a change of the definition fails."""
 
 
 def manifest(files: dict[str, bytes], /, **changes: object) -> bytes:
-    """`manifest.json` of these files; `changes` replaces top-level keys."""
+    """Return a `manifest.json` of these files; `changes` replaces top-level keys."""
     body = {
         "schema_version": 1,
         "name": "net",
@@ -46,13 +46,15 @@ def write_bundle(root: Path, files: dict[str, bytes]) -> Path:
 
 
 class FakeObjects:
-    """The S3 port over a dict; counts downloads and can be told to fail."""
+    """The S3 port over a dict. Records downloads, and fails for the key in `break_on`."""
 
     def __init__(self, url: str, files: dict[str, bytes]) -> None:
         self.folder = S3Url.folder(url)
         self.files = dict(files)
         self.downloads: list[str] = []
         self.break_on: str = ""
+        self.blocks: list[int] = []
+        """Sizes reported for each download; by default one block."""
         self.before: Callable[[str], None] = lambda _: None
         self.lock = threading.Lock()
 
@@ -61,7 +63,7 @@ class FakeObjects:
         for key, data in self.files.items():
             yield ObjectInfo(key, len(data), f"etag-{sha(data)[:8]}", {})
 
-    def download(self, place: S3Url, path: Path) -> None:
+    def download(self, place: S3Url, path: Path, on_bytes: Callable[[int], None] | None = None) -> None:
         key = place.key.removeprefix(self.folder.key)
         with self.lock:
             self.downloads.append(key)
@@ -72,3 +74,6 @@ class FakeObjects:
             path.write_bytes(self.files[key][:3])
             raise StoreUnavailable(f"{place}: the connection broke")
         path.write_bytes(self.files[key])
+        if on_bytes:
+            for byte_count in self.blocks or [len(self.files[key])]:
+                on_bytes(byte_count)

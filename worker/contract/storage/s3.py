@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -213,11 +213,16 @@ class ObjectStore:
         with _translate_errors(url):
             self._client.delete_object(Bucket=url.bucket, Key=url.key)
 
-    def download(self, url: S3Url, path: Path) -> None:
-        """Stream an object to a file. The file appears under its name only when complete (atomic rename)."""
+    def download(self, url: S3Url, path: Path, on_bytes: Callable[[int], None] | None = None) -> None:
+        """Stream an object to a file. The file appears under its name only when complete (atomic rename).
+
+        `on_bytes` is boto3's `Callback`: it gets the size of each block, negative when boto3 starts a request again.
+        """
         self._check_allowed(url)
         with _translate_errors(url):
-            self._client.download_file(url.bucket, url.key, str(path), Config=TransferConfig(use_threads=False))
+            self._client.download_file(
+                url.bucket, url.key, str(path), Callback=on_bytes, Config=TransferConfig(use_threads=False)
+            )
 
     def upload(self, path: Path, url: S3Url, *, metadata: Mapping[str, str] | None = None) -> None:
         """Stream a file to an object, as a multipart upload if it is large."""

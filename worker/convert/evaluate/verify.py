@@ -27,7 +27,7 @@ from worker.model.format.layout import PRECISIONS, Candidate
 from worker.model.format.manifest import verified_sha256
 from worker.model.sources import bundles
 from worker.model.sources.bundles import Survey
-from worker.model.sources.progress import Progress
+from worker.model.sources.progress import OnProgress
 from worker.model.sources.s3_cache import Objects
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def check_variants(
     *,
     scratch: Path,
     objects: Objects | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Iterator[Checked]:
     """Check variants one by one; each result comes when it is known.
 
@@ -131,7 +131,7 @@ class _Group:
         demand: Demand,
         scratch: Path,
         objects: Objects | None,
-        progress: Progress | None,
+        progress: OnProgress | None,
     ) -> None:
         self._settings, self._demand, self._objects, self._progress = settings, demand, objects, progress
         self._masks, self._reference_masks = scratch / "masks", scratch / "reference"
@@ -148,7 +148,7 @@ class _Group:
 
     def _check_one(self, candidate: Candidate) -> Checked:
         asked = {"name": candidate.name, "size": candidate.size, "precision": candidate.precision}
-        bundle = bundles.locate(self._settings.model_copy(update=asked), self._objects, progress=self._progress)
+        bundle = bundles.locate(self._settings.model_copy(update=asked), self._objects, on_progress=self._progress)
         task = variant_run.Task(
             bundle.variant,
             self._demand.arithmetic,

@@ -1,1 +1,1 @@
-"""The bundle format: file layout, manifest, variants, and the writer that publishes a bundle atomically."""
+"""The bundle format: file layout, manifest, choice of a variant, and the writer that publishes a bundle atomically."""

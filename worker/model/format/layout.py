@@ -1,6 +1,6 @@
-"""Names of the files of a bundle: `openvino_int8/birefnet_lite_512x512_int8.xml` and the `.bin` beside it.
+"""File names of a bundle, such as `openvino_int8/birefnet_lite_512x512_int8.xml` and the `.bin` beside it.
 
-Pure text, no disk: the same grammar reads a folder, an S3 listing and the package. First step of `store`.
+Pure text without file access: the same grammar reads a folder, an S3 listing and a hub repository.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8wo")
-"""Precisions a variant may be stored in, most exact first; `int8wo` has INT8 weights and float activations."""
+"""Stored precisions, most exact first; each has the folder `openvino_{precision}`. `int8wo` has INT8 weights and float
+activations."""
 
 MANIFEST_NAME = "manifest.json"
 """Optional file beside the precision folders: see `worker.model.format.manifest`."""
 
 SIZE_MULTIPLE = 32
-"""Input sides are multiples of this: the encoder halves the picture five times."""
+"""Input sides are multiples of this: the encoder halves the image five times."""
 
 _SUFFIXES = frozenset({"xml", "bin"})
 _PATH = re.compile(
@@ -29,13 +30,15 @@ _MODEL_FILE = re.compile(rf"openvino_[^/]*/.*|[^/]*\.({'|'.join(_SUFFIXES)})")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A variant that a listing shows. Paths are relative to the bundle's root, with forward slashes."""
+    """A variant found in a listing. Paths are relative to the root of the bundle, with forward slashes."""
 
     name: str
     size: int
+    """Side of the square input in pixels."""
+
     precision: str
     missing: str = ""
-    """The one of the two files that is not there; empty if both are."""
+    """Path of the absent file if only one of the two is listed; empty if both are."""
 
     @property
     def xml(self) -> str:
@@ -49,21 +52,22 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """As messages call it: `birefnet_lite 1024 int8`."""
+        """Name for messages: `birefnet_lite 1024 int8`."""
         return f"{self.name} {self.size} {self.precision}"
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a place holds."""
+    """The contents of a bundle source, sorted into variants."""
 
     candidates: tuple[Candidate, ...]
     left_out: tuple[str, ...] = ()
-    """Files that look like a model's but whose names do not follow the grammar."""
+    """Files that look like model files but whose names do not follow the grammar."""
+
     has_manifest: bool = False
 
     def labels(self) -> str:
-        """All variants in words, for messages."""
+        """Return the labels of all variants as one line for messages."""
         return ", ".join(c.label for c in self.candidates) or "no variant"
 
 
@@ -71,12 +75,12 @@ def read_listing(paths: Iterable[str]) -> Listing:
     """Sort the files of a bundle into variants.
 
     Args:
-        paths: of all files, relative to the bundle's root, with forward slashes.
+        paths: all files, relative to the root of the bundle, with forward slashes.
 
     Returns:
-        Candidates ordered by name, size and precision (most exact first). A file in a precision folder, or an IR file
-        at the top, whose name does not follow the grammar, contradicts its folder or gives an impossible size is in
-        `left_out`; other files (a README, say) are passed over.
+        Candidates ordered by name, size and precision (most exact first). `left_out` holds the files in a precision
+        folder, and the IR files at the top level, whose name does not follow the grammar, contradicts its folder or
+        gives an impossible size. Other files, such as a README, are ignored.
     """
     found: dict[tuple[str, int, str], set[str]] = {}
     left_out: list[str] = []
@@ -96,12 +100,12 @@ def read_listing(paths: Iterable[str]) -> Listing:
 
 
 def _is_consistent(match: re.Match[str]) -> bool:
-    square = match["height"] == match["width"] and int(match["height"]) % SIZE_MULTIPLE == 0
-    return square and match["folder"] == match["precision"]
+    is_square = match["height"] == match["width"] and int(match["height"]) % SIZE_MULTIPLE == 0
+    return is_square and match["folder"] == match["precision"]
 
 
 def _candidate(name: str, size: int, precision: str, suffixes: set[str]) -> Candidate:
-    whole = Candidate(name, size, precision)
-    absent = {"xml": whole.xml, "bin": whole.bin}
-    missing = next((absent[suffix] for suffix in _SUFFIXES - suffixes), "")
+    complete = Candidate(name, size, precision)
+    paths = {"xml": complete.xml, "bin": complete.bin}
+    missing = next((paths[suffix] for suffix in _SUFFIXES - suffixes), "")
     return Candidate(name, size, precision, missing)

@@ -1,21 +1,23 @@
-"""What a bundle says about itself, and checking its files against that.
+"""The bundle manifest, `manifest.json`, and the check of files against it.
 
-A manifest is optional (the published set of BiRefNet-lite has none). Where there is one, no model file is opened by
-OpenVINO before its SHA-256 is the one the manifest gives: the graph is XML, and untrusted until then.
+The manifest is optional; the published BiRefNet-lite set has none. If a bundle has one, OpenVINO opens a model file
+only after its SHA-256 has matched the manifest: the graph is XML, and untrusted until then.
 """
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from worker.contract.errors import BundleError, DigestMismatch
 
+SCHEMA_VERSION: Final = 1
+
 MAX_MANIFEST_BYTES = 1 << 20
-"""A manifest describes a few dozen files; anything larger is not one."""
+"""Upper limit for a manifest, which describes a few dozen files."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -25,116 +27,137 @@ class _Json(BaseModel):
 
 
 class FileFacts(_Json):
-    """One file as the manifest describes it."""
+    """Digest and size of one file of a bundle."""
 
     sha256: Sha256
     bytes: int = Field(ge=0)
 
 
-class Source(_Json):
-    """What a bundle was made from; networks that need no training have no checkpoint."""
+class Origin(_Json):
+    """What a bundle was made from."""
 
     sha256: Sha256 | None = None
-    """Of the checkpoint."""
+    """Digest of the checkpoint; None for a network that needs no training."""
 
 
-class Manifest(_Json):
-    """`manifest.json`. Unknown keys are ignored, so that it can grow."""
+class BundleManifest(_Json):
+    """`manifest.json`. Unknown keys are ignored, so that later versions can add some."""
 
     schema_version: Literal[1]
     name: str
     description: str = ""
     license: str = ""
     files: dict[str, FileFacts]
-    """Path relative to the bundle's root -> facts. Paths are looked up, never joined to a folder."""
+    """Path relative to the root of the bundle -> facts. Paths are only looked up, never joined to a folder."""
 
-    source: Source | None = None
+    source: Origin | None = None
+
+    def facts_of(self, name: str) -> FileFacts:
+        """Return what the manifest says about a file, by its path relative to the root of the bundle.
+
+        Raises:
+            DigestMismatch: the manifest does not list the file, so it cannot be trusted.
+        """
+        facts = self.files.get(name)
+        if facts is None:
+            raise DigestMismatch(
+                f"{name} is in the bundle but not in its manifest.json; remove the file, or package the bundle again"
+            )
+        return facts
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Read and validate `manifest.json`.
+def read_bundle_manifest(path: Path) -> BundleManifest:
+    """Read and validate a `manifest.json`.
 
     Raises:
-        BundleError: cannot be read, is too large or not of this schema; the text names the field.
+        BundleError: the file cannot be read, is too large, or does not follow the schema; the text names the field.
+    """
+    return parse_bundle_manifest(read_manifest_bytes(path), str(path))
+
+
+def read_manifest_bytes(path: Path) -> bytes:
+    """Return the content of a `manifest.json` without validating it.
+
+    Raises:
+        BundleError: the file cannot be read, or is too large.
     """
     try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise BundleError(f"{path} has more than {MAX_MANIFEST_BYTES} bytes: it is not the manifest of a bundle")
-        text = path.read_bytes()
+        check_manifest_size(path.stat().st_size, str(path))
+        return path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
-    return parse_manifest(text, str(path))
 
 
-def parse_manifest(text: bytes, place: str) -> Manifest:
-    """Validate the text of a `manifest.json`; `place` names it in messages.
+def check_manifest_size(size: int, name: str) -> None:
+    """Reject a manifest that is too large; `name` is its path or URL for the message.
 
     Raises:
-        BundleError: not of this schema; the text names the field.
+        BundleError: `size` exceeds `MAX_MANIFEST_BYTES`.
+    """
+    if size > MAX_MANIFEST_BYTES:
+        raise BundleError(
+            f"{name} has {size} bytes, more than the {MAX_MANIFEST_BYTES} bytes allowed for a bundle manifest; check "
+            "that it belongs to a bundle"
+        )
+
+
+def parse_bundle_manifest(text: bytes, name: str) -> BundleManifest:
+    """Validate the text of a `manifest.json`; `name` is its path or URL for messages.
+
+    Raises:
+        BundleError: the text does not follow the schema; the message names the field.
     """
     try:
-        return Manifest.model_validate_json(text)
+        return BundleManifest.model_validate_json(text)
     except ValidationError as error:
         fields = ", ".join(".".join(map(str, e["loc"])) or "the JSON itself" for e in error.errors()[:5])
         raise BundleError(
-            f"{place} is not a manifest of schema_version 1, wrong: {fields}; package the bundle again, or remove the "
-            "manifest to go without checking"
+            f"{name} is not a bundle manifest of schema_version {SCHEMA_VERSION}, wrong: {fields}; package the bundle "
+            "again, or remove the manifest to load the bundle unchecked"
         ) from error
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hex.
+    """Return the SHA-256 of a file in lower-case hex.
 
     Raises:
-        BundleError: cannot be read.
+        BundleError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}; check that it is there and readable") from error
+        raise BundleError(
+            f"{path} cannot be read: {error.strerror}; check that the file exists and its permissions"
+        ) from error
 
 
-def verified_sha256(manifest: Manifest | None, name: str, path: Path, *, remedy: str) -> str:
-    """SHA-256 of a file, which is the one the manifest gives for `name` if there is a manifest.
+def verified_sha256(manifest: BundleManifest | None, name: str, path: Path, *, remedy: str) -> str:
+    """Compute the SHA-256 of a file and compare it with the manifest, if there is one.
 
     Args:
-        manifest: of the bundle, or None to compute without comparing.
-        name: of the file relative to the bundle's root.
-        path: of the bytes to look at.
+        manifest: of the bundle; None to compute without comparing.
+        name: path of the file relative to the root of the bundle.
+        path: of the file to read.
         remedy: what to do about a mismatch, for the message.
 
     Raises:
-        DigestMismatch: the file is not, or not as, described.
-        BundleError: cannot be read.
+        DigestMismatch: the digest differs, or the manifest does not list the file.
+        BundleError: the file cannot be read.
     """
     got = sha256_of(path)
     if manifest is None:
         return got
-    expected = described(manifest, name).sha256
+    expected = manifest.facts_of(name).sha256
     if got != expected:
         raise DigestMismatch(f"{path}: SHA-256 expected {expected}, got {got}; {remedy}")
     return got
 
 
-def described(manifest: Manifest, name: str) -> FileFacts:
-    """What the manifest says about a file.
-
-    Raises:
-        DigestMismatch: nothing, so it cannot be trusted.
-    """
-    facts = manifest.files.get(name)
-    if facts is None:
-        raise DigestMismatch(
-            f"{name} is in the bundle but not in its manifest.json; remove the file, or package the bundle again"
-        )
-    return facts
-
-
 def variant_digest(xml_sha256: str, bin_sha256: str) -> str:
-    r"""Digest of a variant, stamped on every output made with it.
+    r"""Return the digest of a variant, which is stamped on every output made with it.
 
     It is the SHA-256 of the ASCII text `XML\nBIN\n`, where XML and BIN are the SHA-256 of the two files in lower-case
-    hex. File names take no part: a renamed copy makes the same masks.
+    hex. File names are not part of it: a renamed copy produces the same masks.
     """
     return hashlib.sha256(f"{xml_sha256}\n{bin_sha256}\n".encode("ascii")).hexdigest()

@@ -1,7 +1,7 @@
-"""A bundle is whole or not there: it is made in a folder beside its place, which is then renamed.
+"""Publish a bundle atomically: build it in a folder beside its destination, then rename that folder.
 
-Used by `package`, which has models in memory, and by `variants`, whose models are written by processes of their own.
-Knows nothing of OpenVINO.
+`worker.convert.package` writes models from memory; `worker.convert.variants` has each model written by a separate
+process. This module knows nothing of OpenVINO.
 """
 
 from __future__ import annotations
@@ -15,28 +15,24 @@ from pathlib import Path
 from typing import Any
 
 from worker.contract.errors import BundleError
-from worker.model.format.manifest import sha256_of
-
-SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
-PRECISIONS = ("fp32", "fp16", "int8", "int8wo")
-"""Stored precisions; each has the folder `openvino_{precision}`."""
+from worker.model.format.layout import MANIFEST_NAME, PRECISIONS
+from worker.model.format.manifest import SCHEMA_VERSION, FileFacts, sha256_of
 
 _FOLDER_MODE = 0o755
-"""Of the bundle: temporary folders are made for their owner alone."""
+"""Mode of the bundle's folder: `mkdtemp` makes folders that only their owner may read."""
 
 
 @contextlib.contextmanager
 def staged(dest: Path) -> Iterator[Path]:
-    """A folder to make the bundle in; it takes the place of `dest` when the block ends well, and is removed if not.
+    """Yield a folder to build a bundle in; it replaces `dest` if the block succeeds, and is removed if it fails.
 
     Args:
         dest: absolute path of the bundle; absent, empty or a bundle.
 
     Raises:
-        BundleError: `dest` is something else, or the disk refuses. What was at `dest` is then still there.
+        BundleError: `dest` is something else, or the disk refuses. The previous content of `dest` is then unchanged.
     """
-    check_place(dest)
+    check_destination(dest)
     try:
         dest.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{dest.name}.", dir=dest.parent))
@@ -45,28 +41,30 @@ def staged(dest: Path) -> Iterator[Path]:
     try:
         yield made
         made.chmod(_FOLDER_MODE)
-        _put_in_place(made, dest)
+        _move_into_place(made, dest)
     except OSError as error:
-        raise BundleError(f"bundle {dest} cannot be written: {error}; what was there still is") from error
+        raise BundleError(f"bundle {dest} cannot be written: {error}; its previous content is unchanged") from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def check_place(dest: Path) -> None:
-    """Make sure that a bundle may be put there.
+def check_destination(dest: Path) -> None:
+    """Check that a bundle may be written to `dest`.
 
     Raises:
-        BundleError: there is something else.
+        BundleError: `dest` exists and is neither an empty folder nor a bundle.
     """
-    if dest.exists() and not (dest / MANIFEST).is_file() and (not dest.is_dir() or any(dest.iterdir())):
-        raise BundleError(f"{dest} is there and is no bundle: it is not replaced; choose another folder or remove it")
+    if dest.exists() and not (dest / MANIFEST_NAME).is_file() and (not dest.is_dir() or any(dest.iterdir())):
+        raise BundleError(
+            f"{dest} exists and is not a bundle; refusing to overwrite it: choose another folder or remove it"
+        )
 
 
 def check_precisions(dest: Path, precisions: Collection[str]) -> None:
-    """Make sure that there is something to write, and that it has a folder.
+    """Check that there is something to write, in known precisions.
 
     Raises:
-        BundleError: nothing, or a precision that is not known.
+        BundleError: `precisions` is empty or contains an unknown one.
     """
     if not precisions:
         raise BundleError(f"bundle {dest}: no model to write")
@@ -75,7 +73,7 @@ def check_precisions(dest: Path, precisions: Collection[str]) -> None:
         raise BundleError(f"bundle {dest}: no such precision: {', '.join(unknown)}; known: {', '.join(PRECISIONS)}")
 
 
-def write_manifest(
+def write_bundle_manifest(
     folder: Path,
     name: str,
     *,
@@ -85,30 +83,45 @@ def write_manifest(
     tools: Mapping[str, str],
     **more: Any,
 ) -> None:
-    """Write `manifest.json` over all files that are in the folder; `more` are further keys (JSON)."""
+    """Write the `manifest.json` of a bundle, covering every file in the folder.
+
+    Args:
+        folder: of the bundle, complete but for the manifest.
+        name: of the model.
+        description: one sentence for people.
+        license: SPDX expression.
+        source: what the model was made from (JSON).
+        tools: versions of the tools that made it.
+        **more: further top-level keys (JSON).
+    """
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "name": name,
         "description": description,
         "license": license,
-        "files": _facts(folder),
+        "files": _file_facts(folder),
         "source": dict(source),
         "tools": dict(tools),
         **more,
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
 
 
-def _facts(folder: Path) -> dict[str, dict[str, str | int]]:
-    """SHA-256 and size of every file, by its path relative to the bundle, in order."""
+def _file_facts(folder: Path) -> dict[str, dict[str, Any]]:
+    """SHA-256 and size of every file, sorted by path relative to the bundle."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
-        path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in files
+        path.relative_to(folder).as_posix(): FileFacts(sha256=sha256_of(path), bytes=path.stat().st_size).model_dump()
+        for path in files
     }
 
 
-def _put_in_place(made: Path, dest: Path) -> None:
-    """Rename; a folder that has files cannot be renamed over, so the old one steps aside and comes back on failure."""
+def _move_into_place(made: Path, dest: Path) -> None:
+    """Rename `made` to `dest`.
+
+    A folder with files in it cannot be the target of a rename. An old bundle is therefore moved aside first, and moved
+    back if the second rename fails.
+    """
     if not dest.exists():
         made.rename(dest)
         return

@@ -1,4 +1,10 @@
-"""Inference with OpenVINO: the graph that runs, the compiled model, its cache and native operations.
+"""Inference with OpenVINO.
 
-The only users of OpenVINO at run time.
+    runtime         OpenVINO, imported on the CPUs of this process
+    graph           an IR with its pre- and post-processing in the graph
+    deformable      deformable convolutions replaced by the native kernels
+    compiled_cache  the cache of compiled models
+    engine          the compiled model, used by several threads
+
+No other part of the worker uses OpenVINO at run time.
 """

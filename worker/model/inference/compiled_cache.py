@@ -1,7 +1,7 @@
-"""The folder in which OpenVINO keeps a compiled model, made safe for many processes and for damage.
+"""Guard the cache of compiled models against concurrent writers and damaged files.
 
-OpenVINO writes its `.blob` in place and trusts it when reading. So one process fills an empty folder while the others
-wait, and a blob is only offered for reading while its SHA-256 is the one noted when it was written.
+OpenVINO writes its `.blob` in place and trusts it when reading. Therefore one process fills an empty folder while the
+others wait, and a blob may be read only while its SHA-256 matches the one recorded when it was written.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from pathlib import Path
 
 from worker.contract.log_fields import event
 from worker.model.format.manifest import sha256_of
-from worker.processes.filelock import locked
+from worker.processes import filelock
 
 log = logging.getLogger(__name__)
 
-_NOTE = ".sha256"
+_DIGEST_SUFFIX = ".sha256"
 
 
 @contextlib.contextmanager
-def turn(folder: Path) -> Iterator[None]:
-    """Wait for this process's turn to compile with `folder` as CACHE_DIR.
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on `folder` while the block compiles a model with it as OpenVINO's CACHE_DIR.
 
-    The first one holds the folder alone; once it is filled, any number read it side by side.
+    The lock is exclusive for the process that fills the folder, and shared for the processes that read it afterwards.
 
     Raises:
         OSError: the folder cannot be written.
@@ -32,29 +32,29 @@ def turn(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = folder / ".lock"
-    with locked(lock, shared=True):
-        if _is_sound(folder):
+    with filelock.locked(lock, shared=True):
+        if _is_valid(folder):
             yield
             return
-    with locked(lock):
-        if not _is_sound(folder):  # unless another was first
+    with filelock.locked(lock):
+        if not _is_valid(folder):  # another process may have filled it meanwhile
             _clear(folder)
             yield
-            _note_digests(folder)
+            _record_digests(folder)
             return
-    with locked(lock, shared=True):
+    with filelock.locked(lock, shared=True):
         yield
 
 
-def _is_sound(folder: Path) -> bool:
-    """Whether there are blobs, each as it was written."""
+def _is_valid(folder: Path) -> bool:
+    """Whether the folder has blobs, each with the digest recorded for it."""
     blobs = list(folder.glob("*.blob"))
-    return bool(blobs) and all(_is_as_noted(blob) for blob in blobs)
+    return bool(blobs) and all(_matches_record(blob) for blob in blobs)
 
 
-def _is_as_noted(blob: Path) -> bool:
-    note = blob.with_name(blob.name + _NOTE)
-    return note.exists() and note.read_text() == sha256_of(blob)
+def _matches_record(blob: Path) -> bool:
+    record = blob.with_name(blob.name + _DIGEST_SUFFIX)
+    return record.exists() and record.read_text() == sha256_of(blob)
 
 
 def _clear(folder: Path) -> None:
@@ -63,6 +63,6 @@ def _clear(folder: Path) -> None:
         blob.unlink()
 
 
-def _note_digests(folder: Path) -> None:
+def _record_digests(folder: Path) -> None:
     for blob in folder.glob("*.blob"):
-        blob.with_name(blob.name + _NOTE).write_text(sha256_of(blob))
+        blob.with_name(blob.name + _DIGEST_SUFFIX).write_text(sha256_of(blob))

@@ -1,11 +1,11 @@
-"""The compiled network: u8 pixels in, u8 grey levels out, from several threads at once.
+"""Run the compiled network: u8 pixels in, u8 grey levels out, called by several threads at the same time.
 
-Importing this module imports OpenVINO. Only the child process that runs the network may do so, after its CPU mask is
-set; a Celery parent never (see `worker.model.inference.runtime`).
+Importing this module imports OpenVINO. Only the model process may do so, after its CPU mask is set; a Celery parent
+never does (see `worker.model.inference.runtime`).
 
     image threads --infer--> streams + 1 idle requests --start_async--> streams of the CPU plugin
 
-One request more than there are streams keeps every stream busy while a finished image is handed over.
+With one request more than streams, every stream stays busy while a finished image is handed over.
 """
 
 from __future__ import annotations
@@ -34,36 +34,40 @@ from worker.model.inference.runtime import check_placement, compile_key, core, o
 log = logging.getLogger(__name__)
 
 FloatPrecision = Literal["f32", "bf16", "f16"]
-"""Arithmetic of the float part of the network; always asked for explicitly, as the plugin's default varies by CPU."""
+"""Arithmetic of the float part of the network; always requested explicitly, as the plugin's default varies by CPU."""
 
 _CAPABILITY = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
 _NOT_EXECUTED = frozenset({"Const", "Input", "Output"})
 
 
 @dataclass(frozen=True)
-class _Facts:
-    """What is known from loading."""
+class _LoadFacts:
+    """Facts recorded when a model is loaded, for `Engine.describe`."""
 
     variant: Variant
     prepared: Prepared
+    deformable: deformable.Replacement
     streams: int
     threads: int
     requested: str
+    """Inference precision as requested."""
+
     compiled: str
+    """Inference precision as compiled."""
+
+    notes: tuple[str, ...]
     device: str
     seconds: float
-    notes: tuple[str, ...]
-    deformable: deformable.Replacement
 
 
 class Engine:
-    """A network on this process's CPUs. `infer` is thread-safe. Use as a context manager, or `close` it."""
+    """A compiled network on the CPUs of this process. `infer` is thread-safe. A context manager that closes itself."""
 
-    def __init__(self, compiled: Any, facts: _Facts) -> None:
-        """Not for callers: use `load`."""
+    def __init__(self, compiled: Any, facts: _LoadFacts) -> None:
+        """Create the requests of a compiled model; callers use `load`."""
         self._compiled = compiled
         self._facts = facts
-        # None among the requests means closed; it is put back by whoever takes it.
+        # None among the requests means closed; a thread that takes it puts it back.
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(self.requests):
             self._idle.put(compiled.create_infer_request())
@@ -83,18 +87,18 @@ class Engine:
 
         Args:
             variant: from `worker.model.sources.bundles.locate`, which verified its files.
-            streams: images computed side by side.
-            threads: in all streams together; at most the CPUs of the affinity mask.
-            inference_precision: of the float part. What this CPU lacks is replaced by the plugin; `describe` and the
-                log say so.
-            cache_dir: for compiled models, so that the next start is quicker; None: no cache.
-            kernels: whether the native deformable convolution may run in place of OpenVINO's.
+            streams: images that are inferred in parallel.
+            threads: over all streams; at most the CPUs of the affinity mask.
+            inference_precision: of the float part. The plugin replaces a precision that this CPU lacks; `describe` and
+                the log report it.
+            cache_dir: of compiled models, which makes the next start faster; None for no cache.
+            kernels: `auto` to run the native deformable convolution in place of OpenVINO's.
 
         Raises:
-            PlacementError: the CPUs seen are not those of the mask, or too few for what is asked.
+            PlacementError: OpenVINO does not see the CPUs of the mask, or there are too few of them.
             BundleError: the files are not a network of this kind.
         """
-        began = time.perf_counter()
+        started = time.perf_counter()
         check_placement(threads)
         prepared = prepare(variant)
         replaced = deformable.replace(
@@ -105,20 +109,23 @@ class Engine:
         cache = cache_dir and cache_dir / "compiled" / key
         compiled = _compile(prepared, _properties(streams, threads, inference_precision), cache, notes)
         _check_granted(compiled, streams, threads)
-        got = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        notes += _precision_notes(inference_precision, got)
-        if strays := stray_threads():
-            notes.append(f"{strays} threads made before the CPU mask was set may run outside it")
+        granted = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        notes += [*_precision_notes(inference_precision, granted), *_thread_notes()]
         for note in notes:
             log.warning(note, extra=event("model_settings_adjusted", model=variant.label))
-        device = str(core().get_property("CPU", "FULL_DEVICE_NAME"))
-        seconds = time.perf_counter() - began
-        return cls(
-            compiled,
-            _Facts(
-                variant, prepared, streams, threads, inference_precision, got, device, seconds, tuple(notes), replaced
-            ),
+        facts = _LoadFacts(
+            variant,
+            prepared,
+            replaced,
+            streams,
+            threads,
+            requested=inference_precision,
+            compiled=granted,
+            notes=tuple(notes),
+            device=str(core().get_property("CPU", "FULL_DEVICE_NAME")),
+            seconds=time.perf_counter() - started,
         )
+        return cls(compiled, facts)
 
     @property
     def size(self) -> int:
@@ -127,27 +134,27 @@ class Engine:
 
     @property
     def requests(self) -> int:
-        """Images that can be in flight; more callers of `infer` wait for one another."""
+        """Number of images that can be in flight; further callers of `infer` wait."""
         return self._facts.streams + 1
 
     def infer(self, tensor: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Grey levels of one picture.
+        """Return the grey levels of one image.
 
         Args:
-            tensor: u8 [1, R, R, 3], RGB, not normalised. Not to be changed before this returns.
+            tensor: u8 [1, R, R, 3], RGB, not normalised. Must not change before this returns.
 
         Returns:
-            u8 [R, R], 255 * sigmoid(logits) rounded half to even; memory of its own.
+            A new array u8 [R, R]: 255 * sigmoid(logits), rounded half to even.
 
         Raises:
-            InferenceFailed: wrong shape or type, or the network raised.
+            InferenceFailed: the shape or type is wrong, or the network raised.
         """
         expected = (1, self.size, self.size, 3)
         if tensor.shape != expected or tensor.dtype != np.uint8:
-            raise InferenceFailed(f"a tensor of u8 {expected} is expected, got {tensor.dtype} {tensor.shape}")
+            raise InferenceFailed(f"expected a u8 tensor {expected}, got {tensor.dtype} {tensor.shape}")
         with self._request() as request:
             try:
-                # Not infer(): it re-pins the calling thread and serialises callers on one stream.
+                # Not infer(), which pins the calling thread again and serialises callers on one stream.
                 request.start_async({0: np.ascontiguousarray(tensor)}, share_inputs=True)
                 request.wait()
             except RuntimeError as error:
@@ -156,15 +163,15 @@ class Engine:
         return grey
 
     def warm_up(self) -> float:
-        """Run every request once on a black picture, so that memory is allocated; returns the seconds taken."""
-        began = time.perf_counter()
+        """Run every request once on a black image, which allocates all memory; return the seconds it took."""
+        started = time.perf_counter()
         black = np.zeros((1, self.size, self.size, 3), np.uint8)
         with ThreadPoolExecutor(self.requests) as pool:
             list(pool.map(self.infer, [black] * self.requests))
-        return time.perf_counter() - began
+        return time.perf_counter() - started
 
     def describe(self) -> dict[str, Any]:
-        """What runs here, ready for JSON: asked for and granted, kernels, placement, times."""
+        """Return the facts about the loaded model as JSON types: requested and granted settings, kernels, times."""
         facts = self._facts
         nodes = [
             {key: value.astype(str) for key, value in node.rt_info.items()}
@@ -194,7 +201,7 @@ class Engine:
         }
 
     def close(self) -> None:
-        """Wait for the images in flight and free the network. Calling it again does nothing."""
+        """Wait for the images in flight, then free the network. A second call does nothing."""
         for _ in range(self.requests):
             if self._idle.get() is None:
                 break
@@ -209,7 +216,7 @@ class Engine:
 
     @contextlib.contextmanager
     def _request(self) -> Iterator[Any]:
-        """Borrow an idle request; it goes back whatever happens."""
+        """Borrow an idle request for the block."""
         request = self._idle.get()
         try:
             if request is None:
@@ -220,7 +227,7 @@ class Engine:
 
 
 def _properties(streams: int, threads: int, inference_precision: str) -> dict[str, Any]:
-    """Everything explicit: no hint decides streams, threads, siblings or arithmetic."""
+    """Compile properties; all explicit, so that no hint decides streams, threads, SMT siblings or arithmetic."""
     return {
         "NUM_STREAMS": streams,
         "INFERENCE_NUM_THREADS": threads,
@@ -231,11 +238,11 @@ def _properties(streams: int, threads: int, inference_precision: str) -> dict[st
 
 
 def _compile(prepared: Prepared, properties: dict[str, Any], cache: Path | None, notes: list[str]) -> Any:
-    """Compile, through the cache folder if there is one that can be written."""
+    """Compile with the cache folder, or without it if there is none or it cannot be written (adds a note)."""
     try:
         if cache:
             try:
-                with compiled_cache.turn(cache):
+                with compiled_cache.locked(cache):
                     return core().compile_model(prepared.model, "CPU", properties | {"CACHE_DIR": str(cache)})
             except OSError as error:
                 notes.append(f"compiled models are not cached: {error}")
@@ -246,19 +253,29 @@ def _compile(prepared: Prepared, properties: dict[str, Any], cache: Path | None,
 
 
 def _check_granted(compiled: Any, streams: int, threads: int) -> None:
-    """What was asked is what was compiled."""
+    """Check that OpenVINO granted the requested streams and threads.
+
+    Raises:
+        PlacementError: it did not.
+    """
     granted = compiled.get_property("NUM_STREAMS"), compiled.get_property("INFERENCE_NUM_THREADS")
     if granted != (streams, threads):
         raise PlacementError(
-            f"asked OpenVINO for {streams} streams with {threads} threads in all, it grants {granted[0]} with "
-            f"{granted[1]}; choose streams <= threads, threads a multiple of streams, and one CPU of each core only"
+            f"requested {streams} streams with {threads} threads in total, OpenVINO grants {granted[0]} with "
+            f"{granted[1]}; choose streams <= threads, threads a multiple of streams, and one CPU of each core"
         )
 
 
-def _precision_notes(asked: str, got: str) -> list[str]:
-    """A precision that this CPU does not have is never passed over in silence."""
-    if asked != got:
-        return [f"{asked} was asked for, this CPU computes in {got}"]
-    if _CAPABILITY[asked] not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        return [f"{asked} is simulated on this CPU, which is slow: choose f32"]
+def _precision_notes(requested: str, granted: str) -> list[str]:
+    """A note if this CPU replaces or simulates the requested precision."""
+    if requested != granted:
+        return [f"{requested} was requested, this CPU computes in {granted}"]
+    if _CAPABILITY[requested] not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return [f"{requested} is simulated on this CPU, which is slow: choose f32"]
     return []
+
+
+def _thread_notes() -> list[str]:
+    """A note if threads of this process may run outside the CPU mask."""
+    strays = stray_threads()
+    return [f"{strays} threads made before the CPU mask was set may run outside it"] if strays else []

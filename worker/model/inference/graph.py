@@ -1,9 +1,9 @@
-"""The graph that runs: pixels in, grey levels out, everything between inside the compiled model.
+"""Prepare the graph to compile: pixels in, grey levels out, with all steps between inside the compiled model.
 
     u8 [1,R,R,3] -> f32 -> (x - mean) / scale -> NCHW -> network -> sigmoid -> x 255, rounded -> u8 [1,1,R,R]
 
-Against the same steps in NumPy around the plain network this saves three passes over the picture in Python, and one
-byte per pixel crosses the border instead of twelve in and four out.
+Compared with the same steps in NumPy around the plain network, this saves three passes over the image in Python. Per
+pixel, 3 bytes enter and 1 byte leaves OpenVINO instead of 12 and 4.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from worker.model.inference.runtime import core, ov
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_SCALE = (58.395, 57.12, 57.375)
 """Mean and standard deviation of ImageNet on the 0-255 scale: 255 * (0.485, 0.456, 0.406) and 255 * (0.229, 0.224,
-0.225), which BiRefNet was trained with. Assumed for an IR that says nothing."""
+0.225). BiRefNet was trained with these values; they are assumed for an IR that has none in `model_info`."""
 
 _CHANNELS = 3
 
@@ -32,14 +32,14 @@ class Prepared:
     scale: tuple[float, ...]
     """Per channel, red first, on the 0-255 scale."""
     notes: tuple[str, ...]
-    """What had to be assumed or adapted, in words."""
+    """Sentences on what had to be assumed or adapted."""
 
 
 def prepare(variant: Variant) -> Prepared:
-    """Read an IR and put the steps around it into the graph.
+    """Read an IR, and add pre- and post-processing to its graph.
 
     Raises:
-        BundleError: not readable as an IR, or its inputs, outputs or `model_info` are not those of such a network.
+        BundleError: the files are not a readable IR, or its inputs, outputs or `model_info` do not fit.
     """
     try:
         model = core().read_model(str(variant.xml), str(variant.bin))
@@ -49,23 +49,26 @@ def prepare(variant: Variant) -> Prepared:
     _fix_shape(model, variant, notes)
     mean, scale = _normalisation(model, variant, notes)
     model = _with_grey_levels(_with_pixels(model, mean, scale), variant, notes)
-    _assert_shapes(model, variant)
+    _check_shapes(model, variant)
     return Prepared(model, mean, scale, tuple(notes))
 
 
 def _fix_shape(model: Any, variant: Variant, notes: list[str]) -> None:
-    """One input [1,3,R,R], one output; a dynamic input is made static, since the plugin runs that faster."""
+    """Check for one input [1, 3, R, R] and one output; make a dynamic input static, which the plugin runs faster."""
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise BundleError(
-            f"{variant.xml}: {len(model.inputs)} inputs and {len(model.outputs)} outputs, one of each is expected"
+            f"{variant.xml} has {len(model.inputs)} inputs and {len(model.outputs)} outputs, expected one of each; "
+            "convert a network that returns a mask"
         )
-    wanted = ov.PartialShape([1, _CHANNELS, variant.size, variant.size])
+    expected = ov.PartialShape([1, _CHANNELS, variant.size, variant.size])
     given = model.input(0).get_partial_shape()
-    if not given.compatible(wanted):
-        raise BundleError(f"{variant.xml}: its input is {given}, its name promises {wanted}; rename or convert again")
+    if not given.compatible(expected):
+        raise BundleError(
+            f"{variant.xml}: its input is {given}, but its file name says {expected}; rename or convert it again"
+        )
     if given.is_dynamic:
-        notes.append(f"the input {given} is dynamic: made {wanted}")
-        model.reshape(wanted)
+        notes.append(f"the dynamic input {given} was made static: {expected}")
+        model.reshape(expected)
 
 
 def _normalisation(model: Any, variant: Variant, notes: list[str]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -74,12 +77,12 @@ def _normalisation(model: Any, variant: Variant, notes: list[str]) -> tuple[tupl
         notes.append("the IR has no mean_values and scale_values in model_info: those of ImageNet are assumed")
         return IMAGENET_MEAN, IMAGENET_SCALE
     if mean is None or scale is None or 0 in scale:
-        raise BundleError(f"{variant.xml}: model_info needs mean_values and scale_values, both and none of them 0")
+        raise BundleError(f"{variant.xml}: model_info needs both mean_values and scale_values, and no scale may be 0")
     return mean, scale
 
 
 def _model_info(model: Any, variant: Variant, key: str) -> tuple[float, ...] | None:
-    """Three numbers of the section that model_api reads; None if not there."""
+    """Three numbers from the section `model_info`, which model_api reads as well; None if the key is absent."""
     path = ["model_info", key]
     if not model.has_rt_info(path):
         return None
@@ -89,12 +92,12 @@ def _model_info(model: Any, variant: Variant, key: str) -> tuple[float, ...] | N
     except ValueError:
         values = ()
     if len(values) != _CHANNELS:
-        raise BundleError(f"{variant.xml}: {key} in model_info is {text!r}, three numbers are expected")
+        raise BundleError(f"{variant.xml}: {key} in model_info is {text!r}, expected three numbers")
     return values
 
 
 def _with_pixels(model: Any, mean: tuple[float, ...], scale: tuple[float, ...]) -> Any:
-    """Take u8 NHWC pixels instead of normalised NCHW floats."""
+    """Accept u8 NHWC pixels instead of normalised NCHW floats."""
     processor = ov.preprocess.PrePostProcessor(model)
     image = processor.input()
     image.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
@@ -105,36 +108,36 @@ def _with_pixels(model: Any, mean: tuple[float, ...], scale: tuple[float, ...]) 
 
 
 def _with_grey_levels(model: Any, variant: Variant, notes: list[str]) -> Any:
-    """Give u8 grey levels instead of logits.
+    """Return u8 grey levels instead of logits.
 
-    Round before the conversion, which would cut off: half to even, as `numpy.rint`. A sigmoid lies in 0..1, so
-    nothing is left to saturate.
+    The conversion to u8 truncates, so the values are rounded first, half to even as in `numpy.rint`. A sigmoid lies in
+    0..1, so nothing can overflow.
     """
     ops = ov.opset13
     value = model.output(0).get_node().input_value(0)
     if value.get_node().get_type_name() == "Sigmoid":
-        notes.append("the IR ends in a sigmoid already: none is added")
+        notes.append("the IR already ends in a sigmoid: none is added")
         probability = ops.convert(value, "f32")
     else:
         probability = ops.sigmoid(ops.convert(value, "f32"))
     levels = ops.round(ops.multiply(probability, ops.constant(255.0, ov.Type.f32)), "half_to_even")
     model = ov.Model([ops.result(ops.convert(levels, "u8"))], model.get_parameters(), variant.label)
-    # A generated name counts up within a process, and is part of the hash by which OpenVINO finds a model in its
-    # cache: a second load would miss what the first one compiled.
+    # A generated name contains a counter of the process, and is part of the hash by which OpenVINO finds a model in its
+    # cache: a second load would miss the model that the first one compiled.
     model.output(0).get_tensor().set_names({"grey_levels"})
     return model
 
 
-def _assert_shapes(model: Any, variant: Variant) -> None:
-    """Static shapes, as the module's docstring draws them."""
+def _check_shapes(model: Any, variant: Variant) -> None:
+    """Check for the static shapes in the diagram of this module."""
     side = variant.size
-    wanted = {"input": [1, side, side, _CHANNELS], "output": [1, 1, side, side]}
+    expected = {"input": [1, side, side, _CHANNELS], "output": [1, 1, side, side]}
     for what, port in (("input", model.input(0)), ("output", model.output(0))):
         shape = port.get_partial_shape()
-        if shape != ov.PartialShape(wanted[what]):
-            raise BundleError(f"{variant.xml}: {what} of shape {shape}, {wanted[what]} is expected; convert it again")
+        if shape != ov.PartialShape(expected[what]):
+            raise BundleError(f"{variant.xml}: {what} has shape {shape}, expected {expected[what]}; convert it again")
 
 
 def _last_line(error: RuntimeError) -> str:
-    """OpenVINO's messages begin with source locations; what happened comes last."""
+    """The last line of an OpenVINO message, which states the error; source locations come before it."""
     return next((line for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")

@@ -1,8 +1,7 @@
-"""OpenVINO as this project uses it: imported without its telemetry, on the CPUs this process was given.
+"""Import OpenVINO without its telemetry, and check that it uses the CPUs of this process.
 
-Only `engine`, `graph` and `deformable` stand on this, and only a process that runs the network may import them:
-OpenVINO reads its set of CPUs once, from the main thread's affinity mask, and keeps it across fork. So: mask first,
-then this import.
+Only a process that runs the network may import this module: OpenVINO reads its set of CPUs once, from the affinity mask
+of the main thread, and keeps it across a fork. Set the mask first, then import.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ log = logging.getLogger(__name__)
 
 
 def _import_openvino() -> Any:
-    """Import OpenVINO with its telemetry package hidden; its own stub takes the place.
+    """Import OpenVINO with its telemetry package hidden, so that OpenVINO uses its own stub.
 
-    Importing it plainly starts a thread, writes to the home folder and reports the import to a web service.
+    A plain import starts a thread, writes to the home folder and reports the import to a web service.
     """
     if "openvino" in sys.modules and sys.modules.get("openvino_telemetry") is not None:
         log.warning(
@@ -41,25 +40,25 @@ def _import_openvino() -> Any:
 ov = _import_openvino()
 
 _MORE_THREADS_THAN_CPUS = 1 << 15
-"""Asked for in the probe: OpenVINO answers with the CPUs it sees. Linux allows at most 8192."""
+"""Thread count requested in the probe: OpenVINO grants the number of CPUs that it sees. Linux allows at most 8192."""
 
 
 def version() -> str:
-    """Of the OpenVINO wheel, as pip names it."""
+    """Return the version of the OpenVINO wheel, as pip shows it."""
     return importlib.metadata.version("openvino")
 
 
 def core() -> Any:
-    """The one Core of this process, which lives as long as the process.
+    """Return the only Core of this process, which lives as long as the process.
 
-    Every other is a hazard: the CPU plugin of each (seen with 2026.4.1) gives the thread that makes it a stack for
-    signal handlers, and unmaps it when it is destroyed, on whatever thread and in whatever order that happens. If the
-    main thread is left with that stack, the next signal with a handler, SIGTERM or SIGINT, ends the process by SIGSEGV
-    and without a trace: neither a Python handler nor `faulthandler` can run.
+    A second Core is a hazard. The CPU plugin of each Core (seen with 2026.4.1) gives the thread that creates it a stack
+    for signal handlers, and unmaps that stack when the Core is destroyed, on any thread and in any order. If the main
+    thread is left with an unmapped stack, the next signal with a handler, SIGTERM or SIGINT, ends the process by
+    SIGSEGV without a trace: neither a Python handler nor `faulthandler` can run.
 
     Raises:
-        PlacementError: this process was forked from one that has a Core. Its threads stayed behind, and OpenVINO would
-            wait for them for ever.
+        PlacementError: this process was forked from one that has a Core. The threads of that Core do not exist here,
+            and OpenVINO would wait for them forever.
     """
     pid = os.getpid()
     if pid not in _cores:
@@ -73,17 +72,17 @@ def core() -> Any:
 
 
 _cores: dict[int, Any] = {}
-"""By process; one forked from another finds that other's."""
+"""Process id -> Core. A forked process finds the entry of its parent."""
 
 
 @functools.cache
 def add_extension(path: str) -> None:
-    """Teach the Core the operations of a library, once."""
+    """Register the operations of a library with the Core, once per process."""
     core().add_extension(path)
 
 
 def check_placement(threads: int) -> None:
-    """Make sure that OpenVINO sees exactly this process's CPUs, and that there are enough of them.
+    """Check that OpenVINO sees exactly the CPUs of this process, and that they are enough for `threads`.
 
     Raises:
         PlacementError: the mask has fewer CPUs than threads, or OpenVINO does not follow the mask.
@@ -91,28 +90,28 @@ def check_placement(threads: int) -> None:
     mask = os.sched_getaffinity(os.getpid())
     if os.sched_getaffinity(0) != mask:
         raise PlacementError(
-            "this thread may run on other CPUs than the main thread, and OpenVINO follows the main thread; set the "
+            "the affinity mask of this thread differs from that of the main thread, which OpenVINO follows; set the "
             "affinity of the whole process (taskset, cpuset) before it starts"
         )
     allowed = f"{len(mask)} CPUs ({format_cpu_list(mask)})"
     if threads > len(mask):
         raise PlacementError(
-            f"{threads} inference threads asked for, this process may use {allowed}; lower "
+            f"{threads} inference threads requested, but this process may use {allowed}; lower "
             "MASKMILL_PLAN__THREADS or give the process more cores"
         )
     visible = visible_cpus()
     if visible != len(mask):
         raise PlacementError(
-            f"OpenVINO sees {visible} CPUs, the affinity mask of this process has {allowed}; set the mask before "
+            f"OpenVINO sees {visible} CPUs, but the affinity mask of this process has {allowed}; set the mask before "
             "OpenVINO is first used in this process or its parent, and unset KMP_AFFINITY, OMP_PROC_BIND and "
             "GOMP_CPU_AFFINITY"
         )
 
 
 def visible_cpus() -> int:
-    """Logical CPUs that OpenVINO would use: the thread count it grants when asked for far too many."""
-    # Pinned, as the engine is: unpinned, and with one older thread whose mask is wider, the threads that OpenVINO makes
-    # here run outside the mask (seen with 2026.4.1).
+    """Return the number of logical CPUs that OpenVINO uses: the threads it grants for a request of far too many."""
+    # Pinned, as in the engine: without pinning, and with one older thread that has a wider mask, the threads that
+    # OpenVINO creates here run outside the mask (seen with 2026.4.1).
     parameter = ov.opset13.parameter([1, 8], ov.Type.f32)
     model = ov.Model([ov.opset13.result(ov.opset13.relu(parameter))], [parameter], "probe")
     properties = {
@@ -125,25 +124,28 @@ def visible_cpus() -> int:
 
 
 def stray_threads() -> int:
-    """Threads of this process that may run outside the main thread's mask (made before the mask was set)."""
+    """Return the number of threads that may run outside the mask of the main thread, being older than that mask."""
     mask = os.sched_getaffinity(os.getpid())
     strays = 0
     for task in Path("/proc/self/task").iterdir():
         try:
             strays += not os.sched_getaffinity(int(task.name)) <= mask
-        except ProcessLookupError:  # ended meanwhile
+        except ProcessLookupError:  # the thread has ended
             continue
     return strays
 
 
 def compile_key(*parts: str) -> str:
-    """Name for what was compiled here: changes with OpenVINO's version, the CPU's instruction sets and `parts`."""
+    """Return the cache key of a compiled model, 32 hex digits.
+
+    It depends on OpenVINO's version, the instruction sets of the CPU, and `parts`.
+    """
     isa = (_cpu_flags(), os.environ.get("ONEDNN_MAX_CPU_ISA", ""))
     return hashlib.sha256("\n".join((ov.__version__, platform.machine(), *isa, *parts)).encode()).hexdigest()[:32]
 
 
 def _cpu_flags() -> str:
-    """Instruction set flags of the first CPU, sorted (`flags` on x86, `Features` on Arm)."""
+    """Sorted instruction set flags of the first CPU (`flags` on x86, `Features` on Arm)."""
     for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
         name, _, value = line.partition(":")
         if name.strip() in ("flags", "Features"):

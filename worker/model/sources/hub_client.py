@@ -1,12 +1,12 @@
-"""The Hugging Face hub over HTTP, through huggingface_hub: what a repository holds, and the bytes of a file.
+"""A client of the Hugging Face hub, built on huggingface_hub.
 
-    look     one request: the commit that a revision names, every file with its size and digest
-    append   a file from where an earlier attempt broke off, in as many attempts as make progress
+    resolve           one request: the commit of a revision, and every file of it with size and digest
+    resume_download   the rest of a file, in as many attempts as bring new bytes
 
-`worker.model.sources.hub_cache` puts a cache on top. The library's own download keeps no part of a file that broke off,
-so only its session, credentials, addresses and errors are used here. It is imported when it is needed and is not part
-of a plain installation. A token comes from HF_TOKEN or the library's own store and is never shown; no telemetry is
-sent.
+`worker.model.sources.hub_cache` adds a cache. The library's own download keeps no part of an interrupted file, so only
+its session, credentials, addresses and errors are used here. It is imported on first use, because a plain installation
+does not include it. The token comes from HF_TOKEN or the library's own store and never appears in messages. No
+telemetry is sent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,11 +47,13 @@ _SOURCE = re.compile(rf"(?P<repo>{_PART}/{_PART})(@(?P<revision>[A-Za-z0-9][A-Za
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 _TIMEOUT_SECONDS = 30.0
-"""Without a byte, before a connection counts as broken."""
+"""Time without a byte after which a connection counts as broken."""
+
 _ATTEMPTS = 5
-"""In a row without one new byte, before a download is given up."""
+"""Consecutive attempts without a new byte after which a download fails."""
+
 PAUSE_SECONDS = 1.0
-"""After a break; doubled with each attempt that brings nothing."""
+"""Pause after a broken connection; doubled with each attempt that brings no new byte."""
 
 _OK, _PARTIAL, _UNSATISFIABLE = 200, 206, 416
 _DENIED = frozenset({401, 403})
@@ -59,22 +61,25 @@ _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True)
-class HubSource:
-    """A repository, and the branch, tag or commit asked for (None: the main branch)."""
+class HubRepository:
+    """A repository at a branch, tag or commit."""
 
     repo: str
     revision: str | None = None
+    """None for the main branch."""
 
     @classmethod
-    def parse(cls, text: str) -> HubSource:
-        """Read `hf://owner/name[@revision]`.
+    def parse(cls, text: str) -> HubRepository:
+        """Parse `hf://owner/name[@revision]`.
 
         Raises:
-            BundleNotFound: not of that form.
+            BundleNotFound: the text is not of that form.
         """
         match = _SOURCE.fullmatch(text.removeprefix(PREFIX)) if text.startswith(PREFIX) else None
         if match is None or ".." in text:
-            raise BundleNotFound(f"{text!r} names no repository of the hub; write hf://owner/name or .../name@revision")
+            raise BundleNotFound(
+                f"{text!r} is not a repository of the hub; write hf://owner/name or hf://owner/name@revision"
+            )
         return cls(match["repo"], match["revision"])
 
     @property
@@ -87,7 +92,7 @@ class HubSource:
 
 
 class HubFile(BaseModel):
-    """One file of a commit. Large files have a SHA-256, those kept in git the SHA-1 of the git blob."""
+    """One file of a commit. A large file has a SHA-256, a file stored in git has the SHA-1 of its git blob."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -108,17 +113,17 @@ class Snapshot(BaseModel):
 
     @property
     def source(self) -> str:
-        """With the commit spelt out: `hf://owner/name@0123...`."""
+        """The address with the commit: `hf://owner/name@0123...`."""
         return f"{PREFIX}{self.repo}@{self.commit}"
 
 
 def endpoint() -> str:
-    """Address of the hub: HF_ENDPOINT, or the public one."""
+    """Return the address of the hub: HF_ENDPOINT, else the public one."""
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or _PUBLIC_ENDPOINT
 
 
-def look(source: HubSource) -> Snapshot:
-    """What the revision holds now.
+def resolve(repository: HubRepository) -> Snapshot:
+    """Return the current commit of a revision, with its files.
 
     Raises:
         BundleError: huggingface_hub is not installed, or the answer is not that of a hub.
@@ -127,61 +132,65 @@ def look(source: HubSource) -> Snapshot:
         HubUnavailable: no answer.
     """
     hub = _library()
-    with _translated(source):
+    with _translated(repository):
         info = hub.HfApi(endpoint=endpoint(), library_name="maskmill").model_info(
-            source.repo, revision=source.revision, files_metadata=True, timeout=_TIMEOUT_SECONDS
+            repository.repo, revision=repository.revision, files_metadata=True, timeout=_TIMEOUT_SECONDS
         )
     try:
         files = {file.rfilename: _file(file) for file in info.siblings or ()}
-        return Snapshot(repo=source.repo, commit=info.sha, files=files)
+        return Snapshot(repo=repository.repo, commit=info.sha, files=files)
     except ValueError as error:
         raise BundleError(
-            f"{_place()} did not answer as a hub does for {source} (commit {info.sha!r}); check HF_ENDPOINT"
+            f"{_hub_name()} did not answer as a hub does for {repository} (commit {info.sha!r}); check HF_ENDPOINT"
         ) from error
 
 
-def append(snapshot: Snapshot, name: str, part: Path) -> None:
-    """Bring the rest of a file, however often the connection breaks, as long as it gets on.
+def resume_download(
+    snapshot: Snapshot, name: str, part: Path, on_received: Callable[[int], None] | None = None
+) -> None:
+    """Download the rest of a file, reconnecting as long as each attempt brings new bytes.
 
     Args:
         snapshot: the commit.
         name: path in the repository.
-        part: file that holds the beginning, or nothing yet; kept when the download is given up.
+        part: file with the beginning, if there is one; kept if the download fails.
+        on_received: called after each block with the bytes received so far, those of earlier attempts included.
 
     Raises:
-        HubUnavailable: no new byte in several attempts.
-        DigestMismatch: the hub sends more than it announced.
-        BundleNotFound, AccessDenied: as `look`.
+        HubUnavailable: several attempts brought no new byte.
+        DigestMismatch: the hub sends more bytes than it announced.
+        BundleNotFound, AccessDenied: as `resolve`.
         OSError: `part` cannot be written.
     """
-    total, waited = snapshot.files[name].bytes, 0
+    total, failures = snapshot.files[name].bytes, 0
     part.touch()
     while (have := part.stat().st_size) != total:
         try:
-            with _translated(HubSource(snapshot.repo, snapshot.commit), name):
-                _stream(snapshot, name, part, have)
+            with _translated(HubRepository(snapshot.repo, snapshot.commit), name):
+                _stream(snapshot, name, part, have, on_received)
             if part.stat().st_size <= have < total:
-                raise HubUnavailable(f"{_place()} sent nothing of {snapshot.source}/{name}; try again later")
+                raise HubUnavailable(f"{_hub_name()} sent no bytes of {snapshot.source}/{name}; try again later")
         except HubUnavailable as error:
-            waited = 0 if part.stat().st_size > have else waited + 1
-            if waited >= _ATTEMPTS:
+            failures = 0 if part.stat().st_size > have else failures + 1
+            if failures >= _ATTEMPTS:
                 raise
             log.warning(error, extra=event("download_resumed", offset=part.stat().st_size))
-            time.sleep(PAUSE_SECONDS * 2**waited)
+            time.sleep(PAUSE_SECONDS * 2**failures)
 
 
-def _stream(snapshot: Snapshot, name: str, part: Path, have: int) -> None:
+def _stream(snapshot: Snapshot, name: str, part: Path, have: int, on_received: Callable[[int], None] | None) -> None:
+    """Append to `part` what one request brings, from byte `have` on if the server supports ranges."""
     hub, total = _library(), snapshot.files[name].bytes
     have = have if have < total else 0
     headers = hub.utils.build_hf_headers(library_name="maskmill") | {"Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
     url = hub.hf_hub_url(snapshot.repo, name, revision=snapshot.commit, endpoint=endpoint())
-    # Redirects lead to another host; the client leaves the token out there.
+    # Redirects lead to another host, to which the client does not send the token.
     with hub.utils.get_session().stream("GET", url, headers=headers, timeout=_TIMEOUT_SECONDS) as response:
         if response.status_code == _UNSATISFIABLE:
-            part.write_bytes(b"")  # from the beginning then
-            raise HubUnavailable(f"{_place()} refuses to go on with {snapshot.source}/{name}")
+            part.write_bytes(b"")  # the next attempt starts from the beginning
+            raise HubUnavailable(f"{_hub_name()} refuses to resume {snapshot.source}/{name}")
         hub.utils.hf_raise_for_status(response)
         resumed = response.status_code == _PARTIAL and _starts_at(response, have)
         with part.open("ab" if resumed else "wb") as file:
@@ -190,15 +199,17 @@ def _stream(snapshot: Snapshot, name: str, part: Path, have: int) -> None:
                 written += len(chunk)
                 if written > total:
                     raise DigestMismatch(
-                        f"{snapshot.source}/{name}: expected {total} bytes, {_place()} sends more; try again, or name "
-                        "another revision"
+                        f"{snapshot.source}/{name}: expected {total} bytes, {_hub_name()} sends more; try again, or "
+                        "choose another revision"
                     )
                 file.write(chunk)
+                if on_received:
+                    on_received(written)
 
 
 def _starts_at(response: Any, have: int) -> bool:
     if not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-        raise HubUnavailable(f"{_place()} sends another part of the file than asked for")
+        raise HubUnavailable(f"{_hub_name()} sends another part of the file than requested")
     return True
 
 
@@ -208,7 +219,7 @@ def _file(file: Any) -> HubFile:
 
 
 def _library() -> Any:
-    """huggingface_hub, with its telemetry off."""
+    """Import huggingface_hub with its telemetry off."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         import huggingface_hub
@@ -219,49 +230,52 @@ def _library() -> Any:
     return huggingface_hub
 
 
-def _place() -> str:
-    """The hub in messages, without a login that HF_ENDPOINT might carry."""
+def _hub_name() -> str:
+    """The hub for messages, without the login that HF_ENDPOINT may contain."""
     parts = urlsplit(endpoint())
     return f"the hub {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 @contextlib.contextmanager
-def _translated(source: HubSource, name: str = "") -> Iterator[None]:
-    """Turn what the library raises into our errors. Its own texts are left out: they speak of other remedies."""
+def _translated(repository: HubRepository, name: str = "") -> Iterator[None]:
+    """Translate the library's exceptions into our errors. Its texts are dropped: they suggest other remedies."""
     _library()
-    # As a module of unknown attributes: its HTTPError, the root of all that the HTTP client raises, is that of httpx
-    # or httpx2, by the library's version.
+    # Typed as Any: HTTPError, the base of all exceptions of the HTTP client, is that of httpx or of httpx2, by the
+    # version of the library.
     errors: Any = importlib.import_module("huggingface_hub.errors")
     try:
         yield
     except errors.GatedRepoError as error:
         raise AccessDenied(
-            f"{source} is gated: accept its terms on its page at {_place()}, and set HF_TOKEN to a token of that user"
+            f"{repository} is gated: accept its terms on its page at {_hub_name()}, and set HF_TOKEN to a token of "
+            "that user"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise BundleNotFound(
-            f"{source}: the repository has no revision {source.revision!r}; name a branch, tag or full commit"
+            f"{repository}: the repository has no revision {repository.revision!r}; name a branch, tag or full commit"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise BundleNotFound(
-            f"{_place()} shows no repository {source.repo}; correct the name, or set HF_TOKEN if it is private"
+            f"{_hub_name()} shows no repository {repository.repo}; correct the name, or set HF_TOKEN if it is private"
         ) from error
     except errors.EntryNotFoundError as error:
-        raise BundleNotFound(f"{source} has no file {name}; correct the name or the revision") from error
+        raise BundleNotFound(f"{repository} has no file {name}; correct the name or the revision") from error
     except errors.HfHubHTTPError as error:
-        raise _by_status(error.response.status_code, source) from error
+        raise _status_error(error.response.status_code, repository) from error
     except errors.OfflineModeIsEnabled as error:
-        raise HubUnavailable(f"HF_HUB_OFFLINE forbids asking {_place()} for {source}; unset it") from error
+        raise HubUnavailable(f"HF_HUB_OFFLINE forbids requests to {_hub_name()} for {repository}; unset it") from error
     except errors.HTTPError as error:
         raise HubUnavailable(
-            f"{_place()} cannot be reached for {source} ({str(error) or type(error).__name__}); check the network, a "
-            "proxy (HTTPS_PROXY) and HF_ENDPOINT, or copy the files to a folder and name that"
+            f"{_hub_name()} cannot be reached for {repository} ({str(error) or type(error).__name__}); check the "
+            "network, the proxy (HTTPS_PROXY) and HF_ENDPOINT, or copy the files to a folder and use that as the source"
         ) from error
 
 
-def _by_status(status: int, source: HubSource) -> ServiceError:
+def _status_error(status: int, repository: HubRepository) -> ServiceError:
     if status in _DENIED:
-        return AccessDenied(f"{_place()} answered {status} for {source}: set HF_TOKEN to a token that may read it")
+        return AccessDenied(
+            f"{_hub_name()} answered {status} for {repository}: set HF_TOKEN to a token that may read it"
+        )
     if status in _BUSY:
-        return HubUnavailable(f"{_place()} answered {status} for {source}; try again later")
-    return ServiceError(f"{_place()} answered {status} for {source}; check HF_ENDPOINT and the name")
+        return HubUnavailable(f"{_hub_name()} answered {status} for {repository}; try again later")
+    return ServiceError(f"{_hub_name()} answered {status} for {repository}; check HF_ENDPOINT and the name")

@@ -1,12 +1,12 @@
-"""Bring one variant of a bundle from S3 into the cache, whole or not at all.
+"""Fetch one variant of a bundle from S3 into the cache.
 
-Several processes of one node start at once: one fetches under a file lock, the others wait and find it there. A file
-is downloaded under a temporary name and gets its own only when its digest is right, so that after an interruption
-the files already complete are kept and the rest is fetched again.
+Several processes of a node start at the same time: one fetches under a file lock, the others wait and find the files
+in the cache. A file is downloaded under a temporary name and renamed once its digest is right. After an interruption
+the complete files are therefore kept, and the others are fetched again.
 
     CACHE/bundles/{source}/.lock
     CACHE/bundles/{source}/{digest}/openvino_int8/NAME_512x512_int8.xml, .bin
-    CACHE/bundles/{source}/{digest}/manifest.json    or fetched.json: digests taken at download, where S3 has none
+    CACHE/bundles/{source}/{digest}/manifest.json    or fetched.json: digests recorded at download if S3 has none
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,16 +24,16 @@ from worker.contract.log_fields import event
 from worker.contract.storage.s3 import ObjectInfo, S3Url
 from worker.model.format.layout import MANIFEST_NAME, Candidate
 from worker.model.format.manifest import (
-    MAX_MANIFEST_BYTES,
+    SCHEMA_VERSION,
+    BundleManifest,
     FileFacts,
-    Manifest,
-    described,
-    read_manifest,
+    check_manifest_size,
+    read_bundle_manifest,
     sha256_of,
     variant_digest,
     verified_sha256,
 )
-from worker.model.sources.progress import Progress, watched
+from worker.model.sources.progress import OnProgress, byte_counter
 from worker.processes.filelock import locked
 
 log = logging.getLogger(__name__)
@@ -45,148 +45,156 @@ _FOLDER_DIGITS = 16
 
 
 class Objects(Protocol):
-    """What is needed of the S3 port; `worker.contract.storage.s3.ObjectStore` fits."""
+    """The part of the S3 port that is needed here, as `worker.contract.storage.s3.ObjectStore` has it."""
 
     def list(self, folder: S3Url) -> Iterator[ObjectInfo]:
-        """Every object under a folder, keys relative to it."""
+        """List every object under a folder, with keys relative to it."""
         ...
 
-    def download(self, place: S3Url, path: Path) -> None:
-        """Stream one object to a file."""
+    def download(self, place: S3Url, path: Path, on_bytes: Callable[[int], None] | None = None) -> None:
+        """Stream one object to a file; `on_bytes` gets the size of each block."""
         ...
 
 
 @dataclass(frozen=True)
-class Remote:
-    """A bundle in S3: where, and what the listing said of its files (path relative to the root -> facts)."""
+class S3Bundle:
+    """A listed bundle in S3."""
 
     url: S3Url
     files: Mapping[str, ObjectInfo]
+    """Path relative to the root -> facts from the listing."""
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """A variant in the cache."""
+class CachedVariant:
+    """A variant in the cache, not yet verified."""
 
     root: Path
-    manifest: Manifest
-    """The bundle's own, or, where it has none, the digests noted when the files were downloaded."""
+    manifest: BundleManifest
+    """The manifest of the bundle; if it has none, the digests recorded when the files were downloaded."""
 
 
 @dataclass(frozen=True)
-class _Job:
-    remote: Remote
+class _Download:
+    bundle: S3Bundle
     objects: Objects
-    progress: Progress | None
+    on_progress: OnProgress | None
 
 
 def fetch(
-    remote: Remote, candidate: Candidate, cache_dir: Path, objects: Objects, progress: Progress | None = None
-) -> Fetched:
-    """Make sure that the variant is in the cache.
+    bundle: S3Bundle, candidate: Candidate, cache_dir: Path, objects: Objects, on_progress: OnProgress | None = None
+) -> CachedVariant:
+    """Return a variant in the cache, downloading the files that are missing.
 
-    Files found in the cache are not looked at here: the store verifies them as it does every bundle.
+    Files that are already in the cache are not read here: the caller verifies them, as for every kind of source.
 
     Args:
-        remote: the bundle, listed.
-        candidate: which of its variants.
+        bundle: the bundle, listed.
+        candidate: the variant to fetch.
         cache_dir: of the model settings.
         objects: the S3 port.
-        progress: told how far each download is.
+        on_progress: called while files download.
 
     Raises:
-        DigestMismatch: what S3 holds is not what the manifest describes.
+        DigestMismatch: the content in S3 does not match the manifest.
         BundleError: the manifest cannot be read, or the cache cannot be written.
-        BundleNotFound: an object went away after the listing.
+        BundleNotFound: an object disappeared after the listing.
         ServiceError: from the S3 port.
     """
-    source_id = hashlib.sha256(str(remote.url).encode()).hexdigest()[:_FOLDER_DIGITS]
+    source_id = hashlib.sha256(str(bundle.url).encode()).hexdigest()[:_FOLDER_DIGITS]
     home = cache_dir / "bundles" / source_id
     try:
         home.mkdir(parents=True, exist_ok=True)
         with locked(home / ".lock"):
-            return _fetch_locked(_Job(remote, objects, progress), candidate, home)
+            return _fetch_locked(_Download(bundle, objects, on_progress), candidate, home)
     except OSError as error:
         raise BundleError(
-            f"cannot write {error.filename or home}: {error.strerror}; set MASKMILL_MODEL__CACHE_DIR to a folder that "
-            "is writable and has room"
+            f"cannot write {error.filename or home}: {error.strerror}; set MASKMILL_MODEL__CACHE_DIR to a writable "
+            "folder with enough space"
         ) from error
     except ObjectMissing as error:
         raise BundleNotFound(
-            f"{error}, though it was listed a moment ago; start again when the upload is over"
+            f"{error}, although it was listed a moment ago; start again once the upload is complete"
         ) from error
 
 
-def _fetch_locked(job: _Job, candidate: Candidate, home: Path) -> Fetched:
-    remote = job.remote
-    manifest = _fetch_manifest(job, home) if MANIFEST_NAME in remote.files else None
-    root = home / _identity(remote, candidate, manifest)[:_FOLDER_DIGITS]
+def _fetch_locked(download: _Download, candidate: Candidate, home: Path) -> CachedVariant:
+    manifest = _fetch_manifest(download, home) if MANIFEST_NAME in download.bundle.files else None
+    root = home / _variant_id(download.bundle, candidate, manifest)[:_FOLDER_DIGITS]
     folder = (root / candidate.xml).parent
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob(f"*{_PART}*"):  # left by a process that was killed; nobody else is here under the lock
+    for stale in folder.glob(f"*{_PART}*"):  # left by a killed process: the lock excludes a running one
         stale.unlink()
     if manifest:
         (home / MANIFEST_NAME).replace(root / MANIFEST_NAME)
-        for name in (candidate.xml, candidate.bin):
-            if not (root / name).exists():
-                _fetch_file(job, name, root, manifest)
-        return Fetched(root, manifest)
-    record = root / _RECORD_NAME
-    noted = read_manifest(record) if record.exists() else Manifest(schema_version=1, name=candidate.name, files={})
-    for name in (candidate.xml, candidate.bin):
-        if not (root / name).exists():
-            noted = _fetch_noting(job, name, root, noted)
-    return Fetched(root, noted)
+        for name in _missing(root, candidate):
+            _fetch_file(download, name, root, manifest)
+        return CachedVariant(root, manifest)
+    record = _read_record(root, candidate)
+    for name in _missing(root, candidate):
+        record = _fetch_and_record(download, name, root, record)
+    return CachedVariant(root, record)
 
 
-def _identity(remote: Remote, candidate: Candidate, manifest: Manifest | None) -> str:
-    """Digest that names the variant before it is here; without a manifest ETags and sizes must do."""
+def _missing(root: Path, candidate: Candidate) -> list[str]:
+    return [name for name in (candidate.xml, candidate.bin) if not (root / name).exists()]
+
+
+def _read_record(root: Path, candidate: Candidate) -> BundleManifest:
+    path = root / _RECORD_NAME
+    if path.exists():
+        return read_bundle_manifest(path)
+    return BundleManifest(schema_version=SCHEMA_VERSION, name=candidate.name, files={})
+
+
+def _variant_id(bundle: S3Bundle, candidate: Candidate, manifest: BundleManifest | None) -> str:
+    """Digest that identifies the variant before the download; without a manifest, of ETags and sizes."""
     names = (candidate.xml, candidate.bin)
     if manifest:
-        return variant_digest(*(described(manifest, name).sha256 for name in names))
-    facts = "".join(f"{name} {remote.files[name].etag} {remote.files[name].size}\n" for name in names)
+        return variant_digest(*(manifest.facts_of(name).sha256 for name in names))
+    facts = "".join(f"{name} {bundle.files[name].etag} {bundle.files[name].size}\n" for name in names)
     return hashlib.sha256(facts.encode()).hexdigest()
 
 
-def _fetch_manifest(job: _Job, home: Path) -> Manifest:
-    remote = job.remote
-    if remote.files[MANIFEST_NAME].size > MAX_MANIFEST_BYTES:
-        raise BundleError(f"{remote.url / MANIFEST_NAME} is too large to be the manifest of a bundle")
+def _fetch_manifest(download: _Download, home: Path) -> BundleManifest:
+    url = download.bundle.url / MANIFEST_NAME
+    check_manifest_size(download.bundle.files[MANIFEST_NAME].size, str(url))
     path = home / MANIFEST_NAME
-    job.objects.download(remote.url / MANIFEST_NAME, path)
+    download.objects.download(url, path)
     try:
-        return read_manifest(path)
+        return read_bundle_manifest(path)
     except BundleError:
         path.unlink()
         raise
 
 
-def _fetch_file(job: _Job, name: str, root: Path, manifest: Manifest) -> None:
-    remote = job.remote
-    described_bytes, listed_bytes = described(manifest, name).bytes, remote.files[name].size
+def _fetch_file(download: _Download, name: str, root: Path, manifest: BundleManifest) -> None:
+    url = download.bundle.url / name
+    described_bytes, listed_bytes = manifest.facts_of(name).bytes, download.bundle.files[name].size
     if described_bytes != listed_bytes:
         raise DigestMismatch(
-            f"{remote.url / name}: expected {described_bytes} bytes, S3 holds {listed_bytes}; upload the bundle again"
+            f"{url}: expected {described_bytes} bytes, S3 holds {listed_bytes}; upload the bundle again"
         )
-    with _download(job, name, root) as part:
-        verified_sha256(manifest, name, part, remedy=f"{remote.url / name} is damaged: upload the bundle again")
+    with _downloaded(download, name, root) as part:
+        verified_sha256(manifest, name, part, remedy=f"{url} is damaged: upload the bundle again")
 
 
-def _fetch_noting(job: _Job, name: str, root: Path, noted: Manifest) -> Manifest:
-    """Download without a manifest; the digest is noted before the file gets its name."""
-    with _download(job, name, root) as part:
+def _fetch_and_record(download: _Download, name: str, root: Path, record: BundleManifest) -> BundleManifest:
+    """Download a file of a bundle without a manifest; its digest is recorded before the file gets its name."""
+    with _downloaded(download, name, root) as part:
         facts = FileFacts(sha256=sha256_of(part), bytes=part.stat().st_size)
-        noted = noted.model_copy(update={"files": {**noted.files, name: facts}})
+        record = record.model_copy(update={"files": {**record.files, name: facts}})
         text = root / f"{_RECORD_NAME}{_PART}"
-        text.write_text(noted.model_dump_json(indent=1))
+        text.write_text(record.model_dump_json(indent=1))
         text.replace(root / _RECORD_NAME)
-    return noted
+    return record
 
 
 @contextlib.contextmanager
-def _download(job: _Job, name: str, root: Path) -> Iterator[Path]:
-    """Yield the downloaded file under a temporary name; it gets its own when the block ends well, else it goes."""
-    remote = job.remote
+def _downloaded(download: _Download, name: str, root: Path) -> Iterator[Path]:
+    """Yield a downloaded file under a temporary name; rename it if the block succeeds, else remove it."""
+    remote = download.bundle
+    size = remote.files[name].size
     target = root / name
     part = target.with_name(target.name + _PART)
     log.info(
@@ -196,13 +204,14 @@ def _download(job: _Job, name: str, root: Path) -> Iterator[Path]:
         ),
     )
     try:
-        with watched(part, name, remote.files[name].size, job.progress):
-            job.objects.download(remote.url / name, part)
-        if part.stat().st_size != remote.files[name].size:
+        download.objects.download(remote.url / name, part, byte_counter(name, size, download.on_progress))
+        if part.stat().st_size != size:
             raise DigestMismatch(
-                f"{remote.url / name}: expected {remote.files[name].size} bytes as listed, got {part.stat().st_size}; "
-                "start again when nobody is uploading"
+                f"{remote.url / name}: expected {size} bytes as listed, got {part.stat().st_size}; start again once "
+                "the upload is complete"
             )
+        if download.on_progress:
+            download.on_progress(name, size, size)
         yield part
         part.replace(target)
     finally:

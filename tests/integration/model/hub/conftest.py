@@ -1,4 +1,4 @@
-"""A hub on the loopback for each test, and nothing of the user's own account."""
+"""A hub on the loopback interface for each test, isolated from the account of the user."""
 
 from __future__ import annotations
 

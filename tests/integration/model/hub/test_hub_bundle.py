@@ -1,4 +1,4 @@
-"""Bundles on the hub: only the variant that will run is brought, and it is checked."""
+"""Bundles on the hub: only the variant that will run is fetched, and it is verified."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZES, PRECISIONS = (1024, 512), ("fp32", "fp16", "int8", "int8wo")
 
 
 def published() -> dict[str, bytes]:
-    """The set as it is published: four precisions, two sizes, no manifest; graphs small, weights large."""
+    """The published set: four precisions, two sizes, no manifest; small graphs, large weights."""
     files = {"README.md": b"# a card", ".gitattributes": b"*.bin filter=lfs"}
     for precision in PRECISIONS:
         for size in SIZES:
@@ -31,18 +31,18 @@ def locate(tmp_path, source=f"hf://{REPO}", **asked):
     return bundles.locate(ModelSettings(source=source, cache_dir=tmp_path, **asked), None, ("int8", "fp32"))
 
 
-def brought(hub: Hub) -> list[str]:
+def fetched(hub: Hub) -> list[str]:
     return [name.split("/", 3)[3] for name in hub.downloads()]
 
 
-def test_the_published_set_loads_as_it_is(hub: Hub, tmp_path):
+def test_the_published_set_loads(hub: Hub, tmp_path):
     files = published()
     commit = hub.publish(REPO, files)
 
     bundle = locate(tmp_path)
 
     stem = "openvino_int8/birefnet_lite_1024x1024_int8"
-    assert brought(hub) == [f"{stem}.xml", f"{stem}.bin"]
+    assert fetched(hub) == [f"{stem}.xml", f"{stem}.bin"]
     assert bundle.variant.label == "birefnet_lite 1024 int8"
     assert bundle.variant.bin.read_bytes() == files[f"{stem}.bin"]
     assert bundle.source == f"hf://{REPO}@{commit}"
@@ -89,7 +89,7 @@ def test_a_copy_damaged_in_the_cache_is_refused(hub: Hub, tmp_path, suffix):
         locate(tmp_path)
 
 
-def test_without_a_network_what_is_complete_in_the_cache_serves(running: RunningHub, tmp_path):
+def test_without_a_network_a_complete_variant_in_the_cache_is_used(running: RunningHub, tmp_path):
     commit = running.hub.publish(REPO, published())
     before = locate(tmp_path)
     running.stop()
@@ -102,21 +102,21 @@ def test_without_a_network_what_is_complete_in_the_cache_serves(running: Running
         locate(tmp_path, precision="fp32")
 
 
-def test_a_repository_that_is_no_bundle(hub: Hub, tmp_path):
+def test_a_repository_without_a_bundle_is_refused(hub: Hub, tmp_path):
     hub.publish(REPO, {"model.safetensors": b"x" * 100})
 
     with pytest.raises(BundleNotFound, match="holds no model"):
         locate(tmp_path)
 
 
-def test_a_survey_brings_the_manifest_only(hub: Hub, tmp_path):
+def test_a_survey_fetches_the_manifest_only(hub: Hub, tmp_path):
     files = published()
     text = json.loads(manifest(files)) | {"agreement": {"int8": {"iou": 0.99}}}
     commit = hub.publish(REPO, {**files, "manifest.json": json.dumps(text).encode()})
 
     survey = bundles.survey(ModelSettings(source=f"hf://{REPO}", cache_dir=tmp_path))
 
-    assert brought(hub) == ["manifest.json"]
+    assert fetched(hub) == ["manifest.json"]
     assert survey.source.endswith(commit)
     assert len(survey.listing.candidates) == 8
     assert survey.facts["agreement"] == {"int8": {"iou": 0.99}}

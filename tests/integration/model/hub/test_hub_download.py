@@ -1,4 +1,4 @@
-"""Files of the hub: broken off, resumed, damaged, refused; and what to do without a network."""
+"""Downloads from the hub: interrupted, resumed, damaged, refused, and without a network."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from worker.contract.errors import (
     HubUnavailable,
     MaskmillError,
 )
-from worker.model.sources import hub_cache as source
-from worker.model.sources import hub_client
-from worker.model.sources.hub_client import HubSource
+from worker.model.sources import hub_cache, hub_client
+from worker.model.sources.hub_client import HubRepository
 
 REPO = "someone/net"
 COMMIT = "0123456789" * 4
@@ -28,7 +27,7 @@ FILES = {LARGE: bytes(range(256)) * 4096, SMALL: b'{"a": 1}'}
 
 
 def get(cache, name=LARGE, revision=None):
-    return source.download(REPO, revision, name, cache)
+    return hub_cache.download(REPO, revision, name, cache)
 
 
 def names(cache) -> set[str]:
@@ -36,7 +35,7 @@ def names(cache) -> set[str]:
 
 
 @pytest.mark.parametrize("name", [LARGE, SMALL], ids=["large file, SHA-256", "file in git, SHA-1"])
-def test_a_file_is_brought_once_and_is_no_link(hub: Hub, tmp_path, name):
+def test_a_file_is_downloaded_once_and_is_not_a_link(hub: Hub, tmp_path, name):
     commit = hub.publish(REPO, FILES)
 
     first, again = get(tmp_path, name), get(tmp_path, name)
@@ -47,7 +46,7 @@ def test_a_file_is_brought_once_and_is_no_link(hub: Hub, tmp_path, name):
     assert hub.downloads() == [f"{REPO}/{commit}/{name}"]
 
 
-def test_a_download_that_breaks_off_goes_on_from_there(hub: Hub, tmp_path):
+def test_an_interrupted_download_is_resumed(hub: Hub, tmp_path):
     hub.publish(REPO, FILES)
     hub.cuts = [300_000, 200_000]
 
@@ -57,11 +56,11 @@ def test_a_download_that_breaks_off_goes_on_from_there(hub: Hub, tmp_path):
     assert ranges == ["", "bytes=300000-", "bytes=500000-"]
 
 
-def test_what_a_given_up_download_brought_is_used_by_the_next(hub: Hub, tmp_path):
+def test_a_failed_download_is_resumed_by_the_next(hub: Hub, tmp_path):
     hub.publish(REPO, FILES)
     hub.cuts = [300_000, *[0] * 20]
 
-    with pytest.raises(HubUnavailable, match=r"cannot be reached|sent nothing"):
+    with pytest.raises(HubUnavailable, match=r"cannot be reached|sent no bytes"):
         get(tmp_path)
 
     assert names(tmp_path) == {f"{LARGE}.part"}
@@ -100,7 +99,7 @@ def test_more_bytes_than_announced_are_refused(hub: Hub, tmp_path):
 
 
 @pytest.mark.parametrize("name", [LARGE, SMALL])
-def test_a_file_damaged_in_the_cache_is_told(hub: Hub, tmp_path, name):
+def test_a_file_damaged_in_the_cache_is_refused(hub: Hub, tmp_path, name):
     hub.publish(REPO, FILES)
     path = get(tmp_path, name)
     path.write_bytes(b"damaged since")
@@ -115,7 +114,7 @@ def test_an_empty_file_is_a_file(hub: Hub, tmp_path):
     assert get(tmp_path, "empty").read_bytes() == b""
 
 
-def test_a_branch_that_moved_on_is_followed_and_a_commit_is_not(hub: Hub, tmp_path):
+def test_a_branch_is_followed_to_its_new_commit_and_a_pinned_commit_is_not(hub: Hub, tmp_path):
     old = hub.publish(REPO, FILES)
     first = get(tmp_path)
     hub.publish(REPO, {LARGE: b"new" * 100})
@@ -125,7 +124,7 @@ def test_a_branch_that_moved_on_is_followed_and_a_commit_is_not(hub: Hub, tmp_pa
     assert first.read_bytes() == FILES[LARGE]
 
 
-def test_a_pinned_commit_does_not_ask_the_hub_once_it_is_here(hub: Hub, tmp_path):
+def test_a_pinned_commit_needs_no_request_once_it_is_cached(hub: Hub, tmp_path):
     commit = hub.publish(REPO, FILES)
     get(tmp_path, revision=commit)
     hub.requests = []
@@ -134,7 +133,7 @@ def test_a_pinned_commit_does_not_ask_the_hub_once_it_is_here(hub: Hub, tmp_path
     assert hub.requests == []
 
 
-def test_without_a_network_the_copy_in_the_cache_serves_and_is_announced(running: RunningHub, tmp_path, caplog):
+def test_without_a_network_the_cached_copy_is_used_and_announced(running: RunningHub, tmp_path, caplog):
     commit = running.hub.publish(REPO, FILES)
     get(tmp_path)
     running.stop()
@@ -146,7 +145,7 @@ def test_without_a_network_the_copy_in_the_cache_serves_and_is_announced(running
         get(tmp_path, SMALL)
 
 
-def test_without_a_network_and_a_copy_the_hub_and_the_remedies_are_named(running: RunningHub, tmp_path):
+def test_without_a_network_and_a_cached_copy_the_error_names_hub_and_remedies(running: RunningHub, tmp_path):
     running.stop()
 
     with pytest.raises(HubUnavailable) as caught:
@@ -166,14 +165,14 @@ def test_without_a_network_and_a_copy_the_hub_and_the_remedies_are_named(running
         ((REPO, None, "../../secret"), "has no file"),
     ],
 )
-def test_what_is_not_there(hub: Hub, tmp_path, place, message):
+def test_a_missing_repository_revision_or_file_is_refused(hub: Hub, tmp_path, place, message):
     hub.publish(REPO, FILES)
 
     with pytest.raises(BundleNotFound, match=message):
-        source.download(*place, tmp_path)
+        hub_cache.download(*place, tmp_path)
 
 
-def test_a_gated_repository_opens_to_the_token_which_stays_with_the_hub(hub: Hub, tmp_path, monkeypatch):
+def test_a_gated_repository_needs_the_token_which_goes_to_the_hub_only(hub: Hub, tmp_path, monkeypatch):
     hub.publish(REPO, FILES)
     hub.gated, hub.token = {REPO}, "hf_secretsecret"
 
@@ -228,14 +227,14 @@ def test_a_cache_that_cannot_be_written(hub: Hub, tmp_path):
         get(tmp_path / "file")
 
 
-def test_a_full_disk_leaves_nothing(hub: Hub, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_partial_file(hub: Hub, tmp_path, monkeypatch):
     hub.publish(REPO, FILES)
 
-    def full(_snapshot, _name, part):
+    def full(_snapshot, _name, part, _on_received):
         part.write_bytes(b"begin")
         raise OSError(28, os.strerror(28), str(part))
 
-    monkeypatch.setattr(hub_client, "append", full)
+    monkeypatch.setattr(hub_client, "resume_download", full)
 
     with pytest.raises(BundleError, match="No space left on device; set MASKMILL_MODEL__CACHE_DIR"):
         get(tmp_path)
@@ -251,13 +250,18 @@ def test_no_telemetry_is_sent(hub: Hub, tmp_path):
     assert {r.user_agent.split("/")[0] for r in hub.requests} == {"maskmill"}
 
 
-def test_progress_ends_with_the_whole_file(hub: Hub, tmp_path):
+def test_progress_grows_and_ends_with_the_whole_file(hub: Hub, tmp_path):
     hub.publish(REPO, FILES)
     seen: list[tuple[str, int, int]] = []
 
-    source.download(REPO, None, LARGE, tmp_path, lambda *report: seen.append(report))
+    hub.cuts = [300_000]
+
+    hub_cache.download(REPO, None, LARGE, tmp_path, lambda *report: seen.append(report))
 
     assert seen[-1] == (LARGE, len(FILES[LARGE]), len(FILES[LARGE]))
+    received = [count for _, count, _ in seen]
+    assert received == sorted(received)  # a resumed download continues the count
+    assert 300_000 in received
 
 
 def test_a_missing_library_names_the_extra(monkeypatch, tmp_path):
@@ -276,13 +280,13 @@ def test_a_missing_library_names_the_extra(monkeypatch, tmp_path):
         (f"hf://a/b@{COMMIT}", "a/b", COMMIT, True),
     ],
 )
-def test_sources(text, repo, revision, pinned):
-    parsed = HubSource.parse(text)
+def test_repository_addresses(text, repo, revision, pinned):
+    parsed = HubRepository.parse(text)
 
     assert (parsed.repo, parsed.revision, parsed.is_pinned, str(parsed)) == (repo, revision, pinned, text)
 
 
 @pytest.mark.parametrize("text", ["hf://", "hf://a", "hf://a/b/c", "hf://a/b@", "hf://a/..", "hf://a b/c", "s3://a/b"])
-def test_what_is_no_source(text):
-    with pytest.raises(BundleNotFound, match="names no repository of the hub"):
-        HubSource.parse(text)
+def test_a_malformed_address_is_refused(text):
+    with pytest.raises(BundleNotFound, match="is not a repository of the hub"):
+        HubRepository.parse(text)

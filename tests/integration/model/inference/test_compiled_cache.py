@@ -1,4 +1,4 @@
-"""Compiled models on disk: used again, made again when damaged or made elsewhere, filled by one process at a time."""
+"""The cache of compiled models: reused, rebuilt when damaged or not valid here, filled by one process at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[4]
 
 
 def run(variant: Variant, cache: Path, precision="f32", threads=1) -> tuple[bool, np.ndarray, list[str]]:
-    """Whether it came from the cache, the result, and the notes."""
+    """Load and infer; return whether the model came from the cache, the grey levels, and the notes."""
     with Engine.load(variant, streams=1, threads=threads, inference_precision=precision, cache_dir=cache) as engine:
         facts = engine.describe()
         return facts["loaded_from_cache"], engine.infer(noise(1)), facts["notes"]
@@ -64,7 +64,7 @@ def test_a_damaged_blob_is_not_loaded(tmp_path, caplog, damage):
     assert run(variant, tmp_path / "cache")[0]
 
 
-def test_another_variant_or_arithmetic_has_a_place_of_its_own(tmp_path):
+def test_another_variant_or_arithmetic_has_a_separate_folder(tmp_path):
     variant = save(build(), tmp_path)
     other = Variant(variant.name, variant.size, variant.precision, variant.xml, variant.bin, "1" * 64)
     cache = tmp_path / "cache"

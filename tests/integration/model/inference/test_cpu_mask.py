@@ -1,6 +1,6 @@
-"""OpenVINO stays on the CPUs of its process, and says so loudly when it would not.
+"""OpenVINO stays on the CPUs of its process; a case in which it would not raises an error.
 
-Each case runs in an interpreter of its own: the set of CPUs is read once per process.
+Each case runs in a separate interpreter, because the set of CPUs is read once per process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def load(threads=1):
     variant = Variant("tiny", 64, "fp32", xml, xml.with_suffix(".bin"), "0" * 64)
     return Engine.load(variant, streams=1, threads=threads, inference_precision="f32")
 
-def tell(value):
+def report(value):
     sys.stdout.write(json.dumps(value)); sys.stdout.flush()
 
 def refusal(threads=1):
@@ -72,7 +72,7 @@ after = busy()
 stop.set()
 for worker in workers: worker.join()
 engine.close()
-tell({"all": sorted(set().union(*masks.values())),
+report({"all": sorted(set().union(*masks.values())),
       "busy": sorted(set().union(*(masks[t] for t in before if after.get(t, 0) > before[t])))})
 """
 
@@ -103,9 +103,9 @@ def test_processes_side_by_side_keep_to_their_own_cpus(xml):
 
 
 def test_a_mask_too_small_for_the_threads_is_refused(xml):
-    refused = answer(start("os.sched_setaffinity(0, {SECOND})\ntell(refusal(threads=2))", xml))
+    refused = answer(start("os.sched_setaffinity(0, {SECOND})\nreport(refusal(threads=2))", xml))
 
-    assert refused.startswith(f"2 inference threads asked for, this process may use 1 CPUs ({CPUS[1]})")
+    assert refused.startswith(f"2 inference threads requested, but this process may use 1 CPUs ({CPUS[1]})")
 
 
 LATE = {
@@ -113,7 +113,7 @@ LATE = {
 from worker.model.inference.runtime import visible_cpus
 visible_cpus()
 os.sched_setaffinity(0, {SECOND})
-tell(refusal())
+report(refusal())
 """,
     "forked from a process that used it": """
 from worker.model.inference.runtime import visible_cpus
@@ -121,14 +121,14 @@ visible_cpus()
 child = os.fork()
 if child == 0:
     os.sched_setaffinity(0, {SECOND})
-    tell(refusal())
+    report(refusal())
     os._exit(0)
 os.waitpid(child, 0)
 """,
     "set in another thread only": """
 def narrowed():
     os.sched_setaffinity(0, {SECOND})
-    tell(refusal())
+    report(refusal())
 thread = threading.Thread(target=narrowed)
 thread.start()
 thread.join()
@@ -139,7 +139,7 @@ thread.join()
 WHY = {
     "narrowed after a first use": "set the mask before OpenVINO is first used",
     "forked from a process that used it": "start a new process",
-    "set in another thread only": "follows the main thread",
+    "set in another thread only": "that of the main thread, which OpenVINO follows",
 }
 
 
@@ -153,7 +153,7 @@ def test_threads_older_than_the_mask_are_told(xml):
 early = threading.Thread(target=time.sleep, args=(30,), daemon=True)
 early.start()
 os.sched_setaffinity(0, {SECOND})
-tell(load().describe()["notes"])
+report(load().describe()["notes"])
 sys.stdout.flush(); os._exit(0)
 """
     (note,) = answer(start(code, xml))
@@ -161,24 +161,24 @@ sys.stdout.flush(); os._exit(0)
     assert note == "1 threads made before the CPU mask was set may run outside it"
 
 
-def test_importing_the_engine_reports_nothing_to_anybody(tmp_path):
+def test_importing_the_engine_sends_no_telemetry(tmp_path):
     code = """
 import worker.model.inference.engine
-tell({"stub": "openvino.tools.ovc.telemetry_stub" in sys.modules,
+report({"stub": "openvino.tools.ovc.telemetry_stub" in sys.modules,
       "telemetry": sorted(m for m in sys.modules if m.startswith("openvino_telemetry.")),
       "threads": threading.active_count()})
 """
     environment = {**os.environ, "HOME": str(tmp_path)}
     command = [sys.executable, "-c", COMMON + code]
-    told = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
 
-    assert json.loads(told) == {"stub": True, "telemetry": [], "threads": 1}
+    assert json.loads(output) == {"stub": True, "telemetry": [], "threads": 1}
     assert list(tmp_path.iterdir()) == []
 
 
 def test_finding_a_bundle_does_not_load_openvino():
     code = """
 import worker.model.sources.bundles
-tell(sorted({"openvino", "numpy"} & set(sys.modules)))
+report(sorted({"openvino", "numpy"} & set(sys.modules)))
 """
     assert answer(start(code)) == []

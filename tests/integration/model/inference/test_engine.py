@@ -1,4 +1,4 @@
-"""The engine under several threads, its account of itself, and its cache of compiled models."""
+"""The engine under several threads, its facts, and its errors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_result_is_not_overwritten_by_the_next_run(variant):
     assert first.base is None or first.base.base is None
 
 
-def test_a_picture_that_is_not_contiguous_is_taken(variant):
+def test_a_picture_that_is_not_contiguous_is_accepted(variant):
     picture = noise(3)
 
     with load(variant) as engine:
@@ -69,12 +69,12 @@ def test_a_picture_that_is_not_contiguous_is_taken(variant):
     ],
 )
 def test_a_tensor_of_another_kind_is_refused(variant, tensor):
-    with load(variant) as engine, pytest.raises(InferenceFailed, match=r"u8 \(1, 64, 64, 3\) is expected, got"):
+    with load(variant) as engine, pytest.raises(InferenceFailed, match=r"expected a u8 tensor \(1, 64, 64, 3\), got"):
         engine.infer(tensor)
 
 
 class BrokenRequest:
-    """Fails in the stage asked for, as a kernel that raises does."""
+    """A request that fails in the given stage, as with a kernel that raises."""
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
@@ -88,7 +88,7 @@ class BrokenRequest:
 
 
 @pytest.mark.parametrize("stage", ["start", "wait"])
-def test_a_failure_costs_one_picture_and_gives_the_request_back(variant, stage):
+def test_a_failure_affects_one_image_and_returns_the_request(variant, stage):
     with load(variant) as engine:
         engine._idle.get()
         engine._idle.put(BrokenRequest(stage))
@@ -118,7 +118,7 @@ def test_one_request_more_than_streams_and_the_next_caller_waits(variant):
         assert not waiting.is_alive()
 
 
-def test_a_closed_engine_says_so_and_closing_twice_is_harmless(variant):
+def test_a_closed_engine_raises_and_closing_twice_is_harmless(variant):
     engine = load(variant)
     engine.close()
     engine.close()
@@ -166,14 +166,14 @@ def test_a_precision_that_this_cpu_lacks_is_announced(variant, caplog, asked):
 
     assert facts["inference_precision_requested"] == asked
     assert bool(facts["notes"]) is not native
-    assert (f"{asked} was asked for" in caplog.text or f"{asked} is simulated" in caplog.text) is not native
+    assert (f"{asked} was requested" in caplog.text or f"{asked} is simulated" in caplog.text) is not native
 
 
 def test_more_threads_than_cpus_are_refused(variant):
-    with pytest.raises(PlacementError, match=rf"{CPUS + 1} inference threads asked for, .* {CPUS} CPUs"):
+    with pytest.raises(PlacementError, match=rf"{CPUS + 1} inference threads requested, .* {CPUS} CPUs"):
         load(variant, threads=CPUS + 1)
 
 
 def test_streams_without_a_thread_of_their_own_are_refused(variant):
-    with pytest.raises(PlacementError, match=r"asked OpenVINO for 2 streams with 1 threads in all, it grants"):
+    with pytest.raises(PlacementError, match=r"requested 2 streams with 1 threads in total, OpenVINO grants"):
         load(variant, streams=2, threads=1)

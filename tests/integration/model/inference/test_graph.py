@@ -1,4 +1,4 @@
-"""What goes around the network: pixels in, grey levels out, and IR files that do not fit."""
+"""Pre- and post-processing in the graph, and IR files that do not fit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_compiled_steps_agree_with_the_plain_ones(tmp_path, gain, half):
         for name, picture in PICTURES.items():
             grey, expected = engine.infer(picture), plain_grey(variant, picture)
             assert furthest(grey, expected) <= 1, name
-            assert (grey != expected).mean() < 0.01, name  # rounded, not cut off
+            assert (grey != expected).mean() < 0.01, name  # rounded, not truncated
 
 
 def test_both_ends_of_the_scale_are_reached_and_none_wraps(tmp_path):
@@ -53,7 +53,7 @@ def test_mean_and_scale_come_from_the_ir(tmp_path):
     assert (facts["mean"], facts["scale"], facts["notes"]) == (list(MEAN), list(SCALE), [])
 
 
-def test_an_ir_that_says_nothing_gets_those_of_imagenet_and_a_note(tmp_path, caplog):
+def test_an_ir_without_mean_and_scale_gets_those_of_imagenet_and_a_note(tmp_path, caplog):
     variant = save(build(info=False), tmp_path)
 
     with load(variant) as engine:
@@ -95,11 +95,11 @@ def with_info(mean: str | None, scale: str | None):
 @pytest.mark.parametrize(
     ("mean", "scale", "message"),
     [
-        ("1 2 3", None, "needs mean_values and scale_values, both"),
-        (None, "1 2 3", "needs mean_values and scale_values, both"),
-        ("1 2 3", "1 0 3", "none of them 0"),
-        ("1 2", "1 2 3", "mean_values in model_info is '1 2', three numbers"),
-        ("1 2 3", "a b c", "scale_values in model_info is 'a b c', three numbers"),
+        ("1 2 3", None, "needs both mean_values and scale_values"),
+        (None, "1 2 3", "needs both mean_values and scale_values"),
+        ("1 2 3", "1 0 3", "no scale may be 0"),
+        ("1 2", "1 2 3", "mean_values in model_info is '1 2', expected three numbers"),
+        ("1 2 3", "a b c", "scale_values in model_info is 'a b c', expected three numbers"),
     ],
 )
 def test_unusable_facts_are_refused(tmp_path, mean, scale, message):
@@ -107,8 +107,8 @@ def test_unusable_facts_are_refused(tmp_path, mean, scale, message):
         load(save(with_info(mean, scale), tmp_path))
 
 
-def test_a_size_other_than_its_name_promises_is_refused(tmp_path):
-    with pytest.raises(BundleError, match=r"its input is \[1,3,64,64\], its name promises \[1,3,96,96\]"):
+def test_a_size_that_contradicts_the_file_name_is_refused(tmp_path):
+    with pytest.raises(BundleError, match=r"its input is \[1,3,64,64\], but its file name says \[1,3,96,96\]"):
         load(save(build(size=64), tmp_path, size=96))
 
 
@@ -118,13 +118,13 @@ def test_a_network_of_another_kind_is_refused(tmp_path):
     two_outputs = ov.Model([ops.result(ops.relu(image)), ops.result(ops.abs(image))], [image])
     whole_picture = ov.Model([ops.result(ops.relu(image))], [image])
 
-    with pytest.raises(BundleError, match="1 inputs and 2 outputs"):
+    with pytest.raises(BundleError, match="has 1 inputs and 2 outputs"):
         load(save(two_outputs, tmp_path))
-    with pytest.raises(BundleError, match=r"output of shape \[1,3,64,64\], \[1, 1, 64, 64\] is expected"):
+    with pytest.raises(BundleError, match=r"output has shape \[1,3,64,64\], expected \[1, 1, 64, 64\]"):
         load(save(whole_picture, tmp_path))
 
 
-def test_bytes_that_are_no_ir_are_refused(tmp_path):
+def test_a_file_that_is_not_an_ir_is_refused(tmp_path):
     variant = save(build(), tmp_path)
     variant.xml.write_text("<html>not found</html>")
 

@@ -1,4 +1,4 @@
-"""Pillow's resize stays outside the graph: inside, it costs 4 to 15 times as much (infra/decisions, pitfall 13)."""
+"""Resizing stays in Pillow, outside the graph: inside, it takes 4 to 15 times as long (infra/decisions, pitfall 13)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A signal with a handler reaches a process whose networks came and went: OpenVINO's stacks for handlers are in order.
+"""A signal with a handler reaches a process after its networks are destroyed: OpenVINO's handler stacks stay valid.
 
-Each case runs in an interpreter of its own: what goes wrong ends it by SIGSEGV.
+Each case runs in a separate interpreter, because a failure ends it by SIGSEGV.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def network():
 
 held = [network(), network()]
 """
-"""Two networks."""
+"""Code that creates two networks."""
 
 GONE = {
     "on another thread": "thread = threading.Thread(target=held.clear); thread.start(); thread.join()",
@@ -42,7 +42,7 @@ assert got == [1]
 """
 
 
-def play(core: str, gone: str) -> int:
+def return_code(core: str, gone: str) -> int:
     code = NETWORKS.replace("MAKE", core) + gone + HEARD
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
@@ -52,11 +52,11 @@ def play(core: str, gone: str) -> int:
 
 
 @pytest.mark.parametrize("gone", GONE.values(), ids=GONE)
-def test_a_signal_is_heard_after_networks_are_gone(gone):
-    assert play("runtime.core()", gone) == 0
+def test_a_signal_is_handled_after_networks_are_destroyed(gone):
+    assert return_code("runtime.core()", gone) == 0
 
 
 @pytest.mark.parametrize("gone", GONE.values(), ids=GONE)
 def test_with_a_core_for_each_network_the_signal_kills(gone):
-    """The control. If it fails, OpenVINO has mended this and `runtime.core` may go."""
-    assert play("ov.Core()", gone) == -signal.SIGSEGV
+    """The control run. If it fails, OpenVINO has fixed the problem and `runtime.core` may be removed."""
+    assert return_code("ov.Core()", gone) == -signal.SIGSEGV

@@ -1,4 +1,4 @@
-"""Two processes of a node that need the same bundle at the same moment."""
+"""Two processes of a node that need the same bundle at the same time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WITH_MANIFEST = {**FILES, "manifest.json": manifest(FILES)}
 
 
 class LoggedObjects(FakeObjects):
-    """Lists when all processes are ready, notes every download in a file they share, and takes its time."""
+    """Lists once all processes are ready, logs every download in a shared file, and downloads slowly."""
 
     def __init__(self, log: Path, ready) -> None:
         super().__init__(URL, WITH_MANIFEST)
@@ -27,11 +27,11 @@ class LoggedObjects(FakeObjects):
         self._ready.wait(60)
         return super().list(folder)
 
-    def download(self, place, path):
+    def download(self, place, path, on_bytes=None):
         with self._log.open("a") as log:
             log.write(f"{os.getpid()} {place.key}\n")
         time.sleep(0.05)
-        super().download(place, path)
+        super().download(place, path, on_bytes)
 
 
 def _locate_in_process(cache: Path, log: Path, ready, results) -> None:

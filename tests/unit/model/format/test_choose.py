@@ -1,4 +1,4 @@
-"""Which variant of a bundle runs, and the words that say why."""
+"""The choice of a variant, and the reason given for it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ FULL = listing("net 512 fp32", "net 512 int8", "net 1024 fp32", "net 1024 int8")
     [
         ({}, ("int8", "fp32"), "net 1024 int8", "largest size of 512, 1024; int8 is what this CPU runs best"),
         ({}, ("fp32", "int8"), "net 1024 fp32", "fp32 is what this CPU runs best"),
-        ({"size": 512}, ("int8",), "net 512 int8", "size asked for"),
-        ({"precision": "fp32"}, ("int8",), "net 1024 fp32", "precision asked for"),
-        ({"name": "net"}, ("int8",), "net 1024 int8", "name asked for"),
-        ({}, (), "net 1024 fp32", "fp32 is the most exact precision there"),
-        ({}, ("int8wo", "int8"), "net 1024 int8", "FALLBACK to int8: this CPU would rather run int8wo"),
-        ({}, ("int8wo", "fp16"), "net 1024 fp32", "FALLBACK to fp32: this CPU would rather run int8wo, then fp16"),
+        ({"size": 512}, ("int8",), "net 512 int8", "size as requested"),
+        ({"precision": "fp32"}, ("int8",), "net 1024 fp32", "precision as requested"),
+        ({"name": "net"}, ("int8",), "net 1024 int8", "name as requested"),
+        ({}, (), "net 1024 fp32", "fp32 is the most exact precision available"),
+        ({}, ("int8wo", "int8"), "net 1024 int8", "FALLBACK to int8: this CPU prefers int8wo"),
+        ({}, ("int8wo", "fp16"), "net 1024 fp32", "FALLBACK to fp32: this CPU prefers int8wo, then fp16"),
     ],
 )
 def test_name_then_size_then_precision(settings, recommended, expected, why):
@@ -39,7 +39,7 @@ def test_name_then_size_then_precision(settings, recommended, expected, why):
     assert why in choice.reason
 
 
-def test_the_largest_size_is_that_of_the_precision_asked_for():
+def test_the_largest_size_is_that_of_the_requested_precision():
     there = listing("net 512 int8", "net 1024 fp32")
 
     choice = choose(there, ModelSettings(source="/b", precision="int8"), ("fp32",))
@@ -59,7 +59,7 @@ def test_several_names_need_one_to_be_set():
     ("settings", "setting"),
     [({"name": "other"}, "NAME"), ({"size": 256}, "SIZE"), ({"precision": "fp16"}, "PRECISION")],
 )
-def test_what_is_not_there_is_refused_with_what_is(settings, setting):
+def test_an_unavailable_variant_is_refused_with_the_available_ones(settings, setting):
     with pytest.raises(BundleNotFound) as caught:
         choose(FULL, ModelSettings(source="/b", **settings), ("int8",))
 
@@ -67,12 +67,12 @@ def test_what_is_not_there_is_refused_with_what_is(settings, setting):
     assert f"MASKMILL_MODEL__{setting}" in str(caught.value)
 
 
-def test_an_empty_place_says_how_a_bundle_looks_and_what_was_not_understood():
-    with pytest.raises(BundleNotFound, match=r"/b holds no model.*openvino_int8/.*not understood: odd\.xml"):
+def test_an_empty_source_error_shows_the_file_names_of_a_bundle_and_the_unrecognised_files():
+    with pytest.raises(BundleNotFound, match=r"/b holds no model.*openvino_int8/.*not recognised: odd\.xml"):
         choose(Listing((), ("odd.xml",)), ModelSettings(source="/b"), ())
 
 
-def test_a_variant_without_its_weights_is_not_swapped_for_another():
+def test_a_variant_without_its_weights_is_not_replaced_by_another():
     there = Listing((Candidate("net", 512, "int8"), Candidate("net", 1024, "int8", missing="openvino_int8/x.bin")))
 
     with pytest.raises(BundleError, match=r"lacks openvino_int8/x\.bin"):

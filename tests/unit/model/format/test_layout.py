@@ -14,7 +14,7 @@ PUBLISHED = [
 ]
 
 
-def test_the_published_set_is_read_as_it_is():
+def test_the_published_set_is_read_completely():
     listing = read_listing([*PUBLISHED, "README.md", ".gitattributes"])
 
     assert len(listing.candidates) == 8
@@ -25,7 +25,7 @@ def test_the_published_set_is_read_as_it_is():
     assert [c.label for c in listing.candidates][:2] == ["birefnet_lite 512 fp32", "birefnet_lite 512 fp16"]
 
 
-def test_paths_are_rebuilt_from_what_was_read():
+def test_paths_are_rebuilt_from_a_candidate():
     (candidate,) = read_listing(PUBLISHED[-2:]).candidates
 
     assert [candidate.xml, candidate.bin] == PUBLISHED[-2:]
@@ -45,18 +45,18 @@ def test_paths_are_rebuilt_from_what_was_read():
         "openvino_int4/net_512x512_int4.xml",
         "openvino_int8/deeper/net_512x512_int8.xml",
         "openvino_int8/../net_512x512_int8.xml",
-        "openvino_int8/net_\u0665\u0661\u0662x\u0665\u0661\u0662_int8.xml",  # digits, but not ASCII ones
+        "openvino_int8/net_\u0665\u0661\u0662x\u0665\u0661\u0662_int8.xml",  # digits outside ASCII
         "net_512x512_int8.xml",
     ],
 )
-def test_an_odd_name_is_left_out_and_named(path):
+def test_a_name_outside_the_grammar_is_left_out_and_listed(path):
     listing = read_listing([path])
 
     assert listing.candidates == ()
     assert listing.left_out == (path,)
 
 
-def test_other_files_are_passed_over():
+def test_other_files_are_ignored():
     listing = read_listing(["README.md", "photos/net_512x512_int8.xml", "manifest.json"])
 
     assert listing.candidates == ()
@@ -65,7 +65,7 @@ def test_other_files_are_passed_over():
 
 
 @pytest.mark.parametrize("suffix", ["xml", "bin"])
-def test_a_missing_half_is_known(suffix):
+def test_a_missing_half_is_reported(suffix):
     stem = "openvino_fp32/net_64x64_fp32"
     other = "bin" if suffix == "xml" else "xml"
 

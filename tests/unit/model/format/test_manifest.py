@@ -1,4 +1,4 @@
-"""Reading `manifest.json` and comparing digests."""
+"""Reading a bundle manifest and comparing digests."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ import pytest
 
 from unit.model.bundle_files import BIN, DIGEST, FILES, XML, manifest, sha
 from worker.contract.errors import BundleError, DigestMismatch
-from worker.model.format.manifest import MAX_MANIFEST_BYTES, read_manifest, sha256_of, variant_digest, verified_sha256
+from worker.model.format.manifest import (
+    MAX_MANIFEST_BYTES,
+    read_bundle_manifest,
+    sha256_of,
+    variant_digest,
+    verified_sha256,
+)
 
 
 def test_facts_are_read_and_unknown_keys_ignored(tmp_path):
     path = tmp_path / "manifest.json"
     path.write_bytes(manifest(FILES, source={"url": "somewhere"}))
 
-    read = read_manifest(path)
+    read = read_bundle_manifest(path)
 
     assert (read.name, read.description, read.license) == ("net", "a net", "MIT")
     assert read.files[XML].sha256 == sha(FILES[XML])
@@ -38,7 +44,7 @@ def test_a_wrong_manifest_is_refused_with_the_field(tmp_path, content, named):
     path.write_bytes(content)
 
     with pytest.raises(BundleError) as caught:
-        read_manifest(path)
+        read_bundle_manifest(path)
 
     assert str(path) in str(caught.value)
     assert f"wrong: {named};" in str(caught.value)
@@ -48,11 +54,11 @@ def test_a_huge_manifest_is_not_read(tmp_path):
     path = tmp_path / "manifest.json"
     path.write_bytes(b" " * (MAX_MANIFEST_BYTES + 1))
 
-    with pytest.raises(BundleError, match="more than 1048576 bytes"):
-        read_manifest(path)
+    with pytest.raises(BundleError, match="has 1048577 bytes, more than the 1048576 bytes allowed"):
+        read_bundle_manifest(path)
 
 
-def test_a_file_that_is_not_there_is_an_error_of_ours(tmp_path):
+def test_a_missing_file_raises_a_bundle_error(tmp_path):
     with pytest.raises(BundleError, match=r"gone\.bin cannot be read: No such file"):
         sha256_of(tmp_path / "gone.bin")
 
@@ -60,7 +66,7 @@ def test_a_file_that_is_not_there_is_an_error_of_ours(tmp_path):
 def test_a_mismatch_names_file_expected_got_and_remedy(tmp_path):
     path = tmp_path / "manifest.json"
     path.write_bytes(manifest(FILES))
-    described = read_manifest(path)
+    described = read_bundle_manifest(path)
     damaged = tmp_path / "damaged.bin"
     damaged.write_bytes(b"other")
 
@@ -75,7 +81,7 @@ def test_a_file_that_the_manifest_does_not_describe_is_not_trusted(tmp_path):
     path.write_bytes(manifest({XML: FILES[XML]}))
 
     with pytest.raises(DigestMismatch, match=f"{BIN} is in the bundle but not in its manifest"):
-        verified_sha256(read_manifest(path), BIN, path, remedy="")
+        verified_sha256(read_bundle_manifest(path), BIN, path, remedy="")
 
 
 def test_the_digest_of_a_variant_is_fixed():

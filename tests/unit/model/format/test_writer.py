@@ -1,4 +1,4 @@
-"""`worker.model.format.writer`: whole or not there."""
+"""Atomic publication of a bundle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def bundle(folder: Path, content: str) -> Path:
     return folder
 
 
-def test_the_folder_takes_its_place_at_the_end(tmp_path):
+def test_the_folder_appears_at_its_destination_at_the_end(tmp_path):
     with writer.staged(tmp_path / "new" / "bundle") as made:
         (made / "manifest.json").write_text("{}")
         assert not (tmp_path / "new" / "bundle").exists()
@@ -26,7 +26,7 @@ def test_the_folder_takes_its_place_at_the_end(tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143), BundleError("no"), OSError("disk full")])
-def test_whatever_ends_the_work_early_leaves_what_was_there(tmp_path, error):
+def test_any_interruption_leaves_the_old_bundle_unchanged(tmp_path, error):
     dest = bundle(tmp_path / "bundle", "old")
 
     with pytest.raises(BundleError if isinstance(error, OSError) else type(error)), writer.staged(dest) as made:
@@ -37,7 +37,7 @@ def test_whatever_ends_the_work_early_leaves_what_was_there(tmp_path, error):
     assert list(tmp_path.iterdir()) == [dest]
 
 
-def test_an_interruption_between_the_two_renames_brings_the_old_one_back(tmp_path, monkeypatch):
+def test_an_interruption_between_the_two_renames_restores_the_old_bundle(tmp_path, monkeypatch):
     dest = bundle(tmp_path / "bundle", "old")
     rename = Path.rename
 

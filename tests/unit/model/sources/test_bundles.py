@@ -1,4 +1,4 @@
-"""Finding a bundle in the package, in a folder and in S3."""
+"""Locating a bundle in the package, in a folder and in S3."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from unit.model.bundle_files import BIN, DIGEST, FILES, XML, FakeObjects, manifest, sha, write_bundle
 from worker.contract.errors import BundleError, BundleNotFound, DigestMismatch
 from worker.contract.settings import ModelSettings
-from worker.model.sources import bundles
+from worker.model.sources import bundle_sources, bundles
 
 WITH_MANIFEST = {**FILES, "manifest.json": manifest(FILES)}
 URL = "s3://models/nets/one"
@@ -28,7 +28,7 @@ def test_a_folder_with_a_manifest_is_verified(tmp_path):
     assert bundle.variant.digest == DIGEST
     assert (bundle.variant.xml, bundle.variant.bin) == (root / XML, root / BIN)
     assert (bundle.description, bundle.license, bundle.warnings) == ("a net", "MIT", ())
-    assert bundle.reason.startswith("net 64 fp32: the only name there; the only size")
+    assert bundle.reason.startswith("net 64 fp32: the only name; the only size")
 
 
 def test_a_folder_without_a_manifest_loads_with_a_warning(tmp_path):
@@ -71,16 +71,16 @@ def test_the_recommended_precision_is_taken(tmp_path):
     ("source", "message"),
     [
         ("/no/such/folder", "is not a folder; set MASKMILL_MODEL__SOURCE"),
-        ("ftp://someone/something", "a model comes from builtin:NAME, a folder, s3://bucket/prefix or hf://"),
-        ("hf://someone", "names no repository of the hub; write hf://owner/name"),
-        ("hf://someone/../else", "names no repository of the hub"),
+        ("ftp://someone/something", "is not a model source; use builtin:NAME, a folder, s3://bucket/prefix or hf://"),
+        ("hf://someone", "is not a repository of the hub; write hf://owner/name"),
+        ("hf://someone/../else", "is not a repository of the hub"),
         ("s3://", "not an S3 URL"),
-        ("builtin:no-such-model", "no built-in model 'no-such-model'; there is: "),
+        ("builtin:no-such-model", "no built-in model 'no-such-model'; available: "),
         ("builtin:", "no built-in model ''"),
         ("builtin:../builtin", "no built-in model"),
     ],
 )
-def test_a_place_that_cannot_be_is_refused(tmp_path, source, message):
+def test_an_invalid_source_is_refused(tmp_path, source, message):
     with pytest.raises(BundleNotFound, match=message):
         bundles.locate(settings(source, tmp_path), FakeObjects(URL, {}))
 
@@ -96,12 +96,12 @@ def test_an_empty_folder_is_refused(tmp_path):
 
 
 def test_a_built_in_bundle_is_found_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(bundles, "builtin_root", lambda: tmp_path)
+    monkeypatch.setattr(bundle_sources, "builtin_root", lambda: tmp_path)
     root = write_bundle(tmp_path / "mini", WITH_MANIFEST)
     (tmp_path / "__pycache__").mkdir()
 
     assert bundles.locate(settings("builtin:mini", tmp_path)).variant.xml == root / XML
-    with pytest.raises(BundleNotFound, match=r"there is: mini$"):
+    with pytest.raises(BundleNotFound, match=r"available: mini$"):
         bundles.locate(settings("builtin:__pycache__", tmp_path))
 
 
@@ -123,7 +123,7 @@ def test_a_bundle_in_s3_is_fetched_once(tmp_path):
     assert objects.downloads == ["manifest.json", XML, BIN, "manifest.json"]
 
 
-def test_a_bundle_in_s3_without_a_manifest_is_taken_with_a_warning(tmp_path):
+def test_a_bundle_in_s3_without_a_manifest_is_used_with_a_warning(tmp_path):
     objects = FakeObjects(URL, FILES)
 
     bundle = bundles.locate(settings(URL, tmp_path), objects)
@@ -135,7 +135,7 @@ def test_a_bundle_in_s3_without_a_manifest_is_taken_with_a_warning(tmp_path):
     assert objects.downloads == [XML, BIN]
 
 
-@pytest.mark.parametrize("files", [FILES, WITH_MANIFEST], ids=["noted at download", "manifest"])
+@pytest.mark.parametrize("files", [FILES, WITH_MANIFEST], ids=["recorded at download", "manifest"])
 @pytest.mark.parametrize("name", [XML, BIN])
 def test_a_cached_copy_is_verified_before_each_use(tmp_path, files, name):
     objects = FakeObjects(URL, files)
@@ -150,8 +150,8 @@ def test_a_cached_copy_is_verified_before_each_use(tmp_path, files, name):
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("described", [False, True], ids=["noted at download", "manifest"])
-def test_a_replaced_bundle_is_fetched_anew(tmp_path, described):
+@pytest.mark.parametrize("described", [False, True], ids=["recorded at download", "manifest"])
+def test_a_replaced_bundle_is_fetched_again(tmp_path, described):
     def files(weights: bytes) -> dict[str, bytes]:
         plain = {XML: FILES[XML], BIN: weights}
         return {**plain, "manifest.json": manifest(plain)} if described else plain
@@ -165,19 +165,19 @@ def test_a_replaced_bundle_is_fetched_anew(tmp_path, described):
 
 
 def test_s3_needs_a_connection(tmp_path):
-    with pytest.raises(BundleError, match="no S3 connection was given"):
+    with pytest.raises(BundleError, match="is in S3, but no S3 connection was given"):
         bundles.locate(settings(URL, tmp_path))
 
 
-def test_a_prefix_that_is_no_bundle_is_not_listed_to_its_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(bundles, "MAX_OBJECTS", 5)
+def test_a_listing_stops_at_the_limit_of_a_bundle(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle_sources, "MAX_OBJECTS", 5)
     objects = FakeObjects(URL, {f"photo-{i}.jpg": b"" for i in range(7)})
 
     with pytest.raises(BundleNotFound, match="more than 5 objects"):
         bundles.locate(settings(URL, tmp_path), objects)
 
 
-def test_what_is_there_can_be_listed_without_fetching(tmp_path):
+def test_the_variants_can_be_listed_without_fetching(tmp_path):
     objects = FakeObjects(URL, WITH_MANIFEST)
 
     listing = bundles.available(settings(URL, tmp_path), objects)

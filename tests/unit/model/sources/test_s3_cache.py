@@ -24,7 +24,7 @@ def locate(cache: Path, objects: FakeObjects):
 
 
 @pytest.mark.parametrize("files", [FILES, WITH_MANIFEST], ids=["no manifest", "manifest"])
-def test_an_interrupted_download_leaves_only_whole_files_and_is_resumed(tmp_path, files):
+def test_an_interrupted_download_leaves_only_complete_files_and_is_continued(tmp_path, files):
     objects = FakeObjects(URL, files)
     objects.break_on = BIN
 
@@ -49,7 +49,7 @@ def test_an_interruption_at_the_first_file_leaves_nothing(tmp_path):
     assert files_under(tmp_path) == set()
 
 
-def test_what_a_killed_process_left_is_cleared(tmp_path):
+def test_the_partial_file_of_a_killed_process_is_removed(tmp_path):
     objects = FakeObjects(URL, FILES)
     stale = locate(tmp_path, objects).variant.bin
     stale.rename(stale.with_name(f"{stale.name}.part.8Ab3"))
@@ -86,11 +86,11 @@ def test_an_object_that_grows_during_the_download_is_refused(tmp_path):
         locate(tmp_path, objects)
 
 
-def test_an_object_that_goes_away_is_told(tmp_path):
+def test_an_object_that_disappears_is_reported(tmp_path):
     objects = FakeObjects(URL, FILES)
     objects.before = lambda key: objects.files.pop(key) and None
 
-    with pytest.raises(BundleNotFound, match="though it was listed a moment ago"):
+    with pytest.raises(BundleNotFound, match="although it was listed a moment ago"):
         locate(tmp_path, objects)
 
 
@@ -104,7 +104,7 @@ def test_a_manifest_that_leaves_out_the_variant_is_refused(tmp_path):
 def test_a_broken_manifest_is_refused_and_not_kept(tmp_path):
     objects = FakeObjects(URL, {**FILES, "manifest.json": b"{"})
 
-    with pytest.raises(BundleError, match="is not a manifest of schema_version 1"):
+    with pytest.raises(BundleError, match="is not a bundle manifest of schema_version 1"):
         locate(tmp_path, objects)
 
     assert files_under(tmp_path) == set()
@@ -113,10 +113,25 @@ def test_a_broken_manifest_is_refused_and_not_kept(tmp_path):
 def test_a_manifest_too_large_is_not_downloaded(tmp_path):
     objects = FakeObjects(URL, {**FILES, "manifest.json": b" " * ((1 << 20) + 1)})
 
-    with pytest.raises(BundleError, match="too large to be the manifest"):
+    with pytest.raises(BundleError, match=r"manifest\.json has 1048577 bytes, more than the 1048576 bytes allowed"):
         locate(tmp_path, objects)
 
     assert objects.downloads == []
+
+
+def test_progress_adds_up_the_blocks_and_ends_with_the_whole_file(tmp_path):
+    objects = FakeObjects(URL, {**FILES, BIN: bytes(100)})
+    objects.blocks = [3, -3, 6]  # boto3 starts a broken request again
+    seen: list[tuple[str, int, int]] = []
+
+    bundles.locate(
+        ModelSettings(source=URL, cache_dir=tmp_path), objects, on_progress=lambda *report: seen.append(report)
+    )
+
+    assert seen == [
+        *((XML, received, 6) for received in (3, 0, 6, 6)),
+        *((BIN, received, 100) for received in (3, 0, 6, 100)),
+    ]
 
 
 def test_a_cache_that_cannot_be_written_names_the_setting(tmp_path):

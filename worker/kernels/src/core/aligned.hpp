@@ -1,4 +1,4 @@
-// Memory aligned to cache lines, which neither the standard vector nor new gives.
+// Memory aligned to cache lines, which neither std::vector nor new provides.
 #pragma once
 
 #include <cstdlib>
@@ -23,7 +23,7 @@ public:
     }
     ~Buffer() { std::free(data_); }
 
-    // At least `count` elements; what was there is lost if it grows.
+    // Provides at least `count` elements; growing discards the content.
     T* reserve(size_t count) {
         if (count > size_) {
             std::free(data_);

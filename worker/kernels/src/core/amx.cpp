@@ -1,6 +1,6 @@
-// Products on AMX tiles; everything else as on AVX-512. Sums of 32 pixels x 32 outputs stay in four tiles.
+// Products on AMX tiles; everything else as in the AVX-512 sets. Sums of 32 pixels x 32 outputs stay in four tiles.
 //
-// Written to Intel's intrinsics guide and not yet run on a CPU that has AMX.
+// Written from Intel's intrinsics guide, not yet run on a CPU with AMX.
 #include "sample_bf16.hpp"
 #include "sets.hpp"
 
@@ -18,7 +18,7 @@ struct alignas(64) TileConfig {
     uint8_t rows[16] = {kTile, kTile, kTile, kTile, kTile, kTile, kTile, kTile};
 };
 
-// The tile registers, configured for as long as this lives.
+// Configures the tile registers for its lifetime.
 struct Tiles {
     Tiles() {
         static const TileConfig config;
@@ -29,7 +29,7 @@ struct Tiles {
     Tiles& operator=(const Tiles&) = delete;
 };
 
-// Tile numbers are part of the instruction, hence macros in the intrinsics and these names.
+// The intrinsics are macros that need literal tile numbers, because the number is part of the instruction.
 #define MASKMILL_SUM00 0
 #define MASKMILL_SUM01 1
 #define MASKMILL_SUM10 2

@@ -1,4 +1,4 @@
-// f32 for CPUs without AVX-512: 6 x 16 sums in 12 of 16 registers.
+// f32 for CPUs without AVX-512. 6 x 16 sums take 12 of 16 registers.
 #include <immintrin.h>
 
 #include "loops.hpp"
@@ -50,7 +50,7 @@ void sample(const PaddedMap& map, const Points* points, int taps, int pixels, in
     }
 }
 
-// kRows pixels x 16 outputs over all lanes.
+// Multiplies kRows pixels x 16 outputs over all lanes.
 void product(const float* columns, int lanes, const float* weights, bool accumulate, float* sums, int padded_outputs) {
     __m256 sum[kRows][2];
 #pragma GCC unroll 6
@@ -95,7 +95,7 @@ void multiply(const uint8_t* columns, int lanes, int pixels, const uint8_t* weig
 
 void finish(const void* sums, int padded_outputs, int pixels, int outputs, const float*, int, const float*,
             const int32_t*, const float* bias, bool relu, float* output, size_t plane) {
-    constexpr int kPixels = 16;  // a cache line of each plane at a time
+    constexpr int kPixels = 16;  // one cache line per plane at a time
     const float* from = static_cast<const float*>(sums);
     for (int i = 0; i < pixels; i += kPixels) {
         const int end = i + kPixels < pixels ? i + kPixels : pixels;

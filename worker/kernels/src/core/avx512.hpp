@@ -1,4 +1,4 @@
-// What all AVX-512 sets share: copying, sampling, the 6 x 64 product, finishing. Internal to the including file.
+// Common parts of all AVX-512 sets: copying, sampling, the 6 x 64 product, finishing. Internal to the including file.
 #pragma once
 
 #include <immintrin.h>
@@ -8,13 +8,13 @@
 namespace {
 
 constexpr int kVector = 16;
-constexpr int kRows = 6;  // 6 x 4 sums, 4 vectors of weights and one of columns: 29 of 32 registers
+constexpr int kRows = 6;  // 6 x 4 sums, 4 vectors of weights and 1 of columns: 29 of 32 registers
 
 inline __mmask16 first(int count) {
     return count >= kVector ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1u << count) - 1);
 }
 
-// 16 x 16 floats, in registers.
+// Transposes 16 x 16 floats in registers.
 inline void transpose(__m512 (&r)[16]) {
     __m512 t[16];
 #pragma GCC unroll 8
@@ -49,7 +49,7 @@ inline void transpose(__m512 (&r)[16]) {
     }
 }
 
-// To the nearest bf16, ties to even.
+// Rounds to the nearest bf16, ties to even.
 inline __m256i to_bf16(__m512 value) {
     const __m512i bits = _mm512_castps_si512(value);
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
@@ -89,7 +89,7 @@ void copy_row(const float* row, size_t plane, int channels, int padded_channels,
     *lowest = _mm512_reduce_min_ps(low);
 }
 
-// The four neighbours of one point, and what each counts.
+// The four neighbours of one point and their weights.
 struct Corners {
     const uint8_t* at[4];
     __m512 weight[4];
@@ -103,7 +103,7 @@ struct Corners {
     }
 };
 
-// 32 channels of a bf16 map: the even ones and the odd ones.
+// 32 channels of a bf16 map, split into even and odd ones.
 struct Halves {
     __m512 even, odd;
 
@@ -160,7 +160,7 @@ struct Halves {
     }
 }
 
-// kRows pixels x 64 outputs over all lanes.
+// Multiplies kRows pixels x 64 outputs over all lanes.
 template <class Dot>
 inline void product(const uint8_t* columns, size_t stride, const uint8_t* weights, int lanes, bool accumulate,
                     int32_t* sums, int padded_outputs) {
@@ -239,7 +239,7 @@ void finish(const void* sums, int padded_outputs, int pixels, int outputs, const
                     value = _mm512_castsi512_ps(raw);
                 }
                 value = _mm512_add_ps(value, shift);
-                block[r] = _mm512_max_ps(floor, value);  // this order keeps NaN
+                block[r] = _mm512_max_ps(floor, value);  // this operand order keeps NaN
             }
             transpose(block);
             const int last = outputs - o < kVector ? outputs - o : kVector;

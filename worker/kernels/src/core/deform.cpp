@@ -11,23 +11,23 @@ namespace maskmill {
 
 namespace {
 
-constexpr int kRunPixels = 96;     // a multiple of every set's pixel_multiple; sums of 96 x 256 stay in L2
-constexpr int kColumnBytes = 448;  // per pixel and product, so that 64 outputs' weights stay in L1
-constexpr int kRunsPerThread = 4;  // below this, runs are cut so that every thread gets as many
+constexpr int kRunPixels = 96;     // a multiple of pixel_multiple in every set; sums of 96 x 256 stay in L2
+constexpr int kColumnBytes = 448;  // per pixel and product, so that the weights of 64 outputs stay in L1
+constexpr int kRunsPerThread = 4;  // with fewer, runs are cut so that all threads get the same number
 constexpr float kUnsignedLevels = 255.0f;
 constexpr float kSignedLevels = 127.0f;
 constexpr int kSignedZero = 128;
 
 int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// Pixels of one run: few enough that they fit the cache and that all threads have work.
+// Returns the pixels of one run: few enough to fit the cache and to give every thread work.
 int run_pixels(int plane, int threads, int multiple) {
     int runs = (plane + kRunPixels - 1) / kRunPixels;
     if (runs < kRunsPerThread * threads) runs = round_up(runs, threads);
     return std::min(kRunPixels, round_up((plane + runs - 1) / runs, multiple));
 }
 
-// One call to `deform`, as its parallel parts see it.
+// The state of one call to `deform`, shared by its parallel parts.
 struct Call {
     const Geometry& geometry;
     const Maps& maps;
@@ -35,8 +35,8 @@ struct Call {
     const bool relu;
     const Parallel& parallel;
 
-    uint8_t* pixels = nullptr;  // the padded map of the picture at hand
-    float* peak = nullptr;      // [height + 2, width + 2] of each pixel, twice: of itself, then of 2 x 2
+    uint8_t* pixels = nullptr;  // the padded map of the current image
+    float* peak = nullptr;      // two maps [height + 2, width + 2]: peak of each pixel, then of each 2 x 2 block
     float* lowest = nullptr;    // [height]
     int picture = 0;
     bool negative = false;
@@ -61,7 +61,7 @@ struct Call {
     void one_picture();
 };
 
-// Row y of the padded map, with its border.
+// Writes row y of the padded map, including its border.
 void Call::copy_row(int y) {
     uint8_t* to = pixels + y * row_bytes();
     float* peaks = peak + static_cast<size_t>(y) * row_pixels();
@@ -80,7 +80,7 @@ void Call::copy_row(int y) {
                        peaks + 1, lowest + (y - 1));
 }
 
-// The largest of the four peaks that a point with this base can touch.
+// Writes row y of the largest of the four peaks that a point with this base can reach.
 void Call::pool_row(int y) {
     const float* upper = peak + static_cast<size_t>(y) * row_pixels();
     const float* lower = upper + row_pixels();
@@ -111,7 +111,7 @@ void Call::one_run(int index) {
                                          Run{begin, count, padded, row, column}, map, points);
     int zero = 0;
     if (integer()) {
-        // What may be negative is shifted by half of the range; after a ReLU nothing is, and all 255 levels count.
+        // Columns that may be negative are shifted by half of the range. After a ReLU, all 255 levels are used.
         const bool is_signed = negative || !(least >= 0.0f);
         zero = is_signed ? kSignedZero : 0;
         kernels().fit(map, points, taps, padded, is_signed ? kSignedLevels : kUnsignedLevels, scale);

@@ -1,10 +1,10 @@
-// Modulated deformable convolution (Zhu et al., arXiv 1811.11168) with bias and ReLU behind it.
+// Modulated deformable convolution (Zhu et al., arXiv 1811.11168), followed by bias and ReLU.
 //
 //   planar f32 -> padded channels-last map ; per run of pixels: points -> columns -> product -> bias, ReLU -> planar
 //   f32
 //
-// Semantics are those of DeformableConvolution-8 with bilinear_interpolation_pad=true, group 1, deformable_group 1. A
-// sampling point that is not finite lies outside the map and gives zero.
+// The semantics are those of DeformableConvolution-8 with bilinear_interpolation_pad=true, group 1 and deformable_group
+// 1. A sampling point that is not finite counts as outside the map and yields zero.
 #pragma once
 
 #include <memory>
@@ -16,7 +16,7 @@
 
 namespace maskmill {
 
-// Who runs the parts of a call: TBB inside OpenVINO, plain threads in the tests.
+// Runs the parts of a call in parallel: on TBB inside OpenVINO, on plain threads in the tests.
 class Parallel {
 public:
     virtual ~Parallel() = default;
@@ -25,7 +25,7 @@ public:
     virtual void run(int count, void (*body)(void* context, int index), void* context) const = 0;
 };
 
-// Weights in the layout of one instruction set; made once per layer, read by any number of threads.
+// Weights in the layout of one instruction set. Packed once per layer, read by any number of threads.
 class PackedWeights {
 public:
     // weights: [outputs, channels, kernel_h, kernel_w] f32; bias: [outputs] or null.
@@ -46,12 +46,12 @@ private:
     int padded_outputs_;
     size_t block_stride_;
     Buffer<uint8_t> data_;
-    std::vector<float> scale_;  // i8: of each output
-    std::vector<int32_t> sum_;  // i8: of each output's weights, for columns whose zero is not 0
+    std::vector<float> scale_;  // i8: one per output
+    std::vector<int32_t> sum_;  // i8: sum of the weights of each output, for columns whose zero point is not 0
     std::vector<float> bias_;   // padded with zeros
 };
 
-// One call. Scratch memory is kept in the process and reused: one map per call in flight, tiles per thread.
+// Computes one call. The process keeps scratch memory for reuse: one map per call in flight, one tile per thread.
 void deform(const Geometry& geometry, const Maps& maps, const PackedWeights& weights, bool relu,
             const Parallel& parallel);
 

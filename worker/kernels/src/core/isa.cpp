@@ -12,7 +12,7 @@ namespace maskmill {
 
 namespace {
 
-// The best first.
+// Best first.
 const Kernels* const kAll[] = {&amx_i8, &avx512_vnni, &amx_bf16, &avx512_bf16, &avx512_f32, &avx2_f32, nullptr};
 
 bool avx512() {
@@ -20,12 +20,12 @@ bool avx512() {
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
 }
 
-// Bits of CPUID leaf 7, EDX; Intel's Software Developer's Manual, volume 2A, CPUID.
+// Bits of CPUID leaf 7, EDX; see Intel's Software Developer's Manual, volume 2A, CPUID.
 constexpr unsigned kAmxBf16 = 1u << 22;
 constexpr unsigned kAmxTile = 1u << 24;
 constexpr unsigned kAmxInt8 = 1u << 25;
 
-// Linux lends the tile registers on request; Documentation/arch/x86/xstate.rst.
+// Linux grants the tile registers on request; see Documentation/arch/x86/xstate.rst.
 bool amx_allowed() {
     constexpr long kRequestPermission = 0x1023;
     constexpr long kTileData = 18;
@@ -68,7 +68,7 @@ int channel_at(Arithmetic arithmetic, int position) {
         const int within = position % 32;
         return position - within + (within < 16 ? 2 * within : 2 * (within - 16) + 1);
     }
-    if (arithmetic == Arithmetic::i8) {  // blocks of 64: what two levels of packing within 128-bit parts leave behind
+    if (arithmetic == Arithmetic::i8) {  // blocks of 64: the result of two levels of packing within 128-bit parts
         const int within = position % 64;
         const int part = within / 16;
         const int half = within % 16 / 8;  // channels 0-31 or 32-63

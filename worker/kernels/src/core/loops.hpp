@@ -1,5 +1,5 @@
-// Loops that the compiler vectorises for the instruction set of the file that includes this. Everything is internal to
-// that file: a function shared between files could end up compiled for the wrong CPU.
+// Loops that the compiler vectorises for the instruction set of the including file. Everything is internal to that
+// file: a function shared between files could be compiled for the wrong CPU.
 #pragma once
 
 #include <cmath>
@@ -42,7 +42,7 @@ float locate(const Geometry& geometry, const float* offsets, const float* mask, 
         for (int i = 0; i < count; ++i) {
             float y = row[i] + tap_y + dy[i];
             float x = column[i] + tap_x + dx[i];
-            // Written so that a comparison with NaN puts the point outside.
+            // With these comparisons a NaN counts as outside.
             const bool inside = (y > -1.0f) & (y < height) & (x > -1.0f) & (x < width);
             y = inside ? y : -1.0f;
             x = inside ? x : -1.0f;

@@ -13,7 +13,7 @@ constexpr float kWeightLevels = 127.0f;
 
 int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// To the nearest bf16, ties to even.
+// Rounds to the nearest bf16, ties to even.
 uint16_t to_bf16(float value) {
     uint32_t bits;
     std::memcpy(&bits, &value, sizeof bits);

@@ -1,4 +1,4 @@
-// What a modulated deformable convolution is given, in plain numbers: no OpenVINO, no threads.
+// The inputs of a modulated deformable convolution as plain numbers, without OpenVINO or threads.
 #pragma once
 
 #include <cstddef>
@@ -6,7 +6,7 @@
 
 namespace maskmill {
 
-// In what the sampled columns are multiplied with the weights.
+// The arithmetic in which sampled columns are multiplied with weights.
 enum class Arithmetic { f32, bf16, i8 };
 
 // Sizes of one call. All maps are NCHW and dense; one group, one offset group.

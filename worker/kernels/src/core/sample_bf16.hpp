@@ -1,4 +1,4 @@
-// Columns in bf16, for CPUs that convert to it. Internal to the including file.
+// Sampling of columns in bf16, for CPUs that convert to it. Internal to the including file.
 #pragma once
 
 #include "avx512.hpp"

@@ -1,4 +1,4 @@
-// Memory that outlives a call: allocating and faulting in some 10 MB for each would cost milliseconds.
+// Memory that outlives a call: allocating and faulting in some 10 MB per call would take milliseconds.
 #pragma once
 
 #include <memory>
@@ -9,7 +9,7 @@
 
 namespace maskmill {
 
-// What one thread needs for one run of pixels; a few hundred kB.
+// Scratch memory of one thread for one run of pixels, a few hundred kB.
 struct Tile {
     Buffer<float> rows;
     Buffer<uint8_t> columns;
@@ -17,7 +17,7 @@ struct Tile {
 
     static Tile& of_this_thread();
 
-    // Points of all taps, each tap with room for `pixels`.
+    // Returns the points of all taps, with space for `pixels` per tap.
     const Points* points(int taps, int pixels);
 
 private:
@@ -26,15 +26,15 @@ private:
     std::vector<Points> points_;
 };
 
-// What one call needs: the padded map.
+// Scratch memory of one call: the padded map.
 struct MapScratch {
     Buffer<uint8_t> pixels;
     Buffer<float> peak;
     Buffer<float> lowest;
 };
 
-// Takes a scratch from the process's idle ones, or makes one; gives it back at the end. As many exist as calls were
-// ever in flight at once, so one per stream.
+// Takes an idle scratch of the process, or creates one, and returns it at the end. As many exist as calls were ever in
+// flight at the same time, so one per stream.
 class MapLease {
 public:
     MapLease();

@@ -1,4 +1,4 @@
-// The sets of inner loops that exist, each in a file of its own that is compiled for its instruction set.
+// All sets of inner loops. Each has a separate file, compiled for its instruction set.
 #pragma once
 
 #include "isa.hpp"

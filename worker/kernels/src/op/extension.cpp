@@ -1,4 +1,4 @@
-// What the shared library shows to the outside: the operation for OpenVINO, and which kernel would run for Python.
+// Entry points of the shared library: the operation for OpenVINO, and the name of the kernel for Python.
 #include "openvino/core/extension.hpp"
 
 #include "fused_deform.hpp"
@@ -8,7 +8,7 @@
 OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>{
     std::make_shared<ov::OpExtension<maskmill::FusedDeformableConvolution>>()})
 
-// The name of the inner loops that this CPU would run in an arithmetic; null if it has none.
+// Returns the name of the inner loops that this CPU would run in an arithmetic; null if it supports none.
 extern "C" __attribute__((visibility("default"))) const char* maskmill_kernel(const char* arithmetic) {
     maskmill::Arithmetic wanted;
     if (!maskmill::arithmetic_of(arithmetic, wanted)) return nullptr;

@@ -12,7 +12,7 @@ namespace {
 
 enum Input : size_t { kData, kOffsets, kWeights, kMask, kBias, kInputs };
 
-// Whatever arena this thread is in.
+// Runs in the current arena of the calling thread.
 class Tbb : public Parallel {
 public:
     int threads() const override { return tbb::this_task_arena::max_concurrency(); }

@@ -1,5 +1,5 @@
-// The operation as OpenVINO sees it: DeformableConvolution-8 with group 1 and bilinear_interpolation_pad=true, then a
-// bias and possibly a ReLU.
+// The operation as OpenVINO sees it: DeformableConvolution-8 with group 1 and bilinear_interpolation_pad=true, followed
+// by a bias and optionally a ReLU.
 #pragma once
 
 #include <memory>
@@ -24,11 +24,11 @@ public:
     std::shared_ptr<ov::Node> clone_with_new_inputs(const ov::OutputVector& arguments) const override;
     bool visit_attributes(ov::AttributeVisitor& visitor) override;
     bool has_evaluate() const override { return true; }
-    // The CPU plugin calls this in the arena of the stream, so TBB uses the threads pinned for it.
+    // The CPU plugin calls this in the arena of the stream, so TBB uses the threads pinned for that stream.
     bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override;
 
 private:
-    // Packed by the first call; shared by all streams of a compiled model, which share this node.
+    // Packed by the first call. All streams of a compiled model share this node, and with it the weights.
     struct Once {
         std::once_flag flag;
         std::unique_ptr<PackedWeights> weights;

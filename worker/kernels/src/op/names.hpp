@@ -1,4 +1,4 @@
-// Arithmetic by the name that the operation's attribute and the Python side use.
+// Arithmetic by name, as in the attribute of the operation and in Python.
 #pragma once
 
 #include <cstring>

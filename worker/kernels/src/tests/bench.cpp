@@ -1,4 +1,4 @@
-// Times one deformable convolution of the decoder with every set of inner loops that runs here.
+// Times one deformable convolution of the decoder with every set of inner loops that runs on this CPU.
 //
 //   kernels_bench [side of the map = 256] [kernel = 7] [threads = 2] [rounds = 5]
 #include <algorithm>

@@ -1,4 +1,4 @@
-// The operation as its definition reads, in double precision, and how far each arithmetic may be from it.
+// The operation by its definition in double precision, and the error bound of each arithmetic.
 #pragma once
 
 #include <algorithm>
@@ -18,7 +18,7 @@ struct Expected {
     }
 };
 
-// A sample, and the same of absolute values: what rounding of the map is relative to.
+// A sample, and the same sample of absolute values, to which rounding errors of the map are relative.
 struct Sample {
     double value = 0, magnitude = 0;
 };
@@ -40,8 +40,8 @@ inline Sample sampled(const float* plane, int height, int width, double y, doubl
     return sum;
 }
 
-// The bounds are worst cases. f32: rounding of sums. bf16: half a unit (2^-8) in map, column and weight each, and some
-// for second order. i8: half a level of the column (from the largest sample there could be), half a level of the
+// The bounds are worst cases. f32: rounding of sums. bf16: half a unit (2^-8) for each of map, column and weight, with
+// a margin for second order. i8: half a level of the column (from the largest possible sample), half a level of the
 // weight, and the map in bf16.
 inline Expected expected(const Geometry& g, const Maps& maps, const float* weights, const float* bias, bool relu) {
     const size_t plane = g.out_plane();
@@ -59,7 +59,7 @@ inline Expected expected(const Geometry& g, const Maps& maps, const float* weigh
                 const float* offset = maps.offsets + (n * 2 * taps + 2 * tap) * plane + p;
                 const float m = maps.mask == nullptr ? 1.0f : maps.mask[(n * taps + tap) * plane + p];
                 largest = std::max(largest, std::fabs(m) * peak);
-                // Coordinates in single precision, as the operation has them: the sum may round to a whole number.
+                // Coordinates in single precision, as in the operation: the sum may round to a whole number.
                 const int row = static_cast<int>(p) / g.out_width * g.stride_h - g.pad_top;
                 const int column = static_cast<int>(p) % g.out_width * g.stride_w - g.pad_left;
                 const float y = static_cast<float>(row) +

@@ -1,6 +1,6 @@
-// Random problems against the definition, with every set of inner loops that runs here.
+// Compares every set of inner loops that runs on this CPU with the definition, on random problems.
 //
-//   kernels_test [problems = 60] [seed = 1]      exit code 1 and the problem on the first difference
+//   kernels_test [problems = 60] [seed = 1]      on the first difference prints the problem and exits with code 1
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -42,7 +42,7 @@ private:
     std::normal_distribution<float> normal_;
 };
 
-// What an offset may be: anything at all.
+// Returns an arbitrary offset, including values that are not finite.
 float wild(Random& random) {
     switch (random.upto(0, 8)) {
         case 0:
@@ -104,7 +104,7 @@ Problem problem(Random& random) {
     return p;
 }
 
-// Largest error over its bound, or a huge number if something is not finite.
+// Returns the largest ratio of an error to its bound, or a huge number if an output is not finite.
 double worst(const std::vector<float>& got, const Expected& wanted, Arithmetic arithmetic) {
     double ratio = 0;
     const auto& bound = wanted.bound(arithmetic);
@@ -115,7 +115,7 @@ double worst(const std::vector<float>& got, const Expected& wanted, Arithmetic a
     return ratio;
 }
 
-// The same problem from several callers at once, each with threads of its own, as streams do.
+// Runs the same problem in several concurrent calls with separate threads, as streams do.
 bool at_once(const Problem& p, const PackedWeights& packed, const std::vector<float>& wanted, int callers) {
     std::vector<std::vector<float>> got(callers, std::vector<float>(wanted.size(), -1.0f));
     std::vector<std::thread> threads;
@@ -129,7 +129,7 @@ bool at_once(const Problem& p, const PackedWeights& packed, const std::vector<fl
     return true;
 }
 
-// Maps and modulators that are not finite give no promised value; for the sanitizers to watch.
+// Runs with maps and modulators that are not finite. The result is undefined; sanitizers check the run.
 void survives(Problem p, const PackedWeights& packed, int threads, unsigned seed) {
     Random random(seed);
     for (auto* values : {&p.data, &p.mask, &p.offsets}) {

@@ -1,4 +1,4 @@
-// Plain threads in place of TBB, so that sanitizers see every synchronisation.
+// Plain threads instead of TBB, so that sanitizers see every synchronisation.
 #pragma once
 
 #include <atomic>
