@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from support.birefnet_weights import DATA, stand_in_image, stand_in_state_dict
-from worker.convert.birefnet.checkpoint import checked
+from worker.convert.birefnet.checkpoint import validate
 from worker.convert.birefnet.network import build
 from worker.model.inference import runtime
 
@@ -31,7 +31,7 @@ def run(arrays: dict[str, np.ndarray], image: np.ndarray) -> dict[str, np.ndarra
 
 @pytest.fixture(scope="module")
 def arrays() -> dict[str, np.ndarray]:
-    return checked(stand_in_state_dict(), "the stand-in weights")
+    return validate(stand_in_state_dict(), "the stand-in weights")
 
 
 @pytest.mark.parametrize("size", [128, 256])
@@ -44,7 +44,7 @@ def test_the_twin_agrees_with_the_published_definition(arrays, size):
 
 
 def test_the_graph_agrees_with_the_twin_on_other_weights_and_another_size():
-    other = checked(stand_in_state_dict("other"), "other stand-in weights")
+    other = validate(stand_in_state_dict("other"), "other stand-in weights")
     image = stand_in_image(160)
     properties = {"INFERENCE_PRECISION_HINT": "f32"}
 

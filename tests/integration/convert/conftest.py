@@ -15,7 +15,7 @@ SIZE = 32
 
 @pytest.fixture
 def toy() -> Callable[[], Any]:
-    """Return a builder of `[1, 3, 32, 32]` -> 3x3 convolution -> modulated deformable 3x3 -> matrix product -> logits."""
+    """Build `[1, 3, 32, 32]` -> 3x3 convolution -> modulated deformable 3x3 -> matrix product -> logits."""
     return _toy
 
 

@@ -30,7 +30,7 @@ def label(rewrites: frozenset[Rewrite]) -> str:
 
 @pytest.fixture(scope="session")
 def weights() -> dict[str, np.ndarray]:
-    return checkpoint.checked(stand_in_state_dict(), "stand-in")
+    return checkpoint.validate(stand_in_state_dict(), "stand-in")
 
 
 def infer(model: ov.Model, size: int) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ def test_what_is_bright_is_the_subject():
     disc = np.hypot(down - 60, across - 70) < 40
     grain = 0.1 * np.random.default_rng(1).standard_normal((3, SIZE, SIZE))
     picture = (np.where(disc, 1.5, -1.0) + grain)[None].astype(np.float32)
-    model = build(checkpoint.checked(subject_state_dict(), "subject"), SIZE, ALL)
+    model = build(checkpoint.validate(subject_state_dict(), "subject"), SIZE, ALL)
     compiled = runtime.core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     (logits,) = compiled({"image": picture}).values()
