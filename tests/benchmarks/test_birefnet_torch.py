@@ -1,4 +1,4 @@
-"""The eager PyTorch twin against the reference arrays, and our graph against the twin on weights of its own.
+"""Compare the eager PyTorch twin with the reference arrays, and the OpenVINO graph with the twin on other weights.
 
 PyTorch is not a dependency of this project: install it (`pip install torch`) to run these.
 """
@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed; the twin 
 twin = importlib.import_module("worker.bench.birefnet_torch")
 
 TOLERANCE = 2e-4
-"""Of the logits, as any FP32 implementation of the published network."""
+"""Largest difference of the logits for any FP32 implementation of the published network."""
 
 
 def run(arrays: dict[str, np.ndarray], image: np.ndarray) -> dict[str, np.ndarray]:
@@ -62,7 +62,7 @@ def test_a_deformable_convolution_without_offsets_is_a_convolution():
     assert torch.allclose(found, torch.nn.functional.conv2d(x, weight, padding=1), atol=1e-5)
 
 
-def test_an_offset_is_down_and_right():
+def test_offsets_are_down_and_right():
     x = torch.zeros(1, 1, 4, 4)
     x[0, 0, 2, 1] = 1.0
     offsets = torch.zeros(1, 2, 4, 4)

@@ -41,7 +41,7 @@ def srgb_to_linear(value: Array) -> Array:
 
 
 def _linear(srgb: Node) -> Node:
-    """Compute `srgb_to_linear` by Horner's scheme, as x times a Chebyshev fit of the quotient, so that black is exact."""
+    """Compute `srgb_to_linear` as x times a Chebyshev fit of the quotient, so that black is exact (Horner's scheme)."""
     quotient = Chebyshev.interpolate(lambda x: srgb_to_linear(x) / x, CURVE_DEGREE - 1, domain=[0, 1])
     *lower, result = [float(k) for k in quotient.convert(kind=Polynomial).coef]
     value = real(result)

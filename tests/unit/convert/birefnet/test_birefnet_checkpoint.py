@@ -1,4 +1,4 @@
-"""Reading a checkpoint: prefixes, strictness, types, damage, and what to say when a reader is not installed."""
+"""Reading a checkpoint: prefixes, strictness, types, damage, and the error if a reader is not installed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def state():
 
 
 def write_safetensors(path, arrays, kinds=None):
-    """The format: length of the header in 8 bytes, header in JSON, data; written out here to need no package."""
+    """Write the format without a package: length of the header in 8 bytes, header in JSON, data."""
     header, blobs, start = {}, [], 0
     for name, values in arrays.items():
         blob = values.tobytes()
@@ -34,7 +34,7 @@ def write_safetensors(path, arrays, kinds=None):
     path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(blobs))
 
 
-def test_only_what_the_network_reads_is_kept_as_float32(state):
+def test_only_arrays_of_the_network_are_kept_as_float32(state):
     state[NAME] = np.array([1.5], np.float16)
     loaded = checkpoint.validate(state, "x")
 
@@ -50,7 +50,7 @@ def test_prefixes_of_training_are_stripped(state, prefix):
     assert checkpoint.validate(prefixed, "x").keys() == layout.required().keys()
 
 
-def test_what_only_training_needs_may_be_absent(state):
+def test_arrays_used_only_in_training_may_be_absent(state):
     for name in layout.optional():
         del state[name]
 
@@ -97,7 +97,7 @@ def test_a_name_given_twice_is_refused(state):
         checkpoint.validate(state, "x")
 
 
-def test_no_file_says_so(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(BundleNotFound, match=r"none\.safetensors"):
         checkpoint.load(tmp_path / "none.safetensors")
 
@@ -141,7 +141,7 @@ def test_a_truncated_safetensors_file_is_refused(tmp_path, keep):
     write_safetensors(path, {NAME: np.zeros(100, np.float32)})
     path.write_bytes(path.read_bytes()[:keep])
 
-    with pytest.raises(BundleError, match="truncated or no safetensors file"):
+    with pytest.raises(BundleError, match="truncated or not a safetensors file"):
         checkpoint.load(path)
 
 
@@ -155,7 +155,7 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path):
 
 
 class FakeTensor:
-    """As much of a tensor as the loader asks for."""
+    """The part of a tensor's interface that the loader uses."""
 
     def __init__(self, values):
         self.values = values
