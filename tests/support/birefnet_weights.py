@@ -29,7 +29,7 @@ WINDOW = 7
 
 SUBJECT_GAIN = 32.0
 SUBJECT_BRIGHTNESS = 0.7
-"""Brightness above which a pixel is subject, in standard deviations of ImageNet's pixels; logits are scaled by the gain."""
+"""Brightness from which a pixel is subject, in standard deviations of ImageNet pixels; the gain scales the logits."""
 
 
 def published_shapes() -> dict[str, tuple[int, ...]]:

@@ -4,7 +4,7 @@
 `worker.training` builds the trained one.
 
 `variants` converts the checkpoint of BiRefNet-lite to a bundle. `calibration` reads pictures, `variant_process` runs
-`build_variant` once per variant in a process of its own, `birefnet` builds the network, `quantise` stores it with
+`build_variant` once per variant in a separate process, `birefnet` builds the network, `quantise` stores it with
 fewer bits, and `evaluate.agreement` compares it with FP32. `worker.model.format.writer` writes a bundle completely or
 not at all.
 """

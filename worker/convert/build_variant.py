@@ -1,4 +1,4 @@
-"""Build, write and measure one variant, in a process of its own: `python -m worker.convert.build_variant`.
+"""Build, write and measure one variant, in a separate process: `python -m worker.convert.build_variant`.
 
     standard input    the task, JSON
     standard output   JSON lines: progress, then one result or one error

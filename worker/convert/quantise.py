@@ -12,7 +12,7 @@ forms. Their weights can still be stored in INT8, as
 The CPU plugin runs such matrix products on the integers. It expands the weights of convolutions once, when it compiles
 the network; those of 1x1 convolutions, a few thousand values, it expands at every inference.
 
-Both functions change the model they are given. Import this module only in a process of its own: NNCF loads SciPy and
+Both functions change the model they are given. Import this module only in a separate process: NNCF loads SciPy and
 pandas.
 """
 

@@ -1,4 +1,4 @@
-"""Run `build_variant` in a process of its own and return its result."""
+"""Run `build_variant` in a separate process and return its result."""
 
 from __future__ import annotations
 

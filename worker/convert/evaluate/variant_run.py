@@ -1,4 +1,4 @@
-"""Run one variant over some pictures in a process of its own, which frees its memory and contains a crash.
+"""Run one variant over some pictures in a separate process, which frees its memory and contains a crash.
 
 The network runs in one stream on all cores of one core set, and is fed as the worker feeds it.
 """

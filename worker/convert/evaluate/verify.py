@@ -148,8 +148,8 @@ class _Group:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _check_one(self, candidate: Candidate) -> VariantCheck:
-        asked = {"name": candidate.name, "size": candidate.size, "precision": candidate.precision}
-        bundle = bundles.locate(self._settings.model_copy(update=asked), self._objects, progress=self._progress)
+        selected = {"name": candidate.name, "size": candidate.size, "precision": candidate.precision}
+        bundle = bundles.locate(self._settings.model_copy(update=selected), self._objects, progress=self._progress)
         task = RunTask(
             bundle.variant,
             self._options.arithmetic,
