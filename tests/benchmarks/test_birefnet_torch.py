@@ -1,4 +1,4 @@
-"""The eager PyTorch twin against the reference arrays, and our graph against the twin on weights of its own.
+"""Compare the eager PyTorch twin with the reference arrays, and the OpenVINO graph with the twin on other weights.
 
 PyTorch is not a dependency of this project: install it (`pip install torch`) to run these.
 """
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from support.birefnet_weights import DATA, stand_in_image, stand_in_state_dict
-from worker.convert.birefnet.checkpoint import checked
+from worker.convert.birefnet.checkpoint import validate
 from worker.convert.birefnet.network import build
 from worker.model.inference import runtime
 
@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed; the twin 
 twin = importlib.import_module("worker.bench.birefnet_torch")
 
 TOLERANCE = 2e-4
-"""Of the logits, as any FP32 implementation of the published network."""
+"""Largest difference of the logits for any FP32 implementation of the published network."""
 
 
 def run(arrays: dict[str, np.ndarray], image: np.ndarray) -> dict[str, np.ndarray]:
@@ -31,7 +31,7 @@ def run(arrays: dict[str, np.ndarray], image: np.ndarray) -> dict[str, np.ndarra
 
 @pytest.fixture(scope="module")
 def arrays() -> dict[str, np.ndarray]:
-    return checked(stand_in_state_dict(), "the stand-in weights")
+    return validate(stand_in_state_dict(), "the stand-in weights")
 
 
 @pytest.mark.parametrize("size", [128, 256])
@@ -44,7 +44,7 @@ def test_the_twin_agrees_with_the_published_definition(arrays, size):
 
 
 def test_the_graph_agrees_with_the_twin_on_other_weights_and_another_size():
-    other = checked(stand_in_state_dict("other"), "other stand-in weights")
+    other = validate(stand_in_state_dict("other"), "other stand-in weights")
     image = stand_in_image(160)
     properties = {"INFERENCE_PRECISION_HINT": "f32"}
 
@@ -62,7 +62,7 @@ def test_a_deformable_convolution_without_offsets_is_a_convolution():
     assert torch.allclose(found, torch.nn.functional.conv2d(x, weight, padding=1), atol=1e-5)
 
 
-def test_an_offset_is_down_and_right():
+def test_offsets_are_down_and_right():
     x = torch.zeros(1, 1, 4, 4)
     x[0, 0, 2, 1] = 1.0
     offsets = torch.zeros(1, 2, 4, 4)

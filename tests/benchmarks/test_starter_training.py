@@ -1,4 +1,4 @@
-"""Training the starter model in miniature. PyTorch is not a dependency of this project: `make starter` installs it."""
+"""Train the starter model in miniature. PyTorch is not a dependency of this project: `make starter` installs it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import csv
 import numpy as np
 import pytest
 
-from support.training import little_library
+from support.training import small_library
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed; only training the starter model needs it")
 
@@ -23,7 +23,7 @@ def small(monkeypatch):
     monkeypatch.setattr(train, "BATCH", 4)
     monkeypatch.setattr(train, "_SAVE_STEPS", 2)
     monkeypatch.setattr(train, "_SHOW_STEPS", 2)
-    monkeypatch.setattr(library, "load", lambda folder, part: little_library())
+    monkeypatch.setattr(library, "load", lambda folder, part: small_library())
 
 
 def weights(path) -> dict:
@@ -31,31 +31,31 @@ def weights(path) -> dict:
         return {name: arrays[name] for name in arrays.files}
 
 
-def test_an_interrupted_training_ends_with_the_same_weights(tmp_path, small):
-    options = train.Options(images=32, seed=1, loaders=0, bf16=False)
-    whole = weights(train.train(tmp_path, tmp_path / "whole", options, lambda line: None))
+def test_an_interrupted_training_run_ends_with_the_same_weights(tmp_path, small):
+    config = train.TrainingConfig(images=32, seed=1, loaders=0, bf16=False)
+    whole = weights(train.train(tmp_path, tmp_path / "whole", config, lambda line: None))
 
-    def interrupted(line: str) -> None:
+    def interrupt(line: str) -> None:
         if line.startswith("6/"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train.train(tmp_path, tmp_path / "halves", options, interrupted)
-    again = weights(train.train(tmp_path, tmp_path / "halves", options, lambda line: None))
+        train.train(tmp_path, tmp_path / "halves", config, interrupt)
+    again = weights(train.train(tmp_path, tmp_path / "halves", config, lambda line: None))
 
     assert all(np.array_equal(whole[name], again[name]) for name in whole)
     with (tmp_path / "halves" / train.CURVE).open(encoding="utf-8", newline="") as file:
         assert [row["images"] for row in csv.DictReader(file)][-1] == "32"
 
 
-def test_another_training_is_not_gone_on_with(tmp_path, small):
-    train.train(tmp_path, tmp_path / "out", train.Options(8, loaders=0, bf16=False), lambda line: None)
+def test_a_different_training_run_is_not_resumed(tmp_path, small):
+    train.train(tmp_path, tmp_path / "out", train.TrainingConfig(8, loaders=0, bf16=False), lambda line: None)
 
-    with pytest.raises(ValueError, match="holds a training of 8 images"):
-        train.train(tmp_path, tmp_path / "out", train.Options(16, loaders=0, bf16=False), lambda line: None)
+    with pytest.raises(ValueError, match="holds a training run of 8 images"):
+        train.train(tmp_path, tmp_path / "out", train.TrainingConfig(16, loaders=0, bf16=False), lambda line: None)
 
 
-def test_the_network_answers_at_the_size_of_the_picture():
+def test_the_logits_have_the_size_of_the_picture():
     network = Starter().eval()
 
     with torch.inference_mode():

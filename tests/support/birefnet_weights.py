@@ -1,14 +1,14 @@
 """Deterministic stand-in weights for BiRefNet-lite, for tests without the checkpoint.
 
-Every array is drawn from a generator seeded by the CRC-32 of its own name, so that neither order nor machine matters.
-The values mean nothing; their spreads make every path of the network count (offsets, modulators and batch-norm
-statistics are not trivial). The reference arrays in `tests/data/birefnet` were computed by the published definition
-from these very values.
+Every array is drawn from a generator seeded by the CRC-32 of its name, so the values depend neither on the order nor on
+the machine. The values are random, but their spreads are chosen so that every path of the network has an effect
+(offsets, modulators and batch-norm statistics are not trivial). The reference arrays in `tests/data/birefnet` were
+computed by the published definition from these values.
 
     PYTHONPATH=.:tests python -m support.birefnet_weights model.safetensors
 
-writes a set for `worker model convert` whose masks have areas and edges, for measuring from S3 to S3: as it is, this
-network answers with noise, which is the worst that can happen to an encoder.
+writes weights for `worker model convert` whose masks have areas and edges, for measurements from S3 to S3. With the
+plain stand-in weights the masks are noise, the worst case for an encoder.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ WINDOW = 7
 
 SUBJECT_GAIN = 32.0
 SUBJECT_BRIGHTNESS = 0.7
-"""What is brighter than this, in standard deviations of ImageNet's pixels, is the subject; logits rise by the gain."""
+"""Brightness from which a pixel is subject, in standard deviations of ImageNet pixels; the gain scales the logits."""
 
 
 def published_shapes() -> dict[str, tuple[int, ...]]:
-    """Every entry of the published state dict, weight or not, with its shape."""
+    """Return the shape of every entry of the published state dict, whether weight or not."""
     with (DATA / "state_dict.tsv").open(encoding="utf-8") as table:
         rows = csv.DictReader(table, delimiter="\t")
         return {row["name"]: tuple(int(side) for side in row["shape"].split("x") if side) for row in rows}
 
 
 def stand_in(name: str, shape: tuple[int, ...], salt: str = "") -> np.ndarray:
-    """The value of one entry; another salt gives another set."""
+    """Return the value of one entry; another salt gives another set."""
     leaf = name.rpartition(".")[2]
     if leaf == "num_batches_tracked":
         return np.zeros(shape, np.int64)
@@ -73,12 +73,12 @@ def _position_index() -> np.ndarray:
 
 
 def stand_in_state_dict(salt: str = "") -> dict[str, np.ndarray]:
-    """A whole state dict, 44 million numbers."""
+    """Return a complete state dict, 44 million parameters."""
     return {name: stand_in(name, shape, salt) for name, shape in published_shapes().items()}
 
 
 def stand_in_image(size: int) -> np.ndarray:
-    """A smooth, noisy picture, already normalised: `[1, 3, size, size]` float32."""
+    """Return a smooth, noisy picture, already normalised: `[1, 3, size, size]` float32."""
     rng = np.random.default_rng(zlib.crc32(f"input{size}".encode()))
     coarse = rng.standard_normal((3, 9, 9))
     grid = np.linspace(0, 8, size)
@@ -90,9 +90,9 @@ def stand_in_image(size: int) -> np.ndarray:
 
 
 def subject_state_dict() -> dict[str, np.ndarray]:
-    """The stand-in set with another last layer: what is bright is the subject, and has edges.
+    """Return the stand-in set with another last layer, for which bright areas are the subject and have edges.
 
-    Of the picture that `worker bench` generates it makes a mask of 80 KB as PNG at 2 megapixels, as a smooth one is.
+    For the picture that `worker bench` generates, the mask takes 80 KB as PNG at 2 megapixels, like a smooth mask.
     """
     arrays = stand_in_state_dict()
     weight, bias = brightness_layer(arrays)
@@ -101,11 +101,11 @@ def subject_state_dict() -> dict[str, np.ndarray]:
 
 
 def brightness_layer(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Weight `[1, 120, 1, 1]` and bias `[1]` of a last layer that answers with the brightness around a pixel.
+    """Return weight `[1, 120, 1, 1]` and bias `[1]` of a last layer that computes the brightness around a pixel.
 
-    The last 24 of its inputs (`ipt_blk1`) are two 3x3 convolutions of the picture with nothing between them, so each is
-    one 5x5 convolution of the colours; the mixture of them that comes closest to a mean is found by least squares. The
-    other 96, which are noise, take part with a hundredth of their strength.
+    The last 24 of its inputs (`ipt_blk1`) are two 3x3 convolutions of the picture without activation between them, so
+    each is one 5x5 convolution of the colours. Least squares finds the mixture of them that is closest to a mean. The
+    other 96 inputs, which are noise, contribute with a hundredth of their strength.
     """
     first, second = (arrays[f"decoder.ipt_blk1.{name}.weight"].astype(float) for name in ("conv1", "conv_out"))
     kernels = np.zeros((second.shape[0], 3, 5, 5))

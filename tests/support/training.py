@@ -1,4 +1,4 @@
-"""A library of drawn subjects and photographs in place of the one that takes packages to build."""
+"""A small library of drawn subjects and photographs that needs no packages."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from worker.standalone.photographs import copy_photographs
-from worker.training.library import Library, Pixels, Shelf
+from worker.training.library import Library, PackedPictures, Pixels
 
 _RED = (210, 40, 30, 255)
 
 
-def shelf(pictures: Sequence[Pixels]) -> Shelf:
-    """In memory."""
+def packed(pictures: Sequence[Pixels]) -> PackedPictures:
+    """Pack pictures in memory."""
     flat = np.concatenate([np.ascontiguousarray(one).reshape(-1) for one in pictures])
-    return Shelf(flat, np.array([one.shape for one in pictures], np.int64))
+    return PackedPictures(flat, np.array([one.shape for one in pictures], np.int64))
 
 
-def little_library(folder=None) -> Library:
-    """A disc, a bottle and a star; drawn backgrounds, or with a folder the demo's photographs, copied there."""
+def small_library(folder=None) -> Library:
+    """Return a disc, a bottle and a star with a drawn background, or with the demo photographs copied to `folder`."""
     photographs = [np.random.default_rng(1).integers(0, 256, (80, 90, 3)).astype(np.uint8)]
     if folder is not None:
         photographs = [
             np.asarray(Image.open(path).convert("RGB").resize((256, 256))) for path in copy_photographs(folder)
         ]
-    return Library(shelf([_disc(), _bottle(), _star()]), shelf(photographs))
+    return Library(packed([_disc(), _bottle(), _star()]), packed(photographs))
 
 
 def _disc() -> Pixels:

@@ -19,8 +19,8 @@ from worker.contract.console import Exit
 from worker.convert import variants
 from worker.convert.birefnet.rewrites import Rewrite
 from worker.convert.calibration import DEFAULT_IMAGES
-from worker.convert.quantisation_config import Overflow, Recipe
-from worker.convert.request import Built, Event, Report, Request
+from worker.convert.quantisation_config import Overflow, QuantisationConfig
+from worker.convert.request import BuiltVariant, ConversionProgress, ConversionRequest, ConversionResult
 from worker.model.format.layout import PRECISIONS
 
 _SIZES = (1024, 512)
@@ -94,14 +94,14 @@ Examples:
 )
 @click.option(
     "--float-offsets/--int8-offsets",
-    default=Recipe.float_offsets,
+    default=QuantisationConfig.float_offsets,
     show_default=True,
     help="INT8: whether the layers that compute sampling offsets stay in float.",
 )
 @click.option(
     "--smooth-quant/--no-smooth-quant",
     "smooth",
-    default=Recipe.smooth,
+    default=QuantisationConfig.smooth,
     show_default=True,
     help="INT8: use SmoothQuant; the network grows by 28 MB.",
 )
@@ -109,7 +109,7 @@ Examples:
     "--seven-bit",
     "overflow",
     type=click.Choice([overflow.value for overflow in Overflow]),
-    default=Recipe.overflow.value,
+    default=QuantisationConfig.overflow.value,
     show_default=True,
     help="INT8: where weights have 7 bits, to avoid overflow on CPUs without VNNI.",
 )
@@ -135,15 +135,15 @@ def convert_command(
     The bundle holds a variant for each requested size and precision. Each variant is compared with FP32 on photographs.
     An existing bundle in --output stays until the new one is complete.
     """
-    request = Request(
+    request = ConversionRequest(
         checkpoint=checkpoint,
         output=output,
         sizes=sizes,
         precisions=precisions,
-        pictures=calibration,
-        images=calibration_images,
+        calibration_source=calibration,
+        calibration_images=calibration_images,
         without=frozenset(map(Rewrite, without)),
-        recipe=Recipe(float_offsets, smooth, Overflow(overflow)),
+        quantisation=QuantisationConfig(float_offsets, smooth, Overflow(overflow)),
         force=force,
     )
     config = settings.load()
@@ -170,7 +170,7 @@ def _exit_on_sigterm() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[Event], None]]:
+def _progress() -> Iterator[Callable[[ConversionProgress], None]]:
     """Yield a callback that shows a bar on a terminal, else prints a line to standard error at each step."""
     if not console.err.is_terminal:
         yield _Lines()
@@ -179,7 +179,7 @@ def _progress() -> Iterator[Callable[[Event], None]]:
     with Progress(*columns, console=console.err, transient=True) as bar:
         task = bar.add_task("")
 
-        def show(event: Event) -> None:
+        def show(event: ConversionProgress) -> None:
             part = event.done / event.total if event.total else 0
             count = f" {event.done}/{event.total}" if event.total else ""
             bar.update(task, total=event.steps, completed=event.step + part, description=event.what + count)
@@ -194,14 +194,14 @@ class _Lines:
         self._last = ""
         self._began = time.monotonic()
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: ConversionProgress) -> None:
         if event.what != self._last:
             self._last = event.what
             seconds = time.monotonic() - self._began
             console.err.print(f"{seconds:6.1f} s  {event.step}/{event.steps}  {event.what}", soft_wrap=True)
 
 
-def _print(report: Report, *, as_json: bool) -> None:
+def _print(report: ConversionResult, *, as_json: bool) -> None:
     if as_json:
         for built in report.variants:
             console.print_json(_as_dict(built) | {"output": str(report.output)})
@@ -222,7 +222,7 @@ def _print(report: Report, *, as_json: bool) -> None:
     console.out.print(str(report.output), markup=False, soft_wrap=True)
 
 
-def _as_dict(built: Built) -> dict[str, object]:
+def _as_dict(built: BuiltVariant) -> dict[str, object]:
     return {
         "size": built.size,
         "precision": built.precision,

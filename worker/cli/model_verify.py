@@ -23,7 +23,7 @@ from worker.contract.console import Exit
 from worker.contract.errors import BundleNotFound
 from worker.contract.settings import Settings
 from worker.convert.evaluate import pictures
-from worker.convert.evaluate.verify import Checked, Demand, check_files, check_variants
+from worker.convert.evaluate.verify import VariantCheck, VerifyOptions, check_files, check_variants
 from worker.cpu import placement, topology
 from worker.model.format.layout import PRECISIONS, Candidate
 from worker.model.loading import recommendation
@@ -105,12 +105,12 @@ def verify_command(*, source: str | None, as_json: bool, masks: Path | None, **o
     return Exit.OK if passed else Exit.SETUP
 
 
-def _demand(config: Settings, options: dict[str, Any], masks: Path | None, scratch: Path) -> tuple[Demand, str]:
+def _demand(config: Settings, options: dict[str, Any], masks: Path | None, scratch: Path) -> tuple[VerifyOptions, str]:
     """Return what to check, and a description of the pictures."""
     found, description = pictures.gather(options["images"], scratch)
-    demand = Demand(
+    demand = VerifyOptions(
         pictures=tuple(found),
-        truths=pictures.truths(found, masks) if masks else {},
+        true_masks=pictures.true_masks(found, masks) if masks else {},
         arithmetic=_arithmetic(options["arithmetic"], config),
         cpus=_cpus(config),
         limits=config.limits,
@@ -143,15 +143,15 @@ def _cpus(config: Settings) -> tuple[int, ...]:
     return tuple(placement.plan(topology.read(), config.plan).core_sets[0].cpus)
 
 
-def _print_head(survey: Survey, demand: Demand, description: str, masks: Path | None) -> None:
+def _print_head(survey: Survey, demand: VerifyOptions, description: str, masks: Path | None) -> None:
     lines = [survey.source, f"{description}; {len(demand.cpus)} cores; float part in {demand.arithmetic}"]
     if masks:
-        lines.append(f"{len(demand.truths)} of {len(demand.pictures)} pictures have a true mask in {masks}")
+        lines.append(f"{len(demand.true_masks)} of {len(demand.pictures)} pictures have a true mask in {masks}")
     for line in lines:
         console.out.print(line, markup=False, soft_wrap=True)
 
 
-def _print_one(checked: Checked) -> None:
+def _print_one(checked: VariantCheck) -> None:
     mark = "[red]FAIL[/]" if checked.failure else "[green]ok  [/]"
     console.out.print(f"{mark} [bold]{checked.label}[/]")
     lines = [checked.failure] if checked.failure else []
@@ -177,7 +177,7 @@ def _print_one(checked: Checked) -> None:
         console.out.print(f"       {line}", markup=False, soft_wrap=True)
 
 
-def _run_line(checked: Checked) -> str:
+def _run_line(checked: VariantCheck) -> str:
     if checked.run is None:
         raise AssertionError("called only for a variant that ran")
     facts, run = checked.run.facts, checked.run

@@ -1,7 +1,10 @@
-"""Offline: makes the OpenVINO models that workers run, and packs them as bundles. Imported by nothing at run time.
+"""Offline conversion: build the OpenVINO models that workers run, and write them as bundles. Workers never import it.
 
-`package` writes a bundle; `contrast` builds the built-in model that needs no training, `starter` trains the other.
-`variants` makes the bundle of BiRefNet-lite from its checkpoint: `calibration` finds pictures, `variant_process` runs
-`build_variant` once for each variant, which builds the network (`birefnet`), stores it with fewer bits (`quantise`) and
-compares it with FP32 (`agreement`); `staging` sees to it that a bundle is whole or not there.
+`package` writes a bundle of models held in memory. `contrast` builds the built-in model that is not trained;
+`worker.training` builds the trained one.
+
+`variants` converts the checkpoint of BiRefNet-lite to a bundle. `calibration` reads pictures, `variant_process` runs
+`build_variant` once per variant in a separate process, `birefnet` builds the network, `quantise` stores it with
+fewer bits, and `evaluate.agreement` compares it with FP32. `worker.model.format.writer` writes a bundle completely or
+not at all.
 """

@@ -1,10 +1,10 @@
-"""One variant from checkpoint to measured file, in a process of its own: `python -m worker.convert.build_variant`.
+"""Build, write and measure one variant, in a separate process: `python -m worker.convert.build_variant`.
 
     standard input    the task, JSON
     standard output   JSON lines: progress, then one result or one error
 
-Its own process, because NNCF at 1024 takes gigabytes that only the end of a process returns, and because the peak of
-memory can be told for each variant alone. What NNCF prints goes nowhere.
+A separate process, because NNCF at 1024 takes gigabytes that are returned only when the process ends, and because the
+peak memory can then be measured for each variant. Whatever NNCF prints is discarded.
 """
 
 from __future__ import annotations
@@ -27,17 +27,16 @@ from worker.convert import quantise
 from worker.convert.birefnet import checkpoint, network
 from worker.convert.evaluate.agreement import Masks, compare
 from worker.convert.model_info import write_model_info
-from worker.convert.quantisation_config import Recipe
+from worker.convert.peak_memory import peak_memory_mib
+from worker.convert.quantisation_config import QuantisationConfig
 from worker.images.tensor import normalise
 from worker.model.inference.graph import IMAGENET_MEAN, IMAGENET_SCALE
 from worker.model.inference.runtime import core, ov
 
-_KIB_PER_MIB = 1024
-
 
 @dataclass(frozen=True)
-class Task:
-    """What to build, and from what."""
+class BuildTask:
+    """What to build, and from which files."""
 
     checkpoint: str
     size: int
@@ -46,72 +45,73 @@ class Task:
     xml: str
     """File to write; the `.bin` goes beside it."""
     pictures: str
-    """`.npy` of u8 `[n, R, R, 3]`: calibration, and for all but fp32 comparison."""
+    """`.npy` of u8 `[n, R, R, 3]` for calibration and comparison."""
     compared: int
-    """The first so many pictures are those compared on; 0 for a network that is only tried."""
+    """Number of pictures, from the first, to compare on. 0 if there is nothing to compare with; the network is then run
+    once, as a check."""
     reference: str
-    """`.npy` of the masks of fp32: written by fp32, read by the others."""
-    recipe: dict[str, Any]
-    """Fields of `Recipe`."""
+    """`.npy` of the masks of fp32: written by fp32, read by the other precisions."""
+    quantisation: dict[str, Any]
+    """Fields of `QuantisationConfig`."""
 
 
 @dataclass(frozen=True)
-class Result:
-    """What came out."""
+class BuildResult:
+    """Measurements of a variant."""
 
     build_seconds: float
     compare_seconds: float
     peak_memory_mib: int
     agreement: dict[str, float | int] | None
-    """None for fp32 itself."""
+    """None for fp32, the reference."""
 
 
-Say = Callable[[str, int, int], None]
-"""Told of (what is being done, done, of how many; 0 when not known)."""
+OnProgress = Callable[[str, int, int], None]
+"""Called with (activity, done, total); `total` is 0 when not known."""
 
 
-def build(task: Task, say: Say) -> Result:
-    """Build, write, load what was written, compare.
+def build(task: BuildTask, on_progress: OnProgress) -> BuildResult:
+    """Build the variant, write it, load it again and compare its masks with those of FP32.
 
     Raises:
-        MaskmillError: of the checkpoint, the network, NNCF or the disk.
+        MaskmillError: the checkpoint, the network, NNCF or the disk fails.
     """
     began = time.perf_counter()
     pictures = np.load(task.pictures, mmap_mode="r")
-    model = _model(task, pictures, say)
+    model = _model(task, pictures, on_progress)
     write_model_info(model)
-    say("write", 0, 0)
+    on_progress("write", 0, 0)
     _save(model, Path(task.xml), half=task.precision == "fp16")
     del model
     built = time.perf_counter()
-    masks = _masks(Path(task.xml), pictures[: max(task.compared, 1)], say)
+    masks = _masks(Path(task.xml), pictures[: max(task.compared, 1)], on_progress)
     agreement = None
     if task.precision == "fp32":
         np.save(task.reference, masks)
     else:
         agreement = compare(masks, np.load(task.reference)).as_dict()
-    return Result(
+    return BuildResult(
         build_seconds=round(built - began, 1),
         compare_seconds=round(time.perf_counter() - built, 1),
-        peak_memory_mib=_peak_mib(),
+        peak_memory_mib=peak_memory_mib(),
         agreement=agreement,
     )
 
 
-def _model(task: Task, pictures: npt.NDArray[np.uint8], say: Say) -> Any:
-    say("read the checkpoint", 0, 0)
+def _model(task: BuildTask, pictures: npt.NDArray[np.uint8], on_progress: OnProgress) -> Any:
+    on_progress("read the checkpoint", 0, 0)
     weights = checkpoint.load(task.checkpoint)
-    say("build", 0, 0)
+    on_progress("build", 0, 0)
     model = network.build(weights, task.size, task.rewrites)
     del weights
     if task.precision == "int8wo":
-        say("compress weights", 0, 0)
+        on_progress("compress weights", 0, 0)
         return quantise.weight_only(model)
     if task.precision == "int8":
-        recipe = Recipe(**task.recipe)
-        total = len(pictures) * recipe.passes
-        say("quantise", 0, total)
-        return quantise.post_training(model, pictures, recipe, lambda done: say("quantise", done, total))
+        config = QuantisationConfig(**task.quantisation)
+        total = len(pictures) * config.passes
+        on_progress("quantise", 0, total)
+        return quantise.post_training(model, pictures, config, lambda done: on_progress("quantise", done, total))
     return model
 
 
@@ -119,35 +119,33 @@ def _save(model: Any, xml: Path, *, half: bool) -> None:
     try:
         ov.save_model(model, str(xml), compress_to_fp16=half)
     except RuntimeError as error:
-        raise BundleError(f"{xml.name} cannot be written ({error}); is the disk full?") from error
+        raise BundleError(f"{xml.name} cannot be written ({error}); check the free disk space") from error
 
 
-def _masks(xml: Path, pictures: npt.NDArray[np.uint8], say: Say) -> Masks:
-    """Masks f32 `[n, R, R]`, from the files as they were written.
+def _masks(xml: Path, pictures: npt.NDArray[np.uint8], on_progress: OnProgress) -> Masks:
+    """Compute masks f32 `[n, R, R]` from the files on disk.
 
-    The float part runs in f32 whatever the CPU would choose, so that numbers of two machines can be compared.
+    The float part always runs in f32, whatever the CPU would choose, so that results of two machines are comparable.
     """
-    say("compare", 0, len(pictures))
+    on_progress("compare", 0, len(pictures))
     try:
-        network_ = core().compile_model(str(xml), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1})
+        compiled = core().compile_model(str(xml), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1})
     except RuntimeError as error:
-        raise BundleError(f"{xml.name} cannot be read back: {error}; is the disk full?") from error
+        raise BundleError(f"{xml.name} cannot be read back: {error}; check the free disk space") from error
     masks = []
     for index in range(len(pictures)):
-        logits = network_(normalise(pictures[index : index + 1], IMAGENET_MEAN, IMAGENET_SCALE))[0][0, 0]
-        masks.append((1 + np.tanh(logits / 2)) / 2)  # the sigmoid, in the form that cannot overflow
-        say("compare", index + 1, len(pictures))
+        logits = compiled(normalise(pictures[index : index + 1], IMAGENET_MEAN, IMAGENET_SCALE))[0][0, 0]
+        masks.append((1 + np.tanh(logits / 2)) / 2)  # the sigmoid, in a form that cannot overflow
+        on_progress("compare", index + 1, len(pictures))
     return np.stack(masks).astype(np.float32)
 
 
-def _peak_mib() -> int:
-    """Most memory that this process held. Not `ru_maxrss`, which begins with that of the parent."""
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) // _KIB_PER_MIB
-
-
 def main() -> int:
-    """Exit code 0, or 1 after an error was told."""
+    """Build the task on standard input; keep standard output free of everything but messages.
+
+    Returns:
+        0, or 1 after reporting an error.
+    """
     with os.fdopen(os.dup(sys.stdout.fileno()), "w") as lines, Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
         with redirect_stdout(nowhere):
@@ -155,22 +153,22 @@ def main() -> int:
 
 
 def _run(task: dict[str, Any], lines: IO[str]) -> int:
-    def tell(kind: str, value: object) -> None:
+    def send(kind: str, value: object) -> None:
         lines.write(json.dumps({kind: value}) + "\n")
         lines.flush()
 
     try:
-        result = build(Task(**task), lambda what, done, total: tell("progress", [what, done, total]))
+        result = build(BuildTask(**task), lambda activity, done, total: send("progress", [activity, done, total]))
     except MaskmillError as error:
-        tell("error", [type(error).__name__, str(error)])
+        send("error", [type(error).__name__, str(error)])
         return 1
     except OSError as error:
-        tell("error", [BundleError.__name__, f"{error}; free some space or choose another folder"])
+        send("error", [BundleError.__name__, f"{error}; free some disk space or choose another folder"])
         return 1
     except MemoryError:
-        tell("error", [BundleError.__name__, "not enough memory; close other programs or convert a smaller size"])
+        send("error", [BundleError.__name__, "out of memory; close other programs or convert a smaller size"])
         return 1
-    tell("result", asdict(result))
+    send("result", asdict(result))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The section `model_info` of an IR: what model_api and the engine read to feed the network."""
+"""Section `model_info` of an IR, from which model_api and the inference engine read how to feed the network."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _MODEL_INFO = {
     "return_soft_prediction": "True",
     "soft_threshold": "0.5",
 }
-"""In the words of OpenVINO's model_api; mean and scale on the scale 0 to 255."""
+"""Keys of OpenVINO's model_api; mean and scale are on the scale 0 to 255."""
 
 
 def write_model_info(model: ov.Model) -> None:
-    """Write the section for a network that takes ImageNet-normalised RGB and gives logits."""
+    """Add the section to a network that takes ImageNet-normalised RGB and returns logits."""
     for key, value in _MODEL_INFO.items():
         model.set_rt_info(value, ["model_info", key])
 
 
 def read_model_info(xml: Path) -> dict[str, str]:
-    """Keys and values, sorted by key; empty if the IR has no such section.
+    """Return keys and values, sorted by key; empty if the IR has no such section.
 
     Args:
-        xml: of a variant whose digest was checked.
+        xml: graph of a variant whose digest was verified.
 
     Raises:
-        BundleError: OpenVINO cannot read it.
+        BundleError: OpenVINO cannot read the file.
     """
     try:
         model = core().read_model(str(xml))

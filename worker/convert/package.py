@@ -1,10 +1,10 @@
-"""Writes a bundle: IR files in one folder per precision, and the `manifest.json` that vouches for them.
+"""Write a bundle: IR files in one folder per precision, and a `manifest.json` with their digests.
 
     bundle/
       manifest.json
       openvino_fp32/contrast_320x320_fp32.xml, .bin
 
-All or nothing (see `staging`). Same models, same bytes.
+The bundle is written completely or not at all (see `worker.model.format.writer`). The same models give the same bytes.
 """
 
 from __future__ import annotations
@@ -30,23 +30,24 @@ def write_bundle(
     source: Mapping[str, Any],
     tools: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write a bundle, replacing one that is there.
+    """Write a bundle and replace an existing one.
 
     Args:
         dest: folder of the bundle; absent, empty or a bundle.
-        name: of the model, the first part of the file names.
-        models: (side in pixels, precision) -> network, saved as it is: fp16 compression is the converter's choice.
-        description: one sentence for people.
+        name: name of the model, the first part of the file names.
+        models: network by (side in pixels, precision). Networks are saved without fp16 compression, which is up to the
+            caller.
+        description: one sentence for the reader.
         license: SPDX expression.
         source: where the network comes from (JSON).
-        tools: versions of what else made it, beside OpenVINO's.
+        tools: versions of other tools that made it; OpenVINO's is added.
 
     Returns:
         `dest`, absolute.
 
     Raises:
-        BundleError: no model, a precision unknown, `dest` is something else, or the disk refuses. What was at `dest`
-            is then still there.
+        BundleError: there is no model, a precision is unknown, `dest` is not a bundle, or the files cannot be written.
+            The content of `dest` is then unchanged.
     """
     dest = dest.absolute()
     writer.check_precisions(dest, {precision for _, precision in models})
@@ -65,7 +66,7 @@ def write_bundle(
 
 
 def openvino_version() -> str:
-    """As the package index names it: `2026.4.1`, without build number and commit."""
+    """Return the version as the package index names it: `2026.4.1`, without build number and commit."""
     return str(ov.__version__).split("-", 1)[0]
 
 
@@ -73,5 +74,5 @@ def _save(model: ov.Model, xml: Path) -> None:
     xml.parent.mkdir(exist_ok=True)
     try:
         ov.save_model(model, xml, compress_to_fp16=False)
-    except RuntimeError as error:  # what OpenVINO raises when it cannot write
-        raise BundleError(f"{xml.name} cannot be written: {error}; what was there still is") from error
+    except RuntimeError as error:  # raised by OpenVINO if it cannot write
+        raise BundleError(f"{xml.name} cannot be written: {error}; the previous bundle is unchanged") from error

@@ -1,7 +1,7 @@
-"""Choices of post-training quantisation, apart from the code that carries them out, which loads NNCF and OpenVINO.
+"""Options of post-training quantisation, kept apart from `quantise`, which loads NNCF and OpenVINO.
 
-Measured at 128 with stand-in weights and the photographs of scikit-image, mean absolute difference of the masks to
-FP32, on a CPU without VNNI and in exact arithmetic (what VNNI gives):
+Mean absolute difference of the masks from FP32, measured at 128 with stand-in weights and the photographs of
+scikit-image, on a CPU without VNNI and in exact arithmetic (which VNNI gives):
 
     7-bit weights    offsets    without VNNI    exact
     nowhere          INT8       0.0396          0.0251
@@ -18,7 +18,7 @@ from enum import StrEnum
 
 
 class Overflow(StrEnum):
-    """Where weights take 7 bits, so that pairs of u8 * s8 products fit the 16 bits of CPUs without VNNI."""
+    """Where weights use 7 bits, so that pairs of u8 * s8 products fit the 16-bit sums of CPUs without VNNI."""
 
     NOWHERE = "nowhere"
     FIRST_LAYER = "first-layer"
@@ -26,19 +26,19 @@ class Overflow(StrEnum):
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What is quantised, and how."""
+class QuantisationConfig:
+    """Which parts are quantised, and how."""
 
     float_offsets: bool = False
-    """Convolutions that compute sampling offsets and modulators stay in float. They are 12.8 % of the products; for
-    that the difference to FP32 shrinks by a twentieth at most."""
+    """Keep the convolutions that compute sampling offsets and modulators in float. They are 12.8 % of the products, and
+    float reduces the difference from FP32 by a twentieth at most."""
     smooth: bool = False
-    """SmoothQuant, which scales the two encoder passes apart, so that they no longer share their weights: 74 MB
-    instead of 46, for no better masks (0.0395 where 0.0372 is without)."""
+    """Apply SmoothQuant. It scales the two encoder passes differently, so that they no longer share weights: 74 MB
+    instead of 46, and the masks are no better (0.0395 with it, 0.0372 without)."""
     overflow: Overflow = Overflow.EVERYWHERE
-    """One bundle serves every CPU: the eighth bit is worth little where it works, and costs much where it does not."""
+    """One bundle serves every CPU: the eighth bit gains little on CPUs with VNNI and costs much on those without."""
 
     @property
     def passes(self) -> int:
-        """Times NNCF runs the pictures through the network: for all ranges at once, and before that to smooth."""
+        """How often NNCF runs the pictures through the network: once for all ranges, and once before to smooth."""
         return 2 if self.smooth else 1

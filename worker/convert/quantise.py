@@ -1,18 +1,19 @@
-"""Fewer bits for a network: INT8 weights alone, or INT8 weights and activations by post-training quantisation.
+"""Store a network with fewer bits: INT8 weights only, or INT8 weights and activations by post-training quantisation.
 
     weight_only(model)                    INT8 weights, float arithmetic (or activations quantised on the fly)
-    post_training(model, tensors, ...)    INT8 arithmetic, ranges taken from pictures
+    post_training(model, tensors, ...)    INT8 arithmetic, with ranges taken from pictures
 
-The second is NNCF's work. It knows no deformable convolution, which keeps float arithmetic in either form; but weights
-need not be stored as they are computed with. Here they are stored as
+NNCF does the post-training quantisation. It does not support deformable convolutions, so these compute in float in both
+forms. Their weights can still be stored in INT8, as
 
-    convolutions, deformable ones too    w = scale * i8                one scale per output channel
-    matrix products                      w = scale * (u8 - zero)       one scale and one zero point per output channel
+    convolutions, also deformable    w = scale * i8             one scale per output channel
+    matrix products                  w = scale * (u8 - zero)    one scale and one zero point per output channel
 
-The CPU plugin runs such matrix products on the integers. Weights of convolutions it expands once, when it compiles,
-but for 1x1 convolutions, where it expands a few thousand numbers each time.
+The CPU plugin runs such matrix products on the integers. It expands the weights of convolutions once, when it compiles
+the network; those of 1x1 convolutions, a few thousand values, it expands at every inference.
 
-Both change the model they are given. Only a process made for it should import this: NNCF draws in SciPy and pandas.
+Both functions change the model they are given. Import this module only in a separate process: NNCF loads SciPy and
+pandas.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.contract.errors import BundleError, SetupError
-from worker.convert.quantisation_config import Overflow, Recipe
+from worker.convert.quantisation_config import Overflow, QuantisationConfig
 from worker.images.tensor import normalise
 from worker.model.inference.graph import IMAGENET_MEAN, IMAGENET_SCALE
 from worker.model.inference.runtime import ov
@@ -39,94 +40,103 @@ STEPS = 127
 """Largest magnitude of a symmetric INT8 weight; -128 is not used, so that both signs have one scale."""
 
 LEVELS = 255
-"""Largest level of a weight with zero point."""
+"""Largest level of a weight with a zero point."""
 
 TINY = float(np.finfo(np.float32).tiny)
-"""A step below this is denormal, and its channel as good as zero."""
+"""A step below this is denormal; its channel is treated as zero."""
 
 CONVOLUTIONS = {"Convolution": 1, "DeformableConvolution": 2}
-"""Operation -> input that takes its weights `[out, in, k, k]`."""
+"""Index of the input that takes the weights `[out, in, k, k]`, by operation."""
 
 OFFSET_PORTS = (1, 3)
 """Inputs of a deformable convolution that take offsets and modulator."""
 
 SMOOTH_ALPHA = 0.95
-"""NNCF's own for matrix products of transformers."""
+"""NNCF's own value for matrix products of transformers."""
 
 
 def weight_only(model: Any) -> Any:
-    """INT8 weights for every matrix product, convolution and deformable convolution of a float32 network."""
+    """Store the weights of all matrix products and convolutions, also deformable ones, of a float32 network in INT8."""
     return compress_weights(model, {**CONVOLUTIONS, "MatMul": 1})
 
 
 def post_training(
     model: Any,
     tensors: npt.NDArray[np.uint8],
-    recipe: Recipe | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    config: QuantisationConfig | None = None,
+    on_progress: Callable[[int], None] = lambda done: None,
 ) -> Any:
-    """INT8 weights and activations, with ranges from pictures prepared as the worker prepares them.
+    """Quantise weights and activations to INT8, with ranges from pictures.
 
     Args:
         model: float32 network with one input `[1, 3, R, R]`.
-        tensors: u8 `[n, R, R, 3]`, from `worker.images.tensor.to_tensor`.
-        recipe: What to leave in float.
-        progress: Called with the count of pictures read so far; each is read `recipe.passes` times.
+        tensors: u8 `[n, R, R, 3]`, made by `worker.images.tensor.to_tensor` as for the worker.
+        config: what to quantise; the defaults if None.
+        on_progress: called with the number of pictures read so far; each is read `config.passes` times.
 
     Returns:
         The network with FakeQuantize operations, and deformable weights in INT8.
 
     Raises:
         SetupError: NNCF is not installed.
-        BundleError: NNCF refuses the network.
+        BundleError: NNCF cannot quantise the network.
     """
     nncf = _nncf()
-    recipe = recipe or Recipe()
-    done = 0
-
-    def prepared(index: int) -> npt.NDArray[np.float32]:
-        nonlocal done
-        done += 1
-        progress(done)
-        return normalise(tensors[index : index + 1], IMAGENET_MEAN, IMAGENET_SCALE)
-
-    with _quietly(nncf):
+    config = config or QuantisationConfig()
+    with _nncf_errors(nncf):
         model = nncf.quantize(
             model,
-            nncf.Dataset(range(len(tensors)), prepared),
+            _dataset(nncf, tensors, on_progress),
             preset=nncf.QuantizationPreset.MIXED,
             target_device=nncf.TargetDevice.CPU,
             subset_size=len(tensors),
             fast_bias_correction=True,
             model_type=nncf.ModelType.TRANSFORMER,
-            ignored_scope=nncf.IgnoredScope(names=offset_convolutions(model)) if recipe.float_offsets else None,
-            advanced_parameters=nncf.AdvancedQuantizationParameters(
-                overflow_fix=_OVERFLOW[recipe.overflow](nncf),
-                smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(
-                    matmul=SMOOTH_ALPHA if recipe.smooth else -1, convolution=-1
-                ),
-            ),
+            ignored_scope=nncf.IgnoredScope(names=offset_convolutions(model)) if config.float_offsets else None,
+            advanced_parameters=_advanced_parameters(nncf, config),
         )
-    # Convolutions left in float have float weights still; those that NNCF took no longer have a plain constant.
+    # Convolutions that stayed in float still have float weights; quantised ones have no plain constant any more.
     return compress_weights(model, CONVOLUTIONS)
 
 
+def _dataset(nncf: Any, tensors: npt.NDArray[np.uint8], on_progress: Callable[[int], None]) -> Any:
+    """Wrap the pictures as an NNCF dataset that normalises each one and reports its reading."""
+    done = 0
+
+    def prepared(index: int) -> npt.NDArray[np.float32]:
+        nonlocal done
+        done += 1
+        on_progress(done)
+        return normalise(tensors[index : index + 1], IMAGENET_MEAN, IMAGENET_SCALE)
+
+    return nncf.Dataset(range(len(tensors)), prepared)
+
+
+def _advanced_parameters(nncf: Any, config: QuantisationConfig) -> Any:
+    return nncf.AdvancedQuantizationParameters(
+        overflow_fix=_OVERFLOW[config.overflow](nncf),
+        smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(
+            matmul=SMOOTH_ALPHA if config.smooth else -1, convolution=-1
+        ),
+    )
+
+
 def offset_convolutions(model: Any) -> list[str]:
-    """Friendly names of the convolutions whose result says where, and how strongly, a deformable one samples."""
+    """Return the friendly names of the convolutions that compute offsets and modulators of deformable convolutions."""
     found: dict[str, None] = {}
     for node in model.get_ordered_ops():
         if node.get_type_name() == "DeformableConvolution":
             for port in OFFSET_PORTS[: node.get_input_size() - 2]:
-                found[_convolution_behind(node.input_value(port).get_node()).get_friendly_name()] = None
+                found[_convolution_upstream(node.input_value(port).get_node()).get_friendly_name()] = None
     return list(found)
 
 
 def compress_weights(model: Any, ports: Mapping[str, int]) -> Any:
-    """Store plain float32 weights as INT8, in the forms of the module's docstring.
+    """Store float32 weights as INT8, in the forms of the module's docstring.
 
     Args:
-        model: Network; weights that are no float32 constant are passed over.
-        ports: Type of operation -> input of its weights `[out, ...]`.
+        model: network, changed in place. Weights that are not a float32 constant are left alone.
+        ports: index of the input that takes the weights `[out, ...]`, by type of operation.
     """
     ops = ov.opset13
     for node in model.get_ordered_ops():
@@ -146,7 +156,7 @@ def compress_weights(model: Any, ports: Mapping[str, int]) -> Any:
 
 
 def symmetric(weight: Floats) -> tuple[npt.NDArray[np.int8], Floats]:
-    """Levels and scale with `weight ~ scale * levels`.
+    """Quantise symmetrically: `weight ~ scale * levels`.
 
     Args:
         weight: `[out, ...]`.
@@ -160,7 +170,7 @@ def symmetric(weight: Floats) -> tuple[npt.NDArray[np.int8], Floats]:
 
 
 def with_zero_point(weight: Floats) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], Floats]:
-    """Levels, zero point and scale with `weight ~ scale * (levels - zero)`; a range without 0 is stretched to it.
+    """Quantise with a zero point: `weight ~ scale * (levels - zero)`. A range without 0 is extended to include it.
 
     Args:
         weight: `[out, in]`.
@@ -184,22 +194,22 @@ _OVERFLOW: dict[Overflow, Callable[[Any], Any]] = {
 
 
 def _nncf() -> Any:
-    """NNCF, quiet.
+    """Import NNCF and silence its log.
 
-    It reports its use through OpenVINO's telemetry package. `worker.model.inference.runtime`, imported above, has
-    hidden that, and NNCF then puts a stub in its place.
+    NNCF reports its use through OpenVINO's telemetry package. `worker.model.inference.runtime`, imported above, hides
+    that package, and NNCF then uses a stub.
     """
     try:
         nncf = importlib.import_module("nncf")
     except ImportError as error:
-        raise SetupError("INT8 variants need NNCF: pip install 'maskmill[convert]'") from error
-    logging.getLogger("nncf").setLevel(logging.ERROR)  # its own function would change everybody's handlers too
+        raise SetupError("INT8 variants require NNCF: pip install 'maskmill[convert]'") from error
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # not `nncf.set_log_level`, which also changes handlers
     return nncf
 
 
 @contextlib.contextmanager
-def _quietly(nncf: Any) -> Iterator[None]:
-    """NNCF's errors as ours, and no warnings: they speak of the future of NNCF, not of this network."""
+def _nncf_errors(nncf: Any) -> Iterator[None]:
+    """Convert NNCF's errors to `BundleError`, and hide its warnings, which announce changes in future releases."""
     kinds: tuple[type[Exception], ...] = (
         nncf.ValidationError,
         nncf.InternalError,
@@ -214,13 +224,13 @@ def _quietly(nncf: Any) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except kinds as error:
-        raise BundleError(f"NNCF refuses the network: {error}") from error
+        raise BundleError(f"NNCF cannot quantise the network: {error}") from error
 
 
-def _convolution_behind(node: Any) -> Any:
-    """The first convolution upstream, along first inputs: past bias, split, sigmoid and factor."""
+def _convolution_upstream(node: Any) -> Any:
+    """Follow first inputs upstream to the nearest convolution: past bias, split, sigmoid and factor."""
     while node.get_type_name() != "Convolution":
         if not node.get_input_size():
-            raise BundleError(f"no convolution computes what {node.get_friendly_name()} starts from")
+            raise BundleError(f"no convolution found upstream of {node.get_friendly_name()}")
         node = node.input_value(0).get_node()
     return node

@@ -1,4 +1,4 @@
-"""What `worker model convert` is asked for and gives back, and the checks that need no work to be done first."""
+"""Input and output of `worker model convert`, and the checks that run before any work is done."""
 
 from __future__ import annotations
 
@@ -13,115 +13,119 @@ from worker.contract.settings import Settings
 from worker.convert import calibration
 from worker.convert.birefnet.rewrites import Rewrite
 from worker.convert.evaluate.agreement import Agreement
-from worker.convert.quantisation_config import Recipe
+from worker.convert.quantisation_config import QuantisationConfig
 from worker.model.format import writer
 from worker.model.format.layout import SIZE_MULTIPLE
 
 CHECKPOINT_FILE = "model.safetensors"
-"""In the published repository."""
+"""Name of the checkpoint in the published repository."""
 
 _HUB = re.compile(r"hf://(?P<repo>[^/@\s]+/[^/@\s]+)(?:@(?P<revision>[^@\s]+))?")
 
 
 @dataclass(frozen=True)
-class Request:
-    """What to make, from what."""
+class ConversionRequest:
+    """What to convert, and to which variants."""
 
     checkpoint: str
     """File, or `hf://OWNER/NAME[@REVISION]`."""
     output: Path
+    """Folder of the bundle."""
     sizes: tuple[int, ...]
     precisions: tuple[str, ...]
-    pictures: str | None = None
-    """Folder or `s3://` prefix; None for those of scikit-image."""
-    images: int = calibration.DEFAULT_IMAGES
+    calibration_source: str | None = None
+    """Folder or `s3://` prefix; None for the photographs of scikit-image."""
+    calibration_images: int = calibration.DEFAULT_IMAGES
+    """Most pictures to take from it."""
     without: frozenset[Rewrite] = frozenset()
     """Exact rewrites to leave out."""
-    recipe: Recipe = Recipe()  # noqa: RUF009 -- frozen
+    quantisation: QuantisationConfig = QuantisationConfig()  # noqa: RUF009 -- frozen
     force: bool = False
-    """Keep variants that disagree with FP32."""
+    """Keep variants that differ too much from FP32."""
 
 
 @dataclass(frozen=True)
-class Event:
-    """Where the conversion is."""
+class ConversionProgress:
+    """How far a conversion is."""
 
     step: int
-    """Steps behind it."""
+    """Completed steps."""
     steps: int
+    """Steps in all."""
     what: str
-    """The step in words: `512 int8: quantise`."""
+    """The current step in words: `512 int8: quantise`."""
     done: int = 0
+    """Progress within the step, out of `total`."""
     total: int = 0
-    """Within the step; 0 when not known."""
+    """0 when not known."""
 
 
 @dataclass(frozen=True)
-class Built:
+class BuiltVariant:
     """One variant of the new bundle."""
 
     size: int
     precision: str
     bytes: int
-    """Of the `.bin`."""
+    """Size of the `.bin` file."""
     build_seconds: float
     compare_seconds: float
     peak_memory_mib: int
     agreement: Agreement | None
-    """None for fp32 itself."""
+    """None for fp32, the reference."""
     complaint: str
-    """What is out of bounds; empty if nothing."""
+    """Which limits of agreement it exceeds; empty if none."""
 
     @property
     def label(self) -> str:
-        """`512 int8`."""
+        """Size and precision: `512 int8`."""
         return f"{self.size} {self.precision}"
 
 
 @dataclass(frozen=True)
-class Report:
-    """What was made."""
+class ConversionResult:
+    """The bundle that was written."""
 
     output: Path
-    variants: tuple[Built, ...]
+    variants: tuple[BuiltVariant, ...]
     warnings: tuple[str, ...]
 
 
-Watch = Callable[[Event], None]
-"""Told of every step."""
+OnProgress = Callable[[ConversionProgress], None]
+"""Called at every step, and during a step when its progress is known."""
 
 
-def check(request: Request) -> None:
-    """Refuse what cannot work.
+def validate(request: ConversionRequest) -> None:
+    """Refuse a request that cannot succeed.
 
     Raises:
-        BundleError: No such precision.
-        BundleNotFound: No such calibration folder.
-        SettingsError: A size or the number of pictures makes no sense.
-        SetupError: A package is missing.
+        BundleError: a precision is unknown, or there is none.
+        BundleNotFound: the calibration folder does not exist.
+        SettingsError: a size or the number of calibration images is invalid.
+        SetupError: a required package is not installed.
     """
     writer.check_precisions(request.output, request.precisions)
     wrong = [str(size) for size in request.sizes if size <= 0 or size % SIZE_MULTIPLE]
     if wrong or not request.sizes:
         raise SettingsError(
-            f"size {', '.join(wrong) or 'missing'}: a positive multiple of {SIZE_MULTIPLE} is needed, such as 1024"
+            f"size {', '.join(wrong) or 'missing'}: use a positive multiple of {SIZE_MULTIPLE}, such as 1024"
         )
-    if request.images < 1:
-        raise SettingsError(f"{request.images} calibration images: at least 1 is needed")
-    calibration.check_folder(request.pictures)
+    if request.calibration_images < 1:
+        raise SettingsError(f"{request.calibration_images} calibration images; use at least 1")
+    calibration.check_folder(request.calibration_source)
     for package in ("safetensors", *(["nncf"] if "int8" in request.precisions else [])):
         try:
             metadata.version(package)
         except metadata.PackageNotFoundError as error:
-            raise SetupError(f"converting needs {package}: pip install 'maskmill[convert]'") from error
+            raise SetupError(f"conversion requires {package}: pip install 'maskmill[convert]'") from error
 
 
 def fetch_checkpoint(source: str, settings: Settings) -> Path:
-    """The file itself, or the one of a hub repository, through the cache.
+    """Return the path of a checkpoint; download it from the hub through the cache if `source` is a repository.
 
     Raises:
-        BundleNotFound: no such file, or the text names no repository.
-        ServiceError: the hub.
+        BundleNotFound: the file does not exist, or the repository is written incorrectly.
+        ServiceError: the hub fails.
     """
     if not source.startswith("hf://"):
         path = Path(source)
@@ -132,7 +136,7 @@ def fetch_checkpoint(source: str, settings: Settings) -> Path:
         return path
     match = _HUB.fullmatch(source)
     if match is None:
-        raise BundleNotFound(f"{source!r} names no repository; write hf://OWNER/NAME or hf://OWNER/NAME@REVISION")
+        raise BundleNotFound(f"{source!r} is not a repository; write hf://OWNER/NAME or hf://OWNER/NAME@REVISION")
     from worker.model.sources.hub_cache import download
 
     cache_dir = settings.model.cache_dir.expanduser()

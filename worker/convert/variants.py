@@ -1,9 +1,10 @@
-"""`worker model convert`: a checkpoint into a bundle with every variant asked for, whole or not at all.
+"""Convert a checkpoint to a bundle with all requested variants, for `worker model convert`.
 
-    check what was asked ── pictures ──> for each size: fp32, then the others, each in its own process ──> judge
-    ──> manifest ──> the bundle takes its place
+    validate the request ── pictures ──> for each size: fp32, then the others, each in its own process
+    ──> check the agreement ──> manifest ──> the bundle replaces the previous one
 
-Knows neither OpenVINO nor NNCF, which only `build_variant` loads, nor how progress is shown.
+The bundle is written completely or not at all. Only `build_variant` loads OpenVINO and NNCF; how progress is shown is
+up to the caller.
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ from worker.convert import calibration, licence
 from worker.convert.birefnet.rewrites import ALL
 from worker.convert.calibration import CalibrationSet
 from worker.convert.evaluate.agreement import LIMITS, Agreement
-from worker.convert.request import Built, Event, Report, Request, Watch, check, fetch_checkpoint
+from worker.convert.request import (
+    BuiltVariant,
+    ConversionProgress,
+    ConversionRequest,
+    ConversionResult,
+    OnProgress,
+    fetch_checkpoint,
+    validate,
+)
 from worker.convert.variant_process import build_in_process
 from worker.model.format import writer
 from worker.model.format.layout import PRECISIONS, Candidate
@@ -33,38 +42,40 @@ from worker.model.format.manifest import sha256_of
 NAME = "birefnet_lite"
 REFERENCE = "fp32"
 COMPARED = 8
-"""Pictures on which variants are compared with FP32: at 1024 each takes seconds in either."""
+"""Pictures on which variants are compared with FP32; at 1024 each takes seconds in every precision."""
 
 TOOLS = ("maskmill", "openvino", "numpy", "pillow")
-"""Distributions whose versions go into the manifest; NNCF's too, where it was used."""
+"""Distributions whose versions the bundle manifest records, with NNCF where it is used."""
 
 _SCRATCH = ".scratch"
 
 
-def convert(request: Request, settings: Settings, watch: Watch = lambda event: None) -> Report:
-    """Make the bundle; what was at its place before is replaced only at the very end.
+def convert(
+    request: ConversionRequest, settings: Settings, on_progress: OnProgress = lambda progress: None
+) -> ConversionResult:
+    """Write the bundle. The previous content of the folder is replaced only after everything has succeeded.
 
     Args:
-        request: What to make.
-        settings: Cache folder, limits of a picture, S3.
-        watch: Told of every step.
+        request: what to convert.
+        settings: cache folder, limits of a picture, S3.
+        on_progress: called at every step.
 
     Raises:
-        SettingsError: A size, precision or number of pictures makes no sense.
-        BundleNotFound: No such checkpoint, repository or calibration folder.
-        BundleError: The checkpoint is no BiRefNet-lite, the disk refuses, or a variant disagrees with FP32.
-        SourceError: The calibration set holds no picture.
-        SetupError: A package is missing.
-        ServiceError: The hub or S3 does not do its part.
+        SettingsError: a size, precision or number of pictures is invalid.
+        BundleNotFound: the checkpoint, repository or calibration folder does not exist.
+        BundleError: the checkpoint is not of BiRefNet-lite, the disk fails, or a variant differs too much from FP32.
+        SourceError: the calibration set holds no picture.
+        SetupError: a package is missing.
+        ServiceError: the hub or S3 fails.
     """
-    check(request)
+    validate(request)
     output = request.output.absolute()
     writer.check_destination(output)
-    run = _Run(request, settings, watch)
-    checkpoint = run.checkpoint()
+    conversion = _Conversion(request, settings, on_progress)
+    checkpoint = conversion.checkpoint()
     with writer.staged(output) as made:
-        built = run.build_all(checkpoint, made)
-        _judge(built, force=request.force)
+        built = conversion.build_all(checkpoint, made)
+        _check_agreement(built, force=request.force)
         shutil.rmtree(made / _SCRATCH)
         (made / licence.FILE).write_text(licence.TEXT, "utf-8")
         writer.write_bundle_manifest(
@@ -72,76 +83,68 @@ def convert(request: Request, settings: Settings, watch: Watch = lambda event: N
             NAME,
             description=licence.DESCRIPTION,
             license=licence.SPDX,
-            source=run.source(checkpoint),
+            source=conversion.source_section(checkpoint),
             tools=_versions(request.precisions),
-            calibration=run.calibration_facts(),
-            quantisation=asdict(request.recipe) if "int8" in request.precisions else None,
-            variants={_candidate(b.size, b.precision).xml: _facts(b) for b in built},
+            calibration=conversion.calibration_section(),
+            quantisation=asdict(request.quantisation) if "int8" in request.precisions else None,
+            variants={_candidate(b.size, b.precision).xml: _manifest_entry(b) for b in built},
         )
-    return Report(output, tuple(built), run.warnings(built))
+    return ConversionResult(output, tuple(built), conversion.warnings(built))
 
 
-class _Run:
-    """One conversion."""
+class _Conversion:
+    """One conversion: its variants in order, its calibration set, and the count of its steps."""
 
-    def __init__(self, request: Request, settings: Settings, watch: Watch) -> None:
-        self._request, self._settings, self._watch = request, settings, watch
+    def __init__(self, request: ConversionRequest, settings: Settings, on_progress: OnProgress) -> None:
+        self._request, self._settings, self._on_progress = request, settings, on_progress
         self._rewrites = tuple(sorted(rewrite.value for rewrite in ALL - request.without))
         self._set: CalibrationSet | None = None
-        self._jobs = [
+        self._variants = [
             (size, precision)
             for size in sorted(set(request.sizes), reverse=True)
-            # fp32 is what the others are compared with, asked for or not
+            # the others are compared with fp32, so it is built whether requested or not
             for precision in (REFERENCE, *(p for p in PRECISIONS if p in request.precisions and p != REFERENCE))
         ]
         self._step = 0
 
     def checkpoint(self) -> Path:
-        """The checkpoint on this disk."""
-        self._tell("checkpoint")
+        """Return the local path of the checkpoint, downloaded if necessary."""
+        self._report("checkpoint")
         return fetch_checkpoint(self._request.checkpoint, self._settings)
 
-    def build_all(self, checkpoint: Path, made: Path) -> list[Built]:
-        """Every variant that was asked for, written below `made`."""
+    def build_all(self, checkpoint: Path, made: Path) -> list[BuiltVariant]:
+        """Build every variant and return the requested ones, which are written below `made`."""
         scratch = made / _SCRATCH
         scratch.mkdir()
-        self._next("pictures")
-        if any(precision != REFERENCE for _, precision in self._jobs):
+        self._next_step("pictures")
+        if any(precision != REFERENCE for _, precision in self._variants):
             self._set = calibration.gather(
-                self._request.pictures, self._request.images, self._settings, scratch / "photographs"
+                self._request.calibration_source,
+                self._request.calibration_images,
+                self._settings,
+                scratch / "photographs",
             )
         built = []
-        for size, precision in self._jobs:
-            self._next(f"{size} {precision}")
+        for size, precision in self._variants:
+            self._next_step(f"{size} {precision}")
             if precision == REFERENCE:
                 self._write_pictures(size, scratch)
             kept = precision in self._request.precisions
-            one = self._build(checkpoint, size, precision, made if kept else scratch, scratch)
-            built += [one] if kept else []
+            variant = self._build(checkpoint, size, precision, made if kept else scratch, scratch)
+            built += [variant] if kept else []
         return built
 
-    def _build(self, checkpoint: Path, size: int, precision: str, root: Path, scratch: Path) -> Built:
+    def _build(self, checkpoint: Path, size: int, precision: str, root: Path, scratch: Path) -> BuiltVariant:
+        label = f"{size} {precision}"
         xml = root / _candidate(size, precision).xml
         xml.parent.mkdir(parents=True, exist_ok=True)
-        task = {
-            "checkpoint": str(checkpoint),
-            "size": size,
-            "precision": precision,
-            "rewrites": self._rewrites,
-            "xml": str(xml),
-            "pictures": str(scratch / f"pictures_{size}.npy"),
-            "compared": 0 if self._set is None else min(COMPARED, len(self._set.pictures)),
-            "reference": str(scratch / f"reference_{size}.npy"),
-            "recipe": asdict(self._request.recipe),
-        }
         result = build_in_process(
-            task,
-            f"{size} {precision}",
-            lambda what, done, total: self._tell(f"{size} {precision}: {what}", done, total),
+            self._task(checkpoint, size, precision, xml, scratch),
+            label,
+            lambda activity, done, total: self._report(f"{label}: {activity}", done, total),
         )
-        got = result["agreement"]
-        agreement = None if got is None else Agreement(**got)
-        return Built(
+        agreement = None if result["agreement"] is None else Agreement(**result["agreement"])
+        return BuiltVariant(
             size=size,
             precision=precision,
             bytes=xml.with_suffix(".bin").stat().st_size,
@@ -152,60 +155,74 @@ class _Run:
             complaint=LIMITS[precision].complaint(agreement) if agreement else "",
         )
 
+    def _task(self, checkpoint: Path, size: int, precision: str, xml: Path, scratch: Path) -> dict[str, Any]:
+        """Return the fields of `build_variant.BuildTask`."""
+        return {
+            "checkpoint": str(checkpoint),
+            "size": size,
+            "precision": precision,
+            "rewrites": self._rewrites,
+            "xml": str(xml),
+            "pictures": str(scratch / f"pictures_{size}.npy"),
+            "compared": 0 if self._set is None else min(COMPARED, len(self._set.pictures)),
+            "reference": str(scratch / f"reference_{size}.npy"),
+            "quantisation": asdict(self._request.quantisation),
+        }
+
     def _write_pictures(self, size: int, scratch: Path) -> None:
-        """The pictures at one size, for the processes to map; without any, a grey one to try the network with."""
+        """Write the pictures at one size for the build processes to map; without a set, one grey picture."""
         grey = np.full((1, size, size, 3), 128, np.uint8)
         np.save(scratch / f"pictures_{size}.npy", grey if self._set is None else self._set.tensors(size))
 
-    def source(self, checkpoint: Path) -> dict[str, Any]:
-        """Section `source` of the manifest; of a local file only its name, a path says nothing elsewhere."""
-        asked = self._request.checkpoint
+    def source_section(self, checkpoint: Path) -> dict[str, Any]:
+        """Return section `source` of the bundle manifest; of a local file it gives the name without the path."""
+        given = self._request.checkpoint
         return {
-            "checkpoint": asked if asked.startswith("hf://") else checkpoint.name,
+            "checkpoint": given if given.startswith("hf://") else checkpoint.name,
             "sha256": sha256_of(checkpoint),
             "bytes": checkpoint.stat().st_size,
             "rewrites": list(self._rewrites),
         }
 
-    def calibration_facts(self) -> dict[str, Any] | None:
-        """Section `calibration` of the manifest."""
+    def calibration_section(self) -> dict[str, Any] | None:
+        """Return section `calibration` of the bundle manifest."""
         if self._set is None:
             return None
         return {
-            "source": _shareable(self._set.source),
+            "source": _without_path(self._set.source),
             "images": len(self._set.pictures),
             "sha256": self._set.digest,
         }
 
-    def warnings(self, built: Sequence[Built]) -> tuple[str, ...]:
-        """What whoever runs this should read."""
+    def warnings(self, built: Sequence[BuiltVariant]) -> tuple[str, ...]:
+        """Return warnings about skipped calibration files, and about variants kept only because of `force`."""
         skipped = self._set.skipped if self._set else ()
         return (
-            *(f"calibration leaves out {text}" for text in skipped),
-            *(f"{one.label} disagrees with FP32, kept by force: {one.complaint}" for one in built if one.complaint),
+            *(f"calibration skipped {text}" for text in skipped),
+            *(f"{v.label} differs too much from FP32, kept by --force: {v.complaint}" for v in built if v.complaint),
         )
 
-    def _next(self, what: str) -> None:
+    def _next_step(self, what: str) -> None:
         self._step += 1
-        self._tell(what)
+        self._report(what)
 
-    def _tell(self, what: str, done: int = 0, total: int = 0) -> None:
+    def _report(self, what: str, done: int = 0, total: int = 0) -> None:
         # Steps: checkpoint, pictures, one per variant.
-        self._watch(Event(self._step, len(self._jobs) + 2, what, done, total))
+        self._on_progress(ConversionProgress(self._step, len(self._variants) + 2, what, done, total))
 
 
-def _judge(built: Sequence[Built], *, force: bool) -> None:
-    """Refuse the bundle if a variant is out of bounds, after all have been looked at."""
+def _check_agreement(built: Sequence[BuiltVariant], *, force: bool) -> None:
+    """Refuse the bundle if variants exceed their limits. All are built first, so that the error names each of them."""
     bad = [f"{one.label}: {one.complaint}" for one in built if one.complaint]
     if bad and not force:
         raise BundleError(
-            f"masks disagree with FP32 ({'; '.join(bad)}); give calibration pictures like those to be cut out, leave "
+            f"masks differ too much from FP32 ({'; '.join(bad)}); give calibration pictures similar to your own, leave "
             "the precision out, or keep it with --force. Nothing was written"
         )
 
 
-def _shareable(source: str) -> str:
-    """A folder without the path to it, which says nothing on another machine."""
+def _without_path(source: str) -> str:
+    """Reduce a folder to its name; its path means nothing on another machine."""
     return source if source.startswith("s3://") or source == calibration.BUILT_IN else Path(source).resolve().name
 
 
@@ -213,10 +230,10 @@ def _candidate(size: int, precision: str) -> Candidate:
     return Candidate(NAME, size, precision)
 
 
-def _facts(built: Built) -> dict[str, Any]:
-    """One variant in the manifest."""
+def _manifest_entry(built: BuiltVariant) -> dict[str, Any]:
+    """Return the entry of one variant in the bundle manifest."""
     facts = asdict(built)
-    del facts["bytes"]  # stands under `files`
+    del facts["bytes"]  # listed under `files`
     facts["kept_by_force"] = facts.pop("complaint")
     return facts | {"agreement": built.agreement and built.agreement.as_dict()}
 

@@ -1,12 +1,12 @@
-"""The built-in model `starter`: a small network trained from scratch on composites that this package makes itself.
+"""Train the built-in model `starter`: a small network trained from scratch on composites made by this package.
 
-    sources (packages with free pictures) -> library (subjects with alpha, photographs)
-          -> compose (one picture, one true mask) -> train (network, PyTorch) -> export (OpenVINO IR: FP16, INT8)
+    sources (packages of free pictures) -> library (subjects with alpha, photographs)
+          -> compose (one picture with its true mask) -> train (network, PyTorch) -> export (OpenVINO IR: FP16, INT8)
 
-    exams: composites to judge it by
+    eval_sets: pictures with true masks for evaluating the model
 
-`make starter` does everything, on two CPU cores in less than three hours, and goes on where it was interrupted. Which
-packages, under which licences, is in `sources`; what came out, and where it fails, in the model card beside the bundle.
+`make starter` runs all steps; it takes less than three hours on two CPU cores and resumes after an interruption.
+`sources` lists the packages and their licences. The model card in the bundle gives the results and the limitations.
 
-The split is made once, by name: a subject, photograph or environment that `exams` uses is never seen in training.
+The split is fixed by name: training never sees a subject, photograph or panorama that `eval_sets` uses.
 """

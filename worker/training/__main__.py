@@ -1,4 +1,4 @@
-"""`python -m worker.training`: data, training, bundle and exams of the built-in model `starter`."""
+"""`python -m worker.training`: the steps from pictures to the bundle and evaluation sets of `starter`."""
 
 from __future__ import annotations
 
@@ -9,72 +9,79 @@ from pathlib import Path
 from worker.contract.errors import MaskmillError
 
 IMAGES = 120_000
-"""Composites of a whole training."""
+"""Composites in a full training run."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0, or 1 with what is missing."""
+    """Run one step, or all of them in order.
+
+    Returns:
+        0, or 1 after printing the error.
+    """
     parser = argparse.ArgumentParser(prog="python -m worker.training", description=__doc__)
-    parser.add_argument("step", choices=["data", "train", "export", "exams", "all"])
+    parser.add_argument("step", choices=[*_STEPS, "all"])
     parser.add_argument(
-        "--folder", type=Path, required=True, help="of downloads, library, checkpoint, bundle and exams"
+        "--folder",
+        type=Path,
+        required=True,
+        help="folder for downloads, library, checkpoint, bundle and evaluation sets",
     )
     parser.add_argument("--images", type=int, default=IMAGES, help="composites to train on (%(default)s)")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--loaders", type=int, default=1, help="processes that make composites (%(default)s)")
-    parser.add_argument("--bundle", type=Path, help="where the bundle goes; FOLDER/bundle unless given")
-    asked = parser.parse_args(arguments)
+    parser.add_argument("--seed", type=int, default=1, help="seed of the series of composites (%(default)s)")
+    parser.add_argument("--loaders", type=int, default=1, help="processes that generate composites (%(default)s)")
+    parser.add_argument("--bundle", type=Path, help="folder of the bundle (default: FOLDER/bundle)")
+    options = parser.parse_args(arguments)
     try:
-        for step in ("data", "train", "export", "exams") if asked.step == "all" else (asked.step,):
-            _STEPS[step](asked)
+        for step in _STEPS if options.step == "all" else (options.step,):
+            _STEPS[step](options)
     except MaskmillError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
-def _data(asked: argparse.Namespace) -> None:
+def _data(options: argparse.Namespace) -> None:
     from worker.training import library
 
-    for what, count in library.build(asked.folder / "downloads", asked.folder / "library").items():
-        _say(f"{what}: {count}")
+    for name, count in library.build(options.folder / "downloads", options.folder / "library").items():
+        _print(f"{name}: {count}")
 
 
-def _train(asked: argparse.Namespace) -> None:
+def _train(options: argparse.Namespace) -> None:
     from worker.training import curve, train
 
-    options = train.Options(asked.images, asked.seed, asked.loaders)
-    output = asked.folder / "training"
-    _say(str(train.train(asked.folder / "library", output, options, _say)))
-    _say(str(curve.draw(output / train.CURVE, output / "curve.png")))
+    output = options.folder / "training"
+    config = train.TrainingConfig(options.images, options.seed, options.loaders)
+    _print(str(train.train(options.folder / "library", output, config, _print)))
+    _print(str(curve.draw(output / train.CURVE, output / "curve.png")))
 
 
-def _export(asked: argparse.Namespace) -> None:
+def _export(options: argparse.Namespace) -> None:
     from worker.training import export, train
 
-    weights = asked.folder / "training" / train.WEIGHTS
-    dest = asked.bundle or asked.folder / "bundle"
-    facts = {"generator": "worker.training", "images": asked.images, "seed": asked.seed}
-    _say(str(export.write(weights, asked.folder / "library", dest, facts=facts)))
-    full = asked.folder / "bundle_fp32"
-    _say(str(export.write(weights, asked.folder / "library", full, precisions=("fp32", *export.SHIPPED), facts=facts)))
+    library = options.folder / "library"
+    weights = options.folder / "training" / train.WEIGHTS
+    source = {"generator": "worker.training", "images": options.images, "seed": options.seed}
+    shipped = options.bundle or options.folder / "bundle"
+    _print(str(export.write(weights, library, shipped, source=source)))
+    with_fp32 = options.folder / "bundle_fp32"
+    _print(str(export.write(weights, library, with_fp32, precisions=("fp32", *export.SHIPPED), source=source)))
 
 
-def _exams(asked: argparse.Namespace) -> None:
+def _eval_sets(options: argparse.Namespace) -> None:
     from worker.training import eval_sets
 
-    for what, count in eval_sets.write(
-        asked.folder / "downloads", asked.folder / "library", asked.folder / "exams"
-    ).items():
-        _say(f"{what}: {count} pictures")
+    counts = eval_sets.write(options.folder / "downloads", options.folder / "library", options.folder / "eval_sets")
+    for name, count in counts.items():
+        _print(f"{name}: {count} pictures")
 
 
-_STEPS = {"data": _data, "train": _train, "export": _export, "exams": _exams}
+_STEPS = {"data": _data, "train": _train, "export": _export, "eval-sets": _eval_sets}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,6 +1,7 @@
-"""What stands behind a subject: photographs where there are some, else what a program can draw.
+"""Backgrounds of composites: crops of photographs and drawn patterns.
 
-All give u8 [side, side, 3].
+`backdrop` and `photograph` return u8 `[side, side, 3]`. The drawn kinds return floats `[side, side, 3]` on the scale
+0 to 255, not clipped; `noise` returns one plane between 0 and 1.
 """
 
 from __future__ import annotations
@@ -18,21 +19,22 @@ Rng = np.random.Generator
 Floats = npt.NDArray[np.floating[Any]]
 
 PHOTOGRAPH = 0.6
-"""Share of backgrounds that are photographs."""
+"""Share of backgrounds that are photographs; the others are drawn."""
 _OCTAVES = 5
 _DOTS = 2
+"""Kind in `pattern`; 0 is stripes, 1 is checks."""
 
 
 def chance(rng: Rng, share: float) -> bool:
-    """True with that probability."""
+    """Return True with probability `share`."""
     return bool(rng.random() < share)
 
 
 def backdrop(library: Library, side: int, rng: Rng) -> Pixels:
-    """Any kind."""
+    """Draw a background of a random kind: u8 `[side, side, 3]`."""
     if chance(rng, PHOTOGRAPH):
         return photograph(library, side, rng)
-    drawn: tuple[Callable[[int, Rng], Floats], ...] = (flat, studio, clouds, clouds, repeated)
+    drawn: tuple[Callable[[int, Rng], Floats], ...] = (gradient, studio, clouds, clouds, pattern)
     pixels = drawn[rng.integers(len(drawn))](side, rng)
     if chance(rng, 0.3):
         pixels = pixels + rng.normal(0, rng.uniform(2, 14), (side, side, 1)).astype(np.float32)
@@ -40,7 +42,7 @@ def backdrop(library: Library, side: int, rng: Rng) -> Pixels:
 
 
 def photograph(library: Library, side: int, rng: Rng) -> Pixels:
-    """A cut of a photograph, mirrored or repeated in a mirror so that its detail gets finer."""
+    """Crop a random photograph to u8 `[side, side, 3]`, at random mirrored or tiled 2 x 2 for finer detail."""
     pixels = library.photographs[int(rng.integers(len(library.photographs)))]
     height, width = pixels.shape[:2]
     share = rng.uniform(0.35, 1.0)
@@ -58,14 +60,14 @@ def photograph(library: Library, side: int, rng: Rng) -> Pixels:
 
 
 def colour(rng: Rng) -> npt.NDArray[np.float32]:
-    """Any colour, pale and dark ones as often as bright ones."""
+    """Draw an RGB colour; pale and dark colours are as frequent as bright ones."""
     grey = rng.uniform(0, 255)
     made: npt.NDArray[np.float32] = np.clip(grey + rng.normal(0, 1, 3) * rng.choice((6, 30, 80)), 0, 255).astype("f4")
     return made
 
 
-def flat(side: int, rng: Rng) -> Floats:
-    """One colour that runs into another."""
+def gradient(side: int, rng: Rng) -> Floats:
+    """Draw a linear or radial gradient between two colours."""
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j].astype(np.float32)
     turn = rng.uniform(0, 2 * np.pi)
     if chance(rng, 0.3):
@@ -79,8 +81,8 @@ def flat(side: int, rng: Rng) -> Floats:
 
 
 def studio(side: int, rng: Rng) -> Floats:
-    """A wall and a floor."""
-    wall, floor = flat(side, rng), flat(side, rng)
+    """Draw a wall above a floor, with a sharp or soft edge between them."""
+    wall, floor = gradient(side, rng), gradient(side, rng)
     edge = side * rng.uniform(0.45, 0.85)
     soft = rng.choice((0.7, 6.0, 30.0)) * side / 256
     rows = np.arange(side, dtype=np.float32)[:, None, None]
@@ -90,7 +92,7 @@ def studio(side: int, rng: Rng) -> Floats:
 
 
 def clouds(side: int, rng: Rng) -> Floats:
-    """Fractal noise between two or three colours: stone, cloth, leaves."""
+    """Mix two or three colours by fractal noise, which resembles stone, cloth or leaves."""
     values = noise(side, rng, roughness=rng.uniform(0.45, 1.0))
     first, second = colour(rng), colour(rng)
     pixels = first + (second - first) * values[..., None]
@@ -101,7 +103,13 @@ def clouds(side: int, rng: Rng) -> Floats:
 
 
 def noise(side: int, rng: Rng, *, roughness: float) -> Floats:
-    """Sum of random grids, each twice as fine as the last, [side, side] between 0 and 1."""
+    """Sum random grids, each twice as fine as the last: `[side, side]`, scaled to run from 0 to 1.
+
+    Args:
+        side: in pixels.
+        rng: source of randomness.
+        roughness: weight of each grid relative to the previous, coarser one.
+    """
     total = np.zeros((side, side), np.float32)
     cells, weight = int(rng.integers(2, 6)), 1.0
     stretch = int(rng.choice((1, 1, 1, 3)))
@@ -114,8 +122,8 @@ def noise(side: int, rng: Rng, *, roughness: float) -> Floats:
     return values
 
 
-def repeated(side: int, rng: Rng) -> Floats:
-    """Stripes, checks or dots: a pattern is no subject, however strong."""
+def pattern(side: int, rng: Rng) -> Floats:
+    """Draw stripes, checks or dots, from which the network learns that a strong pattern is not a subject."""
     y, x = np.mgrid[0:side, 0:side].astype(np.float32)
     turn, period = rng.uniform(0, np.pi), side / rng.uniform(4, 30)
     u, v = (np.cos(turn) * x + np.sin(turn) * y) / period, (-np.sin(turn) * x + np.cos(turn) * y) / period
@@ -124,4 +132,4 @@ def repeated(side: int, rng: Rng) -> Floats:
     if kind == _DOTS:
         wave = np.hypot(u % 1 - 0.5, v % 1 - 0.5) * 4 - 1
     share: Floats = np.clip(wave * rng.choice((1.0, 8.0)) / 2 + 0.5, 0, 1)[..., None]
-    return (flat(side, rng) * (1 - share) + flat(side, rng) * share).astype(np.float32)
+    return (gradient(side, rng) * (1 - share) + gradient(side, rng) * share).astype(np.float32)

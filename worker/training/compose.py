@@ -1,8 +1,8 @@
-"""One picture to train on and its true mask: subjects in front of a background, as a camera might have seen it.
+"""Compose one training picture and its true mask: subjects in front of a background, as a camera might see them.
 
-    backdrop ── shadow ── subject: clip art, or a photograph in its outline, shaded ── light ── blur, noise, JPEG
+    backdrop ── shadow ── subject: clip art, or its outline filled with a photograph, shaded ── blur, noise, JPEG
 
-A sample depends on its number alone, so that training can go on anywhere, with any number of processes.
+A composite depends only on the seed and its number, so training can resume anywhere and use any number of processes.
 """
 
 from __future__ import annotations
@@ -13,39 +13,40 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-from worker.training.backdrops import Floats, Rng, backdrop, chance, colour, flat, noise, photograph
+from worker.training.backdrops import Floats, Rng, backdrop, chance, colour, gradient, noise, photograph
 from worker.training.library import Library, Pixels
 
 _TEXTURED = 0.5
-"""Share of subjects that are an outline filled with a photograph or a texture and shaded as a body."""
+"""Share of subjects whose outline is filled with a photograph or a texture and shaded like a solid body."""
 _COUNTS = (0.78, 0.16, 0.06)
-"""Of one, two and three subjects."""
+"""Probabilities of one, two and three subjects."""
 _LEAST_AREA, _MOST_AREA = 0.02, 0.85
-"""Share of the picture that is subject."""
+"""Bounds on the share of the picture that the subjects cover."""
 _TRIES = 4
+"""Attempts to place a subject within these bounds."""
 _SMALL = 0.6
-"""Scale below which a subject is averaged first."""
+"""Scale below which a subject is averaged down before the affine transform, which does not average."""
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A composite."""
+class Composite:
+    """A composed picture and its true mask."""
 
     pixels: Pixels
-    """u8 [side, side, 3]."""
+    """u8 `[side, side, 3]`."""
     alpha: Pixels
-    """u8 [side, side]."""
+    """u8 `[side, side]`."""
 
 
-def sample(library: Library, side: int, seed: int, number: int, *, crowded: float = 0.0) -> Sample:
-    """The composite of that number.
+def composite(library: Library, side: int, seed: int, number: int, *, crowded: float = 0.0) -> Composite:
+    """Return composite `number` of the series `seed`.
 
     Args:
         library: subjects and photographs.
-        side: in pixels.
+        side: of the picture, in pixels.
         seed: of the whole series.
-        number: of this sample.
-        crowded: share of backgrounds that are full of shapes, see `crowd`.
+        number: of this composite in the series.
+        crowded: share of backgrounds drawn by `crowd`.
     """
     rng = np.random.default_rng((seed, number))
     ground = crowd(library, side, rng) if crowded and chance(rng, crowded) else backdrop(library, side, rng)
@@ -54,44 +55,42 @@ def sample(library: Library, side: int, seed: int, number: int, *, crowded: floa
     pixels = ground.astype(np.float32)
     alpha = np.zeros((side, side), np.float32)
     for _ in range(1 + int(rng.choice(3, p=_COUNTS))):
-        pixels, alpha = _added(library, pixels, alpha, rng)
-    return Sample(_seen(pixels, rng), np.rint(alpha * 255).astype(np.uint8))
+        pixels, alpha = _with_subject(library, pixels, alpha, rng)
+    return Composite(_camera(pixels, rng), np.rint(alpha * 255).astype(np.uint8))
 
 
 def crowd(library: Library, side: int, rng: Rng) -> Pixels:
-    """Large shapes that lie over each other and run out of the picture, as petals do in a close-up: u8 [side, side, 3].
+    """Draw a background of large overlapping shapes that extend past the border, as petals do in a close-up.
 
-    They are no subjects, however bright: the subject is what lies whole in front of them.
+    However bright, these shapes are background: the subject lies whole in front of them.
+
+    Returns:
+        u8 `[side, side, 3]`.
     """
     pixels: Floats = backdrop(library, side, rng).astype(np.float32)
     for _ in range(int(rng.integers(2, 8))):
         shape = library.subjects[int(rng.integers(len(library.subjects)))]
         placed = _placed(shape, side, rng, reach=(0.8, 2.5), spread=0.4)
         share = placed[..., 3:].astype(np.float32) / 255
-        body = flat(side, rng) if chance(rng, 0.6) else _lit(placed[..., :3].astype(np.float32), rng)
+        body = gradient(side, rng) if chance(rng, 0.6) else _relit(placed[..., :3].astype(np.float32), rng)
         pixels = np.clip(body, 0, 255) * share + pixels * (1 - share)
-    made = pixels.astype(np.uint8)
-    return _blurred(made, rng.uniform(0.5, 5) * side / 256) if chance(rng, 0.5) else made
+    composed = pixels.astype(np.uint8)
+    return _blurred(composed, rng.uniform(0.5, 5) * side / 256) if chance(rng, 0.5) else composed
 
 
-def _added(library: Library, pixels: Floats, alpha: Floats, rng: Rng) -> tuple[Floats, Floats]:
-    """With one more subject; it is placed anew if next to nothing of it, or nothing else, would be seen."""
-    side = len(alpha)
-    for _ in range(_TRIES):
-        placed = _placed(library.subjects[int(rng.integers(len(library.subjects)))], side, rng)
-        own = placed[..., 3].astype(np.float32) / 255
-        area = float(np.maximum(own, alpha).mean())
-        if _LEAST_AREA <= area <= _MOST_AREA and own.mean() >= _LEAST_AREA / 2:
-            break
-    else:
+def _with_subject(library: Library, pixels: Floats, alpha: Floats, rng: Rng) -> tuple[Floats, Floats]:
+    """Add one subject to the picture and the mask; leave both unchanged if no attempt to place one succeeds."""
+    placed = _within_bounds(library, alpha, rng)
+    if placed is None:
         return pixels, alpha
+    own = placed[..., 3].astype(np.float32) / 255
     if chance(rng, 0.15):
         own = own * rng.uniform(0.85, 1.0)
     body = placed[..., :3].astype(np.float32)
     if chance(rng, _TEXTURED):
         body = _textured(library, body, own, rng)
-    body = _lit(body, rng)
-    if chance(rng, 0.25):  # camouflage: colours like those around it
+    body = _relit(body, rng)
+    if chance(rng, 0.25):  # camouflage: colours like those around the subject
         mean = (body * own[..., None]).sum((0, 1)) / max(float(own.sum()), 1)
         body = body + (pixels.mean((0, 1)) - mean) * rng.uniform(0.3, 0.9)
     if chance(rng, 0.35):
@@ -103,10 +102,33 @@ def _added(library: Library, pixels: Floats, alpha: Floats, rng: Rng) -> tuple[F
     return mixed.astype(np.float32), 1 - (1 - alpha) * (1 - own)
 
 
+def _within_bounds(library: Library, alpha: Floats, rng: Rng) -> Pixels | None:
+    """Place a random subject so that the subjects cover neither too little nor too much of the picture.
+
+    Returns:
+        RGBA `[side, side, 4]`, or None after `_TRIES` attempts.
+    """
+    for _ in range(_TRIES):
+        placed = _placed(library.subjects[int(rng.integers(len(library.subjects)))], len(alpha), rng)
+        own = placed[..., 3].astype(np.float32) / 255
+        area = float(np.maximum(own, alpha).mean())
+        if _LEAST_AREA <= area <= _MOST_AREA and own.mean() >= _LEAST_AREA / 2:
+            return placed
+    return None
+
+
 def _placed(
     subject: Pixels, side: int, rng: Rng, *, reach: tuple[float, float] = (0.3, 1.05), spread: float = 0.1
 ) -> Pixels:
-    """Scaled, turned, stretched, mirrored and shifted, perhaps beyond the border: RGBA [side, side, 4]."""
+    """Scale, rotate, stretch, mirror, shear and shift a subject, possibly past the border: RGBA `[side, side, 4]`.
+
+    Args:
+        subject: RGBA `[h, w, 4]`.
+        side: of the picture, in pixels.
+        rng: source of randomness.
+        reach: range of the subject's longer side, as a share of `side`.
+        spread: standard deviation of its centre about the middle, as a share of `side`.
+    """
     height, width = subject.shape[:2]
     scale = side * rng.uniform(*reach) / max(height, width)
     turn = rng.normal(0, 0.25) if chance(rng, 0.8) else rng.uniform(-np.pi, np.pi)
@@ -120,12 +142,12 @@ def _placed(
     offset = np.array([width, height]) / 2 - back @ centre
     matrix = (*back[0], offset[0], *back[1], offset[1])
     whole = Image.fromarray(np.ascontiguousarray(subject))
-    if scale < _SMALL:  # the transformation does not average
+    if scale < _SMALL:
         less = max(0.1, scale * 1.4)
         whole = whole.resize((max(1, int(width * less)), max(1, int(height * less))), Image.Resampling.BOX)
         rx, ry = whole.width / width, whole.height / height
         matrix = tuple(v * r for v, r in zip(matrix, (rx, rx, rx, ry, ry, ry), strict=True))
-    # A black rim must not creep in from where nothing is: colours are carried premultiplied.
+    # Premultiplied colours keep the black of transparent pixels from bleeding into the edge.
     premultiplied = whole.convert("RGBa").transform(
         (side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
     )
@@ -133,7 +155,7 @@ def _placed(
 
 
 def _textured(library: Library, body: Floats, own: Floats, rng: Rng) -> Floats:
-    """The outline filled with something else, and shaded as if it bulged."""
+    """Fill the outline `own` with a photograph or noise, and shade it like a bulging surface."""
     side = len(own)
     if chance(rng, 0.6):
         inside: Floats = photograph(library, side, rng).astype(np.float32)
@@ -146,7 +168,7 @@ def _textured(library: Library, body: Floats, own: Floats, rng: Rng) -> Floats:
 
 
 def _shading(own: Floats, rng: Rng) -> Floats:
-    """Lambert's law on a height that grows from the outline inwards, [side, side] about 1."""
+    """Shade by Lambert's law a height that grows inwards from the outline: factors about 1, `[side, side]`."""
     side = len(own)
     height = np.zeros_like(own)
     for radius in (2, 5, 12):
@@ -161,8 +183,8 @@ def _shading(own: Floats, rng: Rng) -> Floats:
     return np.asarray(shade, np.float32)
 
 
-def _lit(body: Floats, rng: Rng) -> Floats:
-    """Other light: gamma, gain, saturation, tint."""
+def _relit(body: Floats, rng: Rng) -> Floats:
+    """Change gamma, gain, saturation and tint."""
     grey = body.mean(-1, keepdims=True)
     body = grey + (body - grey) * rng.uniform(0.3, 1.3)
     body = 255 * np.clip(body / 255, 0, 1) ** np.exp(rng.normal(0, 0.25))
@@ -171,15 +193,15 @@ def _lit(body: Floats, rng: Rng) -> Floats:
 
 
 def _shadow(own: Floats, rng: Rng) -> Floats:
-    """What the subject takes from the light behind it, 0 to 0.6."""
+    """Return the share of light, 0 to 0.6, that the subject takes from the background: `[side, side]`."""
     side = len(own)
     dx, dy = (int(v) for v in rng.normal(0, 0.05, 2) * side)
     soft = np.asarray(_gauss(own, rng.uniform(0.01, 0.06) * side), np.float32)
     return np.roll(soft, (dy, dx), (0, 1)) * rng.uniform(0.15, 0.6)
 
 
-def _seen(pixels: Floats, rng: Rng) -> Pixels:
-    """Through a camera and a file: light, blur, noise, JPEG, sometimes without colour."""
+def _camera(pixels: Floats, rng: Rng) -> Pixels:
+    """Apply what a camera and a file format do: white balance and exposure, noise, blur, JPEG, sometimes monochrome."""
     side = len(pixels)
     pixels = pixels * (1 + rng.normal(0, 0.05, 3).astype(np.float32)) * rng.uniform(0.75, 1.2)
     if chance(rng, 0.07):
@@ -201,6 +223,6 @@ def _blurred(pixels: Pixels, radius: float) -> Pixels:
 
 
 def _gauss(values: Floats, radius: float) -> Image.Image:
-    """Blurred on 8 bits, which is what Pillow blurs; scaled back to 0 to 1."""
+    """Blur values between 0 and 1; Pillow blurs 8-bit images only, so they are quantised to 8 bits on the way."""
     grey = Image.fromarray(np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8))
     return Image.fromarray(np.asarray(grey.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255)

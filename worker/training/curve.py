@@ -1,4 +1,4 @@
-"""The loss curve of a training as a picture."""
+"""Plot the loss curve of a training run."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from worker.bench.harness.plot_style import ACCENT, WARM, pyplot, save, tidy
 
 
 def draw(rows: Path, path: Path) -> Path:
-    """Loss and soft IoU over the composites seen.
+    """Plot loss and soft IoU against the number of composites seen.
 
     Args:
-        rows: CSV that `train` wrote.
-        path: of the PNG.
+        rows: CSV file written by `train`.
+        path: PNG file to write.
+
+    Returns:
+        `path`.
 
     Raises:
-        SetupError: the file cannot be written.
+        SetupError: the PNG cannot be written.
     """
     with rows.open(encoding="utf-8", newline="") as file:
         table = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
@@ -28,5 +31,5 @@ def draw(rows: Path, path: Path) -> Path:
             axes.set_xlabel("composites")
             tidy(axes, "y")
         left.set_title("loss", loc="left")
-        right.set_title("soft IoU of the training composites", loc="left")
+        right.set_title("soft IoU on training composites", loc="left")
         return save(plt, figure, path)

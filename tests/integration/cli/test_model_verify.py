@@ -43,7 +43,7 @@ def test_agreement_with_fp32(bundle, images, capsys):
     code, got = verify(capsys, bundle, "--images", images, "--min-iou", 0.99)
 
     assert code == 1
-    assert (got["passed"], got["files"], got["pictures"]) == (False, [], f"3 pictures of {images}")
+    assert (got["passed"], got["files"], got["pictures"]) == (False, [], f"3 pictures from {images}")
     reference, half, other = (got["variants"][key] for key in ("fp32", "fp16", "int8"))
     assert (reference["agreement"], reference["failure"]) == (None, "")
     assert half["reference"] == "fp32 in f32"
@@ -99,7 +99,7 @@ def test_a_missing_file_is_reported(bundle):
 
     complaints = check_files(bundles.survey(ModelSettings(source=str(bundle))))
 
-    assert complaints == ["LICENSE is in the manifest and not there; copy the bundle again"]
+    assert complaints == ["LICENSE is listed in the bundle manifest but missing; copy the bundle again"]
 
 
 def test_without_fp32_no_agreement_is_reported(bundle, images, capsys):
@@ -125,7 +125,7 @@ def test_the_built_in_bundle_passes_on_the_built_in_pictures(capsys):
     assert worker("verify", "builtin:contrast") == 0
 
     out = capsys.readouterr().out
-    assert "8 photographs that come with scikit-image" in out
+    assert "8 photographs included in scikit-image" in out
     assert "reference for the other variants" in out or "against fp32 in f32" in out
 
 

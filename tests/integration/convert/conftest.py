@@ -15,13 +15,13 @@ SIZE = 32
 
 @pytest.fixture
 def toy() -> Callable[[], Any]:
-    """Makes it: `[1, 3, 32, 32]` -> 3x3 convolution -> modulated deformable 3x3 -> matrix product -> logits."""
+    """Build `[1, 3, 32, 32]` -> 3x3 convolution -> modulated deformable 3x3 -> matrix product -> logits."""
     return _toy
 
 
 @pytest.fixture(scope="session")
 def pictures() -> np.ndarray:
-    """u8 [3, 32, 32, 3], smooth with noise."""
+    """Smooth, noisy pictures u8 `[3, 32, 32, 3]`."""
     rng = np.random.default_rng(3)
     ramps = np.linspace(0, 200, SIZE)[None, :, None, None] * rng.random((3, 1, SIZE, 3))
     return (ramps + rng.integers(0, 50, (3, SIZE, SIZE, 3))).astype(np.uint8)

@@ -29,14 +29,14 @@ def folder(place: Place, store: ObjectStore) -> S3Url:
     return folder
 
 
-def test_an_even_choice_of_a_prefix_is_read(place, folder):
+def test_a_prefix_is_sampled_evenly(place, folder):
     got = calibration.gather(str(folder), 3, place.settings, Path("unused"))
 
     assert got.pictures == (png(0), png(1), png(3))
     assert got.source == str(folder)
 
 
-def test_what_is_no_picture_is_named(place, folder):
+def test_a_file_that_is_not_a_picture_is_named(place, folder):
     got = calibration.gather(str(folder).rstrip("/"), 32, place.settings, Path("unused"))
 
     assert len(got.pictures) == 4
@@ -45,7 +45,7 @@ def test_what_is_no_picture_is_named(place, folder):
 
 @pytest.mark.usefixtures("folder")
 def test_an_empty_prefix_is_named(place):
-    with pytest.raises(SourceError, match=f"s3://{place.bucket}/nothing/: it holds no files"):
+    with pytest.raises(SourceError, match=f"s3://{place.bucket}/nothing/: it contains no files"):
         calibration.gather(f"s3://{place.bucket}/nothing", 32, place.settings, Path("unused"))
 
 

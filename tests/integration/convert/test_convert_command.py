@@ -1,4 +1,4 @@
-"""`worker model convert` as a user types it, on the whole network with stand-in weights, at a small size."""
+"""`worker model convert` as a user types it: the whole network with stand-in weights at a small size."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def arguments(checkpoint: Path, output: Path, *more: str, precision: str = "fp32
 
 @pytest.fixture(scope="module")
 def converted(checkpoint, tmp_path_factory) -> Iterator[tuple[Path, list[dict], str]]:
-    """The bundle of fp16 and int8wo, what was printed for each variant, and standard error."""
+    """The bundle of fp16 and int8wo, the lines printed for each variant, and standard error."""
     folder = tmp_path_factory.mktemp("converted") / "bundle"
     done = run(
         "worker",
@@ -63,7 +63,7 @@ def converted(checkpoint, tmp_path_factory) -> Iterator[tuple[Path, list[dict], 
     yield folder, done.lines, done.err
 
 
-def test_variants_lie_under_their_published_names_and_sizes(converted):
+def test_variants_have_their_published_names_and_sizes(converted):
     folder, _, _ = converted
 
     sizes = files(folder)
@@ -76,7 +76,7 @@ def test_variants_lie_under_their_published_names_and_sizes(converted):
     assert 43e6 < sizes[f"openvino_int8wo/birefnet_lite_{SIZE}x{SIZE}_int8wo.bin"] < 50e6
 
 
-def test_agreement_and_memory_are_told(converted):
+def test_agreement_and_memory_are_reported(converted):
     folder, lines, err = converted
 
     assert [line["precision"] for line in lines] == ["fp16", "int8wo"]
@@ -90,7 +90,7 @@ def test_agreement_and_memory_are_told(converted):
     assert f"{SIZE} fp32" in err  # steps are shown
 
 
-def test_the_worker_finds_and_runs_what_was_made(converted):
+def test_the_worker_finds_and_runs_a_converted_variant(converted):
     folder, _, _ = converted
     bundle = bundles.locate(ModelSettings(source=str(folder), precision="int8wo"))
 
@@ -107,7 +107,7 @@ def test_the_worker_finds_and_runs_what_was_made(converted):
     assert facts["notes"] == []
 
 
-def test_the_source_is_stamped(converted, checkpoint):
+def test_the_manifest_records_the_checkpoint_without_its_path(converted, checkpoint):
     folder, _, _ = converted
 
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -126,7 +126,7 @@ def test_a_truncated_checkpoint_is_named_and_the_old_bundle_stays(checkpoint, ol
     assert files(tmp_path) == {"bundle/manifest.json": 3, "broken.safetensors": broken.stat().st_size}
 
 
-def test_a_full_disk_is_told_and_the_old_bundle_stays(checkpoint, old_bundle, tmp_path):
+def test_a_full_disk_is_reported_and_the_old_bundle_stays(checkpoint, old_bundle, tmp_path):
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000_000, 50_000_000))
 

@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as arrays
 from worker.contract.errors import SetupError
 from worker.convert import quantise
 from worker.convert.evaluate.agreement import compare
-from worker.convert.quantisation_config import Overflow, Recipe
+from worker.convert.quantisation_config import Overflow, QuantisationConfig
 from worker.images.tensor import normalise
 from worker.model.inference import runtime
 from worker.model.inference.graph import IMAGENET_MEAN, IMAGENET_SCALE
@@ -46,7 +46,7 @@ def kinds(model: Any) -> list[str]:
 
 
 def source(model: Any, name: str, port: int) -> str:
-    """What feeds an input of a node: the type of the operation."""
+    """Return the type of the operation that feeds an input of a node."""
     node = next(node for node in model.get_ops() if node.get_friendly_name() == name)
     return str(node.input_value(port).get_node().get_type_name())
 
@@ -69,7 +69,7 @@ def test_levels_with_zero_point_are_within_a_step_and_keep_zero(weight):
     assert levels[weight == 0].tolist() == np.broadcast_to(zero, weight.shape)[weight == 0].tolist()
 
 
-def test_weight_only_stores_every_weight_in_eight_bits_and_hardly_changes_the_masks(toy, pictures, tmp_path):
+def test_weight_only_stores_every_weight_in_eight_bits_and_barely_changes_the_masks(toy, pictures, tmp_path):
     small = quantise.weight_only(toy())
 
     ov.save_model(toy(), str(tmp_path / "whole.xml"), compress_to_fp16=False)
@@ -83,7 +83,7 @@ def test_weight_only_stores_every_weight_in_eight_bits_and_hardly_changes_the_ma
     assert got.iou > 0.98
 
 
-def test_weights_of_deformable_convolutions_are_expanded_when_compiled_not_each_time(toy):
+def test_weights_of_deformable_convolutions_are_expanded_once_at_compilation(toy):
     def executed(model: Any) -> list[str]:
         return sorted(n.rt_info["layerType"].astype(str) for n in compiled(model).get_runtime_model().get_ops())
 
@@ -92,14 +92,14 @@ def test_weights_of_deformable_convolutions_are_expanded_when_compiled_not_each_
     assert executed(only_convolutions) == executed(toy())
 
 
-def test_offset_convolutions_are_found_by_what_they_feed(toy):
+def test_offset_convolutions_are_found_upstream_of_deformable_ones(toy):
     assert quantise.offset_convolutions(toy()) == ["offsets"]
 
 
 def test_post_training_quantises_products_and_convolutions(toy, pictures):
     reads = []
 
-    small = quantise.post_training(toy(), pictures, progress=reads.append)
+    small = quantise.post_training(toy(), pictures, on_progress=reads.append)
 
     assert source(small, "first", 0) == source(small, "offsets", 0) == "FakeQuantize"
     assert reads == [1, 2, 3]
@@ -113,24 +113,24 @@ def test_post_training_quantises_products_and_convolutions(toy, pictures):
 
 
 def test_offsets_can_stay_in_float(toy, pictures):
-    small = quantise.post_training(toy(), pictures, Recipe(float_offsets=True))
+    small = quantise.post_training(toy(), pictures, QuantisationConfig(float_offsets=True))
 
     assert source(small, "first", 0) == "FakeQuantize"
     assert source(small, "offsets", 0) != "FakeQuantize"
-    assert source(small, "offsets", 1) == "Multiply"  # its weights are small all the same
+    assert source(small, "offsets", 1) == "Multiply"  # its weights are in INT8 nevertheless
 
 
 def test_smoothing_reads_the_pictures_once_more(toy, pictures):
     reads = []
 
-    quantise.post_training(toy(), pictures, Recipe(smooth=True), reads.append)
+    quantise.post_training(toy(), pictures, QuantisationConfig(smooth=True), reads.append)
 
-    assert reads[-1] == Recipe(smooth=True).passes * len(pictures) == 6
+    assert reads[-1] == QuantisationConfig(smooth=True).passes * len(pictures) == 6
 
 
 @pytest.mark.parametrize(("overflow", "largest"), [(Overflow.EVERYWHERE, 64), (Overflow.NOWHERE, 127)])
 def test_seven_bits_leave_room_for_sums(toy, pictures, overflow, largest):
-    small = quantise.post_training(toy(), pictures, Recipe(overflow=overflow))
+    small = quantise.post_training(toy(), pictures, QuantisationConfig(overflow=overflow))
 
     convolution = next(node for node in small.get_ops() if node.get_friendly_name() == "offsets")
     quantiser = convolution.input_value(1).get_node()
@@ -141,7 +141,7 @@ def test_seven_bits_leave_room_for_sums(toy, pictures, overflow, largest):
     assert abs(levels.data.astype(int)).max() in {largest, largest - 1, largest + 1}
 
 
-def test_without_nncf_the_remedy_is_told(toy, pictures, monkeypatch):
+def test_without_nncf_the_error_names_the_remedy(toy, pictures, monkeypatch):
     monkeypatch.setitem(sys.modules, "nncf", None)
 
     with pytest.raises(SetupError, match=r"pip install 'maskmill\[convert\]'"):
@@ -170,8 +170,8 @@ print("\\n" + json.dumps({
 """
 
 
-def test_nothing_is_sent_and_nothing_written_at_home(tmp_path):
-    # NNCF turns its telemetry off by itself under pytest, hence a process of its own, without CI variables.
+def test_quantisation_sends_nothing_and_writes_nothing_to_the_home_folder(tmp_path):
+    # NNCF disables its telemetry under pytest, so this needs another process, without CI variables.
     environment = {key: value for key, value in os.environ.items() if key not in ("CI", "NNCF_CI", "NNCF_DEV")}
     done = subprocess.run(
         [sys.executable, "-c", CALLS_HOME, str(Path(__file__).with_name("conftest.py"))],
@@ -183,5 +183,5 @@ def test_nothing_is_sent_and_nothing_written_at_home(tmp_path):
         timeout=100,
     )
 
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told == {"seen": [], "threads": ["MainThread"], "telemetry": "unittest.mock", "home": []}
+    observed = json.loads(done.stdout.splitlines()[-1])
+    assert observed == {"seen": [], "threads": ["MainThread"], "telemetry": "unittest.mock", "home": []}

@@ -22,7 +22,7 @@ LIMIT = {"f32": (2e-4, 2e-5), "bf16": (0.06, 0.012), "i8": (0.15, 0.035)}
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, np.ndarray]:
-    return checkpoint.checked(stand_in_state_dict(), "stand-in")
+    return checkpoint.validate(stand_in_state_dict(), "stand-in")
 
 
 @pytest.mark.parametrize(("arithmetic", "rewrites"), [("f32", NONE), ("f32", ALL), ("bf16", ALL), ("i8", ALL)])

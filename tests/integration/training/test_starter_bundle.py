@@ -1,4 +1,4 @@
-"""The shipped bundle of `starter`: whole, small, static, described, and as good as it was."""
+"""The shipped bundle of `starter` is complete, small, static and described, and keeps its accuracy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.training import little_library
+from support.training import small_library
 from worker.images.tensor import normalise
 from worker.model.format.layout import PRECISIONS
 from worker.model.inference import runtime
@@ -27,7 +27,7 @@ def xml(precision: str) -> Path:
 
 
 def products(model) -> int:
-    """Multiplications of convolutions for one picture."""
+    """Count the multiplications of all convolutions for one picture."""
     total = 0
     for node in model.get_ordered_ops():
         if node.get_type_name() in ("Convolution", "GroupConvolution"):
@@ -38,16 +38,16 @@ def products(model) -> int:
 
 @pytest.fixture(scope="module")
 def masks():
-    """Precision -> masks [n, R, R] of 24 composites, in f32; and the true ones."""
-    found = little_library(None)
-    samples = [compose.sample(found, SIZE, 11, number) for number in range(24)]
+    """Masks `[n, R, R]` of 24 composites by precision, computed in f32, and the true masks."""
+    found = small_library(None)
+    composites = [compose.composite(found, SIZE, 11, number) for number in range(24)]
     answers = {}
     for precision in SHIPPED:
         hints = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 2}
         compiled = runtime.core().compile_model(str(xml(precision)), "CPU", hints)
-        logits = [compiled(normalise(one.pixels[None], IMAGENET_MEAN, IMAGENET_SCALE))[0][0, 0] for one in samples]
+        logits = [compiled(normalise(one.pixels[None], IMAGENET_MEAN, IMAGENET_SCALE))[0][0, 0] for one in composites]
         answers[precision] = 1 / (1 + np.exp(-np.stack(logits)))
-    return answers, np.stack([one.alpha for one in samples]) >= 128
+    return answers, np.stack([one.alpha for one in composites]) >= 128
 
 
 def test_the_manifest_describes_the_shipped_files():
@@ -60,7 +60,7 @@ def test_the_manifest_describes_the_shipped_files():
     assert sum(facts["bytes"] for facts in manifest["files"].values()) <= 3_000_000
 
 
-def test_it_ships_the_variants_that_some_cpu_prefers():
+def test_each_shipped_variant_exists_and_no_other():
     assert [p for p in PRECISIONS if xml(p).exists()] == sorted(SHIPPED, key=PRECISIONS.index)
 
 
@@ -77,7 +77,7 @@ def test_the_network_is_static_and_small(precision):
 
 
 def test_subjects_of_composites_are_found(masks):
-    """Drawn subjects in front of drawn and noisy grounds: easier than photographs, and the same on every machine."""
+    """Drawn subjects on drawn, noisy backgrounds are easier than photographs, and identical on every machine."""
     answers, truth = masks
     found = answers["fp16"] >= 0.5
 
@@ -86,16 +86,16 @@ def test_subjects_of_composites_are_found(masks):
     assert overlap.mean() >= 0.85
 
 
-def test_int8_gives_nearly_the_same_masks(masks):
+def test_int8_masks_are_close_to_fp16_masks(masks):
     answers, _ = masks
 
     assert np.abs(answers["int8"] - answers["fp16"]).mean() <= 0.005
 
 
-def test_the_card_names_every_source_and_its_licence():
+def test_the_card_names_every_package_and_its_licence():
     card = (BUNDLE / "MODEL_CARD.md").read_text("utf-8")
 
-    for source in sources.SOURCES:
-        assert source.name in card and source.license in card, source.name
-    for heading in ("## Trained on", "## How", "## How good", "## Where it fails"):
-        assert heading in card
+    for package in sources.PACKAGES:
+        assert package.name in card and package.license in card, package.name
+    for heading in ("## Training data", "## Training", "## Evaluation", "## Limitations"):
+        assert f"\n{heading}\n" in card

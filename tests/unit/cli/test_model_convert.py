@@ -12,26 +12,26 @@ from worker.cli import model_convert
 from worker.contract.errors import SettingsError
 from worker.convert.birefnet.rewrites import Rewrite
 from worker.convert.evaluate.agreement import Agreement
-from worker.convert.quantisation_config import Overflow, Recipe
-from worker.convert.request import Built, Event, Report, Request
+from worker.convert.quantisation_config import Overflow, QuantisationConfig
+from worker.convert.request import BuiltVariant, ConversionProgress, ConversionRequest, ConversionResult
 
 NEEDED = ("--checkpoint", "model.safetensors", "--output", "bundle")
 
 
 @pytest.fixture
-def asked(monkeypatch) -> list[Request]:
+def asked(monkeypatch) -> list[ConversionRequest]:
     """Collect the requests that the command makes."""
-    requests: list[Request] = []
+    requests: list[ConversionRequest] = []
 
-    def convert(request: Request, _: object, watch: object) -> Report:
+    def convert(request: ConversionRequest, _: object, on_progress: object) -> ConversionResult:
         requests.append(request)
         for done in (0, 1, 2):
-            watch(Event(2, 4, "512 int8: quantise", done, 2))
+            on_progress(ConversionProgress(2, 4, "512 int8: quantise", done, 2))
         built = (
-            Built(512, "fp32", 178_000_000, 3.0, 4.0, 900, None, ""),
-            Built(512, "int8", 46_000_000, 60.0, 4.0, 2800, Agreement(0.03, 0.9, 0.4, 8), "MAE 0.03 above 0.02"),
+            BuiltVariant(512, "fp32", 178_000_000, 3.0, 4.0, 900, None, ""),
+            BuiltVariant(512, "int8", 46_000_000, 60.0, 4.0, 2800, Agreement(0.03, 0.9, 0.4, 8), "MAE 0.03 above 0.02"),
         )
-        return Report(Path("/srv/bundle"), built, ("512 int8 disagrees with FP32",))
+        return ConversionResult(Path("/srv/bundle"), built, ("512 int8 disagrees with FP32",))
 
     monkeypatch.setattr(model_convert.variants, "convert", convert)
     return requests
@@ -45,7 +45,9 @@ def test_by_default_the_published_set_is_converted(asked):
     done = call(*NEEDED)
 
     assert done.exit_code == 0, done.output
-    assert asked == [Request("model.safetensors", Path("bundle"), (1024, 512), ("fp32", "fp16", "int8", "int8wo"))]
+    assert asked == [
+        ConversionRequest("model.safetensors", Path("bundle"), (1024, 512), ("fp32", "fp16", "int8", "int8wo"))
+    ]
 
 
 def test_every_option_is_part_of_the_request(asked):
@@ -57,15 +59,15 @@ def test_every_option_is_part_of_the_request(asked):
     )
 
     assert asked == [
-        Request(
+        ConversionRequest(
             "model.safetensors",
             Path("bundle"),
             (512, 256),
             ("int8", "fp16"),
-            pictures="s3://b/p",
-            images=5,
+            calibration_source="s3://b/p",
+            calibration_images=5,
             without=frozenset({Rewrite.OFFSETS, Rewrite.SAME_SIZE}),
-            recipe=Recipe(float_offsets=True, smooth=True, overflow=Overflow.NOWHERE),
+            quantisation=QuantisationConfig(float_offsets=True, smooth=True, overflow=Overflow.NOWHERE),
             force=True,
         )
     ]

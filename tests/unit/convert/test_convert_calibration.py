@@ -1,4 +1,4 @@
-"""`worker.convert.calibration`: which pictures, how prepared, and what is said when there are none."""
+"""`worker.convert.calibration`: which pictures are chosen, how they are prepared, and the errors if there are none."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Bucket:
         return self.objects[place.key], ObjectInfo(place.key, 0, "etag", {})
 
 
-def test_pictures_of_a_folder_and_below_are_read_in_order(tmp_path):
+def test_pictures_of_a_folder_and_its_subfolders_are_read_in_order(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "a.png").write_bytes(png(1))
     (tmp_path / "b" / "c.png").write_bytes(png(2))
@@ -60,7 +60,7 @@ def test_pictures_of_a_folder_and_below_are_read_in_order(tmp_path):
     assert not got.skipped
 
 
-def test_of_many_an_even_choice_is_taken(tmp_path):
+def test_many_pictures_are_sampled_evenly(tmp_path):
     got = calibration.from_folder(folder_of(tmp_path, 10), 3, LIMITS)
 
     assert got.pictures == (png(0), png(3), png(6))
@@ -86,7 +86,7 @@ def test_the_digest_is_that_of_the_pictures_in_order(tmp_path):
     assert got.digest == hashlib.sha256(lines.encode()).hexdigest()
 
 
-def test_what_is_no_picture_is_left_out_and_named(tmp_path):
+def test_a_file_that_is_not_a_picture_is_skipped_and_named(tmp_path):
     folder_of(tmp_path, 1)
     (tmp_path / "notes.txt").write_text("no picture")
 
@@ -103,18 +103,18 @@ def test_a_missing_folder_is_named(tmp_path):
 
 
 def test_an_empty_folder_is_named(tmp_path):
-    with pytest.raises(SourceError, match=rf"{tmp_path}: it holds no files"):
+    with pytest.raises(SourceError, match=rf"{tmp_path}: it contains no files"):
         calibration.from_folder(tmp_path, 32, LIMITS)
 
 
 def test_a_folder_without_pictures_is_named_with_the_reason(tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
 
-    with pytest.raises(SourceError, match=rf"{tmp_path}: none of 1 files is a picture .*notes.txt"):
+    with pytest.raises(SourceError, match=rf"{tmp_path}: none of its 1 files is a picture .*notes.txt"):
         calibration.from_folder(tmp_path, 32, LIMITS)
 
 
-def test_pictures_come_from_a_prefix_too():
+def test_pictures_are_read_from_a_prefix():
     bucket = Bucket({"in/b.png": png(2), "in/a.png": png(1), "in/folder/": b"", "out/c.png": png(3)})
 
     got = calibration.from_store(S3Url.folder("s3://bucket/in"), bucket, 32, LIMITS)
@@ -124,18 +124,18 @@ def test_pictures_come_from_a_prefix_too():
 
 
 def test_an_empty_prefix_is_named():
-    with pytest.raises(SourceError, match="s3://bucket/in/: it holds no files"):
+    with pytest.raises(SourceError, match="s3://bucket/in/: it contains no files"):
         calibration.from_store(S3Url.folder("s3://bucket/in"), Bucket({}), 32, LIMITS)
 
 
-def test_without_a_source_the_photographs_that_come_along_are_taken(tmp_path):
+def test_without_a_source_the_included_photographs_are_used(tmp_path):
     got = calibration.gather(None, 3, Settings(), tmp_path / "scratch")
 
     assert got.source == calibration.BUILT_IN
     assert len(got.pictures) == 3
 
 
-def test_without_a_source_and_without_photographs_the_remedy_is_told(tmp_path, monkeypatch):
+def test_without_a_source_and_without_photographs_the_error_names_the_remedy(tmp_path, monkeypatch):
     def nothing(folder: Path) -> list[Path]:
         raise StandaloneError("not installed")
 

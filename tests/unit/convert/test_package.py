@@ -1,4 +1,4 @@
-"""`worker.convert.package`: a bundle is whole or not there, and its manifest is true."""
+"""`worker.convert.package`: a bundle is written completely or not at all, and its manifest describes its files."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_manifest_describes_every_file(tmp_path):
     }
 
 
-def test_what_is_written_can_be_loaded(tmp_path):
+def test_a_written_network_can_be_loaded(tmp_path):
     dest = package.write_bundle(tmp_path / "tiny", "tiny", {(32, "fp32"): tiny()}, **FACTS)
 
     model = runtime.core().read_model(dest / "openvino_fp32" / "tiny_32x32_fp32.xml")
@@ -61,7 +61,7 @@ def test_what_is_written_can_be_loaded(tmp_path):
     assert list(model.input(0).shape) == [1, 3, 32, 32]
 
 
-def test_others_may_read_it(tmp_path):
+def test_other_users_can_read_the_bundle(tmp_path):
     dest = package.write_bundle(tmp_path / "tiny", "tiny", {(32, "fp32"): tiny()}, **FACTS)
 
     assert dest.stat().st_mode & 0o777 == 0o755
@@ -82,7 +82,7 @@ def test_a_bundle_is_replaced_as_a_whole(tmp_path):
 
 @pytest.mark.parametrize("error", [RuntimeError("no space left"), OSError("no space left"), KeyboardInterrupt()])
 @pytest.mark.parametrize("there", [True, False], ids=["replacing", "new"])
-def test_a_failure_half_way_leaves_what_was_there(tmp_path, monkeypatch, error, there):
+def test_a_failure_half_way_leaves_the_previous_content(tmp_path, monkeypatch, error, there):
     dest = tmp_path / "tiny"
     if there:
         package.write_bundle(dest, "tiny", {(32, "fp32"): tiny()}, **FACTS)
@@ -103,7 +103,7 @@ def test_a_failure_half_way_leaves_what_was_there(tmp_path, monkeypatch, error, 
     assert list(tmp_path.iterdir()) == ([dest] if there else [])
 
 
-def test_the_old_bundle_comes_back_if_the_new_one_cannot_be_put_in_place(tmp_path, monkeypatch):
+def test_the_old_bundle_is_restored_if_the_new_one_cannot_be_renamed(tmp_path, monkeypatch):
     dest = package.write_bundle(tmp_path / "tiny", "tiny", {(32, "fp32"): tiny()}, **FACTS)
     before = tree(tmp_path)
     rename = Path.rename
@@ -120,7 +120,7 @@ def test_the_old_bundle_comes_back_if_the_new_one_cannot_be_put_in_place(tmp_pat
     assert tree(tmp_path) == before
 
 
-def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path):
+def test_a_folder_that_is_not_a_bundle_is_not_replaced(tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "cat.jpg").write_bytes(b"cat")
@@ -131,7 +131,7 @@ def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path):
     assert tree(photos) == {"cat.jpg": b"cat"}
 
 
-def test_an_empty_folder_is_taken(tmp_path):
+def test_an_empty_folder_is_accepted(tmp_path):
     (tmp_path / "tiny").mkdir()
 
     dest = package.write_bundle(tmp_path / "tiny", "tiny", {(32, "fp32"): tiny()}, **FACTS)
@@ -139,7 +139,7 @@ def test_an_empty_folder_is_taken(tmp_path):
     assert (dest / "manifest.json").is_file()
 
 
-def test_a_file_in_the_way_of_the_folders_is_named(tmp_path):
+def test_a_file_in_place_of_a_parent_folder_is_named(tmp_path):
     (tmp_path / "file").write_bytes(b"")
 
     with pytest.raises(BundleError, match="file"):
@@ -147,7 +147,7 @@ def test_a_file_in_the_way_of_the_folders_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(("models", "named"), [({}, "no model"), ({(32, "fp8"): None}, "fp8; known: fp32")])
-def test_models_that_cannot_be_packed_are_refused(tmp_path, models, named):
+def test_invalid_models_are_refused(tmp_path, models, named):
     with pytest.raises(BundleError, match=named):
         package.write_bundle(tmp_path / "tiny", "tiny", models, **FACTS)
 

@@ -1,4 +1,4 @@
-"""`worker.convert.variant_process`: what comes back from the process, and what becomes of it."""
+"""`worker.convert.variant_process`: progress, results and errors of the build process, and its end."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from worker.convert.variant_process import build_in_process
 HEAD = """
 import json, os, signal, sys, time
 task = json.load(sys.stdin)
-def tell(**message):
+def send(**message):
     print(json.dumps(message), flush=True)
 """
 
 
 @pytest.fixture
 def builder(tmp_path, monkeypatch):
-    """Puts a script in place of the module that builds."""
+    """Replace the module that builds by a script."""
 
-    def put(body: str) -> None:
+    def replace(body: str) -> None:
         (tmp_path / "stand_in_builder.py").write_text(HEAD + body)
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
         monkeypatch.setattr(variant_process, "MODULE", "stand_in_builder")
 
-    return put
+    return replace
 
 
 def ignore(what: str, done: int, total: int) -> None:
     pass
 
 
-def test_progress_and_result_come_through(builder):
-    builder('tell(progress=["half", 1, 2]); tell(result={"size": task["size"]})')
-    said = []
+def test_progress_and_result_are_passed_on(builder):
+    builder('send(progress=["half", 1, 2]); send(result={"size": task["size"]})')
+    reports = []
 
-    got = build_in_process({"size": 64}, "64 fp32", lambda *event: said.append(event))
+    got = build_in_process({"size": 64}, "64 fp32", lambda *report: reports.append(report))
 
     assert got == {"size": 64}
-    assert said == [("half", 1, 2)]
+    assert reports == [("half", 1, 2)]
 
 
 @pytest.mark.parametrize(("name", "kind"), [("BundleNotFound", BundleNotFound), ("Unheard", BundleError)])
-def test_an_error_keeps_its_kind_and_is_told_which_variant(builder, name, kind):
-    builder(f'tell(error=["{name}", "no such thing"]); sys.exit(1)')
+def test_an_error_keeps_its_class_and_names_the_variant(builder, name, kind):
+    builder(f'send(error=["{name}", "no such thing"]); sys.exit(1)')
 
     with pytest.raises(kind, match="64 fp32: no such thing"):
         build_in_process({}, "64 fp32", ignore)
@@ -57,12 +57,15 @@ def test_an_error_keeps_its_kind_and_is_told_which_variant(builder, name, kind):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("os.kill(os.getpid(), signal.SIGKILL)", "64 fp32: killed by the system, most likely for want of memory"),
+        (
+            "os.kill(os.getpid(), signal.SIGKILL)",
+            "64 fp32: the system killed the build process, most likely for lack of memory",
+        ),
         ("raise ValueError('odd')", r"64 fp32: .* died \(exit code 1\): ValueError: odd"),
-        ("os.kill(os.getpid(), signal.SIGABRT)", r"64 fp32: .* died \(SIGABRT\): no reason given"),
+        ("os.kill(os.getpid(), signal.SIGABRT)", r"64 fp32: .* died \(SIGABRT\): no error message"),
     ],
 )
-def test_a_process_that_dies_is_an_error_that_says_how(builder, body, words):
+def test_the_error_says_how_the_process_died(builder, body, words):
     builder(body)
 
     with pytest.raises(BundleError, match=words):
@@ -77,7 +80,7 @@ def test_a_process_that_cannot_start_is_an_error(tmp_path, monkeypatch):
 
 
 def test_an_interruption_ends_the_process(builder):
-    builder("tell(progress=[str(os.getpid()), 0, 0]); time.sleep(60)")
+    builder("send(progress=[str(os.getpid()), 0, 0]); time.sleep(60)")
     pids = []
 
     def interrupt(what: str, done: int, total: int) -> None:

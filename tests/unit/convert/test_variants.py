@@ -1,4 +1,4 @@
-"""`worker.convert.variants`: what is built in which order, what is refused, and what the manifest then says."""
+"""`worker.convert.variants`: the order of builds, refusals, and the bundle manifest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from worker.contract.errors import BundleError, BundleNotFound, SettingsError, S
 from worker.contract.settings import Settings
 from worker.convert import request, variants
 from worker.convert.birefnet.rewrites import Rewrite
-from worker.convert.request import Event, Request
+from worker.convert.request import ConversionProgress, ConversionRequest
 from worker.model.format.layout import read_listing
 from worker.model.format.manifest import read_bundle_manifest
 
@@ -28,7 +28,7 @@ BAD = {"mae": 0.5, "iou": 0.1, "max_abs": 1.0, "pictures": 2}
 
 
 class Builder:
-    """Stands for the process that builds: writes two small files."""
+    """Replacement for the build process; it writes two small files."""
 
     def __init__(self) -> None:
         self.tasks: list[Mapping[str, Any]] = []
@@ -36,7 +36,7 @@ class Builder:
         self.error: BaseException | None = None
         self.pictures: list[tuple[int, ...]] = []
 
-    def __call__(self, task: Mapping[str, Any], label: str, say: Any) -> dict[str, Any]:
+    def __call__(self, task: Mapping[str, Any], label: str, on_progress: Any) -> dict[str, Any]:
         self.tasks.append(task)
         if self.error and task["precision"] != "fp32":
             raise self.error
@@ -44,7 +44,7 @@ class Builder:
         xml.write_text(label)
         xml.with_suffix(".bin").write_bytes(b"weights")
         self.pictures.append(np.load(task["pictures"]).shape)
-        say("quantise", 1, 2)
+        on_progress("quantise", 1, 2)
         agreement = None if task["precision"] == "fp32" else self.agreements.get(task["precision"], GOOD)
         return {"build_seconds": 1.0, "compare_seconds": 2.0, "peak_memory_mib": 700, "agreement": agreement}
 
@@ -62,7 +62,7 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> Builder:
 
 @pytest.fixture
 def ask(tmp_path: Path):
-    """A request that works, to be changed."""
+    """Return a function that makes a valid request, with changes."""
     photos = tmp_path / "photos"
     photos.mkdir()
     for index in range(2):
@@ -72,15 +72,15 @@ def ask(tmp_path: Path):
     checkpoint = tmp_path / "model.safetensors"
     checkpoint.write_bytes(b"arrays")
 
-    def make(**changes: Any) -> Request:
+    def make(**changes: Any) -> ConversionRequest:
         usual = {
             "checkpoint": str(checkpoint),
             "output": tmp_path / "bundle",
             "sizes": (64,),
             "precisions": ("fp32", "int8"),
-            "pictures": str(photos),
+            "calibration_source": str(photos),
         }
-        return Request(**{**usual, **changes})
+        return ConversionRequest(**{**usual, **changes})
 
     return make
 
@@ -101,7 +101,7 @@ def test_every_size_and_precision_is_written_under_its_published_name(builder, a
     assert set(tree(report.output)) - names - {n.replace(".xml", ".bin") for n in names} == {"LICENSE", "manifest.json"}
 
 
-def test_the_reference_is_built_first_and_kept_only_if_asked_for(builder, ask):
+def test_the_reference_is_built_first_and_kept_only_if_requested(builder, ask):
     report = variants.convert(ask(precisions=("int8",)), Settings())
 
     assert builder.built == [(64, "fp32"), (64, "int8")]
@@ -109,21 +109,21 @@ def test_the_reference_is_built_first_and_kept_only_if_asked_for(builder, ask):
     assert not (report.output / "openvino_fp32").exists()
 
 
-def test_every_process_sees_the_pictures_at_its_size(builder, ask):
+def test_every_process_gets_the_pictures_at_its_size(builder, ask):
     variants.convert(ask(sizes=(64, 32), precisions=("int8",)), Settings())
 
     assert builder.pictures == [(2, 64, 64, 3)] * 2 + [(2, 32, 32, 3)] * 2
 
 
-def test_without_anything_to_compare_no_pictures_are_needed(builder, ask):
-    report = variants.convert(ask(precisions=("fp32",), pictures=None), Settings())
+def test_without_a_variant_to_compare_no_pictures_are_needed(builder, ask):
+    report = variants.convert(ask(precisions=("fp32",), calibration_source=None), Settings())
 
     manifest = json.loads((report.output / "manifest.json").read_text())
     assert manifest["calibration"] is None
     assert builder.tasks[0]["compared"] == 0
 
 
-def test_the_manifest_tells_where_everything_comes_from(builder, ask):
+def test_the_manifest_records_every_origin(builder, ask):
     report = variants.convert(ask(without=frozenset({Rewrite.OFFSETS})), Settings())
 
     manifest = json.loads((report.output / "manifest.json").read_text())
@@ -147,7 +147,7 @@ def test_the_manifest_tells_where_everything_comes_from(builder, ask):
     assert read_bundle_manifest(report.output / "manifest.json").name == "birefnet_lite"
 
 
-def test_the_licence_note_says_what_the_licence_asks_for(builder, ask):
+def test_the_licence_note_says_what_the_licence_requires(builder, ask):
     report = variants.convert(ask(), Settings())
 
     text = (report.output / "LICENSE").read_text()
@@ -155,16 +155,16 @@ def test_the_licence_note_says_what_the_licence_asks_for(builder, ask):
 
 
 def test_steps_are_counted_to_the_end(builder, ask):
-    events: list[Event] = []
+    reports: list[ConversionProgress] = []
 
-    variants.convert(ask(sizes=(64, 32)), Settings(), events.append)
+    variants.convert(ask(sizes=(64, 32)), Settings(), reports.append)
 
-    assert [event.step for event in events] == sorted(event.step for event in events)
-    assert (events[0].step, events[-1].step, events[-1].steps) == (0, 5, 6)
-    assert Event(2, 6, "64 fp32: quantise", 1, 2) in events
+    assert [report.step for report in reports] == sorted(report.step for report in reports)
+    assert (reports[0].step, reports[-1].step, reports[-1].steps) == (0, 5, 6)
+    assert ConversionProgress(2, 6, "64 fp32: quantise", 1, 2) in reports
 
 
-def test_a_variant_out_of_bounds_is_refused_after_all_were_looked_at(builder, ask):
+def test_variants_out_of_bounds_are_refused_after_all_are_measured(builder, ask):
     builder.agreements = {"int8wo": BAD, "int8": BAD}
 
     with pytest.raises(BundleError, match=r"64 int8: MAE 0\.5.*64 int8wo: MAE 0\.5.*--force"):
@@ -173,17 +173,17 @@ def test_a_variant_out_of_bounds_is_refused_after_all_were_looked_at(builder, as
     assert not ask().output.exists()
 
 
-def test_force_keeps_it_and_says_so(builder, ask):
+def test_force_keeps_the_variant_and_warns(builder, ask):
     builder.agreements = {"int8": BAD}
 
     report = variants.convert(ask(force=True), Settings())
 
-    assert any("64 int8 disagrees with FP32, kept by force: MAE" in warning for warning in report.warnings)
+    assert any("64 int8 differs too much from FP32, kept by --force: MAE" in warning for warning in report.warnings)
     manifest = json.loads((report.output / "manifest.json").read_text())
     assert "MAE" in manifest["variants"]["openvino_int8/birefnet_lite_64x64_int8.xml"]["kept_by_force"]
 
 
-def test_files_left_out_of_the_calibration_are_warned_of(builder, ask, tmp_path):
+def test_files_skipped_in_the_calibration_cause_a_warning(builder, ask, tmp_path):
     (tmp_path / "photos" / "2.png").write_bytes(b"no picture")
 
     report = variants.convert(ask(), Settings())
@@ -194,7 +194,7 @@ def test_files_left_out_of_the_calibration_are_warned_of(builder, ask, tmp_path)
 
 @pytest.mark.parametrize("error", [BundleError("refused"), KeyboardInterrupt(), OSError("No space left on device")])
 @pytest.mark.parametrize("there", [True, False], ids=["replacing", "new"])
-def test_a_failure_half_way_leaves_what_was_there(builder, ask, tmp_path, error, there):
+def test_a_failure_half_way_leaves_the_previous_content(builder, ask, tmp_path, error, there):
     if there:
         variants.convert(ask(), Settings())
     before = tree(tmp_path)
@@ -212,19 +212,19 @@ def test_a_failure_half_way_leaves_what_was_there(builder, ask, tmp_path, error,
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"sizes": (100,)}, SettingsError, "size 100: a positive multiple of 32"),
-        ({"sizes": (64, 0, -32)}, SettingsError, "size 0, -32: a positive multiple of 32"),
+        ({"sizes": (100,)}, SettingsError, "size 100: use a positive multiple of 32"),
+        ({"sizes": (64, 0, -32)}, SettingsError, "size 0, -32: use a positive multiple of 32"),
         ({"sizes": ()}, SettingsError, "size missing"),
         ({"precisions": ("int4",)}, BundleError, "no such precision: int4; known: fp32"),
         ({"precisions": ()}, BundleError, "no model"),
-        ({"images": 0}, SettingsError, "0 calibration images"),
+        ({"calibration_images": 0}, SettingsError, "0 calibration images"),
         ({"checkpoint": "nowhere.safetensors"}, BundleNotFound, "no checkpoint at nowhere.safetensors"),
-        ({"checkpoint": "hf://one-word"}, BundleNotFound, "names no repository"),
-        ({"pictures": "nowhere"}, BundleNotFound, "no calibration folder nowhere"),
-        ({"pictures": "nowhere", "precisions": ("fp32",)}, BundleNotFound, "no calibration folder nowhere"),
+        ({"checkpoint": "hf://one-word"}, BundleNotFound, "is not a repository"),
+        ({"calibration_source": "nowhere"}, BundleNotFound, "no calibration folder nowhere"),
+        ({"calibration_source": "nowhere", "precisions": ("fp32",)}, BundleNotFound, "no calibration folder nowhere"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_built(builder, ask, changes, error, words):
+def test_an_invalid_request_is_refused_before_anything_is_built(builder, ask, changes, error, words):
     with pytest.raises(error, match=words):
         variants.convert(ask(**changes), Settings())
 
@@ -235,18 +235,18 @@ def test_what_cannot_work_is_refused_before_anything_is_built(builder, ask, chan
 def test_an_empty_calibration_folder_is_refused(builder, ask, tmp_path):
     (tmp_path / "empty").mkdir()
 
-    with pytest.raises(SourceError, match="empty: it holds no files"):
-        variants.convert(ask(pictures=str(tmp_path / "empty")), Settings())
+    with pytest.raises(SourceError, match="empty: it contains no files"):
+        variants.convert(ask(calibration_source=str(tmp_path / "empty")), Settings())
 
 
-def test_a_folder_that_is_no_bundle_is_refused_at_once(builder, ask, tmp_path):
+def test_a_folder_that_is_not_a_bundle_is_refused_at_once(builder, ask, tmp_path):
     with pytest.raises(BundleError, match="is not a bundle"):
         variants.convert(ask(output=tmp_path / "photos"), Settings())
 
     assert not builder.tasks
 
 
-def test_a_missing_package_is_told_before_anything_is_built(builder, ask, monkeypatch):
+def test_a_missing_package_is_named_before_anything_is_built(builder, ask, monkeypatch):
     def absent(name: str) -> str:
         raise request.metadata.PackageNotFoundError(name)
 
@@ -258,7 +258,7 @@ def test_a_missing_package_is_told_before_anything_is_built(builder, ask, monkey
 
 @pytest.mark.usefixtures("builder")
 @pytest.mark.parametrize(("source", "revision"), [("hf://o/n", None), ("hf://o/n@v1.0", "v1.0")])
-def test_a_checkpoint_of_the_hub_is_fetched_through_the_cache(ask, monkeypatch, tmp_path, source, revision):
+def test_a_checkpoint_from_the_hub_is_fetched_through_the_cache(ask, monkeypatch, tmp_path, source, revision):
     hub = ModuleType("worker.model.sources.hub_cache")
     calls = []
 

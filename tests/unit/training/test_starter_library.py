@@ -1,4 +1,4 @@
-"""What becomes a subject, and on which side of the split it stands."""
+"""The library: which pictures become subjects, how the split is made, and which packages are used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from worker.contract.errors import SetupError, SourceError
 from worker.training import eval_sets, library, sources
-from worker.training.library import Shelf
+from worker.training.library import PackedPictures
 
 
 def drawn(draw, side: int = 200) -> Image.Image:
@@ -17,10 +17,10 @@ def drawn(draw, side: int = 200) -> Image.Image:
     return image
 
 
-def test_a_subject_is_cut_to_its_box_and_scaled_down():
+def test_a_subject_is_cropped_to_its_box_and_scaled_down():
     disc = drawn(lambda d: d.ellipse((100, 150, 699, 549), fill=(200, 30, 30, 255)), side=800)
 
-    found = library.subject(disc)
+    found = library.extract_subject(disc)
 
     assert found.shape == (171, 256, 4)
     assert found[85, 128, 3] == 255
@@ -41,11 +41,11 @@ def test_a_subject_is_cut_to_its_box_and_scaled_down():
         ("something tiny", lambda d: d.ellipse((10, 10, 40, 40), fill=(9, 9, 9, 255))),
     ],
 )
-def test_what_is_no_subject(what, draw):
-    assert library.subject(drawn(draw)) is None, what
+def test_pictures_without_a_usable_subject_are_rejected(what, draw):
+    assert library.extract_subject(drawn(draw)) is None, what
 
 
-def test_the_split_is_by_name_and_keeps_a_twentieth():
+def test_the_split_is_by_name_and_holds_out_a_twentieth():
     names = [f"animals/{number}.png" for number in range(4000)]
 
     held_out = [name for name in names if library.is_held_out(name)]
@@ -54,24 +54,24 @@ def test_the_split_is_by_name_and_keeps_a_twentieth():
     assert held_out == [name for name in names if library.is_held_out(name)]
 
 
-def test_a_shelf_gives_back_what_was_put_end_to_end():
+def test_packed_pictures_return_each_picture_with_its_shape():
     pictures = [np.arange(24, dtype=np.uint8).reshape(2, 3, 4), np.full((5, 1, 4), 7, np.uint8)]
-    shelf = Shelf(np.concatenate([p.reshape(-1) for p in pictures]), np.array([p.shape for p in pictures]))
+    packed = PackedPictures(np.concatenate([p.reshape(-1) for p in pictures]), np.array([p.shape for p in pictures]))
 
-    assert len(shelf) == 2
-    assert all(np.array_equal(shelf[index], picture) for index, picture in enumerate(pictures))
+    assert len(packed) == 2
+    assert all(np.array_equal(packed[index], picture) for index, picture in enumerate(pictures))
 
 
-def test_a_view_of_a_panorama_that_changes_upwards_gets_darker_downwards():
+def test_a_view_of_a_panorama_with_a_vertical_gradient_keeps_its_direction():
     panorama = np.repeat(np.linspace(1, 0, 64, dtype=np.float32)[:, None, None], 128, axis=1).repeat(3, axis=2)
 
-    seen = library.view(panorama, np.random.default_rng(1))
+    seen = library.perspective_view(panorama, np.random.default_rng(1))
 
     assert seen.shape == (library.SIDE, library.SIDE, 3)
     assert seen[0].mean() > seen[128].mean() > seen[-1].mean()
 
 
-def test_photographs_are_told_from_drawings():
+def test_photographs_are_distinguished_from_drawings():
     rng = np.random.default_rng(1)
     photo = np.dstack([rng.integers(0, 256, (64, 64, 3)), np.full((64, 64), 255)]).astype(np.uint8)
     drawing = photo.copy()
@@ -81,23 +81,25 @@ def test_photographs_are_told_from_drawings():
     assert not eval_sets.is_photograph(drawing)
 
 
-def test_another_file_than_the_named_one_is_refused(tmp_path):
+def test_a_file_with_another_digest_is_refused(tmp_path):
     (tmp_path / sources.EMOJI.file).write_bytes(b"something else")
 
-    with pytest.raises(SourceError, match=r"fonts-noto-color-emoji.* has sha256 .*put .* of that digest there"):
-        sources.fetched(sources.EMOJI, tmp_path)
+    with pytest.raises(
+        SourceError, match=r"fonts-noto-color-emoji.* has sha256 .*replace it with the .* of that digest"
+    ):
+        sources.fetch(sources.EMOJI, tmp_path)
     assert not (tmp_path / sources.EMOJI.name).exists()
 
 
-def test_a_missing_tool_is_named_with_the_way_around_it(tmp_path, monkeypatch):
+def test_a_missing_tool_is_named_with_a_remedy(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
 
     with pytest.raises(SetupError, match=r"needs apt-get; or put .* by hand"):
-        sources.fetched(sources.CLIP_ART, tmp_path / "downloads")
+        sources.fetch(sources.CLIP_ART, tmp_path / "downloads")
 
 
-def test_what_only_examines_is_not_in_the_library():
-    trained = {source.name for source in sources.SOURCES if not source.examines_only}
+def test_evaluation_packages_are_not_in_the_library():
+    trained = {package.name for package in sources.PACKAGES if not package.evaluation_only}
 
     assert trained == {"openclipart-png", "fonts-noto-color-emoji", "@pmndrs/assets"}
-    assert all("GPL" not in source.license for source in sources.SOURCES if not source.examines_only)
+    assert all("GPL" not in package.license for package in sources.PACKAGES if not package.evaluation_only)

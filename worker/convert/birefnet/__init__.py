@@ -2,10 +2,10 @@
 
     checkpoint.load(path) -> arrays by published name -> network.build(arrays, size) -> ov.Model
 
-`layout` knows the names and shapes, `rewrites` the exact rewrites and their arithmetic, `windows` the constants of
-window attention; `encoder`, `aspp` and `decoder` are the parts of the network, `ops` the few OpenVINO helpers they
-share.
+`layout` lists the names and shapes, `rewrites` the exact rewrites and their arithmetic, `windows` the constants of
+window attention. `encoder`, `attention`, `aspp`, `decoder` and `image_branch` are the parts of the network; `ops` holds
+the OpenVINO helpers they share.
 
-Source of the network: Zheng et al., "Bilateral Reference for High-Resolution Dichotomous Image Segmentation"
+Source: Zheng et al., "Bilateral Reference for High-Resolution Dichotomous Image Segmentation"
 (arXiv 2401.03407) and the checkpoint `ZhengPeng7/BiRefNet_lite`.
 """

@@ -1,7 +1,7 @@
-"""The decoder block of BiRefNet-lite and the deformable ASPP inside it.
+"""The decoder block of BiRefNet-lite, with its deformable ASPP.
 
 Sources: arXiv 2401.03407; Zhu et al., "Deformable ConvNets v2", arXiv 1811.11168, for the modulated deformable
-convolution; Chen et al., arXiv 1706.05587, for the parallel branches and the pooled one.
+convolution; Chen et al., arXiv 1706.05587, for the parallel branches and the pooled branch.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from worker.convert.birefnet.rewrites import Array, Rewrite, fold_scale
 
 
 def decoder_block(x: Node, scope: Scope) -> Node:
-    """One decoder block: `[1, in, h, w]` to `[1, out, h, w]`."""
+    """Add one decoder block: `[1, in, h, w]` to `[1, out, h, w]`."""
     return normed_conv(inner_features(x, scope), scope, "conv_out", "bn_out")
 
 
 def inner_features(x: Node, scope: Scope) -> Node:
-    """The block up to its last convolution: `[1, in, h, w]` to `[1, 64, h, w]`, not negative."""
+    """Add a decoder block without its last convolution: `[1, in, h, w]` to `[1, 64, h, w]`, not negative."""
     return _aspp(opset.relu(normed_conv(x, scope, "conv_in", "bn_in")), scope.at("dec_att"))
 
 
@@ -48,7 +48,7 @@ def _aspp(x: Node, scope: Scope) -> Node:
 
 
 def _mix(branches: list[Node], weight: Array, pooled: Node | None, scope: Scope) -> Node:
-    """The 1x1 convolution over all branches with its batch norm; `pooled` is added to its result before the norm."""
+    """Add the 1x1 convolution over all branches and its batch norm; `pooled` is added before the norm."""
     bias = None
     folds = scope.uses(Rewrite.BATCH_NORM)
     if folds:
@@ -75,9 +75,9 @@ def _sum_of_convs(branches: list[Node], weight: Array, bias: Array | None) -> No
 
 
 def _branch(x: Node, scope: Scope, kernel: int) -> Node:
-    """Modulated deformable convolution, batch norm and ReLU: `[1, 64, h, w]` to `[1, 256, h, w]`.
+    """Add modulated deformable convolution, batch norm and ReLU: `[1, 64, h, w]` to `[1, 256, h, w]`.
 
-    Offsets come as (dy, dx) per tap, taps in row-major order; the modulator is `2 * sigmoid`. Outside the map samples
+    Offsets are (dy, dx) per tap, with taps in row-major order. The modulator is `2 * sigmoid`. Samples outside the map
     are zero.
     """
     half = kernel // 2
@@ -104,7 +104,7 @@ def _branch(x: Node, scope: Scope, kernel: int) -> Node:
 
 
 def _offsets(x: Node, scope: Scope, kernel: int) -> tuple[Node, Node]:
-    """Offsets `[1, 2 * k * k, h, w]` and the modulator before its sigmoid, `[1, k * k, h, w]`."""
+    """Return offsets `[1, 2 * k * k, h, w]` and the modulator before its sigmoid, `[1, k * k, h, w]`."""
     offset, modulator = scope.conv("offset_conv"), scope.conv("modulator_conv")
     if not scope.uses(Rewrite.OFFSETS):
         return conv(x, *offset), conv(x, *modulator)
@@ -114,7 +114,7 @@ def _offsets(x: Node, scope: Scope, kernel: int) -> tuple[Node, Node]:
 
 
 def _pooled(x: Node, scope: Scope) -> Node:
-    """The pooled branch before it is spread over the map: `[1, 256, 1, 1]`."""
+    """Return the pooled branch before it is broadcast over the map: `[1, 256, 1, 1]`."""
     mean = opset.reduce_mean(x, integers([2, 3]), True)
     weight = scope.array("global_avg_pool.1.weight")
     if scope.uses(Rewrite.BATCH_NORM):

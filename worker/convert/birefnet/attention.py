@@ -1,9 +1,9 @@
 """Shifted-window attention of the encoder.
 
-Windows are cut in one of three ways that give the same numbers: with the published pad, roll and reshapes; with one
-constant gather each way (`WINDOW_GATHER`); or with the gathers behind the qkv product and before the output projection
-(`REAL_TOKENS`), so that padding costs no product. A padded token is zero, hence its query, key and value are the bias
-alone, which a row of zeros behind the tokens yields.
+Windows are made in one of three ways with equal results: with the published pad, roll and reshapes; with one constant
+gather in each direction (`WINDOW_GATHER`); or with the gathers after the qkv product and before the output projection
+(`REAL_TOKENS`), so that no product is computed for padding. A padded token is zero, so its query, key and value equal
+the bias. A row of zeros appended to the tokens gives the same result.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ Heads = tuple[Node, Node, Node]
 
 
 def window_attention(x: Node, scope: Scope, size: int, heads: int, mask: Node | None) -> Node:
-    """Attention inside windows, with qkv and output projection.
+    """Add attention inside windows, with qkv and output projection.
 
     Args:
         x: Tokens `[1, size * size, channels]`.
         scope: Weights of `attn`.
         size: Side of the grid of tokens.
-        heads: Attention heads.
-        mask: `[windows, 1, 49, 49]` for shifted windows, None for windows in place.
+        heads: Number of attention heads.
+        mask: `[windows, 1, 49, 49]` for shifted windows, None for unshifted ones.
     """
     shifted = mask is not None
     qkv, projection = scope.conv("qkv"), scope.conv("proj")
@@ -55,7 +55,7 @@ def window_attention(x: Node, scope: Scope, size: int, heads: int, mask: Node | 
 
 
 def _attend(heads_of: Heads, scope: Scope, mask: Node | None) -> Node:
-    """Attention inside each window: query, key and value `[windows, heads, 49, width]` to `[windows, 49, channels]`."""
+    """Attend within each window: query, key and value `[windows, heads, 49, width]` to `[windows, 49, channels]`."""
     query, key, value = heads_of
     count, heads, area, width = (int(side) for side in query.output(0).get_shape())
     query = opset.multiply(query, constant(np.full(1, 1 / math.sqrt(width), np.float32)))
@@ -68,7 +68,7 @@ def _attend(heads_of: Heads, scope: Scope, mask: Node | None) -> Node:
 
 
 def _split_heads(qkv: Node, heads: int) -> Heads:
-    """Query, key and value of windows `[windows, 49, 3 * channels]`, as published."""
+    """Split `[windows, 49, 3 * channels]` into query, key and value, as published."""
     count, area, triple = (int(side) for side in qkv.output(0).get_shape())
     parts = transpose(reshape(qkv, count, area, 3, heads, triple // 3 // heads), 2, 0, 3, 1, 4)
     query, key, value = (opset.squeeze(part, integers([0])) for part in opset.split(parts, integer(0), 3).outputs())
@@ -76,10 +76,10 @@ def _split_heads(qkv: Node, heads: int) -> Heads:
 
 
 def _gathered_heads(qkv: Node, order: windows.Indices, heads: int) -> Heads:
-    """Query, key and value of tokens `[1, tokens, 3 * channels]`, in the order of the windows.
+    """Gather query, key and value of tokens `[1, tokens, 3 * channels]` in the order of the windows.
 
-    Seen as rows of `channels`, a token's query, key and value are three rows in a row; so one gather each both picks
-    the part and cuts the windows, and the three are never split by a copy of their own.
+    Viewed as rows of `channels`, a token's query, key and value are three consecutive rows. One gather for each selects
+    the part and forms the windows at once, so no extra copy splits the three.
     """
     channels = int(qkv.output(0).get_shape()[2]) // 3
     rows = reshape(qkv, -1, channels)
@@ -90,26 +90,26 @@ def _gathered_heads(qkv: Node, order: windows.Indices, heads: int) -> Heads:
 
 
 def _with_zero(x: Node) -> Node:
-    """The tokens with a zero behind them, which is where the order of tokens points for padding."""
+    """Append a zero token, to which the order of tokens points for padding."""
     channels = x.output(0).get_shape()[2]
     return concat([x, constant(np.zeros((1, 1, channels), np.float32))])
 
 
 def _to_windows(x: Node, size: int, shifted: bool) -> Node:
-    """Tokens to windows `[windows, 49, channels]` by one gather."""
+    """Convert tokens to windows `[windows, 49, channels]` by one gather."""
     order = constant(windows.token_order(size, shifted=shifted))
     return opset.squeeze(opset.gather(_with_zero(x), order, integer(1)), integers([0]))
 
 
 def _to_tokens(y: Node, size: int, shifted: bool) -> Node:
-    """Windows `[windows, 49, channels]` back to tokens by one gather, which drops the padding."""
+    """Convert windows `[windows, 49, channels]` to tokens by one gather, which drops the padding."""
     channels = y.output(0).get_shape()[2]
     places = constant(windows.window_order(size, shifted=shifted))
     return opset.gather(reshape(y, 1, -1, channels), places, integer(1))
 
 
 def _cut(x: Node, size: int, shifted: bool) -> Node:
-    """Tokens to windows `[windows, 49, channels]` as published: pad, roll, partition."""
+    """Convert tokens to windows `[windows, 49, channels]` as published: pad, roll, partition."""
     channels = x.output(0).get_shape()[2]
     side = windows.padded(size)
     count, missing = side // WINDOW, side - size
@@ -123,7 +123,7 @@ def _cut(x: Node, size: int, shifted: bool) -> Node:
 
 
 def _join(y: Node, size: int, shifted: bool) -> Node:
-    """The way back from `_cut`."""
+    """Convert windows to tokens as published, the inverse of `_cut`."""
     channels = y.output(0).get_shape()[2]
     side = windows.padded(size)
     count = side // WINDOW

@@ -1,7 +1,7 @@
-"""Reads a published checkpoint of BiRefNet-lite, strictly: every name accounted for, every shape right.
+"""Read a published checkpoint of BiRefNet-lite strictly: all names must be known and all shapes correct.
 
-A `.safetensors` file is read with the `safetensors` package and needs nothing else; a `.pth` or `.pt` release is a
-pickle that only PyTorch reads. Nothing is unpickled beyond tensors.
+A `.safetensors` file needs only the `safetensors` package; a `.pth` or `.pt` release is a pickle that needs PyTorch.
+Only tensors are unpickled.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from worker.convert.birefnet import layout
 from worker.convert.birefnet.rewrites import Array
 
 PREFIXES = ("module.", "_orig_mod.")
-"""Put before every name by data-parallel training and by compilation, in either order, once or more."""
+"""Prefixes that data-parallel training and compilation add to every name, in either order, once or more."""
 
 PICKLES = (".pth", ".pt")
 
 FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32}
-"""Safetensors types by name; BF16 is handled apart, NumPy has no such type."""
+"""NumPy types by safetensors name; BF16 is handled separately, because NumPy has no such type."""
 
 MOST_LISTED = 20
-"""Names written out per complaint; the count is always given."""
+"""Most names listed per complaint; the count is always given."""
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -44,26 +44,26 @@ def load(path: Path | str) -> dict[str, Array]:
         The arrays that the network reads, float32, by published name without prefixes.
 
     Raises:
-        BundleNotFound: There is no such file.
-        BundleError: The file is damaged, no checkpoint, or not one of BiRefNet-lite (the names at fault are listed).
+        BundleNotFound: The file does not exist.
+        BundleError: The file is damaged or not a checkpoint of BiRefNet-lite; the wrong names are listed.
         SetupError: The package that reads this kind of file is not installed.
     """
     path = Path(path)
     if not path.is_file():
         msg = f"no checkpoint at {path}; give the path of model.safetensors"
         raise BundleNotFound(msg)
-    return checked(_read(path), str(path))
+    return validate(_read(path), str(path))
 
 
-def checked(arrays: Mapping[str, npt.NDArray[Any]], source: str) -> dict[str, Array]:
-    """The arrays of a state dict that the network reads, after comparing all of it with the published names and shapes.
+def validate(arrays: Mapping[str, npt.NDArray[Any]], source: str) -> dict[str, Array]:
+    """Compare a state dict with the published names and shapes, and return the arrays that the network reads.
 
     Args:
         arrays: The state dict, with or without prefixes.
-        source: What to call it in an error.
+        source: Name of the state dict in an error.
 
     Raises:
-        BundleError: A name is unknown, missing or given twice, or a shape is wrong.
+        BundleError: A name is unknown, missing or given twice, a shape is wrong, or a value is not finite.
     """
     found = _without_prefixes(arrays, source)
     required, optional = layout.required(), layout.optional()
@@ -121,19 +121,19 @@ def _read_safetensors(path: Path) -> Arrays:
     try:
         entries = library.deserialize(path.read_bytes())
     except library.SafetensorError as error:
-        msg = f"{path} is truncated or no safetensors file ({error}); fetch it again"
+        msg = f"{path} is truncated or not a safetensors file ({error}); download it again"
         raise BundleError(msg) from error
     return {name: _decoded(name, entry, path) for name, entry in entries}
 
 
 def _decoded(name: str, entry: Mapping[str, Any], path: Path) -> npt.NDArray[Any]:
-    """One tensor; bfloat16 is the upper half of a float32."""
+    """Decode one tensor; a bfloat16 is the upper half of a float32."""
     kind, shape = entry["dtype"], tuple(entry["shape"])
     if kind == "BF16":
         halves = np.frombuffer(entry["data"], "<u2").astype(np.uint32)
         return (halves << 16).view(np.float32).reshape(shape)
     if kind not in FLOATS:
-        msg = f"{path}: {name} is stored as {kind}; this reads floating-point checkpoints"
+        msg = f"{path}: {name} is stored as {kind}; give a floating-point checkpoint"
         raise BundleError(msg)
     return np.frombuffer(entry["data"], FLOATS[kind]).reshape(shape)
 
@@ -142,14 +142,14 @@ def _read_pickle(path: Path) -> Arrays:
     try:
         torch: Any = importlib.import_module("torch")
     except ImportError as error:
-        msg = f"reading {path} needs PyTorch: pip install torch, or use the published model.safetensors, which does not"
+        msg = f"reading {path} needs PyTorch: pip install torch, or use the published model.safetensors instead"
         raise SetupError(msg) from error
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        msg = f"{path} is truncated or holds more than tensors ({error}); fetch it again"
+        msg = f"{path} is truncated or holds more than tensors ({error}); download it again"
         raise BundleError(msg) from error
     if not isinstance(state, Mapping) or not all(isinstance(values, torch.Tensor) for values in state.values()):
-        msg = f"{path} does not hold a plain state dict"
+        msg = f"{path} does not hold a plain state dict; give a checkpoint of BiRefNet-lite"
         raise BundleError(msg)
     return {name: (values.float() if values.is_floating_point() else values).numpy() for name, values in state.items()}

@@ -1,7 +1,7 @@
-"""The decoder of BiRefNet-lite: features of two scales and tiles of the image to logits.
+"""The decoder of BiRefNet-lite, from features of two scales and tiles of the image to logits.
 
-Source: arXiv 2401.03407, section 3. Each level joins what came from below with the encoder's features and with the
-image itself, cut into tiles that are stacked as channels.
+Source: arXiv 2401.03407, section 3. Each level combines the output of the deeper level with the encoder's features and
+with the image, which is cut into tiles that are stacked as channels.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from worker.convert.birefnet.rewrites import Rewrite, fold_scale, then_pointwise
 
 
 def decode(image: Node, features: list[Node], context: Node, scope: Scope) -> Node:
-    """Logits of an image.
+    """Add the decoder and return the logits.
 
     Args:
         image: `[1, 3, R, R]`.
-        features: Both scales joined, at R/4, R/8 and R/16.
+        features: Both scales concatenated, at R/4, R/8 and R/16.
         context: Output of the squeeze block, `[1, 1536, R/32, R/32]`.
         scope: Weights of `decoder`.
 
@@ -46,7 +46,7 @@ def decode(image: Node, features: list[Node], context: Node, scope: Scope) -> No
 
 
 def _level(x: Node, image: Node, scope: Scope, level: int) -> Node:
-    """Image tiles, decoder block and gate."""
+    """Add one level: image tiles, decoder block and gate."""
     x = decoder_block(_with_image(x, image, scope, level + 1), scope.at(f"decoder_block{level}"))
     named(x, f"decoder_block{level}")
     hidden = opset.relu(normed_conv(x, scope, f"gdt_convs_{level}.0", f"gdt_convs_{level}.1"))
@@ -54,12 +54,12 @@ def _level(x: Node, image: Node, scope: Scope, level: int) -> Node:
 
 
 def _join(x: Node, lateral: Node, scope: Scope, level: int) -> Node:
-    """What came from below, enlarged, plus the encoder's features through a 1x1 convolution."""
+    """Enlarge the output of the deeper level and add the encoder's features after a 1x1 convolution."""
     return opset.add(resize(x, *height_width(lateral)), conv(lateral, *scope.conv(f"lateral_block{level}.conv")))
 
 
 def _with_image(x: Node, image: Node, scope: Scope, level: int) -> Node:
-    """The map with the image beside it, through `ipt_blk{level}`."""
+    """Concatenate the map with the image tiles after `ipt_blk{level}`."""
     height, width = height_width(x)
     patches = tiles(image, height, width)
     if not scope.uses(Rewrite.SAME_SIZE):
@@ -69,7 +69,7 @@ def _with_image(x: Node, image: Node, scope: Scope, level: int) -> Node:
 
 
 def tiles(image: Node, height: int, width: int) -> Node:
-    """The image cut into tiles of `height x width` pixels, stacked as channels: colour, tile row, tile column.
+    """Cut the image into tiles of `height x width` pixels, stacked as channels: colour, tile row, tile column.
 
     `[1, 3, R, R]` to `[1, 3 * (R / height) * (R / width), height, width]`.
     """
@@ -82,11 +82,11 @@ def tiles(image: Node, height: int, width: int) -> Node:
 
 
 def _logits(x: Node, image: Node, scope: Scope) -> Node:
-    """The last block at R/4, the image beside it at full size, and the 1x1 convolution over both.
+    """Add the last block at R/4, the image branch at full size, and the 1x1 convolution over both.
 
-    There is no activation between the block's last convolution and the logits, and a 1x1 convolution commutes with
-    the resize (whose weights add up to one): so the block can give one channel of logits at R/4, to be enlarged and
-    added.
+    There is no activation between the block's last convolution and the logits, and a 1x1 convolution commutes with the
+    resize, whose weights add up to one. With `OUTPUT_CONV` the block therefore computes one channel of logits at R/4,
+    which is enlarged and added to the image branch.
     """
     block = scope.at("decoder_block1")
     channels = DECODER_BLOCKS[1][1]

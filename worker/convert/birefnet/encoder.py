@@ -1,4 +1,4 @@
-"""Swin-T, the encoder of BiRefNet-lite: one image to four maps.
+"""Swin-T, the encoder of BiRefNet-lite, from one image to four maps.
 
 Source: Liu et al., "Swin Transformer", arXiv 2103.14030. Tokens are `[1, size * size, channels]`, row-major.
 """
@@ -25,11 +25,11 @@ from worker.convert.birefnet.ops import (
 )
 
 PATCH = 4
-"""Side of the square of pixels that becomes one token."""
+"""Side in pixels of the square that becomes one token."""
 
 
 def encode(image: Node, scope: Scope) -> list[Node]:
-    """The four feature maps of an image.
+    """Add the encoder and return its four feature maps.
 
     Args:
         image: `[1, 3, R, R]`, R a multiple of 16.
@@ -56,9 +56,9 @@ def encode(image: Node, scope: Scope) -> list[Node]:
 
 
 def _mask(size: int) -> Node:
-    """Mask of shifted windows `[windows, 1, 49, 49]`: a constant that is unfolded when the graph is compiled.
+    """Return the mask of shifted windows `[windows, 1, 49, 49]`, a gather that is folded when the graph is compiled.
 
-    Saved whole, the masks would be 18 MB of a file for 1024, for four patterns of 10 kB.
+    Stored in full, the masks would take 18 MB of the file for 1024, although they repeat four patterns of 10 kB.
     """
     return opset.gather(constant(windows.region_masks()), constant(windows.window_kinds(size)), integer(0))
 
@@ -79,7 +79,10 @@ def _block(x: Node, scope: Scope, size: int, heads: int, mask: Node | None) -> N
 
 
 def _downsample(x: Node, scope: Scope, size: int) -> Node:
-    """Join each 2x2 cell, row offset first, and halve its channels; an odd grid gets a row and a column of zeros."""
+    """Concatenate the tokens of each 2x2 cell, row offset first, and halve their channels.
+
+    An odd grid is padded with a row and a column of zeros.
+    """
     channels = x.output(0).get_shape()[2]
     half = (size + 1) // 2
     x = reshape(x, 1, size, size, channels)

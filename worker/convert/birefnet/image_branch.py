@@ -1,8 +1,8 @@
-"""`ipt_blk1`: the full-size image beside the last map, by far the largest maps of the network.
+"""The image branch `ipt_blk1`, which works on the full-size image and has by far the largest maps of the network.
 
-Its two 3x3 convolutions have no activation between them, so one 5x5 convolution equals them wherever the second reads
-no zero padding, that is everywhere but on the outermost ring of pixels. The ring is computed from strips three pixels
-deep with the two convolutions as published, and put around the rest.
+Its two 3x3 convolutions have no activation between them. One 5x5 convolution therefore equals them wherever the second
+reads no zero padding, which is everywhere except on the outermost ring of pixels. The ring is computed from strips
+three pixels deep with the two published convolutions, and concatenated around the inner part.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from worker.convert.birefnet.ops import Node, Scope, concat, conv, crop, height_
 from worker.convert.birefnet.rewrites import Array, Rewrite, compose, then_pointwise
 
 STRIP = 3
-"""Depth of image that decides one outermost row or column: two 3x3 convolutions reach two pixels inwards."""
+"""Depth in pixels that an outermost row or column depends on: two 3x3 convolutions reach two pixels inwards."""
 
 Pair = tuple[Array, Array, Array, Array]
+"""Weights and bias of the first convolution, then of the second."""
 
 
 def image_logits(image: Node, scope: Scope, pointwise: Array | None, bias: Array | None) -> Node:
-    """The image through `ipt_blk1`, and through a 1x1 convolution behind it if one is given.
+    """Add `ipt_blk1` to the image, followed by a 1x1 convolution if one is given.
 
     Args:
         image: `[1, 3, R, R]`.
@@ -40,13 +41,14 @@ def image_logits(image: Node, scope: Scope, pointwise: Array | None, bias: Array
 
 
 def _both(x: Node, pair: Pair, before: tuple[int, int] = (1, 1), after: tuple[int, int] = (1, 1)) -> Node:
-    """The two convolutions as published; where a strip was cut from the image it is not padded."""
+    """Add the two convolutions as published; a strip is not padded along the line where it was cut from the image."""
     first, first_bias, second, second_bias = pair
     hidden = conv(x, first, first_bias, before=before, after=after)
     return conv(hidden, second, second_bias, before=before, after=after)
 
 
 def _collapsed(image: Node, pair: Pair) -> Node:
+    """Add one 5x5 convolution for the inner part and the published pair for the outermost ring."""
     height, width = height_width(image)
     inside = conv(image, *compose(*pair), before=(1, 1))
     top = _both(crop(image, [0], [STRIP], [2]), pair, (1, 1), (0, 1))

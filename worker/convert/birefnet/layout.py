@@ -1,6 +1,6 @@
-"""Names and shapes of the published state dict of BiRefNet-lite, derived from the shape of the network.
+"""Names and shapes of the published state dict of BiRefNet-lite, derived from the dimensions of the network.
 
-The loader checks a checkpoint against these tables and the network reads its dimensions from here.
+`checkpoint` validates against these tables, and the parts of the network read their dimensions from here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SHIFT = 3
 MLP_RATIO = 4
 
 CONTEXT = 2 * sum(DIMS)
-"""Channels of the deepest features with the three shallower ones beside them, both scales."""
+"""Channels of the deepest features concatenated with the three shallower ones, in both scales."""
 INNER = 64
 """Channels inside a decoder block."""
 BRANCH = 256
@@ -28,25 +28,25 @@ GATE = 16
 """Channels of the gate's hidden convolution."""
 
 BRANCHES = (("aspp1", 1), ("aspp_deforms.0", 1), ("aspp_deforms.1", 3), ("aspp_deforms.2", 7))
-"""Deformable branches with their kernel, in the order of concatenation; the pooled branch comes behind them."""
+"""Deformable branches with their kernel sizes, in the order of concatenation; the pooled branch follows them."""
 
 PATCH_BLOCKS = {5: (3072, 192), 4: (768, 192), 3: (192, 96), 2: (48, 48), 1: (3, 24)}
-"""Channels into and out of `ipt_blk{n}`."""
+"""Input and output channels of `ipt_blk{n}`."""
 
 DECODER_BLOCKS = {4: (1728, 768), 3: (960, 384), 2: (480, 192), 1: (240, 96)}
-"""Channels into and out of `decoder_block{n}`."""
+"""Input and output channels of `decoder_block{n}`."""
 
 LATERALS = {4: 768, 3: 384, 2: 192}
-"""Channels of `lateral_block{n}`; gates, and heads used in training only, exist at the same levels."""
+"""Channels of `lateral_block{n}`. Gates, and heads that only training uses, exist at the same levels."""
 
 
 def required() -> dict[str, Shape]:
-    """Every array that the network reads, by its published name."""
+    """Return the shape of every array that the network reads, by its published name."""
     return dict(_required())
 
 
 def optional() -> dict[str, Shape]:
-    """What a checkpoint may hold beside: outputs used in training only, counters and index tables."""
+    """Return the shapes of what a checkpoint may also hold: heads that only training uses, counters, index tables."""
     return dict(_optional())
 
 

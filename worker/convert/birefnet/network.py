@@ -1,4 +1,4 @@
-"""BiRefNet-lite, inference only, as a static OpenVINO graph."""
+"""BiRefNet-lite for inference, as a static OpenVINO graph."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from worker.convert.birefnet.ops import Node, Scope, concat, height_width, named
 from worker.convert.birefnet.rewrites import ALL, Array, Rewrite
 
 STRIDE = 32
-"""The input size must be a multiple of this: the deepest map is 32 times smaller."""
+"""The input size must be a multiple of this, because the deepest map is 32 times smaller."""
 
 
 def build(weights: Mapping[str, Array], size: int, rewrites: Iterable[Rewrite | str] = ALL) -> ov.Model:
     """Build the network.
 
     Args:
-        weights: Arrays by published name, as `checkpoint.load` gives them.
+        weights: Arrays by published name, as `checkpoint.load` returns them.
         size: R, the side of the square input in pixels, a multiple of 32.
         rewrites: Exact rewrites to apply, by member or by name; `rewrites.NONE` gives the network as published.
 
     Returns:
         A model with static shapes: input `image` `[1, 3, R, R]` float32, RGB scaled to 0..1 and normalised with the
-        ImageNet mean and deviation; output `logits` `[1, 1, R, R]` float32. The maps `bb.0` .. `bb.3` (half-size pass
-        of the encoder), `squeeze` and `decoder_block4` .. `decoder_block1` (before their gates; the last one only
-        without `OUTPUT_CONV`) carry tensor names, for `model.add_outputs`.
+        ImageNet mean and standard deviation; output `logits` `[1, 1, R, R]` float32. The maps `bb.0` .. `bb.3`
+        (half-size pass of the encoder), `squeeze` and `decoder_block4` .. `decoder_block1` (before their gates; the
+        last only without `OUTPUT_CONV`) have tensor names, for `model.add_outputs`.
 
     Raises:
         SettingsError: The size is not a positive multiple of 32, or a rewrite is unknown.
@@ -51,7 +51,7 @@ def build(weights: Mapping[str, Array], size: int, rewrites: Iterable[Rewrite | 
 
 
 def _two_scales(image: Node, scope: Scope) -> list[Node]:
-    """Features of the image, those of the half-size image enlarged and joined behind them."""
+    """Return the features of the image, each concatenated with the enlarged features of the half-size image."""
     height, width = height_width(image)
     whole = encode(image, scope)
     half = encode(resize(image, height // 2, width // 2), scope)

@@ -1,8 +1,8 @@
-"""The exact rewrites of the network: their names, and the arithmetic on weights behind them.
+"""The exact rewrites of the network: their names, and their arithmetic on weights.
 
-Every rewrite gives the same numbers in real arithmetic; what is left is rounding (about 1e-5 in the logits). The
-network asks for each by name, so that one code builds the plain graph (no rewrite), the optimised one (`ALL`) and
-anything between. Weights are combined in float64 and rounded once.
+Every rewrite is exact in real arithmetic; only rounding remains (about 1e-5 in the logits). Each is enabled by name, so
+the same code builds the plain graph (no rewrite), the optimised graph (`ALL`) and any combination. Weights are combined
+in float64 and rounded once.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ BATCH_NORM_EPSILON = 1e-5
 
 
 class Rewrite(StrEnum):
-    """One exact rewrite, to be named in `network.build(..., rewrites=...)`."""
+    """One exact rewrite, for `network.build(..., rewrites=...)`."""
 
     OUTPUT_CONV = "output-conv"
-    """The last 1x1 convolution goes into both of its inputs: one channel is upsampled instead of 96."""
+    """The last 1x1 convolution is folded into both of its inputs: one channel is upsampled instead of 96."""
     INPUT_PATCH = "input-patch"
-    """The two 3x3 convolutions of `ipt_blk1` become one 5x5; the ring of one pixel is computed as published."""
+    """The two 3x3 convolutions of `ipt_blk1` become one 5x5; the outermost ring of pixels is computed as published."""
     OFFSETS = "offsets"
     """Offset and modulator convolutions of a deformable branch become one."""
     BATCH_NORM = "batch-norm"
-    """Batch norms go into the convolution before them, deformable ones included."""
+    """Batch norms are folded into the convolution before them, including deformable convolutions."""
     POOLED_BRANCH = "pooled-branch"
-    """The pooled branch, constant over the map, becomes a bias of the convolution that reads it."""
+    """The pooled branch, which is constant over the map, becomes a bias of the convolution that reads it."""
     BRANCH_SUM = "branch-sum"
-    """The 1x1 convolution over the concatenated branches becomes a sum of one per branch: nothing is concatenated."""
+    """The 1x1 convolution over the concatenated branches becomes a sum of one per branch, without concatenation."""
     SAME_SIZE = "same-size"
-    """Resizes to the size a map already has are dropped."""
+    """Resizes to the size that a map already has are dropped."""
     WINDOW_GATHER = "window-gather"
-    """Padding, shift and window partition become one gather with constant indices, and one more back."""
+    """Padding, shift and window partition become one gather with constant indices, and their inverse another."""
     REAL_TOKENS = "real-tokens"
-    """qkv and output projection run on the tokens of the picture only; implies the gathers of `WINDOW_GATHER`."""
+    """qkv and output projection run only on the image's own tokens; implies the gathers of `WINDOW_GATHER`."""
 
 
 ALL: frozenset[Rewrite] = frozenset(Rewrite)
-"""The rewrites that are applied unless others are named: those that were measured to help, one by one and together.
+"""The default rewrites: measurements show that they help, one by one and together.
 
-`WINDOW_GATHER` does nothing beside `REAL_TOKENS`; it stays here for whoever leaves that one out.
+`WINDOW_GATHER` has no effect with `REAL_TOKENS`; it applies if `REAL_TOKENS` is left out.
 """
 
 NONE: frozenset[Rewrite] = frozenset()
@@ -51,7 +51,7 @@ NONE: frozenset[Rewrite] = frozenset()
 
 
 def batch_norm_scale(gamma: Array, beta: Array, mean: Array, variance: Array) -> tuple[Array, Array]:
-    """Scale and shift per channel that equal a batch norm at inference: `y = scale * x + shift`.
+    """Return the scale and shift per channel that equal a batch norm at inference: `y = scale * x + shift`.
 
     Source: Ioffe and Szegedy, arXiv 1502.03167, algorithm 2.
     """
@@ -61,11 +61,11 @@ def batch_norm_scale(gamma: Array, beta: Array, mean: Array, variance: Array) ->
 
 
 def fold_scale(weight: Array, bias: Array | None, scale: Array, shift: Array) -> tuple[Array, Array]:
-    """Weights and bias of the convolution that equals `scale * conv(x) + shift`.
+    """Return weights and bias of the convolution that equals `scale * conv(x) + shift`.
 
     Args:
         weight: `[out, in, kh, kw]`.
-        bias: `[out]`, or None for a convolution without.
+        bias: `[out]`, or None for a convolution without bias.
         scale: `[out]`.
         shift: `[out]`.
     """
@@ -75,7 +75,7 @@ def fold_scale(weight: Array, bias: Array | None, scale: Array, shift: Array) ->
 
 
 def then_pointwise(weight: Array, bias: Array, pointwise: Array) -> tuple[Array, Array]:
-    """Weights and bias of a convolution followed by a 1x1 convolution without bias.
+    """Return weights and bias that equal a convolution followed by a 1x1 convolution without bias.
 
     Args:
         weight: `[mid, in, kh, kw]`.
@@ -91,10 +91,10 @@ def then_pointwise(weight: Array, bias: Array, pointwise: Array) -> tuple[Array,
 
 
 def compose(first: Array, first_bias: Array, second: Array, second_bias: Array) -> tuple[Array, Array]:
-    """Weights and bias of two convolutions in a row, without padding between them.
+    """Return weights and bias that equal two consecutive convolutions without padding between them.
 
-    The composed kernel is the full convolution of the two kernels, summed over the channels between. With zero
-    padding between the two the result holds only where the second one reads no padding.
+    The composed kernel is the full convolution of the two kernels, summed over the channels between them. If the second
+    convolution pads with zeros, the result holds only where it reads no padding.
 
     Args:
         first: `[mid, in, a, a]`.

@@ -11,9 +11,13 @@ from worker.convert.contrast.graph import write
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0, or 1 if the bundle cannot be written."""
+    """Write the bundle.
+
+    Returns:
+        0, or 1 after printing why the bundle cannot be written.
+    """
     parser = argparse.ArgumentParser(prog="python -m worker.convert.contrast", description="Write the built-in model.")
-    parser.add_argument("dir", type=Path, help="folder of the bundle, replaced if it is one already")
+    parser.add_argument("dir", type=Path, help="folder of the bundle; an existing bundle is replaced")
     folder = parser.parse_args(arguments).dir
     try:
         sys.stdout.write(f"{write(folder)}\n")

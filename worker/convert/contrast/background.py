@@ -1,6 +1,6 @@
-"""What the picture would be without its subject: a smooth colour field, fitted from the border inwards.
+"""Estimate the background as a smooth colour field, fitted from the border inwards. Second step of `contrast`.
 
-Works on the mean colours of square cells, n x n of them. Second step of `contrast`.
+It works on the mean colours of n x n square cells.
 """
 
 from __future__ import annotations
@@ -30,39 +30,41 @@ CELL = 8
 DEGREE = 4
 """Total degree in x and y of the polynomial."""
 STIFFNESS = (0.001, 0.1, 3.0, 10.0, 30.0)
-"""Ridge on the terms of degree 0 to 4, in cells: high terms need the evidence of as many cells before they bend."""
+"""Ridge on the terms of degree 0 to 4, in cells: high terms need the evidence of as many cells to take effect."""
 STEPS = ((2, 10.0), (2, 1.0), (4, 0.3), (10, 0.3), (20, 0.3))
-"""Re-weighted fits: how many rings of cells count, from the border inwards, and a factor on STIFFNESS."""
+"""Re-weighted fits: the number of rings of cells used, from the border inwards, and a factor on STIFFNESS."""
 RINGS = 2
-"""Rings of cells, from the border inwards, that say what background is."""
+"""Rings of cells, from the border inwards, that define the background."""
 SPREAD = 2.0
-"""Squared scale of the weights over the median squared error, which for three normal channels is 2.4 variances."""
+"""Squared scale of the weights over the median squared error, which is 2.4 variances for three normal channels."""
 FLOOR = 3.0
-"""Delta E that a cell of the background may be off even if the border is perfectly even."""
+"""Delta E by which a cell of the background may differ even if the border is perfectly uniform."""
 LOCAL_ROUNDS, LOCAL_RADIUS = 4, 2
-"""Local corrections, and the radius in cells of the box that is applied twice."""
+"""Number of local corrections, and the radius in cells of the box filter that is applied twice."""
 LOCAL_TRUST = 0.03
-"""Mean weight of the neighbourhood at which a local correction is half believed."""
+"""Mean weight of the neighbourhood at which half of a local correction is applied."""
 
 
 @dataclass(frozen=True)
 class Background:
-    """Per cell: expected colour [1,3,n,n] in CIELAB, and membership of the background [1,1,n,n] in 0..1."""
+    """The fitted background, per cell."""
 
     colour: Node
+    """Expected colour `[1, 3, n, n]` in CIELAB."""
     weight: Node
+    """Membership of the background `[1, 1, n, n]`, 0 to 1."""
 
 
 def fit_background(cells: Node) -> Background:
-    """Polynomial of position through the cells that look like the border, then local corrections.
+    """Fit a polynomial of position to the cells that resemble the border, then apply local corrections.
 
-    Iteratively re-weighted least squares with the weights of Geman and McClure, (s^2 / (s^2 + e^2))^2, which fall back
-    to zero for outliers (Black and Rangarajan 1996). It begins with the median colour of the outer rings and moves
-    inwards. The scale s comes from the median error on those rings, so that a subject that the border cuts counts for
-    little while it covers less than half of it.
+    The fit is an iteratively re-weighted least squares with the weights of Geman and McClure, (s^2 / (s^2 + e^2))^2,
+    which fall to zero for outliers (Black and Rangarajan 1996). It starts with the median colour of the outer rings and
+    moves inwards. The scale s is derived from the median error on those rings, so a subject cut off by the border has
+    little influence as long as it covers less than half of the border.
 
     Args:
-        cells: mean colours [1,3,n,n] in CIELAB.
+        cells: mean colours `[1, 3, n, n]` in CIELAB.
     """
     n = cells.shape[3]
     terms, degrees = _terms(n)
@@ -78,12 +80,12 @@ def fit_background(cells: Node) -> Background:
 
 
 def on_border(rows: Node, n: int) -> Node:
-    """The values [K, M] of the outer rings, of [K, n * n]."""
+    """Select the values `[K, M]` of the outer rings from `[K, n * n]`."""
     return op.gather(rows, whole(np.flatnonzero(_depth(n) < RINGS)), whole(1))
 
 
 def _weights(error: Node, n: int) -> tuple[Node, Node]:
-    """Of errors [3, n * n]: Geman-McClure weights [1, n * n] and the squared scale [1, 1]."""
+    """Compute Geman-McClure weights `[1, n * n]` and their squared scale `[1, 1]` from errors `[3, n * n]`."""
     squared = squared_length(error, 0)
     spread = median(on_border(squared, n)) * real(SPREAD) + real(FLOOR**2)
     return _geman_mcclure(squared, spread), spread
@@ -95,7 +97,7 @@ def _geman_mcclure(squared_error: Node, squared_scale: Node) -> Node:
 
 
 def _least_squares(colour: Node, weight: Node, terms: Array, ridge: Array) -> Node:
-    """Fitted [3, N] by the normal equations (T W T' + diag(ridge)) b = T W y, for T [terms, N], W [N], y [3, N]."""
+    """Fit `[3, N]` by the normal equations (T W T' + diag(ridge)) b = T W y, with T [terms, N], W [N], y [3, N]."""
     count = len(terms)
     weighted = real(terms[:, None]) * weight
     normal = summed(weighted * real(terms[None]), 2) + real(np.diag(ridge))
@@ -105,10 +107,10 @@ def _least_squares(colour: Node, weight: Node, terms: Array, ridge: Array) -> No
 
 
 def _corrected(cells: Node, start: Background, spread: Node) -> Background:
-    """Normalised convolution (Knutsson and Westin 1993) of what the polynomial left over, weighted by membership.
+    """Correct the fit by a normalised convolution (Knutsson and Westin 1993) of its error, weighted by membership.
 
-    It follows what no polynomial does, such as the tip of a radial gradient. Where no background is near it fades out,
-    so that a subject does not become its own background.
+    The correction follows shapes that no polynomial fits, such as the tip of a radial gradient. It fades out where no
+    background is near, so that a subject does not become its own background.
     """
     rest, weight = cells - start.colour, start.weight
     for _ in range(LOCAL_ROUNDS):
@@ -120,9 +122,9 @@ def _corrected(cells: Node, start: Background, spread: Node) -> Background:
 
 
 def _terms(n: int) -> tuple[Array, list[int]]:
-    """Products of Legendre polynomials up to DEGREE on an n x n grid, [terms, n * n], and their degrees.
+    """Return products of Legendre polynomials up to DEGREE on an n x n grid, `[terms, n * n]`, and their degrees.
 
-    Orthogonal, unlike powers of x and y: the normal equations stay well conditioned in single precision.
+    They are orthogonal, unlike powers of x and y, so the normal equations stay well conditioned in single precision.
     """
     centres = (np.arange(n) + 0.5) / n * 2 - 1
     line = [legval(centres, np.eye(DEGREE + 1)[k]) * np.sqrt(2 * k + 1) for k in range(DEGREE + 1)]
@@ -131,7 +133,7 @@ def _terms(n: int) -> tuple[Array, list[int]]:
 
 
 def _depth(n: int) -> Array:
-    """Cells between each cell of an n x n grid and the border, [n * n]; 0 on the outermost ring."""
+    """Return the number of cells between each cell of an n x n grid and the border, `[n * n]`; 0 on the outer ring."""
     index = np.arange(n)
     edge = np.minimum(index, n - 1 - index)
     depth: Array = np.minimum(edge[:, None], edge[None, :]).ravel()

@@ -1,4 +1,4 @@
-"""The whole graph of `contrast`, as a model with fixed names, and its bundle."""
+"""Build the graph of `contrast` as a model with fixed names, and write its bundle."""
 
 from __future__ import annotations
 
@@ -20,14 +20,19 @@ from worker.convert.package import write_bundle
 NAME = "contrast"
 DESCRIPTION = "Foreground by colour contrast to the picture's border; not trained. For plain or shaded backgrounds."
 SIZE = 320
-"""Side R in pixels: all constants counted in pixels and cells were chosen for it."""
+"""Side R in pixels; all constants in pixels and cells were chosen for it."""
 
 GAIN = 16.0
-"""Logits run from -GAIN / 2 to GAIN / 2, which are 0 and 255 after a sigmoid on 8 bits."""
+"""Logits range from -GAIN / 2 to GAIN / 2, which are 0 and 255 after a sigmoid at 8 bits."""
 
 
 def contrast_model() -> ov.Model:
-    """Input `image` f32 [1,3,R,R], sRGB normalised as `model_info` says; output `logits` f32 [1,1,R,R]."""
+    """Build the model.
+
+    Returns:
+        A model with input `image` f32 `[1, 3, R, R]`, sRGB normalised as `model_info` says, and output `logits` f32
+        `[1, 1, R, R]`.
+    """
     image = op.parameter([1, 3, SIZE, SIZE], np.float32, name="image")
     lab = cielab(image)
     background = fit_background(pooled(stacked(lab), CELL))
@@ -39,10 +44,10 @@ def contrast_model() -> ov.Model:
 
 
 def write(folder: Path) -> Path:
-    """Write the bundle into `folder`, which it replaces.
+    """Write the bundle to `folder`, replacing an existing bundle, and return the folder.
 
     Raises:
-        BundleError: it cannot be written there.
+        BundleError: the bundle cannot be written there.
     """
     return write_bundle(
         folder,
@@ -55,7 +60,7 @@ def write(folder: Path) -> Path:
 
 
 def _finished(image: Node, logits: Node) -> ov.Model:
-    """Name the ends, fold and share constants, number the layers, tell how to feed it."""
+    """Name input and output, fold and share constants, number the layers, and add `model_info`."""
     model = ov.Model([op.result(logits)], [image], NAME)
     model.input(0).get_tensor().set_names({"image"})
     model.output(0).get_tensor().set_names({"logits"})
@@ -63,7 +68,7 @@ def _finished(image: Node, logits: Node) -> ov.Model:
     passes.register_pass(ConstantFolding())
     passes.run_passes(model)
     _share_constants(model)
-    # Generated names count up within a process; the same model must give the same bytes.
+    # OpenVINO's generated names count up within a process, but the same model must give the same bytes.
     for number, layer in enumerate(model.get_ordered_ops()):
         layer.set_friendly_name("image" if layer is image else f"{layer.get_type_name()}_{number}")
     write_model_info(model)
@@ -71,7 +76,7 @@ def _finished(image: Node, logits: Node) -> ov.Model:
 
 
 def _share_constants(model: ov.Model) -> None:
-    """One node for equal constants: they are most of the layers, and each takes half a kilobyte of XML."""
+    """Merge equal constants into one node: constants are most of the layers, and each takes half a kilobyte of XML."""
     kept: dict[tuple[str, tuple[int, ...], bytes], Node] = {}
     for layer in model.get_ordered_ops():
         if layer.get_type_name() == "Constant":

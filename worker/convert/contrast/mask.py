@@ -1,4 +1,4 @@
-"""From distance to a soft mask: a threshold for the picture at hand, small holes closed. Last step of `contrast`."""
+"""Convert distance to a soft mask: choose a threshold per picture, and fill small holes. Last step of `contrast`."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from worker.convert.contrast.ops import Node, averaged, box, dilated, enlarged, 
 THRESHOLDS = np.expm1(np.linspace(np.log1p(3.0), np.log1p(8.0), 32))
 """Candidate distances between background and subject, in standard deviations of the border."""
 SLOPE = 1.5
-"""Rise of membership per threshold of distance."""
+"""Increase of membership per distance of one threshold."""
 COARSE = 4
-"""Side in pixels of the cells in which holes are looked for."""
+"""Side in pixels of the cells in which holes are detected."""
 FLOOD_STEPS = 16
-"""Cells that the flood goes round corners."""
+"""Cells that the flood extends around corners."""
 HOLE_RADIUS = 5
-"""Holes in which a square of 2 x 5 + 1 cells fits, a seventh of the picture's side at R = 320, are seen through."""
+"""A hole stays open if a square of 2 x 5 + 1 cells fits into it, a seventh of the picture's side at R = 320."""
 REGROWTH_STEPS = 4
-"""Steps of HOLE_RADIUS in which such a square regains the rest of its hole."""
+"""Steps of HOLE_RADIUS by which such a square grows back to the whole hole."""
 
 
 def membership(distance: Node) -> Node:
-    """Distance -> 0..1, 0.5 at the threshold; an edge spans about two pixels."""
+    """Convert distance to membership 0..1, with 0.5 at the threshold; an edge spans about two pixels."""
     return box(op.clamp((distance / _threshold(distance) - real(1)) * real(SLOPE) + real(0.5), 0.0, 1.0), 1)
 
 
 def _threshold(distance: Node) -> Node:
-    """The one of THRESHOLDS that parts near from far best: largest between-class variance (Otsu 1979) of log(1 + d).
+    """Choose the one of THRESHOLDS with the largest between-class variance (Otsu 1979) of log(1 + distance).
 
-    Bounded on both sides: a picture without a subject has no foreground, and a glaring subject hides no other.
+    The threshold is bounded on both sides, so that a picture without a subject has no foreground and a very bright
+    subject does not hide others.
     """
     value = op.log(reshaped(pooled(distance, COARSE), 1, -1) + real(1))
     above = op.convert(op.greater(value, real(np.log1p(THRESHOLDS)[:, None])), "f32")
@@ -41,7 +42,7 @@ def _threshold(distance: Node) -> Node:
 
 
 def filled(mask: Node) -> Node:
-    """Close holes that no way leads into from the border, unless they are wide: one sees through those."""
+    """Fill holes that are not connected to the border, except wide ones, through which the background is visible."""
     solid = op.convert(op.greater(pooled(mask, COARSE), real(0.5)), "f32")
     free = real(1) - solid
     seen = _seen_from_border(solid)
@@ -55,7 +56,7 @@ def filled(mask: Node) -> Node:
 
 
 def _seen_from_border(solid: Node) -> Node:
-    """1 where nothing solid lies between a cell and the border in one of four directions: a flood's long first step."""
+    """Return 1 for cells with no solid cell between them and the border in a direction: the flood's long first step."""
     up, down, left, right = (
         op.cum_sum(solid, whole(axis), False, reverse) for axis in (2, 3) for reverse in (False, True)
     )

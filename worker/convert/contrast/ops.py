@@ -1,7 +1,7 @@
-"""The few OpenVINO operations that the equations of `contrast` are written in, with arrays and numbers as constants.
+"""The OpenVINO operations in which the equations of `contrast` are written, with arrays and numbers as constants.
 
-Planes are [1,1,R,R] nodes of one channel: OpenVINO fuses arithmetic on them into one pass. `stacked` joins planes
-where a pooling or a sum takes all channels at once.
+Planes are nodes `[1, 1, R, R]` of one channel; OpenVINO fuses arithmetic on them into one pass. `stacked` concatenates
+planes for a pooling or a sum over all channels at once.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ Array = npt.NDArray[Any]
 
 
 def real(value: npt.ArrayLike) -> Node:
-    """An f32 constant."""
+    """Return an f32 constant."""
     return op.constant(np.asarray(value, np.float32))
 
 
 def whole(value: npt.ArrayLike) -> Node:
-    """An i64 constant: axes, indices, shapes."""
+    """Return an i64 constant, for axes, indices and shapes."""
     return op.constant(np.asarray(value, np.int64))
 
 
 def total(nodes: Sequence[Node]) -> Node:
-    """Sum of nodes, left to right."""
+    """Sum nodes from left to right."""
     result = nodes[0]
     for node in nodes[1:]:
         result = result + node
@@ -39,68 +39,68 @@ def total(nodes: Sequence[Node]) -> Node:
 
 
 def dot(left: Sequence[Node], right: Sequence[Node]) -> Node:
-    """Scalar product of two lists of planes, per pixel."""
+    """Compute the scalar product of two lists of planes for each pixel."""
     return total([a * b for a, b in zip(left, right, strict=True)])
 
 
 def stacked(planes: Sequence[Node]) -> Node:
-    """Planes or stacks joined along the channels."""
+    """Concatenate planes or stacks along the channels."""
     return op.concat(list(planes), 1)
 
 
 def planes(stack: Node) -> list[Node]:
-    """One plane for each channel."""
+    """Split a stack into one plane per channel."""
     return [op.gather(stack, whole([k]), whole(1)) for k in range(stack.shape[1])]
 
 
 def reshaped(node: Node, *shape: int) -> Node:
-    """As `numpy.reshape`."""
+    """Reshape like `numpy.reshape`."""
     return op.reshape(node, whole(shape), False)
 
 
 def summed(node: Node, *axes: int, keep: bool = False) -> Node:
-    """As `numpy.sum`."""
+    """Sum over axes like `numpy.sum`."""
     return op.reduce_sum(node, whole(axes), keep)
 
 
 def averaged(node: Node, *axes: int) -> Node:
-    """As `numpy.mean`."""
+    """Average over axes like `numpy.mean`."""
     return op.reduce_mean(node, whole(axes), False)
 
 
 def squared_length(node: Node, axis: int) -> Node:
-    """Sum of squares along an axis, which stays with length 1."""
+    """Sum squares along an axis, which is kept with length 1."""
     return summed(node * node, axis, keep=True)
 
 
 def median(rows: Node) -> Node:
-    """Lower median of each row: [K, N] -> [K, 1]."""
+    """Compute the lower median of each row: `[K, N]` to `[K, 1]`."""
     half = whole(rows.shape[1] // 2)
     return op.reduce_max(op.topk(rows, half, 1, "min", "value").output(0), whole([1]), True)
 
 
 def pooled(stack: Node, side: int) -> Node:
-    """Means of square cells: [1,C,R,R] -> [1,C,R/side,R/side]."""
+    """Average square cells: `[1, C, R, R]` to `[1, C, R/side, R/side]`."""
     return op.avg_pool(stack, [side, side], [0, 0], [0, 0], [side, side], True)
 
 
 def box(stack: Node, radius: int) -> Node:
-    """Mean over a square window, smaller at the border. Rows, then columns: 2 w reads a pixel instead of w^2."""
+    """Average a square window, smaller at the border, by rows and then columns: 2 w reads per pixel instead of w^2."""
     width = 2 * radius + 1
     across = op.avg_pool(stack, [1, 1], [0, radius], [0, radius], [1, width], True)
     return op.avg_pool(across, [1, 1], [radius, 0], [radius, 0], [width, 1], True)
 
 
 def dilated(stack: Node, radius: int) -> Node:
-    """Maximum over a square window."""
+    """Compute the maximum over a square window."""
     width, pad = [2 * radius + 1] * 2, [radius] * 2
     return opset1.max_pool(stack, [1, 1], pad, pad, width)
 
 
 def enlarged(stack: Node, factor: int) -> Node:
-    """[1,C,n,n] -> [1,C,n*factor,n*factor]: each value repeated, then the mean over about one cell, nearly bilinear.
+    """Enlarge `[1, C, n, n]` to `[1, C, n * factor, n * factor]` nearly bilinearly: repeat values, then average cells.
 
-    Not Interpolate, which would let the CPU plugin lower everything before it to bf16.
+    It avoids Interpolate, with which the CPU plugin would convert everything before it to bf16.
     """
     channels, n = stack.shape[1], stack.shape[3]
     spread = op.broadcast(reshaped(stack, channels, n, 1, n, 1), whole([channels, n, factor, n, factor]))

@@ -1,1 +1,1 @@
-"""How good a variant is: agreement with FP32, scores against true masks, verification of bundles."""
+"""Evaluation of variants: agreement with FP32, scores against true masks, and verification of whole bundles."""

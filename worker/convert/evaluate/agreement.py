@@ -1,6 +1,6 @@
-"""How far the masks of a variant are from those of FP32, and how far they may be.
+"""Agreement of a variant's masks with those of FP32, and its limits.
 
-Pure NumPy. Masks are probabilities, the sigmoid of the logits, at the size of the network.
+Pure NumPy. Masks are probabilities (the sigmoid of the logits) at the size of the network.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ import numpy.typing as npt
 Masks = npt.NDArray[np.floating[Any]]
 
 THRESHOLD = 0.5
-"""Subject from here up."""
+"""Probability from which a pixel belongs to the subject."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Over all pictures."""
+    """Agreement over all pictures."""
 
     mae: float
     """Mean absolute difference of the masks, 0 to 1."""
     iou: float
-    """Intersection over union of the subjects, mean over the pictures; 1 where both masks are empty."""
+    """Intersection over union of the subjects, mean over the pictures; 1 for a picture whose masks are both empty."""
     max_abs: float
     """Largest absolute difference at any pixel."""
     pictures: int
 
     def as_dict(self) -> dict[str, float | int]:
-        """For JSON, to six digits."""
+        """Return the fields for JSON, rounded to six decimals."""
         return {name: round(value, 6) for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
 class Limit:
-    """What is still accepted."""
+    """Largest accepted MAE and least accepted IoU."""
 
     mae: float
     iou: float
 
     def complaint(self, got: Agreement) -> str:
-        """What is out of bounds, in words; empty if nothing."""
+        """Return in words which limits `got` exceeds; empty if none."""
         parts = []
-        if not got.mae <= self.mae:  # not a number is out of bounds too
+        if not got.mae <= self.mae:  # this form also rejects NaN
             parts.append(f"MAE {got.mae:.4f} above {self.mae:g}")
         if not got.iou >= self.iou:
             parts.append(f"IoU {got.iou:.4f} below {self.iou:g}")
@@ -55,16 +55,16 @@ class Limit:
 
 LIMITS: Mapping[str, Limit] = MappingProxyType(
     {
-        # Half-precision weights are exact to 5e-4; whatever exceeds these has overflowed.
+        # Half-precision weights are exact to 5e-4; a variant that exceeds these limits has overflowed.
         "fp16": Limit(mae=0.002, iou=0.99),
-        # An INT8 form of this network with its trained weights is published with IoU 0.9972 and MAE 0.0004, an INT4
-        # form with IoU 0.976: what falls below these has lost more than four bits, so its calibration went wrong.
+        # An INT8 form of this network with its trained weights is published with IoU 0.9972 and MAE 0.0004, and an INT4
+        # form with IoU 0.976. A variant below these limits has lost more than four bits, so its calibration failed.
         "int8wo": Limit(mae=0.02, iou=0.95),
         "int8": Limit(mae=0.02, iou=0.95),
     }
 )
-"""By stored precision. Fit for trained weights: logits of untrained ones hover about 0, where any rounding flips
-pixels."""
+"""Limits by stored precision. They apply to trained weights: logits of untrained weights are near 0, where any rounding
+flips pixels."""
 
 
 def compare(masks: Masks, reference: Masks) -> Agreement:
@@ -72,7 +72,7 @@ def compare(masks: Masks, reference: Masks) -> Agreement:
 
     Args:
         masks: float `[n, ..., h, w]`, 0 to 1.
-        reference: the same shape.
+        reference: masks of FP32, of the same shape.
 
     Raises:
         ValueError: the shapes differ, or there are no masks.

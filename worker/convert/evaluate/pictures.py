@@ -1,4 +1,4 @@
-"""Pictures to try a network on: a folder, or built-in ones; and the true masks that belong to them."""
+"""Pictures to evaluate a network on, from a folder or built in, and the true masks that belong to them."""
 
 from __future__ import annotations
 
@@ -16,51 +16,51 @@ from worker.standalone.photographs import copy_photographs
 
 _SHAPE_SIDE = 384
 _INNER, _OUTER = 0.45, 0.75
-"""Of half the side."""
+"""Radii of the generated shapes, relative to half the side."""
 
 
 def gather(folder: Path | None, scratch: Path) -> tuple[list[Path], str]:
-    """The pictures, and what they are in words.
+    """Return the files of the pictures, and a description of them.
 
     Args:
-        folder: of the user's pictures; None for built-in ones: photographs where scikit-image is installed, else
+        folder: of the user's pictures; None for built-in ones: photographs if scikit-image is installed, else
             generated shapes.
-        scratch: where built-in ones are written.
+        scratch: folder that built-in pictures are written to.
 
     Raises:
-        SourceError: the folder is not there, cannot be read or is empty.
+        SourceError: the folder does not exist, cannot be read or is empty.
     """
     if folder is not None:
         found = _files(folder)
-        return found, f"{len(found)} pictures of {folder}"
+        return found, f"{len(found)} pictures from {folder}"
     try:
         found = copy_photographs(scratch)
-        return found, f"{len(found)} photographs that come with scikit-image"
+        return found, f"{len(found)} photographs included in scikit-image"
     except StandaloneError:
         found = _shapes(scratch)
-        return found, f"{len(found)} generated shapes: scikit-image, which ships photographs, is not installed"
+        return found, f"{len(found)} generated shapes (scikit-image, which includes photographs, is not installed)"
 
 
-def truths(pictures: list[Path], folder: Path) -> dict[int, Path]:
-    """True masks by the place of their picture in the list; they are paired by file name without its ending.
+def true_masks(pictures: list[Path], folder: Path) -> dict[int, Path]:
+    """Return the true masks by the index of their picture; both have the same file name apart from the suffix.
 
     Raises:
-        SourceError: the folder cannot be read, or no name fits.
+        SourceError: the folder cannot be read, or no name matches.
     """
     by_stem = {path.stem: path for path in _files(folder)}
     paired = {index: by_stem[path.stem] for index, path in enumerate(pictures) if path.stem in by_stem}
     if not paired:
         raise SourceError(
-            f"{folder} has no mask for any picture; name each mask as its picture, such as {pictures[0].stem}.png"
+            f"{folder} has no mask for any picture; name each mask like its picture, such as {pictures[0].stem}.png"
         )
     return paired
 
 
 def read(path: Path, limits: LimitSettings) -> Picture:
-    """Decode one picture, as the worker does.
+    """Decode one picture as the worker does.
 
     Raises:
-        SourceError: it cannot be read or decoded; names it.
+        SourceError: the file cannot be read or decoded; the error names it.
     """
     try:
         return decode(path.read_bytes(), limits)
@@ -70,13 +70,18 @@ def read(path: Path, limits: LimitSettings) -> Picture:
         raise SourceError(f"{path}: {error}; remove it from the folder") from error
 
 
-def with_truth(
+def with_true_mask(
     grey: NDArray[np.uint8], mask: Path, limits: LimitSettings
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A network's answer at the size of the true mask, and that mask: two u8 [h, w].
+    """Return a network's mask, resized to the size of the true mask, and the true mask: two u8 `[h, w]`.
+
+    Args:
+        grey: u8 `[R, R]`, as the network gives it.
+        mask: file of the true mask.
+        limits: limits of a picture.
 
     Raises:
-        SourceError: the mask cannot be read.
+        SourceError: the true mask cannot be read.
     """
     truth = np.asarray(read(mask, limits).rgb.convert("L"))
     height, width = truth.shape
@@ -87,14 +92,14 @@ def _files(folder: Path) -> list[Path]:
     try:
         found = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     except OSError as error:
-        raise SourceError(f"{folder} cannot be read: {error.strerror}; name a folder of pictures") from error
+        raise SourceError(f"{folder} cannot be read: {error.strerror}; give a folder of pictures") from error
     if not found:
-        raise SourceError(f"{folder} holds no files; name a folder of pictures")
+        raise SourceError(f"{folder} contains no files; give a folder of pictures")
     return found
 
 
 def _shapes(folder: Path) -> list[Path]:
-    """A disc, a ring and a box on shaded grounds."""
+    """Draw a disc, a ring and a box on shaded backgrounds."""
     folder.mkdir(parents=True, exist_ok=True)
     y, x = np.mgrid[-1 : 1 : _SHAPE_SIDE * 1j, -1 : 1 : _SHAPE_SIDE * 1j]
     radius, box = np.hypot(x, y), np.maximum(np.abs(x), np.abs(y))

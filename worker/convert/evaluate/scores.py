@@ -1,6 +1,6 @@
-"""How near masks are to those of the FP32 network, and to the truth.
+"""Scores of masks against those of the FP32 network, and against true masks.
 
-Measured on grey levels as the worker writes them, 0 background to 255 subject, one picture at a time.
+They are measured on grey levels as the worker writes them, 0 (background) to 255 (subject), one picture at a time.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _FULL = np.float32(255)
 
 @dataclass(frozen=True)
 class Quality:
-    """Of masks against true ones: the measures of salient and dichotomous segmentation, 0 to 1, means over pictures."""
+    """Quality of masks by the measures of salient and dichotomous segmentation: 0 to 1, means over the pictures."""
 
     s_measure: float
-    """Structure, alpha 0.5 (Fan et al., ICCV 2017)."""
+    """Structure measure, alpha 0.5 (Fan et al., ICCV 2017)."""
     weighted_f: float
-    """Weighted F, beta 1 (Margolin et al., CVPR 2014)."""
+    """Weighted F-measure, beta 1 (Margolin et al., CVPR 2014)."""
     e_measure: float
-    """Enhanced alignment, mean over all thresholds (Fan et al., IJCAI 2018)."""
+    """Enhanced-alignment measure, mean over all thresholds (Fan et al., IJCAI 2018)."""
     mae: float
-    """Mean absolute error, less is better."""
+    """Mean absolute error; lower is better."""
     iou: float
-    """Of the pixels that are subject at 0.5; 1 where neither mask has any."""
+    """Intersection over union of the pixels from 0.5 up; 1 where neither mask has any."""
     pictures: int
 
 
@@ -43,13 +43,13 @@ def agreement(pairs: Iterable[tuple[Grey, Grey]]) -> tuple[Agreement, float]:
     """Compare masks with those of a reference.
 
     Args:
-        pairs: (mask, reference), u8 [h, w] of equal shape each; read one after the other.
+        pairs: (mask, reference), u8 `[h, w]` of the same shape within a pair; read one pair at a time.
 
     Returns:
-        The agreement over all pictures, and the IoU of the picture that agrees least.
+        The agreement over all pictures, and the lowest IoU of a picture.
 
     Raises:
-        ValueError: no pair, or one that differs in shape.
+        ValueError: there is no pair, or the shapes of a pair differ.
     """
     each = [compare(_probabilities(mask), _probabilities(reference)) for mask, reference in pairs]
     if not each:
@@ -64,17 +64,17 @@ def agreement(pairs: Iterable[tuple[Grey, Grey]]) -> tuple[Agreement, float]:
 
 
 def quality(pairs: Iterable[tuple[Grey, Grey]]) -> Quality:
-    """Measure masks against true ones.
+    """Measure masks against true masks.
 
-    Structure, weighted F, E-measure and MAE are those of pysodmetrics, the field's reference in Python: it stretches
-    each mask to the full range first, as published figures do. IoU is taken from the mask as it is.
+    S-measure, weighted F, E-measure and MAE are computed by pysodmetrics, the field's reference in Python. It first
+    stretches each mask to the full range, as in published figures. IoU is computed from the unstretched mask.
 
     Args:
-        pairs: (mask, truth), u8 [h, w] of equal shape each; a true pixel is subject above 0.5.
+        pairs: (mask, true mask), u8 `[h, w]` of the same shape within a pair; true pixels above 0.5 are subject.
 
     Raises:
         SetupError: pysodmetrics is not installed.
-        ValueError: no pair, or one that differs in shape.
+        ValueError: there is no pair, or the shapes of a pair differ.
     """
     sod = _pysodmetrics()
     structure, weighted, aligned, error = sod.Smeasure(), sod.WeightedFmeasure(), sod.Emeasure(), sod.MAE()
@@ -103,4 +103,4 @@ def _pysodmetrics() -> Any:
     try:
         return importlib.import_module("py_sod_metrics")
     except ImportError as error:
-        raise SetupError("measuring against true masks needs pysodmetrics: pip install 'maskmill[convert]'") from error
+        raise SetupError("scoring against true masks requires pysodmetrics: pip install 'maskmill[convert]'") from error

@@ -1,6 +1,6 @@
-"""One variant over some pictures, in a process of its own: what it takes is freed, and a crash costs only itself.
+"""Run one variant over some pictures in a separate process, which frees its memory and contains a crash.
 
-Runs with all cores of one core set in one stream, as the worker would feed it.
+The network runs in one stream on all cores of one core set, and is fed as the worker feeds it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from worker.contract.errors import BundleError
 from worker.contract.settings import LimitSettings
 from worker.convert.evaluate.pictures import read
+from worker.convert.peak_memory import peak_memory_mib
 from worker.cpu import pinning
 from worker.images.tensor import to_tensor
 from worker.model.format.variant import Variant
@@ -28,44 +29,42 @@ from worker.model.format.variant import Variant
 if TYPE_CHECKING:
     from worker.model.inference.engine import FloatPrecision
 
-_KIB_PER_MIB = 1024
-
 
 @dataclass(frozen=True)
-class Task:
-    """What to run, and where the masks go."""
+class RunTask:
+    """What to run, and where to write the masks."""
 
     variant: Variant
     arithmetic: FloatPrecision
     pictures: tuple[Path, ...]
     output: Path
-    """Folder for the masks: `{place in the list}.npy`, u8 [R, R]."""
+    """Folder for the masks: `{index of the picture}.npy`, u8 `[R, R]`."""
     cpus: tuple[int, ...]
     limits: LimitSettings
 
 
 @dataclass(frozen=True)
-class Run:
-    """How it went."""
+class RunResult:
+    """Measurements of a run."""
 
     facts: dict[str, Any]
     """See `worker.model.inference.engine.Engine.describe`."""
     seconds: float
-    """Of one picture, median; without decoding and resizing."""
+    """Median time per picture, without decoding and resizing."""
     peak_mib: int
-    """Most memory that the process held, with the Python interpreter and OpenVINO themselves."""
+    """Peak memory of the process, including the Python interpreter and OpenVINO."""
 
 
-def run(task: Task) -> Run:
-    """Run the task in a fresh process and wait for it.
+def run(task: RunTask) -> RunResult:
+    """Run the task in a new process and wait for it.
 
     Raises:
-        BundleError: the network cannot be loaded, or the process died (of memory, most likely).
+        BundleError: the network cannot be loaded, or the process died, most likely for lack of memory.
         PlacementError: OpenVINO does not use these CPUs.
         SourceError: a picture cannot be read.
-        InferenceFailed: the network raised.
+        InferenceFailed: the network raised an error.
     """
-    # Pinned before anything with threads of its own (NumPy, OpenVINO) is imported there.
+    # Pin before the process imports anything that starts threads (NumPy, OpenVINO).
     with ProcessPoolExecutor(
         1, mp_context=get_context("spawn"), initializer=pinning.pin, initargs=(task.cpus,)
     ) as pool:
@@ -73,19 +72,19 @@ def run(task: Task) -> Run:
             return pool.submit(_run_here, task).result()
         except BrokenProcessPool as error:
             raise BundleError(
-                f"the process that ran {task.variant.label} died; is there enough memory for it (see the kernel's log)?"
+                f"the process that ran {task.variant.label} died; check the kernel's log for a lack of memory"
             ) from error
 
 
 def masks(folder: Path, indices: Sequence[int]) -> list[Path]:
-    """Where the masks of a finished task lie."""
+    """Return the files of the masks that a finished run has written to `folder`."""
     return [folder / f"{index}.npy" for index in indices]
 
 
-def _run_here(task: Task) -> Run:
+def _run_here(task: RunTask) -> RunResult:
     from worker.model.inference.engine import Engine  # in this process only
 
-    logging.getLogger("worker").addHandler(logging.NullHandler())  # what it warns of is in the facts
+    logging.getLogger("worker").addHandler(logging.NullHandler())  # its warnings are in the facts
     task.output.mkdir(parents=True, exist_ok=True)
     seconds = []
     with Engine.load(task.variant, streams=1, threads=len(task.cpus), inference_precision=task.arithmetic) as engine:
@@ -97,12 +96,4 @@ def _run_here(task: Task) -> Run:
             seconds.append(time.perf_counter() - began)
             np.save(target, grey)
         facts = engine.describe()
-    return Run(facts, statistics.median(seconds), _peak_mib())
-
-
-def _peak_mib() -> int:
-    """High-water mark of this process's memory. Not `ru_maxrss`, which begins with that of the parent."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) // _KIB_PER_MIB
-    return 0
+    return RunResult(facts, statistics.median(seconds), peak_memory_mib())

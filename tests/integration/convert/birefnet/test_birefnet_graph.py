@@ -1,4 +1,4 @@
-"""What each exact rewrite leaves in the graph and what it takes out, looked at without running it."""
+"""What each exact rewrite adds to the graph and removes from it, checked without running the graph."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def steps(model: ov.Model) -> list[Step]:
 
 @pytest.fixture(scope="session")
 def graphs(blank) -> dict[frozenset[Rewrite], list[Step]]:
-    """The plain graph and one per rewrite; the models themselves are large and not kept."""
+    """The operations of the plain graph and of one graph per rewrite; the models are large and not kept."""
     return {rewrites: steps(build(blank, SIZE, rewrites)) for rewrites in (NONE, *map(only, Rewrite))}
 
 
@@ -54,7 +54,7 @@ def kinds(graph: list[Step]) -> Counter[str]:
 
 
 def full_size(graph: list[Step], kind: str) -> list[int]:
-    """Channels of the maps of full size that operations of a kind give, fewest first."""
+    """Return the channels of the full-size maps that operations of a kind give, fewest first."""
     return sorted(step.given[1] for step in graph if step.kind == kind and step.given[2:] == (SIZE, SIZE))
 
 
@@ -102,7 +102,7 @@ def test_batch_norms_are_folded(graphs):
     assert "BatchNormInference" not in kinds(graphs[only(Rewrite.BATCH_NORM)])
 
 
-def test_the_pooled_branch_is_not_spread_over_the_map(graphs):
+def test_the_pooled_branch_is_not_broadcast_over_the_map(graphs):
     assert kinds(graphs[NONE])["Broadcast"] == 5
     assert "Broadcast" not in kinds(graphs[only(Rewrite.POOLED_BRANCH)])
 

@@ -1,6 +1,6 @@
-"""The network against arrays of the published definition, and every exact rewrite against the plain graph.
+"""The network compared with arrays of the published definition, and every exact rewrite with the plain graph.
 
-All with stand-in weights, in float32; reference arrays are for sizes 128 and 256.
+All use stand-in weights in float32; reference arrays exist for sizes 128 and 256.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from worker.convert.birefnet.network import build
 from worker.convert.birefnet.rewrites import ALL, NONE, Rewrite
 from worker.model.inference import runtime
 
-AGREEMENT = 2e-4  # with the published definition; the logits spread over 1.7 to 2.4
+AGREEMENT = 2e-4  # with the published definition; the logits have a spread of 1.7 to 2.4
 REWRITTEN = 1e-4  # between two forms of one network
 FRAME = 2
 SIZE = 128
@@ -30,7 +30,7 @@ def label(rewrites: frozenset[Rewrite]) -> str:
 
 @pytest.fixture(scope="session")
 def weights() -> dict[str, np.ndarray]:
-    return checkpoint.checked(stand_in_state_dict(), "stand-in")
+    return checkpoint.validate(stand_in_state_dict(), "stand-in")
 
 
 def infer(model: ov.Model, size: int) -> dict[str, np.ndarray]:
@@ -88,7 +88,7 @@ def test_odd_grids_of_tokens_work(weights):
 
 
 @pytest.mark.parametrize("size", [0, -32, 100, 512 + 16])
-def test_a_size_that_does_not_divide_is_refused(size):
+def test_a_size_that_is_not_a_multiple_of_32_is_refused(size):
     with pytest.raises(SettingsError, match=f"{size} is not a positive multiple of 32"):
         build({}, size)
 

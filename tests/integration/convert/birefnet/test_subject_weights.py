@@ -1,4 +1,4 @@
-"""The weights that speed is measured with from S3 to S3 give masks with areas and edges."""
+"""The weights used to measure speed from S3 to S3 give masks with areas and edges."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from worker.model.inference import runtime
 SIZE = 128
 
 
-def test_what_is_bright_is_the_subject():
+def test_bright_areas_are_the_subject():
     down, across = np.mgrid[0:SIZE, 0:SIZE]
     disc = np.hypot(down - 60, across - 70) < 40
     grain = 0.1 * np.random.default_rng(1).standard_normal((3, SIZE, SIZE))
     picture = (np.where(disc, 1.5, -1.0) + grain)[None].astype(np.float32)
-    model = build(checkpoint.checked(subject_state_dict(), "subject"), SIZE, ALL)
+    model = build(checkpoint.validate(subject_state_dict(), "subject"), SIZE, ALL)
     compiled = runtime.core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     (logits,) = compiled({"image": picture}).values()
 
-    inner = (slice(8, -8), slice(8, -8))  # at the border, zeros are what lies beyond
+    inner = (slice(8, -8), slice(8, -8))  # without the border, which is affected by zero padding
     assert (((logits[0, 0] > 0) == disc)[inner]).mean() > 0.98
     assert (abs(logits) > 6).mean() > 0.9  # black or white, apart from the edges

@@ -1,4 +1,4 @@
-"""The shipped bundle of `contrast`, compiled once, around plain Pillow and NumPy."""
+"""The shipped bundle of `contrast`, compiled once and fed with plain Pillow and NumPy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def bundle() -> Path:
 
 @pytest.fixture(scope="session")
 def logits() -> Callable[[np.ndarray], np.ndarray]:
-    """u8 pixels [320, 320, 3] -> logits [320, 320]."""
+    """Return a function from u8 pixels `[320, 320, 3]` to logits `[320, 320]`."""
     xml = BUNDLE / "openvino_fp32" / f"contrast_{SIZE}x{SIZE}_fp32.xml"
     compiled = runtime.core().compile_model(xml, "CPU", {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1})
 
@@ -37,7 +37,7 @@ def logits() -> Callable[[np.ndarray], np.ndarray]:
 
 @pytest.fixture(scope="session")
 def mask(logits: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-    """u8 pixels [H, W, 3] -> u8 mask [H, W]: resized both ways by Pillow, as a worker does."""
+    """Return a function from u8 pixels `[H, W, 3]` to a u8 mask `[H, W]`; Pillow resizes both, as in a worker."""
 
     def run(pixels: np.ndarray) -> np.ndarray:
         picture = Image.fromarray(pixels)

@@ -1,7 +1,7 @@
-"""Seeded pictures with a known mask: textured shapes over plain, shaded, noisy backgrounds.
+"""Seeded pictures with a known mask: textured shapes on plain, shaded and noisy backgrounds.
 
-A picture is drawn at twice its size and averaged down, so that edges are anti-aliased as a camera's are. Subject and
-background are at least `MIN_DELTA_E` apart in CIELAB (CIE76) at every pixel of the subject, before noise.
+A picture is drawn at twice its size and averaged down, so that edges are anti-aliased like a camera's. Before noise,
+subject and background differ by at least `MIN_DELTA_E` in CIELAB (CIE76) at every pixel of the subject.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ FAMILIES = ("flat", "linear", "radial", "vignette", "noisy", "several", "border"
 
 @dataclass(frozen=True)
 class Picture:
-    """u8 [H, W, 3] pixels and bool [H, W] truth."""
+    """Pixels u8 `[H, W, 3]` and true mask bool `[H, W]`."""
 
     pixels: np.ndarray
     truth: np.ndarray
 
 
 def picture(family: str, seed: int, width: int = 320, height: int = 320) -> Picture:
-    """One picture of a family; the same arguments give the same pixels."""
+    """Draw one picture of a family; the same arguments give the same pixels."""
     rng = np.random.default_rng([FAMILIES.index(family), seed])
     coverage = _shapes(rng, family, width, height)
     backdrop = _backdrop(rng, family, width, height)
@@ -40,12 +40,12 @@ def picture(family: str, seed: int, width: int = 320, height: int = 320) -> Pict
 
 
 def delta_e(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """CIE76 colour difference of sRGB values on 0-255, over the last axis."""
+    """Compute the CIE76 colour difference of sRGB values on 0-255, over the last axis."""
     return np.linalg.norm(lab(a) - lab(b), axis=-1)
 
 
 def iou(mask: np.ndarray, truth: np.ndarray) -> float:
-    """Intersection over union of two bool arrays; 1 for two empty ones."""
+    """Compute the intersection over union of two bool arrays; 1 if both are empty."""
     union = np.logical_or(mask, truth).sum()
     return float(np.logical_and(mask, truth).sum() / union) if union else 1.0
 
@@ -60,7 +60,7 @@ def lab(rgb: np.ndarray) -> np.ndarray:
 
 
 def _plane(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel centres on [-1, 1] in both directions."""
+    """Return the pixel centres on [-1, 1] in both directions."""
     x, y = np.meshgrid((np.arange(width) + 0.5) / width * 2 - 1, (np.arange(height) + 0.5) / height * 2 - 1)
     return x, y
 
@@ -69,7 +69,7 @@ def _plane(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _shapes(rng: np.random.Generator, family: str, width: int, height: int) -> np.ndarray:
-    """Coverage [H, W] of the subject in 0..1, between 3 and 55 % of the picture."""
+    """Draw the coverage `[H, W]` of the subject in 0..1, between 3 and 55 % of the picture."""
     while True:
         canvas = Image.new("L", (2 * width, 2 * height))
         for _ in range(int(rng.integers(2, 5)) if family == "several" else 1):
@@ -113,7 +113,7 @@ def _star(rng: np.random.Generator) -> np.ndarray:
 
 
 def _rounded(rng: np.random.Generator) -> np.ndarray:
-    """Superellipse |x|^n + |y|^n = 1: a rectangle with round corners."""
+    """Return a superellipse |x|^n + |y|^n = 1, a rectangle with round corners."""
     angle = np.linspace(0, 2 * np.pi, 90, endpoint=False)
     power = 2 / rng.uniform(4, 8)
     x, y = np.cos(angle), np.sin(angle)
@@ -125,7 +125,7 @@ def _rounded(rng: np.random.Generator) -> np.ndarray:
 
 
 def _backdrop(rng: np.random.Generator, family: str, width: int, height: int) -> np.ndarray:
-    """[H, W, 3] on 0-255."""
+    """Draw the background, `[H, W, 3]` on 0-255."""
     x, y = _plane(width, height)
     first = rng.uniform(20, 235, 3)
     if family in ("flat", "vignette", "shadow", "weak"):
@@ -143,7 +143,7 @@ def _backdrop(rng: np.random.Generator, family: str, width: int, height: int) ->
 
 
 def _subject(rng: np.random.Generator, backdrop: np.ndarray, where: np.ndarray, *, weak: bool) -> np.ndarray:
-    """[H, W, 3]: one colour, or two mixed by stripes, checks, a ramp or clouds; one, hardly different, if weak."""
+    """Draw the subject, `[H, W, 3]`: one colour, or two mixed by a pattern; if weak, one close to the background."""
     height, width, _ = backdrop.shape
     kinds = (_even,) if weak else (_even, _stripes, _checks, _ramp, _clouds)
     pattern = kinds[int(rng.integers(len(kinds)))](rng, width, height)[..., None]
@@ -189,7 +189,7 @@ def _clouds(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
 
 
 def _shadow(rng: np.random.Generator, coverage: np.ndarray) -> np.ndarray:
-    """Factor [H, W]: the subject's own outline, moved, blurred and 10 to 25 % darker."""
+    """Return factors `[H, W]` of a shadow: the subject's outline, moved, blurred and 10 to 25 % darker."""
     height, width = coverage.shape
     shift = [int(rng.choice((-1, 1)) * rng.uniform(0.02, 0.06) * length) for length in (height, width)]
     moved = Image.fromarray((np.roll(coverage, shift, (0, 1)) * 255).astype(np.uint8))

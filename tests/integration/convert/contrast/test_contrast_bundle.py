@@ -1,4 +1,4 @@
-"""The shipped bundle of `contrast`: what the generator makes, and what a worker expects."""
+"""The shipped bundle of `contrast` is reproducible and has the form that a worker expects."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def test_the_manifest_describes_the_shipped_files(bundle, manifest):
 
 
 def test_the_generator_gives_the_shipped_bytes(manifest, tmp_path):
-    """In a process of its own and again in this one, where generated names have counted up."""
+    """In a new process, and in this one, where OpenVINO's generated names have counted up."""
     if manifest["tools"]["openvino"] != openvino_version():
-        pytest.skip("bytes are only promised for the OpenVINO that the bundle was made with")
+        pytest.skip("bytes are reproducible only with the OpenVINO version that made the bundle")
     run = [sys.executable, "-m", "worker.convert.contrast", str(tmp_path / "own")]
     subprocess.run(run, check=True, cwd=ROOT, capture_output=True)
     assert command.main([str(tmp_path / "here")]) == 0
@@ -64,31 +64,31 @@ def test_the_command_names_what_is_wrong(tmp_path, capsys):
     assert "is no bundle" in capsys.readouterr().err
 
 
-def test_ends_are_named_static_and_float(model):
+def test_input_and_output_are_named_static_and_float(model):
     ends = [(end.get_names(), list(end.shape), end.get_element_type()) for end in (model.input(0), model.output(0))]
 
     assert ends == [({"image"}, [1, 3, 320, 320], ov.Type.f32), ({"logits"}, [1, 1, 320, 320], ov.Type.f32)]
     assert (len(model.inputs), len(model.outputs)) == (1, 1)
 
 
-def test_the_file_says_how_to_feed_it(model):
-    def told(key: str) -> str:
+def test_the_model_info_describes_the_input(model):
+    def info(key: str) -> str:
         return model.get_rt_info(["model_info", key]).astype(str)
 
-    assert told("mean_values") == "123.675 116.28 103.53"
-    assert told("scale_values") == "58.395 57.12 57.375"
-    assert told("model_type") == "Segmentation"
-    assert told("input_dtype") == "f32"
-    assert told("reverse_input_channels") == "False"
-    assert told("embedded_processing") == "False"
+    assert info("mean_values") == "123.675 116.28 103.53"
+    assert info("scale_values") == "58.395 57.12 57.375"
+    assert info("model_type") == "Segmentation"
+    assert info("input_dtype") == "f32"
+    assert info("reverse_input_channels") == "False"
+    assert info("embedded_processing") == "False"
 
 
-def test_nothing_that_runs_makes_the_plugin_choose_bf16(bundle):
+def test_no_executed_layer_makes_the_plugin_choose_bf16(bundle):
     compiled = runtime.core().compile_model(bundle / XML, "CPU")
 
     kinds = {layer.get_rt_info()["layerType"].astype(str) for layer in compiled.get_runtime_model().get_ops()}
 
-    assert "Inverse" in kinds  # the names are those of the plugin
+    assert "Inverse" in kinds  # the plugin's own names
     assert not kinds & {"Convolution", "FullyConnected", "MatMul", "Interpolate", "RNNSeq", "ROIPooling"}
 
 

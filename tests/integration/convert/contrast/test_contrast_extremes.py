@@ -1,4 +1,4 @@
-"""What the shipped `contrast` makes of pictures without a subject, and of nonsense."""
+"""The shipped `contrast` on pictures without a subject, and on degenerate ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EMPTY = {
     "noisy ramp": noisy(ramp(40, 220), 8),
 }
 
-NONSENSE = {
+DEGENERATE = {
     "pure noise": RANDOM.integers(0, 256, (320, 320, 3), dtype=np.uint8),
     "black and white halves": np.where(X[..., None] < 160, even(0, 0, 0), even(255, 255, 255)),
     "one pixel": np.where(((X == 9) & (Y == 300))[..., None], even(255, 255, 255), even(0, 0, 0)),
@@ -44,9 +44,9 @@ NONSENSE = {
 }
 
 
-@pytest.mark.parametrize("name", [*EMPTY, *NONSENSE])
+@pytest.mark.parametrize("name", [*EMPTY, *DEGENERATE])
 def test_every_logit_is_finite(logits, name):
-    values = logits({**EMPTY, **NONSENSE}[name])
+    values = logits({**EMPTY, **DEGENERATE}[name])
 
     assert np.isfinite(values).all()
     assert np.abs(values).max() <= 8.0
@@ -57,7 +57,7 @@ def test_a_picture_without_a_subject_has_no_foreground(mask, name):
     assert np.mean(mask(EMPTY[name]) >= 128) < 0.01
 
 
-def test_a_weak_subject_on_a_clean_background_still_shows(mask):
+def test_a_weak_subject_on_a_clean_background_is_found(mask):
     back, front = (118, 120, 122), (150, 118, 128)
     assert delta_e(np.array(back), np.array(front)) < MIN_DELTA_E
     truth = np.hypot(X - 160, Y - 150) < 70
@@ -69,7 +69,7 @@ def test_a_weak_subject_on_a_clean_background_still_shows(mask):
 
 
 def test_the_same_picture_gives_the_same_mask(logits):
-    first = logits(NONSENSE["pure noise"])
+    first = logits(DEGENERATE["pure noise"])
     logits(EMPTY["ramp"])
 
-    assert np.array_equal(logits(NONSENSE["pure noise"]), first)
+    assert np.array_equal(logits(DEGENERATE["pure noise"]), first)

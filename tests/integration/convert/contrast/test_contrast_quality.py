@@ -1,4 +1,4 @@
-"""How well the shipped `contrast` finds subjects in pictures whose mask is known."""
+"""Accuracy of the shipped `contrast` on pictures with a known mask."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_subjects_are_found_in_pictures_of_other_sizes(mask, family):
 
 
 @pytest.mark.parametrize("seed", [12, 19, 23])
-def test_noise_does_not_drown_a_weak_subject(mask, seed):
-    """Pictures in which, without denoising, half of the subject or all of it is lost."""
+def test_noise_does_not_hide_a_weak_subject(mask, seed):
+    """Without denoising, half or all of the subject is lost in these pictures."""
     shown = picture("weak", seed)
 
     assert iou(mask(shown.pixels) >= 128, shown.truth) >= 0.95
@@ -38,7 +38,7 @@ def test_noise_does_not_drown_a_weak_subject(mask, seed):
 
 @pytest.mark.parametrize("seed", [7, 29])
 def test_the_tip_of_a_radial_gradient_is_background(mask, seed):
-    """Pictures in which the polynomial alone takes the tip for a part of the subject."""
+    """With the polynomial alone, the tip becomes part of the subject in these pictures."""
     shown = picture("radial", seed)
 
     assert iou(mask(shown.pixels) >= 128, shown.truth) >= 0.98
@@ -46,7 +46,7 @@ def test_the_tip_of_a_radial_gradient_is_background(mask, seed):
 
 @pytest.mark.parametrize("family", ["flat", "noisy"])
 def test_masks_are_white_inside_and_black_outside(mask, family):
-    """Soft only in a seam: two pixels to either side of the outline the mask is saturated."""
+    """The mask is soft only along the outline: two pixels to either side it is saturated."""
     shown = picture(family, 1)
     seam = np.zeros_like(shown.truth)
     for axis in (0, 1):
@@ -60,7 +60,7 @@ def test_masks_are_white_inside_and_black_outside(mask, family):
 
 
 def test_a_subject_along_a_whole_side_is_found(mask):
-    """A portrait: the bottom fifth of the border belongs to the subject."""
+    """As in a portrait, the subject covers a fifth of the border, at the bottom."""
     pixels = np.full((320, 320, 3), (150, 170, 190), np.uint8)
     truth = np.zeros((320, 320), bool)
     truth[200:, 20:300] = truth[60:200, 100:220] = True
@@ -69,7 +69,7 @@ def test_a_subject_along_a_whole_side_is_found(mask):
     assert iou(mask(pixels) >= 128, truth) >= 0.95
 
 
-def test_a_narrow_hole_is_filled_and_a_wide_one_seen_through(mask):
+def test_a_narrow_hole_is_filled_and_a_wide_one_stays_open(mask):
     y, x = np.mgrid[:320, :320]
     radius = np.hypot(x - 160, y - 160)
     pixels = np.full((320, 320, 3), 200, np.uint8)

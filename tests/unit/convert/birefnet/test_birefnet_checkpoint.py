@@ -1,4 +1,4 @@
-"""Reading a checkpoint: prefixes, strictness, types, damage, and what to say when a reader is not installed."""
+"""Reading a checkpoint: prefixes, strictness, types, damage, and the error if a reader is not installed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def state():
 
 
 def write_safetensors(path, arrays, kinds=None):
-    """The format: length of the header in 8 bytes, header in JSON, data; written out here to need no package."""
+    """Write the format without a package: length of the header in 8 bytes, header in JSON, data."""
     header, blobs, start = {}, [], 0
     for name, values in arrays.items():
         blob = values.tobytes()
@@ -34,9 +34,9 @@ def write_safetensors(path, arrays, kinds=None):
     path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(blobs))
 
 
-def test_only_what_the_network_reads_is_kept_as_float32(state):
+def test_only_arrays_of_the_network_are_kept_as_float32(state):
     state[NAME] = np.array([1.5], np.float16)
-    loaded = checkpoint.checked(state, "x")
+    loaded = checkpoint.validate(state, "x")
 
     assert loaded.keys() == layout.required().keys()
     assert all(values.dtype == np.float32 for values in loaded.values())
@@ -47,57 +47,57 @@ def test_only_what_the_network_reads_is_kept_as_float32(state):
 def test_prefixes_of_training_are_stripped(state, prefix):
     prefixed = {prefix + name: values for name, values in state.items()}
 
-    assert checkpoint.checked(prefixed, "x").keys() == layout.required().keys()
+    assert checkpoint.validate(prefixed, "x").keys() == layout.required().keys()
 
 
-def test_what_only_training_needs_may_be_absent(state):
+def test_arrays_used_only_in_training_may_be_absent(state):
     for name in layout.optional():
         del state[name]
 
-    assert checkpoint.checked(state, "x").keys() == layout.required().keys()
+    assert checkpoint.validate(state, "x").keys() == layout.required().keys()
 
 
 def test_missing_names_are_listed(state):
     del state[NAME], state["bb.norm0.weight"]
 
     with pytest.raises(BundleError, match=r"2 missing: bb\.norm0\.weight, decoder\.conv_out1\.0\.bias"):
-        checkpoint.checked(state, "x")
+        checkpoint.validate(state, "x")
 
 
 def test_unknown_names_are_listed(state):
     state["head.weight"] = np.zeros(3, np.float32)
 
     with pytest.raises(BundleError, match=r"1 unknown: head\.weight"):
-        checkpoint.checked(state, "x")
+        checkpoint.validate(state, "x")
 
 
 def test_wrong_shapes_are_listed(state):
     state[NAME] = np.zeros(2, np.float32)
 
     with pytest.raises(BundleError, match=r"conv_out1\.0\.bias \(2,\) instead of \(1,\)"):
-        checkpoint.checked(state, "x")
+        checkpoint.validate(state, "x")
 
 
 def test_a_long_list_is_cut_with_its_count():
     with pytest.raises(BundleError, match=r"\d{3} missing: .* and \d{3} more"):
-        checkpoint.checked({}, "x")
+        checkpoint.validate({}, "x")
 
 
 def test_values_that_are_not_finite_are_refused(state):
     state[NAME] = np.array([np.nan], np.float32)
 
     with pytest.raises(BundleError, match=r"not finite: decoder\.conv_out1\.0\.bias"):
-        checkpoint.checked(state, "x")
+        checkpoint.validate(state, "x")
 
 
 def test_a_name_given_twice_is_refused(state):
     state["module." + NAME] = state[NAME]
 
     with pytest.raises(BundleError, match="more than once"):
-        checkpoint.checked(state, "x")
+        checkpoint.validate(state, "x")
 
 
-def test_no_file_says_so(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(BundleNotFound, match=r"none\.safetensors"):
         checkpoint.load(tmp_path / "none.safetensors")
 
@@ -141,7 +141,7 @@ def test_a_truncated_safetensors_file_is_refused(tmp_path, keep):
     write_safetensors(path, {NAME: np.zeros(100, np.float32)})
     path.write_bytes(path.read_bytes()[:keep])
 
-    with pytest.raises(BundleError, match="truncated or no safetensors file"):
+    with pytest.raises(BundleError, match="truncated or not a safetensors file"):
         checkpoint.load(path)
 
 
@@ -155,7 +155,7 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path):
 
 
 class FakeTensor:
-    """As much of a tensor as the loader asks for."""
+    """The part of a tensor's interface that the loader uses."""
 
     def __init__(self, values):
         self.values = values

@@ -1,4 +1,4 @@
-"""The names and shapes derived in code are those of the published state dict."""
+"""The names and shapes derived in code equal those of the published state dict."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def test_names_and_shapes_are_the_published_ones():
     assert {**layout.required(), **layout.optional()} == published_shapes()
 
 
-def test_what_is_needed_and_what_is_not_do_not_overlap():
+def test_required_and_optional_arrays_do_not_overlap():
     assert not layout.required().keys() & layout.optional().keys()
 
 

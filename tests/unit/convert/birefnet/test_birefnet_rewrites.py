@@ -1,4 +1,4 @@
-"""The arithmetic on weights behind the exact rewrites, against a slow convolution written out in NumPy."""
+"""The weight arithmetic of the exact rewrites, compared with a slow convolution in NumPy."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_batch_norm_scale_is_the_published_formula(rng):
     assert np.allclose(x * scale + shift, (x - mean) / np.sqrt(variance + 1e-5) * gamma + beta, atol=1e-5)
 
 
-def test_a_pointwise_convolution_goes_into_the_one_before(rng):
+def test_a_pointwise_convolution_is_folded_into_the_one_before(rng):
     image, weight, bias, point = draw(rng, 3, 8, 8), draw(rng, 5, 3, 3, 3), draw(rng, 5), draw(rng, 2, 5, 1, 1)
     want = convolve(convolve(image, weight, bias), point, np.zeros(2))
 

@@ -1,4 +1,4 @@
-"""Constants of shifted-window attention against the plain pad, roll and cut they stand for."""
+"""Constants of shifted-window attention, compared with the plain pad, roll and cut that they replace."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def published_cut(grid: np.ndarray, *, shifted: bool) -> np.ndarray:
 
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize("size", SIZES)
-def test_tokens_stand_where_pad_roll_and_cut_put_them(size, shifted):
+def test_tokens_have_the_positions_of_pad_roll_and_cut(size, shifted):
     grid = np.arange(size * size).reshape(size, size)
 
     assert np.array_equal(windows.token_order(size, shifted=shifted), published_cut(grid, shifted=shifted))
@@ -32,7 +32,7 @@ def test_tokens_stand_where_pad_roll_and_cut_put_them(size, shifted):
 
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize("size", SIZES)
-def test_the_way_back_finds_every_token(size, shifted):
+def test_the_inverse_order_finds_every_token(size, shifted):
     order = windows.token_order(size, shifted=shifted).ravel()
 
     assert np.array_equal(order[windows.window_order(size, shifted=shifted)], np.arange(size * size))
@@ -59,8 +59,8 @@ def test_regions_are_the_published_nine_of_the_whole_grid(size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_only_neighbours_of_the_padded_grid_see_each_other(size):
-    # The shift wraps the first three rows and columns round; within a window, tokens of the two ends are apart.
+def test_only_neighbours_of_the_padded_grid_attend_to_each_other(size):
+    # The shift wraps the first three rows and columns around; within a window, tokens of the two ends stay separate.
     side = windows.padded(size)
     place = np.roll(np.arange(side * side).reshape(side, side), (-3, -3), (0, 1))
     rows, cols = np.divmod(published_cut(place, shifted=False), side)

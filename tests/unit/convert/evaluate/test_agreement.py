@@ -1,4 +1,4 @@
-"""`worker.convert.evaluate.agreement`: the measures, and what is refused."""
+"""`worker.convert.evaluate.agreement`: the measures, the limits, and refused input."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_equal_masks_agree_fully():
     assert compare(some, some) == Agreement(mae=0.0, iou=1.0, max_abs=0.0, pictures=1)
 
 
-def test_each_measure_is_what_it_says():
+def test_each_measure_has_the_defined_value():
     got = compare(masks([0.0, 0.7, 0.6, 1.0]), masks([0.0, 0.4, 0.6, 1.0]))
 
     assert got.mae == pytest.approx(0.3 / 4)

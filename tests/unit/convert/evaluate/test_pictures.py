@@ -1,4 +1,4 @@
-"""Pictures to try a network on, and the true masks that belong to them."""
+"""Pictures to evaluate a network on, and the true masks that belong to them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def touch(folder, *names):
     return folder
 
 
-def test_a_folder_is_taken_in_order_without_hidden_files(tmp_path):
+def test_a_folder_is_read_in_order_without_hidden_files(tmp_path):
     folder = touch(tmp_path / "in", "b.jpg", "a.png", ".DS_Store")
 
     found, what = pictures.gather(folder, tmp_path / "scratch")
 
     assert [path.name for path in found] == ["a.png", "b.jpg"]
-    assert what == f"2 pictures of {folder}"
+    assert what == f"2 pictures from {folder}"
 
 
 def test_built_in_photographs_decode(tmp_path):
@@ -36,7 +36,7 @@ def test_built_in_photographs_decode(tmp_path):
     assert pictures.read(found[0], LIMITS).width > 100
 
 
-def test_without_photographs_shapes_are_made_and_announced(tmp_path, monkeypatch):
+def test_without_photographs_shapes_are_generated_and_described(tmp_path, monkeypatch):
     def absent(_):
         raise StandaloneError("not installed")
 
@@ -44,14 +44,14 @@ def test_without_photographs_shapes_are_made_and_announced(tmp_path, monkeypatch
 
     found, what = pictures.gather(None, tmp_path / "scratch")
 
-    assert what == "3 generated shapes: scikit-image, which ships photographs, is not installed"
+    assert what == "3 generated shapes (scikit-image, which includes photographs, is not installed)"
     for path in found:
         grey = np.asarray(pictures.read(path, LIMITS).rgb)[..., 0]
         assert grey.shape == (384, 384)
         assert int(grey.max()) - int(grey.min()) > 100
 
 
-@pytest.mark.parametrize(("files", "message"), [((), "holds no files"), (None, "cannot be read: No such file")])
+@pytest.mark.parametrize(("files", "message"), [((), "contains no files"), (None, "cannot be read: No such file")])
 def test_a_folder_without_pictures(tmp_path, files, message):
     folder = tmp_path / "in" if files is None else touch(tmp_path / "in", *files)
 
@@ -59,7 +59,7 @@ def test_a_folder_without_pictures(tmp_path, files, message):
         pictures.gather(folder, tmp_path)
 
 
-def test_a_file_that_is_no_picture_is_named(tmp_path):
+def test_a_file_that_is_not_a_picture_is_named(tmp_path):
     path = touch(tmp_path, "a.png") / "a.png"
 
     with pytest.raises(SourceError, match=rf"{path}: .*remove it from the folder"):
@@ -70,22 +70,22 @@ def test_masks_are_paired_by_stem(tmp_path):
     found, _ = pictures.gather(touch(tmp_path / "in", "a.jpg", "b.jpg", "c.jpg"), tmp_path)
     masks = touch(tmp_path / "masks", "c.png", "a.png", "other.png")
 
-    assert pictures.truths(found, masks) == {0: masks / "a.png", 2: masks / "c.png"}
+    assert pictures.true_masks(found, masks) == {0: masks / "a.png", 2: masks / "c.png"}
 
 
 def test_masks_of_other_pictures_are_refused(tmp_path):
     found, _ = pictures.gather(touch(tmp_path / "in", "a.jpg"), tmp_path)
 
     with pytest.raises(
-        SourceError, match=r"has no mask for any picture; name each mask as its picture, such as a\.png"
+        SourceError, match=r"has no mask for any picture; name each mask like its picture, such as a\.png"
     ):
-        pictures.truths(found, touch(tmp_path / "masks", "other.png"))
+        pictures.true_masks(found, touch(tmp_path / "masks", "other.png"))
 
 
-def test_an_answer_is_brought_to_the_size_of_the_truth(tmp_path):
+def test_a_mask_is_resized_to_the_size_of_the_true_mask(tmp_path):
     Image.new("L", (30, 20), 255).save(tmp_path / "truth.png")
 
-    mask, truth = pictures.with_truth(np.full((64, 64), 77, np.uint8), tmp_path / "truth.png", LIMITS)
+    mask, truth = pictures.with_true_mask(np.full((64, 64), 77, np.uint8), tmp_path / "truth.png", LIMITS)
 
     assert mask.shape == truth.shape == (20, 30)
     assert (int(mask[0, 0]), int(truth[0, 0])) == (77, 255)

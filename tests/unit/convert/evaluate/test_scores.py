@@ -1,4 +1,4 @@
-"""Agreement and quality on masks whose values are known by hand."""
+"""Agreement and quality of masks whose scores are computed by hand."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_agreement_over_two_pictures():
 
 
 @pytest.mark.parametrize(("level", "iou"), [(127, 0.0), (128, 1.0)])
-def test_half_is_the_border_of_the_subject(level, iou):
+def test_half_is_the_threshold_of_the_subject(level, iou):
     assert scores.agreement([(square(value=level), square())])[0].iou == iou
 
 
@@ -45,21 +45,21 @@ def test_two_empty_masks_agree():
     assert scores.agreement([(empty, empty)])[0].iou == 1.0
 
 
-def test_nothing_cannot_agree():
+def test_an_empty_list_of_pairs_is_refused():
     with pytest.raises(ValueError, match="no pictures"):
         scores.agreement([])
     with pytest.raises(ValueError, match="no pictures"):
         scores.quality([])
 
 
-def test_the_truth_itself_is_perfect():
+def test_the_true_mask_itself_scores_perfectly():
     got = scores.quality([(square(), square())])
 
     assert (got.s_measure, got.weighted_f, got.mae, got.iou, got.pictures) == (pytest.approx(1), 1.0, 0.0, 1.0, 1)
     assert got.e_measure > 0.99
 
 
-def test_every_measure_falls_with_the_error():
+def test_every_measure_gets_worse_with_the_error():
     good = scores.quality([(square(left=22), square())])
     bad = scores.quality([(square(left=50), square())])
 
