@@ -9,7 +9,8 @@ from pathlib import Path
 from worker.contract import redis_keys
 from worker.contract.errors import ObjectMissing, SourceError
 from worker.contract.outputs import OutputOptions
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 FOLDER = f"{redis_keys.JOB_PREFIX}backgrounds/"
 """Under a destination. Named by content, so that the same picture is uploaded once and never replaced."""

@@ -37,8 +37,9 @@ from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobPolicy, Outcome, OutcomeKind
 from worker.contract.outputs import OutputOptions
 from worker.contract.queue.celery_app import make_celery
+from worker.contract.s3url import S3Url
 from worker.contract.settings import Settings, load
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 _REDIS_RETRIES = 12
 """Of each call: some 17 s, so that a restart of Redis does not end a program that has waited for hours."""

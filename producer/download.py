@@ -12,8 +12,9 @@ from worker.contract.errors import ObjectMissing, SourceError
 from worker.contract.job import JobView
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import OutcomeKind
+from worker.contract.s3url import S3Url
 from worker.contract.storage import manifest
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 _AT_ONCE = 8
 _READ_AT_ONCE = 1000
@@ -38,7 +39,7 @@ def download(store: ObjectStore, ledger: Ledger, view: JobView, folder: Path) ->
     """
     if view.total is None:
         raise SourceError(f"job {view.job} is still being listed: wait for it to run")
-    dest = S3Url.parse(view.options.dest)
+    dest = view.options.dest
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="download") as threads:
         under_way: deque[tuple[str, Path, Future[None]]] = deque()
         for output in _outputs(store, ledger, view, dest):

@@ -17,9 +17,10 @@ from worker.contract.job import JobView
 from worker.contract.ledger.backlog import Backlog
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import Outcome, OutcomeKind
+from worker.contract.s3url import S3Url
 from worker.contract.storage import jsonlines, outcome_log
 from worker.contract.storage.manifest import job_folder
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 ALL = frozenset(OutcomeKind)
 
@@ -84,14 +85,14 @@ def _so_far(store: ObjectStore, ledger: Ledger, view: JobView) -> Iterator[Outco
     # In this order: what is brought from Redis to S3 meanwhile is found in one place or the other.
     known = bytearray(b"".join(ledger.pieces(view.job, view.total or 0)))
     waiting = (Outcome.model_validate_json(entry.dated) for entry in Backlog(ledger.link).recent(view.job))
-    yield from outcome_log.final(store, S3Url.parse(view.options.dest), view.job, known, waiting)
+    yield from outcome_log.final(store, view.options.dest, view.job, known, waiting)
 
 
 def _from_lists(
     store: ObjectStore, view: JobView, kinds: frozenset[OutcomeKind], *, needs_review: bool
 ) -> Iterator[Outcome] | None:
     """None if there are no lists of this ending, as when somebody has removed them."""
-    dest = S3Url.parse(view.options.dest)
+    dest = view.options.dest
     facts = outcome_log.read_facts(store, dest, view.job, "manifest.json") or {}
     if facts.get("epoch") != view.epoch:
         return None

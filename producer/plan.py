@@ -24,7 +24,8 @@ from producer.uptodate import NOT_ASKED, Look
 from worker.contract.errors import OutputCollision, SettingsError, SourceError
 from worker.contract.messages import JobOptions
 from worker.contract.outputs import OutputOptions
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 EXAMPLES = 5
 _TELL_EVERY = 500

@@ -17,8 +17,9 @@ from worker.contract.errors import ContractError, JobNotFound, JobStateError
 from worker.contract.job import ENDED, JobStatus, JobView
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobOptions, JobPolicy, OutcomeKind
+from worker.contract.s3url import S3Url
 from worker.contract.storage import manifest, outcome_log
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 _FACTS = ("options", "policy", "total", "bytes", "chunk_images")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from worker.contract.job import JobView
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.storage.manifest import job_folder
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 
 def retry(store: ObjectStore, ledger: Ledger, job: str, *, failed: bool, cancelled: bool) -> JobView | None:
@@ -28,5 +28,5 @@ def retry(store: ObjectStore, ledger: Ledger, job: str, *, failed: bool, cancell
     if view.ended and not again:
         return None
     if view.ended:  # before it runs: it may be done, and have a new one, in the blink of an eye
-        store.delete(job_folder(S3Url.parse(view.options.dest), job) / "_SUCCESS")
+        store.delete(job_folder(view.options.dest, job) / "_SUCCESS")
     return ledger.reopen(job, failed=failed, cancelled=cancelled)

@@ -37,8 +37,9 @@ from worker.contract.messages import JobOptions, JobPolicy
 from worker.contract.outputs import OutputOptions
 from worker.contract.queue import dispatcher
 from worker.contract.queue.dispatcher import Dispatcher
+from worker.contract.s3url import S3Url
 from worker.contract.storage import manifest, outcome_log
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 from worker.contract.tracing import OFF, Tracing
 
 Progress = Callable[[str, int], None]
@@ -159,7 +160,7 @@ class Submitter:
             return make_plan(
                 SourceSpec((source,)) if isinstance(source, str) else source,
                 target,
-                lambda origin: JobOptions(source=str(origin), dest=str(target), **request.options.model_dump()),
+                lambda origin: JobOptions(source=origin, dest=target, **request.options.model_dump()),
                 self.store,
                 listed=lambda count: self.progress("listed", count),
                 look=look if count_up_to_date else None,
@@ -191,7 +192,7 @@ class Submitter:
             done[sent] += 1
             self.progress("uploaded", done.total())
 
-        return upload(self.store, plan.folder, iter(plan.spool), S3Url.parse(plan.options.source), told)
+        return upload(self.store, plan.folder, iter(plan.spool), plan.options.source, told)
 
     def _known(self, key: str, job: str) -> JobView | None:
         """The job that has the key, unless it came to nothing: then `job` gets it."""
@@ -231,7 +232,7 @@ class Submitter:
     def _run(
         self, job: str, options: JobOptions, policy: JobPolicy, listing: Iterator[Item], traceparent: str
     ) -> tuple[JobView, str]:
-        target = S3Url.parse(options.dest)
+        target = options.dest
         if policy.skip_existing and self._untouched(target):
             policy = policy.model_copy(update={"skip_existing": False})  # saves a look at each output that is not there
         # Before uploading, so that a job key is worth something from now on.

@@ -24,7 +24,8 @@ from worker.contract import redis_keys
 from worker.contract.errors import ObjectMissing
 from worker.contract.messages import JobOptions
 from worker.contract.provenance import MODEL, OPTIONS, SOURCE_ETAG, made_alike
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 SAMPLE = 100
 """Images asked about: a share of one half is known to within 10 percentage points (two standard deviations)."""
@@ -73,7 +74,7 @@ class OutputCheck:
         """
         self._store, self._options, self._root, self._models = store, options, root, models
         self._digest = options_digest
-        self._listed = _Keys(_outputs(store, S3Url.parse(options.dest)) if options_digest else iter(()))
+        self._listed = _Keys(_outputs(store, options.dest) if options_digest else iter(()))
         self._there = 0
         self._sample: list[Item] = []
         self._random = random.Random(0)
@@ -109,7 +110,7 @@ class OutputCheck:
     def _is_fresh(self, item: Item) -> bool:
         try:
             etag = self._source_etag(item)
-            found = [self._store.head(S3Url.parse(self._options.dest) / key).metadata for key in self._outputs(item)]
+            found = [self._store.head(self._options.dest / key).metadata for key in self._outputs(item)]
         except (ObjectMissing, FileNotFoundError):
             return False
         return all(
@@ -121,7 +122,7 @@ class OutputCheck:
 
     def _source_etag(self, item: Item) -> str:
         """Of the object that workers would read; empty if it would be another one than now."""
-        place = S3Url.parse(self._options.source) / item.key
+        place = self._options.source / item.key
         if isinstance(self._root, Path) and not is_there(self._store, place, (self._root / item.key).stat()):
             return ""
         return item.etag or self._store.head(place).etag

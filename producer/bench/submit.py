@@ -28,8 +28,9 @@ from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import OutcomeKind
 from worker.contract.outputs import OutputOptions
 from worker.contract.queue.celery_app import make_celery
+from worker.contract.s3url import S3Url
 from worker.contract.storage import outcome_log
-from worker.contract.storage.s3 import ObjectInfo, ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectInfo, ObjectStore
 
 SOURCE = "s3://bucket-that-is-not-there/photos/"
 """Nothing is ever asked of it."""

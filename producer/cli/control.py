@@ -11,7 +11,8 @@ from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.job import JobView
 from worker.contract.ledger.jobs import Ledger
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
 _WAIT = click.option("--wait", is_flag=True, help="Stay until the job ends; the exit code tells how.")

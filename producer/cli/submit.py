@@ -139,8 +139,8 @@ def _announce(submitted: Submitted, *, as_json: bool) -> None:
                 "skipped": {reason.value: count for reason, count in submitted.skipped.items()},
                 "joined": submitted.joined,
                 "waits_for": submitted.waits_for,
-                "source": view.options.source,
-                "dest": view.options.dest,
+                "source": str(view.options.source),
+                "dest": str(view.options.dest),
             }
         )
         return

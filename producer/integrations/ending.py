@@ -52,8 +52,8 @@ def facts(view: JobView) -> dict[str, Any]:
     return {
         "job": view.job,
         "status": view.status.value,
-        "source": view.options.source,
-        "dest": view.options.dest,
+        "source": str(view.options.source),
+        "dest": str(view.options.dest),
         "total": view.total or 0,
         "ok": view.ok,
         "skipped": view.skipped,

@@ -12,9 +12,10 @@ from producer.report.thumbnails import shown
 from worker.contract.job import JobView
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import Outcome
+from worker.contract.s3url import S3Url
 from worker.contract.settings import Settings
 from worker.contract.storage.manifest import job_folder
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 NAME = "report.html"
 
@@ -50,7 +51,7 @@ def make_report(
 
 def place(view: JobView) -> S3Url:
     """Where the report of a job lies."""
-    return job_folder(S3Url.parse(view.options.dest), view.job) / NAME
+    return job_folder(view.options.dest, view.job) / NAME
 
 
 def upload(store: ObjectStore, view: JobView, page: bytes) -> S3Url:

@@ -21,8 +21,9 @@ from worker.contract.errors import MaskmillError, TooLarge, Undecodable
 from worker.contract.job import JobView
 from worker.contract.messages import Outcome
 from worker.contract.outputs import ImageFormat, OutputKind
+from worker.contract.s3url import S3Url
 from worker.contract.settings import LimitSettings
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 SIDE = 480
 """Longer side in pixels; shown at two thirds of it, for dense screens."""
@@ -79,8 +80,8 @@ def _one(store: ObjectStore, view: JobView, outcome: Outcome, limits: LimitSetti
     kind = next(kind for kind in _BEST if kind in options.outputs)
     output = options.output_key(outcome.key, kind)
     try:
-        before = _fetched(store, S3Url.folder(options.source) / outcome.key, limits).convert("RGB")
-        after = _fetched(store, S3Url.parse(options.dest) / output, limits)
+        before = _fetched(store, options.source / outcome.key, limits).convert("RGB")
+        after = _fetched(store, options.dest / output, limits)
         aligned = not options.crop and _same_shape(before, after)
         if aligned:
             after = after.resize(before.size)  # a pixel more or less is from rounding

@@ -16,7 +16,8 @@ from producer.sources.item import Item, Skip
 from producer.sources.line_reader import lines, opened
 from producer.sources.lists import item_of
 from worker.contract.errors import SourceError
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 _MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 _ARN = "arn:aws:s3:::"

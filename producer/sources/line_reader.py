@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from worker.contract.errors import DigestMismatch, ObjectMissing, SourceError
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 STDIN = "-"
 _GZIP = b"\x1f\x8b"

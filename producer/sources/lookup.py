@@ -10,7 +10,8 @@ from typing import TypeVar
 from producer.sources.filters import Skipped
 from producer.sources.item import Item, Skip
 from worker.contract.errors import ObjectMissing
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 AT_ONCE = 16
 

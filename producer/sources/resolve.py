@@ -18,7 +18,8 @@ from producer.sources.item import Item, Skip, has_image_suffix
 from producer.sources.lists import Entry, ListFormat
 from worker.contract.errors import SourceError
 from worker.contract.messages import MAX_KEY_BYTES
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 
 @dataclass(frozen=True)

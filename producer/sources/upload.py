@@ -18,7 +18,8 @@ from producer.sources.local import absolute, unreadable
 from producer.sources.lookup import in_order
 from worker.contract import redis_keys
 from worker.contract.errors import ObjectMissing
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 _AT_ONCE = 8
 _MTIME = "maskmill-mtime-ns"

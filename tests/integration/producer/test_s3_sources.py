@@ -15,7 +15,7 @@ from producer.sources.item import Skip
 from producer.sources.resolve import SourceSpec
 from worker.contract.errors import DigestMismatch, OutputCollision, SettingsError, SourceError
 from worker.contract.messages import JobOptions
-from worker.contract.storage.s3 import S3Url
+from worker.contract.s3url import S3Url
 
 KEYS = ["a.jpg", "d/b.png", "d/e/c 1.jpg", "d/e/ü+%.jpg", "notes.txt"]
 
@@ -64,7 +64,7 @@ def test_prefixes_globs_and_objects(tree, planned, place, source, expected):
     found, left_out, plan = planned(source)
 
     assert (found, left_out) == (keys, skipped)
-    assert plan.options.source == f"s3://{place.bucket}/{root}"
+    assert plan.options.source == S3Url(place.bucket, root)
     assert (plan.images, plan.bytes, plan.unknown_sizes) == (len(keys), 5 * len(keys), 0)
 
 

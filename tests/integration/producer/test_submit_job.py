@@ -27,8 +27,9 @@ from worker.contract.ledger.backlog import Backlog
 from worker.contract.messages import ChunkMessage, JobOptions
 from worker.contract.outputs import OutputOptions
 from worker.contract.queue import celery_app, dispatcher
+from worker.contract.s3url import S3Url
 from worker.contract.storage import manifest
-from worker.contract.storage.s3 import ObjectInfo, S3Url
+from worker.contract.storage.s3 import ObjectInfo
 
 MASK = OutputOptions()
 WINDOW = dispatcher.window(workers=0)
@@ -85,7 +86,7 @@ def test_a_job_knows_its_size_and_its_images_in_order(submitter_of, place, queue
     view = submitter.submit(source_of(store, place, keys), dest_of(place), MASK).view
 
     assert (view.status, view.total, view.chunks, view.bytes) == (JobStatus.RUNNING, images, chunks, 5 * images)
-    assert (view.done, view.chunk_images, view.options.dest) == (0, 16, f"{dest_of(place)}/")
+    assert (view.done, view.chunk_images, str(view.options.dest)) == (0, 16, f"{dest_of(place)}/")
     assert view == ledger.view(view.job)
     entries = list(manifest.read(store, S3Url.folder(dest_of(place)), view.job, images))
     assert [(entry.key, entry.size) for entry in entries] == [(key, 5) for key in keys]
@@ -142,11 +143,11 @@ def test_a_local_folder_is_uploaded_first(submitter_of, store, place, queue, tmp
     submitted = submitter_of().submit(str(folder), dest_of(place), MASK)
 
     view = submitted.view
-    assert view.options.source.startswith(f"{dest_of(place)}/_maskmill/uploads/photos-")
+    assert str(view.options.source).startswith(f"{dest_of(place)}/_maskmill/uploads/photos-")
     assert (view.total, view.bytes, submitted.skipped.total()) == (2, 8, 1)
     [message] = queue()
     assert set(message.keys) == set(contents)
-    origin = S3Url.parse(view.options.source)
+    origin = view.options.source
     assert {key: store.get(origin / key, max_bytes=99)[0] for key in message.keys} == contents
     assert [item.key for item in store.list(origin)] == sorted(contents)
 

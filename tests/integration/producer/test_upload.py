@@ -9,7 +9,7 @@ import pytest
 from producer.sources import local
 from producer.sources.upload import upload, upload_folder
 from worker.contract.errors import StoreUnavailable
-from worker.contract.storage.s3 import S3Url
+from worker.contract.s3url import S3Url
 
 
 @pytest.fixture

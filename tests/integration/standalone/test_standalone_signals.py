@@ -17,7 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 from worker.standalone import ports
 from worker.standalone.services import Standalone
 from worker.standalone.valkey import Valkey

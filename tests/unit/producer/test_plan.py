@@ -13,7 +13,8 @@ from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.fleet import WorkerFacts
 from worker.contract.messages import JobOptions
 from worker.contract.outputs import OutputOptions
-from worker.contract.storage.s3 import ObjectInfo, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectInfo
 
 DEST = S3Url("b", "out/")
 

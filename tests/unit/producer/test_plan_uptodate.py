@@ -13,7 +13,8 @@ from worker.contract.errors import ObjectMissing
 from worker.contract.messages import JobOptions
 from worker.contract.outputs import OutputOptions
 from worker.contract.provenance import MODEL, OPTIONS, SOURCE_ETAG
-from worker.contract.storage.s3 import ObjectInfo, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectInfo
 
 IN, OUT = S3Url("b", "in/"), S3Url("b", "out/")
 MASK = JobOptions(source=str(IN), dest=str(OUT))

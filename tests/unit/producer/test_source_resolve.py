@@ -10,7 +10,8 @@ from producer.plan import refuse_overlap
 from producer.sources.item import Skip
 from producer.sources.resolve import SourceSpec, open_source
 from worker.contract.errors import SettingsError, SourceError
-from worker.contract.storage.s3 import ObjectInfo, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectInfo
 
 
 class Bucket:
@@ -188,9 +189,3 @@ def test_overlapping_places_are_refused(source, dest):
 @pytest.mark.parametrize(("source", "dest"), [("s3://b/in/", "s3://b/in-masks/"), ("s3://a", "s3://b")])
 def test_separate_places_are_fine(source, dest):
     refuse_overlap(S3Url.folder(source), S3Url.folder(dest))
-
-
-@pytest.mark.parametrize("text", ["bucket/key", "s3:/x", "s3://", "http://x/y", ""])
-def test_what_is_no_s3_url_is_refused(text):
-    with pytest.raises(SourceError, match="s3://bucket/prefix/"):
-        S3Url.parse(text)

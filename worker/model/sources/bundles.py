@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from worker.contract.errors import BundleError, BundleNotFound, SourceError
+from worker.contract.s3url import S3Url
 from worker.contract.settings import ModelSettings
-from worker.contract.storage.s3 import S3Url
 from worker.model.format.layout import MANIFEST_NAME, Candidate, Listing, read_listing
 from worker.model.format.manifest import Manifest, parse_manifest, variant_digest, verified_sha256
 from worker.model.format.variant import Bundle, Variant, choose
