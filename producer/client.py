@@ -21,15 +21,15 @@ from typing import Any, Self
 
 from producer.backgrounds import OutputRequest
 from producer.download import Fetched, download
-from producer.estimate import Estimate, estimated
+from producer.estimate import Estimate, estimate_plan
 from producer.outcomes import outcomes
 from producer.plan import Plan
 from producer.recover import recover
 from producer.retry import retry
 from producer.sources.filters import Filters
-from producer.sources.lists import ListFormat
+from producer.sources.list_formats import ListFormat
 from producer.sources.resolve import SourceSpec
-from producer.submit import Progress, Submitted, Submitter
+from producer.submit import OnProgress, Submitted, Submitter
 from producer.watch import Sample, follow
 from worker.contract import tracing
 from worker.contract.job import JobView
@@ -48,7 +48,7 @@ _REDIS_RETRIES = 12
 class Client:
     """One installation: its Redis and its S3. Thread-safe; make one per process, after any fork, and close it."""
 
-    def __init__(self, settings: Settings | None = None, *, progress: Progress = lambda phase, count: None) -> None:
+    def __init__(self, settings: Settings | None = None, *, progress: OnProgress = lambda phase, count: None) -> None:
         """Connect lazily: nothing is sent before the first call.
 
         Args:
@@ -130,7 +130,7 @@ class Client:
 
     def estimate(self, plan: Plan) -> Estimate:
         """Time and core-hours that a plan would take, from measured speed and the workers that are there."""
-        return estimated(plan, self._ledger)
+        return estimate_plan(plan, self._ledger)
 
     def find(self, job_key: str) -> JobView | None:
         """The job that was submitted with a key; None if there is none, or it came to nothing.

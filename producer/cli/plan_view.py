@@ -7,7 +7,7 @@ import sys
 import click
 
 from producer.cli import progress
-from producer.estimate import Estimate, estimated
+from producer.estimate import Estimate, estimate_plan
 from producer.plan import Plan, skips_in_words
 from producer.sources.units import bytes_in_words
 from worker.contract import console
@@ -75,7 +75,7 @@ def confirm(plan: Plan, ledger: Ledger, limit: int) -> bool:
             f"{plan.images:,} images are more than --confirm-over {limit:,}, and there is no terminal to ask on: "
             "look at it with --dry-run, then add --yes"
         )
-    expected = _expected(estimated(plan, ledger))
+    expected = _expected(estimate_plan(plan, ledger))
     return click.confirm(f"Submit {plan.images:,} images ({_size(plan)}; expected: {expected})?", err=True)
 
 

@@ -12,7 +12,7 @@ from producer.cli.jobs import NOTIFY, follow_to_the_end
 from producer.cli.output_options import output_options
 from producer.cli.policy_options import policy_options
 from producer.cli.source_options import source_options
-from producer.estimate import Estimate, estimated
+from producer.estimate import Estimate, estimate_plan
 from producer.notify import Notifier
 from producer.plan import Plan, skips_in_words
 from producer.sources.resolve import SourceSpec
@@ -100,7 +100,7 @@ def submit_command(
             if not policy.skip_existing:
                 plan = replace(plan, up_to_date_basis=FORCED.basis)
             with plan:
-                return _dry_run(plan, estimated(plan, ledger), as_json=as_json)
+                return _dry_run(plan, estimate_plan(plan, ledger), as_json=as_json)
 
         def approve(plan: Plan) -> None:
             with teller.silent():

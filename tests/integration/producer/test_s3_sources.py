@@ -189,7 +189,7 @@ def test_old_versions_of_an_inventory_are_left_out(place, planned, inventory):
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        ({"form": "Parquet"}, (SourceError, "Parquet is not read here; let S3 write it as CSV")),
+        ({"form": "Parquet"}, (SourceError, "Parquet is not supported; configure S3 to write it as CSV")),
         ({"schema": "Bucket, Size"}, (SourceError, "no column Key")),
         ({"bucket": "another"}, (SourceError, "give s3://another/ as SOURCE")),
         ({"md5": "0" * 32}, (DigestMismatch, "not the file that its manifest.json describes")),

@@ -101,7 +101,7 @@ def test_no_more_than_the_window_is_published(submitter_of, store, place, queue)
     told = []
 
     view = (
-        submitter_of(chunk_images=1, progress=lambda phase, count: told.append((phase, count)))
+        submitter_of(chunk_images=1, on_progress=lambda phase, count: told.append((phase, count)))
         .submit(source_of(store, place, keys), dest_of(place), MASK)
         .view
     )
@@ -282,7 +282,7 @@ def test_a_job_cancelled_while_it_is_uploaded_is_not_started(submitter_of, ledge
             ledger.abandon(one_job(ledger).job, "by its owner")
 
     with pytest.raises(SourceError, match="was cancelled while it was being listed"):
-        submitter_of(progress=cancel).submit(str(tmp_path), dest_of(place), MASK)
+        submitter_of(on_progress=cancel).submit(str(tmp_path), dest_of(place), MASK)
 
     assert one_job(ledger).status is JobStatus.CANCELLED
     assert queue() == []

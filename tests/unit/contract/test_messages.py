@@ -131,7 +131,7 @@ def test_a_place_outside_s3_is_refused_with_its_field(place):
     with pytest.raises(ValidationError, match="source"):
         JobOptions(source=place, dest="s3://out/")
     record = {"job": "j", "status": "running", "created_at": "0"}
-    with pytest.raises(ContractError, match=r"not of this version(.|\n)*source"):
+    with pytest.raises(ContractError, match="source"):
         JobView.read(record | {"options": json.dumps({"source": place, "dest": "s3://out/"})})
 
 
