@@ -1,6 +1,6 @@
 """Rebuild a job that Redis has lost (wiped, damaged, replaced) from the job's files in S3.
 
-Manifest and options say what was requested, the collected outcomes what was done. Outcomes of the last seconds before
+Manifest and options show what was requested, the collected outcomes what was done. Outcomes of the last seconds before
 the loss may not be collected; workers check those images again and find their outputs up to date.
 """
 

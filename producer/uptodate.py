@@ -1,6 +1,6 @@
 """Count the images of a plan that workers would find up to date, without a request for each.
 
-One listing of the destination tells which images have all of their outputs. Of those, a sample is checked with one HEAD
+One listing of the destination shows which images have all of their outputs. Of those, a sample is checked with one HEAD
 for each output: was it made from the same object, with the same options, by a model that a live worker runs? If no more
 images than the sample have outputs, the count is exact. Workers themselves check every image.
 

@@ -5,7 +5,7 @@
       local           LocalFolder, LocalGlob, LocalFiles
       key_list        KeyList (txt, csv, jsonl), StandardInput
       inventory       S3Inventory
-    filters         names -> facts (size, age) -> sample -> limit; counts by reason what is left out
+    filters         names -> facts (size, age) -> sample -> limit; counts the items left out, by reason
     spool           the chosen items on disk, until they are submitted
     upload          local files -> bucket; unchanged copies are not sent again
 

@@ -60,7 +60,7 @@ def format_from_name(place: str) -> ListFormat | None:
         raise SourceError(f"{place}: {suffix[1:]} is not supported; export the keys as csv, jsonl or txt")
     if suffix not in _SUFFIXES:
         raise SourceError(
-            f"{place}: the format cannot be told from the name; add --manifest-format txt, csv, jsonl or inventory"
+            f"{place}: the name does not show the format; add --manifest-format txt, csv, jsonl or inventory"
         )
     return _SUFFIXES[suffix]
 

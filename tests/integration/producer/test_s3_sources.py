@@ -1,4 +1,4 @@
-"""Listing, lists and inventories with a real S3 server; nothing is submitted."""
+"""List prefixes, key lists and inventories with a real S3 server; nothing is submitted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def put(store, place):
 
 @pytest.fixture
 def planned(store, place):
-    """Keys, skips and the plan of a source."""
+    """Return the keys, the skips and the plan of a source."""
 
     def planned(*places, dest="out/", **facts):
         spec = SourceSpec(tuple(text.format(bucket=place.bucket) for text in places), **facts)
@@ -135,7 +135,7 @@ def test_no_input_may_lie_under_the_destination(tree, planned, tmp_path):
 
 @pytest.fixture
 def inventory(put, place):
-    """An S3 Inventory as Amazon S3 writes it, of two data files."""
+    """Write an S3 Inventory as Amazon S3 does, with one data file for each list of rows."""
 
     def inventory(rows, *, form="CSV", schema="Bucket, Key, Size, LastModifiedDate, ETag", bucket=None, md5=None):
         files = []

@@ -1,4 +1,4 @@
-"""Local files to a real S3 server: what is there unchanged is not sent again."""
+"""Upload local files to a real S3 server; unchanged copies are not sent again."""
 
 from __future__ import annotations
 

@@ -42,11 +42,11 @@ def plan_of(*keys, filters=Filters(), **more):  # noqa: B008
 
 
 def test_a_plan_counts_and_shows_examples():
-    told = []
-    with plan_of("a.jpg", "d/b.png", "c.txt", on_listed=told.append) as plan:
+    listed = []
+    with plan_of("a.jpg", "d/b.png", "c.txt", on_listed=listed.append) as plan:
         assert (plan.images, plan.bytes, plan.unknown_sizes, plan.up_to_date) == (2, 200, 0, None)
         assert plan.outputs == (("a.jpg", "a.png"), ("d/b.png", "d/b.png"))
-        assert plan.skipped == {Skip.NOT_AN_IMAGE: 1} and told == [2]
+        assert plan.skipped == {Skip.NOT_AN_IMAGE: 1} and listed == [2]
         plan.check()
 
 

@@ -1,4 +1,4 @@
-"""How many images a plan says are up to date: exact while they are few, a fair estimate when they are many."""
+"""Count the up-to-date images of a plan: exactly if there are few, estimated from a sample if there are many."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BOTH = JobOptions(source=str(IN), dest=str(OUT), outputs=("mask", "cutout"))
 
 
 class Bucket:
-    """Objects by their place, with what their HEAD tells; counts both kinds of request."""
+    """Objects by URL, with the answer to a HEAD request; counts HEAD requests and listed objects."""
 
     def __init__(self):
         self.objects: dict[str, ObjectInfo] = {}
