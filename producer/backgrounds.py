@@ -1,4 +1,4 @@
-"""The picture behind composites, put where every worker finds it, and pinned: a job has one background all along."""
+"""Put the background picture of composites where every worker finds it, and pin it for the whole job."""
 
 from __future__ import annotations
 
@@ -9,69 +9,72 @@ from pathlib import Path
 from worker.contract import redis_keys
 from worker.contract.errors import ObjectMissing, SourceError
 from worker.contract.outputs import OutputOptions
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 FOLDER = f"{redis_keys.JOB_PREFIX}backgrounds/"
-"""Under a destination. Named by content, so that the same picture is uploaded once and never replaced."""
+"""Under a destination. Names are digests of the content, so a picture is uploaded once and never replaced."""
 
 
 @dataclass(frozen=True)
 class OutputRequest:
-    """What was asked for: options, and perhaps a picture that no worker can reach yet."""
+    """The outputs as requested: options, and optionally a local picture that workers cannot reach yet."""
 
     options: OutputOptions
     background_file: Path | None = None
-    """A picture of this machine to go behind composites."""
+    """Local picture behind composites."""
 
-    def settled(self, store: ObjectStore, dest: str) -> OutputOptions:
-        """The options with the background picture, if any, where workers find it: uploaded or looked up.
+    def with_background(self, store: ObjectStore, dest: S3Url) -> OutputOptions:
+        """Return the options with place and ETag of the background picture, if any; a local one is uploaded.
 
         Raises:
-            SourceError: there is no such picture.
-            ServiceError: S3 did not do its part.
+            SourceError: the picture does not exist or cannot be read.
+            ServiceError: S3 failed.
         """
         if self.background_file is not None:
-            place, etag = from_file(store, self.background_file, S3Url.folder(dest))
+            place, etag = upload_file(store, self.background_file, dest)
         elif self.options.background_picture is not None:
-            place, etag = from_bucket(store, self.options.background_picture)
+            place, etag = pin_object(store, S3Url.parse(self.options.background_picture))
         else:
             return self.options
-        return self.options.model_copy(update={"background": str(place), "background_etag": etag})
+        return self._with(place, etag)
 
-    def foreseen(self, store: ObjectStore, dest: str) -> OutputOptions | None:
-        """The same without uploading anything; None if the picture was not used under this destination yet.
+    def with_background_if_uploaded(self, store: ObjectStore, dest: S3Url) -> OutputOptions | None:
+        """Return the same without an upload; None if the local picture has not been used under `dest` before.
 
         Raises:
-            SourceError: there is no such picture.
-            ServiceError: S3 did not do its part.
+            SourceError: the picture does not exist or cannot be read.
+            ServiceError: S3 failed.
         """
         if self.background_file is None:
-            return self.settled(store, dest)
-        place = _place(self.background_file, S3Url.folder(dest))
+            return self.with_background(store, dest)
+        place = _place(self.background_file, dest)
         try:
-            return self.options.model_copy(update={"background": str(place), "background_etag": store.head(place).etag})
+            return self._with(place, store.head(place).etag)
         except ObjectMissing:
             return None
 
+    def _with(self, place: S3Url, etag: str) -> OutputOptions:
+        return self.options.model_copy(update={"background": str(place), "background_etag": etag})
 
-def from_bucket(store: ObjectStore, url: str) -> tuple[S3Url, str]:
-    """A picture that is in S3 already, with its ETag now.
+
+def pin_object(store: ObjectStore, place: S3Url) -> tuple[S3Url, str]:
+    """Return a picture in S3 with its current ETag.
 
     Raises:
-        SourceError: there is none.
+        SourceError: the object does not exist.
     """
-    place = S3Url.parse(url)
     try:
         return place, store.head(place).etag
     except ObjectMissing as error:
-        raise SourceError(f"--background {url}: no such object") from error
+        raise SourceError(f"--background {place}: no such object") from error
 
 
-def from_file(store: ObjectStore, file: Path, dest: S3Url) -> tuple[S3Url, str]:
-    """Upload a picture under the destination, unless it is there.
+def upload_file(store: ObjectStore, file: Path, dest: S3Url) -> tuple[S3Url, str]:
+    """Upload a picture under the destination, unless it is there; return its place and ETag.
 
     Raises:
-        SourceError: it cannot be read.
+        SourceError: the file cannot be read.
     """
     place = _place(file, dest)
     try:

@@ -24,15 +24,15 @@ from typing import Any, Self
 
 from producer.backgrounds import OutputRequest
 from producer.download import Fetched, download
-from producer.estimate import Estimate, estimated
+from producer.estimate import Estimate, estimate_plan
 from producer.outcomes import read_outcomes
 from producer.plan import Plan
 from producer.recover import recover
 from producer.retry import retry
 from producer.sources.filters import Filters
-from producer.sources.lists import ListFormat
+from producer.sources.list_formats import ListFormat
 from producer.sources.resolve import SourceSpec
-from producer.submit import Progress, Submitted, Submitter
+from producer.submit import OnProgress, Submitted, Submitter
 from producer.watch import JobSnapshot, follow
 from worker.contract import tracing
 from worker.contract.job import JobView
@@ -40,8 +40,9 @@ from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobPolicy, Outcome, OutcomeKind
 from worker.contract.outputs import OutputOptions
 from worker.contract.queue.celery_app import make_celery
+from worker.contract.s3url import S3Url
 from worker.contract.settings import Settings, load
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 _REDIS_RETRIES = 12
 """Retries of each call, which take about 17 s: a restart of Redis must not end a program that has waited for hours."""
@@ -53,7 +54,9 @@ class Client:
     It is thread-safe. Create one per process, after any fork, and close it.
     """
 
-    def __init__(self, settings: Settings | None = None, *, on_progress: Progress = lambda phase, count: None) -> None:
+    def __init__(
+        self, settings: Settings | None = None, *, on_progress: OnProgress = lambda phase, count: None
+    ) -> None:
         """Read the settings; the first call connects.
 
         Args:
@@ -137,7 +140,7 @@ class Client:
 
     def estimate(self, plan: Plan) -> Estimate:
         """Return the time and core-hours that a plan would take, from measured speed and the live workers."""
-        return estimated(plan, self._ledger)
+        return estimate_plan(plan, self._ledger)
 
     def find(self, job_key: str) -> JobView | None:
         """Return the job submitted with a key; None if there is none or its submission failed.

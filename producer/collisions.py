@@ -1,12 +1,12 @@
-"""Two inputs must never share an output: found for any order of keys and any naming, in bounded memory.
+"""Find inputs that share an output, which must never happen, for any order of keys and any naming, in bounded memory.
 
-Each output leaves a record of 24 bytes (digest of the output, digest of the key, its number) in one of 256 partitions
-by digest. A partition's records go to one unnamed file on disk, 16 KiB at a time, and are compared one partition after
-the other when the listing has ended: 4 MiB of buffers, and at ten million keys 240 MB of disk and about 10 MiB for the
-partition being compared. The same key twice is no collision but a duplicate.
+Each output leaves a record of 24 bytes (digest of the output, digest of the key, number of the key) in one of 256
+partitions by digest. The records of all partitions go to one unnamed file on disk, in blocks of 16 KiB. When the
+listing has ended, the records are compared one partition at a time. Cost: 4 MiB of buffers; for ten million keys 240 MB
+of disk, and about 10 MiB for the partition being compared. The same key twice is a duplicate, not a collision.
 
-The digest of the output has 96 bits: by the birthday bound, two of ten million differing outputs agree with a
-probability of 1e-15.
+The digest of the output has 96 bits. By the birthday bound, the probability that any two of ten million different
+outputs have the same digest is 1e-15.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BLOCK_BYTES = 16 * 1024 // _RECORD.size * _RECORD.size
 
 
 class CollisionCheck:
-    """Feed it every key, then ask."""
+    """Takes every key with its outputs, then finds the outputs that appear twice. A context manager."""
 
     def __init__(self) -> None:
         self._buffers = [bytearray() for _ in range(_PARTITIONS)]
@@ -35,31 +35,31 @@ class CollisionCheck:
         self._keys = 0
 
     def add(self, key: str, outputs: Iterable[str]) -> None:
-        """Note that `key` writes these.
+        """Record the outputs that `key` writes. Keys are numbered from 0 in the order in which they are added.
 
         Raises:
             SourceError: the disk is full.
         """
-        owner = hashlib.blake2b(key.encode(), digest_size=8).digest()
+        key_digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
         for output in outputs:
-            wanted = hashlib.blake2b(output.encode(), digest_size=12).digest()
-            buffer = self._buffers[wanted[0]]
-            buffer += _RECORD.pack(wanted, owner, self._keys)
+            digest = hashlib.blake2b(output.encode(), digest_size=12).digest()
+            buffer = self._buffers[digest[0]]
+            buffer += _RECORD.pack(digest, key_digest, self._keys)
             if len(buffer) >= _BLOCK_BYTES:
-                self._spill(wanted[0])
+                self._spill(digest[0])
         self._keys += 1
 
     def found(self) -> Iterator[tuple[int, int, bool]]:
-        """Every output that an earlier key has: that key's number, the later one's, and whether the keys are equal."""
-        for number in range(_PARTITIONS):
+        """Yield, for every output of an earlier key, the earlier number, the later one, and whether the keys match."""
+        for partition in range(_PARTITIONS):
             seen: dict[bytes, tuple[bytes, int]] = {}
-            for wanted, key, index in self._records(number):
-                first = seen.setdefault(wanted, (key, index))
-                if first[1] != index:
-                    yield first[1], index, first[0] == key
+            for output, key, number in self._records(partition):
+                first_key, first_number = seen.setdefault(output, (key, number))
+                if first_number != number:
+                    yield first_number, number, first_key == key
 
     def close(self) -> None:
-        """Give the disk space back."""
+        """Release the disk space."""
         self._file.close()
 
     def __enter__(self) -> CollisionCheck:
@@ -68,19 +68,19 @@ class CollisionCheck:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _spill(self, number: int) -> None:
+    def _spill(self, partition: int) -> None:
         try:
-            self._file.write(self._buffers[number])
+            self._file.write(self._buffers[partition])
         except OSError as error:
             raise SourceError(
-                f"no room in {tempfile.gettempdir()} ({error.strerror}): set TMPDIR to a folder with more"
+                f"no space left in {tempfile.gettempdir()} ({error.strerror}): set TMPDIR to a folder with more space"
             ) from error
-        self._offsets[number].append(self._end)
-        self._end += len(self._buffers[number])
-        self._buffers[number].clear()
+        self._offsets[partition].append(self._end)
+        self._end += len(self._buffers[partition])
+        self._buffers[partition].clear()
 
-    def _records(self, number: int) -> Iterator[tuple[bytes, bytes, int]]:
+    def _records(self, partition: int) -> Iterator[tuple[bytes, bytes, int]]:
         self._file.flush()
-        for offset in self._offsets[number]:
+        for offset in self._offsets[partition]:
             yield from _RECORD.iter_unpack(os.pread(self._file.fileno(), _BLOCK_BYTES, offset))
-        yield from _RECORD.iter_unpack(bytes(self._buffers[number]))
+        yield from _RECORD.iter_unpack(bytes(self._buffers[partition]))

@@ -2,82 +2,75 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from producer.sources.lookup import in_order
 from worker.contract.errors import ObjectMissing, SourceError
 from worker.contract.job import JobView
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import OutcomeKind
 from worker.contract.storage import manifest
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 _AT_ONCE = 8
-_READ_AT_ONCE = 1000
+_OUTCOMES_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """One output: where it lies now, or that somebody has deleted it from the bucket since."""
+    """One output."""
 
     key: str
     path: Path
+    """The local file."""
+
     gone: bool
+    """The output was deleted from the bucket, so there is no file."""
 
 
 def download(store: ObjectStore, ledger: Ledger, view: JobView, folder: Path) -> Iterator[Fetched]:
-    """Fetch every output there is, keeping the tree; yields each when its file is complete.
+    """Fetch every output of a job, keeping the tree; yield each, in order, when its file is complete.
 
-    Files that are there already are replaced. A file appears under its name only when it is complete.
+    Existing files are replaced. A file appears under its name only when it is complete.
 
     Raises:
-        SourceError: the job has no list of images yet, a key cannot be a path below `folder`, or the disk says no.
+        SourceError: the job has no list of images yet, a key cannot be a path below `folder`, or a file cannot be
+            written.
     """
     if view.total is None:
-        raise SourceError(f"job {view.job} is still being listed: wait for it to run")
-    dest = S3Url.parse(view.options.dest)
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="download") as threads:
-        under_way: deque[tuple[str, Path, Future[None]]] = deque()
-        for output in _outputs(store, ledger, view, dest):
-            path = _local_path(folder, output)
-            under_way.append((output, path, threads.submit(_fetch, store, dest / output, path)))
-            if len(under_way) > 2 * _AT_ONCE:
-                yield _complete(*under_way.popleft())
-        while under_way:
-            yield _complete(*under_way.popleft())
+        raise SourceError(f"job {view.job} is still being listed: wait until it runs")
+
+    def fetch(output: tuple[str, Path]) -> Fetched:
+        key, path = output
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            store.download(view.options.dest / key, path)
+        except ObjectMissing:
+            return Fetched(key, path, gone=True)
+        except OSError as error:
+            raise SourceError(f"{path} cannot be written: {error.strerror}") from error
+        return Fetched(key, path, gone=False)
+
+    outputs = ((key, _local_path(folder, key)) for key in _output_keys(store, ledger, view))
+    yield from in_order(outputs, fetch, _AT_ONCE)
 
 
-def _outputs(store: ObjectStore, ledger: Ledger, view: JobView, dest: S3Url) -> Iterator[str]:
+def _output_keys(store: ObjectStore, ledger: Ledger, view: JobView) -> Iterator[str]:
+    """Yield the outputs of all images that have some, in the order of the manifest."""
     known: list[OutcomeKind | None] = []
     total = view.total or 0
-    for index, entry in enumerate(manifest.read(store, dest, view.job, total)):
-        if index % _READ_AT_ONCE == 0:
-            known = ledger.outcomes(view.job, index, min(_READ_AT_ONCE, total - index))
-        if known[index % _READ_AT_ONCE] in (OutcomeKind.OK, OutcomeKind.SKIPPED):
+    for index, entry in enumerate(manifest.read(store, view.options.dest, view.job, total)):
+        if index % _OUTCOMES_AT_ONCE == 0:
+            known = ledger.outcomes(view.job, index, min(_OUTCOMES_AT_ONCE, total - index))
+        if known[index % _OUTCOMES_AT_ONCE] in (OutcomeKind.OK, OutcomeKind.SKIPPED):
             for kind in view.options.outputs:
                 yield view.options.output_key(entry.key, kind)
 
 
-def _fetch(store: ObjectStore, place: S3Url, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    store.download(place, path)
-
-
-def _complete(key: str, path: Path, copied: Future[None]) -> Fetched:
-    try:
-        copied.result()
-    except ObjectMissing:
-        return Fetched(key, path, gone=True)
-    except OSError as error:
-        raise SourceError(f"{path} cannot be written: {error.strerror}") from error
-    return Fetched(key, path, gone=False)
-
-
 def _local_path(folder: Path, key: str) -> Path:
-    """Keys are untrusted: `../../x` must not leave the folder, and `a//b` must not be written over `a/b`."""
+    """Return the file for a key. Keys are untrusted: `../../x` must stay below the folder, `a//b` must not be `a/b`."""
     parts = key.split("/")
     if "\0" in key or any(part in ("", ".", "..") for part in parts):
         raise SourceError(f"key {key!r} cannot be a file below {folder}: fetch it with an S3 tool")

@@ -130,8 +130,8 @@ def message(view: JobView, exit_code: int) -> dict[str, Any]:
         "timestamp": datetime.fromtimestamp(view.finished_at or time.time(), UTC).isoformat(timespec="milliseconds"),
         "data": JobSnapshot(view, mean_rate(view)).as_dict()
         | {
-            "source": view.options.source,
-            "dest": view.options.dest,
+            "source": str(view.options.source),
+            "dest": str(view.options.dest),
             "reason": view.reason,
             "failures_by_code": view.codes,
             "started_at": view.started_at,

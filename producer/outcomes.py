@@ -18,9 +18,10 @@ from worker.contract.job import JobView
 from worker.contract.ledger.backlog import Backlog
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import Outcome, OutcomeKind
+from worker.contract.s3url import S3Url
 from worker.contract.storage import jsonlines, outcome_log
 from worker.contract.storage.manifest import job_folder
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 _SUCCEEDED = frozenset({OutcomeKind.OK, OutcomeKind.SKIPPED})
 _FAILED = frozenset({OutcomeKind.FAILED, OutcomeKind.DEAD})
@@ -89,14 +90,14 @@ def _so_far(store: ObjectStore, ledger: Ledger, view: JobView) -> Iterator[Outco
     # Redis is read before S3: an outcome that moves from Redis to S3 meanwhile is then found in one of the two.
     states = bytearray(b"".join(ledger.pieces(view.job, view.total or 0)))
     in_redis = (Outcome.model_validate_json(entry.dated) for entry in Backlog(ledger.link).recent(view.job))
-    yield from outcome_log.final(store, S3Url.parse(view.options.dest), view.job, states, in_redis)
+    yield from outcome_log.final(store, view.options.dest, view.job, states, in_redis)
 
 
 def _from_lists(
     store: ObjectStore, view: JobView, kinds: frozenset[OutcomeKind], *, needs_review: bool
 ) -> Iterator[Outcome] | None:
     """Return the outcomes in the job's lists, or None if S3 has no lists of the current epoch."""
-    dest = S3Url.parse(view.options.dest)
+    dest = view.options.dest
     summary = outcome_log.read_json(store, dest, view.job, outcome_log.SUMMARY) or {}
     if summary.get("epoch") != view.epoch:
         return None

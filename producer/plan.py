@@ -1,6 +1,6 @@
-"""What a submission would do, before it does it: counted, checked, estimated.
+"""Find out what a submission would do before it does it: count, check and estimate.
 
-Nothing is written but to the temporary folder of this machine.
+Nothing is written except to the temporary folder of this machine.
 
     source -> filters -> spool + collision check -> Plan -> shown, confirmed -> `submit`
 """
@@ -10,29 +10,35 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from producer.collisions import CollisionCheck
-from producer.sources.filters import Skipped, chosen
-from producer.sources.item import IMAGE_SUFFIXES, Item, Skip
+from producer.sources.filters import choose
+from producer.sources.item import IMAGE_SUFFIXES, Item, Skip, Skipped
+from producer.sources.key_source import KeySource
 from producer.sources.lookup import look_up
-from producer.sources.resolve import Source, SourceSpec, open_source
+from producer.sources.resolve import SourceSpec, resolve_source
 from producer.sources.spool import Spool
 from producer.sources.upload import upload_folder
-from producer.uptodate import NOT_ASKED, Look
+from producer.uptodate import NOT_COUNTED, UpToDateCheck
 from worker.contract.errors import OutputCollision, SettingsError, SourceError
 from worker.contract.messages import JobOptions
 from worker.contract.outputs import OutputOptions
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 EXAMPLES = 5
-_TELL_EVERY = 500
+_REPORT_EVERY = 500
+"""Images between two calls of `on_listed`."""
+
+StartCheck = Callable[[JobOptions, S3Url | Path], UpToDateCheck]
+"""Starts to count up-to-date images, given the options of the job and the root of its source."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What would be submitted. A context manager: it holds the list on disk until it is closed."""
+    """What would be submitted. A context manager: it keeps the list of images on disk until it is closed."""
 
     spec: SourceSpec
     root: S3Url | Path
@@ -40,30 +46,30 @@ class Plan:
     spool: Spool
     images: int
     bytes: int
-    """Of the images whose size is known."""
+    """Total of the images whose size is known."""
 
     unknown_sizes: int
     skipped: Skipped
     collisions: int
-    """Outputs that another image would write as well."""
+    """Outputs that a second image would write too."""
 
     collision_examples: tuple[str, ...]
     outputs: tuple[tuple[str, str], ...]
     """Examples: key of an image, and of its first output."""
 
     up_to_date: int | None = None
-    """Images that workers would skip; None: not known."""
+    """Images that workers would skip; None: unknown."""
 
-    up_to_date_basis: str = NOT_ASKED.basis
-    """How that is known, or why it is not."""
+    up_to_date_basis: str = NOT_COUNTED.basis
+    """How `up_to_date` is known, or why it is not."""
 
     @property
     def folder(self) -> Path | None:
-        """Local folder whose files have to be uploaded first."""
+        """Local folder whose files must be uploaded first."""
         return self.root if isinstance(self.root, Path) else None
 
     def check(self) -> None:
-        """Refuse what cannot be done right.
+        """Refuse a plan that cannot be submitted.
 
         Raises:
             SourceError: nothing to submit.
@@ -71,16 +77,16 @@ class Plan:
         """
         if self.collisions:
             more = f"; {self.collisions:,} such outputs in all" if self.collisions > 1 else ""
-            raise OutputCollision(f"{self.collision_examples[0]}: rename one, or submit them apart{more}")
+            raise OutputCollision(f"{self.collision_examples[0]}: rename one, or submit them to two destinations{more}")
         if not self.images:
-            raise SourceError(_nothing(self))
+            raise SourceError(_nothing_to_submit(self))
 
     def with_outputs(self, outputs: OutputOptions) -> Plan:
-        """The same, with what is only known when it is carried out, such as where a background was uploaded to."""
+        """Return the plan with output options known only at submission, such as the place of an uploaded background."""
         return replace(self, options=self.options.model_copy(update=outputs.model_dump()))
 
     def close(self) -> None:
-        """Give the disk space back."""
+        """Release the disk space."""
         self.spool.close()
 
     def __enter__(self) -> Plan:
@@ -96,125 +102,137 @@ def make_plan(
     options_for: Callable[[S3Url], JobOptions],
     store: ObjectStore,
     *,
-    listed: Callable[[int], None] = lambda count: None,
-    look: Look | None = None,
+    on_listed: Callable[[int], None] = lambda count: None,
+    start_check: StartCheck | None = None,
 ) -> Plan:
     """List a source, choose from it, and check the outputs.
 
     Args:
-        spec: the source and what to take of it.
-        dest: prefix that outputs go under.
-        options_for: the job's options, given the prefix that keys are under.
-        store: for listing.
-        listed: told the count now and then.
-        look: makes what counts the images that are up to date; None: they are not counted.
+        spec: the source, and which items of it to take.
+        dest: prefix for the outputs.
+        options_for: returns the job's options, given the prefix that keys are relative to.
+        store: lists the source.
+        on_listed: called with the number of images so far, every 500 images and at the end.
+        start_check: see `StartCheck`; None: up-to-date images are not counted.
 
     Raises:
         SourceError: the source cannot be read.
         SettingsError: source and destination overlap.
-        ServiceError: S3 did not do its part.
+        ServiceError: S3 failed.
     """
-    source = open_source(spec, store)
-    refuse = _overlap(source, dest)
+    source = resolve_source(spec, store)
+    refuse_input = _overlap_check(source, dest)
     store.check(dest)
     options = options_for(upload_folder(dest, source.root) if isinstance(source.root, Path) else source.root)
-    skipped: Skipped = Counter()
-    existing = look(options, source.root) if look else None
-    with contextlib.ExitStack() as stack:
-        spool, check = stack.enter_context(Spool()), stack.enter_context(CollisionCheck())
-        sums = _Sums()
-        for item in _items(spec, source, store, skipped):
-            refuse(item)
-            rivals = options.collision_keys(item.key)
-            check.add(item.key, rivals)
-            spool.add(item)
-            sums.add(item, rivals[0])
-            if existing is not None:
-                existing.see(item)
-            if sums.images % _TELL_EVERY == 0:
-                listed(sums.images)
-        listed(sums.images)
-        collisions, examples = _settle(check, spool, sums, skipped, options)
-        check.close()
-        up_to_date = existing.result() if existing else NOT_ASKED
-        stack.pop_all()
-    return Plan(
-        spec=spec,
-        root=source.root,
-        options=options,
-        spool=spool,
-        images=len(spool),
-        bytes=sums.bytes,
-        unknown_sizes=sums.unknown,
-        skipped=skipped + source.skipped,
-        collisions=collisions,
-        collision_examples=examples,
-        outputs=tuple(sums.examples),
-        up_to_date=up_to_date.images,
-        up_to_date_basis=up_to_date.basis,
-    )
+    up_to_date = start_check(options, source.root) if start_check else None
+    with contextlib.ExitStack() as on_error:
+        listing = on_error.enter_context(_Listing(options, up_to_date))
+        for item in _chosen(spec, source, store, listing.skipped):
+            refuse_input(item)
+            listing.add(item)
+            if listing.images % _REPORT_EVERY == 0:
+                on_listed(listing.images)
+        on_listed(listing.images)
+        plan = listing.as_plan(spec, source.root)
+        on_error.pop_all()
+    return plan
 
 
-@dataclass
-class _Sums:
-    images: int = 0
-    bytes: int = 0
-    unknown: int = 0
-    examples: list[tuple[str, str]] = field(default_factory=list)
+class _Listing:
+    """Counts, checks and keeps the images of a plan while they are listed."""
 
-    def add(self, item: Item, output: str) -> None:
+    def __init__(self, options: JobOptions, up_to_date: UpToDateCheck | None) -> None:
+        self.images = 0
+        self.skipped: Skipped = Counter()
+        self._options, self._up_to_date = options, up_to_date
+        self._spool, self._collisions = Spool(), CollisionCheck()
+        self._bytes = self._unknown_sizes = 0
+        self._outputs: list[tuple[str, str]] = []
+
+    def add(self, item: Item) -> None:
+        """Take one image."""
+        rivals = self._options.collision_keys(item.key)
+        self._collisions.add(item.key, rivals)
+        self._spool.add(item)
         self.images += 1
-        self.count(item, 1)
-        if len(self.examples) < EXAMPLES:
-            self.examples.append((item.key, output))
+        self._count_size(item, 1)
+        if len(self._outputs) < EXAMPLES:
+            self._outputs.append((item.key, rivals[0]))
+        if self._up_to_date is not None:
+            self._up_to_date.add(item)
 
-    def count(self, item: Item, sign: int) -> None:
+    def as_plan(self, spec: SourceSpec, root: S3Url | Path) -> Plan:
+        """Return the plan of all images added. It owns the spool from now on."""
+        collisions, examples = self._resolve_collisions()
+        up_to_date = self._up_to_date.result() if self._up_to_date else NOT_COUNTED
+        self._collisions.close()
+        return Plan(
+            spec=spec,
+            root=root,
+            options=self._options,
+            spool=self._spool,
+            images=len(self._spool),
+            bytes=self._bytes,
+            unknown_sizes=self._unknown_sizes,
+            skipped=self.skipped,
+            collisions=collisions,
+            collision_examples=examples,
+            outputs=tuple(self._outputs),
+            up_to_date=up_to_date.images,
+            up_to_date_basis=up_to_date.basis,
+        )
+
+    def _count_size(self, item: Item, sign: int) -> None:
         if item.size is None:
-            self.unknown += sign
+            self._unknown_sizes += sign
         else:
-            self.bytes += sign * item.size
+            self._bytes += sign * item.size
+
+    def _resolve_collisions(self) -> tuple[int, tuple[str, ...]]:
+        """Drop keys that were listed twice; count the other collisions and describe the first ones."""
+        count = 0
+        examples: list[str] = []
+        for first, second, same_key in self._collisions.found():
+            rival = self._spool.item(second)
+            if same_key:
+                if self._spool.drop(second):
+                    self._count_size(rival, -1)
+                    self.skipped[Skip.DUPLICATE] += 1
+                continue
+            count += 1
+            if len(examples) < EXAMPLES:
+                examples.append(_collision_in_words(self._spool.item(first).key, rival.key, self._options))
+        return count, tuple(examples)
+
+    def __enter__(self) -> _Listing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._collisions.close()
+        self._spool.close()
 
 
-def _items(spec: SourceSpec, source: Source, store: ObjectStore, skipped: Skipped) -> Iterator[Item]:
-    root = source.root
+def _chosen(spec: SourceSpec, source: KeySource, store: ObjectStore, skipped: Skipped) -> Iterator[Item]:
+    root, items = source.root, source.items(skipped)
     if not spec.head or isinstance(root, Path):
-        return chosen(source.items, spec.filters, skipped)
-    return chosen(source.items, spec.filters, skipped, look_up=lambda items: look_up(store, root, items, skipped))
+        return choose(items, spec.filters, skipped)
+    return choose(items, spec.filters, skipped, look_up=lambda named: look_up(store, root, named, skipped))
 
 
-def _settle(
-    check: CollisionCheck, spool: Spool, sums: _Sums, skipped: Skipped, options: JobOptions
-) -> tuple[int, tuple[str, ...]]:
-    """Drop what was listed twice; count and name what collides."""
-    count = 0
-    examples: list[str] = []
-    for first, second, same in check.found():
-        rival = spool.item(second)
-        if same:
-            if spool.drop(second):
-                sums.count(rival, -1)
-                skipped[Skip.DUPLICATE] += 1
-            continue
-        count += 1
-        if len(examples) < EXAMPLES:
-            examples.append(_in_words(spool.item(first).key, rival.key, options))
-    return count, tuple(examples)
-
-
-def _in_words(first: str, second: str, options: JobOptions) -> str:
+def _collision_in_words(first: str, second: str, options: JobOptions) -> str:
     output = min(set(options.collision_keys(first)) & set(options.collision_keys(second)))
     return f"{first!r} and {second!r} would both be written to {output!r}"
 
 
-def _overlap(source: Source, dest: S3Url) -> Callable[[Item], None]:
-    """Inputs are never written: no input may lie under the destination.
+def _overlap_check(source: KeySource, dest: S3Url) -> Callable[[Item], None]:
+    """Return a function that refuses an input under the destination: inputs are never overwritten.
 
-    A source that is everything under a prefix is refused at once; what a glob or a list picks is looked at one by one.
+    A source that is everything under a prefix is refused at once; the items of a glob or a list are checked one by one.
     """
     root = source.root
     if isinstance(root, Path) or root.bucket != dest.bucket:
         return lambda item: None
-    if source.whole or root.key.startswith(dest.key):
+    if source.is_whole or root.key.startswith(dest.key):
         refuse_overlap(root, dest)
     if not dest.key.startswith(root.key):
         return lambda item: None
@@ -231,10 +249,10 @@ def _overlap(source: Source, dest: S3Url) -> Callable[[Item], None]:
 
 
 def refuse_overlap(source: S3Url, dest: S3Url) -> None:
-    """Inputs are never written: neither place may lie inside the other.
+    """Refuse two prefixes of which one contains the other: inputs are never overwritten.
 
     Raises:
-        SettingsError: one does.
+        SettingsError: the prefixes overlap.
     """
     if source.bucket == dest.bucket and (source.key.startswith(dest.key) or dest.key.startswith(source.key)):
         beside = f"beside the source, such as s3://{dest.bucket}/{source.key.rstrip('/')}-masks/"
@@ -244,7 +262,7 @@ def refuse_overlap(source: S3Url, dest: S3Url) -> None:
         )
 
 
-def _nothing(plan: Plan) -> str:
+def _nothing_to_submit(plan: Plan) -> str:
     if not plan.skipped or set(plan.skipped) == {Skip.NOT_AN_IMAGE}:
         return (
             f"no images under {plan.spec}: names must end in {' '.join(sorted(IMAGE_SUFFIXES))}, "
@@ -254,5 +272,5 @@ def _nothing(plan: Plan) -> str:
 
 
 def skips_in_words(skipped: Skipped) -> str:
-    """`12 without an image suffix, 3 excluded`."""
+    """Return a text such as `12 without an image suffix, 3 excluded`."""
     return ", ".join(f"{count:,} {reason.words}" for reason, count in skipped.most_common())

@@ -5,28 +5,28 @@ from __future__ import annotations
 from worker.contract.job import JobView
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.storage.manifest import job_folder
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 
 def retry(store: ObjectStore, ledger: Ledger, job: str, *, failed: bool, cancelled: bool) -> JobView | None:
-    """Reopen a job for some of its images; None if it has ended and there are no such images.
+    """Reopen a job for some of its images; return None if the job has ended and has no such images.
 
     Args:
-        store: where the job's folder is.
-        ledger: where the job is.
+        store: holds the job's folder.
+        ledger: has the job.
         job: its id.
-        failed: images that failed or are dead.
-        cancelled: images left undone because the job was cancelled or stopped.
+        failed: take images that failed or are dead.
+        cancelled: take images left undone because the job was cancelled or stopped.
 
     Raises:
-        JobNotFound: unknown to this Redis.
-        JobStateError: it has not ended.
-        ServiceError: S3 or Redis did not do their part; call it again.
+        JobNotFound: this Redis does not have the job.
+        JobStateError: the job has not ended.
+        ServiceError: S3 or Redis failed; call it again.
     """
     view = ledger.view(job)
-    again = (view.failed + view.dead if failed else 0) + (view.cancelled if cancelled else 0)
-    if view.ended and not again:
+    selected = (view.failed + view.dead if failed else 0) + (view.cancelled if cancelled else 0)
+    if view.ended and not selected:
         return None
-    if view.ended:  # before it runs: it may be done, and have a new one, in the blink of an eye
-        store.delete(job_folder(S3Url.parse(view.options.dest), job) / "_SUCCESS")
+    if view.ended:  # before the job runs: it may finish, and write a new `_SUCCESS`, within milliseconds
+        store.delete(job_folder(view.options.dest, job) / "_SUCCESS")
     return ledger.reopen(job, failed=failed, cancelled=cancelled)

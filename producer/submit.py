@@ -2,12 +2,13 @@
 
     plan -> job record -> (upload) -> manifest parts in S3 -> first chunk messages; workers' feeder publishes the rest
 
-Listing ends before anything is written: what cannot be done right (two inputs for one output, no images, a bucket
-that is not there) is refused before a worker has touched anything.
+Listing ends before anything is written. So a job that cannot be done correctly (two inputs for one output, no images, a
+missing bucket) is refused before a worker has touched anything.
 """
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import statistics
 import time
@@ -22,11 +23,10 @@ from celery import Celery
 
 from producer.backgrounds import OutputRequest
 from producer.plan import Plan, make_plan
-from producer.sources.filters import Skipped
-from producer.sources.item import Item
+from producer.sources.item import Item, Skipped
 from producer.sources.resolve import SourceSpec
 from producer.sources.upload import upload
-from producer.uptodate import OutputCheck
+from producer.uptodate import UpToDateCheck
 from worker.contract import redis_keys
 from worker.contract.errors import BrokerUnavailable, JobNotFound, SourceError
 from worker.contract.job import JobStatus, JobView
@@ -37,51 +37,52 @@ from worker.contract.messages import JobOptions, JobPolicy
 from worker.contract.outputs import OutputOptions
 from worker.contract.queue import dispatcher
 from worker.contract.queue.dispatcher import Dispatcher
+from worker.contract.s3url import S3Url
 from worker.contract.storage import manifest, outcome_log
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 from worker.contract.tracing import OFF, Tracing
 
-Progress = Callable[[str, int], None]
-"""Called now and then with the phase (`listed`, `uploaded`) and the count so far."""
+OnProgress = Callable[[str, int], None]
+"""Called with the phase (`listed`, `uploaded`) and the number of images so far."""
 
 LISTING_SILENT_SECONDS = 60.0
-"""Without a sign of life, after which a job that is being listed was left behind by a producer that died."""
+"""After this time without a sign of life from its producer, a job that is being listed counts as left behind."""
 
-_BEAT_SECONDS = 10.0
+_RENEW_SECONDS = 10.0
 _VIEW_TRIES, _VIEW_PAUSE_SECONDS = 10, 0.3
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """A job that is now running."""
+    """A submitted job."""
 
     view: JobView
     skipped: Skipped = field(default_factory=Counter)
-    """What of the source was left out, by reason."""
+    """Objects of the source that were left out, by reason."""
 
     joined: bool = False
-    """It was there already, under the same job key."""
+    """The job existed already, under the same job key."""
 
     waits_for: str = ""
-    """An earlier job that writes to the same place and has to end first."""
+    """Id of an earlier job that writes to the same place and must end first; empty: none."""
 
     @property
     def job(self) -> str:
-        """Its id."""
+        """Id of the job."""
         return self.view.job
 
 
 @dataclass(frozen=True)
 class Submitter:
-    """Submits jobs with the connections it is given."""
+    """Submits jobs over existing connections."""
 
     store: ObjectStore
     ledger: Ledger
     celery: Celery
     chunk_images: int | None = None
-    """Images in a chunk; None: by measured speed."""
+    """Images in a chunk; None: chosen from the measured speed of the workers."""
 
-    progress: Progress = lambda phase, count: None
+    on_progress: OnProgress = lambda phase, count: None
     tracing: Tracing = OFF
 
     def submit(
@@ -94,21 +95,21 @@ class Submitter:
         job_key: str = "",
         approve: Callable[[Plan], None] = lambda plan: None,
     ) -> Submitted:
-        """List, check and start.
+        """List, check and start a job.
 
         Args:
-            source: s3:// prefix, object or glob, local folder, file or glob (uploaded first), or more in detail.
-            dest: s3:// prefix that outputs go under.
+            source: s3:// prefix, object or glob, local folder, file or glob (uploaded first), or a full specification.
+            dest: s3:// prefix for the outputs.
             outputs: what to write for each image, and how.
-            policy: how to run it.
-            job_key: a job submitted with this key before is joined instead of making another.
-            approve: told the plan before anything is written; what it raises ends the submission.
+            policy: how to run the job.
+            job_key: if a job was submitted with this key before, return that job instead of a new one.
+            approve: called with the plan before anything is written; an exception from it ends the submission.
 
         Raises:
             SourceError: nothing to submit, or the source cannot be read.
             OutputCollision: two inputs would write one output.
             SettingsError: source and destination overlap.
-            ServiceError: S3 or Redis did not do their part; the job, if any, is cancelled.
+            ServiceError: S3 or Redis failed; the job, if any, is cancelled.
         """
         if known := self.join(job_key):
             return known
@@ -116,13 +117,13 @@ class Submitter:
         with self.tracing.span("submit"), self.plan(source, dest, request) as plan:
             plan.check()
             approve(plan)
-            settled = plan.with_outputs(request.settled(self.store, dest))
-            return self.start(settled, policy=policy, job_key=job_key)
+            complete = plan.with_outputs(request.with_background(self.store, plan.options.dest))
+            return self.start(complete, policy=policy, job_key=job_key)
 
     def join(self, job_key: str) -> Submitted | None:
-        """The job submitted with this key before, so that its source need not be listed again."""
+        """Return the job submitted with this key before, if any, without listing its source again."""
         holder = self.ledger.holder(job_key) if job_key else None
-        view = self._alive(holder) if holder else None
+        view = self._live_holder(holder) if holder else None
         return Submitted(view, joined=True) if view else None
 
     def plan(
@@ -133,94 +134,93 @@ class Submitter:
         *,
         count_up_to_date: bool = False,
     ) -> Plan:
-        """List and check, without leaving a trace. Close the plan when it is not needed any more.
+        """List and check, without writing anything to S3 or Redis. Close the plan after use.
 
         Args:
             source: as for `submit`.
-            dest: s3:// prefix that outputs go under.
+            dest: s3:// prefix for the outputs.
             outputs: what to write for each image, and how.
-            count_up_to_date: list the destination too, and tell how many images workers would skip.
+            count_up_to_date: also list the destination, and count the images that workers would skip.
 
         Raises:
             SourceError: the source cannot be read.
             SettingsError: source and destination overlap.
-            ServiceError: S3 did not do its part.
+            ServiceError: S3 failed.
         """
         request = OutputRequest(outputs) if isinstance(outputs, OutputOptions) else outputs
         target = S3Url.folder(dest)
 
-        def look(options: JobOptions, root: S3Url | Path) -> OutputCheck:
-            foreseen = request.foreseen(self.store, dest)
+        def start_check(options: JobOptions, root: S3Url | Path) -> UpToDateCheck:
+            complete = request.with_background_if_uploaded(self.store, target)
             models = {worker.digest for worker in Fleet(self.ledger.link).facts() if worker.digest}
-            digest = None if foreseen is None else foreseen.digest()
-            return OutputCheck(self.store, options, root, options_digest=digest, models=models)
+            digest = None if complete is None else complete.digest()
+            return UpToDateCheck(self.store, options, root, options_digest=digest, models=models)
 
         with self.tracing.span("list"):
             return make_plan(
                 SourceSpec((source,)) if isinstance(source, str) else source,
                 target,
-                lambda origin: JobOptions(source=str(origin), dest=str(target), **request.options.model_dump()),
+                lambda origin: JobOptions(source=origin, dest=target, **request.options.model_dump()),
                 self.store,
-                listed=lambda count: self.progress("listed", count),
-                look=look if count_up_to_date else None,
+                on_listed=lambda count: self.on_progress("listed", count),
+                start_check=start_check if count_up_to_date else None,
             )
 
     def start(self, plan: Plan, *, policy: JobPolicy | None = None, job_key: str = "") -> Submitted:
-        """Submit what was planned.
+        """Submit a plan.
 
         Raises:
             SourceError: nothing to submit, or a local file cannot be read.
             OutputCollision: two inputs would write one output.
-            ServiceError: S3 or Redis did not do their part; the job, if any, is cancelled.
+            ServiceError: S3 or Redis failed; the job, if any, is cancelled.
         """
         plan.check()
         job = new_job_id()
-        if job_key and (known := self._known(job_key, job)):
-            return Submitted(known, joined=True)
+        if job_key and (other := self._claim(job_key, job)):
+            return Submitted(other, joined=True)
         with self.tracing.span("job", job=job) as traceparent:
-            view, waits_for = self._run(job, plan.options, policy or JobPolicy(), self._ready(plan), traceparent)
+            view, waits_for = self._run(job, plan.options, policy or JobPolicy(), self._uploaded(plan), traceparent)
         return Submitted(view, plan.skipped, waits_for=waits_for)
 
-    def _ready(self, plan: Plan) -> Iterator[Item]:
-        """The items of a plan, each when a worker can get at it."""
+    def _uploaded(self, plan: Plan) -> Iterator[Item]:
+        """Yield the items of a plan, each once a worker can read it."""
         if plan.folder is None:
             return iter(plan.spool)
-        done = Counter[bool]()
+        count = itertools.count(1)
 
-        def told(sent: bool) -> None:
-            done[sent] += 1
-            self.progress("uploaded", done.total())
+        def on_file(sent: bool) -> None:
+            self.on_progress("uploaded", next(count))
 
-        return upload(self.store, plan.folder, iter(plan.spool), S3Url.parse(plan.options.source), told)
+        return upload(self.store, plan.folder, iter(plan.spool), plan.options.source, on_file)
 
-    def _known(self, key: str, job: str) -> JobView | None:
-        """The job that has the key, unless it came to nothing: then `job` gets it."""
+    def _claim(self, key: str, job: str) -> JobView | None:
+        """Claim a job key for `job`; return the job that has it already, if that one is alive."""
         holder = self.ledger.claim(key, job)
         if holder == job:
             return None
-        view = self._alive(holder, successor=job)
+        view = self._live_holder(holder, successor=job)
         if view is None:
             self.ledger.reclaim(key, job)
         return view
 
-    def _alive(self, holder: str, successor: str = "") -> JobView | None:
-        """The job that has a key, unless it came to nothing; one left behind while it was being listed is ended.
+    def _live_holder(self, holder: str, successor: str = "") -> JobView | None:
+        """Return the job that has a key; None if it ended before it was submitted, or if its producer died.
 
-        The producer of a job that is being listed may have died a moment ago, and whoever is told that the job is
-        there relies on it: so its next sign of life is waited for, or the silence after which the job can be taken.
+        The producer of a job that is being listed may just have died, and the caller will rely on the job. So this
+        waits for the producer's next sign of life, or for the silence after which the job is abandoned.
         """
         why = f"its producer went away while listing; submitted again{f' as {successor}' if successor else ''}"
-        view = self._view_soon(holder)
+        view = self._view_when_created(holder)
         before = view and view.beat_at
         while view is not None and view.status is JobStatus.LISTING and view.beat_at == before:
             if self.ledger.abandon_silent(holder, LISTING_SILENT_SECONDS, why):
                 return None
             time.sleep(_VIEW_PAUSE_SECONDS)
-            view = self._view_soon(holder)
+            view = self._view_when_created(holder)
         return None if view is None or (view.status is JobStatus.CANCELLED and view.total is None) else view
 
-    def _view_soon(self, job: str) -> JobView | None:
-        """A job whose id was reserved a moment ago has its record a moment later."""
+    def _view_when_created(self, job: str) -> JobView | None:
+        """Return the record of a job; it follows within moments after the job key is claimed."""
         for _ in range(_VIEW_TRIES):
             try:
                 return self.ledger.view(job)
@@ -231,24 +231,13 @@ class Submitter:
     def _run(
         self, job: str, options: JobOptions, policy: JobPolicy, listing: Iterator[Item], traceparent: str
     ) -> tuple[JobView, str]:
-        target = S3Url.parse(options.dest)
-        if policy.skip_existing and self._untouched(target):
-            policy = policy.model_copy(update={"skip_existing": False})  # saves a look at each output that is not there
-        # Before uploading, so that a job key is worth something from now on.
+        if policy.skip_existing and self._has_no_outputs(options.dest):
+            policy = policy.model_copy(update={"skip_existing": False})  # saves workers a HEAD for each output
+        # Before the upload, so that the job key counts from now on.
         self.ledger.create(job, options, policy, traceparent=traceparent)
         try:
-            with self.tracing.span("manifest"):
-                written = self._write_manifest(job, listing, target)
-            facts: dict[str, Any] = {
-                "options": options.model_dump(mode="json"),
-                "policy": policy.model_dump(mode="json"),
-            }
-            images = self._chunk_images(written.images)
-            facts |= {"job": job, "total": written.images, "bytes": written.bytes, "chunk_images": images}
-            outcome_log.write_json(self.store, target, job, "job.json", facts | {"submitted_at": time.time()})
-            if not self.ledger.seal(job, total=written.images, chunk_images=images, size=written.bytes):
-                raise SourceError(f"job {job} was cancelled while it was being listed")
-        except BaseException as error:  # whatever ends a submission half-way, its job must not stay open for ever
+            self._register(job, options, policy, listing)
+        except BaseException as error:  # however a submission is interrupted, its job must not stay open for ever
             self.ledger.abandon(job, f"not submitted: {str(error) or type(error).__name__}")
             raise
         try:
@@ -260,12 +249,29 @@ class Submitter:
             ) from error
         return self.ledger.view(job), waits_for
 
-    def _untouched(self, target: S3Url) -> bool:
-        """Whether there are no outputs under the destination yet."""
-        first = next(self.store.list(target), None)
-        behind = next(
-            self.store.list(target, after=redis_keys.BEHIND_JOBS), None
-        )  # uploads may be many: not looked through
+    def _register(self, job: str, options: JobOptions, policy: JobPolicy, listing: Iterator[Item]) -> None:
+        """Write manifest and `job.json`, then let the job run."""
+        with self.tracing.span("manifest"):
+            written = self._write_manifest(job, listing, options.dest)
+        chunk_images = self._chunk_images(written.images)
+        facts: dict[str, Any] = {
+            "options": options.model_dump(mode="json"),
+            "policy": policy.model_dump(mode="json"),
+            "job": job,
+            "total": written.images,
+            "bytes": written.bytes,
+            "chunk_images": chunk_images,
+            "submitted_at": time.time(),
+        }
+        outcome_log.write_json(self.store, options.dest, job, "job.json", facts)
+        if not self.ledger.seal(job, total=written.images, chunk_images=chunk_images, size=written.bytes):
+            raise SourceError(f"job {job} was cancelled while it was being listed")
+
+    def _has_no_outputs(self, dest: S3Url) -> bool:
+        """Return whether only the metadata of jobs lies under the destination."""
+        first = next(self.store.list(dest), None)
+        # One key behind the metadata is enough: it may hold many uploads, which are not listed.
+        behind = next(self.store.list(dest, after=redis_keys.BEHIND_JOBS), None)
         return behind is None and (first is None or first.key.startswith(redis_keys.JOB_PREFIX))
 
     def _chunk_images(self, total: int) -> int:
@@ -275,22 +281,22 @@ class Submitter:
         speeds = [worker.seconds_per_image for worker in workers if worker.seconds_per_image]
         return dispatcher.chunk_images(total, len(workers), statistics.median(speeds) if speeds else None)
 
-    def _write_manifest(self, job: str, listing: Iterator[Item], target: S3Url) -> manifest.Writer:
-        writer = manifest.Writer(self.store, target, job)
-        told = time.monotonic()
+    def _write_manifest(self, job: str, listing: Iterator[Item], dest: S3Url) -> manifest.Writer:
+        writer = manifest.Writer(self.store, dest, job)
+        renewed = time.monotonic()
         for item in listing:
             writer.add(item)
-            if time.monotonic() - told > _BEAT_SECONDS:
+            if time.monotonic() - renewed > _RENEW_SECONDS:
                 self.ledger.beat(job)
-                told = time.monotonic()
+                renewed = time.monotonic()
         writer.close()
         return writer
 
     def _publish(self, view: JobView) -> str:
-        """Publish the first window, unless another job must end first: then its name.
+        """Publish the first window; if another job must end first, publish nothing and return its id.
 
-        Beside others it is one chunk, which they let pass: a job of one image need not wait until those in the queue
-        are done. The feeder, which knows what is fair, publishes the rest.
+        Beside other jobs only one chunk is published, in the express queue: so a job of one image need not wait for
+        the chunks already queued. The feeder divides the window fairly between jobs, and publishes the rest.
         """
         backlog = Backlog(self.ledger.link)
         jobs = backlog.active()
@@ -305,5 +311,5 @@ class Submitter:
 
 
 def new_job_id() -> str:
-    """Sorts by time, is easy to read out, and two submissions never share one."""
+    """Return an id that sorts by time, is easy to read aloud, and is unique."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"

@@ -1,10 +1,11 @@
-"""How many images of a plan workers would find up to date, without asking about each.
+"""Count the images of a plan that workers would find up to date, without a request for each.
 
-The destination is listed once, which tells the images whose outputs are all there, and of those a sample is asked about
-(one HEAD for each output): whether they were made of the same object, with the same options, by a network that a live
-worker runs. Where no more than the sample are there, the count is exact. Workers ask about every image.
+One listing of the destination shows which images have all of their outputs. Of those, a sample is checked with one HEAD
+for each output: was it made from the same object, with the same options, by a model that a live worker runs? If no more
+images than the sample have outputs, the count is exact. Workers themselves check every image.
 
-A listing is kept as 8 bytes a key; that a key is taken for another by its digest is as likely as 1e-12 for ten million.
+A listing takes 8 bytes of memory per key. Among ten million keys, the probability that a given key is taken for another
+one, because their digests agree, is 1e-12.
 """
 
 from __future__ import annotations
@@ -13,45 +14,43 @@ import hashlib
 import random
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from producer.sources.item import Item
 from producer.sources.lookup import AT_ONCE, in_order
-from producer.sources.upload import is_there
+from producer.sources.upload import is_current_copy
 from worker.contract import redis_keys
 from worker.contract.errors import ObjectMissing
 from worker.contract.messages import JobOptions
 from worker.contract.provenance import MODEL, OPTIONS, SOURCE_ETAG, same_model_and_options
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 SAMPLE = 100
-"""Images asked about: a share of one half is known to within 10 percentage points (two standard deviations)."""
+"""Images checked: a share of one half is known to within 10 percentage points (two standard deviations)."""
 
 _PARTS = 256
 
 
 @dataclass(frozen=True)
 class UpToDate:
-    """What a plan says about it."""
+    """Number of up-to-date images in a plan."""
 
     images: int | None
-    """That workers would skip; None: not known."""
+    """Images that workers would skip; None: unknown."""
 
     basis: str
-    """How that is known, or why it is not."""
+    """How the number is known, or why it is not."""
 
 
-NOT_ASKED = UpToDate(None, "not counted")
-FORCED = UpToDate(None, "not counted: --force does all images")
-
-Look = Callable[[JobOptions, S3Url | Path], "OutputCheck"]
-"""Makes the check, once a source is open: given the options and the root of its keys."""
+NOT_COUNTED = UpToDate(None, "not counted")
+FORCED = UpToDate(None, "not counted: --force processes all images")
 
 
-class OutputCheck:
-    """Shown every image of a plan, then asked."""
+class UpToDateCheck:
+    """Takes every image of a plan, then estimates how many are up to date."""
 
     def __init__(
         self,
@@ -65,51 +64,54 @@ class OutputCheck:
         """List the destination.
 
         Args:
-            store: has it.
-            options: of the job; `source` is where workers find the images.
-            root: of the source; a folder's files may have changed since they were uploaded.
-            options_digest: of the outputs wanted; None: no output can have been made with such options.
-            models: digests of the networks that workers run; empty: unknown, so that any will do.
+            store: holds sources and outputs.
+            options: of the job; `source` is the prefix where workers find the images.
+            root: of the source; the files of a local folder may have changed since they were uploaded.
+            options_digest: of the requested outputs; None: no output can have been made with such options.
+            models: digests of the models that workers run; empty: unknown, so any model counts.
         """
         self._store, self._options, self._root, self._models = store, options, root, models
         self._digest = options_digest
-        self._listed = _Keys(_outputs(store, S3Url.parse(options.dest)) if options_digest else iter(()))
-        self._there = 0
+        self._listed = _KeySet(_output_keys(store, options.dest) if options_digest else iter(()))
+        self._with_outputs = 0
         self._sample: list[Item] = []
         self._random = random.Random(0)
 
-    def see(self, item: Item) -> None:
-        """Note one image."""
+    def add(self, item: Item) -> None:
+        """Take one image."""
         if not self._listed or not all(key in self._listed for key in self._outputs(item)):
             return
-        self._there += 1
+        self._with_outputs += 1
         if len(self._sample) < SAMPLE:
             self._sample.append(item)
-        elif (place := self._random.randrange(self._there)) < SAMPLE:  # reservoir sampling, algorithm R (Vitter 1985)
+        elif (place := self._random.randrange(self._with_outputs)) < SAMPLE:  # reservoir sampling (Vitter 1985, R)
             self._sample[place] = item
 
     def result(self) -> UpToDate:
-        """Ask about the sample.
+        """Check the sample and return the count.
 
         Raises:
-            ServiceError: S3 did not do its part.
+            ServiceError: S3 failed.
         """
-        if not self._there:
+        count = self._with_outputs
+        if not count:
             return UpToDate(0, "no image has all of its outputs under the destination")
-        fresh = sum(in_order(iter(self._sample), self._is_fresh, AT_ONCE))
-        model = "" if self._models else "; no worker is there to tell the model, any counts"
-        if self._there <= SAMPLE:
-            return UpToDate(fresh, f"{self._there:,} with outputs, all looked at{model}")
-        images = round(self._there * fresh / SAMPLE)
-        return UpToDate(images, f"estimated: {self._there:,} with outputs, {fresh} of {SAMPLE} looked at{model}")
+        current = sum(in_order(self._sample, self._is_current, AT_ONCE))
+        model = "" if self._models else "; no worker is live, so any model counts"
+        if count <= SAMPLE:
+            return UpToDate(current, f"{count:,} with outputs, all checked{model}")
+        return UpToDate(
+            round(count * current / SAMPLE),
+            f"estimated: {count:,} with outputs, {current} of {SAMPLE} checked are up to date{model}",
+        )
 
     def _outputs(self, item: Item) -> Iterator[str]:
         return (self._options.output_key(item.key, kind) for kind in self._options.outputs)
 
-    def _is_fresh(self, item: Item) -> bool:
+    def _is_current(self, item: Item) -> bool:
         try:
             etag = self._source_etag(item)
-            found = [self._store.head(S3Url.parse(self._options.dest) / key).metadata for key in self._outputs(item)]
+            found = [self._store.head(self._options.dest / key).metadata for key in self._outputs(item)]
         except (ObjectMissing, FileNotFoundError):
             return False
         return all(
@@ -120,15 +122,15 @@ class OutputCheck:
         )
 
     def _source_etag(self, item: Item) -> str:
-        """Of the object that workers would read; empty if it would be another one than now."""
-        place = S3Url.parse(self._options.source) / item.key
-        if isinstance(self._root, Path) and not is_there(self._store, place, (self._root / item.key).stat()):
+        """Return the ETag of the object that workers would read; empty if an upload would replace that object."""
+        place = self._options.source / item.key
+        if isinstance(self._root, Path) and not is_current_copy(self._store, place, (self._root / item.key).stat()):
             return ""
         return item.etag or self._store.head(place).etag
 
 
-class _Keys:
-    """Digests of keys, sorted in parts."""
+class _KeySet:
+    """A set of keys as 64-bit digests, sorted in 256 parts."""
 
     def __init__(self, keys: Iterator[str]) -> None:
         parts = [array("Q") for _ in range(_PARTS)]
@@ -152,8 +154,8 @@ def _digest(key: str) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest())
 
 
-def _outputs(store: ObjectStore, dest: S3Url) -> Iterator[str]:
-    """Keys under a destination; what is about jobs, uploads among it, may be much and is jumped over."""
+def _output_keys(store: ObjectStore, dest: S3Url) -> Iterator[str]:
+    """List the keys under a destination. The metadata of jobs, which can hold many uploads, is skipped, not listed."""
     for found in store.list(dest):
         if found.key.startswith(redis_keys.JOB_PREFIX):
             break

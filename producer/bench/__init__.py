@@ -1,1 +1,1 @@
-"""Benchmarks of the producer, run in child processes by `worker bench`."""
+"""Benchmarks of the producer; `worker bench` runs each in a separate process."""

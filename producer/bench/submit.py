@@ -1,7 +1,8 @@
-"""Submits a job of any size without a picture, and measures itself: the producer's side of `worker bench submit`.
+"""Measure the producer on a job of any size, without a picture: the producer's side of `worker bench submit`.
 
-Only the listing is made up. Everything else is what `producer submit`, `status`, `cancel`, `retry` and `recover` do:
-the same code, a real Redis, manifest parts in a real S3. A process of its own, so that its memory is a producer's.
+Only the listing is synthetic. Everything else is what `producer submit`, `status`, `cancel`, `retry` and `recover` do:
+the same code, a real Redis, manifest parts in a real S3. It runs as a separate process, so that its memory is that of a
+producer.
 
     python -m producer.bench.submit ACTION '{"keys": 1000000, "dest": "s3://...", ...}'
 
@@ -28,61 +29,62 @@ from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import OutcomeKind
 from worker.contract.outputs import OutputOptions
 from worker.contract.queue.celery_app import make_celery
+from worker.contract.s3url import S3Url
 from worker.contract.storage import outcome_log
-from worker.contract.storage.s3 import ObjectInfo, ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectInfo, ObjectStore
 
-SOURCE = "s3://bucket-that-is-not-there/photos/"
-"""Nothing is ever asked of it."""
+SOURCE = S3Url("bucket-that-is-not-there", "photos/")
+"""S3 gets no request for it."""
 
 FOLDER_IMAGES = 1_000
 
 _LISTING_SAMPLE = 1_000_000
-"""Keys after which the cost of the listing alone is known well enough."""
+"""Most keys listed to measure the cost of the listing alone; it is extrapolated from them."""
 
 _CURVE_SECONDS = 0.25
 _STATUS_CALLS = 1_000
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-class MadeUpListing(ObjectStore):
-    """The real store, apart from the listing of `SOURCE`."""
+class SyntheticListing(ObjectStore):
+    """The real store, except that the listing of `SOURCE` is generated."""
 
     keys = 0
 
     def list(self, folder: S3Url, **options: Any) -> Iterator[ObjectInfo]:
-        """Keys in the order in which S3 lists them, with sizes and ETags that compress as real ones do: badly."""
-        return made_up(self.keys) if str(folder) == SOURCE else super().list(folder, **options)
+        """Yield keys in the order of S3, with sizes and ETags that compress as badly as real ones."""
+        return synthetic_objects(self.keys) if folder == SOURCE else super().list(folder, **options)
 
     def check(self, folder: S3Url) -> None:
-        """Of the made-up source nothing can be asked."""
-        if str(folder) != SOURCE:
+        """Check a folder, except `SOURCE`."""
+        if folder != SOURCE:
             super().check(folder)
 
 
 def key_of(index: int) -> str:
-    """`catalogue/000123/IMG_00123456.jpg`."""
+    """Return a key such as `catalogue/000123/IMG_00123456.jpg`."""
     return f"catalogue/{index // FOLDER_IMAGES:06d}/IMG_{index:08d}.jpg"
 
 
-def made_up(keys: int) -> Iterator[ObjectInfo]:
-    """So many objects."""
+def synthetic_objects(keys: int) -> Iterator[ObjectInfo]:
+    """Yield this many objects."""
     for index in range(keys):
         noise = index * 0x9E3779B97F4A7C15F39CC0605CEDC835 & (1 << 128) - 1  # a bijection: no two ETags are the same
         yield ObjectInfo(key_of(index), 200_000 + noise % 3_000_000, f"{noise:032x}", {})
 
 
-class Memory:
-    """Resident memory of this process over time: a context manager, `curve` is [[seconds, MiB], ...]."""
+class MemoryCurve:
+    """Records the resident memory of this process over time. A context manager; `points` is [[seconds, MiB], ...]."""
 
     def __init__(self) -> None:
-        self.curve: list[list[float]] = []
+        self.points: list[list[float]] = []
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._began = time.monotonic()
 
     def _run(self) -> None:
         while True:
-            self.curve.append([round(time.monotonic() - self._began, 2), round(resident_mib(), 1)])
+            self.points.append([round(time.monotonic() - self._began, 2), round(resident_mib(), 1)])
             if self._end.wait(_CURVE_SECONDS):
                 return
 
@@ -97,32 +99,32 @@ class Memory:
 
 
 def resident_mib() -> float:
-    """Of this process now (proc(5), statm: pages)."""
+    """Return the resident set size of this process in MiB (proc(5), statm: pages)."""
     with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 -- several times a second
         return int(file.read().split()[1]) * _PAGE / 2**20
 
 
 def peak_mib() -> float:
-    """Of this process since it began (getrusage(2): KiB)."""
+    """Return the peak resident set size of this process in MiB (getrusage(2): KiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-class Rehearsal:
-    """The actions, over one set of connections."""
+class SubmitBenchmark:
+    """The measured actions, over one set of connections."""
 
     def __init__(self, stack: ExitStack, keys: int, dest: str, job: str = "") -> None:
         config = settings.load()
-        self._store = MadeUpListing(config.s3)
+        self._store = SyntheticListing(config.s3)
         self._store.keys = keys
         stack.callback(self._store.close)
         self._ledger = stack.enter_context(Ledger(config.redis))
-        self._celery = make_celery(config, client_name="maskmill-rehearsal")
-        self._keys, self._dest, self._job = keys, dest, job
+        self._celery = make_celery(config, client_name="maskmill-submit-benchmark")
+        self._keys, self._dest, self._job = keys, S3Url.folder(dest), job
 
     def submit(self) -> dict[str, Any]:
-        """List alone, then list and submit: the difference is what submitting costs."""
+        """List alone, then list and submit; the difference is the cost of submitting."""
         wall, cpu, sample = time.monotonic(), time.process_time(), min(self._keys, _LISTING_SAMPLE)
-        for _ in made_up(sample):
+        for _ in synthetic_objects(sample):
             pass
         scale = self._keys / sample
         listing = {
@@ -130,10 +132,10 @@ class Rehearsal:
             "cpu_seconds": (time.process_time() - cpu) * scale,
         }
         idle = resident_mib()
-        with Memory() as memory:
+        with MemoryCurve() as memory:
             wall, cpu = time.monotonic(), time.process_time()
             submitter = Submitter(self._store, self._ledger, self._celery)
-            submitted = submitter.submit(SOURCE, self._dest, OutputOptions())
+            submitted = submitter.submit(str(SOURCE), str(self._dest), OutputOptions())
             whole = {"wall_seconds": time.monotonic() - wall, "cpu_seconds": time.process_time() - cpu}
         view = submitted.view
         return {
@@ -146,11 +148,11 @@ class Rehearsal:
             "whole": whole,
             "idle_mib": idle,
             "peak_mib": peak_mib(),
-            "curve": memory.curve,
+            "curve": memory.points,
         }
 
     def status(self) -> dict[str, Any]:
-        """`Ledger.view`, over and over on one connection."""
+        """Call `Ledger.view` 1,000 times on one connection."""
         self._ledger.view(self._job)
         samples = []
         for _ in range(_STATUS_CALLS):
@@ -161,18 +163,18 @@ class Rehearsal:
         return {"calls": len(samples), "p50_ms": cuts[49], "p99_ms": cuts[98], "max_ms": max(samples)}
 
     def history(self) -> dict[str, Any]:
-        """Outcomes of the first half of the job as the bookkeeper writes them, one in a thousand failed."""
-        dest, half = S3Url.parse(self._dest), self._keys // 2
+        """Write outcomes of the first half of the job as the bookkeeper does; one in a thousand failed."""
+        half = self._keys // 2
         for number, first in enumerate(range(0, half, outcome_log.PART_OUTCOMES)):
             lines = [_line(index) for index in range(first, min(half, first + outcome_log.PART_OUTCOMES))]
-            outcome_log.write_part(self._store, dest, self._job, epoch=0, first_id=f"{number + 1}-0", lines=lines)
+            outcome_log.write_part(self._store, self._dest, self._job, epoch=0, first_id=f"{number + 1}-0", lines=lines)
         return {"outcomes": half}
 
     def recover(self) -> dict[str, Any]:
-        """Forget the job in Redis, and put it back from S3."""
+        """Delete the job from Redis, and rebuild it from S3."""
         self._ledger.forget(self._job)
         wall, cpu = time.monotonic(), time.process_time()
-        view = recover(self._store, self._ledger, S3Url.parse(self._dest), self._job)
+        view = recover(self._store, self._ledger, self._dest, self._job)
         return {
             "wall_seconds": time.monotonic() - wall,
             "cpu_seconds": time.process_time() - cpu,
@@ -183,7 +185,7 @@ class Rehearsal:
         }
 
     def cancel(self) -> dict[str, Any]:
-        """What Redis does for it, and how long the caller waits."""
+        """Cancel the job; count the commands that Redis runs for it, and the time that the caller waits."""
         client = self._ledger.link.client
         client.ping()
         before = _commands(client)
@@ -196,7 +198,7 @@ class Rehearsal:
         return {"ms": milliseconds, "commands": sum(used.values()), "by_command": used, "status": view.status.value}
 
     def retry(self) -> dict[str, Any]:
-        """Reopen the ended job for what failed."""
+        """Reopen the ended job for the images that failed."""
         before = self._ledger.view(self._job)
         began = time.monotonic()
         view = self._ledger.reopen(self._job, failed=True, cancelled=False)
@@ -215,18 +217,18 @@ def _line(index: int) -> str:
 
 
 def _commands(client: Any) -> dict[str, int]:
-    """Calls of each command so far, those inside scripts included."""
+    """Return the calls of each command so far, including those inside scripts."""
     found = client.info("commandstats")
     return {name.removeprefix("cmdstat_"): facts["calls"] for name, facts in found.items()}
 
 
 def main(action: str, arguments: str) -> None:
-    """Do one thing and print what was measured."""
+    """Run one action and print its measurements."""
     options = json.loads(arguments)
     if options.pop("one_core", True):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with ExitStack() as stack:
-        found = getattr(Rehearsal(stack, **options), action)()
+        found = getattr(SubmitBenchmark(stack, **options), action)()
     sys.stdout.write(json.dumps(found) + "\n")
 
 

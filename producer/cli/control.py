@@ -11,7 +11,8 @@ from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.job import JobView
 from worker.contract.ledger.jobs import Ledger
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 
 @click.command("cancel", epilog="\b\nExample:\n  producer cancel 20260131-120000-a1b2c3 --reason 'wrong prefix'")

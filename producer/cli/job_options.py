@@ -8,7 +8,8 @@ from producer.outcomes import read_ended_job
 from worker.contract.errors import JobNotFound
 from worker.contract.job import JobView
 from worker.contract.ledger.jobs import Ledger
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 DEST = click.option(
     "--dest",

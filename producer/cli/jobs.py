@@ -94,7 +94,7 @@ def list_command(*, limit: int, as_json: bool) -> int:
             f"{view.done:,}",
             f"{view.failed + view.dead:,}",
             datetime.fromtimestamp(view.created_at, UTC).strftime("%Y-%m-%d %H:%M"),
-            escape(view.options.dest),
+            escape(str(view.options.dest)),
         )
     console.out.print(table if views else "no jobs yet: submit one with `producer submit SOURCE DEST`")
     return Exit.OK
@@ -133,8 +133,8 @@ def _notify(notifier: Notifier, view: JobView, code: Exit) -> None:
 
 def _as_dict(view: JobView) -> dict[str, object]:
     return JobSnapshot(view, mean_rate(view)).as_dict() | {
-        "source": view.options.source,
-        "dest": view.options.dest,
+        "source": str(view.options.source),
+        "dest": str(view.options.dest),
         "outputs": [kind.value for kind in view.options.outputs],
         "bytes": view.bytes,
         "chunks": view.chunks,

@@ -8,7 +8,7 @@ import click
 from rich import filesize
 
 from producer.cli import progress
-from producer.estimate import Estimate, estimated
+from producer.estimate import Estimate, estimate_plan
 from producer.plan import Plan, skips_in_words
 from worker.contract import console
 from worker.contract.errors import ConfirmationNeeded
@@ -24,9 +24,9 @@ def as_dict(plan: Plan, cost: Estimate) -> dict[str, object]:
         "skipped": {reason.value: count for reason, count in plan.skipped.items()},
         "up_to_date": plan.up_to_date,
         "up_to_date_by": plan.up_to_date_basis,
-        "source": plan.options.source,
+        "source": str(plan.options.source),
         "upload_from": str(plan.folder) if plan.folder else None,
-        "dest": plan.options.dest,
+        "dest": str(plan.options.dest),
         "outputs": [{"key": key, "output": output} for key, output in plan.outputs],
         "collisions": plan.collisions,
         "collision_examples": list(plan.collision_examples),
@@ -75,7 +75,7 @@ def confirm(plan: Plan, ledger: Ledger, limit: int) -> bool:
             f"{plan.images:,} images are more than --confirm-over {limit:,}, and there is no terminal to ask on: "
             "check the job with --dry-run, then add --yes"
         )
-    expected = _expected(estimated(plan, ledger))
+    expected = _expected(estimate_plan(plan, ledger))
     return click.confirm(f"Submit {plan.images:,} images ({_size(plan)}; expected: {expected})?", err=True)
 
 

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import click
 
 from producer.sources.filters import Filters
-from producer.sources.lists import ListFormat
+from producer.sources.list_formats import ListFormat
 from producer.sources.resolve import SourceSpec
-from producer.sources.units import Sample, parse_sample, parse_size, parse_time
+from producer.sources.units import SampleSize, parse_sample, parse_size, parse_time
 from worker.contract.errors import SettingsError
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class Quantity(click.ParamType[T]):
 
 SIZE: Quantity[int] = Quantity("size", parse_size)
 TIME: Quantity[float] = Quantity("date|age", parse_time)
-SAMPLE: Quantity[Sample] = Quantity("N|P%", parse_sample)
+SAMPLE: Quantity[SampleSize] = Quantity("N|P%", parse_sample)
 
 _OPTIONS = (
     click.argument("sources", metavar="SOURCE...", nargs=-1, required=True),
@@ -106,7 +106,7 @@ def source_options(command: Callable[..., int]) -> Callable[..., int]:
         min_size: int | None,
         max_size: int | None,
         newer_than: float | None,
-        sample: Sample | None,
+        sample: SampleSize | None,
         seed: int,
         limit: int | None,
         any_suffix: bool,

@@ -13,7 +13,7 @@ from producer.cli.jobs import NOTIFY, TIMEOUT, WAIT, follow_to_end
 from producer.cli.output_options import output_options
 from producer.cli.policy_options import policy_options
 from producer.cli.source_options import source_options
-from producer.estimate import estimated
+from producer.estimate import estimate_plan
 from producer.notify import Notifier
 from producer.plan import Plan, skips_in_words
 from producer.sources.resolve import SourceSpec
@@ -126,7 +126,7 @@ def _show_plan(plan: Plan, ledger: Ledger, *, force: bool, as_json: bool) -> int
     if force:
         plan = replace(plan, up_to_date_basis=FORCED.basis)
     with plan:
-        cost = estimated(plan, ledger)
+        cost = estimate_plan(plan, ledger)
         if as_json:
             console.print_json(plan_view.as_dict(plan, cost))
         else:
@@ -148,8 +148,8 @@ def _show_submitted(submitted: Submitted, *, as_json: bool) -> None:
                 "skipped": {reason.value: count for reason, count in submitted.skipped.items()},
                 "joined": submitted.joined,
                 "waits_for": submitted.waits_for,
-                "source": view.options.source,
-                "dest": view.options.dest,
+                "source": str(view.options.source),
+                "dest": str(view.options.dest),
             }
         )
         return

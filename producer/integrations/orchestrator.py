@@ -59,8 +59,8 @@ def metadata(view: JobView) -> dict[str, Any]:
     return {
         "job": view.job,
         "status": view.status.value,
-        "source": view.options.source,
-        "dest": view.options.dest,
+        "source": str(view.options.source),
+        "dest": str(view.options.dest),
         "total": view.total or 0,
         "ok": view.ok,
         "skipped": view.skipped,

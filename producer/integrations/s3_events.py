@@ -31,7 +31,7 @@ from producer.submit import Submitted
 from worker.contract.errors import SourceError
 from worker.contract.messages import JobPolicy
 from worker.contract.outputs import OutputOptions
-from worker.contract.storage.s3 import S3Url
+from worker.contract.s3url import S3Url
 
 BucketEvent = Mapping[str, Any]
 

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from producer.outcomes import read_outcomes
 from producer.report.render import render
 from producer.report.survey import survey
 from producer.report.thumbnails import load_pairs
+from producer.submit import OnProgress
 from worker.contract.job import JobView
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import Outcome
+from worker.contract.s3url import S3Url
 from worker.contract.settings import Settings
 from worker.contract.storage.manifest import job_folder
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 _NAME = "report.html"
 _OUTCOMES_PER_CALL = 1000
 
-OnProgress = Callable[[str, int], None]
 """Called with the current phase and the number of items done in it."""
 
 
@@ -51,7 +52,7 @@ def make_report(
 
 def upload_report(store: ObjectStore, view: JobView, page: bytes) -> S3Url:
     """Upload the page to the job's folder in S3 and return its URL."""
-    url = job_folder(S3Url.parse(view.options.dest), view.job) / _NAME
+    url = job_folder(view.options.dest, view.job) / _NAME
     store.put(url, page, content_type="text/html; charset=utf-8")
     return url
 

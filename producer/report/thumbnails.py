@@ -21,8 +21,9 @@ from worker.contract.errors import MaskmillError, TooLarge, Undecodable
 from worker.contract.job import JobView
 from worker.contract.messages import Outcome
 from worker.contract.outputs import ImageFormat, OutputKind
+from worker.contract.s3url import S3Url
 from worker.contract.settings import LimitSettings
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 SIDE = 480
 """Longer side of a thumbnail in pixels."""
@@ -83,8 +84,8 @@ def _load_pair(store: ObjectStore, view: JobView, outcome: Outcome, limits: Limi
     kind = next(kind for kind in _PREFERRED_KINDS if kind in options.outputs)
     output = options.output_key(outcome.key, kind)
     try:
-        before = _fetch(store, S3Url.folder(options.source) / outcome.key, limits).convert("RGB")
-        after = _fetch(store, S3Url.parse(options.dest) / output, limits)
+        before = _fetch(store, options.source / outcome.key, limits).convert("RGB")
+        after = _fetch(store, options.dest / output, limits)
         aligned = not options.crop and _same_shape(before, after)
         if aligned:
             after = after.resize(before.size)  # sizes may differ by a pixel, from rounding

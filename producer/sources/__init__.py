@@ -1,10 +1,13 @@
-"""Where images come from. Lazy, in constant memory, whatever the source.
+"""Where images come from. Every source is listed lazily, in constant memory.
 
-    opening   SOURCE as typed -> `Source`: a root and an iterator of items
-      listing prefixes and globs in S3 · local folders and files · lists (txt, csv, jsonl) · S3 Inventory
-    filters   names -> facts (size, age) -> sample -> limit, with a count for every reason to leave something out
-    spool     what was chosen, on disk, until it is submitted
-    upload    local files to the bucket; what is there unchanged is not sent again
+    resolve         SOURCE as typed -> one `KeySource`: a root and the items under it
+      bucket          S3Prefix, S3Glob, S3Object
+      local           LocalFolder, LocalGlob, LocalFiles
+      key_list        KeyList (txt, csv, jsonl), StandardInput
+      inventory       S3Inventory
+    filters         names -> facts (size, age) -> sample -> limit; counts the items left out, by reason
+    spool           the chosen items on disk, until they are submitted
+    upload          local files -> bucket; unchanged copies are not sent again
 
-Whether an object is an image is decided by its content, in the worker; here only names are looked at.
+Only names are checked here. The worker decides by content whether an object is an image.
 """

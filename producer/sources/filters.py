@@ -1,11 +1,12 @@
-"""Which items of a source are taken.
+"""Choose which items of a source become images of the job.
 
-In this order, and each item that is left out is counted under the first reason that applies:
+The filters apply in this order. An item that is left out is counted under the first filter that refuses it:
 
-    own files of earlier jobs (not counted) -> suffix -> --include -> --exclude -> --min-size, --max-size ->
+    files of earlier jobs (not counted) -> suffix -> --include -> --exclude -> --min-size, --max-size ->
     --newer-than -> --sample -> --limit
 
-So --exclude wins over --include, a sample is drawn from what passed all other filters, and a limit ends the listing.
+So --exclude wins over --include, a sample is drawn from the items that passed all other filters, and a limit ends the
+listing.
 """
 
 from __future__ import annotations
@@ -13,62 +14,69 @@ from __future__ import annotations
 import hashlib
 import heapq
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from producer.sources.globs import matcher
-from producer.sources.item import Item, Skip, has_image_suffix
-from producer.sources.units import Sample
+from producer.sources.item import Item, Skip, Skipped, has_image_suffix
+from producer.sources.units import SampleSize
 from worker.contract import redis_keys
 from worker.contract.errors import SourceError
-
-Skipped = Counter[Skip]
 
 
 @dataclass(frozen=True)
 class Filters:
-    """What to take; the defaults take every name with an image suffix."""
+    """Which items to take; the defaults take every name with an image suffix."""
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     min_size: int | None = None
     max_size: int | None = None
     newer_than: float | None = None
-    """Unix seconds; what was modified at that moment or later is taken."""
-    sample: Sample | None = None
+    """Unix seconds; items modified at that moment or later are taken."""
+    sample: SampleSize | None = None
     seed: int = 0
     limit: int | None = None
     any_suffix: bool = False
 
     @property
     def needs_size(self) -> bool:
-        """Whether items must come with their size."""
+        """Whether every item must have a size."""
         return self.min_size is not None or self.max_size is not None
 
 
-def chosen(
+def choose(
     items: Iterable[Item],
     filters: Filters,
     skipped: Skipped,
     *,
     look_up: Callable[[Iterator[Item]], Iterator[Item]] = lambda items: items,
 ) -> Iterator[Item]:
-    """The items that pass, in their order.
+    """Yield the items that pass, in their order.
 
     Args:
         items: of a source.
-        filters: what to take.
-        skipped: counts what is left out, by reason.
-        look_up: fills in what a list does not say, for the items whose names passed.
+        filters: which items to take.
+        skipped: counts the items left out, by reason.
+        look_up: fills in the facts that a list does not give, for items whose names passed.
 
     Raises:
-        SourceError: a size or time is asked about that the source does not know.
+        SourceError: a filter needs a size or time that the source does not give.
     """
     found = _by_facts(look_up(_by_name(items, filters, skipped)), filters, skipped)
     if filters.sample:
-        found = _sampled(found, filters.sample, filters.seed, skipped)
+        found = _sample(found, filters.sample, filters.seed, skipped)
     return itertools.islice(found, filters.limit)
+
+
+def only_matching(items: Iterable[Item], pattern: str, skipped: Skipped) -> Iterator[Item]:
+    """Yield the items whose whole key matches a glob; the others are counted as not included."""
+    matches = matcher([f"/{pattern}"])
+    for item in items:
+        if matches(item.key):
+            yield item
+        else:
+            skipped[Skip.NOT_INCLUDED] += 1
 
 
 def _by_name(items: Iterable[Item], filters: Filters, skipped: Skipped) -> Iterator[Item]:
@@ -77,7 +85,7 @@ def _by_name(items: Iterable[Item], filters: Filters, skipped: Skipped) -> Itera
     for item in items:
         key = item.key
         if key.startswith(redis_keys.JOB_PREFIX):
-            continue  # reports and manifests of an earlier job are not what the user counts as files
+            continue  # users do not count reports and manifests of earlier jobs among their files
         if not (filters.any_suffix or has_image_suffix(key)):
             skipped[Skip.NOT_AN_IMAGE] += 1
         elif included is not None and not included(key):
@@ -111,13 +119,13 @@ def _by_facts(items: Iterator[Item], filters: Filters, skipped: Skipped) -> Iter
 
 def _unknown(item: Item, column: str, flags: str) -> SourceError:
     return SourceError(
-        f"the list does not say {column} of {item.key!r}: add --head, which asks S3 about each object, "
+        f"the list does not give the {column} of {item.key!r}: add --head, which asks S3 about each object, "
         f"or a column {column!r}, or leave out {flags}"
     )
 
 
-def _sampled(items: Iterator[Item], sample: Sample, seed: int, skipped: Skipped) -> Iterator[Item]:
-    """By a hash of seed and key: the same objects whatever the order, and a smaller sample lies within a larger one."""
+def _sample(items: Iterator[Item], sample: SampleSize, seed: int, skipped: Skipped) -> Iterator[Item]:
+    """Draw by a hash of seed and key: the sample does not depend on the order, and a larger one contains a smaller."""
     salt = str(seed).encode()
 
     def draw(item: Item) -> int:

@@ -1,7 +1,7 @@
-"""Globs over keys, with the meaning shells and S3 tools share.
+"""Match keys against globs, with the meaning that shells and S3 tools share.
 
-`*` and `?` stay within one folder, `**` crosses folders, `[abc]` and `[!abc]` are one character, `{jpg,png}` is one of
-several. A wildcard in brackets is itself: `[*]`. Case matters.
+`*` and `?` stay within one folder, `**` crosses folders, `[abc]` and `[!abc]` match one character, `{jpg,png}` matches
+one of several words. A wildcard in brackets is literal: `[*]`. Case matters.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 _SPECIAL = re.compile(r"[*?[]|\{[^{}/]*,[^{}/]*\}")
 _TOKEN = re.compile(
     r"""
-    (?P<folders>(?:^|(?<=/))\*\*/)      # any number of folders, also none
+    (?P<folders>(?:^|(?<=/))\*\*/)      # any number of folders, including none
   | (?P<deep>\*\*+)
   | (?P<star>\*)
   | (?P<one>\?)
@@ -24,12 +24,12 @@ _TOKEN = re.compile(
 
 
 def is_glob(text: str) -> bool:
-    """Whether there is a wildcard in it."""
+    """Return whether `text` contains a wildcard."""
     return _SPECIAL.search(text) is not None
 
 
 def literal_folder(pattern: str) -> tuple[str, str]:
-    """The longest part without wildcards: a folder (with its slash, or empty) and the beginning of names in it."""
+    """Return the longest part without wildcards: a folder (with its slash, or empty) and how names in it begin."""
     special = _SPECIAL.search(pattern)
     literal = pattern[: special.start()] if special else pattern
     folder, slash, beginning = literal.rpartition("/")
@@ -37,7 +37,7 @@ def literal_folder(pattern: str) -> tuple[str, str]:
 
 
 def to_regex(pattern: str) -> str:
-    """The regular expression a whole key must match (with DOTALL)."""
+    """Return the regular expression that a whole key must match (with DOTALL)."""
     parts, end = [], 0
     for token in _TOKEN.finditer(pattern):
         parts += [re.escape(pattern[end : token.start()]), _translated(token)]
@@ -62,7 +62,7 @@ def _translated(token: re.Match[str]) -> str:
 def _character_set(content: str, *, negated: bool) -> str:
     if not content:
         return re.escape("[!]" if negated else "[]")
-    # A range stays a range unless it runs backwards, which `re` refuses: then it is nothing, as in a shell.
+    # A range that runs backwards, which `re` refuses, matches nothing, as in a shell.
     for first, last in re.findall(r"(.)-(.)", content, re.DOTALL):
         if first > last:
             return "(?!)"
@@ -71,10 +71,10 @@ def _character_set(content: str, *, negated: bool) -> str:
 
 
 def matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
-    """Whether a key matches any of these.
+    """Return a function that tests whether a key matches any of the patterns.
 
-    A pattern without a slash is about the name in any folder; one with a slash is about the whole key, relative to the
-    source; a leading slash only anchors it (`/*.jpg`: not in sub-folders).
+    A pattern without a slash matches names in any folder. A pattern with a slash matches the whole key, relative to
+    the source; a leading slash only anchors it (`/*.jpg`: not in sub-folders).
     """
     of_names = [to_regex(pattern) for pattern in patterns if "/" not in pattern]
     of_keys = [to_regex(pattern.removeprefix("/")) for pattern in patterns if "/" in pattern]

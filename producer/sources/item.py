@@ -1,7 +1,8 @@
-"""One object that may become an image of a job."""
+"""One object that may become an image of a job, and the reasons to leave one out."""
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -9,27 +10,27 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".avifs", ".gif", ".bmp", ".tif", ".tiff"}
     | {".mpo", ".heic", ".heif"}
 )
-"""Suffixes taken as images. HEIC is taken too: a worker that cannot read it says so for each, which beats silence."""
+"""Suffixes taken as images. HEIC is included: a worker that cannot read it reports each image, which beats silence."""
 
 
 class Item(NamedTuple):
-    """What a source knows of an object. A tuple, because there are millions of them."""
+    """What a source knows about an object. A tuple, because there are millions of them."""
 
     key: str
     """Relative to the root of the source."""
 
     size: int | None = None
-    """Bytes; None where a list does not say."""
+    """Bytes; None if a list does not give it."""
 
     etag: str = ""
-    """Empty where a list does not say."""
+    """Empty if a list does not give it."""
 
     modified: float | None = None
-    """Unix seconds; None where a list does not say."""
+    """Unix seconds; None if a list does not give it."""
 
 
 class Skip(StrEnum):
-    """Why something was left out."""
+    """Why an object was left out."""
 
     NOT_AN_IMAGE = "not_an_image"
     NOT_INCLUDED = "not_included"
@@ -45,22 +46,25 @@ class Skip(StrEnum):
 
     @property
     def words(self) -> str:
-        """As people read it."""
+        """Return the reason as text for people, to follow a count."""
         return _WORDS.get(self, self.value.replace("_", " "))
 
+
+Skipped = Counter[Skip]
+"""Number of objects left out, by reason."""
 
 _WORDS = {
     Skip.NOT_AN_IMAGE: "without an image suffix",
     Skip.NOT_INCLUDED: "not matched by --include or the glob",
     Skip.DUPLICATE: "listed more than once",
-    Skip.MISSING: "listed but not there",
+    Skip.MISSING: "listed but missing",
     Skip.OUTSIDE_SOURCE: "outside the source",
     Skip.NOT_CURRENT: "old versions and delete markers",
 }
 
 
 def has_image_suffix(key: str) -> bool:
-    """Whether a name looks like an image; `.jpg` alone is a hidden file."""
+    """Return whether a name looks like an image; `.jpg` alone is a hidden file."""
     name = key.rpartition("/")[2]
     stem, dot, suffix = name.rpartition(".")
     return bool(stem) and f"{dot}{suffix}".lower() in IMAGE_SUFFIXES

@@ -1,4 +1,4 @@
-"""A list as a stream of lines: from a file, an object in S3 or standard input, plain or gzip."""
+"""Read a key list line by line: from a file, an object in S3 or standard input, plain or gzip."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from worker.contract.errors import DigestMismatch, ObjectMissing, SourceError
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 STDIN = "-"
 _GZIP = b"\x1f\x8b"
@@ -23,19 +24,20 @@ _BLOCK = 1 << 20
 
 
 @contextlib.contextmanager
-def opened(place: str, store: ObjectStore, *, md5: str = "") -> Iterator[BinaryIO]:
-    """Open a list for reading, decompressed.
+def open_list(place: str, store: ObjectStore, *, md5: str = "") -> Iterator[BinaryIO]:
+    """Open a key list for reading, decompressed.
 
-    An object is copied to this disk first: a listing that takes an hour to work through must not hold a connection.
+    An object is first copied to the local disk: working through a listing can take an hour, and must not hold a
+    connection for that long.
 
     Args:
         place: path, s3:// URL or `-`.
         store: for s3:// URLs.
-        md5: hex digest that the bytes at the place must have.
+        md5: hex digest that the bytes at `place` must have; empty: any.
 
     Raises:
-        SourceError: it cannot be read.
-        DigestMismatch: it has another digest.
+        SourceError: the list cannot be read.
+        DigestMismatch: the list has another digest.
     """
     with contextlib.ExitStack() as stack:
         raw = _raw(place, store, stack)
@@ -69,15 +71,15 @@ def _verify(raw: io.BufferedReader, md5: str, place: str) -> None:
     while block := raw.read(_BLOCK):
         digest.update(block)
     if digest.hexdigest() != md5.lower():
-        raise DigestMismatch(f"{place} is not the file that its manifest.json describes: take a complete inventory")
+        raise DigestMismatch(f"{place} is not the file that its manifest.json describes; use a complete inventory")
     raw.seek(0)
 
 
-def lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
-    """Number (from 1) and text of every line, without a byte order mark, with its line ending.
+def numbered_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
+    """Yield number (from 1) and text of every line, without a byte order mark, with the line ending.
 
     Raises:
-        SourceError: not UTF-8, or a line longer than any key could make it.
+        SourceError: a line is not UTF-8, or longer than any key can be.
     """
     number = 0
     while raw := file.readline(_MAX_LINE_BYTES):

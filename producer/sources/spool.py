@@ -1,7 +1,7 @@
-"""What was chosen, on this disk, from the moment it was listed until it is submitted.
+"""Keep the chosen items on the local disk between listing and submission.
 
-A listing can be long, standard input can be read once only, and nothing may be uploaded, written or published before
-the whole of it was checked and confirmed. About 35 bytes an item on disk, one block in memory.
+A listing can be long, and standard input can be read only once; yet nothing may be uploaded, written or published
+before the whole listing is checked and confirmed. Costs about 35 bytes per item on disk, and one block in memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BLOCK_ITEMS = 1000
 
 
 class Spool:
-    """Items in order. A context manager; the file has no name and ends with it, however that end comes."""
+    """Items in order. A context manager; its file has no name, so it disappears even if the process is killed."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="maskmill-")  # noqa: SIM115 -- closed by `close`
@@ -40,7 +40,7 @@ class Spool:
             self._flush()
 
     def drop(self, index: int) -> bool:
-        """Leave out the item that was added as number `index`; False if it was left out before."""
+        """Remove the item that was added as number `index`; return False if it was removed before."""
         byte, bit = divmod(index, 8)
         if byte >= len(self._dropped):
             self._dropped.extend(bytes(byte + 1 - len(self._dropped)))
@@ -51,23 +51,23 @@ class Spool:
         return True
 
     def __len__(self) -> int:
-        """Items that are not dropped."""
+        """Return the number of items that are not dropped."""
         return len(self._blocks) * _BLOCK_ITEMS + len(self._open) - self._drops
 
     def __iter__(self) -> Iterator[Item]:
-        """All items that are not dropped; several iterations may go on at once."""
+        """Yield all items that are not dropped. Several iterators can be used at the same time."""
         for index, item in enumerate(self._all()):
             byte, bit = divmod(index, 8)
             if byte >= len(self._dropped) or not self._dropped[byte] >> bit & 1:
                 yield item
 
     def item(self, index: int) -> Item:
-        """The item that was added as number `index`."""
+        """Return the item that was added as number `index`."""
         number, position = divmod(index, _BLOCK_ITEMS)
         return self._block(number)[position] if number < len(self._blocks) else self._open[position]
 
     def close(self) -> None:
-        """Give the disk space back."""
+        """Release the disk space."""
         self._file.close()
 
     def __enter__(self) -> Spool:
@@ -93,7 +93,7 @@ class Spool:
         except OSError as error:
             raise SourceError(
                 f"the list of images does not fit in {tempfile.gettempdir()} ({error.strerror}): "
-                "set TMPDIR to a folder with more room"
+                "set TMPDIR to a folder with more space"
             ) from error
         self._blocks.append((self._end, len(body)))
         self._end += len(body)

@@ -1,4 +1,4 @@
-"""Sizes, times and shares as people type them."""
+"""Parse sizes, times and shares as people type them."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 
 MAX_SAMPLE = 1_000_000
-"""A sample of a number is held in memory until the listing ends; a share is not."""
+"""Images. A sample of a fixed number is held in memory until the listing ends; a share is not."""
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Part of a listing: so many images, or such a share of them. Exactly one of the two is set."""
+class SampleSize:
+    """How much of a listing to take: a number of images or a share of them. Exactly one of the two is set."""
 
     count: int | None = None
     share: float | None = None
+    """Above 0, at most 1."""
 
 
 def parse_size(text: str) -> int:
-    """Bytes: `500`, `10k`, `1M`, `1.5GiB` are powers of 1024, `10MB` of 1000, as in coreutils.
+    """Return bytes: `500`, `10k`, `1M` and `1.5GiB` use powers of 1024, `10MB` powers of 1000, as in coreutils.
 
     Raises:
-        SettingsError: not a size.
+        SettingsError: `text` is not a size.
     """
     found = _SIZE.fullmatch(text.strip())
     if not found:
@@ -41,10 +42,14 @@ def parse_size(text: str) -> int:
 
 
 def parse_time(text: str, *, now: float | None = None) -> float:
-    """Unix seconds of an ISO date (UTC unless it says otherwise) or of an age such as `36h`, `7d` or `2w`.
+    """Return Unix seconds of an ISO date (UTC by default) or of an age such as `36h`, `7d` or `2w`.
+
+    Args:
+        text: as typed.
+        now: Unix seconds that an age counts from; None: the present.
 
     Raises:
-        SettingsError: neither.
+        SettingsError: `text` is neither.
     """
     text = text.strip()
     if found := _AGE.fullmatch(text):
@@ -58,19 +63,21 @@ def parse_time(text: str, *, now: float | None = None) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def parse_sample(text: str) -> Sample:
-    """`500` images, or `2.5%` of them.
+def parse_sample(text: str) -> SampleSize:
+    """Read `500` (images) or `2.5%` (of the images).
 
     Raises:
-        SettingsError: neither, or out of range.
+        SettingsError: `text` is neither, or out of range.
     """
     number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
     try:
-        sample = Sample(share=float(number) / 100) if percent else Sample(count=int(number))
+        sample = SampleSize(share=float(number) / 100) if percent else SampleSize(count=int(number))
     except ValueError as error:
         raise SettingsError(f"{text!r} is not a sample: write a number such as 500, or a share such as 1%") from error
     if sample.share is not None and not 0 < sample.share <= 1:
-        raise SettingsError(f"a sample of {text} is not a share: it must be above 0% and at most 100%")
+        raise SettingsError(f"a sample of {text} is out of range: give a share above 0% and at most 100%")
     if sample.count is not None and not 0 < sample.count <= MAX_SAMPLE:
-        raise SettingsError(f"a sample of {text} images: give 1 to {MAX_SAMPLE:,}, or a share such as 5%")
+        raise SettingsError(
+            f"a sample of {text} is out of range: give 1 to {MAX_SAMPLE:,} images, or a share such as 5%"
+        )
     return sample

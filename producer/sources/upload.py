@@ -1,8 +1,8 @@
-"""Local files into the bucket, where workers can reach them. What is there unchanged is not sent again.
+"""Upload local files to the bucket, where workers can read them. Unchanged copies are not sent again.
 
-The copies of a folder always go to the same place under a destination, so an upload that was interrupted goes on where
-it stopped, and a second job over the same folder sends what is new. A copy is taken as unchanged when size and time of
-modification (to the nanosecond, in its metadata) are those of the file, as rclone does it.
+The copies of a folder always have the same place under a destination. So an interrupted upload continues where it
+stopped, and a second job over the same folder sends only new files. A copy counts as unchanged if it has the size and
+the modification time of the file (in nanoseconds, kept in its metadata), the rule that rclone uses.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from producer.sources.local import absolute, unreadable
 from producer.sources.lookup import in_order
 from worker.contract import redis_keys
 from worker.contract.errors import ObjectMissing
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 _AT_ONCE = 8
 _MTIME = "maskmill-mtime-ns"
 
 
 def upload_folder(dest: S3Url, folder: Path) -> S3Url:
-    """Where the copies of a folder of this machine go under a destination."""
+    """Return the place under a destination for the copies of a local folder."""
     path = absolute(folder)
     digest = hashlib.blake2b(os.fsencode(path), digest_size=6).hexdigest()
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", path.name)[:40]
@@ -33,27 +34,27 @@ def upload_folder(dest: S3Url, folder: Path) -> S3Url:
 
 
 def upload(
-    store: ObjectStore, folder: Path, items: Iterator[Item], place: S3Url, told: Callable[[bool], None]
+    store: ObjectStore, folder: Path, items: Iterator[Item], place: S3Url, on_file: Callable[[bool], None]
 ) -> Iterator[Item]:
-    """Copy local files, a few at a time, in order; yields each when it is there.
+    """Copy local files, 8 at a time; yield each item, in order, once its copy is in the bucket.
 
     Args:
-        store: where to.
-        folder: keys of the items are relative to it.
+        store: destination of the copies.
+        folder: the keys of the items are relative to it.
         items: the files.
-        place: folder for the copies.
-        told: called for each file, with whether it had to be sent.
+        place: prefix for the copies.
+        on_file: called for each file, with whether it had to be sent.
 
     Raises:
         SourceError: a file cannot be read.
     """
-    fresh = next(store.list(place), None) is None  # then there is no need to ask about each
+    empty = next(store.list(place), None) is None  # then no copy needs a HEAD request
 
     def one(item: Item) -> tuple[Item, bool]:
         path = folder / item.key
         try:
             facts = path.stat()
-            if not fresh and is_there(store, place / item.key, facts):
+            if not empty and is_current_copy(store, place / item.key, facts):
                 return item, False
             store.upload(path, place / item.key, metadata={_MTIME: str(facts.st_mtime_ns)})
         except OSError as error:
@@ -61,12 +62,12 @@ def upload(
         return item._replace(size=facts.st_size), True
 
     for item, sent in in_order(items, one, _AT_ONCE):
-        told(sent)
+        on_file(sent)
         yield item
 
 
-def is_there(store: ObjectStore, copy: S3Url, facts: os.stat_result) -> bool:
-    """Whether a copy is that of the file as it is now."""
+def is_current_copy(store: ObjectStore, copy: S3Url, facts: os.stat_result) -> bool:
+    """Return whether a copy exists with the size and modification time that the file has now."""
     try:
         found = store.head(copy)
     except ObjectMissing:

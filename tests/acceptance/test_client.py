@@ -15,7 +15,8 @@ import producer.client
 from producer import Client, JobStatus
 from support import commands
 from support.stack import Place
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 PROGRAM = """
 import sys, time
@@ -109,10 +110,10 @@ def test_a_dry_run_counts_the_images_that_workers_would_skip(working_place, phot
     assert submitted.lines[-1]["ok"] == 3, submitted.err
     Image.new("RGB", (80, 60), (10, 210, 210)).save(photos / "1.jpg")
 
-    assert dry_run() == (2, "3 with outputs, all looked at")
-    assert dry_run("--background", "#ff0000") == (0, "3 with outputs, all looked at")
-    assert dry_run("--force") == (None, "not counted: --force does all images")
+    assert dry_run() == (2, "3 with outputs, all checked")
+    assert dry_run("--background", "#ff0000") == (0, "3 with outputs, all checked")
+    assert dry_run("--force") == (None, "not counted: --force processes all images")
     text = commands.run("producer", *words, "--dry-run", settings=working_place.environment).out
-    assert "up to date 2, which workers will skip: 3 with outputs, all looked at" in text
+    assert "up to date 2, which workers will skip: 3 with outputs, all checked" in text
     again = commands.run("producer", *words, "--json", "--wait", settings=working_place.environment)
     assert (again.lines[-1]["skipped"], again.lines[-1]["ok"]) == (2, 1)  # as the dry run said

@@ -14,7 +14,8 @@ from support.edge_case_images import make
 from support.stack import Place
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.queue.celery_app import make_celery
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 from worker.standalone.photographs import PHOTOGRAPHS, copy_photographs
 
 
@@ -220,4 +221,4 @@ def test_two_inputs_for_one_output_are_refused_before_any_work(working_place):
     assert done.code == 1
     assert "'a.jpg'" in done.err and "'a.png'" in done.err
     with Ledger(working_place.settings.redis) as ledger:
-        assert not [view for view in ledger.jobs(100) if "rivals" in view.options.source]
+        assert not [view for view in ledger.jobs(100) if "rivals" in view.options.source.key]

@@ -11,7 +11,8 @@ from PIL import ExifTags, Image
 from support import commands
 from support.photographs import photograph
 from support.stack import Place
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 
 @pytest.fixture(scope="module")

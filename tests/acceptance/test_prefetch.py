@@ -10,7 +10,7 @@ from support import commands
 from support.work_items import JPEG
 from worker.contract import redis_keys
 from worker.contract.job import JobStatus
-from worker.contract.storage.s3 import S3Url
+from worker.contract.s3url import S3Url
 from worker.standalone import ports
 
 IMAGES, CHUNK = 120, 6

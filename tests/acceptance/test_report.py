@@ -12,7 +12,8 @@ from support import commands
 from support.browser import CHROMIUM, Browser, browser
 from support.photographs import photograph
 from support.stack import Place
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 HOSTILE = "<script>document.title='owned'<\\script><img src=x>&\"'.png"
 

@@ -12,8 +12,8 @@ import pytest
 
 from support import commands
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.s3url import S3Url
 from worker.contract.storage.manifest import read
-from worker.contract.storage.s3 import S3Url
 
 KEYS = ["a.jpg", "d/b.png", "d/c.jpg", "notes.txt"]
 

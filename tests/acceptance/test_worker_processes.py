@@ -17,7 +17,8 @@ from support.stack import Place
 from worker.contract.job import JobStatus
 from worker.contract.ledger.backlog import Backlog
 from worker.contract.ledger.jobs import Ledger
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 from worker.cpu.pinning import thread_masks
 
 

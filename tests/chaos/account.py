@@ -17,8 +17,9 @@ from worker.contract.errors import MaskmillError
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import OutcomeKind
+from worker.contract.s3url import S3Url
 from worker.contract.storage import outcome_log
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 _EACH = 25
 """Of so many outputs one is read and decoded."""
@@ -75,7 +76,7 @@ def _job(account: Account, ledger: Ledger, store: ObjectStore, s3: S3Log, job: J
     account.outcomes.update(shown)
     lost = max(0, job.images - view.done)
     account.lost += lost
-    dest = S3Url.parse(job.dest)
+    dest = job.dest
     outputs = {item.key: item.size for item in store.list(dest) if not item.key.startswith(redis_keys.JOB_PREFIX)}
     writes = {
         key: count
@@ -128,7 +129,7 @@ def _uneven(found: _Evidence) -> Iterator[str]:
 
 def _untrue(store: ObjectStore, found: _Evidence) -> Iterator[str]:
     """What S3 does not bear out."""
-    view, dest = found.view, S3Url.parse(found.job.dest)
+    view, dest = found.view, found.job.dest
     good = {f"{index:04d}.png" for index, state in enumerate(found.states) if state is OutcomeKind.OK}
     if missing := sorted(good - found.outputs.keys()):
         yield f"ok without an output: {missing[:5]}"

@@ -15,7 +15,8 @@ from support.edge_case_images import encoded, scene
 from support.stack import Place
 from worker.contract.errors import MaskmillError
 from worker.contract.ledger.jobs import Ledger
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 SETS = {24: 1, 80: 3, 200: 8}
 """Images of each source prefix, and how many of them cannot be decoded."""
@@ -32,7 +33,7 @@ class Job:
 
     number: int
     images: int
-    dest: str
+    dest: S3Url
     fate: str
     """`whole`, `paused` for a while, or `cancelled`."""
 
@@ -91,14 +92,14 @@ class Load:
         number = len(self.jobs)
         images = self._rng.choice(list(SETS))
         fate = self._rng.choices(["whole", "paused", "cancelled"], [8, 1, 1])[0]
-        job = Job(number, images, f"s3://{self._place.bucket}/out/{number:04d}/", fate)
+        job = Job(number, images, S3Url(self._place.bucket, f"out/{number:04d}/"), fate)
         self.jobs.append(job)
         source = f"s3://{self._place.bucket}/in-{images}/"
         while not job.id:
             job.tries += 1
             done = commands.run(
                 "producer",
-                *("submit", source, job.dest, "--job-key", f"chaos-{number}", "--json"),
+                *("submit", source, str(job.dest), "--job-key", f"chaos-{number}", "--json"),
                 settings=self._place.environment,
             )
             if done.code == 0:

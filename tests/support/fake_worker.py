@@ -12,7 +12,7 @@ from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import ChunkMessage, Outcome, OutcomeKind
 from worker.contract.settings import Settings
 from worker.contract.storage import manifest
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 from worker.steward.bookkeeper import Bookkeeper
 
 _NAME = "understudy@here"
@@ -52,7 +52,7 @@ class Understudy:
 
     def _do(self, view: JobView) -> None:
         self._backlog.take(view.job, view.chunks, epoch=view.epoch)
-        entries = list(manifest.read(self._store, S3Url.parse(view.options.dest), view.job, view.total or 0))
+        entries = list(manifest.read(self._store, view.options.dest, view.job, view.total or 0))
         for chunk in range(view.chunks):
             first = chunk * view.chunk_images
             keys = tuple(entry.key for entry in entries[first : first + view.chunk_images])

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.contract.errors import ObjectMissing, TooLarge
-from worker.contract.storage.s3 import ObjectInfo, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectInfo
 
 
 class FakeStore:

@@ -33,7 +33,8 @@ from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobPolicy, OutcomeKind
 from worker.contract.outputs import OutputOptions
 from worker.contract.queue.celery_app import make_celery
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 LEASE, SILENCE, RECONCILE, LEADER = 4, 3.0, 0.5, 2.0
 SWEEP, MUTEX = 1.0, 2.0
@@ -304,7 +305,7 @@ def settle(place: Place, job: str, faults: Faults | None = None, *, seconds: flo
         states = Counter(ledger.states(job, view.total or 0))
         assert None not in states, f"{states[None]} images were lost"
         assert states == +Counter({kind: getattr(view, kind.value) for kind in OutcomeKind}), view
-        folder = S3Url.parse(view.options.dest)
+        folder = view.options.dest
         outputs = [item.key for item in store.list(folder) if not item.key.startswith(redis_keys.JOB_PREFIX)]
         assert len(outputs) == view.ok + view.skipped
         # The last acknowledgement follows the last outcome.

@@ -8,8 +8,9 @@ from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.backlog import ActiveJob, Backlog
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, Outcome, OutcomeKind, Priority
+from worker.contract.s3url import S3Url
 from worker.contract.storage import manifest, outcome_log
-from worker.contract.storage.s3 import ObjectInfo, ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectInfo, ObjectStore
 
 HERE = "worker-0@here"
 

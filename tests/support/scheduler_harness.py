@@ -15,9 +15,10 @@ from worker.contract.ledger.backlog import Backlog
 from worker.contract.ledger.fleet import Fleet
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.queue.dispatcher import Dispatcher
+from worker.contract.s3url import S3Url
 from worker.contract.settings import Settings
 from worker.contract.storage import manifest
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 from worker.steward.bookkeeper import Bookkeeper
 from worker.steward.feeder import Feeder
 from worker.steward.reconciler import Reconciler

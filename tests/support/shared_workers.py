@@ -29,7 +29,8 @@ from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobPolicy
 from worker.contract.outputs import OutputOptions
 from worker.contract.queue.celery_app import make_celery
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 from worker.standalone import ports
 from worker.standalone.services import Standalone
 from worker.standalone.valkey import Valkey

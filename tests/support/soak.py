@@ -13,7 +13,8 @@ from support.stack import Place
 from worker.bench.harness import usage
 from worker.contract.job import ENDED
 from worker.contract.ledger.jobs import Ledger
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from support.edge_case_images import encoded, scene
 from support.fakes import FakeStore
 from worker.contract.messages import OutputKind
 from worker.contract.outputs import OutputOptions
+from worker.contract.s3url import S3Url
 from worker.contract.settings import LimitSettings
-from worker.contract.storage.s3 import S3Url
 from worker.runner.pipeline import Work
 
 JPEG = encoded(scene(), "JPEG", quality=90)

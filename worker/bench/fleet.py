@@ -26,8 +26,9 @@ from worker.bench.harness.usage import usage
 from worker.contract.errors import SetupError
 from worker.contract.messages import JobOptions, JobPolicy
 from worker.contract.queue.dispatcher import CHUNK_SECONDS, chunk_images
+from worker.contract.s3url import S3Url
 from worker.contract.storage import manifest
-from worker.contract.storage.s3 import ObjectInfo, S3Url
+from worker.contract.storage.s3 import ObjectInfo
 from worker.cpu import topology
 from worker.processes.service import ServiceProcess
 from worker.standalone.services import DEFAULT_BUCKET
@@ -172,9 +173,7 @@ def _job(rig: Rig, images: int, in_chunk: int) -> str:
     """A job whose images exist in its manifest only."""
     job = f"fleet-{uuid.uuid4().hex[:12]}"
     dest = S3Url(DEFAULT_BUCKET, f"{job}/")
-    rig.ledger.create(
-        job, JobOptions(source=f"s3://{DEFAULT_BUCKET}/none/", dest=str(dest)), JobPolicy(skip_existing=False)
-    )
+    rig.ledger.create(job, JobOptions(source=S3Url(DEFAULT_BUCKET, "none/"), dest=dest), JobPolicy(skip_existing=False))
     writer = manifest.Writer(rig.store, dest, job)
     for number in range(images):
         writer.add(ObjectInfo(f"catalogue/{number // 1000:05d}/photo-{number:09d}.jpg", 400_000, "0" * 32, {}))

@@ -12,8 +12,9 @@ from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.errors import MaskmillError
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.s3url import S3Url
 from worker.contract.settings import Settings
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 from worker.cpu import pinning, placement, topology
 from worker.cpu.kernel import format_cpu_list
 from worker.model.format.variant import Bundle

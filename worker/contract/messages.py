@@ -9,10 +9,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from worker.contract.errors import BadMessage
 from worker.contract.outputs import OutputKind, OutputOptions
+from worker.contract.s3url import S3Url
 
 __all__ = [
     "FLAGS",
@@ -67,8 +68,13 @@ class _Wire(BaseModel):
 class JobOptions(OutputOptions):
     """The options that apply to every image of a job. Stored once, in the job record."""
 
-    source: str = Field(description="s3:// URL of the prefix that the keys are under")
-    dest: str = Field(description="s3:// URL of the prefix that outputs go under")
+    source: S3Url = Field(description="prefix that the keys are under, as an s3:// URL")
+    dest: S3Url = Field(description="prefix that outputs go under, as an s3:// URL")
+
+    @field_validator("source", "dest")
+    @classmethod
+    def _as_folder(cls, url: S3Url) -> S3Url:
+        return url.as_folder()
 
 
 class MaskQuality(_Wire):

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.contract.errors import BundleNotFound, ImageError, SetupError, SourceError, StandaloneError
+from worker.contract.s3url import S3Url
 from worker.contract.settings import LimitSettings, Settings
-from worker.contract.storage.s3 import ObjectInfo, ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectInfo, ObjectStore
 from worker.images.decode import decode
 from worker.images.tensor import to_tensor
 from worker.standalone.photographs import copy_photographs

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from worker.contract.errors import BackgroundUnusable, ImageError
 from worker.contract.outputs import OutputOptions
+from worker.contract.s3url import S3Url
 from worker.contract.settings import LimitSettings
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 from worker.images.decode import DecodeTarget, Picture, decode
 
 MAX_SIDE = 4096

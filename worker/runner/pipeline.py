@@ -25,8 +25,9 @@ from worker.contract.errors import ImageError, ServiceError
 from worker.contract.log_fields import event
 from worker.contract.messages import MaskQuality, Outcome, OutcomeKind, OutputKind
 from worker.contract.outputs import OutputOptions
+from worker.contract.s3url import S3Url
 from worker.contract.settings import LimitSettings
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 from worker.images.decode import decode
 from worker.images.render import render
 from worker.images.subject import decode_target

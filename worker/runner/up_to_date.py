@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from worker.contract.errors import ObjectMissing
 from worker.contract.messages import OutcomeKind
 from worker.contract.provenance import JOB, MODEL, OPTIONS, SOURCE_ETAG, same_model_and_options
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 __all__ = ["JOB", "MODEL", "OPTIONS", "SOURCE_ETAG", "standing"]
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from worker.contract import redis_keys
 from worker.contract.messages import ChunkMessage, JobOptions
-from worker.contract.storage.s3 import S3Url
 from worker.runner import up_to_date
 from worker.runner.pipeline import Work
 
@@ -18,8 +17,7 @@ def chunk_id(message: ChunkMessage) -> str:
 
 def works(message: ChunkMessage, options: JobOptions, positions: Iterable[int]) -> list[Work]:
     """The images at these positions of the message."""
-    source, dest = S3Url.folder(options.source), S3Url.folder(options.dest)
-    return [_work(message, options, position, source, dest) for position in positions]
+    return [_work(message, options, position) for position in positions]
 
 
 def metadata(message: ChunkMessage, options: JobOptions) -> dict[str, str]:
@@ -27,14 +25,14 @@ def metadata(message: ChunkMessage, options: JobOptions) -> dict[str, str]:
     return {up_to_date.OPTIONS: options.digest(), up_to_date.JOB: message.job}
 
 
-def _work(message: ChunkMessage, options: JobOptions, position: int, source: S3Url, dest: S3Url) -> Work:
+def _work(message: ChunkMessage, options: JobOptions, position: int) -> Work:
     key = message.keys[position]
     keys = {kind: options.output_key(key, kind) for kind in options.outputs}
     return Work(
         index=message.start + position,
         key=key,
-        source=source / key,
-        outputs={kind: dest / output for kind, output in keys.items()},
+        source=options.source / key,
+        outputs={kind: options.dest / output for kind, output in keys.items()},
         output_keys=tuple(keys.values()),
         options=options,
     )

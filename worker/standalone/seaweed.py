@@ -21,8 +21,9 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from worker.contract.errors import ServiceError, StandaloneError
+from worker.contract.s3url import S3Url
 from worker.contract.settings import S3Settings
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 from worker.processes.service import ServiceProcess
 from worker.standalone.embedded import (
     INSTALL,

@@ -16,7 +16,7 @@ from worker.contract.ledger.jobs import Ledger
 from worker.contract.log_fields import event
 from worker.contract.settings import JobSettings
 from worker.contract.storage import outcome_log
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 from worker.steward.isolation import each
 from worker.steward.job_lists import write_lists
 
@@ -93,7 +93,7 @@ class Bookkeeper:
             self._backlog.drop(view.job)
 
     def _collect(self, job: ActiveJob) -> None:
-        view, dest = job.view, S3Url.parse(job.view.options.dest)
+        view, dest = job.view, job.view.options.dest
         while entries := self._backlog.log(view.job, outcome_log.PART_OUTCOMES):
             lines = [entry.dated for entry in entries]
             outcome_log.write_part(self._store, dest, view.job, epoch=view.epoch, first_id=entries[0].id, lines=lines)

@@ -15,9 +15,10 @@ from worker.contract import outcome_codec
 from worker.contract.job import JobView
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import Outcome, OutcomeKind
+from worker.contract.s3url import S3Url
 from worker.contract.storage import jsonlines, outcome_log
 from worker.contract.storage.manifest import job_folder
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 LIST_IMAGES = 10_000
 """Images in one `succeeded-*.jsonl.gz`."""
@@ -107,7 +108,7 @@ def write_lists(store: ObjectStore, ledger: Ledger, view: JobView, price_per_cor
         ServiceError: S3 or Redis did not do their part; call it again.
         ContractError: the job's objects were changed by somebody else.
     """
-    dest = S3Url.parse(view.options.dest)
+    dest = view.options.dest
     folder = job_folder(dest, view.job)
     with tempfile.TemporaryDirectory(prefix="maskmill-lists-") as scratch:
         lists = _Lists(store, folder, Path(scratch))
@@ -152,8 +153,8 @@ def _facts(
         "epoch": view.epoch,
         "status": view.ending,
         "reason": view.reason,
-        "source": view.options.source,
-        "dest": view.options.dest,
+        "source": str(view.options.source),
+        "dest": str(view.options.dest),
         "options": view.options.model_dump(mode="json"),
         "options_digest": view.options.digest(),
         "policy": view.policy.model_dump(mode="json"),

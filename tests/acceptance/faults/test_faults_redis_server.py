@@ -175,7 +175,7 @@ def test_a_full_redis_refuses_and_forgets_nothing(under):
 def test_an_emptied_redis_is_rebuilt_from_what_is_in_s3(under):
     job = under_way(under)
     with Ledger(under.place.settings.redis) as ledger:
-        dest = ledger.view(job).options.dest
+        dest = str(ledger.view(job).options.dest)
 
     with client(under.place) as redis_client:
         redis_client.flushall()

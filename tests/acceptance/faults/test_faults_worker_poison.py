@@ -14,7 +14,7 @@ from support import faults as f
 from worker.contract.ledger.jobs import SPLIT_AFTER
 from worker.contract.messages import JobPolicy
 from worker.contract.storage.manifest import job_folder
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -60,7 +60,7 @@ def test_poison_costs_itself_and_says_what_it_did(scene, control):
         reasons = {failure["key"].split("-", 1)[1].removesuffix(".png"): failure["message"] for failure in failures}
         assert {word: said[word] in reason for word, reason in reasons.items()} == dict.fromkeys(said, True), reasons
         with ObjectStore(here.place.settings.s3) as store:
-            folder = job_folder(S3Url.parse(view.options.dest), job)
+            folder = job_folder(view.options.dest, job)
             body, _ = store.get(folder / "failed.jsonl", max_bytes=10**6)
         dead = [json.loads(line) for line in body.splitlines()]
         assert sorted(line["key"] for line in dead) == sorted(failure["key"] for failure in failures)

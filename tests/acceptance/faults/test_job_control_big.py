@@ -21,7 +21,8 @@ from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobOptions, JobPolicy
 from worker.contract.outputs import OutputOptions
 from worker.contract.queue.dispatcher import WINDOW_PER_WORKER
-from worker.contract.storage.s3 import ObjectInfo, ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectInfo, ObjectStore
 from worker.standalone.services import Standalone
 
 HUGE, THERE, CHUNK = 20_000, 100, 8
@@ -68,7 +69,7 @@ def huge(place: Place, policy: JobPolicy | None = None) -> str:
 
 def outputs(place: Place, ledger: Ledger, job: str) -> set[str]:
     with ObjectStore(place.settings.s3) as store:
-        found = store.list(S3Url.parse(ledger.view(job).options.dest))
+        found = store.list(ledger.view(job).options.dest)
         return {item.key for item in found if not item.key.startswith(redis_keys.JOB_PREFIX)}
 
 

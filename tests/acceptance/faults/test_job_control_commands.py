@@ -18,8 +18,9 @@ from support.stack import Place, fresh_place, make_bucket
 from worker.contract import redis_keys
 from worker.contract.job import JobStatus
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.s3url import S3Url
 from worker.contract.storage.manifest import job_folder
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 from worker.standalone.services import Standalone
 
 IMAGES, CHUNK = 30, 5
@@ -82,13 +83,13 @@ def places(under: Mistreated, folder: str = "in", dest: str = "") -> tuple[str, 
 
 def outputs(store: ObjectStore, ledger: Ledger, job: str) -> set[str]:
     """Every object that the workers wrote for images of a job."""
-    dest = S3Url.parse(ledger.view(job).options.dest)
+    dest = ledger.view(job).options.dest
     return {item.key for item in store.list(dest) if not item.key.startswith(redis_keys.JOB_PREFIX)}
 
 
 def listed(store: ObjectStore, ledger: Ledger, job: str) -> set[str]:
     """Names of the files about a job."""
-    folder = job_folder(S3Url.parse(ledger.view(job).options.dest), job)
+    folder = job_folder(ledger.view(job).options.dest, job)
     return {item.key.partition("/")[0] for item in store.list(folder)}
 
 
@@ -190,7 +191,7 @@ def test_retry_runs_the_failures_again_and_nothing_else(under, ledger, store, br
     view = under.settle(job).view
     assert (view.ok, view.failed, view.epoch, view.codes) == (10, 0, 1, {})
     assert len(begun()) == 10 + len(bad)
-    failed, _ = store.get(job_folder(S3Url.parse(view.options.dest), job) / "failed.jsonl", max_bytes=1000)
+    failed, _ = store.get(job_folder(view.options.dest, job) / "failed.jsonl", max_bytes=1000)
     assert failed == b"" and "_SUCCESS" in listed(store, ledger, job)
 
 

@@ -16,8 +16,9 @@ from support import commands
 from support.faults import FAST, Node, picture
 from support.redis_users import PRODUCER, WORKER, SecuredRedis, secured_redis
 from worker.contract import settings
+from worker.contract.s3url import S3Url
 from worker.contract.settings import Settings
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 from worker.standalone import ports
 from worker.standalone.services import Standalone
 

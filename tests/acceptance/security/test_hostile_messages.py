@@ -11,8 +11,9 @@ from worker.contract import redis_keys
 from worker.contract.job import JobStatus
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobOptions
+from worker.contract.s3url import S3Url
 from worker.contract.storage import manifest
-from worker.contract.storage.s3 import ObjectInfo, ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectInfo, ObjectStore
 
 
 def push(secured, *messages: str) -> None:

@@ -17,7 +17,8 @@ import pytest
 
 from support import commands
 from support.redis_users import ADMIN, PASSWORDS, PRODUCER, STRANGER, WORKER
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 
 def spellings(secret: str) -> set[str]:

@@ -10,7 +10,7 @@ import pytest
 from support.hub import RunningHub
 from unit.model.bundle_files import BIN, DIGEST, FILES, XML, manifest
 from worker.cli import cli
-from worker.contract.storage.s3 import S3Url
+from worker.contract.s3url import S3Url
 
 REPO = "someone/net"
 

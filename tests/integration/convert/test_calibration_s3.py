@@ -10,7 +10,8 @@ from PIL import Image
 
 from support.stack import Place
 from worker.contract.errors import ServiceError, SourceError
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 from worker.convert import calibration
 
 

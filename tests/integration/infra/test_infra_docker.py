@@ -19,8 +19,9 @@ from support.commands import BIN, wait_for
 from support.validators import INFRA, ROOT
 from worker.contract.errors import MaskmillError
 from worker.contract.ledger.connection import RedisLink
+from worker.contract.s3url import S3Url
 from worker.contract.settings import RedisSettings, S3Settings, Settings
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 from worker.standalone import ports, valkey
 
 DOCKERFILES = sorted((INFRA / "docker").glob("*.Dockerfile"))

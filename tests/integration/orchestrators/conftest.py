@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from support.fake_worker import Understudy
-from worker.contract.storage.s3 import S3Url
+from worker.contract.s3url import S3Url
 
 
 @pytest.fixture

@@ -187,4 +187,4 @@ def test_a_dag_of_both_kinds_runs(place, source, dest, ledger, tmp_path):
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
     assert "STATE success" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]
-    assert sorted(view.options.dest for view in ledger.jobs(10)) == [f"{dest}d/", f"{dest}shop/"]
+    assert sorted(str(view.options.dest) for view in ledger.jobs(10)) == [f"{dest}d/", f"{dest}shop/"]

@@ -6,7 +6,7 @@ import pytest
 
 from producer import Client
 from producer.integrations.s3_events import submit_created
-from worker.contract.storage.s3 import S3Url
+from worker.contract.s3url import S3Url
 
 
 @pytest.mark.usefixtures("understudy")

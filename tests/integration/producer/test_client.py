@@ -14,8 +14,8 @@ from support.jobs import run
 from support.scheduler_harness import World
 from worker.contract.errors import JobNotFound, JobStateError, SourceError
 from worker.contract.queue import celery_app
+from worker.contract.s3url import S3Url
 from worker.contract.storage import manifest
-from worker.contract.storage.s3 import S3Url
 
 KEYS = ["a.jpg", "d/b.png", "d/c*[1].jpg", "d/line\nbreak.jpg"]
 
@@ -95,7 +95,7 @@ def test_a_local_folder_is_uploaded(client, world, tmp_path):
 
     done = client.submit(tmp_path / "photos", str(world.out))
 
-    assert world.store.head(S3Url.parse(done.view.options.source) / "a.jpg").size == 5
+    assert world.store.head(done.view.options.source / "a.jpg").size == 5
 
 
 def test_programs_with_the_same_job_key_submit_one_job(world, source):

@@ -1,4 +1,4 @@
-"""Listing, lists and inventories with a real S3 server; nothing is submitted."""
+"""List prefixes, key lists and inventories with a real S3 server; nothing is submitted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from producer.sources.item import Skip
 from producer.sources.resolve import SourceSpec
 from worker.contract.errors import DigestMismatch, OutputCollision, SettingsError, SourceError
 from worker.contract.messages import JobOptions
-from worker.contract.storage.s3 import S3Url
+from worker.contract.s3url import S3Url
 
 KEYS = ["a.jpg", "d/b.png", "d/e/c 1.jpg", "d/e/ü+%.jpg", "notes.txt"]
 
@@ -31,7 +31,7 @@ def put(store, place):
 
 @pytest.fixture
 def planned(store, place):
-    """Keys, skips and the plan of a source."""
+    """Return the keys, the skips and the plan of a source."""
 
     def planned(*places, dest="out/", **facts):
         spec = SourceSpec(tuple(text.format(bucket=place.bucket) for text in places), **facts)
@@ -64,7 +64,7 @@ def test_prefixes_globs_and_objects(tree, planned, place, source, expected):
     found, left_out, plan = planned(source)
 
     assert (found, left_out) == (keys, skipped)
-    assert plan.options.source == f"s3://{place.bucket}/{root}"
+    assert plan.options.source == S3Url(place.bucket, root)
     assert (plan.images, plan.bytes, plan.unknown_sizes) == (len(keys), 5 * len(keys), 0)
 
 
@@ -135,7 +135,7 @@ def test_no_input_may_lie_under_the_destination(tree, planned, tmp_path):
 
 @pytest.fixture
 def inventory(put, place):
-    """An S3 Inventory as Amazon S3 writes it, of two data files."""
+    """Write an S3 Inventory as Amazon S3 does, with one data file for each list of rows."""
 
     def inventory(rows, *, form="CSV", schema="Bucket, Key, Size, LastModifiedDate, ETag", bucket=None, md5=None):
         files = []
@@ -189,7 +189,7 @@ def test_old_versions_of_an_inventory_are_left_out(place, planned, inventory):
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        ({"form": "Parquet"}, (SourceError, "Parquet is not read here; let S3 write it as CSV")),
+        ({"form": "Parquet"}, (SourceError, "Parquet is not supported; configure S3 to write it as CSV")),
         ({"schema": "Bucket, Size"}, (SourceError, "no column Key")),
         ({"bucket": "another"}, (SourceError, "give s3://another/ as SOURCE")),
         ({"md5": "0" * 32}, (DigestMismatch, "not the file that its manifest.json describes")),

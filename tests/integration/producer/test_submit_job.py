@@ -27,12 +27,13 @@ from worker.contract.ledger.backlog import Backlog
 from worker.contract.messages import ChunkMessage, JobOptions
 from worker.contract.outputs import OutputOptions
 from worker.contract.queue import celery_app, dispatcher
+from worker.contract.s3url import S3Url
 from worker.contract.storage import manifest
-from worker.contract.storage.s3 import ObjectInfo, S3Url
+from worker.contract.storage.s3 import ObjectInfo
 
 MASK = OutputOptions()
 WINDOW = dispatcher.window(workers=0)
-"""Chunks that are published while no worker is there."""
+"""Chunks published while no worker is live."""
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def submitter_of(place: Place, store, ledger) -> Iterator[Callable[..., Submitte
 
 @pytest.fixture
 def queue(place: Place) -> Callable[[], list[ChunkMessage]]:
-    """The chunk messages that wait, oldest first."""
+    """Return the chunk messages in the queue, oldest first."""
 
     def read() -> list[ChunkMessage]:
         app = celery_app.make_celery(place.settings)
@@ -85,7 +86,7 @@ def test_a_job_knows_its_size_and_its_images_in_order(submitter_of, place, queue
     view = submitter.submit(source_of(store, place, keys), dest_of(place), MASK).view
 
     assert (view.status, view.total, view.chunks, view.bytes) == (JobStatus.RUNNING, images, chunks, 5 * images)
-    assert (view.done, view.chunk_images, view.options.dest) == (0, 16, f"{dest_of(place)}/")
+    assert (view.done, view.chunk_images, str(view.options.dest)) == (0, 16, f"{dest_of(place)}/")
     assert view == ledger.view(view.job)
     entries = list(manifest.read(store, S3Url.folder(dest_of(place)), view.job, images))
     assert [(entry.key, entry.size) for entry in entries] == [(key, 5) for key in keys]
@@ -97,17 +98,17 @@ def test_a_job_knows_its_size_and_its_images_in_order(submitter_of, place, queue
 
 def test_no_more_than_the_window_is_published(submitter_of, store, place, queue):
     keys = [f"{number:03d}.jpg" for number in range(10)]
-    told = []
+    progress = []
 
     view = (
-        submitter_of(chunk_images=1, progress=lambda phase, count: told.append((phase, count)))
+        submitter_of(chunk_images=1, on_progress=lambda phase, count: progress.append((phase, count)))
         .submit(source_of(store, place, keys), dest_of(place), MASK)
         .view
     )
 
     assert [message.keys for message in queue()] == [(key,) for key in keys[:WINDOW]]
     assert (view.chunks, view.cursor) == (10, WINDOW)
-    assert told == [("listed", 10)]
+    assert progress == [("listed", 10)]
 
 
 def test_beside_others_a_job_begins_with_one_chunk_that_goes_before_theirs(submitter_of, store, place):
@@ -142,11 +143,11 @@ def test_a_local_folder_is_uploaded_first(submitter_of, store, place, queue, tmp
     submitted = submitter_of().submit(str(folder), dest_of(place), MASK)
 
     view = submitted.view
-    assert view.options.source.startswith(f"{dest_of(place)}/_maskmill/uploads/photos-")
+    assert str(view.options.source).startswith(f"{dest_of(place)}/_maskmill/uploads/photos-")
     assert (view.total, view.bytes, submitted.skipped.total()) == (2, 8, 1)
     [message] = queue()
     assert set(message.keys) == set(contents)
-    origin = S3Url.parse(view.options.source)
+    origin = view.options.source
     assert {key: store.get(origin / key, max_bytes=99)[0] for key in message.keys} == contents
     assert [item.key for item in store.list(origin)] == sorted(contents)
 
@@ -161,7 +162,7 @@ def test_two_images_for_one_output_leave_no_job(submitter_of, store, ledger, pla
 
 
 def broken(keys, error):
-    """A listing that breaks off after some keys."""
+    """Return a listing that fails after some keys."""
 
     def listing(folder, **_):
         for key in keys:
@@ -232,7 +233,7 @@ def test_a_job_key_saves_listing_again(submitter_of, store, ledger, place, monke
 
 @pytest.fixture
 def being_listed(ledger, place, monkeypatch) -> str:
-    """A job with the key `nightly` whose producer gave a sign of life just now, and may be silent for a second."""
+    """A job with the key `nightly` whose producer has just given a sign of life and may be silent for one second."""
     monkeypatch.setattr(submit, "LISTING_SILENT_SECONDS", 1.0)
     job = ledger.claim("nightly", new_job_id())
     ledger.create(job, JobOptions(source=f"s3://{place.bucket}/in/", dest=dest_of(place)))
@@ -281,7 +282,7 @@ def test_a_job_cancelled_while_it_is_uploaded_is_not_started(submitter_of, ledge
             ledger.abandon(one_job(ledger).job, "by its owner")
 
     with pytest.raises(SourceError, match="was cancelled while it was being listed"):
-        submitter_of(progress=cancel).submit(str(tmp_path), dest_of(place), MASK)
+        submitter_of(on_progress=cancel).submit(str(tmp_path), dest_of(place), MASK)
 
     assert one_job(ledger).status is JobStatus.CANCELLED
     assert queue() == []

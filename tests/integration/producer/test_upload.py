@@ -1,4 +1,4 @@
-"""Local files to a real S3 server: what is there unchanged is not sent again."""
+"""Upload local files to a real S3 server; unchanged copies are not sent again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from producer.sources import local
 from producer.sources.upload import upload, upload_folder
 from worker.contract.errors import StoreUnavailable
-from worker.contract.storage.s3 import S3Url
+from worker.contract.s3url import S3Url
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from pydantic import SecretStr
 
 from worker.contract import settings
 from worker.contract.errors import AccessDenied, ServiceError, StandaloneError
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 from worker.standalone import ports, seaweed
 from worker.standalone.services import DEFAULT_BUCKET, Standalone
 

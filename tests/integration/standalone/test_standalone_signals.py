@@ -17,7 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectStore
 from worker.standalone import ports
 from worker.standalone.services import Standalone
 from worker.standalone.valkey import Valkey
@@ -142,7 +143,8 @@ def test_services_end_with_a_killed_owner_and_the_next_owner_finds_data_and_port
     text = """
         import sys
         from pathlib import Path
-        from worker.contract.storage.s3 import ObjectStore, S3Url
+        from worker.contract.s3url import S3Url
+        from worker.contract.storage.s3 import ObjectStore
         from worker.standalone.services import Standalone
         with Standalone(Path(sys.argv[1])) as services:
             with ObjectStore(services.s3.settings) as store:
@@ -169,7 +171,8 @@ def test_an_ordinary_user_can_run_it_with_a_home_that_does_not_exist():
     text = """
         import os, sys
         from pathlib import Path
-        from worker.contract.storage.s3 import ObjectStore, S3Url
+        from worker.contract.s3url import S3Url
+        from worker.contract.storage.s3 import ObjectStore
         from worker.standalone import seaweed
         from worker.standalone.services import Standalone
         from worker.contract.settings import S3Settings

@@ -136,7 +136,7 @@ def test_who_is_interrupted_begins_anew(world, monkeypatch):
 
     assert back(world).status is JobStatus.RUNNING
     assert [job.waiting for job in world.backlog.active()] == [19]
-    with pytest.raises(JobStateError, match="job job is known and running: there is nothing to recover"):
+    with pytest.raises(JobStateError, match="job job is in Redis and running: there is nothing to recover"):
         back(world)
 
 
@@ -147,7 +147,7 @@ def test_what_cannot_be_recovered_is_told(world):
     for body, match in (
         (b"{", "is not JSON"),
         (b'{"total": 3}', "lacks options, policy, bytes, chunk_images"),
-        (b'{"options": {}, "policy": {}, "total": 1, "bytes": 1, "chunk_images": 1}', "is not of this version"),
+        (b'{"options": {}, "policy": {}, "total": 1, "bytes": 1, "chunk_images": 1}', "does not have the format"),
     ):
         world.store.put(place, body, content_type="x")
         with pytest.raises(ContractError, match=match):

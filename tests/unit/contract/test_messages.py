@@ -1,9 +1,14 @@
 from __future__ import annotations
 
-import pytest
+import json
 
-from worker.contract.errors import BadMessage
+import pytest
+from pydantic import ValidationError
+
+from worker.contract.errors import BadMessage, ContractError
+from worker.contract.job import JobView
 from worker.contract.messages import ChunkMessage, JobOptions, MaskQuality, Outcome, OutputKind
+from worker.contract.s3url import S3Url
 
 
 def message(**changes):
@@ -84,6 +89,50 @@ def test_the_digest_depends_only_on_the_outputs():
     both = JobOptions(source="s3://a/", dest="s3://b/", outputs=(OutputKind.MASK, OutputKind.CUTOUT))
 
     assert mask.digest() == elsewhere.digest() != both.digest()
+
+
+PLAIN_JSON = (
+    '{"outputs":["mask"],"format":"png","mask_format":null,"quality":90,"background":"#ffffff","background_etag":"",'
+    '"exif":"strip","crop":false,"crop_margin":"0px","threshold":null,"refine":false,"max_side":null,"name":"",'
+    '"source":"s3://in/photos/","dest":"s3://out/masks/"}'
+)
+RICH_JSON = (
+    '{"outputs":["cutout","composite"],"format":"webp","mask_format":null,"quality":90,'
+    '"background":"s3://bg/studio.jpg","background_etag":"e1","exif":"strip","crop":true,"crop_margin":"0px",'
+    '"threshold":null,"refine":false,"max_side":null,"name":"{dir}/{stem}-{kind}.{ext}",'
+    '"source":"s3://b/","dest":"s3://out/a b/ü#%+/"}'
+)
+
+
+@pytest.mark.parametrize(("text", "digest"), [(PLAIN_JSON, "c9c1dab929154874"), (RICH_JSON, "42d7d7f95d40dd31")])
+def test_the_json_and_the_digest_of_options_do_not_change(text, digest):
+    """Both are in Redis, in S3 and in the metadata of outputs: a change would redo every image of every bucket."""
+    options = JobOptions.model_validate_json(text)
+
+    assert options.model_dump_json() == text
+    assert options.digest() == digest
+    assert JobOptions.model_validate(options.model_dump()) == JobOptions.model_validate(json.loads(text)) == options
+    record = {"job": "j", "status": "running", "created_at": "0", "options": text}
+    assert JobView.read(record).options == options
+
+
+def test_places_of_a_job_are_parsed_once_as_folders():
+    options = JobOptions(source="s3://in/photos", dest=S3Url("out"))
+
+    assert (options.source, options.dest) == (S3Url("in", "photos/"), S3Url("out"))
+    assert json.loads(options.model_dump_json(include={"source", "dest"})) == {
+        "source": "s3://in/photos/",
+        "dest": "s3://out/",
+    }
+
+
+@pytest.mark.parametrize("place", ["photos/", "http://in/photos/", 7])
+def test_a_place_outside_s3_is_refused_with_its_field(place):
+    with pytest.raises(ValidationError, match="source"):
+        JobOptions(source=place, dest="s3://out/")
+    record = {"job": "j", "status": "running", "created_at": "0"}
+    with pytest.raises(ContractError, match="source"):
+        JobView.read(record | {"options": json.dumps({"source": place, "dest": "s3://out/"})})
 
 
 def test_options_of_a_newer_producer_are_read():

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from worker.contract.errors import BundleNotFound, ObjectMissing, SetupError, SourceError, StandaloneError
+from worker.contract.s3url import S3Url
 from worker.contract.settings import LimitSettings, Settings
-from worker.contract.storage.s3 import ObjectInfo, S3Url
+from worker.contract.storage.s3 import ObjectInfo
 from worker.convert import calibration
 from worker.images.decode import decode
 from worker.images.tensor import to_tensor

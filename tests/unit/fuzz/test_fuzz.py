@@ -18,9 +18,10 @@ from support.hostile import DROPPED, REFUSED, body, chunk, envelope, forged
 from worker.contract.errors import BadMessage, ContractError, ImageError
 from worker.contract.messages import ChunkMessage
 from worker.contract.queue import admission
+from worker.contract.s3url import S3Url
 from worker.contract.settings import LimitSettings
 from worker.contract.storage import jsonlines, manifest, outcome_log
-from worker.contract.storage.s3 import ObjectInfo, S3Url
+from worker.contract.storage.s3 import ObjectInfo
 from worker.images.decode import decode
 
 pytestmark = pytest.mark.timeout(0)  # limited by the time budget of `fuzz`

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from worker.contract.errors import ObjectMissing, StoreUnavailable
-from worker.contract.storage.s3 import ObjectInfo, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectInfo
 
 XML = "openvino_fp32/net_64x64_fp32.xml"
 BIN = "openvino_fp32/net_64x64_fp32.bin"

@@ -11,8 +11,8 @@ from support.fakes import FakeStore
 from worker.contract.errors import ObjectMissing, SourceError
 from worker.contract.job import JobStatus, JobView
 from worker.contract.messages import JobOptions, OutcomeKind, OutputKind
+from worker.contract.s3url import S3Url
 from worker.contract.storage import manifest
-from worker.contract.storage.s3 import S3Url
 
 DEST = S3Url("out", "masks/")
 

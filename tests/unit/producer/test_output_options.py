@@ -10,6 +10,7 @@ from producer.cli.output_options import OutputRequest, output_options
 from support.fakes import FakeStore
 from worker.contract.errors import MaskmillError, SettingsError, SourceError
 from worker.contract.outputs import ExifPolicy, ImageFormat, OutputKind, OutputOptions
+from worker.contract.s3url import S3Url
 
 MASK, CUTOUT, COMPOSITE = OutputKind.MASK, OutputKind.CUTOUT, OutputKind.COMPOSITE
 
@@ -125,30 +126,30 @@ def test_a_local_background_is_uploaded_once_under_its_content(tmp_path):
     bucket = Bucket()
     request = read("--output", "composite", "--background", str(picture))
 
-    first = request.settled(bucket, "s3://out/job")
+    first = request.with_background(bucket, S3Url.folder("s3://out/job"))
     bucket.upload = None
-    again = request.settled(bucket, "s3://out/job/")
+    again = request.with_background(bucket, S3Url.folder("s3://out/job/"))
 
     [url] = bucket.objects
     assert first == again
     assert first.background == url and url.startswith("s3://out/job/_maskmill/backgrounds/") and url.endswith(".jpg")
     assert first.background_etag == "etag-of-" + url.removeprefix("s3://out/")
     picture.write_bytes(b"another")
-    assert request.settled(Bucket(), "s3://out/job/").digest() != first.digest()
+    assert request.with_background(Bucket(), S3Url("out", "job/")).digest() != first.digest()
 
 
 def test_a_background_in_a_bucket_is_pinned_by_its_etag():
     bucket = Bucket({"s3://art/studio.png": b"picture"})
 
-    options = read("--output", "composite", "--background", "s3://art/studio.png").settled(bucket, "s3://out/")
+    options = read("--output", "composite", "--background", "s3://art/studio.png").with_background(bucket, S3Url("out"))
 
     assert (options.background, options.background_etag) == ("s3://art/studio.png", "etag-of-studio.png")
 
 
 def test_a_missing_background_is_reported_at_submission():
     with pytest.raises(SourceError, match=r"s3://art/studio\.png: no such object"):
-        read("--output", "composite", "--background", "s3://art/studio.png").settled(Bucket(), "s3://out/")
+        read("--output", "composite", "--background", "s3://art/studio.png").with_background(Bucket(), S3Url("out"))
 
 
 def test_an_unused_background_is_not_looked_up():
-    assert OutputRequest(OutputOptions()).settled(Bucket(), "s3://out/") == OutputOptions()
+    assert OutputRequest(OutputOptions()).with_background(Bucket(), S3Url("out")) == OutputOptions()

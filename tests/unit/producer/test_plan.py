@@ -13,7 +13,8 @@ from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.fleet import WorkerFacts
 from worker.contract.messages import JobOptions
 from worker.contract.outputs import OutputOptions
-from worker.contract.storage.s3 import ObjectInfo, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectInfo
 
 DEST = S3Url("b", "out/")
 
@@ -41,11 +42,11 @@ def plan_of(*keys, filters=Filters(), **more):  # noqa: B008
 
 
 def test_a_plan_counts_and_shows_examples():
-    told = []
-    with plan_of("a.jpg", "d/b.png", "c.txt", listed=told.append) as plan:
+    listed = []
+    with plan_of("a.jpg", "d/b.png", "c.txt", on_listed=listed.append) as plan:
         assert (plan.images, plan.bytes, plan.unknown_sizes, plan.up_to_date) == (2, 200, 0, None)
         assert plan.outputs == (("a.jpg", "a.png"), ("d/b.png", "d/b.png"))
-        assert plan.skipped == {Skip.NOT_AN_IMAGE: 1} and told == [2]
+        assert plan.skipped == {Skip.NOT_AN_IMAGE: 1} and listed == [2]
         plan.check()
 
 
@@ -53,13 +54,13 @@ def test_what_is_up_to_date_is_counted_and_kept():
     class Check:
         seen = ()
 
-        def see(self, item):
+        def add(self, item):
             self.seen += (item.key,)
 
         def result(self):
             return UpToDate(1, f"saw {self.seen}")
 
-    with plan_of("a.jpg", "b.jpg", look=lambda options, root: Check()) as plan:
+    with plan_of("a.jpg", "b.jpg", start_check=lambda options, root: Check()) as plan:
         assert (plan.images, plan.up_to_date, plan.up_to_date_basis) == (2, 1, "saw ('a.jpg', 'b.jpg')")
 
 

@@ -1,4 +1,4 @@
-"""How many images a plan says are up to date: exact while they are few, a fair estimate when they are many."""
+"""Count the up-to-date images of a plan: exactly if there are few, estimated from a sample if there are many."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import pytest
 from producer.backgrounds import OutputRequest
 from producer.sources.item import Item
 from producer.sources.upload import upload_folder
-from producer.uptodate import SAMPLE, OutputCheck, UpToDate
+from producer.uptodate import SAMPLE, UpToDate, UpToDateCheck
 from worker.contract import redis_keys
 from worker.contract.errors import ObjectMissing
 from worker.contract.messages import JobOptions
 from worker.contract.outputs import OutputOptions
 from worker.contract.provenance import MODEL, OPTIONS, SOURCE_ETAG
-from worker.contract.storage.s3 import ObjectInfo, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectInfo
 
 IN, OUT = S3Url("b", "in/"), S3Url("b", "out/")
 MASK = JobOptions(source=str(IN), dest=str(OUT))
@@ -21,7 +22,7 @@ BOTH = JobOptions(source=str(IN), dest=str(OUT), outputs=("mask", "cutout"))
 
 
 class Bucket:
-    """Objects by their place, with what their HEAD tells; counts both kinds of request."""
+    """Objects by URL, with the answer to a HEAD request; counts HEAD requests and listed objects."""
 
     def __init__(self):
         self.objects: dict[str, ObjectInfo] = {}
@@ -52,9 +53,9 @@ def bucket() -> Bucket:
 
 
 def check(bucket, items, options=MASK, *, root=IN, models=("m",)) -> UpToDate:
-    found = OutputCheck(bucket, options, root, options_digest=options.digest(), models=models)
+    found = UpToDateCheck(bucket, options, root, options_digest=options.digest(), models=models)
     for item in items:
-        found.see(item)
+        found.add(item)
     return found.result()
 
 
@@ -66,7 +67,7 @@ def test_every_reason_for_work_counts(bucket):
     bucket.output("model.png", model="another")
     bucket.add(OUT / "no_metadata.png")
 
-    assert check(bucket, items) == UpToDate(1, "5 with outputs, all looked at")
+    assert check(bucket, items) == UpToDate(1, "5 with outputs, all checked")
 
 
 def test_all_outputs_of_an_image_must_be_there(bucket):
@@ -91,7 +92,7 @@ def test_without_a_worker_any_model_will_do_and_that_is_said(bucket):
 
     found = check(bucket, [Item("a.jpg", 5, "e")], models=())
 
-    assert found == UpToDate(1, "1 with outputs, all looked at; no worker is there to tell the model, any counts")
+    assert found == UpToDate(1, "1 with outputs, all checked; no worker is live, so any model counts")
 
 
 def test_an_empty_destination_costs_one_listing(bucket):
@@ -121,7 +122,7 @@ def test_many_are_estimated_from_a_sample_of_all(bucket, stale):
 
     assert bucket.heads == SAMPLE
     assert found.images == pytest.approx(1400, rel=0.2)
-    assert found.basis == f"estimated: 2,000 with outputs, {found.images // 20} of 100 looked at"
+    assert found.basis == f"estimated: 2,000 with outputs, {found.images // 20} of 100 checked are up to date"
 
 
 def test_a_local_file_that_changed_since_its_upload_is_work(bucket, tmp_path):
@@ -137,7 +138,7 @@ def test_a_local_file_that_changed_since_its_upload_is_work(bucket, tmp_path):
     (tmp_path / "gone.jpg").unlink()
 
     items = [Item(f"{name}.jpg", 5) for name in ("same", "changed", "new", "gone")]
-    assert check(bucket, items, options, root=tmp_path) == UpToDate(1, "4 with outputs, all looked at")
+    assert check(bucket, items, options, root=tmp_path) == UpToDate(1, "4 with outputs, all checked")
 
 
 def test_a_background_that_was_never_used_here_leaves_nothing_up_to_date(bucket, tmp_path):
@@ -146,11 +147,11 @@ def test_a_background_that_was_never_used_here_leaves_nothing_up_to_date(bucket,
     request = OutputRequest(OutputOptions(outputs=("composite",)), picture)
     bucket.output("a.png")
 
-    assert request.foreseen(bucket, str(OUT)) is None
-    found = OutputCheck(bucket, MASK, IN, options_digest=None, models=())
-    found.see(Item("a.jpg", 5, "e"))
+    assert request.with_background_if_uploaded(bucket, OUT) is None
+    found = UpToDateCheck(bucket, MASK, IN, options_digest=None, models=())
+    found.add(Item("a.jpg", 5, "e"))
     assert found.result().images == 0
 
     bucket.upload = lambda file, place: bucket.add(place, "of the picture")
-    assert request.settled(bucket, str(OUT)) == request.foreseen(bucket, str(OUT))
-    assert request.foreseen(bucket, str(OUT)).background_etag == "of the picture"
+    assert request.with_background(bucket, OUT) == request.with_background_if_uploaded(bucket, OUT)
+    assert request.with_background_if_uploaded(bucket, OUT).background_etag == "of the picture"

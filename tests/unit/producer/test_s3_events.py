@@ -9,7 +9,7 @@ import pytest
 from producer.integrations.s3_events import CreatedObject, created_objects, submit_created
 from worker.contract.errors import SourceError
 from worker.contract.outputs import OutputOptions
-from worker.contract.storage.s3 import S3Url
+from worker.contract.s3url import S3Url
 
 
 def record(key: str, name: str = "ObjectCreated:Put", bucket: str = "shop", **more: str) -> dict:

@@ -5,16 +5,16 @@ from collections import Counter
 
 import pytest
 
-from producer.sources.filters import Filters, chosen
+from producer.sources.filters import Filters, choose
 from producer.sources.item import Item, Skip
-from producer.sources.units import Sample
+from producer.sources.units import SampleSize
 from worker.contract.errors import SourceError
 
 
 def pick(keys, filters=None, **facts):
     skipped = Counter()
     items = (key if isinstance(key, Item) else Item(key, 1, "", 1.0) for key in keys)
-    return [item.key for item in chosen(items, filters or Filters(**facts), skipped)], dict(skipped)
+    return [item.key for item in choose(items, filters or Filters(**facts), skipped)], dict(skipped)
 
 
 def test_only_image_names_are_taken_and_the_rest_is_counted():
@@ -48,30 +48,30 @@ def test_a_fact_that_is_not_known_is_not_guessed(facts, match):
 def test_a_limit_ends_the_listing():
     endless = (Item(f"{number}.jpg", 1) for number in itertools.count())
 
-    assert [item.key for item in chosen(endless, Filters(limit=3), Counter())] == ["0.jpg", "1.jpg", "2.jpg"]
+    assert [item.key for item in choose(endless, Filters(limit=3), Counter())] == ["0.jpg", "1.jpg", "2.jpg"]
 
 
 KEYS = [f"{number:05d}.jpg" for number in range(4000)]
 
 
 def test_a_share_is_that_share_and_the_same_each_time():
-    found, skipped = pick(KEYS, sample=Sample(share=0.1))
+    found, skipped = pick(KEYS, sample=SampleSize(share=0.1))
 
     assert 320 < len(found) < 480
     assert skipped == {Skip.NOT_SAMPLED: len(KEYS) - len(found)}
-    assert set(found) == set(pick(reversed(KEYS), sample=Sample(share=0.1))[0])
-    assert set(found) < set(pick(KEYS, sample=Sample(share=0.2))[0])
-    assert found != pick(KEYS, sample=Sample(share=0.1), seed=1)[0]
+    assert set(found) == set(pick(reversed(KEYS), sample=SampleSize(share=0.1))[0])
+    assert set(found) < set(pick(KEYS, sample=SampleSize(share=0.2))[0])
+    assert found != pick(KEYS, sample=SampleSize(share=0.1), seed=1)[0]
     assert found == sorted(found)
 
 
 def test_a_number_is_exactly_that_number_in_the_order_of_the_listing():
-    found, skipped = pick(KEYS, sample=Sample(count=100))
+    found, skipped = pick(KEYS, sample=SampleSize(count=100))
 
     assert len(found) == 100 and found == sorted(found)
     assert skipped == {Skip.NOT_SAMPLED: len(KEYS) - 100}
-    assert set(found) == set(pick(reversed(KEYS), sample=Sample(count=100))[0])
-    assert set(found) < set(pick(KEYS, sample=Sample(count=200))[0])
-    assert pick(KEYS[:3], sample=Sample(count=100))[0] == KEYS[:3]
+    assert set(found) == set(pick(reversed(KEYS), sample=SampleSize(count=100))[0])
+    assert set(found) < set(pick(KEYS, sample=SampleSize(count=200))[0])
+    assert pick(KEYS[:3], sample=SampleSize(count=100))[0] == KEYS[:3]
     numbers = [int(key[:5]) for key in found]
     assert 1500 < sum(numbers) / len(numbers) < 2500, "drawn from everywhere"

@@ -1,23 +1,36 @@
 from __future__ import annotations
 
+import gzip
+import hashlib
 import io
+import itertools
+import json
 import os
 import sys
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from producer.plan import refuse_overlap
-from producer.sources.item import Skip
-from producer.sources.resolve import SourceSpec, open_source
-from worker.contract.errors import SettingsError, SourceError
-from worker.contract.storage.s3 import ObjectInfo, S3Url
+from producer.sources.bucket import S3Glob, S3Object, S3Prefix
+from producer.sources.inventory import S3Inventory
+from producer.sources.item import Item, Skip
+from producer.sources.key_list import KeyList, StandardInput
+from producer.sources.list_formats import ListFormat
+from producer.sources.local import LocalFiles, LocalFolder, LocalGlob
+from producer.sources.resolve import SourceSpec, resolve_source
+from worker.contract.errors import DigestMismatch, ObjectMissing, SettingsError, SourceError
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectInfo
 
 
 class Bucket:
-    """A listing of one bucket."""
+    """A listing of one bucket, and a few objects that can be downloaded."""
 
-    def __init__(self, *keys: str) -> None:
+    def __init__(self, *keys: str, objects: dict[str, bytes] | None = None) -> None:
         self.keys = sorted(keys)
+        self.objects = objects or {}
         self.listed: list[str] = []
 
     def list(self, folder: S3Url, *, beginning: str = ""):
@@ -26,21 +39,79 @@ class Bucket:
             if key.startswith(folder.key + beginning):
                 yield ObjectInfo(key.removeprefix(folder.key), 1, "e", {}, 1.0)
 
+    def download(self, place: S3Url, path: Path) -> None:
+        if str(place) not in self.objects:
+            raise ObjectMissing(f"{place} does not exist")
+        path.write_bytes(self.objects[str(place)])
 
-def opened(*places, manifest=None, form=None, bucket=None):
-    return open_source(SourceSpec(places, manifest, form), bucket or Bucket())
+
+def resolved(*places, manifest=None, form=None, bucket=None):
+    return resolve_source(SourceSpec(places, manifest, form), bucket or Bucket())
 
 
 def keys(source):
-    return [item.key for item in source.items]
+    return [item.key for item in source.items(Counter())]
+
+
+def keys_and_skips(source):
+    skipped = Counter()
+    return [item.key for item in source.items(skipped)], dict(skipped)
+
+
+def write(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"12345")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("places", "manifest", "form", "kind"),
+    [
+        (("s3://b",), None, None, S3Prefix),
+        (("s3://b/p",), None, None, S3Prefix),
+        (("s3://b/x.jpg/",), None, None, S3Prefix),
+        (("s3://photos.jpg",), None, None, S3Prefix),
+        (("s3://b/x.jpg",), None, None, S3Object),
+        (("s3://b/p/*.jpg",), None, None, S3Glob),
+        (("s3://b/{x,y}/",), None, None, S3Glob),
+        (("s3://b/p",), "keys.txt", None, KeyList),
+        (("s3://b/p",), "-", None, KeyList),
+        (("{tmp}",), "keys.csv.gz", None, KeyList),
+        (("s3://b/p",), "s3://b/manifest.json", None, S3Inventory),
+        (("s3://b/p",), "keys.json", ListFormat.JSONL, KeyList),
+        (("{tmp}",), None, None, LocalFolder),
+        (("{tmp}/*.jpg",), None, None, LocalGlob),
+        (("{tmp}/a.jpg",), None, None, LocalFiles),
+        (("{tmp}/a.jpg", "{tmp}"), None, None, LocalFiles),
+        (("{tmp}/[x].jpg",), None, None, LocalFiles),
+    ],
+)
+def test_what_is_typed_decides_the_kind_of_source(tmp_path, places, manifest, form, kind):
+    write(tmp_path, "a.jpg", "[x].jpg")
+    texts = [text.replace("{tmp}", str(tmp_path)) for text in places]
+
+    source = resolved(*texts, manifest=manifest, form=form)
+
+    assert type(source) is kind
+    assert source.is_whole is (kind in (S3Prefix, LocalFolder))
+
+
+@pytest.mark.parametrize("text", ["s3://b/p/", "s3://b/**/*.jpg"])
+def test_a_bucket_is_listed_lazily(text):
+    class Endless(Bucket):
+        def list(self, folder, *, beginning=""):
+            return (ObjectInfo(f"{number}.jpg", 1, "e", {}, 1.0) for number in itertools.count())
+
+    items = resolved(text, bucket=Endless()).items(Counter())
+
+    assert next(items) == Item("0.jpg", 1, "e", 1.0)
 
 
 def test_local_files_are_listed_in_a_stable_order(tmp_path):
-    for name in ("b.jpg", "a.jpg", "sub/c.jpg", "sub dir/ü #1.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"12345")
+    write(tmp_path, "b.jpg", "a.jpg", "sub/c.jpg", "sub dir/ü #1.png")
 
-    items = list(opened(str(tmp_path)).items)
+    items = list(resolved(str(tmp_path)).items(Counter()))
 
     assert [item.key for item in items] == ["a.jpg", "b.jpg", "sub/c.jpg", "sub dir/ü #1.png"]
     assert {item.size for item in items} == {5}
@@ -50,36 +121,35 @@ def test_what_is_no_folder_is_refused_and_the_name_beside_it_suggested(tmp_path)
     (tmp_path / "photos").mkdir()
 
     with pytest.raises(SourceError, match=r"neither an s3:// URL nor a folder.*did you mean .*/photos\?"):
-        opened(str(tmp_path / "photo"))
+        resolved(str(tmp_path / "photo"))
 
 
 def test_a_name_that_is_no_text_is_named(tmp_path):
     (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"1")
 
     with pytest.raises(SourceError, match="rename"):
-        keys(opened(str(tmp_path)))
+        keys(resolved(str(tmp_path)))
 
 
 def test_files_and_folders_are_relative_to_what_they_share(tmp_path):
-    for name in ("x/a/1.jpg", "x/b/2.jpg", "x/b/c/3.jpg"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"1")
+    write(tmp_path, "x/a/1.jpg", "x/b/2.jpg", "x/b/c/3.jpg")
 
-    several = opened(str(tmp_path / "x/a/1.jpg"), str(tmp_path / "x/b"))
+    several = resolved(str(tmp_path / "x/a/1.jpg"), str(tmp_path / "x/b"))
 
     assert (several.root, keys(several)) == (tmp_path / "x", ["a/1.jpg", "b/2.jpg", "b/c/3.jpg"])
-    assert keys(opened(str(tmp_path / "x/a/1.jpg"))) == ["1.jpg"]
+    assert keys(resolved(str(tmp_path / "x/a/1.jpg"))) == ["1.jpg"]
 
 
 def test_a_local_glob(tmp_path):
-    for name in ("p/a.jpg", "p/b.png", "p/d/c.jpg"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"1")
+    source = resolved(f"{write(tmp_path, 'p/a.jpg', 'p/b.png', 'p/d/c.jpg')}/p/**/*.jpg")
 
-    source = opened(f"{tmp_path}/p/**/*.jpg")
+    assert source.root == tmp_path / "p"
+    assert keys_and_skips(source) == (["a.jpg", "d/c.jpg"], {Skip.NOT_INCLUDED: 1})
 
-    assert (source.root, keys(source)) == (tmp_path / "p", ["a.jpg", "d/c.jpg"])
-    assert source.skipped == {Skip.NOT_INCLUDED: 1}
+
+def test_a_local_glob_below_no_folder_is_refused(tmp_path):
+    with pytest.raises(SourceError, match="neither an s3:// URL nor a folder"):
+        resolved(f"{tmp_path}/none/*.jpg")
 
 
 @pytest.mark.parametrize(
@@ -98,15 +168,33 @@ def test_a_local_glob(tmp_path):
 def test_s3_is_listed_from_the_longest_literal_prefix(text, root, listed, found):
     bucket = Bucket("p/2024-1/x.jpg", "p/2024-2/x.png", "p/25/y.jpg", "top.jpg")
 
-    source = opened(text, bucket=bucket)
+    source = resolved(text, bucket=bucket)
 
     assert (str(source.root), keys(source), bucket.listed) == (root, found, [listed])
+
+
+def test_keys_outside_a_glob_are_counted_and_those_beside_an_object_are_not():
+    bucket = Bucket("p/a.jpg", "p/a.jpg.bak", "p/b.png")
+
+    assert keys_and_skips(resolved("s3://b/p/*.jpg", bucket=bucket)) == (["a.jpg"], {Skip.NOT_INCLUDED: 2})
+    assert keys_and_skips(resolved("s3://b/p/a.jpg", bucket=bucket)) == (["a.jpg"], {})
+    assert keys_and_skips(resolved("s3://b/p/c.jpg", bucket=bucket)) == ([], {})
+
+
+def test_a_list_in_a_bucket_is_copied_first():
+    bucket = Bucket(objects={"s3://b/lists/k.csv.gz": gzip.compress(b"key,size\na.jpg,7\n")})
+
+    assert list(resolved("s3://b/p", manifest="s3://b/lists/k.csv.gz", bucket=bucket).items(Counter())) == [
+        Item("a.jpg", 7)
+    ]
+    with pytest.raises(SourceError, match=r"s3://b/gone\.txt does not exist"):
+        keys(resolved("s3://b/p", manifest="s3://b/gone.txt", bucket=bucket))
 
 
 def test_a_list_is_relative_to_its_source_or_absolute_below_it(tmp_path):
     (tmp_path / "l.txt").write_text("a.jpg\ns3://b/p/d/b.jpg\n")
 
-    assert keys(opened("s3://b/p", manifest=str(tmp_path / "l.txt"))) == ["a.jpg", "d/b.jpg"]
+    assert keys(resolved("s3://b/p", manifest=str(tmp_path / "l.txt"))) == ["a.jpg", "d/b.jpg"]
 
 
 @pytest.mark.parametrize("line", ["s3://other/p/a.jpg", "s3://b/q/a.jpg", "https://x/a.jpg"])
@@ -114,7 +202,7 @@ def test_a_url_that_is_not_under_the_source_is_named_with_its_line(tmp_path, lin
     (tmp_path / "l.txt").write_text(f"a.jpg\n{line}\n")
 
     with pytest.raises(SourceError, match=r"l\.txt, line 2: .*not under s3://b/p/"):
-        keys(opened("s3://b/p/", manifest=str(tmp_path / "l.txt")))
+        keys(resolved("s3://b/p/", manifest=str(tmp_path / "l.txt")))
 
 
 def test_a_list_of_local_files_stays_below_its_folder(tmp_path):
@@ -123,34 +211,94 @@ def test_a_list_of_local_files_stays_below_its_folder(tmp_path):
     (tmp_path / "secret.jpg").write_bytes(b"1")
     (tmp_path / "l.txt").write_text(f"a.jpg\n./a.jpg\n{tmp_path}/p/a.jpg\ngone.jpg\n")
 
-    source = opened(str(tmp_path / "p"), manifest=str(tmp_path / "l.txt"))
+    source = resolved(str(tmp_path / "p"), manifest=str(tmp_path / "l.txt"))
 
-    assert (keys(source), source.skipped) == (["a.jpg"] * 3, {Skip.MISSING: 1})
+    assert keys_and_skips(source) == (["a.jpg"] * 3, {Skip.MISSING: 1})
     (tmp_path / "l.txt").write_text("../secret.jpg\n")
     with pytest.raises(SourceError, match=r"'\.\./secret\.jpg' is not below"):
-        keys(opened(str(tmp_path / "p"), manifest=str(tmp_path / "l.txt")))
+        keys(resolved(str(tmp_path / "p"), manifest=str(tmp_path / "l.txt")))
 
 
-def stdin(monkeypatch, text: str) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(text.encode()))))
+def stdin(monkeypatch, text: str | bytes) -> None:
+    body = text if isinstance(text, bytes) else text.encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(body))))
 
 
 def test_standard_input_tells_what_it_is_about(monkeypatch, tmp_path):
     stdin(monkeypatch, '{"key": "s3://b/p/a.jpg", "size": 7}\n"s3://b/b.jpg"\n')
-    source = opened("-")
-    assert (str(source.root), [(item.key, item.size) for item in source.items]) == (
+    source = resolved("-")
+    assert type(source) is StandardInput and not source.is_whole
+    assert (str(source.root), [(item.key, item.size) for item in source.items(Counter())]) == (
         "s3://b/",
         [("p/a.jpg", 7), ("b.jpg", None)],
     )
 
     (tmp_path / "x.jpg").write_bytes(b"1")  # the working directory of a test
     stdin(monkeypatch, "./x.jpg\n")
-    source = opened("-")
+    source = resolved("-")
     assert (source.root, keys(source)) == (tmp_path, ["x.jpg"])
+
+    stdin(monkeypatch, "./gone.jpg\n./x.jpg\n")
+    assert keys_and_skips(resolved("-")) == (["x.jpg"], {Skip.MISSING: 1})
 
     stdin(monkeypatch, "\n")
     with pytest.raises(SourceError, match="nothing on standard input"):
-        opened("-")
+        resolved("-")
+
+
+def test_standard_input_that_breaks_off_is_damaged(monkeypatch):
+    whole = gzip.compress(b"s3://b/a.jpg\n" * 100_000)
+
+    stdin(monkeypatch, whole[:-12])
+    source = resolved("-")
+    with pytest.raises(SourceError, match="damaged"):
+        keys(source)
+
+    stdin(monkeypatch, whole[:12])
+    with pytest.raises(SourceError, match="damaged"):
+        resolved("-")
+
+
+def inventory(rows: bytes, **changes: object) -> Bucket:
+    data = gzip.compress(rows)
+    file = {"key": "inv/0.csv.gz", "MD5checksum": hashlib.md5(data, usedforsecurity=False).hexdigest()}
+    facts = {"sourceBucket": "b", "destinationBucket": "arn:aws:s3:::i", "files": [file]}
+    facts |= {"fileFormat": "CSV", "fileSchema": "Bucket, Key, Size, ETag, IsLatest"} | changes
+    return Bucket(objects={"s3://i/m.json": json.dumps(facts).encode(), "s3://i/inv/0.csv.gz": data})
+
+
+def test_an_inventory_gives_the_current_objects_under_its_root():
+    bucket = inventory(b"b,p/a+%C3%BC.jpg,7,e,true\nb,p/a.jpg,8,f,false\nb,q/b.jpg,9,g,true\nb,p/,0,h,true\n")
+
+    source, skipped = resolved("s3://b/p", manifest="s3://i/m.json", bucket=bucket), Counter()
+
+    assert (source.root, list(source.items(skipped))) == (S3Url("b", "p/"), [Item("a ü.jpg", 7, "e")])
+    assert skipped == {Skip.NOT_CURRENT: 1, Skip.OUTSIDE_SOURCE: 1}
+
+
+@pytest.mark.parametrize(
+    ("source", "changes", "error", "match"),
+    [
+        ("s3://b", {"fileFormat": "ORC"}, SourceError, "ORC is not supported"),
+        ("s3://b", {"fileSchema": "Bucket, Size"}, SourceError, "no column Key"),
+        ("s3://b", {"files": 7}, SourceError, "not the manifest.json"),
+        ("s3://other", {}, SourceError, "give s3://b/ as SOURCE"),
+        ("s3://b", {"files": [{"key": "inv/0.csv.gz", "MD5checksum": "0" * 32}]}, DigestMismatch, "complete inventory"),
+        ("s3://b", {"fileSchema": "Key"}, SourceError, "line 1: 5 fields, its schema has 1"),
+    ],
+)
+def test_an_inventory_that_does_not_fit_is_refused(source, changes, error, match):
+    bucket = inventory(b"b,a.jpg,7,e,true\n", **changes)
+
+    with pytest.raises(error, match=match):
+        keys(resolved(source, manifest="s3://i/m.json", bucket=bucket))
+
+
+def test_an_inventory_has_no_local_files_and_needs_its_bucket(tmp_path, monkeypatch):
+    with pytest.raises(SourceError, match="give s3://BUCKET/ as SOURCE, not a folder"):
+        resolved(str(tmp_path), manifest="m.json")
+    with pytest.raises(SourceError, match="give s3://BUCKET/ as SOURCE, with --manifest -"):
+        resolved("-", form=ListFormat.INVENTORY)
 
 
 @pytest.mark.parametrize(
@@ -161,14 +309,14 @@ def test_standard_input_tells_what_it_is_about(monkeypatch, tmp_path):
         (("-", "x"), None, "--manifest"),
         (("-",), "l.txt", "--manifest -"),
         (("s3://b/*.jpg",), "l.txt", "not a glob"),
-        (("s3://b*/x/",), None, "bucket's name"),
+        (("s3://b*/x/",), None, "name of a bucket"),
         (("s3://b/",), "l.parquet", "export the keys"),
         (("s3://b/",), "l.xyz", "--manifest-format"),
     ],
 )
 def test_what_cannot_be_a_source_is_refused_with_a_remedy(places, manifest, match):
     with pytest.raises(SourceError, match=match):
-        keys(opened(*places, manifest=manifest))
+        keys(resolved(*places, manifest=manifest))
 
 
 @pytest.mark.parametrize(
@@ -188,9 +336,3 @@ def test_overlapping_places_are_refused(source, dest):
 @pytest.mark.parametrize(("source", "dest"), [("s3://b/in/", "s3://b/in-masks/"), ("s3://a", "s3://b")])
 def test_separate_places_are_fine(source, dest):
     refuse_overlap(S3Url.folder(source), S3Url.folder(dest))
-
-
-@pytest.mark.parametrize("text", ["bucket/key", "s3:/x", "s3://", "http://x/y", ""])
-def test_what_is_no_s3_url_is_refused(text):
-    with pytest.raises(SourceError, match="s3://bucket/prefix/"):
-        S3Url.parse(text)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from producer.sources.units import Sample, parse_sample, parse_size, parse_time
+from producer.sources.units import SampleSize, parse_sample, parse_size, parse_time
 from worker.contract.errors import SettingsError
 
 
@@ -55,8 +55,8 @@ def test_what_is_no_time_is_refused(text):
 
 
 def test_samples():
-    assert parse_sample("500") == Sample(count=500)
-    assert parse_sample("2.5%") == Sample(share=0.025)
+    assert parse_sample("500") == SampleSize(count=500)
+    assert parse_sample("2.5%") == SampleSize(share=0.025)
 
 
 @pytest.mark.parametrize("text", ["", "%", "0", "0%", "101%", "-1", "1.5", "2000000", "nan%"])

@@ -14,7 +14,7 @@ from support.work_items import CUTOUT, JPEG, LIMITS, MASK, numbered, source, sto
 from worker.contract.errors import AccessDenied, BrokerUnavailable, StoreUnavailable
 from worker.contract.messages import OutcomeKind, OutputKind
 from worker.contract.outputs import OutputOptions
-from worker.contract.storage.s3 import S3Url
+from worker.contract.s3url import S3Url
 from worker.runner.pipeline import Pipeline, Work
 
 

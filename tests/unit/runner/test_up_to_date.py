@@ -8,7 +8,8 @@ import pytest
 
 from worker.contract.errors import ObjectMissing, StoreUnavailable
 from worker.contract.messages import OutcomeKind
-from worker.contract.storage.s3 import ObjectInfo, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectInfo
 from worker.runner.up_to_date import JOB, MODEL, OPTIONS, SOURCE_ETAG, standing
 
 SOURCE, ONE, TWO = S3Url("b", "in/a.jpg"), S3Url("b", "out/a.png"), S3Url("b", "out/cutout/a.png")

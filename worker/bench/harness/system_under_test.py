@@ -26,8 +26,9 @@ from worker.contract.job import JobView
 from worker.contract.ledger.backlog import Backlog
 from worker.contract.ledger.fleet import Fleet
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.s3url import S3Url
 from worker.contract.settings import RedisSettings, Settings
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 from worker.cpu.kernel import format_cpu_list
 from worker.processes.service import ServiceProcess
 from worker.standalone import ports

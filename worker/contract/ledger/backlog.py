@@ -14,7 +14,6 @@ from worker.contract.errors import ContractError
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.connection import RedisLink
 from worker.contract.log_fields import event
-from worker.contract.storage.s3 import S3Url
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ class LogEntry:
 
 def overlapping(first: JobView, second: JobView) -> bool:
     """Whether two jobs might write the same outputs: one destination lies in the other."""
-    one, two = S3Url.folder(first.options.dest), S3Url.folder(second.options.dest)
+    one, two = first.options.dest, second.options.dest
     return one.bucket == two.bucket and (one.key.startswith(two.key) or two.key.startswith(one.key))
 
 

@@ -17,7 +17,7 @@ from worker.contract.job import JobView
 from worker.contract.messages import MAX_CHUNK_IMAGES, ChunkMessage
 from worker.contract.queue import celery_app
 from worker.contract.storage import manifest
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 CHUNK_SECONDS = 25.0
 """Seconds of work in one chunk: long compared with the cost of a message, short enough to repeat after a kill."""
@@ -95,7 +95,7 @@ class Dispatcher:
     def _part(self, view: JobView, part: int) -> list[str]:
         at = (view.job, part)
         if at not in self._parts:
-            entries = manifest.read_part(self._store, S3Url.parse(view.options.dest), view.job, part, view.total or 0)
+            entries = manifest.read_part(self._store, view.options.dest, view.job, part, view.total or 0)
             self._parts[at] = [entry.key for entry in entries]
             while len(self._parts) > _PARTS_KEPT:
                 self._parts.popitem(last=False)

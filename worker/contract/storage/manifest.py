@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict
 
 from worker.contract import redis_keys
 from worker.contract.errors import ContractError
+from worker.contract.s3url import S3Url
 from worker.contract.storage import jsonlines
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 PART_IMAGES = 10_000
 """Images per part, about 300 kB compressed."""

@@ -24,9 +24,10 @@ from typing import Any
 from worker.contract import outcome_codec
 from worker.contract.errors import ContractError, ObjectMissing
 from worker.contract.messages import Outcome, OutcomeKind
+from worker.contract.s3url import S3Url
 from worker.contract.storage import jsonlines, manifest
 from worker.contract.storage.manifest import job_folder
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 PART_OUTCOMES = 5_000
 """Most outcomes per part of the outcome log, about 100 kB compressed."""

@@ -34,10 +34,10 @@ from worker.contract.errors import (
     ObjectMissing,
     ServiceError,
     SettingsError,
-    SourceError,
     StoreUnavailable,
     TooLarge,
 )
+from worker.contract.s3url import S3Url
 from worker.contract.settings import S3Settings
 
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
@@ -47,40 +47,6 @@ _BROKEN_BODY = (IncompleteReadError, ResponseStreamingError)
 _SERVER_ERROR = 500
 _REFUSED = (401, 403)
 _TOO_MANY_REQUESTS = 429
-
-
-@dataclass(frozen=True)
-class S3Url:
-    """`s3://bucket/key`: an object, or a folder when the key is empty or ends in a slash."""
-
-    bucket: str
-    key: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> S3Url:
-        """Read `s3://bucket/key`.
-
-        Raises:
-            SourceError: not of that form.
-        """
-        scheme, separator, rest = text.partition("://")
-        bucket, _, key = rest.partition("/")
-        if scheme != "s3" or not separator or not bucket:
-            raise SourceError(f"not an S3 URL: {text!r}; write s3://bucket/prefix/")
-        return cls(bucket, key)
-
-    @classmethod
-    def folder(cls, text: str) -> S3Url:
-        """As `parse`, with the key taken as a folder: it gets its closing slash."""
-        url = cls.parse(text)
-        return cls(url.bucket, f"{url.key}/") if url.key and not url.key.endswith("/") else url
-
-    def __truediv__(self, key: str) -> S3Url:
-        """The place of `key` under this folder; plain concatenation, as S3 keys are not paths."""
-        return S3Url(self.bucket, self.key + key)
-
-    def __str__(self) -> str:
-        return f"s3://{self.bucket}/{self.key}"
 
 
 @dataclass(frozen=True)

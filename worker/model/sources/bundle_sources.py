@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from worker.contract.errors import BundleError, BundleNotFound, DigestMismatch, SourceError
-from worker.contract.storage.s3 import S3Url
+from worker.contract.s3url import S3Url
 from worker.model.format.layout import MANIFEST_NAME, Candidate
 from worker.model.format.manifest import (
     BundleManifest,

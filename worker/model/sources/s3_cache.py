@@ -21,7 +21,8 @@ from typing import Protocol
 
 from worker.contract.errors import BundleError, BundleNotFound, DigestMismatch, ObjectMissing
 from worker.contract.log_fields import event
-from worker.contract.storage.s3 import ObjectInfo, S3Url
+from worker.contract.s3url import S3Url
+from worker.contract.storage.s3 import ObjectInfo
 from worker.model.format.layout import MANIFEST_NAME, Candidate
 from worker.model.format.manifest import (
     SCHEMA_VERSION,

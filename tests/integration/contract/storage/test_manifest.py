@@ -9,8 +9,9 @@ import pytest
 
 from support.fakes import FakeStore
 from worker.contract.errors import ObjectMissing
+from worker.contract.s3url import S3Url
 from worker.contract.storage import manifest
-from worker.contract.storage.s3 import ObjectInfo, S3Url
+from worker.contract.storage.s3 import ObjectInfo
 
 KEYS = ["a b.jpg", "#1.jpg", "100%.jpg", "a+b.jpg", "ü/日本.jpg", 'quote".jpg', "back\\slash.jpg", "line\nfeed\r.jpg"]
 KEYS += ["unit\u2028separator\x85.jpg", "tab\t.jpg", "😀.jpg", "a//b.jpg"]

@@ -19,12 +19,12 @@ from worker.contract.errors import (
     ObjectMissing,
     ServiceError,
     SettingsError,
-    SourceError,
     StoreUnavailable,
     TooLarge,
 )
+from worker.contract.s3url import S3Url
 from worker.contract.settings import S3Settings
-from worker.contract.storage.s3 import ObjectStore, S3Url
+from worker.contract.storage.s3 import ObjectStore
 
 UNUSUAL_KEYS = [
     "a b.jpg",
@@ -427,31 +427,3 @@ def test_a_closed_store_holds_no_connection(store, place):
 
     assert during == before + 1
     assert connections() == before
-
-
-# -- URLs ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("text", ["", "photos", "/photos", "s3:/b/k", "s3://", "s3:///k", "http://b/k"])
-def test_what_is_no_s3_url_is_refused(text):
-    with pytest.raises(SourceError, match="s3://bucket/prefix/"):
-        S3Url.parse(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "key", "folder"),
-    [
-        ("s3://b", "", ""),
-        ("s3://b/", "", ""),
-        ("s3://b/k", "k", "k/"),
-        ("s3://b/k/", "k/", "k/"),
-        ("s3://b//k", "/k", "/k/"),
-    ],
-)
-def test_urls_are_read_and_written(text, key, folder):
-    url = S3Url.parse(text)
-
-    assert (url.bucket, url.key) == ("b", key)
-    assert S3Url.parse(str(url)) == url
-    assert S3Url.folder(text).key == folder
-    assert str(S3Url("b", "in/") / "../a b") == "s3://b/in/../a b"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from unit.model.bundle_files import BIN, FILES, XML, manifest
+from worker.contract.s3url import S3Url
 from worker.contract.settings import ModelSettings
-from worker.contract.storage.s3 import S3Url
 from worker.model.sources import bundles
 
 LARGE = {**FILES, BIN: bytes(range(256)) * (20 << 12)}

@@ -5,8 +5,9 @@ import pytest
 from support.fakes import FakeStore
 from worker.contract.errors import ContractError
 from worker.contract.messages import Outcome, OutcomeKind
+from worker.contract.s3url import S3Url
 from worker.contract.storage import outcome_log
-from worker.contract.storage.s3 import ObjectInfo, S3Url
+from worker.contract.storage.s3 import ObjectInfo
 
 DEST = S3Url("b", "masks/")
 

@@ -1,11 +1,11 @@
-"""Lists of keys: one per line, CSV with a header, or JSON lines.
+"""Formats of key lists: one key per line, CSV with a header, or JSON Lines.
 
-    txt     a key or s3:// URL on each line; empty lines are passed over
-    csv     a header that names a column `key` (or `url`); `size`, `etag` and `last_modified` are used if there
-    jsonl   on each line a string, or an object with the same names
+    txt     a key or s3:// URL on each line; empty lines are ignored
+    csv     a header with a column `key` (or `url`); `size`, `etag` and `last_modified` are used if present
+    jsonl   a string on each line, or an object with the same names
 
-Names of columns are read without regard to case and underscores, so listings of other tools (`Key`, `LastModified`)
-work as they are. Keys are taken literally: only S3 Inventory encodes them.
+Column names are compared without case and underscores, so listings of other tools (`Key`, `LastModified`) can be used
+directly. Keys are taken literally: only S3 Inventory encodes them.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 from producer.sources.item import Item
-from producer.sources.line_reader import STDIN, lines
+from producer.sources.line_reader import STDIN, numbered_lines
 from worker.contract.errors import SourceError
 
 
 class ListFormat(StrEnum):
-    """How a list is written."""
+    """Format of a key list."""
 
     TXT = "txt"
     CSV = "csv"
@@ -44,34 +44,39 @@ _SUFFIXES = {
 }
 
 Entry = tuple[int, Item]
-"""Number of a line, and what it says; the key may still be a URL or a path."""
+"""Line number, and the item on that line; its key may still be a URL or a path."""
 
 
-def format_of(place: str) -> ListFormat | None:
-    """The format that a name stands for; None for standard input, whose first line tells.
+def format_from_name(place: str) -> ListFormat | None:
+    """Return the format that the suffix of a name stands for; None for standard input, whose first line decides.
 
     Raises:
-        SourceError: the name stands for no format that is read here.
+        SourceError: the suffix stands for no supported format.
     """
     if place == STDIN:
         return None
     suffix = PurePosixPath(place.removesuffix(".gz")).suffix.lower()
     if suffix in (".parquet", ".orc", ".avro"):
-        raise SourceError(f"{place}: {suffix[1:]} is not read here; export the keys as csv, jsonl or txt")
+        raise SourceError(f"{place}: {suffix[1:]} is not supported; export the keys as csv, jsonl or txt")
     if suffix not in _SUFFIXES:
         raise SourceError(
-            f"{place}: its name does not tell what it is; add --manifest-format txt, csv, jsonl or inventory"
+            f"{place}: the name does not show the format; add --manifest-format txt, csv, jsonl or inventory"
         )
     return _SUFFIXES[suffix]
 
 
-def read(file: BinaryIO, form: ListFormat | None, name: str) -> Iterator[Entry]:
-    """Every entry of an open list.
+def read_entries(file: BinaryIO, form: ListFormat | None, name: str) -> Iterator[Entry]:
+    """Read every entry of an open key list.
+
+    Args:
+        file: the list, decompressed.
+        form: txt, csv or jsonl; None: the first line decides between txt and jsonl.
+        name: of the list, for messages.
 
     Raises:
-        SourceError: it is not of that format; the line is named.
+        SourceError: a line does not have that format; the message names the line.
     """
-    numbered = lines(file, name)
+    numbered = numbered_lines(file, name)
     if form is None:
         first = next((line for line in numbered if line[1].strip()), None)
         if first is None:
@@ -96,11 +101,12 @@ def _jsonl(numbered: Iterator[tuple[int, str]], name: str) -> Iterator[Entry]:
         try:
             value = json.loads(line)
         except ValueError as error:
-            raise SourceError(f"{name}, line {number}: not JSON: one string or object on each line") from error
+            raise SourceError(f"{name}, line {number}: not JSON: write one string or object on each line") from error
         if isinstance(value, str):
             yield number, Item(value)
         elif isinstance(value, dict):
-            yield number, _item({_plain(str(column)): value[column] for column in value}, f"{name}, line {number}")
+            fields = {_plain(str(column)): value[column] for column in value}
+            yield number, _item(fields, f"{name}, line {number}")
         else:
             raise SourceError(f"{name}, line {number}: neither a string nor an object")
 
@@ -111,7 +117,7 @@ def _csv(numbered: Iterator[tuple[int, str]], name: str) -> Iterator[Entry]:
         header = [_plain(column) for column in next(rows, [])]
         if not {"key", "url"} & set(header):
             raise SourceError(
-                f"{name}: its first line names no column `key` or `url` (found: {', '.join(header) or 'nothing'})"
+                f"{name}: its first line has no column `key` or `url` (found: {', '.join(header) or 'nothing'})"
             )
         for row in rows:
             if row:
@@ -131,14 +137,21 @@ def _item(fields: Mapping[str, Any], where: str) -> Item:
     key = fields.get("key") or fields.get("url")
     if not isinstance(key, str):
         raise SourceError(f"{where}: no text under `key` or `url`")
-    return item_of(key, fields.get("size"), fields.get("etag"), fields.get("lastmodified"), where)
+    return item_from_fields(key, fields.get("size"), fields.get("etag"), fields.get("lastmodified"), where)
 
 
-def item_of(key: str, size: Any, etag: Any, modified: Any, where: str) -> Item:
-    """An item of what a list says of it; empty values are unknown ones.
+def item_from_fields(key: str, size: Any, etag: Any, modified: Any, where: str) -> Item:
+    """Return the item that the fields of a list describe; empty fields count as unknown.
+
+    Args:
+        key: of the object.
+        size: bytes, as a number or text.
+        etag: with or without quotes.
+        modified: an ISO time.
+        where: list and line, for messages.
 
     Raises:
-        SourceError: size or time are none.
+        SourceError: the size or the time is invalid.
     """
     try:
         return Item(

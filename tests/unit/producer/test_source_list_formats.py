@@ -5,15 +5,15 @@ import io
 
 import pytest
 
-from producer.sources import line_reader, lists
+from producer.sources import line_reader, list_formats
 from producer.sources.item import Item
-from producer.sources.lists import ListFormat
+from producer.sources.list_formats import ListFormat
 from worker.contract.errors import SourceError
 
 
 def read(text, form=None):
     body = text if isinstance(text, bytes) else text.encode()
-    return [item for _, item in lists.read(io.BytesIO(body), form, "list")]
+    return [item for _, item in list_formats.read_entries(io.BytesIO(body), form, "list")]
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def read(text, form=None):
     ],
 )
 def test_a_name_tells_the_format(place, expected):
-    assert lists.format_of(place) == expected
+    assert list_formats.format_from_name(place) == expected
 
 
 def test_text_lines_are_keys_as_they_are():
@@ -53,7 +53,7 @@ def test_json_lines_are_strings_or_objects():
 @pytest.mark.parametrize(
     ("text", "form", "match"),
     [
-        ("a,b\n1,2\n", "csv", "no column `key` or `url`.*a, b"),
+        ("a,b\n1,2\n", "csv", "has no column `key` or `url`.*a, b"),
         ("", "csv", "no column `key`"),
         ("key\na,b\n", "csv", "line 2: 2 fields"),
         ('key\n"a\n', "csv", "not CSV"),
@@ -74,19 +74,19 @@ def test_what_cannot_be_read_is_named_with_its_line(text, form, match):
 
 def test_gzip_is_known_by_its_content(tmp_path):
     (tmp_path / "plain-name.txt").write_bytes(gzip.compress(b"a.jpg\n"))
-    with line_reader.opened(str(tmp_path / "plain-name.txt"), None) as file:
+    with line_reader.open_list(str(tmp_path / "plain-name.txt"), None) as file:
         assert file.read() == b"a.jpg\n"
 
 
 def test_a_gzip_that_breaks_off_is_damaged(tmp_path):
     (tmp_path / "a.gz").write_bytes(gzip.compress(b"a.jpg\n" * 1000)[:-12])
-    with pytest.raises(SourceError, match="damaged"), line_reader.opened(str(tmp_path / "a.gz"), None) as file:
+    with pytest.raises(SourceError, match="damaged"), line_reader.open_list(str(tmp_path / "a.gz"), None) as file:
         file.read()
 
 
 def test_a_list_that_is_not_there_is_named(tmp_path):
     with (
         pytest.raises(SourceError, match=r"gone\.txt cannot be read"),
-        line_reader.opened(str(tmp_path / "gone.txt"), None),
+        line_reader.open_list(str(tmp_path / "gone.txt"), None),
     ):
         pass
