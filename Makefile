@@ -1,10 +1,10 @@
-# `make demo` and `make test` set up all they need in .venv and then work offline.
+# `make demo` and `make test` install everything they need into .venv and then work offline.
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# Acceptance tests come after the rest: what they start pins itself to cores and has clocks of its own.
+# Acceptance tests run after the others: the processes they start pin themselves to cores and depend on timing.
 PROCESSES ?= 2
 CPP := $(wildcard worker/kernels/src/*/*.cpp worker/kernels/src/*/*.hpp)
 
@@ -16,18 +16,18 @@ FOLDER ?= starter
 .PHONY: help demo test chaos fuzz licences audit lint format lock kernels wheel starter clean
 
 help:
-	@echo 'make demo    photographs in, masks out: embedded Redis and S3, pinned workers, real pictures'
-	@echo 'make test    the whole test suite            (ARGS="-k name" for a part)'
-	@echo 'make kernels build the native kernels, where there is a C++ compiler'
-	@echo 'make wheel   a wheel for Linux x86-64 with the native kernels inside, in dist/'
-	@echo 'make starter train the built-in model anew, in FOLDER=starter: a few hours on 2 cores, goes on where it was'
-	@echo 'make chaos   workers under faults for MINUTES=3, SEED=1; chaos/chaos.md says what became of every image'
-	@echo 'make fuzz    messages, lists and pictures that somebody made up, SECONDS=60 for each kind'
-	@echo 'make licences   licences of all dependencies; fails on one that is not on the list'
-	@echo 'make audit   known vulnerabilities of all dependencies; asks a public database'
-	@echo 'make lint    ruff, clang-format, mypy, import-linter (layers) and vulture (dead code)'
-	@echo 'make lock    write requirements.lock, dev.lock and infra/docker/*.lock anew'
-	@echo 'make clean   remove the virtual environment and the state of the demo'
+	@echo 'make demo     turn photographs into masks: embedded Redis and S3, pinned workers, real pictures'
+	@echo 'make test     run the whole test suite (ARGS="-k name": a part of it)'
+	@echo 'make kernels  build the native kernels if there is a C++ compiler'
+	@echo 'make wheel    build a wheel for Linux x86-64 that contains the native kernels, in dist/'
+	@echo 'make starter  train the built-in model in FOLDER=starter: a few hours on 2 cores; resumes after an interruption'
+	@echo 'make chaos    run workers under faults for MINUTES=3, SEED=1; chaos/chaos.md accounts for every image'
+	@echo 'make fuzz     feed generated messages, lists and pictures to the parsers, SECONDS=60 for each kind'
+	@echo 'make licences list the licences of all dependencies; fails if one is not on the allow-list'
+	@echo 'make audit    check all dependencies against a public database of vulnerabilities'
+	@echo 'make lint     run ruff, clang-format, mypy, import-linter (layers) and vulture (dead code)'
+	@echo 'make lock     update requirements.lock, dev.lock and infra/docker/*.lock'
+	@echo 'make clean    remove the virtual environment and the state of the demo'
 
 demo: $(VENV)/.demo
 	@$(BIN)/worker demo $(ARGS)
@@ -40,7 +40,8 @@ else
 	@$(BIN)/python -m pytest $(ARGS)
 endif
 
-# Nothing to do if they are built from these sources; without a compiler the stock operation is used and this says so.
+# Does nothing if the library was built from the current sources. Without a compiler it reports that OpenVINO's own
+# operation is used.
 kernels: $(VENV)/.dev
 	@$(BIN)/worker kernels build --if-possible $(if $(CI),--strict)
 
@@ -48,7 +49,7 @@ wheel: $(VENV)/.dev
 	@$(BIN)/worker kernels build
 	@MASKMILL_WHEEL_KERNELS=1 $(BIN)/hatchling build --target wheel
 
-# PyTorch and the pictures it learns from are fetched; it gets an environment of its own.
+# Fetches PyTorch and the training pictures, into a separate environment.
 starter:
 	@test -x $(VENV)/starter/bin/maskmill-ready || { $(PYTHON) -m venv $(VENV)/starter && \
 	  $(VENV)/starter/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[starter]' && \
@@ -64,12 +65,12 @@ fuzz: $(VENV)/.dev
 licences: $(VENV)/.dev
 	@PYTHONPATH=tests $(BIN)/python -m support.licences requirements.lock
 
-# Not a part of CI: it needs the network, and says something else tomorrow. It gets an environment of its own.
+# Not part of CI: it needs the network, and its result changes from day to day. It runs in a separate environment.
 audit: $(VENV)/.dev
 	@test -x $(VENV)/audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)/audit && \
 	  $(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit; }
 	@$(VENV)/audit/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock $(ARGS) || \
-	  { echo 'audit: not clean, or the database (the JSON API of PyPI, or ARGS="-s osv" for osv.dev) was not reached' >&2; \
+	  { echo 'audit: vulnerable, or the database (JSON API of PyPI; osv.dev with ARGS="-s osv") was not reached' >&2; \
 	    exit 1; }
 
 lint: $(VENV)/.dev
@@ -85,7 +86,7 @@ format: $(VENV)/.dev
 	@$(BIN)/ruff format .
 	@$(BIN)/clang-format -i $(CPP)
 
-# A stamp is written last, so that an interrupted set-up is taken up again by the next run.
+# The stamp file is written last, so the next run resumes an interrupted installation.
 $(VENV)/.demo: requirements.lock pyproject.toml
 	@$(MAKE) --no-print-directory install LOCK=requirements.lock
 	@touch $@
@@ -99,12 +100,12 @@ install:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo 'maskmill needs Python 3.11, 3.12 or 3.13: make $(MAKECMDGOALS) PYTHON=python3.12' >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
-	  { echo 'cannot make a virtual environment: on Debian and Ubuntu install python3-venv' >&2; rm -rf $(VENV); exit 1; }
+	  { echo 'cannot create a virtual environment: on Debian and Ubuntu install python3-venv' >&2; rm -rf $(VENV); exit 1; }
 	@echo 'installing $(LOCK) into $(VENV)'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(LOCK)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 
-# Versions and hashes, no addresses.
+# Lock files contain versions and hashes, but no URLs.
 lock: $(VENV)/.dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --custom-compile-command 'make lock' \

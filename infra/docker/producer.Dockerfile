@@ -2,7 +2,7 @@
 #
 #   docker build --file infra/docker/producer.Dockerfile --tag maskmill-producer .
 #
-# A release gives PYTHON_TAG a digest: 3.12-slim-bookworm@sha256:...
+# For a release, set PYTHON_TAG to a tag with a digest: 3.12-slim-bookworm@sha256:...
 ARG PYTHON_TAG=3.12-slim-bookworm
 
 FROM python:${PYTHON_TAG} AS build
@@ -17,7 +17,7 @@ RUN python -m venv --without-pip /opt/maskmill \
 COPY pyproject.toml README.md LICENSE ./
 COPY worker worker
 COPY producer producer
-# --no-deps: the wheel asks for the workers' libraries too, which the producer never imports.
+# --no-deps: the wheel also requires the workers' libraries, which the producer never imports.
 RUN /opt/build/bin/hatchling build --target wheel \
  && /opt/build/bin/pip --python /opt/maskmill/bin/python install --no-deps --no-index dist/maskmill-*.whl
 
@@ -32,7 +32,7 @@ ENV PATH=/opt/maskmill/bin:$PATH \
     PYTHONUNBUFFERED=1
 WORKDIR /tmp
 USER 10001:10001
-# A command that runs to its end: its exit code is its health.
+# The container runs one command to its end; its exit code shows the result.
 HEALTHCHECK NONE
 ENTRYPOINT ["producer"]
 CMD ["--help"]

@@ -1,12 +1,12 @@
-# Workers, for Linux on x86-64. The last target is the worker; `--target flower` is the same with Flower in it.
+# Workers, for Linux on x86-64. The last target is the worker; `--target flower` adds Flower.
 #
 #   docker build --file infra/docker/worker.Dockerfile --tag maskmill-worker .
 #
-# A release gives PYTHON_TAG a digest: 3.12-slim-bookworm@sha256:...
+# For a release, set PYTHON_TAG to a tag with a digest: 3.12-slim-bookworm@sha256:...
 ARG PYTHON_TAG=3.12-slim-bookworm
 ARG BUILD_TAG=3.12-bookworm
 
-# The full image brings a C++ compiler; nothing of this stage but /opt/maskmill goes on.
+# The full image includes a C++ compiler. Later stages copy only /opt/maskmill from this one.
 FROM python:${BUILD_TAG} AS build
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -19,11 +19,11 @@ RUN python -m venv --without-pip /opt/maskmill \
 COPY pyproject.toml README.md LICENSE ./
 COPY worker worker
 COPY producer producer
-# The native kernels are built against the headers of the OpenVINO that will run, then packed into the wheel.
+# The native kernels are built against the headers of the installed OpenVINO, then packed into the wheel.
 RUN PATH=/opt/build/bin:$PATH /opt/maskmill/bin/python -m worker.cli kernels build \
  && MASKMILL_WHEEL_KERNELS=1 /opt/build/bin/hatchling build --target wheel \
  && /opt/build/bin/pip --python /opt/maskmill/bin/python install --no-deps --no-index dist/maskmill-*.whl
-# What a CPU worker never loads: headers, plugins for GPU and NPU, readers of other formats (80 MB).
+# Remove files that a CPU worker never loads: headers, GPU and NPU plugins, readers of other formats (80 MB).
 WORKDIR /opt/maskmill
 RUN rm -rf lib/python3.*/site-packages/openvino/include lib/python3.*/site-packages/openvino/cmake \
  && find lib -path '*/openvino/libs/*' \( -name '*intel_gpu*' -o -name '*intel_npu*' -o -name cache.json \
@@ -56,14 +56,14 @@ FROM base AS worker
 LABEL org.opencontainers.image.title="maskmill worker" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/maskmill /opt/maskmill
-# Fetched bundles and compiled models outlive a container in a volume; everything else is read-only, /tmp is a tmpfs.
+# A volume keeps fetched bundles and compiled models when a container is replaced. The rest is read-only; /tmp is a tmpfs.
 ENV MASKMILL_MODEL__CACHE_DIR=/var/cache/maskmill \
     MASKMILL_WORKER__LOG_FORMAT=json \
     MASKMILL_METRICS__ADDRESS=0.0.0.0 \
     MASKMILL_METRICS__PORT=9470
 VOLUME /var/cache/maskmill
 EXPOSE 9470
-# /healthz, not /readyz: an orchestrator that restarts what is unhealthy must not do so because Redis is away.
+# /healthz, not /readyz: an orchestrator that restarts unhealthy containers must not do so because Redis is down.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s \
   CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['MASKMILL_METRICS__PORT'] + '/healthz', timeout=4)"]
 ENTRYPOINT ["worker"]

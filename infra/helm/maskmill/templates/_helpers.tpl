@@ -39,7 +39,7 @@ default
 {{- end -}}
 {{- end -}}
 
-{{/* host:port of a URL, with the port of its scheme if it names none */}}
+{{/* host:port of a URL; without a port, that of its scheme */}}
 {{- define "maskmill.address" -}}
 {{- $ports := dict "redis" "6379" "rediss" "6379" "http" "80" "https" "443" -}}
 {{- $url := urlParse . -}}
