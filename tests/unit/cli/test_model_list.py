@@ -56,7 +56,7 @@ def test_in_words(tmp_path, capsys):
     shown = capsys.readouterr()
     (marked,) = [line for line in shown.out.splitlines() if line.startswith("*  ")]
     assert marked.split()[:4] == ["*", "net", "64", "int8"]
-    assert "VNNI: INT8 products run natively" in shown.out
+    assert "VNNI: INT8 products are native" in shown.out
     assert "ignored, not named like a variant: openvino_fp32/odd.bin" in shown.err
 
 
