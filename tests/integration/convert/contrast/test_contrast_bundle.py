@@ -61,7 +61,7 @@ def test_the_command_names_what_is_wrong(tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("mine")
 
     assert command.main([str(tmp_path)]) == 1
-    assert "is no bundle" in capsys.readouterr().err
+    assert "is not a bundle" in capsys.readouterr().err
 
 
 def test_input_and_output_are_named_static_and_float(model):
