@@ -98,7 +98,7 @@ class Client:
             SettingsError: source and destination overlap, or options contradict each other.
             ServiceError: S3 or Redis did not do their part; the job, if any, is cancelled. With a key, call it again.
         """
-        self._ledger.link.check()
+        self._ledger.connection.check()
         request = OutputRequest(outputs or OutputOptions(), background_file)
         with _spec(source, keys, filters) as spec:
             return self._submitter.submit(spec, dest, request, policy=policy, job_key=job_key)

@@ -16,7 +16,7 @@ _LAST_IMAGES = 200
 
 def workers(ledger: Ledger) -> list[WorkerFacts]:
     """Live worker processes by name; one that is still loading its model is not among them."""
-    return sorted(Fleet(ledger.link).facts(), key=lambda worker: worker.name)
+    return sorted(Fleet(ledger.connection).facts(), key=lambda worker: worker.name)
 
 
 def stage_shares(ledger: Ledger, job: str) -> dict[str, float]:
@@ -25,7 +25,7 @@ def stage_shares(ledger: Ledger, job: str) -> dict[str, float]:
     Stages of different images overlap, so a share is of time spent, not of time passed. Empty if there is no recent
     outcome: none yet, or all are in S3 already.
     """
-    entries = itertools.islice(Backlog(ledger.link).recent(job, _LAST_IMAGES), _LAST_IMAGES)
+    entries = itertools.islice(Backlog(ledger.connection).recent(job, _LAST_IMAGES), _LAST_IMAGES)
     return shares(Outcome.model_validate_json(entry.line).stages for entry in entries)
 
 

@@ -82,8 +82,8 @@ def outcomes(
 
 def _so_far(store: ObjectStore, ledger: Ledger, view: JobView) -> Iterator[Outcome]:
     # In this order: what is brought from Redis to S3 meanwhile is found in one place or the other.
-    known = bytearray(b"".join(ledger.pieces(view.job, view.total or 0)))
-    waiting = (Outcome.model_validate_json(entry.dated) for entry in Backlog(ledger.link).recent(view.job))
+    known = bytearray(b"".join(ledger.outcome_blocks(view.job, view.total or 0)))
+    waiting = (Outcome.model_validate_json(entry.dated) for entry in Backlog(ledger.connection).recent(view.job))
     yield from outcome_log.final(store, S3Url.parse(view.options.dest), view.job, known, waiting)
 
 

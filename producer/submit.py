@@ -27,7 +27,7 @@ from producer.sources.item import Item
 from producer.sources.resolve import SourceSpec
 from producer.sources.upload import upload
 from producer.uptodate import OutputCheck
-from worker.contract import redis_keys
+from worker.contract import output_names
 from worker.contract.errors import BrokerUnavailable, JobNotFound, SourceError
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.backlog import Backlog, blocker
@@ -151,7 +151,7 @@ class Submitter:
 
         def look(options: JobOptions, root: S3Url | Path) -> OutputCheck:
             foreseen = request.foreseen(self.store, dest)
-            models = {worker.digest for worker in Fleet(self.ledger.link).facts() if worker.digest}
+            models = {worker.digest for worker in Fleet(self.ledger.connection).facts() if worker.digest}
             digest = None if foreseen is None else foreseen.digest()
             return OutputCheck(self.store, options, root, options_digest=digest, models=models)
 
@@ -200,7 +200,7 @@ class Submitter:
             return None
         view = self._alive(holder, successor=job)
         if view is None:
-            self.ledger.reclaim(key, job)
+            self.ledger.reassign_job_key(key, job)
         return view
 
     def _alive(self, holder: str, successor: str = "") -> JobView | None:
@@ -264,14 +264,14 @@ class Submitter:
         """Whether there are no outputs under the destination yet."""
         first = next(self.store.list(target), None)
         behind = next(
-            self.store.list(target, after=redis_keys.BEHIND_JOBS), None
+            self.store.list(target, after=output_names.BEHIND_JOBS), None
         )  # uploads may be many: not looked through
-        return behind is None and (first is None or first.key.startswith(redis_keys.JOB_PREFIX))
+        return behind is None and (first is None or first.key.startswith(output_names.JOB_PREFIX))
 
     def _chunk_images(self, total: int) -> int:
         if self.chunk_images is not None:
             return self.chunk_images
-        workers = Fleet(self.ledger.link).facts()
+        workers = Fleet(self.ledger.connection).facts()
         speeds = [worker.seconds_per_image for worker in workers if worker.seconds_per_image]
         return dispatcher.chunk_images(total, len(workers), statistics.median(speeds) if speeds else None)
 
@@ -281,7 +281,7 @@ class Submitter:
         for item in listing:
             writer.add(item)
             if time.monotonic() - told > _BEAT_SECONDS:
-                self.ledger.beat(job)
+                self.ledger.renew_listing(job)
                 told = time.monotonic()
         writer.close()
         return writer
@@ -292,13 +292,13 @@ class Submitter:
         Beside others it is one chunk, which they let pass: a job of one image need not wait until those in the queue
         are done. The feeder, which knows what is fair, publishes the rest.
         """
-        backlog = Backlog(self.ledger.link)
+        backlog = Backlog(self.ledger.connection)
         jobs = backlog.active()
         before = blocker(view, jobs)
         if before is not None:
             return before.job
         beside_others = any(job.outstanding for job in jobs if job.view.job != view.job)
-        room = dispatcher.window(len(Fleet(self.ledger.link).live())) - backlog.queued()
+        room = dispatcher.window(len(Fleet(self.ledger.connection).live())) - backlog.queued()
         chunks = backlog.take(view.job, 1 if beside_others else max(1, room), epoch=view.epoch)
         Dispatcher(self.store, self.celery).send(view, chunks, express=beside_others)
         return ""

@@ -20,7 +20,7 @@ from pathlib import Path
 from producer.sources.item import Item
 from producer.sources.lookup import AT_ONCE, in_order
 from producer.sources.upload import is_there
-from worker.contract import redis_keys
+from worker.contract import output_names
 from worker.contract.errors import ObjectMissing
 from worker.contract.messages import JobOptions
 from worker.contract.provenance import MODEL, OPTIONS, SOURCE_ETAG, made_alike
@@ -155,10 +155,10 @@ def _digest(key: str) -> int:
 def _outputs(store: ObjectStore, dest: S3Url) -> Iterator[str]:
     """Keys under a destination; what is about jobs, uploads among it, may be much and is jumped over."""
     for found in store.list(dest):
-        if found.key.startswith(redis_keys.JOB_PREFIX):
+        if found.key.startswith(output_names.JOB_PREFIX):
             break
         yield found.key
     else:
         return
-    for found in store.list(dest, after=redis_keys.BEHIND_JOBS):
+    for found in store.list(dest, after=output_names.BEHIND_JOBS):
         yield found.key

@@ -184,7 +184,7 @@ class Rehearsal:
 
     def cancel(self) -> dict[str, Any]:
         """What Redis does for it, and how long the caller waits."""
-        client = self._ledger.link.client
+        client = self._ledger.connection.client
         client.ping()
         before = _commands(client)
         began = time.perf_counter()

@@ -90,7 +90,7 @@ def submit_command(
     notifier = Notifier(notify, config.notify) if notify else None
     traced = tracing.started("maskmill-producer")
     with traced as traces, ObjectStore(config.s3) as store, Ledger(config.redis) as ledger:
-        ledger.link.check()
+        ledger.connection.check()
         teller = progress.Teller(as_json=as_json)
         celery = make_celery(config, client_name="maskmill-submit")
         submitter = Submitter(store, ledger, celery, config.jobs.chunk_images, teller.tell, traces)

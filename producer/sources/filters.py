@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from producer.sources.globs import matcher
 from producer.sources.item import Item, Skip, has_image_suffix
 from producer.sources.units import Sample
-from worker.contract import redis_keys
+from worker.contract import output_names
 from worker.contract.errors import SourceError
 
 Skipped = Counter[Skip]
@@ -76,7 +76,7 @@ def _by_name(items: Iterable[Item], filters: Filters, skipped: Skipped) -> Itera
     excluded = matcher(filters.exclude) if filters.exclude else None
     for item in items:
         key = item.key
-        if key.startswith(redis_keys.JOB_PREFIX):
+        if key.startswith(output_names.JOB_PREFIX):
             continue  # reports and manifests of an earlier job are not what the user counts as files
         if not (filters.any_suffix or has_image_suffix(key)):
             skipped[Skip.NOT_AN_IMAGE] += 1

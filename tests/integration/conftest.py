@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from support.stack import Place, fresh_place, make_bucket
+from worker.contract.ledger.chunks import ChunkLedger
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.storage.s3 import ObjectStore
 from worker.standalone.services import Standalone
@@ -31,6 +32,12 @@ def ledger_factory(standalone: Standalone) -> Callable[[], Ledger]:
 def ledger(place: Place) -> Iterator[Ledger]:
     with Ledger(place.settings.redis) as ledger:
         yield ledger
+
+
+@pytest.fixture
+def chunk_ledger(ledger: Ledger) -> ChunkLedger:
+    """The chunks of the jobs in `ledger`."""
+    return ChunkLedger(ledger.connection)
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ class Checks:
 
     def _redis(self) -> str:
         with Ledger(self._config.redis) as ledger:
-            facts = ledger.link.check()
+            facts = ledger.connection.check()
         lasting = "" if facts["append_only"] == "yes" else "; not append-only, so a restart of it loses jobs"
         return f"{facts['server']} {facts['version']} at {self._config.redis.url}{lasting}"
 

@@ -20,6 +20,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "child_killed": "a process that hung or did not stop was killed",
         "compiled_model_damaged": "a compiled model in the cache was no longer whole; it is compiled again",
         "death_not_noted": "Redis did not take the note about a process that died",
+        "deregister_failed": "a process that stopped could not deregister; it counts as live for 35 s",
         "dropped": "a chunk needs no work: cancelled, paused, or done already",
         "exporter_listens": "metrics and probes can be asked for",
         "fetch_goes_on": "a download broke off and goes on where it was",

@@ -256,7 +256,7 @@ def test_renewal_lives_as_long_as_the_connection():
     step = lease.LeaseRenewal(parent)
 
     step.start(parent)
-    assert entries == [(3, step.tend, (channel,))]
+    assert entries == [(3, step.maintain, (channel,))]
     step.stop(parent)
     step.stop(parent)  # Celery stops a step that never started, and one that was stopped
 

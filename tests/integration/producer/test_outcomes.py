@@ -40,7 +40,7 @@ def test_a_running_job_tells_what_is_in_redis_and_what_is_in_s3(world, monkeypat
     run(world.ledger, view, [0], bad=[1])
     world.bookkeeper.tick()
     run(world.ledger, view, [1])
-    assert [job.logged for job in world.backlog.active()] == [3]
+    assert [job.pending_outcomes for job in world.backlog.active()] == [3]
 
     assert told(world) == [(0, "ok"), (1, "failed"), (2, "ok"), (3, "ok"), (4, "ok"), (5, "ok")]
     assert told(world, kinds=[OutcomeKind.FAILED]) == [(1, "failed")]
@@ -53,7 +53,7 @@ def test_what_moves_from_redis_to_s3_while_it_is_read_is_told_once_and_in_full(w
     monkeypatch.setattr(bookkeeper, "COLLECT_SECONDS", 0)
     run(world.ledger, world.submit(9), [0, 1])
     where, name = (
-        (world.ledger.link.client, "xrevrange") if moment.startswith("before") else (outcome_log, "part_names")
+        (world.ledger.connection.client, "xrevrange") if moment.startswith("before") else (outcome_log, "part_names")
     )
     read = getattr(where, name)
 
@@ -74,7 +74,7 @@ def test_what_waits_in_redis_is_read_in_pieces_newest_first(world):
 
     found = list(world.backlog.recent("job", 4))
 
-    assert found == list(reversed(world.backlog.log("job", 100)))
+    assert found == list(reversed(world.backlog.pending_outcomes("job", 100)))
     assert len(found) == 6
 
 
@@ -132,7 +132,7 @@ def test_a_list_that_was_removed_or_changed_is_named(world):
 
 def test_details_that_redis_lost_leave_the_outcome(world):
     run(world.ledger, world.submit(6), [0], bad=[1])
-    world.ledger.link.client.delete(redis_keys.job_keys(world.ledger.link.prefix, "job").log)
+    world.ledger.connection.client.delete(redis_keys.job_keys(world.ledger.connection.prefix, "job").log)
 
     assert told(world) == [(0, "ok"), (1, "failed"), (2, "ok")]
 

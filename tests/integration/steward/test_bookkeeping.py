@@ -8,7 +8,7 @@ import tracemalloc
 
 import pytest
 
-from support.jobs import HERE, message, outcome, run
+from support.jobs import HERE, lease, message, outcome, run
 from support.scheduler_harness import World
 from worker.contract import outcome_codec, redis_keys
 from worker.contract.errors import StoreUnavailable
@@ -84,7 +84,7 @@ def test_only_jobs_far_from_their_end_can_be_left_alone(world, monkeypatch):
 
 
 def test_outcomes_that_pile_up_are_not_left_alone(world, monkeypatch):
-    monkeypatch.setattr(bookkeeper.results, "PART_OUTCOMES", 25)
+    monkeypatch.setattr(bookkeeper.outcome_log, "PART_OUTCOMES", 25)
     now = [0.0]
     monkeypatch.setattr(bookkeeper.time, "monotonic", lambda: now[0])
     view = world.submit(210)
@@ -92,7 +92,7 @@ def test_outcomes_that_pile_up_are_not_left_alone(world, monkeypatch):
     run(world.ledger, view, range(5))
     now[0] += 1
     assert not world.bookkeeper.tick()  # 15 in a second: the next part is full before it is looked at again
-    monkeypatch.setattr(bookkeeper.results, "PART_OUTCOMES", 5_000)
+    monkeypatch.setattr(bookkeeper.outcome_log, "PART_OUTCOMES", 5_000)
     now[0] += 1
     assert world.bookkeeper.tick()
 
@@ -111,7 +111,7 @@ def test_a_finished_job(world):
     assert {(o.index, o.code, o.message) for o in bad} == {(1, "undecodable", "why"), (7, "undecodable", "why")}
     assert {o.outputs for o in listed(world)["succeeded"]} == {(f"{i}.png",) for i in (0, 2, 3, 4, 5, 6)}
     assert world.backlog.active() == []
-    assert world.ledger.link.client.ttl(redis_keys.job(world.ledger.link.prefix, "job")) > 0
+    assert world.ledger.connection.client.ttl(redis_keys.job(world.ledger.connection.prefix, "job")) > 0
 
 
 def test_masks_that_want_a_look_are_listed_once_more_and_counted(world):
@@ -121,11 +121,11 @@ def test_masks_that_want_a_look_are_listed_once_more_and_counted(world):
     qualities = [plain, plain | {"touches_border": True}, plain | {"empty": True}, plain | {"soft": 0.7, "full": True}]
     for chunk in range(view.chunks):
         work = message(view, chunk)
-        world.ledger.start(work, HERE)
+        world.chunks.start(work, HERE)
         for index in range(work.start, work.start + len(work.keys)):
             found = outcome(index).model_copy(update={"quality": MaskQuality(**qualities[index])})
-            world.ledger.record(work, [found])
-        world.ledger.release(work, HERE, model="m", core_seconds=1.0, blameless=True)
+            lease(world.ledger, work).record([found])
+        lease(world.ledger, work).release(model="m", core_seconds=1.0, blameless=True)
 
     facts = check_lists(world, ended(world))
 
@@ -141,8 +141,8 @@ def test_a_cancelled_job_with_a_chunk_half_done(world):
     view = world.submit(8)
     run(world.ledger, view, [0], bad=[2])
     half = message(view, 1)
-    world.ledger.start(half, HERE)
-    world.ledger.record(half, [outcome(4)])
+    world.chunks.start(half, HERE)
+    lease(world.ledger, half).record([outcome(4)])
     world.ledger.cancel("job", "enough")
 
     view = ended(world)
@@ -248,7 +248,7 @@ def test_outcomes_are_collected_once_and_taken_out_of_redis(world, monkeypatch):
         world.bookkeeper.tick()
     world.bookkeeper.tick()
 
-    assert [job.logged for job in world.backlog.active()] == [0]
+    assert [job.pending_outcomes for job in world.backlog.active()] == [0]
     found = [o.index for o in outcome_log.newest_first(world.store, world.out, "job")]
     assert found == [5, 4, 3, 2, 1, 0]
 
@@ -256,7 +256,7 @@ def test_outcomes_are_collected_once_and_taken_out_of_redis(world, monkeypatch):
 def test_lists_are_written_though_details_were_lost_with_redis(world):
     view = world.submit(4)
     run(world.ledger, view, range(2), bad=[1])
-    world.ledger.link.client.delete(redis_keys.job_keys(world.ledger.link.prefix, "job").log)
+    world.ledger.connection.client.delete(redis_keys.job_keys(world.ledger.connection.prefix, "job").log)
 
     view = ended(world)
 
@@ -320,8 +320,10 @@ def test_many_failures_take_no_more_memory_than_few(world):
             batch = [outcome(index, FAILED) for index in range(first, first + 1000)]
             lines = [o.model_copy(update={"message": "long " * 40}).model_dump_json() for o in batch]
             outcome_log.write_part(world.store, dest, job, epoch=0, first_id=f"{first}-0", lines=lines)
-        keys = redis_keys.job_keys(world.ledger.link.prefix, job)
-        world.ledger.link.client.set(keys.images, outcome_codec.packed(bytes([outcome_codec.NUMBERS[FAILED]]) * total))
+        keys = redis_keys.job_keys(world.ledger.connection.prefix, job)
+        world.ledger.connection.client.set(
+            keys.images, outcome_codec.packed(bytes([outcome_codec.NUMBERS[FAILED]]) * total)
+        )
         view = view.model_copy(update={"failed": total, "ending": "finished"})
         tracemalloc.start()
         job_lists.write_lists(world.store, world.ledger, view, None)
@@ -338,15 +340,15 @@ def test_many_failures_take_no_more_memory_than_few(world):
 def test_a_stopped_job_waits_for_the_worker_that_holds_it_however_slow_its_image_is(world):
     view = world.submit(4)
     chunk = message(view, 0)
-    world.ledger.start(chunk, HERE)
+    world.chunks.start(chunk, HERE)
     delivered = json.dumps([{"headers": {"id": redis_keys.task_id("job", 0, 0)}}, "", redis_keys.QUEUE])
-    unacked, client = redis_keys.unacked(world.settings.redis.prefix), world.ledger.link.client
+    unacked, client = redis_keys.unacked(world.settings.redis.prefix), world.ledger.connection.client
     client.hset(unacked, "tag", delivered)
     world.ledger.cancel("job")
 
     assert ended(world).status is JobStatus.STOPPING, "silent for longer than it may be, but not gone"
 
-    world.ledger.record(chunk, [outcome(0)])  # the slow one, whose output has just been written
+    lease(world.ledger, chunk).record([outcome(0)])  # the slow one, whose output has just been written
     client.hdel(unacked, "tag")
     view = ended(world)
     assert (view.status, view.ok, view.cancelled) == (JobStatus.CANCELLED, 1, 3)

@@ -51,8 +51,8 @@ def test_a_job_that_has_ended_stays_so_and_the_remedy_is_told(world, name, what)
 @pytest.mark.parametrize("status", [s for s in JobStatus if s not in (JobStatus.RUNNING, JobStatus.PAUSED)])
 def test_every_other_state_has_its_own_remedy(world, status):
     world.submit(3)
-    record = redis_keys.job(world.ledger.link.prefix, "job")
-    world.ledger.link.client.hset(record, "status", status.value)
+    record = redis_keys.job(world.ledger.connection.prefix, "job")
+    world.ledger.connection.client.hset(record, "status", status.value)
 
     with pytest.raises(JobStateError, match=rf"job job is {status.value} and can't be paused: \w+") as raised:
         call("pause", "job")
@@ -62,7 +62,7 @@ def test_every_other_state_has_its_own_remedy(world, status):
 def test_a_running_job_is_not_run_again(world):
     world.submit(3)
 
-    world.ledger.link.client.hincrby(redis_keys.job(world.ledger.link.prefix, "job"), "failed", 1)
+    world.ledger.connection.client.hincrby(redis_keys.job(world.ledger.connection.prefix, "job"), "failed", 1)
     with pytest.raises(JobStateError, match="job job is running: only one that was submitted and has ended"):
         call("retry", "job")
 

@@ -10,7 +10,7 @@ from support.jobs import HERE, message, run
 from worker.contract import redis_keys
 from worker.contract.errors import BrokerUnavailable, ContractError, StoreUnavailable
 from worker.contract.job import JobStatus
-from worker.contract.ledger.jobs import Verdict
+from worker.contract.ledger.chunks import Verdict
 from worker.contract.messages import Priority
 from worker.contract.queue import celery_app, dispatcher
 from worker.contract.queue.dispatcher import Dispatcher
@@ -49,7 +49,7 @@ def test_the_window_grows_with_the_fleet(world):
     world.submit(60)
     fleet = world.fleet
     for number in range(4):
-        fleet.beat(f"worker-{number}@here")
+        fleet.heartbeat(f"worker-{number}@here")
 
     assert world.feeder.tick() == world.backlog.queued() == dispatcher.window(4)
 
@@ -128,7 +128,7 @@ def test_a_bucket_that_is_down_holds_up_one_job_and_does_not_empty_it(world, mon
 def test_chunks_that_could_not_be_published_wait_again_unless_somebody_has_them(world):
     view = world.submit(9)
     assert world.backlog.take("job", 3, epoch=0) == [0, 1, 2]
-    assert world.ledger.start(message(view, 1), HERE).verdict is Verdict.RUN
+    assert world.chunks.start(message(view, 1), HERE).verdict is Verdict.RUN
 
     world.backlog.untake("job", [0, 1, 2], epoch=1)
     assert world.backlog.take("job", 3, epoch=0) == []
@@ -139,10 +139,10 @@ def test_chunks_that_could_not_be_published_wait_again_unless_somebody_has_them(
 
 def test_a_record_of_another_version_does_not_stop_the_others(world, caplog):
     world.submit(3)
-    world.ledger.link.client.hset(
-        redis_keys.job(world.ledger.link.prefix, "newer"), mapping={"job": "newer", "status": "dreaming"}
+    world.ledger.connection.client.hset(
+        redis_keys.job(world.ledger.connection.prefix, "newer"), mapping={"job": "newer", "status": "dreaming"}
     )
-    world.ledger.link.client.sadd(redis_keys.active(world.ledger.link.prefix), "newer")
+    world.ledger.connection.client.sadd(redis_keys.active(world.ledger.connection.prefix), "newer")
 
     world.feeder.tick()
 
@@ -165,7 +165,9 @@ def test_what_waits_or_is_with_a_worker_is_in_the_broker(world):
         channel = connection.default_channel
         queue = world.celery.amqp.queues[redis_keys.QUEUE](channel)
         held = queue.get(no_ack=False)
-        waiting = world.ledger.link.client.llen(redis_keys.queue(world.ledger.link.prefix, redis_keys.QUEUE))
+        waiting = world.ledger.connection.client.llen(
+            redis_keys.queue(world.ledger.connection.prefix, redis_keys.QUEUE)
+        )
         assert (held.headers["id"], waiting) == ("job.0.0", 1)
         assert world.backlog.in_broker() == {"job.0.0", "job.0.1", "job.0.2"}
         held.ack()
@@ -177,9 +179,9 @@ def test_only_what_is_silent_and_nowhere_is_published_again(world):
     world.feeder.tick()
     patient, eager = world.reconciler(3600), world.reconciler(0)
 
-    assert (patient.look(), eager.look()) == (0, 0)
+    assert (patient.scan(), eager.scan()) == (0, 0)
     world.drain()
-    assert (patient.look(), eager.look(), eager.look()) == (0, 2, 0)
+    assert (patient.scan(), eager.scan(), eager.scan()) == (0, 2, 0)
     assert sorted(world.queued()) == ["job.0.0", "job.0.1"]
 
 
@@ -187,7 +189,7 @@ def test_a_chunk_taken_by_a_leader_that_died_is_found(world):
     world.submit(3)
     world.backlog.take("job", 1, epoch=0)
 
-    assert world.reconciler(0).look() == 1
+    assert world.reconciler(0).scan() == 1
     assert world.queued() == ["job.0.0"]
 
 
@@ -197,7 +199,7 @@ def test_what_is_missing_of_a_paused_job_waits_for_the_resume(world):
     world.drain()
     world.ledger.pause("job")
 
-    assert world.reconciler(0).look() == 0
+    assert world.reconciler(0).scan() == 0
     assert [(job.outstanding, job.waiting) for job in world.backlog.active()] == [(0, 1)]
     world.ledger.resume("job")
     world.feeder.tick()
@@ -210,7 +212,7 @@ def test_trouble_with_one_job_does_not_hide_what_another_misses(world):
         world.backlog.take(job, 1, epoch=0)
     world.damage(world.first_part("bad", "bad"))
 
-    assert world.reconciler(0).look() == 1
+    assert world.reconciler(0).scan() == 1
     assert world.queued() == ["good.0.0"]
     assert world.ledger.view("bad").status is JobStatus.STOPPING
 

@@ -7,7 +7,7 @@ import json
 from click.testing import CliRunner
 
 from producer.cli import jobs
-from support.jobs import HERE, message, outcome, run
+from support.jobs import HERE, lease, message, outcome, run
 from worker.contract.ledger.fleet import Fleet, WorkerFacts
 
 WORKER = WorkerFacts(
@@ -23,11 +23,11 @@ def status(*options: str) -> str:
 def test_of_a_running_job_workers_and_shares_of_stages_are_told(world):
     view = world.submit(6)
     run(world.ledger, view, [])
-    Fleet(world.ledger.link).enrol(WORKER)
-    Fleet(world.ledger.link).beat(WORKER.name)
+    Fleet(world.ledger.connection).register(WORKER)
+    Fleet(world.ledger.connection).heartbeat(WORKER.name)
     first = message(view, 0)
-    world.ledger.start(first, HERE)
-    world.ledger.record(first, [outcome(0).model_copy(update={"stages": {"infer": 3.0, "fetch": 1.0}})], HERE)
+    world.chunks.start(first, HERE)
+    lease(world.ledger, first).record([outcome(0).model_copy(update={"stages": {"infer": 3.0, "fetch": 1.0}})])
 
     told = json.loads(status("--json"))
     assert [worker["name"] for worker in told["workers"]] == [WORKER.name]

@@ -1,4 +1,4 @@
-"""What a worker's parent and child tell each other, and what the parent does about a child that hangs."""
+"""The channel between a worker's parent and its model process, the watchdog and the heartbeat."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from celery.worker.consumer import Consumer
 
 from worker.consumer import heartbeat, watchdog
 from worker.contract.errors import BrokerUnavailable
-from worker.runner.parent_channel import SharedState
+from worker.contract.settings import Settings
+from worker.runner.parent_channel import ParentChannel
 
 
 def in_a_child(work) -> int:
-    """Exit status of a forked process that does something."""
+    """Return the exit status of a forked process that calls `work`."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -27,35 +29,35 @@ def in_a_child(work) -> int:
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_parent_and_child_see_the_same_state():
-    shared = SharedState()
-    shared.beat()
+    channel = ParentChannel()
+    channel.record_progress()
 
     def child():
-        if shared.stopping():
+        if channel.stopping():
             return 1
-        shared.stop()
+        channel.stop()
         time.sleep(0.3)
-        shared.beat()
+        channel.record_progress()
         return 0
 
     assert in_a_child(child) == 0
-    assert shared.stopping()
-    assert shared.silent_seconds() < 0.3
+    assert channel.stopping()
+    assert channel.seconds_since_progress() < 0.3
 
 
 def test_silence_grows_until_the_next_beat():
-    shared = SharedState()
-    assert not shared.stopping()
-    assert shared.silent_seconds() > 0  # nothing was heard since the machine started
-    shared.beat()
+    channel = ParentChannel()
+    assert not channel.stopping()
+    assert channel.seconds_since_progress() > 0  # no progress since the machine started
+    channel.record_progress()
     time.sleep(0.02)
 
-    assert 0.02 <= shared.silent_seconds() < 5
+    assert 0.02 <= channel.seconds_since_progress() < 5
 
 
 @pytest.fixture
 def killed(monkeypatch):
-    """Processes that were killed."""
+    """Return the list of killed processes, each with the signal."""
     pids = []
     monkeypatch.setattr(watchdog.os, "kill", lambda pid, number: pids.append((pid, number)))
     monkeypatch.setattr(watchdog, "_killed", {})
@@ -72,34 +74,34 @@ def at_work(pid: int | None, task: str = "job.0.1", *, for_seconds: float = 1e6)
 
 
 def silent_for(seconds: float):
-    return SimpleNamespace(silent_seconds=lambda: seconds)
+    return SimpleNamespace(seconds_since_progress=lambda: seconds)
 
 
 def test_a_child_that_gets_nowhere_is_killed_once_and_the_reason_kept(killed):
     at_work(4711)
 
-    assert watchdog.look(silent_for(301), 300)
-    assert not watchdog.look(silent_for(302), 300)
+    assert watchdog.kill_if_stuck(silent_for(301), 300)
+    assert not watchdog.kill_if_stuck(silent_for(302), 300)
     assert killed == [(4711, signal.SIGKILL)]
     assert watchdog._killed == {"job.0.1": "no image ended within 300 s"}
 
 
 def test_a_child_that_gets_on_or_has_no_work_is_left_alone(killed):
-    assert not watchdog.look(silent_for(9999), 300)
+    assert not watchdog.kill_if_stuck(silent_for(9999), 300)
     at_work(None)
-    assert not watchdog.look(silent_for(9999), 300)
+    assert not watchdog.kill_if_stuck(silent_for(9999), 300)
     at_work(4711, "job.0.2")
-    assert not watchdog.look(silent_for(299), 300)
+    assert not watchdog.kill_if_stuck(silent_for(299), 300)
     assert killed == []
 
 
 def test_a_child_that_had_nothing_to_do_has_all_its_time_for_the_next_chunk(killed):
-    """Its last sign of life is old, and the one over the new chunk is still to come."""
+    """Its last progress is old, and it has made none with the new chunk yet."""
     at_work(4711, for_seconds=299)
-    assert not watchdog.look(silent_for(9999), 300)
+    assert not watchdog.kill_if_stuck(silent_for(9999), 300)
     watchdog.state.active_requests.clear()
     at_work(4711, for_seconds=301)
-    assert watchdog.look(silent_for(9999), 300)
+    assert watchdog.kill_if_stuck(silent_for(9999), 300)
     assert killed == [(4711, signal.SIGKILL)]
 
 
@@ -121,34 +123,68 @@ def test_what_billiard_says_is_made_readable(seen, told):
 
 
 def test_a_sign_of_life_that_fails_is_left_to_the_next(caplog):
-    told = []
+    sent = []
 
     def fails(worker):
         raise BrokerUnavailable("gone")
 
-    heartbeat.beat(SimpleNamespace(beat=told.append), "worker-0@here")
-    heartbeat.beat(SimpleNamespace(beat=fails), "worker-0@here")
+    heartbeat.send_heartbeat(SimpleNamespace(heartbeat=sent.append), "worker-0@here")
+    heartbeat.send_heartbeat(SimpleNamespace(heartbeat=fails), "worker-0@here")
 
-    assert told == ["worker-0@here"]
+    assert sent == ["worker-0@here"]
     assert "event=beat_failed gone" in caplog.text
 
 
-def test_presence_follows_the_connection(monkeypatch):
-    beats, cancelled = [], []
-    monkeypatch.setattr(heartbeat, "beat", lambda fleet, name: beats.append(name))
-    link = SimpleNamespace(prefix="p:", close=lambda: None)
-    monkeypatch.setattr(heartbeat, "RedisLink", lambda *args, **options: link)
-    timer = SimpleNamespace(cancel=lambda: cancelled.append(1))
-    calls = []
-    parent = SimpleNamespace(
-        app=SimpleNamespace(maskmill=SimpleNamespace(redis=None), maskmill_name="worker-0@here"),
-        timer=SimpleNamespace(call_repeatedly=lambda *args: calls.append(args) or timer),
-    )
-    step = heartbeat.Presence(parent)
+def consumer(**redis) -> SimpleNamespace:
+    """Return what the bootstep needs from Celery's consumer; `entries` are its running timers."""
+    entries = []
+
+    def call_repeatedly(*entry):
+        entries.append(entry)
+        return SimpleNamespace(cancel=entries.clear)
+
+    app = SimpleNamespace(maskmill=Settings(redis=redis), maskmill_name="worker-0@here")
+    return SimpleNamespace(app=app, timer=SimpleNamespace(call_repeatedly=call_repeatedly), entries=entries, steps=[])
+
+
+@pytest.fixture
+def sent(monkeypatch) -> list[tuple[str, str]]:
+    """What is sent to the fleet: kind and worker."""
+    sent = []
+    for kind in ("heartbeat", "deregister"):
+        monkeypatch.setattr(heartbeat.Fleet, kind, lambda self, worker, kind=kind: sent.append((kind, worker)))
+    return sent
+
+
+def test_heartbeats_follow_the_connection(sent):
+    parent = consumer()
+    step = heartbeat.Heartbeat(parent)
 
     step.start(parent)
+    assert [entry[0] for entry in parent.entries] == [heartbeat.HEARTBEAT_SECONDS]
     step.stop(parent)
     step.stop(parent)
 
-    assert beats == ["worker-0@here"] and cancelled == [1]
-    assert calls[0][0] == heartbeat.BEAT_SECONDS
+    assert sent == [("heartbeat", "worker-0@here")] and parent.entries == []
+
+
+def test_a_worker_deregisters_when_its_consumer_shuts_down_and_not_when_the_connection_is_lost(sent):
+    parent, blueprint = consumer(), Consumer.Blueprint()
+    parent.steps.append(heartbeat.Heartbeat(parent))
+    for _ in range(2):
+        parent.steps[0].start(parent)
+        blueprint.restart(parent)  # as Celery does after a lost connection
+    assert sent == [("heartbeat", "worker-0@here")] * 2
+
+    blueprint.shutdown(parent)  # as Celery does at the end, once
+
+    assert sent[2:] == [("deregister", "worker-0@here")]
+
+
+def test_a_redis_that_is_down_costs_a_stopping_worker_one_log_line(caplog):
+    parent = consumer(url="redis://127.0.0.1:1/0")
+
+    heartbeat.Heartbeat(parent).shutdown(parent)
+
+    [entry] = caplog.records
+    assert entry.levelname == "WARNING" and "deregister_failed" in entry.getMessage()

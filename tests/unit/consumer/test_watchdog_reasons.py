@@ -1,4 +1,4 @@
-"""The parent process notices what became of its child; the rest of Celery's request is not under test."""
+"""The parent process records the death of its model process; the rest of Celery's request is not under test."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
 from celery.worker.request import Request
 
-from worker.consumer.watchdog import ChunkRequest, end_children_after
+from worker.consumer.watchdog import ChunkRequest, kill_model_process_after
 
 
 def seen(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> list[str]:
-    """What is noted when a task ends with an error, as billiard hands it over."""
-    noted: list[str] = []
+    """Return what is recorded when a task ends with an error, as billiard hands it over."""
+    recorded: list[str] = []
     monkeypatch.setattr(Request, "on_failure", lambda *_, **__: None)
-    monkeypatch.setattr(ChunkRequest, "_note", lambda _, text: noted.append(text))
+    monkeypatch.setattr(ChunkRequest, "_record_death", lambda _, text: recorded.append(text))
     try:
         raise error
     except type(error):
         info = ExceptionInfo()
     object.__new__(ChunkRequest).on_failure(info)
-    return noted
+    return recorded
 
 
 def test_a_lost_child_is_noted(monkeypatch):
@@ -55,7 +55,7 @@ def test_a_child_that_hangs_does_not_keep_a_worker_that_stops():
     child.start()
     os.kill(child.pid, signal.SIGSTOP)
 
-    end_children_after(0.2)
+    kill_model_process_after(0.2)
 
     child.join(20)
     assert child.exitcode == -signal.SIGKILL

@@ -9,7 +9,7 @@ import pytest
 from worker.contract.errors import ObjectMissing, StoreUnavailable
 from worker.contract.messages import OutcomeKind
 from worker.contract.storage.s3 import ObjectInfo, S3Url
-from worker.runner.up_to_date import JOB, MODEL, OPTIONS, SOURCE_ETAG, standing
+from worker.runner.up_to_date import JOB, MODEL, OPTIONS, SOURCE_ETAG, existing_outcome
 
 SOURCE, ONE, TWO = S3Url("b", "in/a.jpg"), S3Url("b", "out/a.png"), S3Url("b", "out/cutout/a.png")
 WANTED = {MODEL: "m1", OPTIONS: "o1", JOB: "job"}
@@ -32,7 +32,7 @@ class Store:
 
 
 def kind(store):
-    return standing(store, SOURCE, [ONE, TWO], WANTED)
+    return existing_outcome(store, SOURCE, [ONE, TWO], WANTED)
 
 
 def test_what_this_job_made_is_done_and_what_another_made_is_skipped():

@@ -12,7 +12,7 @@ from support.jobs import active
 from worker.contract.errors import BrokerUnavailable, JobNotFound
 from worker.contract.messages import Priority
 from worker.steward.feeder import WEIGHTS, allot
-from worker.steward.isolation import each
+from worker.steward.isolation import run_all
 
 LOW, NORMAL, HIGH = Priority.LOW, Priority.NORMAL, Priority.HIGH
 
@@ -186,6 +186,6 @@ def test_trouble_with_one_does_not_stop_the_others():
         return 1
 
     with pytest.raises(BrokerUnavailable, match="a"):
-        each("abc", work)
+        run_all("abc", work)
     assert seen == ["a", "b", "c"]
-    assert each("cc", work) == [1, 1]
+    assert run_all("cc", work) == [1, 1]

@@ -14,7 +14,7 @@ from support.commands import wait_for
 from worker.contract import settings
 from worker.contract.errors import SetupError
 from worker.steward import process
-from worker.steward.http_endpoint import Exporter
+from worker.steward.http_endpoint import HttpEndpoint
 
 
 def test_no_role_is_running_when_the_port_of_the_metrics_is_taken(monkeypatch):
@@ -93,20 +93,20 @@ def test_a_role_that_meets_a_defect_says_so(role_of):
     def work() -> bool:
         raise ZeroDivisionError
 
-    role = role_of(work, broken=told.set)
+    role = role_of(work, on_defect=told.set)
 
     assert told.wait(10) and not role.running
 
 
 @pytest.mark.parametrize("name", ["metrics", "healthz"])
-def test_an_exporter_without_looks_at_its_end_ends_at_once(name):
-    exporter = Exporter(settings.load().metrics, CollectorRegistry(), healthy=lambda: True, ready=lambda: True)
-    with urllib.request.urlopen(f"http://127.0.0.1:{exporter.port}/{name}", timeout=10) as answer:
+def test_an_endpoint_closes_without_waiting_for_its_poll_interval(name):
+    endpoint = HttpEndpoint(settings.load().metrics, CollectorRegistry(), healthy=lambda: True, ready=lambda: True)
+    with urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}/{name}", timeout=10) as answer:
         assert answer.status == 200
     began = time.monotonic()
 
-    exporter.close()
+    endpoint.close()
 
     assert time.monotonic() - began < 30
     with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(f"http://127.0.0.1:{exporter.port}/{name}", timeout=10)
+        urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}/{name}", timeout=10)

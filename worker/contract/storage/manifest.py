@@ -12,7 +12,7 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from worker.contract import redis_keys
+from worker.contract import output_names
 from worker.contract.errors import ContractError
 from worker.contract.storage import jsonlines
 from worker.contract.storage.s3 import ObjectStore, S3Url
@@ -57,7 +57,7 @@ class Listed(Protocol):
 
 def job_folder(dest: S3Url, job: str) -> S3Url:
     """Where everything about a job lies, apart from its outputs."""
-    return dest / f"{redis_keys.JOB_PREFIX}{job}/"
+    return dest / f"{output_names.JOB_PREFIX}{job}/"
 
 
 def _part(dest: S3Url, job: str, number: int) -> S3Url:

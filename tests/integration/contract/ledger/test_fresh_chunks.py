@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from worker.contract import redis_keys
-from worker.contract.ledger.jobs import Verdict
+from worker.contract.ledger.chunks import Verdict
 from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy
 
 OPTIONS = JobOptions(source="s3://in/", dest="s3://out/")
@@ -18,22 +18,22 @@ def seal(ledger, policy: JobPolicy = ALL) -> None:
     assert ledger.seal("job", total=9, chunk_images=3, size=100)
 
 
-def test_a_chunk_that_nobody_has_started_is_fresh(ledger):
+def test_a_chunk_that_nobody_has_started_is_fresh(ledger, chunk_ledger):
     seal(ledger)
 
-    assert ledger.fresh(CHUNK) == OPTIONS
+    assert chunk_ledger.options_if_unstarted(CHUNK) == OPTIONS
 
 
-def test_one_that_was_started_is_not(ledger):
+def test_one_that_was_started_is_not(ledger, chunk_ledger):
     seal(ledger)
-    assert ledger.start(CHUNK, "worker-0@elsewhere").verdict is Verdict.RUN
-    ledger.died(CHUNK, "worker-0@elsewhere", "killed by signal 11 (SIGSEGV)")
+    assert chunk_ledger.start(CHUNK, "worker-0@elsewhere").verdict is Verdict.RUN
+    chunk_ledger.record_death(CHUNK, "worker-0@elsewhere", "killed by signal 11 (SIGSEGV)")
 
-    assert ledger.fresh(CHUNK) is None
+    assert chunk_ledger.options_if_unstarted(CHUNK) is None
 
 
 @pytest.mark.parametrize("change", ["pause", "cancel", "stale", "unknown", "later"])
-def test_nor_is_one_of_a_job_that_does_not_run(ledger, change):
+def test_nor_is_one_of_a_job_that_does_not_run(ledger, change, chunk_ledger):
     seal(ledger)
     message = CHUNK
     if change == "stale":
@@ -41,14 +41,16 @@ def test_nor_is_one_of_a_job_that_does_not_run(ledger, change):
     elif change == "unknown":
         message = CHUNK.model_copy(update={"job": "other"})
     elif change == "later":  # options of a later version: `start` says so, when its turn comes
-        ledger.link.client.hset(redis_keys.job(ledger.link.prefix, "job"), "options", '{"from": "the future"}')
+        ledger.connection.client.hset(
+            redis_keys.job(ledger.connection.prefix, "job"), "options", '{"from": "the future"}'
+        )
     else:
         getattr(ledger, change)("job")
 
-    assert ledger.fresh(message) is None
+    assert chunk_ledger.options_if_unstarted(message) is None
 
 
-def test_images_that_may_be_up_to_date_are_not_begun(ledger):
+def test_images_that_may_be_up_to_date_are_not_begun(ledger, chunk_ledger):
     seal(ledger, JobPolicy(skip_existing=True))
 
-    assert ledger.fresh(CHUNK) is None
+    assert chunk_ledger.options_if_unstarted(CHUNK) is None

@@ -14,8 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, cycle
 
 import pytest
@@ -30,12 +29,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from support.jobs import lease
 from support.ledger_model import Model
 from worker.contract import redis_keys
 from worker.contract.errors import JobStateError
 from worker.contract.job import ENDED, JobStatus
 from worker.contract.ledger.backlog import Backlog
-from worker.contract.ledger.jobs import Ledger, Verdict
+from worker.contract.ledger.chunks import ChunkLease, ChunkLedger, Verdict
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, Outcome, OutcomeKind
 
 OK, SKIPPED, FAILED, DEAD = OutcomeKind.OK, OutcomeKind.SKIPPED, OutcomeKind.FAILED, OutcomeKind.DEAD
@@ -50,27 +51,33 @@ _numbers = count()
 
 @dataclass
 class Run:
-    """A worker is at a chunk."""
+    """A worker runs a chunk."""
 
-    message: ChunkMessage
-    todo: list[int]
-    careful: bool
-    bury: tuple[int, ...]
-    leased: bool = True
-    """The broker knows that the message is here; else a copy of it may be anywhere."""
+    lease: ChunkLease
+    todo: list[int] = field(default_factory=list)
+    held: bool = True
+    """The broker knows that the worker holds the message; otherwise a copy of it may be anywhere."""
+
+    @property
+    def message(self) -> ChunkMessage:
+        return self.lease.message
 
 
 class Machine(RuleBasedStateMachine):
     """One job, three workers, one broker."""
 
-    def __init__(self, patient: Ledger, impatient: Ledger) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         super().__init__()
-        self.ledger = patient
-        self.ledgers = {True: patient, False: impatient}
-        self.backlog = Backlog(patient.link)
-        self.client = patient.link.client
+        self.ledger = ledger
+        connection = ledger.connection
+        self.chunk_ledgers = {
+            True: ChunkLedger(connection, silence_seconds=YEAR),
+            False: ChunkLedger(connection, silence_seconds=0),
+        }
+        self.backlog = Backlog(connection)
+        self.client = connection.client
         self.job = f"job{next(_numbers)}"
-        self.keys = redis_keys.job_keys(patient.link.prefix, self.job)
+        self.keys = redis_keys.job_keys(connection.prefix, self.job)
         self.queue: list[ChunkMessage] = []
         self.sent: list[ChunkMessage] = []
         self.runs: dict[str, Run] = {}
@@ -126,20 +133,20 @@ class Machine(RuleBasedStateMachine):
     @rule(lost=st.booleans())
     def reconcile(self, lost):
         present = {(m.epoch, m.chunk) for m in self.queue}
-        present |= {(run.message.epoch, run.message.chunk) for run in self.runs.values() if run.leased}
+        present |= {(run.message.epoch, run.message.chunk) for run in self.runs.values() if run.held}
         silent = self.backlog.silent(self.job, 0)
         assert set(silent) == self.model.outstanding
         missing = [chunk for chunk in silent if (self.model.epoch, chunk) not in present]
-        again = self.backlog.reclaim(self.job, missing, 0) if missing else []
-        assert again == self.model.reclaim(missing)
+        again = self.backlog.take_lost(self.job, missing, 0) if missing else []
+        assert again == self.model.take_lost(missing)
         if not lost:
             self.send(again)
 
     def reclaim_what_is_not_missing(self, chunk):
         """Who looks with old eyes: nothing is silent, or not outstanding at all."""
-        assert self.backlog.reclaim(self.job, [chunk], YEAR) == []
+        assert self.backlog.take_lost(self.job, [chunk], YEAR) == []
         if chunk not in self.model.outstanding:
-            assert self.backlog.reclaim(self.job, [chunk], 0) == []
+            assert self.backlog.take_lost(self.job, [chunk], 0) == []
 
     # -- workers --------------------------------------------------------------------------------------------------
 
@@ -162,30 +169,31 @@ class Machine(RuleBasedStateMachine):
 
     def start_with(self, worker, message, *, patient):
         expected = self.model.start(message.chunk, message.epoch, worker, patient=patient)
-        found = self.ledgers[patient].start(message, worker)
-        assert (found.verdict, found.careful, found.bury) == expected
+        found = self.chunk_ledgers[patient].start(message, worker)
+        assert (found.verdict, found.one_by_one, found.dead) == expected
         if found.verdict is not Verdict.STALE:
             assert list(found.outcomes) == [self.model.states[i] for i in self.model.images(message.chunk)]
         if found.verdict is Verdict.RUN:
             todo = [message.start + i for i, kind in enumerate(found.outcomes) if kind is None]
-            run = Run(message, [i for i in todo if i not in found.bury], found.careful, found.bury)
-            self.runs[worker] = run
-            if found.bury:
-                self.write(worker, run, [(i, DEAD) for i in found.bury])
+            self.runs[worker] = Run(found, [i for i in todo if i not in found.dead])
+            if found.dead:
+                self.write(found, [(i, DEAD) for i in found.dead])
         return found.verdict
 
-    def write(self, worker, run, found):
-        expected = self.model.record(run.message.chunk, run.message.epoch, found, worker)
+    def write(self, lease, found):
+        message = lease.message
+        expected = self.model.record(message.chunk, message.epoch, found, lease.worker)
         outcomes = [
             Outcome(index=i, key=f"{i}.jpg", kind=kind, code="bad" if kind in (FAILED, DEAD) else "")
             for i, kind in found
         ]
-        answer = self.ledger.record(run.message, outcomes, worker)
-        assert (answer.completed, answer.go_on) == expected
-        self.completions[run.message.epoch] += answer.completed
-        again = self.ledger.record(run.message, outcomes, worker)  # a call whose answer was lost is made again
-        assert (again.completed, again.go_on) == self.model.record(run.message.chunk, run.message.epoch, found, worker)
-        return answer.go_on
+        answer = lease.record(outcomes)
+        assert (answer.completed, answer.proceed) == expected
+        self.completions[message.epoch] += answer.completed
+        again = lease.record(outcomes)  # a call whose answer was lost is repeated
+        expected = self.model.record(message.chunk, message.epoch, found, lease.worker)
+        assert (again.completed, again.proceed) == expected
+        return answer.proceed
 
     def busy(self, who):
         workers = sorted(self.runs)
@@ -205,39 +213,38 @@ class Machine(RuleBasedStateMachine):
         run = self.runs[worker]
         for pick, kind in picks[: len(run.todo)]:
             index = run.todo.pop(pick % len(run.todo))
-            if run.careful:
-                self.announce(worker, index)
-            if not self.write(worker, run, [(index, kind)]) and obedient:
+            if run.lease.one_by_one:
+                self.announce(run.lease, index)
+            if not self.write(run.lease, [(index, kind)]) and obedient:
                 break
 
-    @precondition(lambda self: any(run.careful and run.todo for run in self.runs.values()))
+    @precondition(lambda self: any(run.lease.one_by_one and run.todo for run in self.runs.values()))
     @rule(who=st.integers(0, 2), pick=st.integers(0, 9))
     def an_image_is_announced(self, who, pick):
-        workers = [worker for worker, run in sorted(self.runs.items()) if run.careful and run.todo]
+        workers = [worker for worker, run in sorted(self.runs.items()) if run.lease.one_by_one and run.todo]
         worker = workers[who % len(workers)]
         run = self.runs[worker]
-        self.announce(worker, run.todo[pick % len(run.todo)])
+        self.announce(run.lease, run.todo[pick % len(run.todo)])
 
-    def announce(self, worker, index):
-        message = self.runs[worker].message
-        expected = self.model.begin(message.chunk, message.epoch, worker, index)
-        assert self.ledger.begin(message, worker, index) == expected
+    def announce(self, lease, index):
+        expected = self.model.begin(lease.message.chunk, lease.message.epoch, lease.worker, index)
+        assert lease.begin(index) == expected
 
     @precondition(lambda self: self.runs)
     @rule(who=st.integers(0, 2), blameless=st.booleans(), twice=st.booleans())
     def release(self, who, blameless, twice):
         worker = self.busy(who)
         run = self.runs.pop(worker)
-        if self.let_go(worker, run, blameless=blameless):
+        if self.give_up(run.lease, blameless=blameless):
             self.queue.append(run.message)
-        if twice:  # a call whose answer was lost is made again
-            self.let_go(worker, run, blameless=blameless)
+        if twice:  # a call whose answer was lost is repeated
+            self.give_up(run.lease, blameless=blameless)
 
-    def let_go(self, worker, run, *, blameless):
-        expected = self.model.release(run.message.chunk, run.message.epoch, worker, blameless=blameless)
-        again = self.ledger.release(run.message, worker, model="m", core_seconds=1.0, blameless=blameless)
-        assert again == expected
-        return again
+    def give_up(self, lease, *, blameless):
+        expected = self.model.release(lease.message.chunk, lease.message.epoch, lease.worker, blameless=blameless)
+        requeue = lease.release(model="m", core_seconds=1.0, blameless=blameless)
+        assert requeue == expected
+        return requeue
 
     @precondition(lambda self: self.runs)
     @rule(who=st.integers(0, 2))
@@ -245,7 +252,7 @@ class Machine(RuleBasedStateMachine):
         """Its parent sees it."""
         worker = self.busy(who)
         run = self.runs.pop(worker)
-        self.ledger.died(run.message, worker, "killed")
+        self.chunk_ledgers[True].record_death(run.message, worker, "killed")
         self.model.died(run.message.chunk, worker)
         self.queue.append(run.message)
 
@@ -263,9 +270,9 @@ class Machine(RuleBasedStateMachine):
         for _ in range(times):
             run = self.runs[worker]
             if not saved and run.todo:
-                self.write(worker, Run(run.message, [], careful=False, bury=()), [(run.todo[pick % len(run.todo)], OK)])
-            if announced and run.careful and run.todo:
-                self.announce(worker, run.todo[pick % len(run.todo)])
+                self.write(run.lease, [(run.todo[pick % len(run.todo)], OK)])
+            if announced and run.lease.one_by_one and run.todo:
+                self.announce(run.lease, run.todo[pick % len(run.todo)])
             self.child_dies(sorted(self.runs).index(worker))
             if self.start_with(worker, self.queue.pop(), patient=True) is not Verdict.RUN:
                 return
@@ -276,7 +283,7 @@ class Machine(RuleBasedStateMachine):
         """The lease of a worker that still works ended, and another gets the message."""
         idle = self.idle()
         run = self.runs[self.busy(who)]
-        run.leased = False
+        run.held = False
         self.start_with(idle[other % len(idle)], run.message, patient=patient)
 
     @precondition(lambda self: self.runs)
@@ -284,16 +291,16 @@ class Machine(RuleBasedStateMachine):
     def vanish(self, who, returns):
         """A node is gone; its message comes back with the lease, or not even that."""
         run = self.runs.pop(self.busy(who))
-        if returns and run.leased:
+        if returns and run.held:
             self.queue.append(run.message)
 
-    @precondition(lambda self: any(run.leased for run in self.runs.values()))
+    @precondition(lambda self: any(run.held for run in self.runs.values()))
     @rule(who=st.integers(0, 2), returns=st.booleans())
     def lease_ends(self, who, returns):
         """A worker that is cut off works on; its message is delivered again, or is lost."""
         run = self.runs[self.busy(who)]
-        if run.leased:
-            run.leased = False
+        if run.held:
+            run.held = False
             if returns:
                 self.queue.append(run.message)
 
@@ -310,17 +317,15 @@ class Machine(RuleBasedStateMachine):
         message, worker = self.sent[-1 - pick % len(self.sent)], WORKERS[who]
         if worker in self.runs and self.runs[worker].message == message:
             return  # it is at it: its other rules say what it does
-        run = Run(message, [], careful=False, bury=())
-        index = message.start + image % len(message.keys)
+        late, index = lease(self.ledger, message, worker), message.start + image % len(message.keys)
         if what == "record":
-            self.write(worker, run, [(index, kind)])
+            self.write(late, [(index, kind)])
         elif what == "begin":
-            expected = self.model.begin(message.chunk, message.epoch, worker, index)
-            assert self.ledger.begin(message, worker, index) == expected
+            self.announce(late, index)
         elif what == "release":
-            self.let_go(worker, run, blameless=True)
+            self.give_up(late, blameless=True)
         else:
-            self.ledger.died(message, worker, "killed")
+            self.chunk_ledgers[True].record_death(message, worker, "killed")
             self.model.died(message.chunk, worker)
 
     @precondition(lambda self: self.model.status is JobStatus.RUNNING)
@@ -338,8 +343,8 @@ class Machine(RuleBasedStateMachine):
             run = self.runs.pop(HEALER)
             found = [(index, kind) for index, kind in zip(run.todo, kinds, strict=False) if kind]
             if found:
-                self.write(HEALER, run, found)
-            if self.let_go(HEALER, run, blameless=True):
+                self.write(run.lease, found)
+            if self.give_up(run.lease, blameless=True):
                 self.queue.append(message)
 
     # -- people ---------------------------------------------------------------------------------------------------
@@ -409,7 +414,7 @@ class Machine(RuleBasedStateMachine):
     def retry(self, choice, interrupted):
         """Sometimes whoever asked is gone after so many chunks."""
         failed, cancelled = choice
-        assert self.ledger.link.run("reopen", self.job, int(failed)) == self.model.epoch + 1
+        assert self.ledger.connection.run("reopen", self.job, int(failed)) == self.model.epoch + 1
         self.model.reopen()
         self.reopening = choice
         if interrupted:
@@ -421,7 +426,7 @@ class Machine(RuleBasedStateMachine):
         for chunk in chunks:
             images, flags = self.model.images(chunk), (int(failed), int(cancelled))
             if self.model.reset(chunk, failed=failed, cancelled=cancelled):
-                self.ledger.link.run("reset", self.job, chunk, images[0], len(images), *flags)
+                self.ledger.connection.run("reset", self.job, chunk, images[0], len(images), *flags)
 
     @precondition(lambda self: self.reopening)
     @rule()
@@ -526,8 +531,8 @@ class Machine(RuleBasedStateMachine):
                 if self.start_with(HEALER, self.queue.pop(0), patient=False) is Verdict.RUN:
                     run = self.runs.pop(HEALER)
                     for index in run.todo:
-                        self.write(HEALER, run, [(index, OK)])
-                    self.let_go(HEALER, run, blameless=True)
+                        self.write(run.lease, [(index, OK)])
+                    self.give_up(run.lease, blameless=True)
             if self.model.status is JobStatus.STOPPING:
                 self.settle(patient=False)
             self.close(late=False)
@@ -537,19 +542,10 @@ class Machine(RuleBasedStateMachine):
         self.ledger.forget(self.job)
 
 
-@pytest.fixture
-def ledgers(place) -> Iterator[tuple[Ledger, Ledger]]:
-    with (
-        Ledger(place.settings.redis, silence_seconds=YEAR) as patient,
-        Ledger(place.settings.redis, silence_seconds=0) as impatient,
-    ):
-        yield patient, impatient
-
-
 @pytest.mark.timeout(max(600, EXAMPLES))  # of which a run that finds nothing takes seconds; shrinking takes minutes
-def test_the_scripts_do_what_the_model_does(ledgers):
+def test_the_scripts_do_what_the_model_does(ledger):
     run_state_machine_as_test(
-        lambda: Machine(*ledgers),
+        lambda: Machine(ledger),
         settings=settings(
             max_examples=EXAMPLES or 250,
             stateful_step_count=40 if not EXAMPLES else 80,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from support.jobs import image_states
 from worker.contract import outcome_codec
 from worker.contract.job import JobStatus
 from worker.contract.ledger.backlog import Backlog
@@ -31,16 +32,16 @@ def restored(ledger, outcomes: bytes, ending: JobStatus | None = None):
 def test_what_is_unfinished_is_given_out_and_nothing_else(ledger, outcomes, unfinished, returned):
     view = restored(ledger, outcomes)
 
-    (job,) = Backlog(ledger.link).active()
+    (job,) = Backlog(ledger.connection).active()
     assert view.status is JobStatus.RUNNING
     assert (job.returned, job.waiting) == (returned, len(unfinished))
-    assert set(Backlog(ledger.link).take("job", 100, epoch=1)) == unfinished
-    assert list(ledger.states("job", len(outcomes))) == [outcome_codec.KINDS[number] for number in outcomes]
+    assert set(Backlog(ledger.connection).take("job", 100, epoch=1)) == unfinished
+    assert image_states(ledger, "job", len(outcomes)) == [outcome_codec.KINDS[number] for number in outcomes]
 
 
 def test_a_job_of_which_everything_is_done_only_needs_its_lists(ledger):
     assert restored(ledger, bytes([1, 1, 3, 1, 1])).status is JobStatus.CLOSING
-    assert Backlog(ledger.link).take("job", 100, epoch=1) == []
+    assert Backlog(ledger.connection).take("job", 100, epoch=1) == []
 
 
 def test_what_failed_is_found_again_for_a_retry(ledger):
@@ -51,4 +52,4 @@ def test_what_failed_is_found_again_for_a_retry(ledger):
     view = ledger.reopen("job", failed=True, cancelled=False)
 
     assert (view.status, view.failed) == (JobStatus.RUNNING, 0)
-    assert set(Backlog(ledger.link).take("job", 100, epoch=view.epoch)) == {1, 9}
+    assert set(Backlog(ledger.connection).take("job", 100, epoch=view.epoch)) == {1, 9}
