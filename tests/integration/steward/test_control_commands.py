@@ -63,7 +63,7 @@ def test_a_running_job_is_not_run_again(world):
     world.submit(3)
 
     world.ledger.connection.client.hincrby(redis_keys.job(world.ledger.connection.prefix, "job"), "failed", 1)
-    with pytest.raises(JobStateError, match="job job is running: only one that was submitted and has ended"):
+    with pytest.raises(JobStateError, match="job job is running: only a job that was completely submitted and has ended"):
         call("retry", "job")
 
 

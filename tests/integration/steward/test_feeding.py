@@ -244,16 +244,16 @@ def test_a_part_is_read_once_for_its_neighbours_and_few_are_kept(world, sent, mo
     reads = []
     get = world.store.get
     monkeypatch.setattr(world.store, "get", lambda place, **how: reads.append(place.key) or get(place, **how))
-    dispatcher = Dispatcher(world.store, None)
+    sender = Dispatcher(world.store, None)
 
     for chunk in range(40):
-        dispatcher.send(view, [chunk])
+        sender.send(view, [chunk])
 
     assert len(reads) == len(set(reads)) == 20
-    assert len(dispatcher._parts) == dispatcher._PARTS_KEPT
-    dispatcher.send(view, [39])
+    assert len(sender._parts) == dispatcher._PARTS_KEPT
+    sender.send(view, [39])
     assert len(reads) == 20
-    dispatcher.send(view, [0])
+    sender.send(view, [0])
     assert len(reads) == 21
 
 
