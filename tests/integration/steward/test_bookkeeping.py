@@ -1,4 +1,4 @@
-"""Outcomes to S3 and the lists of a job that ended: complete, exact, whole, the same however often they are begun."""
+"""Outcomes in S3 and the lists of a job that ended: complete, exact, and the same after every interruption."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ OK, FAILED, CANCELLED = OutcomeKind.OK, OutcomeKind.FAILED, OutcomeKind.CANCELLE
 
 
 def folder(world: World, job: str = "job", dest: str = "out") -> dict[str, bytes]:
-    """Everything that is about a job, apart from what was submitted and what was collected."""
+    """Return the objects in the job's folder, except the manifest, the collected outcomes and `job.json`."""
     place = manifest.job_folder(world.out if dest == "out" else type(world.out)(world.bucket, f"{dest}/"), job)
     found = {item.key: world.store.get(place / item.key, max_bytes=10**9)[0] for item in world.store.list(place)}
     return {name: body for name, body in found.items() if not name.startswith(("manifest/", "results/", "job.json"))}
 
 
 def listed(world: World) -> dict[str, list[Outcome]]:
-    """The outcomes of all lists by the first word of their names."""
+    """Return the outcomes of all lists by the first word of their names."""
     found: dict[str, list[Outcome]] = {"succeeded": [], "failed": [], "cancelled": []}
     for name, body in sorted(folder(world).items()):
         if "jsonl" in name and name != outcome_log.REVIEW:
@@ -38,7 +38,7 @@ def listed(world: World) -> dict[str, list[Outcome]]:
 
 
 def check_lists(world: World, view: JobView) -> dict:
-    """Every image is in exactly one list, as its counter says; gives manifest.json."""
+    """Check that every image is in exactly one list, as its counter says; return the job summary."""
     found = listed(world)
     assert sorted(o.index for group in found.values() for o in group) == list(range(view.total))
     assert all(o.key == f"{o.index}.jpg" for group in found.values() for o in group)
@@ -61,7 +61,7 @@ def ended(world: World, job: str = "job") -> JobView:
     return world.ledger.view(job)
 
 
-def test_only_jobs_far_from_their_end_can_be_left_alone(world, monkeypatch):
+def test_only_jobs_that_do_not_end_soon_can_wait(world, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(bookkeeper.time, "monotonic", lambda: now[0])
 
@@ -69,7 +69,7 @@ def test_only_jobs_far_from_their_end_can_be_left_alone(world, monkeypatch):
         now[0] += seconds
         return world.bookkeeper.tick()
 
-    assert not world.bookkeeper.tick()  # no job: one that is soon done may come at any moment
+    assert not world.bookkeeper.tick()  # no job: a short one may come at any moment
     view = world.submit(210)
     assert not quiet_after(1)  # its rate is not known yet
     assert quiet_after(1)
@@ -77,13 +77,13 @@ def test_only_jobs_far_from_their_end_can_be_left_alone(world, monkeypatch):
     assert quiet_after(10)
     run(world.ledger, view, range(7, 20))  # 39 images/s: 150 left are 4 s
     assert not quiet_after(1)
-    assert quiet_after(1)  # the fleet stands still: more than a few are left
+    assert quiet_after(1)  # the fleet makes no progress, and more than a few are left
     run(world.ledger, view, range(20, 68))
     assert not quiet_after(1)
-    assert not quiet_after(1)  # so few may be done at any moment
+    assert not quiet_after(1)  # these few may be done at any moment
 
 
-def test_outcomes_that_pile_up_are_not_left_alone(world, monkeypatch):
+def test_a_job_whose_outcomes_fill_a_part_soon_cannot_wait(world, monkeypatch):
     monkeypatch.setattr(bookkeeper.outcome_log, "PART_OUTCOMES", 25)
     now = [0.0]
     monkeypatch.setattr(bookkeeper.time, "monotonic", lambda: now[0])
@@ -91,7 +91,7 @@ def test_outcomes_that_pile_up_are_not_left_alone(world, monkeypatch):
     world.bookkeeper.tick()
     run(world.ledger, view, range(5))
     now[0] += 1
-    assert not world.bookkeeper.tick()  # 15 in a second: the next part is full before it is looked at again
+    assert not world.bookkeeper.tick()  # 15 in a second: the next part is full before the next call
     monkeypatch.setattr(bookkeeper.outcome_log, "PART_OUTCOMES", 5_000)
     now[0] += 1
     assert world.bookkeeper.tick()
@@ -114,7 +114,7 @@ def test_a_finished_job(world):
     assert world.ledger.connection.client.ttl(redis_keys.job(world.ledger.connection.prefix, "job")) > 0
 
 
-def test_masks_that_want_a_look_are_listed_once_more_and_counted(world):
+def test_masks_that_need_review_are_listed_again_and_counted(world):
     view = world.submit(4)
     world.backlog.take("job", view.chunks, epoch=0)
     plain = {"coverage": 0.4, "soft": 0.1, "empty": False, "full": False, "touches_border": False}
@@ -264,7 +264,7 @@ def test_lists_are_written_though_details_were_lost_with_redis(world):
     assert [o.index for o in listed(world)["failed"]] == [1]
 
 
-def test_a_job_whose_objects_were_damaged_ends_all_the_same_and_holds_nobody_up(world, caplog):
+def test_a_job_with_damaged_objects_ends_and_blocks_no_other_job(world, caplog):
     for job in ("bad", "good"):
         view = world.submit(6, job=job, dest=job)
         run(world.ledger, view, range(2))
@@ -277,7 +277,7 @@ def test_a_job_whose_objects_were_damaged_ends_all_the_same_and_holds_nobody_up(
     assert job_lists.SUCCESS in folder(world, "good", "good") and job_lists.SUCCESS not in folder(world, "bad", "bad")
 
 
-def test_a_bucket_that_is_down_holds_up_its_own_job_only(world, monkeypatch):
+def test_a_bucket_that_is_down_delays_its_own_job_only(world, monkeypatch):
     for job in ("bad", "good"):
         view = world.submit(3 if job == "bad" else 6, job=job, dest=job)
         run(world.ledger, view, range(view.chunks))
@@ -296,7 +296,7 @@ def test_a_bucket_that_is_down_holds_up_its_own_job_only(world, monkeypatch):
     assert world.ledger.view("bad").status is JobStatus.CLOSING
 
 
-def test_a_listing_whose_producer_is_gone_is_given_up(world, monkeypatch, caplog):
+def test_a_listing_whose_producer_is_gone_is_abandoned(world, monkeypatch, caplog):
     world.ledger.create("left", world.submit(3).options)
     world.bookkeeper.tick()
     assert world.ledger.view("left").status is JobStatus.LISTING
@@ -310,7 +310,7 @@ def test_a_listing_whose_producer_is_gone_is_given_up(world, monkeypatch, caplog
 
 
 def test_many_failures_take_no_more_memory_than_few(world):
-    """A byte per image, parts of results, and nothing that grows with the failures."""
+    """One byte per image, parts of results, and nothing that grows with the failures."""
     few, many = 2_000, 40_000
 
     def peak(job: str, total: int) -> int:
@@ -348,7 +348,7 @@ def test_a_stopped_job_waits_for_the_worker_that_holds_it_however_slow_its_image
 
     assert ended(world).status is JobStatus.STOPPING, "silent for longer than it may be, but not gone"
 
-    lease(world.ledger, chunk).record([outcome(0)])  # the slow one, whose output has just been written
+    lease(world.ledger, chunk).record([outcome(0)])  # the slow image, whose output has just been written
     client.hdel(unacked, "tag")
     view = ended(world)
     assert (view.status, view.ok, view.cancelled) == (JobStatus.CANCELLED, 1, 3)

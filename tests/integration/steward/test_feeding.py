@@ -1,4 +1,4 @@
-"""Feeder and reconciler with a real queue: what is published, what is found missing, and who is not held up."""
+"""Feeder and reconciler with a real queue: what they publish, what they find lost, and that no job blocks others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_window_is_filled_and_not_more(world):
 
 def test_the_feeder_is_satisfied_when_all_that_waits_waits_for_the_fleet(world):
     world.feeder.tick()
-    assert not world.feeder.satisfied  # no job at all: the next one may come at any moment
+    assert not world.feeder.satisfied  # no job: the next one may come at any moment
     world.submit(30)
     world.feeder.tick()
     assert not world.feeder.satisfied  # it has just published
@@ -101,7 +101,7 @@ def test_a_manifest_that_cannot_be_read_ends_its_job_and_no_other(world, harm):
     assert view.status is JobStatus.STOPPING and "its manifest cannot be read" in view.reason
 
 
-def test_a_bucket_that_is_down_holds_up_one_job_and_does_not_empty_it(world, monkeypatch):
+def test_a_bucket_that_is_down_delays_one_job_and_does_not_empty_it(world, monkeypatch):
     for job in ("bad", "good"):
         world.submit(60, job=job, dest=job)
     get = world.store.get
@@ -125,7 +125,7 @@ def test_a_bucket_that_is_down_holds_up_one_job_and_does_not_empty_it(world, mon
     assert any(task.startswith("bad.0.") for task in world.queued())
 
 
-def test_chunks_that_could_not_be_published_wait_again_unless_somebody_has_them(world):
+def test_chunks_that_could_not_be_published_wait_again_unless_a_worker_has_them(world):
     view = world.submit(9)
     assert world.backlog.take("job", 3, epoch=0) == [0, 1, 2]
     assert world.chunks.start(message(view, 1), HERE).verdict is Verdict.RUN
@@ -155,7 +155,7 @@ def test_a_record_of_another_version_does_not_stop_the_others(world, caplog):
 # -- reconciler -------------------------------------------------------------------------------------------------------
 
 
-def test_what_waits_or_is_with_a_worker_is_in_the_broker(world):
+def test_messages_that_wait_or_are_held_are_in_the_broker(world):
     view = world.submit(9)
     world.dispatcher.send(view, [0, 1])
     world.dispatcher.send(view, [2], express=True)
@@ -174,7 +174,7 @@ def test_what_waits_or_is_with_a_worker_is_in_the_broker(world):
         assert world.backlog.in_broker() == {"job.0.1", "job.0.2"}
 
 
-def test_only_what_is_silent_and_nowhere_is_published_again(world):
+def test_only_chunks_that_are_silent_and_not_in_the_broker_are_published_again(world):
     world.submit(9)
     world.feeder.tick()
     patient, eager = world.reconciler(3600), world.reconciler(0)
@@ -193,7 +193,7 @@ def test_a_chunk_taken_by_a_leader_that_died_is_found(world):
     assert world.queued() == ["job.0.0"]
 
 
-def test_what_is_missing_of_a_paused_job_waits_for_the_resume(world):
+def test_lost_chunks_of_a_paused_job_wait_for_the_resume(world):
     world.submit(3)
     world.feeder.tick()
     world.drain()
@@ -206,7 +206,7 @@ def test_what_is_missing_of_a_paused_job_waits_for_the_resume(world):
     assert world.queued() == ["job.0.0"]
 
 
-def test_trouble_with_one_job_does_not_hide_what_another_misses(world):
+def test_an_error_with_one_job_does_not_hide_the_lost_chunks_of_another(world):
     for job in ("bad", "good"):
         world.submit(3, job=job, dest=job)
         world.backlog.take(job, 1, epoch=0)
@@ -217,12 +217,12 @@ def test_trouble_with_one_job_does_not_hide_what_another_misses(world):
     assert world.ledger.view("bad").status is JobStatus.STOPPING
 
 
-# -- dispatch ---------------------------------------------------------------------------------------------------------
+# -- dispatcher -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def sent(monkeypatch) -> list:
-    """What a dispatcher would publish."""
+    """Return the messages that a dispatcher publishes."""
     messages: list = []
     monkeypatch.setattr(celery_app, "publish", lambda app, batch, *, queue: messages.extend(batch))
     return messages
@@ -257,7 +257,7 @@ def test_a_part_is_read_once_for_its_neighbours_and_few_are_kept(world, sent, mo
     assert len(reads) == 21
 
 
-def test_a_manifest_that_was_shortened_is_told(world, sent):
+def test_a_shortened_manifest_is_reported(world, sent):
     view = world.submit(6)
     writer = manifest.Writer(world.store, world.out, "job")
     writer.add(next(world.store.list(manifest.job_folder(world.out, "job"))))
@@ -268,7 +268,7 @@ def test_a_manifest_that_was_shortened_is_told(world, sent):
     assert sent == []
 
 
-def test_a_queue_that_is_gone_is_told_and_nothing_is_taken_for_good(world):
+def test_a_queue_that_is_gone_is_reported_and_no_chunk_stays_taken(world):
     gone = world.settings.redis.model_copy(update={"url": "redis://127.0.0.1:1/0"})
     app = celery_app.make_celery(world.settings.model_copy(update={"redis": gone}))
     world.submit(9)
@@ -291,7 +291,7 @@ def test_parts_are_read_newest_first_and_a_late_writer_replaces_nothing(world):
         outcome_log.write_part(world.store, dest, "job", epoch=epoch, first_id=first_id, lines=lines)
 
     write("100-0", "failed", "failed", "ok")
-    write("100-0", "failed")  # a leader that was held up
+    write("100-0", "failed")  # a leader that was delayed
     write("99-7", "ok", epoch=1)  # another server's clock is behind
     write("100-11", "skipped")
 
@@ -302,7 +302,7 @@ def test_parts_are_read_newest_first_and_a_late_writer_replaces_nothing(world):
     assert outcome_log.part_names(world.store, dest, "job") == names_ == sorted(names_)
 
 
-def test_facts_that_are_not_ours_are_told(world):
+def test_facts_in_another_format_are_reported(world):
     dest = world.out
     for body, match in ((b"[1]", "not a JSON object"), (b"{", "not JSON"), (b"\xff\xfe", "not JSON")):
         world.store.put(manifest.job_folder(dest, "job") / "job.json", body, content_type="x")

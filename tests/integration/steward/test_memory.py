@@ -1,4 +1,4 @@
-"""What a job of a million images costs in Redis: at most 2 MiB and a byte per image, at every moment of its life."""
+"""Redis memory of a job of a million images: at most 2 MiB plus one byte per image, in every state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY = "catalogue/2026/autumn/shoes/IMG_{:06d}-front-view.jpg"
 
 
 def used(ledger: Ledger, job: str) -> int:
-    """Bytes of all keys of a job."""
+    """Return the bytes of all keys of a job."""
     client = ledger.connection.client
     sizes = [client.memory_usage(key, samples=0) or 0 for key in redis_keys.job_keys(ledger.connection.prefix, job)]
     return sum(sizes)
@@ -53,13 +53,13 @@ def test_a_million_images_stay_within_the_limit(world):
     chunks = backlog.take("job", window(WORKERS) + WORKERS, epoch=0)
     for chunk in chunks:
         worker = f"worker-{chunk}@a-node-with-a-long-name"
-        for _ in range(3):  # every one of them is suspected
+        for _ in range(3):  # makes every chunk a suspect
             world.chunks.start(message(chunk), worker)
         lease(ledger, message(chunk), worker).begin(chunk * CHUNK_IMAGES)
         world.chunks.record_death(message(chunk), worker, "killed by signal 11 (SIGSEGV)")
         world.chunks.start(message(chunk), worker)
-    seen["window in work"] = used(ledger, "job")
-    done = 0  # what the log and the list of failures hold at most
+    seen["window in flight"] = used(ledger, "job")
+    done = 0  # until the log and the list of failures are full
     for kind, upto in ((OutcomeKind.FAILED, MAX_FAILURES + 500), (OutcomeKind.OK, MAX_PENDING_OUTCOMES)):
         while done < upto:
             lease(ledger, message(done // CHUNK_IMAGES)).record(outcomes(done, CHUNK_IMAGES, kind))
@@ -71,7 +71,7 @@ def test_a_million_images_stay_within_the_limit(world):
     ledger.cancel("job")
     assert backlog.settle("job", 0) and backlog.close("job", 0, 600)
     seen["ended"] = used(ledger, "job")
-    # Run again: every chunk has something to do, and all of them wait.
+    # Run again: every chunk has images to run, and all of them wait.
     connection.run("reopen", "job", 1)
     ledger._add_returned(redis_keys.job_keys(connection.prefix, "job").returned, list(range(TOTAL // CHUNK_IMAGES)))
     seen["run again"] = used(ledger, "job")

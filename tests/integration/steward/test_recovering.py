@@ -76,7 +76,7 @@ def test_a_running_job_comes_back_exactly_and_completes(world):
     assert world.store.head(manifest.job_folder(world.out, "job") / "_SUCCESS")
 
 
-def test_a_job_of_which_nothing_was_collected_begins_anew(world):
+def test_a_job_without_collected_outcomes_starts_again(world):
     run(world.ledger, world.submit(6), [0])
     lose_redis(world)
 
@@ -123,7 +123,7 @@ def test_a_job_whose_lists_were_never_written_ends(world):
 
 
 @pytest.mark.usefixtures("_at_once")
-def test_who_is_interrupted_begins_anew(world, monkeypatch):
+def test_an_interrupted_recovery_starts_again(world, monkeypatch):
     run(world.ledger, world.submit(60), [19])
     world.bookkeeper.tick()
     lose_redis(world)
@@ -140,7 +140,7 @@ def test_who_is_interrupted_begins_anew(world, monkeypatch):
         back(world)
 
 
-def test_what_cannot_be_recovered_is_told(world):
+def test_a_job_that_cannot_be_recovered_is_reported(world):
     with pytest.raises(JobNotFound, match=r"no job 'job' under s3://.*job\.json"):
         back(world)
     place = manifest.job_folder(world.out, "job") / "job.json"
@@ -163,7 +163,7 @@ def test_a_damaged_part_of_the_outcomes_is_named(world):
         back(world)
 
 
-def test_states_are_read_across_pieces_and_beyond_the_last_outcome(world, monkeypatch):
+def test_states_are_read_across_blocks_and_beyond_the_last_outcome(world, monkeypatch):
     monkeypatch.setattr("worker.contract.ledger.jobs._BLOCK_BYTES", 2)
     view = world.submit(23)
     run(world.ledger, view, [0, 3], bad=[10])

@@ -28,21 +28,21 @@ def seen(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> list[str]:
     return recorded
 
 
-def test_a_lost_child_is_noted(monkeypatch):
+def test_a_lost_model_process_is_recorded(monkeypatch):
     assert seen(monkeypatch, WorkerLostError("Worker exited prematurely: signal 9")) == [
         "Worker exited prematurely: signal 9"
     ]
 
 
-def test_a_child_that_exits_by_itself_is_noted(monkeypatch):
+def test_a_model_process_that_exits_is_recorded(monkeypatch):
     assert seen(monkeypatch, SystemExit(3)) == ["3"]
 
 
-def test_an_error_of_the_task_is_no_death(monkeypatch):
+def test_an_error_of_the_task_is_not_a_death(monkeypatch):
     assert seen(monkeypatch, ValueError("bad message")) == []
 
 
-def test_the_time_of_a_chunk_counts_from_when_the_child_took_it(monkeypatch):
+def test_the_time_of_a_chunk_counts_from_its_acceptance(monkeypatch):
     monkeypatch.setattr(Request, "on_accepted", lambda *_: None)
     request = object.__new__(ChunkRequest)
     assert request.accepted == float("inf")
@@ -50,7 +50,7 @@ def test_the_time_of_a_chunk_counts_from_when_the_child_took_it(monkeypatch):
     assert request.accepted == 12.5
 
 
-def test_a_child_that_hangs_does_not_keep_a_worker_that_stops():
+def test_a_model_process_that_hangs_does_not_delay_a_worker_that_stops():
     child = Process(target=time.sleep, args=(60,))
     child.start()
     os.kill(child.pid, signal.SIGSTOP)

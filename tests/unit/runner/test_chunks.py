@@ -20,7 +20,7 @@ PAYLOAD = MESSAGE.model_dump(mode="json")
 
 @dataclass(frozen=True)
 class FakeLease(ChunkLease):
-    """Tells its ledger what is done with it."""
+    """Records its calls in the fake ledger."""
 
     ledger: FakeLedger = field(kw_only=True)
 
@@ -82,7 +82,7 @@ class FakePipeline:
         self.items += items
         self.metadata, self.skip_existing = metadata, skip_existing
         found = []
-        for work in reversed(items[: self.limit]):  # completion is in no order
+        for work in reversed(items[: self.limit]):  # images complete in any order
             if stop():
                 break
             kind = self.kinds.get(work.key, OK)
@@ -134,7 +134,7 @@ def test_a_chunk_that_runs_answers_in_the_order_of_the_message(bench):
     assert len(bench.speeds) == 1 and bench.speeds[0] >= 0
 
 
-def test_places_and_metadata_come_from_the_job(bench):
+def test_destinations_and_metadata_come_from_the_job(bench):
     bench.ledger.job_options = JobOptions(
         source="s3://in/photos", dest="s3://out/masks/", outputs=(OutputKind.MASK, OutputKind.CUTOUT)
     )
@@ -153,7 +153,7 @@ def test_places_and_metadata_come_from_the_job(bench):
     assert bench.pipeline.skip_existing is True
 
 
-def test_what_is_done_already_is_not_done_again_but_told(bench):
+def test_images_that_are_done_are_not_done_again_and_are_in_the_result(bench):
     bench.ledger.answer["outcomes"] = (OK, None, FAILED)
 
     result = bench.run()
@@ -173,7 +173,7 @@ def test_other_verdicts_leave_no_result(bench, verdict):
     assert bench.pipeline.items == bench.ledger.recorded == bench.pauses == []
 
 
-def test_an_image_that_keeps_killing_is_buried_and_the_others_run_one_by_one(bench):
+def test_an_image_that_keeps_killing_is_recorded_as_dead_and_the_others_run_one_by_one(bench):
     bench.ledger.answer |= {"one_by_one": True, "death_reason": "killed by signal 11", "dead": (7,)}
 
     result = bench.run()
@@ -186,7 +186,7 @@ def test_an_image_that_keeps_killing_is_buried_and_the_others_run_one_by_one(ben
     assert [failure["key"] for failure in result["failures"]] == ["b.jpg"]
 
 
-def test_a_careful_chunk_that_was_given_to_another_is_left_to_it(bench):
+def test_a_chunk_that_runs_one_by_one_and_was_given_to_another_worker_is_left_to_it(bench):
     bench.ledger.answer["one_by_one"] = True
     bench.ledger.mine = bench.ledger.requeue = False
 
@@ -197,7 +197,7 @@ def test_a_careful_chunk_that_was_given_to_another_is_left_to_it(bench):
     assert bench.ledger.released == [RELEASED]
 
 
-def test_a_death_without_a_witness_says_so(bench):
+def test_a_death_without_a_recorded_reason_says_so(bench):
     bench.ledger.answer |= {"outcomes": (OK, None, OK), "one_by_one": True, "dead": (7,)}
 
     bench.run()
@@ -207,7 +207,7 @@ def test_a_death_without_a_witness_says_so(bench):
 
 
 @pytest.mark.parametrize("one_by_one", [False, True])
-def test_a_job_that_was_told_to_stop_lets_go_after_the_image(bench, one_by_one):
+def test_a_job_that_stops_releases_the_chunk_after_the_image(bench, one_by_one):
     bench.ledger.answer["one_by_one"] = one_by_one
     bench.ledger.proceed = bench.ledger.requeue = False
 
@@ -281,7 +281,7 @@ def test_a_stopping_worker_does_not_pause_for_a_store_that_is_down(bench):
     assert bench.pauses == []
 
 
-def test_a_stopping_worker_begins_no_image(bench):
+def test_a_stopping_worker_starts_no_image(bench):
     bench.channel.stop()
 
     with pytest.raises(Reject):

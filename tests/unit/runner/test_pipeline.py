@@ -20,7 +20,7 @@ from worker.runner.pipeline import Pipeline, WorkItem
 
 @pytest.fixture
 def pipeline_of():
-    """Makes pipelines and closes them."""
+    """Return a factory of pipelines; they are closed at the end of the test."""
     made = []
 
     def make(store, network=None, *, in_flight=1):
@@ -33,7 +33,7 @@ def pipeline_of():
 
 
 def run(pipeline, work_items, **options):
-    """The outcomes, after checking that what was recorded is what was returned."""
+    """Return the outcomes by index, after checking that they are the recorded ones."""
     recorded = []
     outcomes = pipeline.run(work_items, record=recorded.append, **options)
     assert recorded == outcomes
@@ -72,7 +72,7 @@ def test_the_network_decides_the_mask(pipeline_of):
     assert mask.getpixel((2, 2)) == 0
 
 
-def test_only_what_was_asked_for_is_written(pipeline_of):
+def test_only_requested_outputs_are_written(pipeline_of):
     store = store_of(a=JPEG)
 
     run(pipeline_of(store), [work_item(0, "a.jpg", (CUTOUT,))])
@@ -92,7 +92,7 @@ def test_only_what_was_asked_for_is_written(pipeline_of):
         pytest.param(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported_format", id="svg"),
     ],
 )
-def test_a_bad_image_costs_itself_and_no_other(pipeline_of, data, code):
+def test_a_bad_image_affects_no_other_image(pipeline_of, data, code):
     store = store_of(good=JPEG, last=JPEG) if data is None else store_of(good=JPEG, bad=data, last=JPEG)
 
     found = run(pipeline_of(store), [work_item(0, "good.jpg"), work_item(1, "bad.jpg"), work_item(2, "last.jpg")])
@@ -104,7 +104,7 @@ def test_a_bad_image_costs_itself_and_no_other(pipeline_of, data, code):
     assert "s3://out/mask/bad.jpg.png" not in store.objects
 
 
-def test_a_refused_place_is_final_for_the_image(pipeline_of):
+def test_a_refused_destination_is_final_for_the_image(pipeline_of):
     store = store_of(a=JPEG, b=JPEG)
     store.errors["s3://out/mask/a.jpg.png"] = AccessDenied("s3://out/: refused")
 
@@ -149,14 +149,14 @@ def test_a_store_that_is_down_ends_the_chunk(pipeline_of):
     assert store.got == [source(f"{index}.jpg") for index in range(3)]
 
 
-def test_images_in_work_are_recorded_before_the_trouble_is_raised(pipeline_of):
+def test_images_in_flight_are_recorded_before_the_error_is_raised(pipeline_of):
     store = numbered(8)
     store.errors[source("0.jpg")] = StoreUnavailable("down")
     together, raised = threading.Barrier(3), threading.Event()
 
     def hold(url):
         if url in {source(f"{index}.jpg") for index in range(3)}:
-            together.wait(10)  # three images are in work ...
+            together.wait(10)  # three images are in flight ...
         if url == source("0.jpg"):
             raised.set()
         else:
@@ -181,7 +181,7 @@ def test_the_store_may_also_be_down_for_outputs(pipeline_of):
         run(pipeline_of(store), [work_item(0)])
 
 
-def test_stopping_lets_the_image_in_work_finish_and_starts_no_other(pipeline_of):
+def test_stopping_lets_the_image_in_flight_finish_and_starts_no_other(pipeline_of):
     store = numbered(5)
     stopping = threading.Event()
     store.before_get = lambda url: stopping.set() if url == source("1.jpg") else None
@@ -283,7 +283,7 @@ def test_options_reach_the_outputs(pipeline_of):
     assert store.content_types == {url: f"image/{p.format.lower()}" for url, p in pictures.items()}
 
 
-def test_an_outcome_tells_about_the_mask(pipeline_of):
+def test_an_outcome_describes_the_mask(pipeline_of):
     outcome = run(pipeline_of(store_of(a=JPEG)), [work_item(0, "a.jpg")])[0]
 
     assert outcome.quality.coverage == pytest.approx(0.25)
@@ -324,14 +324,14 @@ def test_another_job_has_another_background(pipeline_of):
 
 
 @pytest.mark.parametrize(
-    ("content", "etag", "says"),
+    ("content", "etag", "reason"),
     [
         (None, "", "does not exist"),
         (b"no picture", "", "not a picture"),
         (encoded(scene(), "PNG"), "another", "was replaced since the job was submitted"),
     ],
 )
-def test_a_background_that_is_not_usable_costs_the_image(pipeline_of, content, etag, says):
+def test_a_background_that_is_not_usable_costs_the_image(pipeline_of, content, etag, reason):
     store = store_of(a=JPEG)
     if content is not None:
         store.objects[BACKGROUND] = content
@@ -339,11 +339,11 @@ def test_a_background_that_is_not_usable_costs_the_image(pipeline_of, content, e
     outcome = run(pipeline_of(store), [item_with(IN_FRONT.model_copy(update={"background_etag": etag}))])[0]
 
     assert (outcome.kind, outcome.code) == (OutcomeKind.FAILED, "background")
-    assert BACKGROUND in outcome.message and says in outcome.message
+    assert BACKGROUND in outcome.message and reason in outcome.message
     assert not [url for url in store.objects if url.startswith("s3://out")]
 
 
-def test_a_background_out_of_reach_is_tried_again(pipeline_of):
+def test_a_background_that_cannot_be_reached_is_retried(pipeline_of):
     store = store_of(a=JPEG)
     store.errors[BACKGROUND] = StoreUnavailable("down")
 

@@ -42,7 +42,7 @@ def model():
     made.prefetcher.close()
 
 
-def test_what_was_asked_for_is_begun(model):
+def test_a_requested_chunk_starts_ahead(model):
     model.prefetcher.request_next()
     assert model.channel.next_requested()
 
@@ -54,14 +54,14 @@ def test_what_was_asked_for_is_begun(model):
     assert str(model.pipeline.items[0].source) == "s3://in/photos/d/a.jpg"
 
 
-def test_what_was_not_asked_for_is_not_begun(model):
+def test_a_chunk_that_was_not_requested_does_not_start_ahead(model):
     """A model process that replaces a dead one finds a packet that was sent to that one."""
     model.channel.send_next(first_images(MESSAGE).encode())
 
     assert not model.pipeline.begun.wait(0.1)
 
 
-def test_a_chunk_that_was_started_before_is_not_begun():
+def test_a_chunk_that_was_started_before_does_not_start_ahead():
     model = ModelProcess(options=None)
     model.prefetcher.request_next()
     model.channel.send_next(first_images(MESSAGE).encode())
@@ -71,14 +71,14 @@ def test_a_chunk_that_was_started_before_is_not_begun():
     assert not model.pipeline.begun.is_set()
 
 
-def test_a_worker_that_stops_asks_for_nothing(model):
+def test_a_worker_that_stops_requests_nothing(model):
     model.channel.stop()
     model.prefetcher.request_next()
 
     assert not model.channel.next_requested()
 
 
-def test_the_announcement_of_the_longest_keys_fits(model):
+def test_the_longest_keys_fit_into_a_packet(model):
     message = ChunkMessage(
         job="job", chunk=0, start=0, keys=tuple("k" * 1020 + f"{n:04d}" for n in range(MAX_CHUNK_IMAGES))
     )

@@ -1,4 +1,4 @@
-"""Which images need not be done again."""
+"""Which images are up to date and need not be done again."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_an_output_that_is_missing_or_not_ours_is_made(present):
     store = Store(present)
 
     assert kind(store) is None
-    assert SOURCE not in store.asked  # nothing is asked that does not matter
+    assert SOURCE not in store.asked  # no unnecessary requests
 
 
 def test_a_source_that_changed_or_is_gone():

@@ -1,4 +1,4 @@
-"""Chunks whose images share a byte with those of their neighbours: four bits each, chunks of odd length."""
+"""Chunks of odd length, whose images share a byte with those of their neighbours: four bits per image."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def test_a_dead_leader_is_replaced_when_its_time_is_up(ledger):
     assert not dead.hold()
 
 
-def test_never_two_at_once(ledger):
+def test_two_candidates_never_lead_at_once(ledger):
     """Six candidates take and release a role; a counter that only the holder changes never exceeds one."""
     key, trouble, terms = f"{ledger.connection.prefix}holders", [], []
 

@@ -51,7 +51,7 @@ def test_a_job_runs_from_listing_to_finished(ledger, chunk_ledger):
     assert ledger.failures("job") == [{"kind": "failed", "key": "2.jpg", "code": "undecodable", "message": ""}]
 
 
-def test_a_redelivered_chunk_is_told_what_is_done_already(ledger, chunk_ledger):
+def test_the_lease_of_a_redelivered_chunk_has_the_outcomes_so_far(ledger, chunk_ledger):
     running(ledger)
     chunk_ledger.start(chunk(0, 7), WORKER)
     lease(ledger, chunk(0, 7)).record([outcome(1)])
@@ -69,7 +69,7 @@ def test_a_complete_chunk_is_not_run_again(ledger, chunk_ledger):
     assert chunk_ledger.start(chunk(0, 7), WORKER).verdict is Verdict.DONE
 
 
-def test_a_chunk_that_gets_nowhere_is_run_with_care_and_its_image_dies(ledger, chunk_ledger):
+def test_a_chunk_without_progress_runs_one_by_one_and_its_image_dies(ledger, chunk_ledger):
     running(ledger)
 
     starts = [chunk_ledger.start(chunk(0, 7), WORKER) for _ in range(3)]
@@ -84,7 +84,7 @@ def test_a_chunk_that_gets_nowhere_is_run_with_care_and_its_image_dies(ledger, c
     assert (starts[-1].dead, starts[-1].death_reason) == ((1,), "killed by signal 11 (SIGSEGV)")
 
 
-def test_progress_and_letting_go_without_blame_give_attempts_back(ledger, chunk_ledger):
+def test_progress_and_a_blameless_release_give_attempts_back(ledger, chunk_ledger):
     running(ledger)
     for _ in range(2):
         chunk_ledger.start(chunk(0, 7), WORKER)
@@ -97,7 +97,7 @@ def test_progress_and_letting_go_without_blame_give_attempts_back(ledger, chunk_
     assert ledger.view("job").models == {"m": 5}
 
 
-def test_a_chunk_in_work_elsewhere_is_not_run_twice(ledger, chunk_ledger):
+def test_a_chunk_that_another_worker_runs_is_not_run_twice(ledger, chunk_ledger):
     running(ledger)
     chunk_ledger.start(chunk(0, 7), WORKER)
 

@@ -1,12 +1,12 @@
-"""The ledger's scripts under any order of events, beside a model in plain Python.
+"""The ledger's scripts under any order of events, compared with a model in plain Python.
 
 The events are those of a fleet: messages are published, delivered twice, lost and late; workers run, die, vanish and
-come back as if nothing had been; people cancel, pause and retry. After each event the scripts must have done what the
-model did, and what is promised of a job must hold. In the end one healthy worker must be able to bring it to its end.
+return; users cancel, pause and retry. After each event the scripts must have done what the model did, and the promises
+about a job must hold. At the end one healthy worker must be able to complete the job.
 
-Nothing waits for a clock: silence is an argument (of who looks), so "silent for long" is 0 s and "not yet" is a year.
+Nothing waits for a clock: the silence of a worker is an argument, so "silent for long" is 0 s and "not yet" is a year.
 
-    LEDGER_MODEL_EXAMPLES=5000 pytest tests/integration/contract/ledger/test_ledger_model.py    looks much longer
+    LEDGER_MODEL_EXAMPLES=5000 pytest tests/integration/contract/ledger/test_ledger_model.py    searches much longer
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(wanted=st.integers(1, 4), lost=st.integers(0, 9), late=st.booleans())
     def publish(self, wanted, lost, late):
-        """Sometimes the leader dies between taking and sending, or has an old view of the job."""
+        """Sometimes the leader dies between taking and sending, or has an outdated view of the job."""
         epoch = self.model.epoch - (late and self.model.epoch > 0)
         taken = self.backlog.take(self.job, wanted, epoch=epoch)
         assert taken == self.model.take(wanted, epoch)
@@ -127,7 +127,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.sent)
     @rule(pick=st.integers(0, 99))
     def deliver_again(self, pick):
-        """Any message that ever was, of this epoch or another."""
+        """Any earlier message, of this epoch or another."""
         self.queue.append(self.sent[-1 - pick % len(self.sent)])
 
     @rule(lost=st.booleans())
@@ -143,7 +143,7 @@ class Machine(RuleBasedStateMachine):
             self.send(again)
 
     def reclaim_what_is_not_missing(self, chunk):
-        """Who looks with old eyes: nothing is silent, or not outstanding at all."""
+        """A reconciler with an outdated view: the chunk is not silent, or not outstanding."""
         assert self.backlog.take_lost(self.job, [chunk], YEAR) == []
         if chunk not in self.model.outstanding:
             assert self.backlog.take_lost(self.job, [chunk], 0) == []
@@ -208,7 +208,7 @@ class Machine(RuleBasedStateMachine):
         obedient=st.booleans(),
     )
     def images_end(self, who, picks, obedient):
-        """Images that were in work when a job is told to stop end all the same, and a zombie is told nothing."""
+        """Images in flight when a job stops are completed; a worker that is cut off does not hear of the stop."""
         worker = self.busy(who)
         run = self.runs[worker]
         for pick, kind in picks[: len(run.todo)]:
@@ -249,7 +249,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.runs)
     @rule(who=st.integers(0, 2))
     def child_dies(self, who):
-        """Its parent sees it."""
+        """The parent of the model process records it."""
         worker = self.busy(who)
         run = self.runs.pop(worker)
         self.chunk_ledgers[True].record_death(run.message, worker, "killed")
@@ -265,7 +265,7 @@ class Machine(RuleBasedStateMachine):
         saved=st.integers(0, 3),
     )
     def a_chunk_kills(self, who, times, announced, pick, saved):
-        """The same chunk, over and over, in the hands of one worker; sometimes a zombie does the image meanwhile."""
+        """The same chunk repeatedly kills one worker; sometimes a late worker completes the image meanwhile."""
         worker = self.busy(who)
         for _ in range(times):
             run = self.runs[worker]
@@ -280,7 +280,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.runs and self.idle())
     @rule(who=st.integers(0, 2), other=st.integers(0, 2), patient=st.booleans())
     def a_copy_is_started(self, who, other, patient):
-        """The lease of a worker that still works ended, and another gets the message."""
+        """The lease of a worker expires while it runs the chunk, and another worker gets the message."""
         idle = self.idle()
         run = self.runs[self.busy(who)]
         run.held = False
@@ -289,7 +289,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.runs)
     @rule(who=st.integers(0, 2), returns=st.booleans())
     def vanish(self, who, returns):
-        """A node is gone; its message comes back with the lease, or not even that."""
+        """A node is gone; its message returns when the lease expires, or is lost."""
         run = self.runs.pop(self.busy(who))
         if returns and run.held:
             self.queue.append(run.message)
@@ -297,7 +297,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: any(run.held for run in self.runs.values()))
     @rule(who=st.integers(0, 2), returns=st.booleans())
     def lease_ends(self, who, returns):
-        """A worker that is cut off works on; its message is delivered again, or is lost."""
+        """A worker that is cut off keeps running; its message is delivered again, or is lost."""
         run = self.runs[self.busy(who)]
         if run.held:
             run.held = False
@@ -313,10 +313,10 @@ class Machine(RuleBasedStateMachine):
         kind=st.sampled_from([OK, SKIPPED, FAILED]),
     )
     def a_late_word(self, pick, who, what, image, kind):
-        """A straggler may say anything of any chunk that ever was: of this epoch or another, done or in other hands."""
+        """A late worker may call anything for any earlier chunk: of this epoch or another, done or held by another."""
         message, worker = self.sent[-1 - pick % len(self.sent)], WORKERS[who]
         if worker in self.runs and self.runs[worker].message == message:
-            return  # it is at it: its other rules say what it does
+            return  # the worker runs this chunk: other rules cover that
         late, index = lease(self.ledger, message, worker), message.start + image % len(message.keys)
         if what == "record":
             self.write(late, [(index, kind)])
@@ -333,7 +333,7 @@ class Machine(RuleBasedStateMachine):
         kinds=st.lists(st.sampled_from([OK, OK, SKIPPED, FAILED, None]), min_size=1, max_size=6), more=st.integers(1, 3)
     )
     def most_of_it_runs(self, kinds, more):
-        """Time passes: chunks run through, some with images left undone."""
+        """Time passes: chunks run, some with images left."""
         self.publish(more, lost=1, late=False)
         kinds = cycle(kinds)
         for message in self.queue[:more]:
@@ -347,11 +347,11 @@ class Machine(RuleBasedStateMachine):
             if self.give_up(run.lease, blameless=True):
                 self.queue.append(message)
 
-    # -- people ---------------------------------------------------------------------------------------------------
+    # -- users ----------------------------------------------------------------------------------------------------
 
     @rule(chunk=st.integers(0, 9), really=st.integers(0, 2))
     def what_changes_nothing(self, chunk, really):
-        """A call whose answer was lost is made again, and calls that come at the wrong time."""
+        """A call whose answer was lost is repeated, and calls come at the wrong time."""
         if really:
             return
         model, status = self.model, self.model.status
@@ -359,10 +359,10 @@ class Machine(RuleBasedStateMachine):
         assert not self.ledger.abandon_silent(self.job, 0, "was not being listed any more")
         self.reclaim_what_is_not_missing(chunk)
         running = (JobStatus.RUNNING, JobStatus.PAUSED)
-        told = (JobStatus.STOPPING, JobStatus.CLOSING, JobStatus.CANCELLED)
+        stopping = (JobStatus.STOPPING, JobStatus.CLOSING, JobStatus.CANCELLED)
         if status is not JobStatus.REOPENING and status not in ENDED:
             self.refused(lambda: self.ledger.reopen(self.job, failed=True, cancelled=True))
-        if status in told:
+        if status in stopping:
             assert self.ledger.cancel(self.job).status is status
         elif status not in running:
             self.refused(lambda: self.ledger.cancel(self.job))
@@ -396,7 +396,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.status is JobStatus.PAUSED)
     @rule(who=st.integers(0, 2), pick=st.integers(0, 99))
     def what_was_in_work_comes_to_rest(self, who, pick):
-        """Workers hear of the pause after an image; what is in the queue is handed back, what is lost is missed."""
+        """Workers learn of the pause after an image; queued chunks are handed back, and lost chunks are found."""
         if self.runs:
             self.release(who, blameless=True, twice=False)
         if self.queue and self.idle():
@@ -412,7 +412,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.status in ENDED)
     @rule(choice=st.sampled_from([(True, False), (False, True), (True, True)]), interrupted=st.integers(0, 9))
     def retry(self, choice, interrupted):
-        """Sometimes whoever asked is gone after so many chunks."""
+        """Sometimes the retry is interrupted after some chunks."""
         failed, cancelled = choice
         assert self.ledger.connection.run("reopen", self.job, int(failed)) == self.model.epoch + 1
         self.model.reopen()
@@ -454,7 +454,7 @@ class Machine(RuleBasedStateMachine):
         epoch = self.model.epoch - late
         assert self.backlog.close(self.job, epoch, 600) == self.model.close(epoch)
 
-    # -- what is promised -----------------------------------------------------------------------------------------
+    # -- promises -------------------------------------------------------------------------------------------------
 
     @invariant()
     def promises_hold(self):
@@ -471,7 +471,7 @@ class Machine(RuleBasedStateMachine):
         view = self.ledger.view(self.job)
         states = self.ledger.outcomes(self.job, 0, model.total)
 
-        # Every image has one outcome or none, the counters say the same, and redelivery moves neither.
+        # Every image has one outcome or none, the counters agree, and redelivery changes neither.
         assert states == model.states
         assert {kind: getattr(view, kind.value) for kind in OutcomeKind} == {k: model.count(k) for k in OutcomeKind}
         assert (view.status, view.epoch, view.ending) == (model.status, model.epoch, model.ending)
@@ -480,11 +480,11 @@ class Machine(RuleBasedStateMachine):
             view.status in (JobStatus.STOPPING, JobStatus.REOPENING)
         )
         bad = {i for i, state in enumerate(states) if state in (FAILED, DEAD)}
-        if view.status is not JobStatus.REOPENING:  # then they are being forgotten, chunk by chunk
+        if view.status is not JobStatus.REOPENING:  # during a reopening they are deleted, chunk by chunk
             assert sum(view.codes.values()) == view.failed + view.dead
             assert {json.loads(line)["index"] for line in failures} == bad
 
-        # What the log says last of an image is what counts.
+        # The last entry of the log about an image agrees with its state.
         last = {line["index"]: line["kind"] for line in (json.loads(fields["o"]) for _, fields in log)}
         for index, state in enumerate(states):
             if state in (OK, SKIPPED, FAILED, DEAD):
@@ -493,7 +493,7 @@ class Machine(RuleBasedStateMachine):
         # A job ends once in each epoch.
         assert all(times <= 1 for times in self.completions.values())
 
-        # Nothing is forgotten: it is to be published, on its way, or counts as cancelled.
+        # Every image is still to be published, in a published chunk, or counts as cancelled.
         assert {int(chunk) for chunk in outstanding} == model.outstanding
         assert returned == len(model.returned)
         if view.status in (JobStatus.RUNNING, JobStatus.PAUSED):
@@ -502,7 +502,7 @@ class Machine(RuleBasedStateMachine):
                 if state is None and index not in model.written_off:
                     assert chunk >= view.cursor or chunk in model.returned or chunk in model.outstanding
 
-        # Nothing is left of a job that ended, and little is kept of one that runs.
+        # A job that has ended leaves no keys, and a running one keeps few.
         if view.status is JobStatus.CLOSING or view.ended:
             assert leftovers == 0
         assert {int(chunk): worker for chunk, worker in running.items()} == model.holder
@@ -514,7 +514,7 @@ class Machine(RuleBasedStateMachine):
         assert all(deaths <= model.max_attempts + len(WORKERS) for deaths in model.deaths.values())
 
     def teardown(self):
-        """One healthy worker, one reconciler, and the job comes to its end."""
+        """One healthy worker and one reconciler complete the job."""
         if not hasattr(self, "model"):
             return
         if self.reopening:
@@ -542,7 +542,7 @@ class Machine(RuleBasedStateMachine):
         self.ledger.forget(self.job)
 
 
-@pytest.mark.timeout(max(600, EXAMPLES))  # of which a run that finds nothing takes seconds; shrinking takes minutes
+@pytest.mark.timeout(max(600, EXAMPLES))  # without a finding it takes seconds; shrinking takes minutes
 def test_the_scripts_do_what_the_model_does(ledger):
     run_state_machine_as_test(
         lambda: Machine(ledger),

@@ -1,4 +1,4 @@
-"""One test for each way in which two parties once came into each other's way. `test_ledger_model` looks for more."""
+"""One test for each race that once went wrong; `test_ledger_model` searches for more."""
 
 from __future__ import annotations
 
@@ -38,26 +38,26 @@ def outcome(index: int, kind: OutcomeKind = OK, code: str = "undecodable") -> Ou
     return Outcome(index=index, key=f"{index}.jpg", kind=kind, code="" if kind is OK else code)
 
 
-def let_go(ledger: Ledger, message: ChunkMessage, worker: str) -> bool:
+def release(ledger: Ledger, message: ChunkMessage, worker: str) -> bool:
     return lease(ledger, message, worker).release(model="m", core_seconds=1, blameless=True)
 
 
-def test_a_copy_of_a_message_does_not_close_a_job_over_the_head_of_who_works(ledger, backlog, chunk_ledger):
+def test_a_copy_of_a_message_does_not_close_a_job_that_a_worker_still_runs(ledger, backlog, chunk_ledger):
     running(ledger, 6)
     backlog.take("job", 1, epoch=0)
     chunk_ledger.start(chunk(0, 6), HERE)
     ledger.cancel("job")
 
     assert chunk_ledger.start(chunk(0, 6), THERE).verdict is Verdict.BUSY
-    assert not let_go(ledger, chunk(0, 6), THERE)
+    assert not release(ledger, chunk(0, 6), THERE)
     assert not backlog.settle("job", 60)
     lease(ledger, chunk(0, 6)).record([outcome(0)])
-    let_go(ledger, chunk(0, 6), HERE)
+    release(ledger, chunk(0, 6), HERE)
     assert backlog.settle("job", 60)
     assert (ledger.view("job").ok, ledger.view("job").cancelled) == (1, 5)
 
 
-def test_a_copy_of_a_message_of_a_paused_job_leaves_the_chunk_with_who_has_it(ledger, backlog, chunk_ledger):
+def test_a_copy_of_a_message_of_a_paused_job_leaves_the_chunk_with_its_worker(ledger, backlog, chunk_ledger):
     running(ledger, 6)
     backlog.take("job", 1, epoch=0)
     chunk_ledger.start(chunk(0, 6), HERE)
@@ -70,7 +70,7 @@ def test_a_copy_of_a_message_of_a_paused_job_leaves_the_chunk_with_who_has_it(le
     assert lease(ledger, chunk(0, 6)).record([outcome(0)]).proceed
 
 
-def test_who_was_replaced_is_told_to_stop_and_what_it_did_counts(ledger, chunk_ledger):
+def test_a_replaced_worker_must_stop_and_its_outcomes_count(ledger, chunk_ledger):
     running(ledger, 6)
     chunk_ledger.start(chunk(0, 6), HERE)
     impatient = ChunkLedger(ledger.connection, silence_seconds=0)
@@ -81,7 +81,7 @@ def test_who_was_replaced_is_told_to_stop_and_what_it_did_counts(ledger, chunk_l
     assert ledger.view("job").ok == 2
 
 
-def test_a_straggler_of_an_earlier_epoch_changes_no_count(ledger, backlog, chunk_ledger):
+def test_a_late_worker_of_an_earlier_epoch_changes_no_count(ledger, backlog, chunk_ledger):
     running(ledger, 6)
     chunk_ledger.start(chunk(0, 6), HERE)
     lease(ledger, chunk(0, 6)).record([outcome(0, FAILED)])
@@ -100,7 +100,7 @@ def test_a_straggler_of_an_earlier_epoch_changes_no_count(ledger, backlog, chunk
     assert ledger.view("job").done == 6
 
 
-def test_who_lost_a_careful_chunk_names_no_suspect(ledger, backlog, chunk_ledger):
+def test_a_worker_that_lost_its_chunk_names_no_suspect(ledger, backlog, chunk_ledger):
     running(ledger, 3)
     for _ in range(3):
         assert chunk_ledger.start(chunk(0, 3), HERE).verdict is Verdict.RUN
@@ -112,7 +112,7 @@ def test_who_lost_a_careful_chunk_names_no_suspect(ledger, backlog, chunk_ledger
     assert ledger.connection.client.exists(redis_keys.job_keys(ledger.connection.prefix, "job").suspects) == 0
 
 
-def test_a_failure_that_turned_out_well_is_no_failure_any_more(ledger):
+def test_an_image_that_succeeds_later_no_longer_counts_as_failed(ledger):
     running(ledger, 6)
     lease(ledger, chunk(0, 6)).record([outcome(0, FAILED), outcome(1, FAILED, "too_large"), outcome(2, FAILED)])
 
@@ -138,13 +138,13 @@ def test_a_submission_that_fails_after_sealing_cancels_properly(ledger, backlog,
 
     assert ledger.view("job").status is JobStatus.STOPPING
     lease(ledger, chunk(0, 6)).record([outcome(0)])
-    let_go(ledger, chunk(0, 6), HERE)
+    release(ledger, chunk(0, 6), HERE)
     assert backlog.settle("job", 60) and backlog.close("job", 0, 60)
     view = ledger.view("job")
     assert (view.status, view.done, view.ok, view.cancelled) == (JobStatus.CANCELLED, 6, 1, 5)
 
 
-def test_only_a_silent_listing_is_given_up(ledger, backlog):
+def test_only_a_silent_listing_is_abandoned(ledger, backlog):
     ledger.create("job", JobOptions(source="s3://in/", dest="s3://out/"))
 
     assert not ledger.abandon_silent("job", 60, "silent")
@@ -168,7 +168,7 @@ def test_a_job_cancelled_while_it_was_listed_cannot_be_run_again(ledger):
 
 
 @pytest.mark.parametrize("limit", [{"max_failed": 1}, {"max_failed_percent": 20}])
-def test_the_last_image_can_be_the_one_too_many(ledger, limit):
+def test_the_last_image_can_exceed_the_failure_limit(ledger, limit):
     running(ledger, 3, **limit)
     lease(ledger, chunk(0, 3)).record([outcome(0)])
 
@@ -180,11 +180,11 @@ def test_the_last_image_can_be_the_one_too_many(ledger, limit):
 
 
 @pytest.mark.parametrize("limit", [{"max_failed": 0}, {"max_failed_percent": 10}])
-def test_a_job_that_was_stopped_for_failures_is_judged_anew_when_the_rest_is_run(ledger, backlog, limit, chunk_ledger):
+def test_a_job_stopped_for_failures_starts_a_new_count_when_the_rest_runs(ledger, backlog, limit, chunk_ledger):
     running(ledger, 6, **limit)
     chunk_ledger.start(chunk(0, 6), HERE)
     lease(ledger, chunk(0, 6)).record([outcome(0, FAILED)])
-    let_go(ledger, chunk(0, 6), HERE)
+    release(ledger, chunk(0, 6), HERE)
     assert backlog.settle("job", 60) and backlog.close("job", 0, 60)
     assert ledger.view("job").status is JobStatus.STOPPED
 

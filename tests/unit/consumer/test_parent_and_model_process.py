@@ -16,7 +16,7 @@ from worker.contract.settings import Settings
 from worker.runner.parent_channel import ParentChannel
 
 
-def in_a_child(work) -> int:
+def in_a_fork(work) -> int:
     """Return the exit status of a forked process that calls `work`."""
     pid = os.fork()
     if pid == 0:
@@ -28,11 +28,11 @@ def in_a_child(work) -> int:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_parent_and_child_see_the_same_state():
+def test_parent_and_model_process_see_the_same_state():
     channel = ParentChannel()
     channel.record_progress()
 
-    def child():
+    def model_process():
         if channel.stopping():
             return 1
         channel.stop()
@@ -40,12 +40,12 @@ def test_parent_and_child_see_the_same_state():
         channel.record_progress()
         return 0
 
-    assert in_a_child(child) == 0
+    assert in_a_fork(model_process) == 0
     assert channel.stopping()
     assert channel.seconds_since_progress() < 0.3
 
 
-def test_silence_grows_until_the_next_beat():
+def test_the_time_without_progress_grows_until_the_next_progress():
     channel = ParentChannel()
     assert not channel.stopping()
     assert channel.seconds_since_progress() > 0  # no progress since the machine started
@@ -65,7 +65,7 @@ def killed(monkeypatch):
     return pids
 
 
-def at_work(pid: int | None, task: str = "job.0.1", *, for_seconds: float = 1e6) -> None:
+def running(pid: int | None, task: str = "job.0.1", *, for_seconds: float = 1e6) -> None:
     class Request(SimpleNamespace):
         __hash__ = object.__hash__
 
@@ -73,40 +73,40 @@ def at_work(pid: int | None, task: str = "job.0.1", *, for_seconds: float = 1e6)
     watchdog.state.active_requests.add(request)
 
 
-def silent_for(seconds: float):
+def without_progress_for(seconds: float):
     return SimpleNamespace(seconds_since_progress=lambda: seconds)
 
 
-def test_a_child_that_gets_nowhere_is_killed_once_and_the_reason_kept(killed):
-    at_work(4711)
+def test_a_model_process_without_progress_is_killed_once_and_the_reason_is_kept(killed):
+    running(4711)
 
-    assert watchdog.kill_if_stuck(silent_for(301), 300)
-    assert not watchdog.kill_if_stuck(silent_for(302), 300)
+    assert watchdog.kill_if_stuck(without_progress_for(301), 300)
+    assert not watchdog.kill_if_stuck(without_progress_for(302), 300)
     assert killed == [(4711, signal.SIGKILL)]
     assert watchdog._killed == {"job.0.1": "no image ended within 300 s"}
 
 
-def test_a_child_that_gets_on_or_has_no_work_is_left_alone(killed):
-    assert not watchdog.kill_if_stuck(silent_for(9999), 300)
-    at_work(None)
-    assert not watchdog.kill_if_stuck(silent_for(9999), 300)
-    at_work(4711, "job.0.2")
-    assert not watchdog.kill_if_stuck(silent_for(299), 300)
+def test_a_model_process_with_progress_or_without_a_chunk_is_left_alone(killed):
+    assert not watchdog.kill_if_stuck(without_progress_for(9999), 300)
+    running(None)
+    assert not watchdog.kill_if_stuck(without_progress_for(9999), 300)
+    running(4711, "job.0.2")
+    assert not watchdog.kill_if_stuck(without_progress_for(299), 300)
     assert killed == []
 
 
-def test_a_child_that_had_nothing_to_do_has_all_its_time_for_the_next_chunk(killed):
+def test_an_idle_model_process_has_all_its_time_for_the_next_chunk(killed):
     """Its last progress is old, and it has made none with the new chunk yet."""
-    at_work(4711, for_seconds=299)
-    assert not watchdog.kill_if_stuck(silent_for(9999), 300)
+    running(4711, for_seconds=299)
+    assert not watchdog.kill_if_stuck(without_progress_for(9999), 300)
     watchdog.state.active_requests.clear()
-    at_work(4711, for_seconds=301)
-    assert watchdog.kill_if_stuck(silent_for(9999), 300)
+    running(4711, for_seconds=301)
+    assert watchdog.kill_if_stuck(without_progress_for(9999), 300)
     assert killed == [(4711, signal.SIGKILL)]
 
 
 @pytest.mark.parametrize(
-    ("seen", "told"),
+    ("seen", "readable"),
     [
         (
             "Worker exited prematurely: signal 9 (SIGKILL) Job: 3.",
@@ -118,11 +118,11 @@ def test_a_child_that_had_nothing_to_do_has_all_its_time_for_the_next_chunk(kill
         ("", ""),
     ],
 )
-def test_what_billiard_says_is_made_readable(seen, told):
-    assert watchdog.readable(seen) == told
+def test_the_text_of_billiard_is_made_readable(seen, readable):
+    assert watchdog.readable(seen) == readable
 
 
-def test_a_sign_of_life_that_fails_is_left_to_the_next(caplog):
+def test_after_a_failed_heartbeat_the_next_one_follows(caplog):
     sent = []
 
     def fails(worker):

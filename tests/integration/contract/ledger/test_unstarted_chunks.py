@@ -1,4 +1,4 @@
-"""Which chunks may be begun ahead: those that nobody has started, of a job that runs and does every image."""
+"""Which chunks may start ahead: those that no worker has started, of a running job that does every image."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def seal(ledger, policy: JobPolicy = ALL) -> None:
     assert ledger.seal("job", total=9, chunk_images=3, size=100)
 
 
-def test_a_chunk_that_nobody_has_started_is_fresh(ledger, chunk_ledger):
+def test_the_options_of_a_chunk_that_no_worker_has_started(ledger, chunk_ledger):
     seal(ledger)
 
     assert chunk_ledger.options_if_unstarted(CHUNK) == OPTIONS
 
 
-def test_one_that_was_started_is_not(ledger, chunk_ledger):
+def test_a_chunk_that_was_started_has_none(ledger, chunk_ledger):
     seal(ledger)
     assert chunk_ledger.start(CHUNK, "worker-0@elsewhere").verdict is Verdict.RUN
     chunk_ledger.record_death(CHUNK, "worker-0@elsewhere", "killed by signal 11 (SIGSEGV)")
@@ -33,14 +33,14 @@ def test_one_that_was_started_is_not(ledger, chunk_ledger):
 
 
 @pytest.mark.parametrize("change", ["pause", "cancel", "stale", "unknown", "later"])
-def test_nor_is_one_of_a_job_that_does_not_run(ledger, change, chunk_ledger):
+def test_a_chunk_of_a_job_that_does_not_run_has_none(ledger, change, chunk_ledger):
     seal(ledger)
     message = CHUNK
     if change == "stale":
         message = CHUNK.model_copy(update={"epoch": 1})
     elif change == "unknown":
         message = CHUNK.model_copy(update={"job": "other"})
-    elif change == "later":  # options of a later version: `start` says so, when its turn comes
+    elif change == "later":  # options of a later version: `start` reports them
         ledger.connection.client.hset(
             redis_keys.job(ledger.connection.prefix, "job"), "options", '{"from": "the future"}'
         )
@@ -50,7 +50,7 @@ def test_nor_is_one_of_a_job_that_does_not_run(ledger, change, chunk_ledger):
     assert chunk_ledger.options_if_unstarted(message) is None
 
 
-def test_images_that_may_be_up_to_date_are_not_begun(ledger, chunk_ledger):
+def test_a_chunk_with_images_that_may_be_up_to_date_has_none(ledger, chunk_ledger):
     seal(ledger, JobPolicy(skip_existing=True))
 
     assert chunk_ledger.options_if_unstarted(CHUNK) is None
