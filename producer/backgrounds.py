@@ -6,13 +6,13 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.contract import redis_keys
+from worker.contract import output_names
 from worker.contract.errors import ObjectMissing, SourceError
 from worker.contract.outputs import OutputOptions
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore
 
-FOLDER = f"{redis_keys.JOB_PREFIX}backgrounds/"
+FOLDER = f"{output_names.JOB_PREFIX}backgrounds/"
 """Under a destination. Names are digests of the content, so a picture is uploaded once and never replaced."""
 
 

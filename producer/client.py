@@ -108,7 +108,7 @@ class Client:
             SettingsError: source and destination overlap, or options contradict each other.
             ServiceError: S3 or Redis failed; the job, if there is one, is cancelled. With a job key, call again.
         """
-        self._ledger.link.check()
+        self._ledger.connection.check()
         request = OutputRequest(outputs or OutputOptions(), background_file)
         with _spec(source, keys, filters) as spec:
             return self._submitter.submit(spec, dest, request, policy=policy, job_key=job_key)

@@ -16,7 +16,7 @@ _LAST_IMAGES = 200
 
 def workers(ledger: Ledger) -> list[WorkerFacts]:
     """Return the live worker processes, sorted by name; a process that is still loading its model does not count."""
-    return sorted(Fleet(ledger.link).facts(), key=lambda worker: worker.name)
+    return sorted(Fleet(ledger.connection).facts(), key=lambda worker: worker.name)
 
 
 def stage_shares(ledger: Ledger, job: str) -> dict[str, float]:
@@ -25,7 +25,7 @@ def stage_shares(ledger: Ledger, job: str) -> dict[str, float]:
     Stages of different images overlap, so these are shares of the time spent on images, not of elapsed time. The
     result is empty if no outcome is in Redis: either there is none yet, or all have been moved to S3.
     """
-    entries = itertools.islice(Backlog(ledger.link).recent(job, _LAST_IMAGES), _LAST_IMAGES)
+    entries = itertools.islice(Backlog(ledger.connection).recent(job, _LAST_IMAGES), _LAST_IMAGES)
     return time_shares(Outcome.model_validate_json(entry.line).stages for entry in entries)
 
 

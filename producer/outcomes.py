@@ -88,8 +88,8 @@ def read_outcomes(
 
 def _so_far(store: ObjectStore, ledger: Ledger, view: JobView) -> Iterator[Outcome]:
     # Redis is read before S3: an outcome that moves from Redis to S3 meanwhile is then found in one of the two.
-    states = bytearray(b"".join(ledger.pieces(view.job, view.total or 0)))
-    in_redis = (Outcome.model_validate_json(entry.dated) for entry in Backlog(ledger.link).recent(view.job))
+    states = bytearray(b"".join(ledger.outcome_blocks(view.job, view.total or 0)))
+    in_redis = (Outcome.model_validate_json(entry.dated) for entry in Backlog(ledger.connection).recent(view.job))
     yield from outcome_log.final(store, view.options.dest, view.job, states, in_redis)
 
 

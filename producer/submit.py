@@ -27,7 +27,7 @@ from producer.sources.item import Item, Skipped
 from producer.sources.resolve import SourceSpec
 from producer.sources.upload import upload
 from producer.uptodate import UpToDateCheck
-from worker.contract import redis_keys
+from worker.contract import output_names
 from worker.contract.errors import BrokerUnavailable, JobNotFound, SourceError
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.backlog import Backlog, blocker
@@ -152,7 +152,7 @@ class Submitter:
 
         def start_check(options: JobOptions, root: S3Url | Path) -> UpToDateCheck:
             complete = request.with_background_if_uploaded(self.store, target)
-            models = {worker.digest for worker in Fleet(self.ledger.link).facts() if worker.digest}
+            models = {worker.digest for worker in Fleet(self.ledger.connection).facts() if worker.digest}
             digest = None if complete is None else complete.digest()
             return UpToDateCheck(self.store, options, root, options_digest=digest, models=models)
 
@@ -200,7 +200,7 @@ class Submitter:
             return None
         view = self._live_holder(holder, successor=job)
         if view is None:
-            self.ledger.reclaim(key, job)
+            self.ledger.reassign_job_key(key, job)
         return view
 
     def _live_holder(self, holder: str, successor: str = "") -> JobView | None:
@@ -271,13 +271,13 @@ class Submitter:
         """Return whether only the metadata of jobs lies under the destination."""
         first = next(self.store.list(dest), None)
         # One key behind the metadata is enough: it may hold many uploads, which are not listed.
-        behind = next(self.store.list(dest, after=redis_keys.BEHIND_JOBS), None)
-        return behind is None and (first is None or first.key.startswith(redis_keys.JOB_PREFIX))
+        behind = next(self.store.list(dest, after=output_names.BEHIND_JOBS), None)
+        return behind is None and (first is None or first.key.startswith(output_names.JOB_PREFIX))
 
     def _chunk_images(self, total: int) -> int:
         if self.chunk_images is not None:
             return self.chunk_images
-        workers = Fleet(self.ledger.link).facts()
+        workers = Fleet(self.ledger.connection).facts()
         speeds = [worker.seconds_per_image for worker in workers if worker.seconds_per_image]
         return dispatcher.chunk_images(total, len(workers), statistics.median(speeds) if speeds else None)
 
@@ -287,7 +287,7 @@ class Submitter:
         for item in listing:
             writer.add(item)
             if time.monotonic() - renewed > _RENEW_SECONDS:
-                self.ledger.beat(job)
+                self.ledger.renew_listing(job)
                 renewed = time.monotonic()
         writer.close()
         return writer
@@ -298,13 +298,13 @@ class Submitter:
         Beside other jobs only one chunk is published, in the express queue: so a job of one image need not wait for
         the chunks already queued. The feeder divides the window fairly between jobs, and publishes the rest.
         """
-        backlog = Backlog(self.ledger.link)
+        backlog = Backlog(self.ledger.connection)
         jobs = backlog.active()
         before = blocker(view, jobs)
         if before is not None:
             return before.job
         beside_others = any(job.outstanding for job in jobs if job.view.job != view.job)
-        room = dispatcher.window(len(Fleet(self.ledger.link).live())) - backlog.queued()
+        room = dispatcher.window(len(Fleet(self.ledger.connection).live())) - backlog.queued()
         chunks = backlog.take(view.job, 1 if beside_others else max(1, room), epoch=view.epoch)
         Dispatcher(self.store, self.celery).send(view, chunks, express=beside_others)
         return ""

@@ -21,7 +21,7 @@ from pathlib import Path
 from producer.sources.item import Item
 from producer.sources.lookup import AT_ONCE, in_order
 from producer.sources.upload import is_current_copy
-from worker.contract import redis_keys
+from worker.contract import output_names
 from worker.contract.errors import ObjectMissing
 from worker.contract.messages import JobOptions
 from worker.contract.provenance import MODEL, OPTIONS, SOURCE_ETAG, same_model_and_options
@@ -157,10 +157,10 @@ def _digest(key: str) -> int:
 def _output_keys(store: ObjectStore, dest: S3Url) -> Iterator[str]:
     """List the keys under a destination. The metadata of jobs, which can hold many uploads, is skipped, not listed."""
     for found in store.list(dest):
-        if found.key.startswith(redis_keys.JOB_PREFIX):
+        if found.key.startswith(output_names.JOB_PREFIX):
             break
         yield found.key
     else:
         return
-    for found in store.list(dest, after=redis_keys.BEHIND_JOBS):
+    for found in store.list(dest, after=output_names.BEHIND_JOBS):
         yield found.key

@@ -186,7 +186,7 @@ class SubmitBenchmark:
 
     def cancel(self) -> dict[str, Any]:
         """Cancel the job; count the commands that Redis runs for it, and the time that the caller waits."""
-        client = self._ledger.link.client
+        client = self._ledger.connection.client
         client.ping()
         before = _commands(client)
         began = time.perf_counter()

@@ -92,7 +92,7 @@ def submit_command(
     notifier = Notifier(notify, config.notify) if notify else None
     traced = tracing.session("maskmill-producer")
     with traced as traces, ObjectStore(config.s3) as store, Ledger(config.redis) as ledger:
-        ledger.link.check()
+        ledger.connection.check()
         display = progress.PhaseDisplay(as_json=as_json)
         celery = make_celery(config, client_name="maskmill-submit")
         submitter = Submitter(store, ledger, celery, config.jobs.chunk_images, display.update, traces)

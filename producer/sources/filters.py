@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from producer.sources.globs import matcher
 from producer.sources.item import Item, Skip, Skipped, has_image_suffix
 from producer.sources.units import SampleSize
-from worker.contract import redis_keys
+from worker.contract import output_names
 from worker.contract.errors import SourceError
 
 
@@ -84,7 +84,7 @@ def _by_name(items: Iterable[Item], filters: Filters, skipped: Skipped) -> Itera
     excluded = matcher(filters.exclude) if filters.exclude else None
     for item in items:
         key = item.key
-        if key.startswith(redis_keys.JOB_PREFIX):
+        if key.startswith(output_names.JOB_PREFIX):
             continue  # users do not count reports and manifests of earlier jobs among their files
         if not (filters.any_suffix or has_image_suffix(key)):
             skipped[Skip.NOT_AN_IMAGE] += 1

@@ -16,7 +16,7 @@ from pathlib import Path
 from producer.sources.item import Item
 from producer.sources.local import absolute, unreadable
 from producer.sources.lookup import in_order
-from worker.contract import redis_keys
+from worker.contract import output_names
 from worker.contract.errors import ObjectMissing
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore
@@ -30,7 +30,7 @@ def upload_folder(dest: S3Url, folder: Path) -> S3Url:
     path = absolute(folder)
     digest = hashlib.blake2b(os.fsencode(path), digest_size=6).hexdigest()
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", path.name)[:40]
-    return dest / f"{redis_keys.JOB_PREFIX}uploads/{readable}-{digest}/"
+    return dest / f"{output_names.JOB_PREFIX}uploads/{readable}-{digest}/"
 
 
 def upload(

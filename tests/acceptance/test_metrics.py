@@ -67,7 +67,7 @@ def test_a_node_tells_what_it_does(place, ledger: Ledger, job_of_two, worker_log
     settings["MASKMILL_WORKER__LOG_FORMAT"] = "json"
     with commands.workers(settings, worker_log):
         commands.wait_for(lambda: ask(port, "/readyz")[0] == 200, "the node to be ready")
-        assert {name.partition("@")[2] for name in Fleet(ledger.link).live()} == {"rack-7.node0"}
+        assert {name.partition("@")[2] for name in Fleet(ledger.connection).live()} == {"rack-7.node0"}
         commands.wait_for(lambda: ledger.view(job_of_two).status is JobStatus.FINISHED, "the job to finish")
 
         samples = scraped(port)

@@ -77,7 +77,7 @@ COUNTED_BY = {"none": None, "list": "LLEN", "hash": "HLEN", "set": "SCARD"}
 def pods_wanted(ledger: Ledger) -> int:
     """Value of the formula of the chart's ScaledObject, each key counted by its type, as KEDA's Redis scaler does."""
     text = (INFRA / "helm" / "maskmill" / "templates" / "scaledobject.yaml").read_text("utf-8")
-    redis, prefix = ledger.link.client, ledger.link.prefix
+    redis, prefix = ledger.connection.client, ledger.connection.prefix
     values = {}
     for name, key in re.findall(r'\(dict "name" "(\w+)" "key" "([\w-]+)"\)', text):
         command = COUNTED_BY[redis.type(f"{prefix}{key}")]

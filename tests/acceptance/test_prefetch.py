@@ -54,7 +54,7 @@ def test_chunks_are_begun_ahead_and_every_image_ends_once(place, store, ledger, 
 def test_a_worker_that_stops_keeps_no_message(place, ledger, job, worker_log):
     """Also not the one that it had taken ahead."""
     settings = place.environment | SETTINGS | {"MASKMILL_PLAN__PROCESSES": "1"}
-    prefix, client = place.settings.redis.prefix, ledger.link.client
+    prefix, client = place.settings.redis.prefix, ledger.connection.client
     with commands.workers(settings, worker_log):
         commands.wait_for(lambda: ledger.view(job).ok >= CHUNK, "the first images", 60)
 

@@ -16,6 +16,7 @@ from support import commands
 from support.stack import Place
 from worker.contract.job import JobStatus
 from worker.contract.ledger.backlog import Backlog
+from worker.contract.ledger.fleet import Fleet
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore
@@ -85,7 +86,7 @@ def test_a_killed_child_is_replaced_and_its_chunk_completes(place, ledger, worke
     view = ledger.view(job)
     assert (view.ok, view.total) == (48, 48) and done_before < 48
     assert heirs and victim.pid not in heirs
-    assert Backlog(ledger.link).queued() == 0
+    assert Backlog(ledger.connection).queued() == 0
 
 
 def test_a_killed_worker_is_started_again(place, ledger, worker_log):
@@ -115,9 +116,10 @@ def test_sigterm_hands_the_rest_of_a_chunk_back(place, ledger, worker_log):
 
         stopped_at = ledger.view(job).done
     assert code == 0
+    assert Fleet(ledger.connection).live() == [], "a worker that stops must deregister"
     assert 0 < stopped_at < 64, "the test needs a chunk that is in work when the signal comes"
     waited = time.monotonic() - began
-    assert Backlog(ledger.link).queued() == 1, f"{waited:.1f} s after SIGTERM the chunk must be back in the queue"
+    assert Backlog(ledger.connection).queued() == 1, f"{waited:.1f} s after SIGTERM the chunk must be back in the queue"
 
     with commands.workers(place.environment, worker_log):
         wait_for_end(ledger, job)

@@ -12,7 +12,8 @@ from PIL import Image
 
 from chaos.load import SETS, Job
 from chaos.s3_log import S3Log
-from worker.contract import redis_keys
+from support.jobs import image_states
+from worker.contract import output_names, redis_keys
 from worker.contract.errors import MaskmillError
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.jobs import Ledger
@@ -69,7 +70,7 @@ def audit(ledger: Ledger, store: ObjectStore, s3: S3Log, jobs: Sequence[Job], bu
 
 def _job(account: Account, ledger: Ledger, store: ObjectStore, s3: S3Log, job: Job) -> None:
     view = ledger.view(job.id)
-    states = list(ledger.states(job.id, view.total or 0))
+    states = image_states(ledger, job.id, view.total or 0)
     counted = Counter(state.value for state in states if state is not None)
     shown = {kind: int(getattr(view, kind)) for kind in _KINDS}
     account.submitted += job.images
@@ -77,11 +78,11 @@ def _job(account: Account, ledger: Ledger, store: ObjectStore, s3: S3Log, job: J
     lost = max(0, job.images - view.done)
     account.lost += lost
     dest = job.dest
-    outputs = {item.key: item.size for item in store.list(dest) if not item.key.startswith(redis_keys.JOB_PREFIX)}
+    outputs = {item.key: item.size for item in store.list(dest) if not item.key.startswith(output_names.JOB_PREFIX)}
     writes = {
         key: count
         for key, count in s3.requests("PUT", f"{dest.bucket}/{dest.key}").items()
-        if not key.startswith(redis_keys.JOB_PREFIX)
+        if not key.startswith(output_names.JOB_PREFIX)
     }
     account.written_again += sum(count - 1 for count in writes.values())
     account.most_writes = max([account.most_writes, *writes.values()])
@@ -157,7 +158,7 @@ def _unreadable(store: ObjectStore, dest: S3Url, keys: Sequence[str]) -> Iterato
 
 def _left_behind(ledger: Ledger, jobs: Sequence[Job]) -> Iterator[str]:
     """Nothing may wait anywhere, and a job that has ended keeps its record, its states and its first failures."""
-    client, prefix = ledger.link.client, ledger.link.prefix
+    client, prefix = ledger.connection.client, ledger.connection.prefix
     sizes = {name: client.llen(redis_keys.queue(prefix, name)) for name in redis_keys.QUEUES}
     sizes["unacked"] = client.hlen(redis_keys.unacked(prefix))
     sizes["unacked_index"] = client.zcard(f"{redis_keys.unacked(prefix)}_index")

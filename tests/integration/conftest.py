@@ -1,4 +1,4 @@
-"""Real servers for the tests that need them: one Redis and one S3 for the whole run, a fresh place in them per test."""
+"""Real servers: one Redis and one S3 for the whole run, with a fresh key prefix and bucket for each test."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from support.stack import Place, fresh_place, make_bucket
+from worker.contract.ledger.chunks import ChunkLedger
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.storage.s3 import ObjectStore
 from worker.standalone.services import Standalone
@@ -14,7 +15,7 @@ from worker.standalone.services import Standalone
 
 @pytest.fixture
 def place(standalone: Standalone, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """Settings (also exported) of the running services with a key prefix and a bucket of this test's own."""
+    """Return and export settings of the running services with a key prefix and a bucket for this test."""
     place = fresh_place(standalone)
     for name, value in place.environment.items():
         monkeypatch.setenv(name, value)
@@ -23,7 +24,7 @@ def place(standalone: Standalone, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 @pytest.fixture
 def ledger_factory(standalone: Standalone) -> Callable[[], Ledger]:
-    """Each call gives a ledger that knows no jobs."""
+    """Return a function that opens a ledger without jobs."""
     return lambda: Ledger(fresh_place(standalone).settings.redis)
 
 
@@ -31,6 +32,12 @@ def ledger_factory(standalone: Standalone) -> Callable[[], Ledger]:
 def ledger(place: Place) -> Iterator[Ledger]:
     with Ledger(place.settings.redis) as ledger:
         yield ledger
+
+
+@pytest.fixture
+def chunk_ledger(ledger: Ledger) -> ChunkLedger:
+    """The chunks of the jobs in `ledger`."""
+    return ChunkLedger(ledger.connection)
 
 
 @pytest.fixture

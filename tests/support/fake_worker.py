@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.backlog import Backlog
+from worker.contract.ledger.chunks import ChunkLedger
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import ChunkMessage, Outcome, OutcomeKind
 from worker.contract.settings import Settings
@@ -27,8 +28,8 @@ class Understudy:
         self.done: list[str] = []
         self.idle = threading.Event()
         """While set, it does nothing."""
-        self._store, self._ledger = store, ledger
-        self._backlog = Backlog(ledger.link)
+        self._store, self._chunks = store, ChunkLedger(ledger.connection)
+        self._backlog = Backlog(ledger.connection)
         self._bookkeeper = Bookkeeper(store, ledger, settings.jobs, 0)
         self._end = threading.Event()
 
@@ -57,11 +58,11 @@ class Understudy:
             first = chunk * view.chunk_images
             keys = tuple(entry.key for entry in entries[first : first + view.chunk_images])
             message = ChunkMessage(job=view.job, epoch=view.epoch, chunk=chunk, start=first, keys=keys)
-            known = self._ledger.start(message, _NAME).outcomes
-            for position, (key, outcome) in enumerate(zip(keys, known, strict=True)):
+            lease = self._chunks.start(message, _NAME)
+            for position, (key, outcome) in enumerate(zip(keys, lease.outcomes, strict=True)):
                 if outcome is None:
-                    self._ledger.record(message, [self._outcome(first + position, key)])
-            self._ledger.release(message, _NAME, model="m", core_seconds=1.0, blameless=True)
+                    lease.record([self._outcome(first + position, key)])
+            lease.release(model="m", core_seconds=1.0, blameless=True)
 
     def _outcome(self, index: int, key: str) -> Outcome:
         self.done.append(key)

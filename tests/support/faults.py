@@ -24,8 +24,9 @@ from PIL import Image
 
 from producer.submit import Submitter
 from support import commands
+from support.jobs import image_states
 from support.stack import Place
-from worker.contract import redis_keys
+from worker.contract import output_names, redis_keys
 from worker.contract.job import ENDED, JobStatus, JobView
 from worker.contract.ledger.backlog import Backlog
 from worker.contract.ledger.fleet import Fleet
@@ -207,7 +208,7 @@ class Scene:
             node = Node(supervisor.pid)
             processes = int(self.environment["MASKMILL_PLAN__PROCESSES"])
             with Ledger(self.place.settings.redis) as ledger:
-                fleet = Fleet(ledger.link)
+                fleet = Fleet(ledger.connection)
                 commands.wait_for(lambda: len(fleet.facts()) == processes and node.children(), "workers to be up")
             yield node
 
@@ -302,11 +303,11 @@ def settle(place: Place, job: str, faults: Faults | None = None, *, seconds: flo
         commands.wait_for(lambda: ledger.view(job).status in ENDED, f"job {job} to end", seconds)
         view = ledger.view(job)
         assert view.status is JobStatus.FINISHED, view
-        states = Counter(ledger.states(job, view.total or 0))
+        states = Counter(image_states(ledger, job, view.total or 0))
         assert None not in states, f"{states[None]} images were lost"
         assert states == +Counter({kind: getattr(view, kind.value) for kind in OutcomeKind}), view
         folder = view.options.dest
-        outputs = [item.key for item in store.list(folder) if not item.key.startswith(redis_keys.JOB_PREFIX)]
+        outputs = [item.key for item in store.list(folder) if not item.key.startswith(output_names.JOB_PREFIX)]
         assert len(outputs) == view.ok + view.skipped
         # The last acknowledgement follows the last outcome.
         commands.wait_for(lambda: broker_empty(ledger), "the broker to be empty", RECONCILED_WITHIN + SLACK)
@@ -316,14 +317,14 @@ def settle(place: Place, job: str, faults: Faults | None = None, *, seconds: flo
 
 def broker_empty(ledger: Ledger) -> bool:
     """No message in a queue or with a worker."""
-    client, prefix = ledger.link.client, ledger.link.prefix
+    client, prefix = ledger.connection.client, ledger.connection.prefix
     held = client.hlen(redis_keys.unacked(prefix)) + client.zcard(f"{prefix}unacked_index")
-    return held == 0 and Backlog(ledger.link).queued() == 0
+    return held == 0 and Backlog(ledger.connection).queued() == 0
 
 
 def residue(ledger: Ledger, job: str) -> dict[str, int]:
     """Keys of an ended job that should be empty and are not, with their sizes."""
-    keys, client = redis_keys.job_keys(ledger.link.prefix, job), ledger.link.client
+    keys, client = redis_keys.job_keys(ledger.connection.prefix, job), ledger.connection.client
     sizes = {
         "outstanding": client.zcard(keys.outstanding),
         "running": client.hlen(keys.running),
@@ -338,7 +339,7 @@ def residue(ledger: Ledger, job: str) -> dict[str, int]:
 def missing(place: Place, job: str) -> list[int]:
     """Chunks that were published, are not finished, and for which no message stands anywhere."""
     with Ledger(place.settings.redis) as ledger:
-        backlog, epoch = Backlog(ledger.link), ledger.view(job).epoch
+        backlog, epoch = Backlog(ledger.connection), ledger.view(job).epoch
         unfinished, present = backlog.silent(job, 0), backlog.in_broker()
         return [chunk for chunk in unfinished if redis_keys.task_id(job, epoch, chunk) not in present]
 

@@ -1,9 +1,9 @@
-"""Many consumers that stand for workers, in one process: each takes one message, keeps it, and looks for lost ones.
+"""Many consumers in one process, in place of workers: each takes one message, keeps it, and restores lost ones.
 
     python -m support.fleet NUMBER
 
-Their connections and sweeps are kombu's own, with the product's settings; what they lack is a model to run. They end
-with the process, as workers do that are killed.
+Their connections and their search for expired leases are kombu's own, with the product's settings. They have no model.
+They end with the process, like workers that are killed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SWEEP_SECONDS = 1.0
 
 
 def start(place: Place, number: int) -> subprocess.Popen[bytes]:
-    """A fleet of so many; kill it."""
+    """Start a fleet of `number` consumers; kill it."""
     more = {"PYTHONPATH": str(Path(__file__).parents[1])}
     return subprocess.Popen(
         [sys.executable, "-m", "support.fleet", str(number)], env=commands.environment(place.environment | more)
@@ -32,7 +32,7 @@ def start(place: Place, number: int) -> subprocess.Popen[bytes]:
 
 
 def main(number: int) -> None:
-    """Until killed."""
+    """Run until killed."""
     config = settings.load()
     threads = [threading.Thread(target=consume, args=(config,)) for _ in range(number)]
     for thread in threads:
@@ -42,7 +42,7 @@ def main(number: int) -> None:
 
 
 def consume(config: settings.Settings) -> None:
-    """One worker: holds one message at most, sweeps whenever nothing comes."""
+    """Be one worker: hold at most one message, and search for expired leases while none arrives."""
     app = make_celery(config, client_name="fleet")
     with app.connection_for_read() as connection, connection.channel() as channel:
         consumer = Consumer(channel, list(app.amqp.queues.values()), accept=["json"])

@@ -1,11 +1,13 @@
-"""Jobs without a producer: views for pure functions, and jobs whose manifest is in a real store."""
+"""Jobs without a producer: views for pure functions, and jobs with a manifest in a real store."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from worker.contract import outcome_codec
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.backlog import ActiveJob, Backlog
+from worker.contract.ledger.chunks import ChunkLease, ChunkLedger, Verdict
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, Outcome, OutcomeKind, Priority
 from worker.contract.s3url import S3Url
@@ -24,7 +26,7 @@ def active(
     outstanding: int = 0,
     status: JobStatus = JobStatus.RUNNING,
 ) -> ActiveJob:
-    """A job of which so much waits to be published and is on its way."""
+    """Return a job with `waiting` chunks to publish and `outstanding` chunks published."""
     view = JobView(
         job=job,
         status=status,
@@ -47,7 +49,7 @@ def submit(
     dest: str = "out",
     **policy: object,
 ) -> JobView:
-    """A running job, as `producer submit` leaves it, with nothing published."""
+    """Create a running job as `producer submit` leaves it, with no chunk published."""
     place = S3Url(bucket, f"{dest}/")
     options, rules = JobOptions(source=f"s3://{bucket}/in/", dest=str(place)), JobPolicy(**policy)
     writer = manifest.Writer(store, place, job)
@@ -63,7 +65,7 @@ def submit(
 
 
 def message(view: JobView, chunk: int) -> ChunkMessage:
-    """One chunk of a job made by `submit`."""
+    """Return the message of one chunk of a job made by `submit`."""
     first = chunk * view.chunk_images
     last = min(first + view.chunk_images, view.total or 0)
     keys = tuple(f"{index}.jpg" for index in range(first, last))
@@ -71,7 +73,7 @@ def message(view: JobView, chunk: int) -> ChunkMessage:
 
 
 def outcome(index: int, kind: OutcomeKind = OutcomeKind.OK, code: str = "undecodable") -> Outcome:
-    """One image's."""
+    """Return the outcome of one image."""
     bad = kind in (OutcomeKind.FAILED, OutcomeKind.DEAD)
     outputs = () if bad else (f"{index}.png",)
     return Outcome(
@@ -79,12 +81,21 @@ def outcome(index: int, kind: OutcomeKind = OutcomeKind.OK, code: str = "undecod
     )
 
 
+def lease(ledger: Ledger, message: ChunkMessage, worker: str = HERE) -> ChunkLease:
+    """Return a lease that the ledger has not granted: of a late worker, or for a test that starts nothing."""
+    return ChunkLease(ledger.connection, message, worker, Verdict.RUN)
+
+
 def run(ledger: Ledger, view: JobView, chunks: Iterable[int], bad: Sequence[int] = ()) -> None:
-    """Take, start, record and let go of chunks; images in `bad` fail."""
-    Backlog(ledger.link).take(view.job, view.chunks, epoch=view.epoch)
+    """Take, start, record and release chunks; images in `bad` fail."""
+    Backlog(ledger.connection).take(view.job, view.chunks, epoch=view.epoch)
     for chunk in chunks:
-        work = message(view, chunk)
-        ledger.start(work, HERE)
-        for index in range(work.start, work.start + len(work.keys)):
-            ledger.record(work, [outcome(index, OutcomeKind.FAILED if index in bad else OutcomeKind.OK)])
-        ledger.release(work, HERE, model="m", core_seconds=1.0, blameless=True)
+        held = ChunkLedger(ledger.connection).start(message(view, chunk), HERE)
+        for index in range(held.message.start, held.message.start + len(held.message.keys)):
+            held.record([outcome(index, OutcomeKind.FAILED if index in bad else OutcomeKind.OK)])
+        held.release(model="m", core_seconds=1.0, blameless=True)
+
+
+def image_states(ledger: Ledger, job: str, total: int) -> list[OutcomeKind | None]:
+    """Return the outcomes of all images of a job, in order."""
+    return [outcome_codec.KINDS[state] for block in ledger.outcome_blocks(job, total) for state in block]

@@ -1,4 +1,4 @@
-"""What the ledger's scripts are meant to do, in plain Python: one job, its images, its chunks, and nothing of Redis."""
+"""A model of the ledger's scripts in plain Python: one job, its images and its chunks, without Redis."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from worker.contract.job import ENDED, JobStatus
-from worker.contract.ledger.jobs import SPLIT_AFTER, Verdict
+from worker.contract.ledger.chunks import SPLIT_AFTER, Verdict
 from worker.contract.messages import OutcomeKind
 
 _GOOD = (OutcomeKind.OK, OutcomeKind.SKIPPED)
@@ -36,7 +36,7 @@ class Model:
     holder: dict[int, str] = field(default_factory=dict)
     attempts: dict[int, int] = field(default_factory=dict)
     suspect: dict[int, int | None] = field(default_factory=dict)
-    """Careful chunk -> the image that was announced last."""
+    """Chunk that runs one by one -> the image announced last."""
     deaths: dict[int, int] = field(default_factory=dict)
     pardoned: int = 0
     judged_after: int = 0
@@ -44,7 +44,7 @@ class Model:
     def __post_init__(self) -> None:
         self.states = [None] * self.total
 
-    # -- what can be seen -----------------------------------------------------------------------------------------
+    # -- state ----------------------------------------------------------------------------------------------------
 
     @property
     def chunks(self) -> int:
@@ -74,7 +74,7 @@ class Model:
             share is not None and done >= min(100, (self.total - self.judged_after) / 10) and bad * 100 > share * done
         )
 
-    # -- what is done to it ---------------------------------------------------------------------------------------
+    # -- operations -----------------------------------------------------------------------------------------------
 
     def take(self, wanted: int, epoch: int) -> list[int]:
         if self.status is not JobStatus.RUNNING or epoch != self.epoch:
@@ -87,7 +87,7 @@ class Model:
         return [*taken, *rest]
 
     def start(self, chunk: int, epoch: int, worker: str, *, patient: bool) -> tuple[Verdict, bool, tuple[int, ...]]:
-        """Verdict, careful, images to bury."""
+        """Return the verdict, whether images run one by one, and the dead images."""
         verdict = self._verdict(chunk, epoch, worker, patient=patient)
         if verdict is not Verdict.RUN:
             return verdict, False, ()
@@ -129,7 +129,7 @@ class Model:
     def record(
         self, chunk: int, epoch: int, found: Sequence[tuple[int, OutcomeKind]], worker: str
     ) -> tuple[bool, bool]:
-        """Whether it completed the job, and whether to go on."""
+        """Return whether it completed the job, and whether the worker shall proceed."""
         alive = (JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.STOPPING)
         if self.status not in alive or epoch != self.epoch:
             return False, False
@@ -154,7 +154,7 @@ class Model:
         return False, self.status is JobStatus.RUNNING and not replaced
 
     def release(self, chunk: int, epoch: int, worker: str, *, blameless: bool) -> bool:
-        """Whether the message goes back to the queue."""
+        """Return whether the message goes back to the queue."""
         if epoch != self.epoch:
             return False
         if self.complete(chunk):
@@ -179,7 +179,7 @@ class Model:
         if self.holder.get(chunk) == worker:
             del self.holder[chunk]
 
-    def reclaim(self, silent: Sequence[int]) -> list[int]:
+    def take_lost(self, silent: Sequence[int]) -> list[int]:
         for chunk in silent:
             self.holder.pop(chunk, None)
             if self.status is JobStatus.PAUSED:
@@ -214,7 +214,7 @@ class Model:
         self.status, self.epoch = JobStatus.REOPENING, self.epoch + 1
 
     def reset(self, chunk: int, *, failed: bool, cancelled: bool) -> bool:
-        """Whether there was anything to do again."""
+        """Return whether the chunk has images to run again."""
         lost = (None, OutcomeKind.CANCELLED)
         again = {i for i in self.images(chunk) if self.states[i] in ((*_BAD,) * failed + lost * cancelled)}
         if not again or chunk in self.returned:

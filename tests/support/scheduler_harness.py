@@ -12,6 +12,7 @@ from support.jobs import submit
 from worker.contract import redis_keys
 from worker.contract.job import JobView
 from worker.contract.ledger.backlog import Backlog
+from worker.contract.ledger.chunks import ChunkLedger
 from worker.contract.ledger.fleet import Fleet
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.queue.dispatcher import Dispatcher
@@ -36,11 +37,15 @@ class World:
 
     @cached_property
     def backlog(self) -> Backlog:
-        return Backlog(self.ledger.link)
+        return Backlog(self.ledger.connection)
+
+    @cached_property
+    def chunks(self) -> ChunkLedger:
+        return ChunkLedger(self.ledger.connection)
 
     @cached_property
     def fleet(self) -> Fleet:
-        return Fleet(self.ledger.link)
+        return Fleet(self.ledger.connection)
 
     @cached_property
     def dispatcher(self) -> Dispatcher:
@@ -69,14 +74,14 @@ class World:
         """Task ids that wait in a queue, the next one first; of all queues unless one is named."""
         found = []
         for queue in queues or redis_keys.QUEUES:
-            lines = self.ledger.link.client.lrange(redis_keys.queue(self.ledger.link.prefix, queue), 0, -1)
+            lines = self.ledger.connection.client.lrange(redis_keys.queue(self.ledger.connection.prefix, queue), 0, -1)
             found += [json.loads(line)["headers"]["id"] for line in reversed(lines)]
         return found
 
     def drain(self) -> None:
         """All messages are lost."""
         for queue in redis_keys.QUEUES:
-            self.ledger.link.client.delete(redis_keys.queue(self.ledger.link.prefix, queue))
+            self.ledger.connection.client.delete(redis_keys.queue(self.ledger.connection.prefix, queue))
 
     def first_part(self, job: str = "job", dest: str = "out") -> S3Url:
         """Of the manifest of a job."""

@@ -55,7 +55,7 @@ def soak(place: Place, ledger: Ledger, picture: bytes, images: int, log: Path, *
     assert submitted.code == 0, submitted.err
     job = submitted.lines[0]["job"]
     looks: list[Look] = []
-    before = len(ledger.link.client.client_list())
+    before = len(ledger.connection.client.client_list())
     with commands.workers(place.environment | {"MASKMILL_PLAN__PROCESSES": "1"}, log) as worker:
         deadline = time.monotonic() + seconds
         while not (view := ledger.view(job)).ended:
@@ -68,7 +68,7 @@ def soak(place: Place, ledger: Ledger, picture: bytes, images: int, log: Path, *
                         usage.memory_mib(pid)[0],
                         usage.handles(pid),
                         usage.threads(pid),
-                        len(ledger.link.client.client_list()),
+                        len(ledger.connection.client.client_list()),
                     )
                 )
             time.sleep(seconds / 1000)

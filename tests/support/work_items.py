@@ -8,17 +8,17 @@ from worker.contract.messages import OutputKind
 from worker.contract.outputs import OutputOptions
 from worker.contract.s3url import S3Url
 from worker.contract.settings import LimitSettings
-from worker.runner.pipeline import Work
+from worker.runner.pipeline import WorkItem
 
 JPEG = encoded(scene(), "JPEG", quality=90)
 LIMITS = LimitSettings(max_object_mib=1, max_megapixels=10)
 MASK, CUTOUT = OutputKind.MASK, OutputKind.CUTOUT
 
 
-def work(index: int, key: str | None = None, outputs: tuple[OutputKind, ...] = (MASK,)) -> Work:
+def work_item(index: int, key: str | None = None, outputs: tuple[OutputKind, ...] = (MASK,)) -> WorkItem:
     key = key or f"{index}.jpg"
     keys = {kind: f"{kind.value}/{key}.png" for kind in outputs}
-    return Work(
+    return WorkItem(
         index=index,
         key=key,
         source=S3Url("in", key),

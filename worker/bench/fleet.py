@@ -183,7 +183,7 @@ def _job(rig: Rig, images: int, in_chunk: int) -> str:
 
 
 def _look(rig: Rig, steward: ServiceProcess, job: str) -> dict[str, float]:
-    info = rig.ledger.link.client.info()
+    info = rig.ledger.connection.client.info()
     return {
         "at": time.monotonic(),
         "done": rig.ledger.view(job).done,

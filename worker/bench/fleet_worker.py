@@ -2,7 +2,8 @@
 
 Chunks come through Celery's own consumer (BRPOP, unacked hash and index) and are acknowledged as Celery does it; the
 ledger hears start, every outcome and release; Celery's result backend gets both states and its events are sent; each
-worker beats, renews leases and tells its speed. Only the time between two outcomes is slept instead of computed.
+worker sends heartbeats, renews leases and tells its speed. Only the time between two outcomes is slept instead of
+computed.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import Any
 from worker.consumer.lease import RENEWALS, renew
 from worker.contract import redis_keys
 from worker.contract.errors import SetupError
-from worker.contract.ledger.fleet import BEAT_SECONDS, Fleet, WorkerFacts
-from worker.contract.ledger.jobs import Ledger, Verdict
+from worker.contract.ledger.chunks import ChunkLease, ChunkLedger, Verdict
+from worker.contract.ledger.connection import RedisConnection
+from worker.contract.ledger.fleet import HEARTBEAT_SECONDS, Fleet, WorkerFacts
 from worker.contract.messages import ChunkMessage, MaskQuality, Outcome, OutcomeKind
 from worker.contract.queue.celery_app import make_celery
 from worker.contract.settings import RedisSettings, Settings
@@ -36,7 +38,7 @@ class _Worker:
     """One simulated process."""
 
     name: str
-    message: ChunkMessage | None = None
+    lease: ChunkLease | None = None
     delivery: Any = None
     next_image: int = 0
     began: float = 0.0
@@ -57,8 +59,8 @@ class _Crowd:
 
     def __post_init__(self) -> None:
         self.app = make_celery(self.settings, client_name="maskmill-bench-crowd")
-        self.ledger = Ledger(self.settings.redis, client_name="maskmill-bench-crowd")
-        self.fleet = Fleet(self.ledger.link)
+        self.redis = RedisConnection(self.settings.redis, retries=2, client_name="maskmill-bench-crowd")
+        self.ledger, self.fleet = ChunkLedger(self.redis), Fleet(self.redis)
         self.connection = self.app.connection_for_read()
         self.consumer = self.app.amqp.TaskConsumer(self.connection.default_channel)
         self.consumer.on_message = self._received
@@ -74,9 +76,9 @@ class _Crowd:
         """Work for so long, counted from when (nearly) everybody has work; whether that came to be."""
         now = time.monotonic()
         for number, worker in enumerate(self.workers):
-            self.fleet.enrol(self._facts(worker))
-            self.at(now + BEAT_SECONDS * number / len(self.workers), lambda worker=worker: self._beat(worker))  # type: ignore[misc]
-            self.fleet.beat(worker.name)
+            self.fleet.register(self._facts(worker))
+            self.at(now + HEARTBEAT_SECONDS * number / len(self.workers), lambda worker=worker: self._heartbeat(worker))  # type: ignore[misc]
+            self.fleet.heartbeat(worker.name)
         self.idle = list(self.workers)
         self.at(now + self.settings.engine.lease_seconds / RENEWALS, self._renew)
         self.consumer.qos(prefetch_count=len(self.workers))
@@ -101,7 +103,7 @@ class _Crowd:
         """Let go of everything; messages in hand go back to the queue."""
         self.consumer.cancel()
         self.connection.close()
-        self.ledger.close()
+        self.redis.close()
 
     def _drain(self, seconds: float) -> None:
         if not self.idle:
@@ -116,21 +118,22 @@ class _Crowd:
         message = ChunkMessage.read(delivery.decode()[0][0])
         task = redis_keys.task_id(message.job, message.epoch, message.chunk)
         self.events.send("task-received", uuid=task, name=redis_keys.TASK_CHUNK)
-        start = self._timed(lambda: self.ledger.start(message, worker.name))
-        if start.verdict is not Verdict.RUN:
+        lease = self._timed(lambda: self.ledger.start(message, worker.name))
+        if lease.verdict is not Verdict.RUN:
             delivery.ack()
             self.idle.append(worker)
             return
         self.events.send("task-started", uuid=task)
         self.app.backend.mark_as_started(task, pid=1, hostname=worker.name)
-        worker.message, worker.delivery, worker.next_image = message, delivery, 0
+        worker.lease, worker.delivery, worker.next_image = lease, delivery, 0
         worker.began = time.monotonic()
         self.at(worker.began + self.seconds_per_image, lambda: self._image(worker))
 
     def _image(self, worker: _Worker) -> None:
-        message = worker.message
-        if message is None:
+        lease = worker.lease
+        if lease is None:
             return
+        message = lease.message
         key = message.keys[worker.next_image]
         found = Outcome(
             index=message.start + worker.next_image,
@@ -140,7 +143,7 @@ class _Crowd:
             seconds=self.seconds_per_image,
             quality=_QUALITY,
         )
-        self._timed(lambda: self.ledger.record(message, [found], worker.name))
+        self._timed(lambda: lease.record([found]))
         self.images += 1
         worker.next_image += 1
         if worker.next_image < len(message.keys):
@@ -148,19 +151,18 @@ class _Crowd:
             due = worker.began + self.seconds_per_image * (worker.next_image + 1)
             self.at(due, lambda: self._image(worker))
         else:
-            self._finished(worker, message)
+            self._finished(worker, lease)
 
-    def _finished(self, worker: _Worker, message: ChunkMessage) -> None:
-        took = time.monotonic() - worker.began
-        facts = {"model": "simulated", "core_seconds": took, "blameless": True}
-        self._timed(lambda: self.ledger.release(message, worker.name, **facts))  # type: ignore[arg-type]
-        self.fleet.enrol(self._facts(worker))
+    def _finished(self, worker: _Worker, lease: ChunkLease) -> None:
+        message, took = lease.message, time.monotonic() - worker.began
+        self._timed(lambda: lease.release(model="simulated", core_seconds=took, blameless=True))
+        self.fleet.register(self._facts(worker))
         task = redis_keys.task_id(message.job, message.epoch, message.chunk)
         result = {"job": message.job, "chunk": message.chunk, "outcomes": ["ok"] * len(message.keys), "failures": []}
         self.app.backend.store_result(task, result, "SUCCESS")
         worker.delivery.ack()
         self.events.send("task-succeeded", uuid=task, result="", runtime=took)
-        worker.message = None
+        worker.lease = None
         self.chunks += 1
         self.idle.append(worker)
 
@@ -170,9 +172,9 @@ class _Crowd:
         self.calls.append(time.perf_counter() - began)
         return answer
 
-    def _beat(self, worker: _Worker) -> None:
-        self.fleet.beat(worker.name)
-        self.at(time.monotonic() + BEAT_SECONDS, lambda: self._beat(worker))
+    def _heartbeat(self, worker: _Worker) -> None:
+        self.fleet.heartbeat(worker.name)
+        self.at(time.monotonic() + HEARTBEAT_SECONDS, lambda: self._heartbeat(worker))
 
     def _renew(self) -> None:
         renew(self.consumer.channel)

@@ -16,7 +16,7 @@ import time
 from celery import Celery
 
 from worker.contract import settings
-from worker.contract.ledger.connection import RedisLink
+from worker.contract.ledger.connection import RedisConnection
 
 QUEUE = "plain"
 
@@ -27,7 +27,7 @@ def main(messages: int) -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     app = Celery("plain", broker=config.redis.secret_url(), set_as_current=False)
     app.conf.update(task_ignore_result=True, broker_transport_options={"global_keyprefix": f"{config.redis.prefix}p:"})
-    with RedisLink(config.redis, retries=2, client_name="maskmill-bench") as link:
+    with RedisConnection(config.redis, retries=2, client_name="maskmill-bench") as connection:
         wall, cpu = time.monotonic(), time.process_time()
         with app.producer_pool.acquire(block=True) as producer:
             for index in range(messages):
@@ -36,8 +36,8 @@ def main(messages: int) -> None:
                 app.send_task("cut", args=arguments, queue=QUEUE, producer=producer)
         wall, cpu = time.monotonic() - wall, time.process_time() - cpu
         key = f"{config.redis.prefix}p:{QUEUE}"
-        queued, size = int(link.client.llen(key)), int(link.client.memory_usage(key, samples=0) or 0)
-        link.client.flushdb()
+        queued, size = int(connection.client.llen(key)), int(connection.client.memory_usage(key, samples=0) or 0)
+        connection.client.flushdb()
     found = {"messages": queued, "wall_seconds": wall, "cpu_seconds": cpu, "redis_bytes": size}
     sys.stdout.write(json.dumps(found) + "\n")
 

@@ -116,7 +116,7 @@ class _Bench:
             found["cancel"] = self._act("cancel", keys, dest, job)
             found["end"] = self._end(ledger, job)
             found["retry"] = self._act("retry", keys, dest, job)
-            ledger.link.client.flushdb()  # it is ours; the next job begins on an empty server
+            ledger.connection.client.flushdb()  # it is ours; the next job begins on an empty server
         return found
 
     def child(self, module: str, *arguments: str) -> dict[str, Any]:
@@ -166,17 +166,18 @@ class _Bench:
 
 def _bytes(ledger: Ledger) -> int:
     """Of all keys with their values, as the server counts them (MEMORY USAGE); buffers of connections left out."""
-    client = ledger.link.client
+    client = ledger.connection.client
     return sum(int(client.memory_usage(key, samples=0) or 0) for key in client.scan_iter(count=1000))
 
 
 def _queued(ledger: Ledger) -> int:
-    return sum(int(ledger.link.client.llen(redis_keys.queue(ledger.link.prefix, name))) for name in redis_keys.QUEUES)
+    client, prefix = ledger.connection.client, ledger.connection.prefix
+    return sum(int(client.llen(redis_keys.queue(prefix, name))) for name in redis_keys.QUEUES)
 
 
 def _done_bytes(ledger: Ledger, job: str, keys: int) -> int:
     """Memory when every image has its outcome and a full part of the log waits to be written."""
-    client, parts = ledger.link.client, redis_keys.job_keys(ledger.link.prefix, job)
+    client, parts = ledger.connection.client, redis_keys.job_keys(ledger.connection.prefix, job)
     client.setrange(parts.images, (keys - 1) // 2, b"\x11")
     for _ in range(min(keys, PART_OUTCOMES)):
         client.xadd(parts.log, {"o": "x" * _LOG_LINE_BYTES})

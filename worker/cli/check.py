@@ -80,7 +80,7 @@ class Checks:
 
     def _redis(self) -> str:
         with Ledger(self._config.redis) as ledger:
-            facts = ledger.link.check()
+            facts = ledger.connection.check()
         volatile = "" if facts["append_only"] == "yes" else "; its append-only file is off: a restart of it loses jobs"
         return f"{facts['server']} {facts['version']} at {self._config.redis.url}{volatile}"
 

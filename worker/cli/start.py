@@ -9,7 +9,7 @@ import click
 from worker.contract import settings
 from worker.contract.console import Exit
 from worker.contract.errors import BrokerUnavailable
-from worker.contract.ledger.connection import RedisLink
+from worker.contract.ledger.connection import RedisConnection
 from worker.contract.log_fields import event
 from worker.contract.settings import RedisSettings
 from worker.cpu import placement, topology
@@ -45,10 +45,10 @@ def refuse_unfit(redis: RedisSettings) -> None:
     If Redis cannot be reached, this logs a warning and returns; Celery then waits for Redis.
 
     Raises:
-        AccessDenied, SetupError: as in `RedisLink.check`.
+        AccessDenied, SetupError: as in `RedisConnection.check`.
     """
-    with RedisLink(redis, retries=0, client_name="maskmill-start") as link:
+    with RedisConnection(redis, retries=0, client_name="maskmill-start") as connection:
         try:
-            link.check()
+            connection.check()
         except BrokerUnavailable as error:
             log.warning(error, extra=event("redis_waiting"))

@@ -1,4 +1,4 @@
-"""A worker process tells the fleet that it is there, as long as its connection to the queue stands."""
+"""Report a worker process to the fleet: heartbeats while it is connected to the queue, deregistration when it stops."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from celery import bootsteps
 
 from worker.contract.errors import MaskmillError
-from worker.contract.ledger.connection import RedisLink
-from worker.contract.ledger.fleet import BEAT_SECONDS, Fleet
+from worker.contract.ledger.connection import RedisConnection
+from worker.contract.ledger.fleet import HEARTBEAT_SECONDS, Fleet
 from worker.contract.log_fields import event
 
 log = logging.getLogger(__name__)
 
 
-class Presence(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
+class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
     """Bootstep of the consumer."""
 
     requires = frozenset({"celery.worker.consumer.tasks:Tasks"})
@@ -23,29 +23,46 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no 
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
         self._timer: Any = None
-        self._link: RedisLink | None = None
+        self._connection: RedisConnection | None = None
 
     def start(self, parent: Any) -> None:
-        """Begin with a new connection."""
-        settings, name = parent.app.maskmill, parent.app.maskmill_name
-        self._link = RedisLink(settings.redis, retries=0, client_name=f"maskmill-presence-{name}")
-        fleet = Fleet(self._link)
-        beat(fleet, name)
-        self._timer = parent.timer.call_repeatedly(BEAT_SECONDS, beat, (fleet, name))
+        """Send heartbeats from now on; called for each new connection to the queue."""
+        self._connection = _connect(parent.app)
+        fleet, name = Fleet(self._connection), parent.app.maskmill_name
+        send_heartbeat(fleet, name)
+        self._timer = parent.timer.call_repeatedly(HEARTBEAT_SECONDS, send_heartbeat, (fleet, name))
 
     def stop(self, parent: Any) -> None:
-        """End with the connection; also called when it breaks."""
+        """Send no more heartbeats; called when the connection is lost or closed."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._link is not None:
-            self._link.close()
-            self._link = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def shutdown(self, parent: Any) -> None:
+        """Deregister the worker; called once, after its last chunk, and not for a lost connection."""
+        with _connect(parent.app) as connection:
+            deregister(Fleet(connection), parent.app.maskmill_name)
 
 
-def beat(fleet: Fleet, name: str) -> None:
-    """One sign of life; one that fails is left to the next."""
+def send_heartbeat(fleet: Fleet, name: str) -> None:
+    """Send one heartbeat; after a failure the next one follows in `HEARTBEAT_SECONDS`."""
     try:
-        fleet.beat(name)
+        fleet.heartbeat(name)
     except MaskmillError as error:
         log.warning(error, extra=event("heartbeat_failed"))
+
+
+def deregister(fleet: Fleet, name: str) -> None:
+    """Remove the worker from the fleet; after a failure it counts as live for `GONE_SECONDS`."""
+    try:
+        fleet.deregister(name)
+    except MaskmillError as error:
+        log.warning(error, extra=event("deregister_failed"))
+
+
+def _connect(app: Any) -> RedisConnection:
+    # Without retries: the loop's thread must not wait.
+    return RedisConnection(app.maskmill.redis, retries=0, client_name=f"maskmill-heartbeat-{app.maskmill_name}")

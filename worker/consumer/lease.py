@@ -1,11 +1,12 @@
-"""Lease renewal: what Celery's Redis transport lacks.
+"""Renew the leases of delivered messages, which Celery's Redis transport does not do.
 
-A delivered message counts as lost when it is not acknowledged within the visibility timeout. A chunk may take
-longer. So the parent process of a worker, whose loop is never blocked by a task, moves the time stamps of what it
-holds forward. A dead parent stops renewing, and its chunks come back within the timeout.
+A message counts as lost when it is not acknowledged within the visibility timeout (120 s by default). The Celery
+parent, whose loop is never blocked by a task, moves the timestamps of the messages it holds to the current time four
+times per visibility timeout, so a chunk may take longer. If the parent dies, renewal stops and the broker redelivers
+the chunk.
 
-A message that it holds without a task is put back. Celery only logs an acknowledgement or a rejection that fails, and
-forgets the task: the message would keep the worker's only place, and a renewed lease, for ever.
+A message that the parent holds without a task is put back. When an acknowledgement or a rejection fails, Celery only
+logs it and forgets the task: the message would occupy the worker's only prefetch slot, under a renewed lease, for ever.
 """
 
 from __future__ import annotations
@@ -24,77 +25,77 @@ from worker.telemetry import metrics
 log = logging.getLogger(__name__)
 
 RENEWALS = 4
-"""Renewals within one lease: three may fail before it is lost."""
+"""Renewals within one visibility timeout: three in a row may fail before the lease expires."""
 
 
 class LeaseRenewal(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
-    """Bootstep of the consumer: tends to what is held while the connection stands."""
+    """Bootstep of the consumer: puts back and renews the messages it holds while the connection lasts."""
 
     requires = frozenset({"celery.worker.consumer.tasks:Tasks"})
 
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
         self._timer: Any = None
-        self._loose: set[str] = set()
+        self._without_task: set[str] = set()
 
     def start(self, parent: Any) -> None:
-        """Begin with a new connection."""
+        """Check and renew from now on; called for each new connection."""
         seconds = parent.app.maskmill.engine.lease_seconds / RENEWALS
-        self._loose = set()
-        self._timer = parent.timer.call_repeatedly(seconds, self.tend, (parent.task_consumer.channel,))
+        self._without_task = set()
+        self._timer = parent.timer.call_repeatedly(seconds, self.maintain, (parent.task_consumer.channel,))
 
-    def tend(self, channel: Any) -> None:
-        """Put back what no task stands for, and renew the rest."""
-        self._loose = put_back(channel, self._loose)
+    def maintain(self, channel: Any) -> None:
+        """Put back messages without a task, and renew all others."""
+        self._without_task = put_back(channel, self._without_task)
         renew(channel)
 
     def stop(self, parent: Any) -> None:
-        """End with the connection; also called when it breaks."""
+        """Stop renewing; called when the connection is lost or closed."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
 
-def put_back(channel: Any, loose: set[str]) -> set[str]:
-    """Return messages to their queue that have been without a task at two looks in a row.
+def put_back(channel: Any, without_task: set[str]) -> set[str]:
+    """Requeue messages that had no task in two checks in a row.
 
-    At one look alone, the acknowledgement may be just about to be sent.
+    After a single check, the acknowledgement may be about to be sent.
 
     Args:
         channel: of the consumer.
-        loose: tags without a task at the last look.
+        without_task: delivery tags without a task in the previous check.
 
     Returns:
-        Tags without a task now that are still held.
+        Delivery tags without a task that are still held.
     """
     # `_delivered` and `_dirty` (acknowledged, not yet removed): see `renew`.
     working = {request.message.delivery_tag for request in [*state.reserved_requests, *state.active_requests]}
     now = set(channel.qos._delivered) - set(channel.qos._dirty) - working
-    for tag in now & loose:
+    for tag in now & without_task:
         try:
             channel.qos.reject(tag, requeue=True)
         except (RedisError, OSError) as error:
             log.warning(error, extra=event("requeue_failed"))
             return now
         log.warning("its acknowledgement failed", extra=event("message_requeued", tag=tag))
-    return now - loose
+    return now - without_task
 
 
 def renew(channel: Any) -> int:
-    """Move the time stamp of every delivered, unacknowledged message of this channel to now.
+    """Set the timestamp of every delivered, unacknowledged message of this channel to the current time.
 
-    XX never brings back a message acknowledged meanwhile; GT never shortens a lease.
+    XX never restores a message that was acknowledged meanwhile; GT never shortens a lease.
 
     Returns:
-        How many leases were renewed.
+        The number of leases renewed.
     """
-    # `_delivered` is private to kombu 5.7.0, which is pinned: the transport keeps these tags nowhere else.
+    # `_delivered` is private to kombu 5.7.0, which is pinned: the transport stores these tags nowhere else.
     tags = list(channel.qos._delivered)
     if not tags:
         return 0
     now = time.time()
     try:
-        # Not `channel.client`: a BRPOP may be waiting on that connection, and its reply would be taken for ours.
+        # Not `channel.client`: a BRPOP may be pending on that connection, and its reply would be taken for ours.
         with channel.conn_or_acquire() as client:
             client.zadd(channel.unacked_index_key, dict.fromkeys(tags, now), xx=True, gt=True)
     except (RedisError, OSError) as error:

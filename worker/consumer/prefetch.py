@@ -1,8 +1,8 @@
-"""One more message for a child that is nearly done with the one it has.
+"""Take one more message from the queue when the model process is nearly done with the one it has.
 
-A worker process holds one message, so that no other waits for work that lies in its hands. When the child asks for the
-next one (`worker.runner.prefetch`), the process may hold two until that one has arrived. It is handed to the child by
-Celery when the first is done; the child learns of it at once.
+A worker process holds one message, so that no message waits at a busy worker while another worker is idle. When the
+model process requests the next chunk (`worker.runner.prefetch`), the process may hold two until that message has
+arrived. Celery hands it to the model process when the first chunk is done; its first images are sent at once.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from celery import bootsteps, signals
 
 from worker.contract.errors import BadMessage
 from worker.contract.messages import ChunkMessage
-from worker.runner.parent_channel import SharedState
+from worker.runner.parent_channel import ParentChannel
 
 log = logging.getLogger(__name__)
 
+MAX_AHEAD = 64
+"""Images sent ahead; a model process starts as many as it has threads."""
 
-class Credit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
-    """Bootstep of the consumer: raises its prefetch count from one to two, and lowers it when a message arrives."""
+
+class Prefetch(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
+    """Bootstep of the consumer: raises the prefetch count from one to two, and lowers it when a message arrives."""
 
     requires = frozenset({"celery.worker.consumer.tasks:Tasks"})
 
@@ -30,22 +33,22 @@ class Credit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no ty
         self._descriptor: int | None = None
 
     def start(self, parent: Any) -> None:
-        """Listen to the child while the connection stands; a new connection begins with a prefetch count of one."""
-        shared: SharedState = parent.app.maskmill_shared
+        """Listen for requests of the model process; a new connection starts with a prefetch count of one."""
+        channel: ParentChannel = parent.app.maskmill_parent_channel
         self._raised = False
-        self._descriptor = shared.questions
-        parent.hub.add_reader(shared.questions, self._asked, parent, shared)
+        self._descriptor = channel.request_descriptor
+        parent.hub.add_reader(channel.request_descriptor, self._requested, parent, channel)
         signals.task_received.connect(self._received, weak=True)
 
     def stop(self, parent: Any) -> None:
-        """No further message."""
+        """Ignore requests; called when the connection is lost or closed."""
         signals.task_received.disconnect(self._received)
         if self._descriptor is not None:
             parent.hub.remove(self._descriptor)
             self._descriptor = None
 
-    def _asked(self, parent: Any, shared: SharedState) -> None:
-        if shared.asked() and not self._raised and not shared.stopping():
+    def _requested(self, parent: Any, channel: ParentChannel) -> None:
+        if channel.next_requested() and not self._raised and not channel.stopping():
             self._raised = True
             parent.qos.increment_eventually()
             parent.qos.update()
@@ -59,15 +62,11 @@ class Credit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no ty
         sender.qos.update()
         try:
             message = ChunkMessage.read(request.args[0])
-        except (BadMessage, IndexError):  # the child will say what is wrong with it
+        except (BadMessage, IndexError):  # the model process reports what is wrong with it
             return
-        sender.app.maskmill_shared.announce(first_images(message).encode())
-
-
-MOST_AHEAD = 64
-"""Images announced; a child begins as many as it has threads."""
+        sender.app.maskmill_parent_channel.send_next(first_images(message).encode())
 
 
 def first_images(message: ChunkMessage) -> str:
-    """The beginning of a message, small enough for one packet (a key has 1024 bytes at most)."""
-    return message.model_copy(update={"keys": message.keys[:MOST_AHEAD]}).model_dump_json()
+    """Return the beginning of a message as JSON, short enough for one packet: a key has at most 1024 bytes."""
+    return message.model_copy(update={"keys": message.keys[:MAX_AHEAD]}).model_dump_json()

@@ -1,7 +1,7 @@
-"""Ends a child that hangs: what no exception and no time limit inside the process can do for stuck native code.
+"""Kill a model process that hangs: stuck native code ignores exceptions and time limits inside its own process.
 
-The parent's loop looks at the time of the child's last progress. A child that has work and has finished no image for
-`image_time_limit_seconds` is killed; its chunk goes back to the queue, and the ledger learns why.
+The parent's loop checks when the model process last made progress. A model process that has a chunk and has finished no
+image for `image_time_limit_seconds` is killed. Its chunk goes back to the queue, and the ledger records the reason.
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ from celery.worker import state
 from celery.worker.request import Request
 
 from worker.contract.errors import MaskmillError
-from worker.contract.ledger.jobs import Ledger
+from worker.contract.ledger.chunks import ChunkLedger
+from worker.contract.ledger.connection import RedisConnection
 from worker.contract.log_fields import event
 from worker.contract.messages import ChunkMessage
-from worker.runner.parent_channel import SharedState
+from worker.runner.parent_channel import ParentChannel
 from worker.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0
+CHECK_SECONDS = 1.0
 
 _killed: dict[str, str] = {}
-"""Task id -> why its child was killed by us; read when Celery reports the loss."""
+"""Task id -> why the watchdog killed its model process; read when Celery reports the loss."""
 
 
 class Watchdog(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
-    """Bootstep of the consumer; `watch` tells it what to look at."""
+    """Bootstep of the consumer: checks the model process every `CHECK_SECONDS` while the connection lasts."""
 
     requires = frozenset({"celery.worker.consumer.tasks:Tasks"})
 
@@ -47,21 +48,25 @@ class Watchdog(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no 
         self._timer: Any = None
 
     def start(self, parent: Any) -> None:
-        """Begin with a connection."""
-        shared, limit = parent.app.maskmill_shared, parent.app.maskmill.worker.image_time_limit_seconds
-        self._timer = parent.timer.call_repeatedly(LOOK_SECONDS, look, (shared, limit))
+        """Check from now on; called for each new connection."""
+        channel, limit = parent.app.maskmill_parent_channel, parent.app.maskmill.worker.image_time_limit_seconds
+        self._timer = parent.timer.call_repeatedly(CHECK_SECONDS, kill_if_stuck, (channel, limit))
 
     def stop(self, parent: Any) -> None:
-        """End with it."""
+        """Stop checking; called when the connection is lost or closed."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
 
-def look(shared: SharedState, limit_seconds: float) -> bool:
-    """Kill the child if it has work and got nowhere for too long; whether it did."""
+def kill_if_stuck(channel: ParentChannel, limit_seconds: float) -> bool:
+    """Kill the model process if it has a chunk and made no progress for `limit_seconds`.
+
+    Returns:
+        Whether it was killed.
+    """
     for request in list(state.active_requests):
-        if request.worker_pid and request.id not in _killed and _silent_seconds(shared, request) > limit_seconds:
+        if request.worker_pid and request.id not in _killed and _stuck_seconds(channel, request) > limit_seconds:
             _killed[request.id] = f"no image ended within {limit_seconds:g} s"
             log.error(
                 _killed[request.id],
@@ -72,15 +77,15 @@ def look(shared: SharedState, limit_seconds: float) -> bool:
     return False
 
 
-def _silent_seconds(shared: SharedState, request: ChunkRequest) -> float:
-    # A child that had nothing to do was silent as well: its silence counts from the moment it took this chunk.
-    return min(shared.silent_seconds(), time.monotonic() - request.accepted)
+def _stuck_seconds(channel: ParentChannel, request: ChunkRequest) -> float:
+    # An idle model process makes no progress either: the time counts from the moment it accepted this chunk.
+    return min(channel.seconds_since_progress(), time.monotonic() - request.accepted)
 
 
-def end_children_after(seconds: float) -> None:
-    """Kill whatever child is still there then: a worker that stops waits for its child, however long that hangs.
+def kill_model_process_after(seconds: float) -> None:
+    """Kill the model process if it is still there after `seconds`: a worker that stops waits for it without limit.
 
-    The supervisor kills as well, unless it is gone itself or somebody else asked the worker to stop.
+    The supervisor kills it as well, unless the supervisor itself is gone or did not start the stop.
     """
 
     def end() -> None:
@@ -94,52 +99,52 @@ def end_children_after(seconds: float) -> None:
                 os.kill(child.pid, signal.SIGKILL)
 
     timer = threading.Timer(seconds, end)
-    timer.daemon = True  # a worker whose child ends in time does not wait for this
+    timer.daemon = True  # does not delay a worker whose model process ends in time
     timer.start()
 
 
 class ChunkRequest(Request):  # type: ignore[misc]  # Celery has no types
-    """Celery's record of a running task; tells the ledger when the child died over it."""
+    """Celery's record of a running task; records in the ledger when the model process died while it ran the task."""
 
     accepted = math.inf
-    """When the child took it (CLOCK_MONOTONIC, in seconds)."""
+    """When the model process accepted it (CLOCK_MONOTONIC, in seconds)."""
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
-        """Runs in the parent, when the child has said that it begins."""
+        """Runs in the parent, when the model process has reported that it starts."""
         self.accepted = time_accepted
         super().on_accepted(pid, time_accepted)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """Runs in the parent, before the message goes back to the queue."""
         error = exc_info.exception
-        if isinstance(error, ExceptionWithTraceback):  # so it is handed over by billiard 4
+        if isinstance(error, ExceptionWithTraceback):  # billiard 4 wraps the error
             error = error.exc
         if isinstance(error, WorkerLostError | SystemExit):
-            self._note(str(error))
+            self._record_death(str(error))
         super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """Celery's own time limit, the last resort."""
+        """Runs in the parent when Celery's own time limit is reached, the last resort."""
         if not soft:
-            self._note(f"the chunk took longer than {timeout:g} s")
+            self._record_death(f"the chunk took longer than {timeout:g} s")
         super().on_timeout(soft, timeout)
 
-    def _note(self, seen: str) -> None:
+    def _record_death(self, seen: str) -> None:
         app = self.task.app
         limit = _killed.pop(self.id, None)
         why = limit or readable(seen)
         metrics.DEATHS.labels("time limit" if limit or "longer than" in seen else why).inc()
         try:
             message = ChunkMessage.read(self.args[0])
-            # From the loop's thread, which must not wait: if it fails, only the reason is lost.
-            with Ledger(app.maskmill.redis, retries=0, client_name="maskmill-parent") as ledger:
-                ledger.died(message, app.maskmill_name, why)
+            # Without retries, since the loop's thread must not wait: after a failure only the reason is lost.
+            with RedisConnection(app.maskmill.redis, retries=0, client_name="maskmill-parent") as connection:
+                ChunkLedger(connection).record_death(message, app.maskmill_name, why)
         except (MaskmillError, IndexError) as error:
             log.warning(error, extra=event("crash_report_failed", task=self.id))
 
 
 def readable(seen: str) -> str:
-    """What billiard says about a lost process, in words that tell an operator where to look.
+    """Return billiard's text about a lost process in words that help an operator to find the cause.
 
     >>> readable("Worker exited prematurely: signal 9 (SIGKILL) Job: 3.")
     'killed by signal 9 (SIGKILL): out of memory, or by hand'

@@ -16,8 +16,8 @@ _TEXT = re.compile(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?")
 class InputSize:
     """Height and width in pixels.
 
-    A pydantic field of this type reads `512`, `"512"` and `"1440x2560"`. It writes a square as one number, which readers
-    of earlier versions expect, and any other size as text.
+    A pydantic field of this type reads `512`, `"512"` and `"1440x2560"`. It writes a square as one number, which
+    readers of earlier versions expect, and any other size as text.
     """
 
     height: int

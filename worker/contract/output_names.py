@@ -13,7 +13,11 @@ import re
 import string
 from collections.abc import Sequence
 
-from worker.contract import redis_keys
+JOB_PREFIX = "_maskmill/"
+"""Folder under a job's destination for everything about the job besides its outputs."""
+
+BEHIND_JOBS = f"{JOB_PREFIX[:-1]}0"
+"""Sorts after every key under `JOB_PREFIX` and before all later keys: `0` follows `/`."""
 
 FIELDS = ("dir", "name", "stem", "kind", "ext")
 ONE_KIND = "{dir}/{stem}.{ext}"
@@ -49,14 +53,10 @@ def check(template: str, kinds: Sequence[str], extensions: Sequence[str]) -> Non
     if len(set(samples)) < len(samples):
         raise ValueError(f"naming template {template!r}: {' and '.join(kinds)} would share one key; add {{kind}}")
     for sample in samples:
-        if (
-            sample.startswith(("/", redis_keys.JOB_PREFIX))
-            or sample.endswith("/")
-            or {"", ".", ".."} & set(_parts(sample))
-        ):
+        if sample.startswith(("/", JOB_PREFIX)) or sample.endswith("/") or {"", ".", ".."} & set(_parts(sample)):
             raise ValueError(
                 f"naming template {template!r} gives {sample!r}: keys are relative to the destination, "
-                f"without empty, '.' or '..' parts, and {redis_keys.JOB_PREFIX} is reserved"
+                f"without empty, '.' or '..' parts, and {JOB_PREFIX} is reserved"
             )
 
 

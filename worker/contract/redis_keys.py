@@ -1,119 +1,113 @@
-"""Every queue, task name and Redis key in one place.
+"""Names of all queues, of the task, and of all Redis keys.
 
-Keys of one job share the hash tag `{JOB}`. All of them live under the key prefix of the settings
-(`MASKMILL_REDIS__PREFIX`), which the broker's own keys get as well.
+The keys of one job share the hash tag `{JOB}`. All keys start with the key prefix of the settings
+(`MASKMILL_REDIS__PREFIX`), and so do the broker's own keys.
 """
 
 from typing import NamedTuple
 
 TASK_CHUNK = "maskmill.chunk"
-"""The one task: a chunk of consecutive images of one job."""
+"""The only task: run a chunk of consecutive images of one job."""
 
 EXPRESS_QUEUE = "images-express"
-"""Served before `QUEUE`: chunks of jobs that have less than their share of the workers."""
+"""Queue that workers serve before `QUEUE`: chunks of jobs that have less than their share of the workers."""
 
 QUEUE = "images"
-"""The queue of chunk messages. Both are direct queues on the default exchange."""
+"""Queue of all other chunk messages. Both are direct queues on the default exchange."""
 
 QUEUES = (EXPRESS_QUEUE, QUEUE)
-"""In the order in which workers look into them."""
-
-JOB_PREFIX = "_maskmill/"
-"""Folder under a job's destination that holds what is about the job rather than of it."""
-
-BEHIND_JOBS = f"{JOB_PREFIX[:-1]}0"
-"""Sorts behind every key under `JOB_PREFIX` and before all that follow: `0` comes after `/`."""
+"""In the order in which workers serve them."""
 
 
 def task_id(job: str, epoch: int, chunk: int) -> str:
-    """Celery task id of a chunk: image i of a job is in chunk `i // chunk_images`, so no ids are stored."""
+    """Return the Celery task id of a chunk. Image i of a job is in chunk `i // chunk_images`, so no ids are stored."""
     return f"{job}.{epoch}.{chunk}"
 
 
 def parse_task_id(text: str) -> tuple[str, int, int] | None:
-    """Job, epoch and chunk of a task id; None for an id that is not ours."""
+    """Return job, epoch and chunk of a task id; None for an id in another format."""
     job, _, rest = text.partition(".")
     epoch, _, chunk = rest.partition(".")
     return (job, int(epoch), int(chunk)) if job and epoch.isdecimal() and chunk.isdecimal() else None
 
 
 def queue(prefix: str, name: str) -> str:
-    """List: messages waiting in a queue, the next one at its right end (kombu's layout)."""
+    """List: messages that wait in a queue, the next one at the right end (kombu's layout)."""
     return f"{prefix}{name}"
 
 
 def unacked(prefix: str) -> str:
-    """Hash: delivered messages that are not acknowledged yet (kombu's layout)."""
+    """Hash: messages delivered and not yet acknowledged (kombu's layout)."""
     return f"{prefix}unacked"
 
 
 def jobs(prefix: str) -> str:
-    """Sorted set of all jobs, scored by the time of submission (Unix seconds)."""
+    """Sorted set: all jobs by the time of submission (Unix seconds)."""
     return f"{prefix}jobs"
 
 
 def active(prefix: str) -> str:
-    """Set of the jobs that have not ended: all that a feeder looks at."""
+    """Set: the jobs that have not ended, which are all that the steward reads."""
     return f"{prefix}active"
 
 
 def job_key(prefix: str, key: str) -> str:
-    """String: the job that was submitted with `--job-key KEY`."""
+    """String: the job submitted with `--job-key KEY`."""
     return f"{prefix}key:{key}"
 
 
 def workers(prefix: str) -> str:
-    """Sorted set of worker processes, scored by the time they were last heard of (Unix seconds)."""
+    """Sorted set: worker processes by the time of their last heartbeat (Unix seconds)."""
     return f"{prefix}workers"
 
 
 def worker_facts(prefix: str) -> str:
-    """Hash: worker process -> what it runs and how fast, as JSON."""
+    """Hash: worker process -> what it runs and at which speed, as JSON (`WorkerFacts`)."""
     return f"{prefix}worker-facts"
 
 
 def leader(prefix: str, role: str) -> str:
-    """String with an expiry: who does `role` for the whole fleet at the moment."""
+    """String with an expiry: token of the process that leads `role`."""
     return f"{prefix}leader:{role}"
 
 
 def job(prefix: str, job_id: str) -> str:
-    """Hash: options, totals and counters of one job."""
+    """Hash: the record of one job (see `JobKeys.record`)."""
     return f"{prefix}job:{{{job_id}}}"
 
 
 class JobKeys(NamedTuple):
-    """All keys of a job, in the order in which every script of the ledger takes them."""
+    """All keys of a job, in the order in which the ledger's scripts take them."""
 
     record: str
-    """Hash: options, totals, counters, status."""
+    """Hash: options, totals, counters and status."""
 
     images: str
-    """String: four bits per image, its outcome (see `lua/head.lua`)."""
+    """String: the outcome of each image in four bits (see `lua/head.lua`)."""
 
     attempts: str
-    """Hash: chunk -> starts counted since it last made progress."""
+    """Hash: chunk -> starts since its last progress."""
 
     outstanding: str
-    """Sorted set: published and unfinished chunks by when they were last heard of (Unix seconds)."""
+    """Sorted set: published and unfinished chunks by the time of their last sign of life (Unix seconds)."""
 
     running: str
-    """Hash: chunk -> the worker process that is running it."""
+    """Hash: chunk -> the worker process that runs it."""
 
     suspects: str
-    """Hash: what is known of chunks that killed their worker (see `lua/start.lua`)."""
+    """Hash: chunks that killed workers, and the images suspected of it (see `lua/start.lua`)."""
 
     returned: str
-    """String: a bit per chunk, set for those to publish before the cursor goes on: paused or retried."""
+    """String: one bit per chunk, set if the chunk must be published before those at the cursor: paused or retried."""
 
     failures: str
-    """List: the first failures as JSON, capped."""
+    """List: the first failures as JSON, limited in number."""
 
     log: str
-    """Stream: outcomes not yet written to S3, as JSON."""
+    """Stream: outcomes that are not in S3 yet, as JSON."""
 
 
 def job_keys(prefix: str, job_id: str) -> JobKeys:
-    """The keys of one job."""
+    """Return the keys of one job."""
     record = job(prefix, job_id)
     return JobKeys(record, *(f"{record}:{part}" for part in ("img", "att", "out", "run", "sus", "ret", "err", "log")))

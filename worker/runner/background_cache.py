@@ -1,4 +1,4 @@
-"""The picture behind composites: fetched and decoded once for a job, not once for an image."""
+"""The background picture of composites, fetched and decoded once per job instead of once per image."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from worker.contract.storage.s3 import ObjectStore
 from worker.images.decode import DecodeTarget, Picture, decode
 
 MAX_SIDE = 4096
-"""Pixels that a background is kept with: 64 MiB in memory at most. Larger outputs get it enlarged."""
+"""Longest side in pixels of a cached background: 64 MiB in memory at most. Larger outputs get it enlarged."""
 
 _MIB = 1024 * 1024
 
 
-class Backgrounds:
-    """The background used last. Thread-safe: whoever comes first fetches it, the others wait."""
+class BackgroundCache:
+    """The background used last. Thread-safe: one thread fetches it while the others wait."""
 
     def __init__(self, store: ObjectStore, limits: LimitSettings) -> None:
-        """Nothing is fetched yet."""
+        """Fetch nothing yet."""
         self._store, self._limits = store, limits
         self._lock = threading.Lock()
         self._name: tuple[str, str] | None = None
         self._picture: Picture | None = None
 
-    def of(self, options: OutputOptions) -> Picture | None:
-        """The background of a job; None where it is a colour, or no output shows one.
+    def get(self, options: OutputOptions) -> Picture | None:
+        """Return the background picture of a job; None if the background is a colour or no output shows one.
 
         Raises:
-            BackgroundUnusable: it cannot be had as it was at submission.
-            ServiceError: S3 did not do its part.
+            BackgroundUnusable: the picture is missing, unreadable, or was replaced since the submission.
+            ServiceError: S3 failed.
         """
         url = options.background_picture
         if url is None:

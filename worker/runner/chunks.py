@@ -1,9 +1,9 @@
-"""The Celery edge: one chunk message in, one chunk result out. Everything else lies behind it.
+"""The task that Celery calls: one chunk message in, one chunk result out.
 
-    ledger.start -> pipeline.run (each outcome -> ledger.record) -> ledger.release -> result for the backend
+    ledger.start -> lease -> pipeline.run (each outcome -> lease.record) -> lease.release -> result for the backend
 
-A verdict other than `run` raises `Ignore`: a returned value would store SUCCESS under the chunk's fixed id, and
-Celery would then drop a later copy of it unrun.
+A verdict other than `run` raises `Ignore`: a returned value would be stored as SUCCESS under the chunk's fixed task id,
+and Celery would then drop a later copy of the message without running it.
 """
 
 from __future__ import annotations
@@ -17,154 +17,144 @@ from typing import Any
 from celery.exceptions import Ignore, Reject
 
 from worker.contract.errors import ServiceError
-from worker.contract.ledger.jobs import Ledger, Start, Verdict
+from worker.contract.ledger.chunks import ChunkLease, ChunkLedger, Verdict
 from worker.contract.log_fields import event
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
 from worker.contract.tracing import OFF, Tracing
-from worker.runner.parent_channel import SharedState
+from worker.runner.parent_channel import ParentChannel
 from worker.runner.pipeline import Pipeline
-from worker.runner.work_items import chunk_id, metadata, works
+from worker.runner.work_items import chunk_id, metadata, work_items
 from worker.telemetry import metrics
 from worker.telemetry.timing import Stage, timed
 
 log = logging.getLogger(__name__)
 
 RETRY_PAUSE_SECONDS = 5.0
-"""Between a service that is down and the next try at the chunk: a queue must not spin on it."""
+"""Pause before a chunk goes back to the queue because a service is down, so that messages do not circulate fast."""
 
-
-_NO_WITNESS = "nobody saw why; the node may have lost power or been taken away"
+_NO_REASON = "no reason was recorded; the node may have lost power or been removed"
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who runs chunks here."""
+    """The worker process that runs the chunks."""
 
     worker: str
     """Name of the process, unique in the fleet."""
 
     model: str
-    """What it runs, for people, with a digest."""
+    """Readable name of the model, with the start of its digest."""
 
     cores: int
 
 
 class ChunkRunner:
-    """Runs chunk messages. One per worker process, made after the fork."""
+    """Runs chunk messages. One per worker process, created after the fork."""
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: ChunkLedger,
         pipeline: Pipeline,
         identity: Identity,
-        shared: SharedState,
+        channel: ParentChannel,
         *,
         report: Callable[[float], None] = lambda seconds: None,
         nearly_done: Callable[[], None] = lambda: None,
         pause: Callable[[float], None] = time.sleep,
         tracing: Tracing = OFF,
     ) -> None:
-        """Nothing happens yet.
+        """Run nothing yet.
 
         Args:
-            ledger: of all jobs.
+            ledger: of the chunks of all jobs.
             pipeline: of this process.
             identity: of this process.
-            shared: tells that it was asked to end: images not yet started are handed back.
-            report: told the seconds per image of each chunk.
-            nearly_done: told that the last images of a chunk begin.
-            pause: waits.
-            tracing: told of every chunk and image.
+            channel: to the parent; once it stops, images that have not started are handed back.
+            report: receives the seconds per image of each completed chunk.
+            nearly_done: called when the last images of a chunk start.
+            pause: sleeps.
+            tracing: records every chunk and image.
         """
         self._ledger, self._pipeline, self._identity = ledger, pipeline, identity
-        self._shared, self._report, self._pause = shared, report, pause
+        self._channel, self._report, self._pause = channel, report, pause
         self._nearly_done, self._tracing = nearly_done, tracing
 
     def run(self, payload: Any) -> dict[str, Any]:
-        """One chunk.
+        """Run one chunk.
 
         Returns:
             `job`, `chunk`, `start`, `seconds`; `outcomes`, one word per image in the order of the message; and
-            `failures` with key, code and message of those that did not end well in this delivery.
+            `failures` with key, code and message of the images that failed in this delivery.
 
         Raises:
             Ignore: nothing to do (done, cancelled, paused, unknown job); the message is dropped.
-            Reject: a service is down or the worker is stopping; the message goes back to the queue.
-            BadMessage: not a message for this version.
+            Reject: a service is down or the worker stops; the message goes back to the queue.
+            BadMessage: the payload is not a chunk message of a version that this worker reads.
         """
         message = ChunkMessage.read(payload)
-        self._shared.beat()
+        self._channel.record_progress()
         try:
             with self._tracing.span("chunk", parent=message.traceparent, job=message.job, chunk=message.chunk):
                 return self._run(message)
         except ServiceError as error:
             log.warning(error, extra=event("chunk_returned", job=message.job, chunk=message.chunk, code=error.code))
-            if not self._shared.stopping():
+            if not self._channel.stopping():
                 self._pause(RETRY_PAUSE_SECONDS)
             raise Reject(str(error), requeue=True) from error
 
     def _run(self, message: ChunkMessage) -> dict[str, Any]:
         began = time.monotonic()
-        start = self._ledger.start(message, self._identity.worker)
-        metrics.CHUNKS.labels(start.verdict.value).inc()
-        if start.verdict is not Verdict.RUN or start.options is None:
+        lease = self._ledger.start(message, self._identity.worker)
+        metrics.CHUNKS.labels(lease.verdict.value).inc()
+        if lease.verdict is not Verdict.RUN or lease.options is None:
             self._pipeline.drop_ahead()
             log.info(
                 "nothing to do",
-                extra=event("chunk_skipped", job=message.job, chunk=message.chunk, verdict=start.verdict.value),
+                extra=event("chunk_skipped", job=message.job, chunk=message.chunk, verdict=lease.verdict.value),
             )
-            raise Ignore(start.verdict.value)
-        delivery = _Delivery(message, start, start.options, self._bury(message, start))
+            raise Ignore(lease.verdict.value)
+        delivery = _Delivery(lease, lease.options, self._record_dead(lease))
         blameless = False
         try:
-            delivery.work_through(
-                self._ledger,
-                self._pipeline,
-                self._shared,
-                self._identity.worker,
-                nearly_done=self._nearly_done,
-                tracing=self._tracing,
-            )
+            delivery.run(self._pipeline, self._channel, nearly_done=self._nearly_done, tracing=self._tracing)
             blameless = True
         except ServiceError:
             blameless = True
             raise
         finally:
             seconds = time.monotonic() - began
-            again = self._release(message, seconds, blameless=blameless)
+            requeue = self._release(lease, seconds, blameless=blameless)
         if delivery.complete:
             self._report(seconds / max(1, len(delivery.found)))
-            return _result(message, start, delivery.found, seconds)
+            return _result(lease, delivery.found, seconds)
         log.info(
             "stopped before its end",
             extra=event("chunk_returned", job=message.job, chunk=message.chunk, images=delivery.left),
         )
-        if again:
+        if requeue:
             raise Reject("the worker is stopping", requeue=True)
         raise Ignore("the job was paused or stopped")
 
-    def _release(self, message: ChunkMessage, seconds: float, *, blameless: bool) -> bool:
-        who = self._identity
-        core_seconds = seconds * who.cores
+    def _release(self, lease: ChunkLease, seconds: float, *, blameless: bool) -> bool:
+        core_seconds = seconds * self._identity.cores
         metrics.CORE_SECONDS.inc(core_seconds)
-        return self._ledger.release(
-            message, who.worker, model=who.model, core_seconds=core_seconds, blameless=blameless
-        )
+        return lease.release(model=self._identity.model, core_seconds=core_seconds, blameless=blameless)
 
-    def _bury(self, message: ChunkMessage, start: Start) -> list[Outcome]:
-        """Images that took their worker along too often are dead."""
+    def _record_dead(self, lease: ChunkLease) -> list[Outcome]:
+        """Record images that killed too many workers as dead, and return their outcomes."""
+        message, attempts, reason = lease.message, lease.policy.max_attempts, lease.death_reason
         dead = [
             Outcome(
                 index=index,
                 key=message.keys[index - message.start],
                 kind=OutcomeKind.DEAD,
                 code="worker_lost",
-                message=f"its worker died {start.policy.max_attempts} times over it: {start.why or _NO_WITNESS}",
+                message=f"its worker died {attempts} times while running it: {reason or _NO_REASON}",
             )
-            for index in start.bury
+            for index in lease.dead
         ]
         if dead:
-            self._ledger.record(message, dead, self._identity.worker)
+            lease.record(dead)
             for outcome in dead:
                 log.error(
                     outcome.message,
@@ -176,73 +166,65 @@ class ChunkRunner:
 
 
 class _Delivery:
-    """One delivery of a chunk: the images that have no outcome yet, and what becomes of them."""
+    """One delivery of a chunk: the images without an outcome, and the outcomes they get."""
 
-    def __init__(self, message: ChunkMessage, start: Start, options: JobOptions, buried: list[Outcome]) -> None:
-        self._message, self._start, self._options = message, start, options
-        self.found = buried
-        known = {outcome.index for outcome in buried}
-        self._works = works(
-            message,
+    def __init__(self, lease: ChunkLease, options: JobOptions, dead: list[Outcome]) -> None:
+        self._lease, self._message, self._options = lease, lease.message, options
+        self.found = dead
+        self._work_items = work_items(
+            lease.message,
             options,
             [
                 position
-                for position, outcome in enumerate(start.outcomes)
-                if outcome is None and message.start + position not in known
+                for position, outcome in enumerate(lease.outcomes)
+                if outcome is None and lease.message.start + position not in lease.dead
             ],
         )
-        self._wanted = True
+        self._proceed = True
 
     @property
     def left(self) -> int:
-        """Images still without an outcome."""
-        return len(self._works) + len(self._start.bury) - len(self.found)
+        """Number of images that still have no outcome."""
+        return len(self._work_items) + len(self._lease.dead) - len(self.found)
 
     @property
     def complete(self) -> bool:
-        """Every image has an outcome."""
+        """Whether every image has an outcome."""
         return self.left == 0
 
-    def work_through(
-        self,
-        ledger: Ledger,
-        pipeline: Pipeline,
-        shared: SharedState,
-        worker: str,
-        *,
-        nearly_done: Callable[[], None],
-        tracing: Tracing,
+    def run(
+        self, pipeline: Pipeline, channel: ParentChannel, *, nearly_done: Callable[[], None], tracing: Tracing
     ) -> None:
-        """Run the images, all at once or, for a chunk that kills, one by one."""
+        """Run the images: all at once, or one by one in a chunk that has killed workers."""
 
         def record(outcome: Outcome) -> None:
             with timed(Stage.RECORD, metrics.stage):
-                self._wanted = ledger.record(self._message, [outcome], worker).go_on and self._wanted
+                self._proceed = self._lease.record([outcome]).proceed and self._proceed
             metrics.outcome(outcome)
             tracing.image(outcome)
-            shared.beat()
+            channel.record_progress()
             self.found.append(outcome)
             self._log(outcome)
 
         def stop() -> bool:
-            return shared.stopping() or not self._wanted
+            return channel.stopping() or not self._proceed
 
-        careful = self._start.careful
-        batches = [[work] for work in self._works] if careful else [self._works]
+        one_by_one = self._lease.one_by_one
+        batches = [[work] for work in self._work_items] if one_by_one else [self._work_items]
         for batch in batches:
             if stop():
                 return
-            if careful and not ledger.begin(self._message, worker, batch[0].index):
+            if one_by_one and not self._lease.begin(batch[0].index):
                 return
             pipeline.run(
                 batch,
                 record=record,
                 stop=stop,
                 metadata=metadata(self._message, self._options),
-                skip_existing=self._start.policy.skip_existing,
+                skip_existing=self._lease.policy.skip_existing,
                 chunk=chunk_id(self._message),
-                # Beside images that are run one by one nothing else may run, or it could be blamed.
-                nearly_done=_nothing if careful else nearly_done,
+                # Nothing may be in flight beside an image that runs alone: it could be blamed for a death.
+                nearly_done=_nothing if one_by_one else nearly_done,
             )
 
     def _log(self, outcome: Outcome) -> None:
@@ -261,8 +243,9 @@ class _Delivery:
         )
 
 
-def _result(message: ChunkMessage, start: Start, found: list[Outcome], seconds: float) -> dict[str, Any]:
-    kinds = {message.start + position: kind for position, kind in enumerate(start.outcomes) if kind is not None}
+def _result(lease: ChunkLease, found: list[Outcome], seconds: float) -> dict[str, Any]:
+    message = lease.message
+    kinds = {message.start + position: kind for position, kind in enumerate(lease.outcomes) if kind is not None}
     kinds |= {outcome.index: outcome.kind for outcome in found}
     failures = [o for o in found if o.kind not in (OutcomeKind.OK, OutcomeKind.SKIPPED)]
     return {

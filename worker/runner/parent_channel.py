@@ -1,8 +1,8 @@
-"""What a worker's parent process and its child both see.
+"""What the Celery parent of a worker and its model process share.
 
-A few bytes of memory: the parent is told to stop, and the child needs to know; the child makes progress, and the
-parent needs to know. And a line between them: the child asks for its next chunk shortly before it needs it, and the
-parent announces it.
+A few bytes of memory: the flag that the worker stops, set by the parent, and the time of the last progress, set by the
+model process. And a pair of sockets: shortly before the model process ends a chunk it requests the next one, and the
+parent sends the chunk's beginning as soon as the message arrives.
 """
 
 from __future__ import annotations
@@ -17,76 +17,76 @@ from contextlib import suppress
 _PROGRESS = struct.Struct("@d")
 _PROGRESS_AT = 8  # aligned, so that the eight bytes are written at once
 
-_ASK = b"?"
+_REQUEST = b"?"
 _END = b"."
-_MOST_BYTES = 128 * 1024
-"""Of an announcement; Linux takes more in one packet (net.core.wmem_default)."""
+_MAX_PACKET_BYTES = 128 * 1024
+"""Longest packet; Linux allows more (net.core.wmem_default)."""
 
 
-class SharedState:
-    """Make it in the parent, before the fork."""
+class ParentChannel:
+    """Create it in the parent, before the fork."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, _PROGRESS_AT + _PROGRESS.size)
-        # Packets: an announcement arrives whole or not at all, also for a child that replaces one that died.
-        self._parents, self._childs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._parents.setblocking(False)
-        weakref.finalize(self, _close, self._parents, self._childs).atexit = False
+        # Packets arrive whole or not at all, also in a model process that replaces one that died.
+        self._parent_end, self._model_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._parent_end.setblocking(False)
+        weakref.finalize(self, _close, self._parent_end, self._model_end).atexit = False
 
     def stopping(self) -> bool:
-        """Whether the worker was asked to end."""
+        """Return whether the worker stops."""
         return self._memory[0] == 1
 
     def stop(self) -> None:
-        """Ask the child to end: it begins no further image."""
+        """Ask the model process to stop: it starts no further image."""
         self._memory[0] = 1
 
-    def beat(self) -> None:
-        """Note that work gets on."""
+    def record_progress(self) -> None:
+        """Record progress."""
         _PROGRESS.pack_into(self._memory, _PROGRESS_AT, time.monotonic())
 
-    def silent_seconds(self) -> float:
-        """Time since the last sign of progress; the clock is the same in both processes (CLOCK_MONOTONIC)."""
+    def seconds_since_progress(self) -> float:
+        """Return the time since the last progress; CLOCK_MONOTONIC is the same in both processes."""
         (last,) = _PROGRESS.unpack_from(self._memory, _PROGRESS_AT)
         return time.monotonic() - float(last)
 
-    # -- the child's end of the line ----------------------------------------------------------------------------------
+    # -- called in the model process ------------------------------------------------------------------------------
 
-    def ask(self) -> None:
-        """Tell the parent that the chunk in work is nearly done."""
+    def request_next(self) -> None:
+        """Tell the parent that the current chunk is nearly done."""
         with suppress(BlockingIOError):
-            self._childs.send(_ASK, socket.MSG_DONTWAIT)
+            self._model_end.send(_REQUEST, socket.MSG_DONTWAIT)
 
-    def announced(self) -> bytes | None:
-        """Wait for the parent to announce something; None at the end of the child."""
-        packet = self._childs.recv(_MOST_BYTES)
+    def receive_next(self) -> bytes | None:
+        """Wait for the packet of the next chunk; return None after `close`."""
+        packet = self._model_end.recv(_MAX_PACKET_BYTES)
         return None if packet in (b"", _END) else packet
 
-    def hang_up(self) -> None:
-        """Let who waits in `announced` go; called in the child."""
+    def close(self) -> None:
+        """End a pending `receive_next` of this model process."""
         with suppress(BlockingIOError):
-            self._parents.send(_END)
+            self._parent_end.send(_END)
 
-    # -- the parent's end ---------------------------------------------------------------------------------------------
+    # -- called in the parent -------------------------------------------------------------------------------------
 
     @property
-    def questions(self) -> int:
-        """File descriptor that can be read when the child has asked."""
-        return self._parents.fileno()
+    def request_descriptor(self) -> int:
+        """File descriptor that becomes readable when the model process requests a chunk."""
+        return self._parent_end.fileno()
 
-    def asked(self) -> bool:
-        """Whether the child has asked since the last look."""
+    def next_requested(self) -> bool:
+        """Return whether the model process has requested a chunk since the last call."""
         found = False
         with suppress(BlockingIOError):
-            while self._parents.recv(16):
+            while self._parent_end.recv(16):
                 found = True
         return found
 
-    def announce(self, packet: bytes) -> None:
-        """Tell the child what comes next; one that does not listen, or too large a packet, costs nothing."""
-        if len(packet) <= _MOST_BYTES:
+    def send_next(self, packet: bytes) -> None:
+        """Send the beginning of the next chunk. Drop it if it is too long or if the model process does not read."""
+        if len(packet) <= _MAX_PACKET_BYTES:
             with suppress(BlockingIOError):
-                self._parents.send(packet)
+                self._parent_end.send(packet)
 
 
 def _close(*ends: socket.socket) -> None:

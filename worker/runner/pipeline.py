@@ -1,11 +1,11 @@
-"""One chunk of images, from S3 to S3. Knows neither Celery nor Redis.
+"""Run the images of a chunk, from S3 to S3. Knows neither Celery nor Redis.
 
     S3 GET -> decode -> tensor -> [engine] -> render -> S3 PUT
 
-Each image is a plain function in a thread of its own; the stages of different images overlap because downloads,
-Pillow and OpenVINO all let go of the interpreter lock. The number of threads bounds the memory: so many decoded
-pictures exist at most. So that no core waits between two chunks, the first images of the next one may be begun behind
-the last of the one in work, up to the point where something would be written (`worker.runner.prefetch`).
+Each image is one function call in one thread. The stages of different images overlap because downloads, Pillow and
+OpenVINO release the interpreter lock. The number of threads bounds the memory: no more decoded pictures exist at once.
+To keep all cores busy between two chunks, the first images of the next chunk may start behind the last images of the
+current one; they wait before anything is written (`worker.runner.prefetch`).
 """
 
 from __future__ import annotations
@@ -32,36 +32,36 @@ from worker.images.decode import decode
 from worker.images.render import render
 from worker.images.subject import decode_target
 from worker.images.tensor import to_tensor
-from worker.runner.background_cache import Backgrounds
-from worker.runner.up_to_date import MODEL, SOURCE_ETAG, standing
+from worker.runner.background_cache import BackgroundCache
+from worker.runner.up_to_date import MODEL, SOURCE_ETAG, existing_outcome
 from worker.telemetry.timing import Observe, Spent, Stage, name_thread, nobody
 
 log = logging.getLogger(__name__)
 
 _MIB = 1024 * 1024
 INTERNAL_ERROR = "internal_error"
-"""Code of an outcome that none of our own errors explains: a defect of ours; the log has the traceback."""
+"""Code of an outcome after an exception that is not one of our errors: a defect of ours. The log has the traceback."""
 
 
 Stop = Callable[[], bool]
 
 
 class Network(Protocol):
-    """What the pipeline needs of an engine."""
+    """What the pipeline needs from an inference engine."""
 
     @property
     def size(self) -> int:
-        """Side of its square input in pixels."""
+        """Side of the square input in pixels."""
         ...
 
     def infer(self, tensor: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Mask u8 [size, size] of the u8 [1, size, size, 3] tensor; callable from several threads."""
+        """Return the mask, u8 [size, size], of a u8 [1, size, size, 3] tensor. Thread-safe."""
         ...
 
 
 @dataclass(frozen=True)
-class Work:
-    """One image to do: where it is, and where each output goes."""
+class WorkItem:
+    """One image to do: its source and the destination of each output."""
 
     index: int
     key: str
@@ -72,41 +72,41 @@ class Work:
 
 
 class _Run:
-    """The images of one chunk, as they go; perhaps begun before the chunk is known to be ours."""
+    """The images of one chunk in flight, possibly started before the ledger has given the chunk to this worker."""
 
-    def __init__(self, metadata: Mapping[str, str], *, skip_existing: bool, wanted: bool) -> None:
+    def __init__(self, metadata: Mapping[str, str], *, skip_existing: bool, granted: bool) -> None:
         self.metadata, self.skip_existing = metadata, skip_existing
-        self.trouble: list[BaseException] = []
+        self.errors: list[BaseException] = []
         self.stop: Callable[[], bool] = _never
-        self._wanted = wanted
+        self._granted = granted
         self._decided = threading.Event()
-        if wanted:
+        if granted:
             self._decided.set()
         self._lock = threading.Lock()
         self._begun, self._last, self._nearly_done = 0, -1, _nothing
 
-    def decide(self, wanted: bool) -> None:
-        """Whether what has been computed ahead is written or dropped."""
-        self._wanted = wanted
+    def decide(self, granted: bool) -> None:
+        """Let what has been computed ahead be written, or drop it."""
+        self._granted = granted
         self._decided.set()
 
     @property
     def undecided(self) -> bool:
-        """The chunk may still turn out not to be ours."""
+        """The ledger has not yet given the chunk to this worker."""
         return not self._decided.is_set()
 
     def may_write(self) -> bool:
-        """Wait for that."""
+        """Wait for the decision, and return whether outputs may be written."""
         self._decided.wait()
-        return self._wanted
+        return self._granted
 
     @property
     def over(self) -> bool:
-        """No further image begins."""
-        return bool(self.trouble) or (self._decided.is_set() and not self._wanted) or self.stop()
+        """No further image may start."""
+        return bool(self.errors) or (self._decided.is_set() and not self._granted) or self.stop()
 
     def expect(self, images: int, nearly_done: Callable[[], None]) -> None:
-        """Have `nearly_done` called once, when the last but one of so many images begins."""
+        """Call `nearly_done` once, when the last but one of `images` images starts."""
         with self._lock:
             self._last, self._nearly_done = max(0, images - 2), nearly_done
             due = self._begun > self._last
@@ -114,7 +114,7 @@ class _Run:
             nearly_done()
 
     def note_begun(self) -> None:
-        """One more image begins."""
+        """Count an image that starts."""
         with self._lock:
             due = self._begun == self._last
             self._begun += 1
@@ -124,11 +124,11 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Ahead:
-    """The first images of a chunk that may come next."""
+    """The first images of a chunk that may be the next one."""
 
     chunk: str
     run: _Run
-    works: Sequence[Work]
+    work_items: Sequence[WorkItem]
     futures: Mapping[int, Future[Outcome | None]]
     """By the position of the image in its job."""
 
@@ -147,13 +147,20 @@ class Pipeline:
         observe: Observe = nobody,
         working: Callable[[int], None] = lambda change: None,
     ) -> None:
-        """Make `in_flight` threads, on whatever cores the process may use.
+        """Start `in_flight` threads on the cores that the process may use.
 
-        `observe` learns where the time goes; `working` is told 1 when an image begins and -1 when it ends.
+        Args:
+            store: holds the sources and takes the outputs.
+            network: computes masks.
+            network_digest: of the network, for the metadata of outputs.
+            limits: of an image.
+            in_flight: images in memory at once.
+            observe: receives the stage, wall seconds and CPU seconds of every stage.
+            working: receives 1 when an image starts and -1 when it ends.
         """
         self._store, self._network, self._limits = store, network, limits
         self._network_digest, self._observe, self._working = network_digest, observe, working
-        self._backgrounds = Backgrounds(store, limits)
+        self._backgrounds = BackgroundCache(store, limits)
         self.in_flight = in_flight
         self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="image", initializer=name_thread)
         self._lock = threading.Lock()
@@ -163,7 +170,7 @@ class Pipeline:
 
     def run(
         self,
-        works: Sequence[Work],
+        work_items: Sequence[WorkItem],
         *,
         record: Callable[[Outcome], None],
         stop: Callable[[], bool] = lambda: False,
@@ -172,61 +179,61 @@ class Pipeline:
         chunk: str = "",
         nearly_done: Callable[[], None] = lambda: None,
     ) -> list[Outcome]:
-        """Do all images; returns their outcomes in the order of completion.
+        """Run all images and return their outcomes in the order of completion.
 
         Args:
-            works: the images.
-            record: called in this thread for each outcome as it comes.
-            stop: asked before each image starts; once true, no further image does.
-            metadata: what every output carries beside the source's ETag and the model's digest.
-            skip_existing: leave images alone whose outputs are up to date.
-            chunk: what `begin_ahead` was told, where it was.
-            nearly_done: called once, from any thread, when the last images begin.
+            work_items: the images.
+            record: called in this thread for each outcome as it completes.
+            stop: called before each image starts; once it returns true, no further image starts.
+            metadata: of every output, besides the source's ETag and the model's digest.
+            skip_existing: skip images whose outputs are up to date.
+            chunk: id under which `begin_ahead` may have started the images; empty if none.
+            nearly_done: called once, from any thread, when the last images start.
 
         Raises:
-            ServiceError: a retryable one. Images without an outcome have not been recorded and may be run again.
+            ServiceError: a retryable one. Images without an outcome have not been recorded and may run again.
         """
         outcomes: list[Outcome] = []
-        futures, run = self._begin(works, metadata or {}, skip_existing=skip_existing, chunk=chunk, stop=stop)
+        futures, run = self._begin(work_items, metadata or {}, skip_existing=skip_existing, chunk=chunk, stop=stop)
         try:
-            run.expect(len(works), nearly_done)
+            run.expect(len(work_items), nearly_done)
             for future in as_completed(futures):
                 outcome = future.result()
                 if outcome is not None:
                     record(outcome)
                     outcomes.append(outcome)
         except BaseException as error:
-            run.trouble.append(error)
-            wait(futures)  # nothing goes on behind the back of who is told that this chunk ended
+            run.errors.append(error)
+            wait(futures)  # when this returns, no image of the chunk is in flight
             raise
-        if run.trouble:
-            raise run.trouble[0]
+        if run.errors:
+            raise run.errors[0]
         return outcomes
 
-    def begin_ahead(self, chunk: str, works: Sequence[Work], metadata: Mapping[str, str]) -> None:
-        """Fetch and compute images behind those in work; nothing is written before `run` is called for the same chunk.
+    def begin_ahead(self, chunk: str, work_items: Sequence[WorkItem], metadata: Mapping[str, str]) -> None:
+        """Fetch and compute images behind those in flight; write nothing before `run` is called for the same chunk.
 
-        Whatever was begun ahead before is dropped. They take the threads of other images, not more memory.
+        Drops what was started ahead before. The images use the same threads as all others, so no more memory.
 
         Args:
-            chunk: names them; empty is no name.
-            works: at most `in_flight` of them are begun.
-            metadata: as for `run`.
+            chunk: id of the chunk, not empty.
+            work_items: its images, of which at most `in_flight` start.
+            metadata: as in `run`.
         """
         with self._lock:
             self._drop()
             if self._closed or chunk == self._current:
                 return
-            run, works = _Run(metadata, skip_existing=False, wanted=False), works[: self.in_flight]
-            self._ahead = _Ahead(chunk, run, works, {work.index: self._submit(run, work) for work in works})
+            run, first = _Run(metadata, skip_existing=False, granted=False), work_items[: self.in_flight]
+            self._ahead = _Ahead(chunk, run, first, {work.index: self._submit(run, work) for work in first})
 
     def drop_ahead(self) -> None:
-        """What was begun ahead is not wanted."""
+        """Drop what was started ahead."""
         with self._lock:
             self._drop()
 
     def close(self) -> None:
-        """End the threads; images not yet started are dropped."""
+        """End the threads; drop images that have not started."""
         with self._lock:
             self._closed = True
             self._drop()
@@ -238,27 +245,33 @@ class Pipeline:
             self._ahead = None
 
     def _begin(
-        self, works: Sequence[Work], metadata: Mapping[str, str], *, skip_existing: bool, chunk: str, stop: Stop
+        self,
+        work_items: Sequence[WorkItem],
+        metadata: Mapping[str, str],
+        *,
+        skip_existing: bool,
+        chunk: str,
+        stop: Stop,
     ) -> tuple[list[Future[Outcome | None]], _Run]:
-        """Submit the images that are not in work yet, behind those that are."""
+        """Submit the images that are not in flight yet, behind those that are."""
         with self._lock:
             ahead, self._current = self._ahead, chunk
             fits = ahead is not None and chunk == ahead.chunk and metadata == ahead.run.metadata and not skip_existing
-            if ahead is None or not fits or any(work not in works for work in ahead.works):
+            if ahead is None or not fits or any(work not in work_items for work in ahead.work_items):
                 self._drop()
-                run = _Run(metadata, skip_existing=skip_existing, wanted=True)
+                run = _Run(metadata, skip_existing=skip_existing, granted=True)
                 run.stop = stop
-                return [self._submit(run, work) for work in works], run
+                return [self._submit(run, work) for work in work_items], run
             self._ahead = None
             ahead.run.stop = stop
             ahead.run.decide(True)
             begun = ahead.futures
-            return [begun.get(work.index) or self._submit(ahead.run, work) for work in works], ahead.run
+            return [begun.get(work.index) or self._submit(ahead.run, work) for work in work_items], ahead.run
 
-    def _submit(self, run: _Run, work: Work) -> Future[Outcome | None]:
+    def _submit(self, run: _Run, work: WorkItem) -> Future[Outcome | None]:
         return self._threads.submit(self._one, run, work)
 
-    def _one(self, run: _Run, work: Work) -> Outcome | None:
+    def _one(self, run: _Run, work: WorkItem) -> Outcome | None:
         if run.over:
             return None
         run.note_begun()
@@ -266,19 +279,19 @@ class Pipeline:
         try:
             return self._image(work, run)
         except ServiceError as error:
-            run.trouble.append(error)  # here, not by who waits: this thread's next image must see it
+            run.errors.append(error)  # here and not in `run`: this thread's next image must see it
             return None
         finally:
             self._working(-1)
 
-    def _image(self, work: Work, run: _Run) -> Outcome | None:
+    def _image(self, work: WorkItem, run: _Run) -> Outcome | None:
         started = time.monotonic()
         kind, quality, spent = None, None, Spent(self._observe)
         metadata = {MODEL: self._network_digest, **run.metadata}
         try:
             if run.skip_existing:
                 with spent.timed(Stage.CHECK):
-                    kind = standing(self._store, work.source, work.outputs.values(), metadata)
+                    kind = existing_outcome(self._store, work.source, work.outputs.values(), metadata)
             if kind is None:
                 quality = self._transform(work, run, metadata, spent)
                 if quality is None:
@@ -303,9 +316,9 @@ class Pipeline:
             quality=quality,
         )
 
-    def _transform(self, work: Work, run: _Run, metadata: Mapping[str, str], spent: Spent) -> MaskQuality | None:
-        """All of one image; None if it was begun ahead in vain."""
-        background = self._backgrounds.of(work.options)
+    def _transform(self, work: WorkItem, run: _Run, metadata: Mapping[str, str], spent: Spent) -> MaskQuality | None:
+        """Do all stages of one image; return None if it was started ahead and its chunk was dropped."""
+        background = self._backgrounds.get(work.options)
         with spent.timed(Stage.FETCH):
             data, info = self._store.get(work.source, max_bytes=self._limits.max_object_mib * _MIB)
         with spent.timed(Stage.DECODE):
@@ -325,7 +338,7 @@ class Pipeline:
             if run.undecided:
                 with spent.timed(Stage.HOLD):
                     run.may_write()
-            if not run.may_write():  # asked of every image: the chunk may have been dropped while this one began
+            if not run.may_write():  # checked for every image: the chunk may have been dropped while this one started
                 return None
             with spent.timed(Stage.STORE):
                 content_type = work.options.format_of(kind).content_type
@@ -346,7 +359,7 @@ def _nothing() -> None:
     pass
 
 
-def _failed(work: Work, code: str, message: str, started: float, spent: Spent) -> Outcome:
+def _failed(work: WorkItem, code: str, message: str, started: float, spent: Spent) -> Outcome:
     return Outcome(
         index=work.index,
         key=work.key,

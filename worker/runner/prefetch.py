@@ -1,14 +1,14 @@
-"""Begins the next chunk before the one in work has ended, so that no core waits between two.
+"""Start the next chunk before the current one has ended, so that no core is idle between the two.
 
-    child                                         parent (Celery)
-    last image of a chunk begins ── asks ───────> takes one more message from the queue
-    begins the chunk's first images <─ announces ── receives it, and hands it out once the child is free
-    start of the chunk: verdict `run` lets them through, any other drops them
+    model process                                 parent (Celery)
+    last image of a chunk starts ── request ─────> takes one more message from the queue
+    starts the chunk's first images <── packet ─── receives it; Celery hands it over once the model process is free
+    start of the chunk: verdict `run` releases the images, any other drops them
 
-Nothing is decided here: images ahead are fetched and computed, and neither written nor recorded before the ledger has
-given the chunk to this worker. A chunk that has been started before, here or elsewhere, is not begun ahead: it may have
-killed its worker, and would take the images of another chunk along. (One that kills at its very first start costs the
-chunk in work the images in flight, which are run again: they are not blamed, since blame needs a death alone.)
+Nothing is decided here: images ahead are fetched and computed, and are neither written nor recorded before the ledger
+has given the chunk to this worker. A chunk that a worker has started before is not prefetched: it may have killed that
+worker, and would affect the images of the current chunk as well. (A chunk that kills at its very first start costs the
+current chunk its images in flight. They run again and are not blamed, since only an image that runs alone is.)
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ import threading
 from pydantic import ValidationError
 
 from worker.contract.errors import MaskmillError
-from worker.contract.ledger.jobs import Ledger
+from worker.contract.ledger.chunks import ChunkLedger
 from worker.contract.log_fields import event
 from worker.contract.messages import ChunkMessage
-from worker.runner.parent_channel import SharedState
+from worker.runner.parent_channel import ParentChannel
 from worker.runner.pipeline import Pipeline
-from worker.runner.work_items import chunk_id, metadata, works
+from worker.runner.work_items import chunk_id, metadata, work_items
 from worker.telemetry.timing import name_thread
 
 log = logging.getLogger(__name__)
 
 
-class Lookahead:
-    """The child's side. Close it before the pipeline."""
+class Prefetcher:
+    """The model process's side. Close it before the pipeline."""
 
-    def __init__(self, ledger: Ledger, pipeline: Pipeline, shared: SharedState) -> None:
-        """Listens in a thread of its own."""
-        self._ledger, self._pipeline, self._shared = ledger, pipeline, shared
-        self._asked = False
-        self._thread = threading.Thread(target=self._listen, name="lookahead", daemon=True)
+    def __init__(self, ledger: ChunkLedger, pipeline: Pipeline, channel: ParentChannel) -> None:
+        """Start a thread that waits for the next chunk."""
+        self._ledger, self._pipeline, self._channel = ledger, pipeline, channel
+        self._requested = False
+        self._thread = threading.Thread(target=self._listen, name="prefetcher", daemon=True)
         self._thread.start()
 
-    def ask(self) -> None:
-        """The last images of a chunk have begun: whatever comes next may begin."""
-        if not self._shared.stopping():
-            self._asked = True
-            self._shared.ask()
+    def request_next(self) -> None:
+        """Request the next chunk, unless the worker stops; call it when the last images of a chunk start."""
+        if not self._channel.stopping():
+            self._requested = True
+            self._channel.request_next()
 
     def close(self) -> None:
         """End the thread."""
-        self._shared.hang_up()
+        self._channel.close()
         self._thread.join()
 
     def _listen(self) -> None:
         name_thread()
-        while (packet := self._shared.announced()) is not None:
-            # An announcement to a child that died before us: nothing is in work here that it could overlap with.
-            asked, self._asked = self._asked, False
-            if not asked:
+        while (packet := self._channel.receive_next()) is not None:
+            # A packet for a model process that died before this one: no chunk is in flight here to overlap with.
+            requested, self._requested = self._requested, False
+            if not requested:
                 continue
             try:
                 self._begin(ChunkMessage.model_validate_json(packet))
@@ -64,7 +64,7 @@ class Lookahead:
                 log.info(error, extra=event("prefetch_skipped"))  # when the chunk starts, its own error is reported
 
     def _begin(self, message: ChunkMessage) -> None:
-        options = self._ledger.fresh(message)
+        options = self._ledger.options_if_unstarted(message)
         if options is not None:
-            ahead = works(message, options, range(min(len(message.keys), self._pipeline.in_flight)))
+            ahead = work_items(message, options, range(min(len(message.keys), self._pipeline.in_flight)))
             self._pipeline.begin_ahead(chunk_id(message), ahead, metadata(message, options))

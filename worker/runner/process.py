@@ -1,4 +1,4 @@
-"""What a worker's child process holds: network, S3 and Redis, opened once after the fork and closed together."""
+"""The resources of a model process: network, S3 and Redis, opened once after the fork and closed together."""
 
 from __future__ import annotations
 
@@ -6,30 +6,53 @@ import logging
 import os
 import sys
 from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
 
 from worker.contract import tracing
 from worker.contract.errors import PlacementError
+from worker.contract.ledger.chunks import ChunkLedger
+from worker.contract.ledger.connection import RedisConnection
 from worker.contract.ledger.fleet import Fleet, WorkerFacts
-from worker.contract.ledger.jobs import Ledger
 from worker.contract.log_fields import event
 from worker.contract.settings import Settings
 from worker.contract.storage.s3 import ObjectStore
+from worker.model.format.variant import Bundle
 from worker.model.loading import find_bundle, load_engine, recommendation
 from worker.runner.chunks import ChunkRunner, Identity
-from worker.runner.parent_channel import SharedState
-from worker.runner.pipeline import Pipeline
-from worker.runner.prefetch import Lookahead
+from worker.runner.parent_channel import ParentChannel
+from worker.runner.pipeline import Network, Pipeline
+from worker.runner.prefetch import Prefetcher
 from worker.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
+_REDIS_RETRIES = 12
+
 _SWITCH_SECONDS = 0.0005
-"""After which a thread in pure Python lets another in. The image threads need the interpreter for a moment between two
-long calls that do without it; at Python's 5 ms they queue behind one that talks to S3, and a core has nothing to do
-(2 % of the cores' time with a network that does 40 images/s)."""
+"""Interval after which a thread that runs Python code yields to another. The image threads need the interpreter briefly
+between two long calls that release it. With Python's default of 5 ms they queue behind a thread that talks to S3 and a
+core is idle: 2 % of the cores' time with a network that does 40 images/s."""
 
 
-class Child:
+@dataclass(frozen=True)
+class _Loaded:
+    """The compiled network and how it was compiled."""
+
+    network: Network
+    bundle: Bundle
+    facts: dict[str, Any]
+    """As `Engine.describe` returns them."""
+
+    seconds: float
+    """Time to load and warm up."""
+
+    @property
+    def inference_precision(self) -> str:
+        return str(self.facts["inference_precision"])
+
+
+class ModelProcess:
     """Open it in the process that will run chunks, never before a fork."""
 
     def __init__(self, chunks: ChunkRunner, resources: ExitStack) -> None:
@@ -38,97 +61,117 @@ class Child:
         self._resources = resources
 
     @classmethod
-    def open(cls, settings: Settings, name: str, shared: SharedState) -> Child:
-        """Load the network onto this process's cores and connect.
+    def open(cls, settings: Settings, name: str, channel: ParentChannel) -> ModelProcess:
+        """Load the network onto the cores of this process, connect, and register with the fleet.
 
         Args:
             settings: with `plan.streams` and `plan.threads` set, as the supervisor does.
             name: of the worker process, unique in the fleet.
-            shared: with the parent: whether to end, and that work gets on.
+            channel: to the parent.
 
         Raises:
-            SetupError: bundle or cores are not as they should be; says what to do.
-            ServiceError: the bundle is in S3, and S3 does not answer.
+            SetupError: the bundle or the cores are not usable; the message names the remedy.
+            ServiceError: the bundle is in S3 and S3 does not answer.
         """
         streams, threads = settings.plan.streams, settings.plan.threads
         if streams is None or threads is None:
             raise PlacementError(
-                "a worker process needs MASKMILL_PLAN__STREAMS and MASKMILL_PLAN__THREADS: start it with "
+                "a worker process requires MASKMILL_PLAN__STREAMS and MASKMILL_PLAN__THREADS: start it with "
                 "`worker start`, which sets them"
             )
         sys.setswitchinterval(_SWITCH_SECONDS)
         with ExitStack() as stack:
             in_flight = streams + 1 + settings.worker.images_ahead
             store = stack.enter_context(ObjectStore(settings.s3, connections=2 * in_flight))
-            silence = settings.engine.silence_seconds
-            ledger = stack.enter_context(Ledger(settings.redis, retries=12, silence_seconds=silence))
-            advice = recommendation()
-            bundle = find_bundle(settings, store, advice)
-            engine = stack.enter_context(load_engine(settings, bundle, advice, streams=streams, threads=threads))
-            warm_seconds = engine.warm_up()
-            facts = engine.describe()
-            log.info(
-                "ready for images",
-                extra=event(
-                    "model_loaded",
-                    model=facts["model"],
-                    size=facts["size"],
-                    precision_requested=settings.model.precision,
-                    precision=facts["precision"],
-                    inference_precision_requested=facts["inference_precision_requested"],
-                    inference_precision=facts["inference_precision"],
-                    streams=streams,
-                    threads=threads,
-                    load_seconds=round(float(facts["load_seconds"]), 2),
-                    warm_up_seconds=round(warm_seconds, 2),
-                    from_cache=facts["loaded_from_cache"],
-                    deformable_convolution=facts["deformable_convolution"],
-                    kernels=facts["execution_types"],
-                ),
+            connection = stack.enter_context(
+                RedisConnection(settings.redis, retries=_REDIS_RETRIES, client_name="maskmill-ledger")
             )
+            loaded = _load_network(settings, store, streams, threads, stack)
             pipeline = Pipeline(
                 store,
-                engine,
-                bundle.variant.digest,
+                loaded.network,
+                loaded.bundle.variant.digest,
                 settings.limits,
                 in_flight=in_flight,
                 observe=metrics.stage,
                 working=metrics.working,
             )
             stack.callback(pipeline.close)
-            lookahead = Lookahead(ledger, pipeline, shared)
-            stack.callback(lookahead.close)
+            ledger = ChunkLedger(connection, silence_seconds=settings.engine.silence_seconds)
+            prefetcher = Prefetcher(ledger, pipeline, channel)
+            stack.callback(prefetcher.close)
             traces = tracing.start("maskmill-worker", name)
             stack.callback(traces.close)
-            fleet = Fleet(ledger.link)
-            known = WorkerFacts(
-                name=name,
-                cpus=tuple(sorted(os.sched_getaffinity(0))),
-                streams=streams,
-                threads=threads,
-                model=str(facts["model"]),
-                size=bundle.variant.size,
-                precision=f"{bundle.variant.precision}/{facts['inference_precision']}",
-                digest=bundle.variant.digest,
-            )
-            fleet.enrol(known)
-            load_seconds = float(facts["load_seconds"]) + warm_seconds
-            metrics.MODEL_LOAD.labels(name).set(load_seconds)
-            kinds = ",".join(sorted(facts["execution_types"]))
-            what = (name, known.model, str(known.size), bundle.variant.precision, str(facts["inference_precision"]))
-            metrics.MODEL_INFO.labels(*what, kinds).set(1)
-            model = f"{bundle.variant.label} {bundle.variant.digest[:12]} {facts['inference_precision']}"
+            fleet, facts = Fleet(connection), _worker_facts(name, loaded, streams, threads)
+            fleet.register(facts)
+            _set_metrics(name, loaded)
             runner = ChunkRunner(
                 ledger,
                 pipeline,
-                Identity(name, model, len(known.cpus)),
-                shared,
-                nearly_done=lookahead.ask,
+                _identity(name, loaded, len(facts.cpus)),
+                channel,
+                nearly_done=prefetcher.request_next,
                 tracing=traces,
-                report=lambda seconds: fleet.enrol(known.model_copy(update={"seconds_per_image": seconds})),
+                report=lambda seconds: fleet.register(facts.model_copy(update={"seconds_per_image": seconds})),
             )
             return cls(runner, stack.pop_all())
 
     def close(self) -> None:
-        """Free everything, last opened first."""
+        """Close all resources, the last opened first."""
         self._resources.close()
+
+
+def _load_network(settings: Settings, store: ObjectStore, streams: int, threads: int, stack: ExitStack) -> _Loaded:
+    advice = recommendation()
+    bundle = find_bundle(settings, store, advice)
+    engine = stack.enter_context(load_engine(settings, bundle, advice, streams=streams, threads=threads))
+    warm_seconds = engine.warm_up()
+    facts = engine.describe()
+    log.info(
+        "ready for images",
+        extra=event(
+            "model_loaded",
+            model=facts["model"],
+            size=facts["size"],
+            precision_requested=settings.model.precision,
+            precision=facts["precision"],
+            inference_precision_requested=facts["inference_precision_requested"],
+            inference_precision=facts["inference_precision"],
+            streams=streams,
+            threads=threads,
+            load_seconds=round(float(facts["load_seconds"]), 2),
+            warm_up_seconds=round(warm_seconds, 2),
+            from_cache=facts["loaded_from_cache"],
+            deformable_convolution=facts["deformable_convolution"],
+            kernels=facts["execution_types"],
+        ),
+    )
+    return _Loaded(engine, bundle, facts, float(facts["load_seconds"]) + warm_seconds)
+
+
+def _worker_facts(name: str, loaded: _Loaded, streams: int, threads: int) -> WorkerFacts:
+    variant = loaded.bundle.variant
+    return WorkerFacts(
+        name=name,
+        cpus=tuple(sorted(os.sched_getaffinity(0))),
+        streams=streams,
+        threads=threads,
+        model=str(loaded.facts["model"]),
+        size=variant.size,
+        precision=f"{variant.precision}/{loaded.inference_precision}",
+        digest=variant.digest,
+    )
+
+
+def _identity(name: str, loaded: _Loaded, cores: int) -> Identity:
+    variant = loaded.bundle.variant
+    return Identity(name, f"{variant.label} {variant.digest[:12]} {loaded.inference_precision}", cores)
+
+
+def _set_metrics(name: str, loaded: _Loaded) -> None:
+    variant, kernels = loaded.bundle.variant, ",".join(sorted(loaded.facts["execution_types"]))
+    metrics.MODEL_LOAD.labels(name).set(loaded.seconds)
+    model = str(loaded.facts["model"])
+    metrics.MODEL_INFO.labels(
+        name, model, str(variant.size), variant.precision, loaded.inference_precision, kernels
+    ).set(1)

@@ -1,6 +1,6 @@
-"""Whether the outputs of an image are there already, made from the same source by the same model and options.
+"""Find out whether the outputs of an image exist, made from the same source with the same model and options.
 
-Every output carries in its metadata what it was made of. A job submitted again does only what changed.
+Every output says in its metadata what it was made from, so a job that is submitted again does only what has changed.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from worker.contract.provenance import JOB, MODEL, OPTIONS, SOURCE_ETAG, same_mo
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore
 
-__all__ = ["JOB", "MODEL", "OPTIONS", "SOURCE_ETAG", "standing"]
+__all__ = ["JOB", "MODEL", "OPTIONS", "SOURCE_ETAG", "existing_outcome"]
 
 
-def standing(
-    store: ObjectStore, source: S3Url, outputs: Iterable[S3Url], wanted: Mapping[str, str]
+def existing_outcome(
+    store: ObjectStore, source: S3Url, outputs: Iterable[S3Url], expected: Mapping[str, str]
 ) -> OutcomeKind | None:
-    """What an image is without doing anything; None if it has to be done.
+    """Return the outcome of an image whose outputs are up to date; None if it has to be done.
 
     Args:
-        store: where all of them are.
+        store: holds the source and the outputs.
         source: the image.
-        outputs: every output that it shall have.
-        wanted: metadata of an output made now: `MODEL`, `OPTIONS`, `JOB`.
+        outputs: all outputs of the image.
+        expected: metadata of an output made now: `MODEL`, `OPTIONS`, `JOB`.
 
     Returns:
-        `ok` when this very job made all outputs (in an earlier delivery of the chunk), `skipped` when another did.
+        `ok` if this job made all outputs (in an earlier delivery of the chunk), `skipped` if another job did.
 
     Raises:
-        ObjectMissing: the source is gone.
-        ServiceError: S3 did not do its part.
+        ObjectMissing: the source does not exist.
+        ServiceError: S3 failed.
     """
     found = []
     for place in outputs:
@@ -40,11 +40,11 @@ def standing(
             metadata = store.head(place).metadata
         except ObjectMissing:
             return None
-        if not same_model_and_options(metadata, wanted):
+        if not same_model_and_options(metadata, expected):
             return None
         found.append(metadata)
     etags = {metadata.get(SOURCE_ETAG) for metadata in found}
     if etags != {store.head(source).etag}:
         return None
-    own = all(metadata.get(JOB) == wanted.get(JOB) for metadata in found)
+    own = all(metadata.get(JOB) == expected.get(JOB) for metadata in found)
     return OutcomeKind.OK if own else OutcomeKind.SKIPPED

@@ -1,4 +1,4 @@
-"""Process 4, the steward: everything that one node does for the whole fleet while it holds the leader lock.
+"""Process 4, the steward: everything that one node does for the whole fleet while it holds the lock of a role.
 
 feeder       publishes chunk messages          (role `feed`)
 reconciler   republishes lost chunks           (role `feed`)

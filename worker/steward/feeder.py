@@ -1,7 +1,7 @@
-"""Keeps the window of chunk messages full, fairly over all jobs. One process of the fleet does it at a time.
+"""Keep the window of chunk messages full, fairly over all jobs. One process of the fleet does it at a time.
 
-The window is the only thing that grows in the broker: a job of ten million images costs it no more than one of a
-hundred. The same loop gives back-pressure, fair shares, priorities, pause and cancel.
+Nothing else fills the broker, so a job of ten million images takes no more room there than a job of a hundred. The same
+loop provides back-pressure, fair shares, priorities, pause and cancel.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from worker.contract.ledger.jobs import Ledger
 from worker.contract.log_fields import event
 from worker.contract.messages import Priority
 from worker.contract.queue.dispatcher import WINDOW_PER_WORKER, Dispatcher, window
-from worker.steward.isolation import each
+from worker.steward.isolation import run_all
 from worker.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
 WEIGHTS = {Priority.LOW: 1, Priority.NORMAL: 4, Priority.HIGH: 16}
-"""Shares of the workers that jobs get beside each other."""
+"""Relative shares of the workers that jobs get."""
 
-MAX_LOG = 8_000
-"""Outcomes of a job waiting to be written to S3, above which it gets no further chunks: about 1.5 MB of Redis."""
+MAX_PENDING_OUTCOMES = 8_000
+"""Outcomes of a job not yet in S3 above which the job gets no further chunks: about 1.5 MB of Redis."""
 
 _STARVED = 0.5
-"""Load, as a part of its share, below which a job is served first."""
+"""Load, as a fraction of its share, below which a job is served first."""
 
 
 @dataclass(frozen=True)
@@ -40,27 +40,30 @@ class Grant:
     job: ActiveJob
     chunks: int
     express: bool
-    """It has less than its share: its chunks go before those that wait already."""
+    """The job has less than its share: its chunks go before those in the queue."""
 
 
-def allot(jobs: Sequence[ActiveJob], room: int, places: int, served: dict[str, float] | None = None) -> list[Grant]:
-    """Divide the free room of the window over jobs with something to publish.
+def allot(jobs: Sequence[ActiveJob], room: int, capacity: int, served: dict[str, float] | None = None) -> list[Grant]:
+    """Divide the free room of the window over the jobs with chunks to publish.
 
-    Stride scheduling: each chunk goes to the job that got least so far for its weight, so that shares come out right
-    over time, also where a share is less than one chunk at a time. A job with less than half its share on its way
-    need not wait until the window has room again: it may overfill it by half of all places, and its chunks are served
-    first. So a small job starts with the next worker that gets free.
+    Stride scheduling: each chunk goes to the job that has received the least for its weight. The shares are right over
+    time, even where a share is less than one chunk at once. A job with less than half its share outstanding does not
+    wait until the window has room: it may overfill the window by half of the capacity, and its chunks are served first.
+    So a small job starts on the next free worker.
 
     Args:
-        jobs: running jobs; those with nothing to publish get nothing.
+        jobs: running jobs; a job with nothing to publish gets nothing.
         room: messages that may be published; negative when the window is overfull.
-        places: chunks that the fleet has on its way when the window is full.
-        served: what each job got so far for its weight, brought up to date here; a job that is not in it begins
-            where the one that got least is.
+        capacity: outstanding chunks of the fleet when the window is full.
+        served: chunks that each job has received divided by its weight; updated here. A job that is not in it starts
+            level with the job that has received the least.
+
+    Returns:
+        One grant per job that may publish chunks.
     """
     hungry = {job.view.job: job for job in jobs if job.waiting > 0}
     weights = {name: WEIGHTS[job.view.policy.priority] for name, job in hungry.items()}
-    share = {name: places * weight / sum(weights.values()) for name, weight in weights.items()}
+    share = {name: capacity * weight / sum(weights.values()) for name, weight in weights.items()}
     given = dict.fromkeys(hungry, 0)
     served = {} if served is None else served
     for name in served.keys() - hungry.keys():
@@ -72,16 +75,16 @@ def allot(jobs: Sequence[ActiveJob], room: int, places: int, served: dict[str, f
     def load(name: str) -> float:
         return (hungry[name].outstanding + given[name]) / share[name]
 
-    def turn(name: str) -> tuple[float, float]:
+    def order(name: str) -> tuple[float, float]:
         return served[name], load(name)
 
     def starved(name: str) -> bool:
-        # Not who has had its turn: with few places a job's share of them may be less than one.
+        # A job that has been served ahead of others is not starved: with little capacity its share may be below one.
         ahead = (served[name] - min(served.values())) * weights[name]
         return len(hungry) > 1 and share[name] >= 1 and load(name) < _STARVED and ahead < _STARVED * share[name]
 
     express = {name for name in hungry if starved(name)}
-    spare = places // 2 + 1 + min(0, room)
+    spare = capacity // 2 + 1 + min(0, room)
     while takers := [name for name, job in hungry.items() if given[name] < job.waiting]:
         if room > 0:
             room -= 1
@@ -89,39 +92,39 @@ def allot(jobs: Sequence[ActiveJob], room: int, places: int, served: dict[str, f
             spare -= 1
         else:
             break
-        next_one = min(takers, key=turn)
+        next_one = min(takers, key=order)
         given[next_one] += 1
         served[next_one] += 1 / weights[next_one]
     return [Grant(hungry[name], count, name in express) for name, count in given.items() if count]
 
 
 class Feeder:
-    """One look at a time: `tick`."""
+    """Publishes chunks: call `tick` at intervals."""
 
     def __init__(self, ledger: Ledger, dispatcher: Dispatcher) -> None:
-        """Works over the connections of the caller's ledger and dispatcher."""
+        """Use the connections of the caller's ledger and dispatcher."""
         self._ledger, self._dispatcher = ledger, dispatcher
-        self._backlog, self._fleet = Backlog(ledger.link), Fleet(ledger.link)
+        self._backlog, self._fleet = Backlog(ledger.connection), Fleet(ledger.connection)
         self._served: dict[str, float] = {}
         self.satisfied = False
-        """At the last look there was a job, and none that had to wait for anything but the fleet."""
+        """After the last call there were jobs, and all of them waited for the fleet only."""
 
     def tick(self) -> int:
-        """Fill the window; how many chunks were published.
+        """Fill the window, and return the number of chunks published.
 
         Raises:
-            ServiceError: Redis or S3 did not do their part; what was taken and not published waits again, or is found
-                by the reconciler.
+            ServiceError: Redis or S3 failed; chunks that were taken but not published are taken again, or the
+                reconciler finds them.
         """
         self.satisfied = False
         active = self._backlog.active()
-        jobs = [job for job in unblocked(active) if job.logged < MAX_LOG]
+        jobs = [job for job in unblocked(active) if job.pending_outcomes < MAX_PENDING_OUTCOMES]
         if not jobs:
             return 0
         workers = len(self._fleet.live())
         room = window(workers) - self._backlog.queued()
         grants = allot(jobs, room, (WINDOW_PER_WORKER + 1) * max(1, workers), self._served)
-        published = sum(each(grants, self._publish))
+        published = sum(run_all(grants, self._publish))
         metrics.PUBLISHED.inc(published)
         self.satisfied = len(jobs) == len(active) and not grants
         return published
@@ -133,10 +136,10 @@ class Feeder:
 
 
 def send(ledger: Ledger, dispatcher: Dispatcher, view: JobView, chunks: Sequence[int], *, express: bool = False) -> int:
-    """Publish chunks; how many. A job whose manifest cannot be read is cancelled.
+    """Publish chunks, and return their number; cancel a job whose manifest cannot be read.
 
     Raises:
-        ServiceError: Redis or S3 did not do their part; the chunks wait again.
+        ServiceError: Redis or S3 failed; the chunks are taken again.
     """
     try:
         dispatcher.send(view, chunks, express=express)
@@ -145,7 +148,7 @@ def send(ledger: Ledger, dispatcher: Dispatcher, view: JobView, chunks: Sequence
         ledger.cancel(view.job, f"its manifest cannot be read: {error}")
         return 0
     except ServiceError:
-        # Or all of the job would be taken, window after window, while a service is down.
-        Backlog(ledger.link).untake(view.job, chunks, epoch=view.epoch)
+        # Otherwise the whole job would be taken, window after window, while a service is down.
+        Backlog(ledger.connection).untake(view.job, chunks, epoch=view.epoch)
         raise
     return len(chunks)

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the whole fleet, read from Redis for each scrape on the node that leads."""
+"""Prometheus metrics of the whole fleet, read from Redis at each scrape of the node that leads the role `feed`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from worker.telemetry.metrics import folder
 
 
 class FleetCollector:
-    """The state of all jobs, read from Redis when somebody asks; nothing on nodes that do not lead."""
+    """Reads the state of all jobs from Redis at each scrape; on other nodes only whether Redis is reachable."""
 
     def __init__(self, backlog: Backlog, fleet: Fleet, leads: Callable[[], bool]) -> None:
-        """`leads`: whether this node's steward feeds the fleet at the moment."""
+        """Read nothing yet; `leads` tells whether this node's steward currently feeds the fleet."""
         self._backlog, self._fleet, self._leads = backlog, fleet, leads
 
     def collect(self) -> Iterable[Metric]:
-        """Called by the registry for each scrape; a Redis that does not answer leaves `maskmill_redis_up` at 0."""
+        """Return the metrics of one scrape; only `maskmill_redis_up` 0 if Redis does not answer."""
         up = GaugeMetricFamily("maskmill_redis_up", "1 if this node's steward reaches Redis.")
         found: list[Metric] = []
         try:
@@ -37,9 +37,9 @@ class FleetCollector:
         return [up, *found]
 
     def _read(self, workers: int) -> Iterable[Metric]:
-        yield _gauge("maskmill_workers_live", "Worker processes heard of lately.", workers)
+        yield _gauge("maskmill_workers_live", "Live worker processes.", workers)
         yield _gauge("maskmill_queue_messages", "Chunk messages waiting in the queue.", self._backlog.queued())
-        yield _gauge("maskmill_window_messages", "Chunk messages that the leader keeps waiting.", window(workers))
+        yield _gauge("maskmill_window_messages", "Chunk messages that the leader keeps in the queue.", window(workers))
         # Not `job`: Prometheus gives every series a label of that name, its own.
         images = GaugeMetricFamily(
             "maskmill_job_images", "Images of active jobs by outcome.", labels=["job_id", "outcome"]
@@ -48,19 +48,19 @@ class FleetCollector:
         status = GaugeMetricFamily(
             "maskmill_job_info", "1 for each active job.", labels=["job_id", "status", "priority"]
         )
-        backlog = in_work = 0
+        backlog = outstanding = 0
         for job in self._backlog.active():
             view = job.view
             left = (view.total or 0) - view.done
             backlog += left if view.status is JobStatus.RUNNING else 0
-            in_work += job.outstanding
+            outstanding += job.outstanding
             status.add_metric([view.job, view.status.value, view.policy.priority.value], 1)
             total.add_metric([view.job], view.total or 0)
             for kind in OutcomeKind:
                 images.add_metric([view.job, kind.value], getattr(view, kind.value))
         yield from (images, total, status)
-        yield _gauge("maskmill_backlog_images", "Images of running jobs without an outcome: what to scale by.", backlog)
-        yield _gauge("maskmill_chunks_outstanding", "Chunks published and not finished.", in_work)
+        yield _gauge("maskmill_backlog_images", "Images of running jobs without an outcome; scale by it.", backlog)
+        yield _gauge("maskmill_chunks_outstanding", "Chunks published and not finished.", outstanding)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:
@@ -70,7 +70,7 @@ def _gauge(name: str, text: str, value: float) -> Metric:
 
 
 def node_registry(fleet: FleetCollector) -> CollectorRegistry:
-    """Everything that this node has to tell."""
+    """Return a registry with all metrics of this node."""
     registry = CollectorRegistry()
     if folder():
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

@@ -1,8 +1,9 @@
-"""Serves a node's metrics and health over HTTP.
+"""Serve the metrics and the health of a node over HTTP.
 
 /metrics   Prometheus text
-/healthz   200 while the steward works; liveness: a Redis that is down is no reason to restart a node
-/readyz    200 while a worker process of this node is connected to the queue, else 503
+/healthz   200 while the steward works, otherwise 503; for liveness probes. An unreachable Redis does not change it,
+           because restarting the node would not help
+/readyz    200 while a worker process of this node is connected to the queue, otherwise 503
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from worker.contract.settings import MetricsSettings
 log = logging.getLogger(__name__)
 
 _SECONDS = 10.0
-"""A client that says nothing for so long is let go."""
+"""Time-out of a client that sends nothing."""
 
 
 class _Server(socketserver.ThreadingMixIn, WSGIServer):
@@ -35,11 +36,11 @@ class _Handler(WSGIRequestHandler):
     timeout = _SECONDS
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Scrapes are no news."""
+        """Log nothing: a line per scrape has no value."""
 
 
-class Exporter:
-    """Runs in a thread of its own until closed."""
+class HttpEndpoint:
+    """Serves from a separate thread until closed."""
 
     def __init__(
         self,
@@ -50,10 +51,17 @@ class Exporter:
         ready: Callable[[], bool],
         before_scrape: Callable[[], None] = lambda: None,
     ) -> None:
-        """Listen.
+        """Start to listen.
+
+        Args:
+            settings: address and port; without a port the system chooses one.
+            registry: the metrics.
+            healthy: answers `/healthz`.
+            ready: answers `/readyz`.
+            before_scrape: called before each answer to `/metrics`.
 
         Raises:
-            SetupError: the port cannot be had.
+            SetupError: the port is not available.
         """
         metrics = make_wsgi_app(registry)
 
@@ -73,16 +81,16 @@ class Exporter:
             self._server = make_server(settings.address, port, answer, server_class=_Server, handler_class=_Handler)
         except OSError as error:
             raise SetupError(
-                f"metrics cannot be served at {settings.address}:{port}: {error.strerror}; choose another "
+                f"cannot serve metrics at {settings.address}:{port}: {error.strerror}; choose another "
                 "MASKMILL_METRICS__PORT"
             ) from error
         self.port = self._server.server_port
-        # It looks for its end in pauses, by default twice a second; `close` does not wait for one.
+        # The server checks for its end at this interval, by default twice a second; `close` does not wait for it.
         threading.Thread(target=self._server.serve_forever, args=(3600,), name="exporter", daemon=True).start()
         log.info("metrics and probes", extra=event("http_listening", address=settings.address, port=self.port))
 
     def close(self) -> None:
         """Stop listening."""
-        self._server.socket.shutdown(socket.SHUT_RDWR)  # ends its waiting
+        self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread
         self._server.shutdown()
         self._server.server_close()

@@ -1,4 +1,4 @@
-"""Work on many jobs where the trouble of one is not that of the others."""
+"""Run an action for many jobs so that a failure of one does not affect the others."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
-def each(items: Iterable[Item], work: Callable[[Item], Answer]) -> list[Answer]:
-    """Do something for every item, whatever becomes of the others: one job's bucket must not hold up all jobs.
+def run_all(items: Iterable[Item], action: Callable[[Item], Answer]) -> list[Answer]:
+    """Call `action` for every item, even if it fails for some: one job's bucket must not block all jobs.
+
+    Returns:
+        The answers in the order of the items.
 
     Raises:
-        MaskmillError: the first that was raised, after all others were done.
+        MaskmillError: the first one that an action raised, after all items are done.
     """
-    answers, troubles = [], []
+    answers, errors = [], []
     for item in items:
         try:
-            answers.append(work(item))
+            answers.append(action(item))
         except MaskmillError as error:
-            troubles.append(error)
-    if troubles:
-        raise troubles[0]
+            errors.append(error)
+    if errors:
+        raise errors[0]
     return answers

@@ -1,6 +1,6 @@
-"""The lists of a job that has ended: every image in exactly one of them, then `manifest.json`, `_SUCCESS` last.
+"""Write the lists of a job that ends: every image in exactly one list, then the job summary, then `_SUCCESS`.
 
-Each object appears whole or not at all; written again after an interruption, they come out the same.
+Each object appears completely or not at all. Written again after an interruption, the objects are the same.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ LIST_IMAGES = 10_000
 """Images in one `succeeded-*.jsonl.gz`."""
 
 SUCCESS = "_SUCCESS"
-"""Empty object that says: every image of the job has an outcome, and all lists are written."""
+"""Empty object: every image of the job has an outcome and all lists are written."""
 
 UNKNOWN = "unknown"
-"""Code of a failure whose details were lost with Redis before they were in S3."""
+"""Code of a failure whose details were lost in Redis before they reached S3."""
 
 _GOOD = (OutcomeKind.OK, OutcomeKind.SKIPPED)
 _BAD = (OutcomeKind.FAILED, OutcomeKind.DEAD)
@@ -35,7 +35,7 @@ _CANCELLED = outcome_codec.NUMBERS[OutcomeKind.CANCELLED]
 
 
 class _Parts:
-    """Numbered gzip files of so many lines, uploaded as they fill."""
+    """Numbered gzip objects of `LIST_IMAGES` lines, written as they fill."""
 
     def __init__(self, store: ObjectStore, folder: S3Url, stem: str) -> None:
         self._store, self._folder, self._stem = store, folder, stem
@@ -56,7 +56,7 @@ class _Parts:
 
 
 class _Lists:
-    """The lists of one job as they grow, and what is counted on the way."""
+    """The lists of one job, and the counts for its summary."""
 
     def __init__(self, store: ObjectStore, folder: S3Url, scratch: Path) -> None:
         self._store, self._folder = store, folder
@@ -90,23 +90,23 @@ class _Lists:
 
     @property
     def names(self) -> list[str]:
-        """Every image is in exactly one of these."""
+        """Names of the lists; every image is in exactly one of them."""
         return [*self._good.names, outcome_log.FAILED, *self._cancelled.names]
 
     @property
     def review(self) -> dict[str, Any]:
-        """What `manifest.json` says about masks."""
+        """Fields of the job summary about masks that need review."""
         return {"flags": dict(self.flags), "needs_review": self.needs_review, "review_list": outcome_log.REVIEW}
 
 
 def write_lists(store: ObjectStore, ledger: Ledger, view: JobView, price_per_core_hour: float | None) -> dict[str, Any]:
-    """Write all lists of a job in state `closing`; returns what `manifest.json` says.
+    """Write all lists and the summary of a job in state `closing`, and return the summary (`manifest.json`).
 
-    Memory: a byte per image.
+    Uses one byte of memory per image.
 
     Raises:
-        ServiceError: S3 or Redis did not do their part; call it again.
-        ContractError: the job's objects were changed by somebody else.
+        ServiceError: S3 or Redis failed; call it again.
+        ContractError: the job's objects in S3 were changed.
     """
     dest = view.options.dest
     folder = job_folder(dest, view.job)
@@ -114,30 +114,30 @@ def write_lists(store: ObjectStore, ledger: Ledger, view: JobView, price_per_cor
         lists = _Lists(store, folder, Path(scratch))
         lists.write(_final(store, ledger, view, dest))
     _drop_leftovers(store, folder, set(lists.names))
-    facts = _facts(view, dict(lists.codes), lists.review, lists.names, price_per_core_hour)
-    outcome_log.write_json(store, dest, view.job, outcome_log.SUMMARY, facts)
+    summary = _summary(view, dict(lists.codes), lists.review, lists.names, price_per_core_hour)
+    outcome_log.write_json(store, dest, view.job, outcome_log.SUMMARY, summary)
     if view.ending == "finished":
         store.put(folder / SUCCESS, b"", content_type="application/octet-stream")
     else:
         store.delete(folder / SUCCESS)  # of an earlier epoch
-    return facts
+    return summary
 
 
 def _final(store: ObjectStore, ledger: Ledger, view: JobView, dest: S3Url) -> Iterator[Outcome]:
-    """The one outcome that counts of every image; without one, it is cancelled."""
-    known = bytearray(b"".join(ledger.pieces(view.job, view.total or 0)))
+    """Return the final outcome of every image; an image without an outcome is cancelled."""
+    known = bytearray(b"".join(ledger.outcome_blocks(view.job, view.total or 0)))
     yield from outcome_log.final(store, dest, view.job, known.replace(b"\0", bytes([_CANCELLED])))
 
 
 def _drop_leftovers(store: ObjectStore, folder: S3Url, written: set[str]) -> None:
-    """Lists of an earlier epoch that had more parts."""
+    """Delete lists of an earlier epoch that had more parts."""
     for stem in (f"{outcome_log.SUCCEEDED}-", f"{outcome_log.CANCELLED}-"):
         for item in store.list(folder / stem):
             if stem + item.key not in written:
                 store.delete(folder / (stem + item.key))
 
 
-def _facts(
+def _summary(
     view: JobView,
     codes: dict[str, int],
     review: dict[str, object],

@@ -1,10 +1,10 @@
-"""Keeps all jobs moving: one small process beside the workers of each node, one of the fleet active at a time.
+"""The steward: one small process beside the workers of each node, of which one in the fleet leads each role.
 
-    feed    leader: fill the window (`feeder`), publish lost chunks again (`reconciler`)
-    books   leader: outcomes to S3, end jobs (`bookkeeper`)
+    feed    fill the window (`feeder`), publish lost chunks again (`reconciler`)
+    books   move outcomes to S3, end jobs (`bookkeeper`)
 
-Each role is a lock in Redis that expires when its holder is gone. Everything done under it may be done twice: taking
-chunks is one script, a message published twice is recognised by the ledger, an object written twice is the same.
+A role is a lock in Redis that expires when its holder is gone. Everything done under it may happen twice: taking chunks
+is one script, the ledger recognises a message published twice, and an object written twice is the same.
 
     python -m worker.steward.process
 """
@@ -14,14 +14,13 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
 from worker.contract import settings
 from worker.contract.errors import MaskmillError
 from worker.contract.ledger.backlog import Backlog
-from worker.contract.ledger.connection import RedisLink
+from worker.contract.ledger.connection import RedisConnection
 from worker.contract.ledger.fleet import Fleet
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.log_fields import event
@@ -31,10 +30,9 @@ from worker.contract.settings import Settings
 from worker.contract.storage.s3 import ObjectStore
 from worker.processes.wakeup import Wakeup
 from worker.steward.bookkeeper import Bookkeeper
-from worker.steward.feeder import Feeder
+from worker.steward.feed import Feed
 from worker.steward.fleet_metrics import FleetCollector, node_registry
-from worker.steward.http_endpoint import Exporter
-from worker.steward.reconciler import Reconciler
+from worker.steward.http_endpoint import HttpEndpoint
 from worker.steward.role import Role
 from worker.telemetry import logs, metrics
 
@@ -43,48 +41,8 @@ log = logging.getLogger(__name__)
 _BOOKS_SECONDS = 0.5
 
 
-class Feed:
-    """Work of the role `feed`."""
-
-    def __init__(self, config: Settings, ledger: Ledger, dispatcher: Dispatcher) -> None:
-        self._feeder = Feeder(ledger, dispatcher)
-        self._reconciler = Reconciler(ledger, dispatcher, config.engine.silence_seconds)
-        self._fleet = Fleet(ledger.link)
-        self._reconcile_seconds = config.engine.reconcile_seconds
-        self._reconciled = time.monotonic()
-
-    def __call__(self) -> bool:
-        """Fill the window; now and then look for what went missing. Whether there was nothing to publish."""
-        self._feeder.tick()
-        if (now := time.monotonic()) - self._reconciled >= self._reconcile_seconds:
-            self._reconciled = now
-            self._reconciler.look()
-            self._fleet.forget_gone()
-        return self._feeder.satisfied
-
-
-def _exporter(config: Settings, stack: ExitStack, roles: Sequence[Role]) -> Exporter:
-    link = stack.enter_context(RedisLink(config.redis, retries=0, client_name="maskmill-exporter"))
-    fleet, here = Fleet(link), f"@{config.worker.node_name}"
-
-    def ready() -> bool:
-        try:
-            return any(name.endswith(here) for name in fleet.live())
-        except MaskmillError:
-            return False
-
-    folder = metrics.folder()
-    return Exporter(
-        config.metrics,
-        node_registry(FleetCollector(Backlog(link), fleet, lambda: roles[0].leads)),
-        healthy=lambda: all(role.running for role in roles),
-        ready=ready,
-        before_scrape=lambda: metrics.forget_dead(folder) if folder else None,
-    )
-
-
 def main() -> int:
-    """Run until SIGTERM; what cannot be set up is one line in the log."""
+    """Run until SIGTERM, and return the exit code; a set-up error is one line in the log."""
     try:
         config = settings.load()
         logs.configure(config.worker, "steward")
@@ -95,13 +53,13 @@ def main() -> int:
 
 
 def run(config: Settings) -> int:
-    """Stand for all roles until SIGTERM.
+    """Compete for all roles until SIGTERM.
 
     Returns:
-        The exit code: 1 when a role ended by itself.
+        The exit code: 0, or 1 after an unexpected exception in a role.
 
     Raises:
-        SetupError: settings or the metrics port are not as they should be.
+        SetupError: the settings are not usable, or the metrics port is not available.
     """
     asked: list[int] = []  # plain: see `Wakeup`
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -116,14 +74,14 @@ def run(config: Settings) -> int:
         bookkeeper = Bookkeeper(store, book_ledger, config.jobs, config.engine.silence_seconds)
         feed = Feed(config, feed_ledger, Dispatcher(store, app))
         roles = [
-            Role("feed", config, feed, config.engine.feed_seconds, feed_ledger, broken=wakeup.poke),
-            Role("books", config, bookkeeper.tick, _BOOKS_SECONDS, book_ledger, broken=wakeup.poke),
+            Role("feed", config, feed, config.engine.feed_seconds, feed_ledger.connection, on_defect=wakeup.poke),
+            Role("books", config, bookkeeper.tick, _BOOKS_SECONDS, book_ledger.connection, on_defect=wakeup.poke),
         ]
-        if config.metrics.port is not None:  # first: what fails here must not close connections under running roles
-            stack.callback(_exporter(config, stack, roles).close)
+        if config.metrics.port is not None:  # before the roles start: a failure here closes their connections
+            stack.callback(_http_endpoint(config, stack, roles).close)
         for role in roles:
             role.start()
-        # A thread that dies of a defect must take the process along: its supervisor starts a new one.
+        # If a thread ends with an exception, the process must end too: its supervisor starts a new one.
         while not asked and all(role.running for role in roles):
             wakeup.wait()
         for role in roles:
@@ -131,6 +89,27 @@ def run(config: Settings) -> int:
         for role in roles:
             role.join()
     return 0 if asked else 1
+
+
+def _http_endpoint(config: Settings, stack: ExitStack, roles: Sequence[Role]) -> HttpEndpoint:
+    """Serve metrics and health over a Redis connection of their own; `roles[0]` is the role `feed`."""
+    connection = stack.enter_context(RedisConnection(config.redis, retries=0, client_name="maskmill-exporter"))
+    fleet, here = Fleet(connection), f"@{config.worker.node_name}"
+
+    def ready() -> bool:
+        try:
+            return any(name.endswith(here) for name in fleet.live())
+        except MaskmillError:
+            return False
+
+    folder = metrics.folder()
+    return HttpEndpoint(
+        config.metrics,
+        node_registry(FleetCollector(Backlog(connection), fleet, lambda: roles[0].leads)),
+        healthy=lambda: all(role.running for role in roles),
+        ready=ready,
+        before_scrape=lambda: metrics.forget_dead(folder) if folder else None,
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Finds chunks that went missing and publishes them again: what makes "nothing lost" true on Celery's Redis transport.
+"""Find lost chunks and publish them again, because Celery's Redis transport can lose messages.
 
-A message can vanish between the moment Redis hands it out and the moment kombu writes down that it did. Every
-published chunk stands in the ledger with the time of its last sign of life; one that is silent, waits in no queue and
-is held by no worker is gone.
+A message is lost if a worker dies after Redis has handed it out and before kombu has recorded that. The ledger keeps
+the time of the last sign of life of every published chunk. A chunk that is silent, waits in no queue and is held by no
+worker is lost.
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ from worker.contract.ledger.jobs import Ledger
 from worker.contract.log_fields import event
 from worker.contract.queue.dispatcher import Dispatcher
 from worker.steward.feeder import send
-from worker.steward.isolation import each
+from worker.steward.isolation import run_all
 from worker.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
 
 class Reconciler:
-    """One look at a time: `look`."""
+    """Searches all jobs for lost chunks: call `scan` at intervals."""
 
     def __init__(self, ledger: Ledger, dispatcher: Dispatcher, silence_seconds: float) -> None:
-        """`silence_seconds`: without a sign of life before a chunk is looked for."""
+        """Send nothing yet; a chunk without a sign of life for `silence_seconds` may be lost."""
         self._ledger, self._dispatcher = ledger, dispatcher
-        self._backlog = Backlog(ledger.link)
+        self._backlog = Backlog(ledger.connection)
         self._silence = silence_seconds
 
-    def look(self) -> int:
-        """Look at all jobs; how many chunks were published again.
+    def scan(self) -> int:
+        """Publish the lost chunks of all jobs, and return their number.
 
         Raises:
-            ServiceError: Redis or S3 did not do their part; the next look finds the same.
+            ServiceError: Redis or S3 failed; the next scan finds the same chunks.
         """
         silent = [(job, chunks) for job in self._backlog.active() if (chunks := self._silent(job))]
         if not silent:
             return 0
         present = self._backlog.in_broker()
-        return sum(each(silent, lambda found: self._again(*found, present)))
+        return sum(run_all(silent, lambda found: self._republish(*found, present)))
 
     def _silent(self, job: ActiveJob) -> list[int]:
         return self._backlog.silent(job.view.job, self._silence) if job.outstanding else []
 
-    def _again(self, job: ActiveJob, chunks: list[int], present: set[str]) -> int:
+    def _republish(self, job: ActiveJob, chunks: list[int], present: set[str]) -> int:
         view = job.view
         missing = [chunk for chunk in chunks if redis_keys.task_id(view.job, view.epoch, chunk) not in present]
         if not missing:
             return 0
-        again = self._backlog.reclaim(view.job, missing, self._silence)
+        again = self._backlog.take_lost(view.job, missing, self._silence)
         if not again:
             return 0
         log.warning("lost chunks are queued again", extra=event("chunks_republished", job=view.job, chunks=again))

@@ -1,4 +1,4 @@
-"""One role of the fleet: its lock in Redis, and the work that is done while this process holds it."""
+"""One role of the fleet: its lock in Redis, and the work that a process does while it holds the lock."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ import threading
 from collections.abc import Callable
 
 from worker.contract.errors import MaskmillError
-from worker.contract.ledger.fleet import Leadership
-from worker.contract.ledger.jobs import Ledger
+from worker.contract.ledger.connection import RedisConnection
+from worker.contract.ledger.leadership import Leadership
 from worker.contract.log_fields import event
 from worker.contract.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_QUIET = 4
-"""Looks at nothing grow apart, up to so many times the usual pause."""
-_TROUBLE_SECONDS = 2.0
-_TROUBLE_SAID_EVERY = 15
+_MAX_IDLE_FACTOR = 4
+"""The pause doubles after each call without work, up to this multiple of the usual pause."""
+
+_ERROR_PAUSE_SECONDS = 2.0
+
+_LOG_EVERY = 15
+"""Of consecutive errors, every 15th is logged: one line in 30 s."""
 
 
 class Role:
-    """Does one thing for the fleet, over and over, while this process leads.
+    """Repeats one piece of work for the fleet while this process leads.
 
-    Two threads: one works, the other renews the role meanwhile, since a piece of work may take minutes.
+    One thread works and another renews the lock, because a piece of work may take minutes.
     """
 
     def __init__(
@@ -32,53 +35,54 @@ class Role:
         config: Settings,
         work: Callable[[], bool],
         seconds: float,
-        ledger: Ledger,
+        connection: RedisConnection,
         *,
-        broken: Callable[[], None] = lambda: None,
+        on_defect: Callable[[], None] = lambda: None,
     ) -> None:
-        """Nothing is done yet.
+        """Start nothing yet.
 
         Args:
             name: of the role.
             config: of this node.
-            work: called again and again while this process has the role; True: it was quiet, look less often.
-            seconds: between two looks.
-            ledger: for the lock of the role.
-            broken: told, from a thread, that the role ends by a defect.
+            work: called repeatedly while this process leads; returns True if there was nothing to do, which makes the
+                pauses longer.
+            seconds: pause between two calls.
+            connection: for the lock of the role.
+            on_defect: called from a thread when an unexpected exception ends the role.
         """
-        self._name, self._work, self._seconds, self._broken = name, work, seconds, broken
-        self._leadership = Leadership(ledger.link, name, config.engine.leader_seconds)
+        self._name, self._work, self._seconds, self._on_defect = name, work, seconds, on_defect
+        self._leadership = Leadership(connection, name, config.engine.leader_seconds)
         self._renew_seconds = config.engine.leader_seconds / 5
         self._end = threading.Event()
         self._leads = threading.Event()
         self._defect = False
-        self._troubles = 0
+        self._errors = 0
         self._threads = [
             threading.Thread(target=self._watched, args=(self._lead,), name=f"{name}-lead", daemon=True),
             threading.Thread(target=self._watched, args=(self._do,), name=name, daemon=True),
         ]
 
     def start(self) -> None:
-        """Begin to stand for the role."""
+        """Start to compete for the role."""
         for thread in self._threads:
             thread.start()
 
     @property
     def leads(self) -> bool:
-        """This process has the role at the moment."""
+        """Whether this process holds the lock."""
         return self._leads.is_set()
 
     @property
     def running(self) -> bool:
-        """Both threads are at it: neither met a defect."""
+        """Whether both threads run, without an unexpected exception."""
         return not self._defect and all(thread.is_alive() for thread in self._threads)
 
     def stop(self) -> None:
-        """End after what is being done."""
+        """Stop after the current piece of work."""
         self._end.set()
 
     def join(self) -> None:
-        """Wait for the end."""
+        """Wait until both threads have ended."""
         for thread in self._threads:
             thread.join()
 
@@ -87,7 +91,7 @@ class Role:
             run()
         except BaseException:
             self._defect = True
-            self._broken()
+            self._on_defect()
             raise
 
     def _lead(self) -> None:
@@ -95,7 +99,7 @@ class Role:
             try:
                 leads = self._leadership.hold()
             except MaskmillError:
-                leads = False  # who works says what is wrong
+                leads = False  # the working thread logs what is wrong
             if leads != self._leads.is_set():
                 log.info("leader lock", extra=event("leader_acquired" if leads else "leader_lost", role=self._name))
                 (self._leads.set if leads else self._leads.clear)()
@@ -110,13 +114,13 @@ class Role:
         while not self._end.is_set():
             if self._leads.is_set():
                 try:
-                    pause = min(2 * pause, _QUIET * self._seconds) if self._work() else self._seconds
-                    self._troubles = 0
+                    pause = min(2 * pause, _MAX_IDLE_FACTOR * self._seconds) if self._work() else self._seconds
+                    self._errors = 0
                 except MaskmillError as error:
-                    if self._troubles % _TROUBLE_SAID_EVERY == 0:
+                    if self._errors % _LOG_EVERY == 0:
                         log.warning(error, extra=event("role_failed", role=self._name, code=error.code))
-                    self._troubles += 1
-                    pause = _TROUBLE_SECONDS
+                    self._errors += 1
+                    pause = _ERROR_PAUSE_SECONDS
             else:
                 pause = self._seconds
             self._end.wait(pause)

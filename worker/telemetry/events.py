@@ -21,6 +21,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "compiled_cache_corrupt": "a compiled model in the cache was damaged; it is compiled again",
         "core_plan": "processes, streams and threads of this node, and the reason",
         "crash_report_failed": "Redis did not accept the reason why a model process died",
+        "deregister_failed": "a process that stopped could not deregister; it counts as live for 35 s",
         "download_record_invalid": "the record of a download was unreadable; it is written again",
         "download_resumed": "a download was interrupted and continues where it stopped",
         "heartbeat_failed": "a process could not send its heartbeat; it tries again",

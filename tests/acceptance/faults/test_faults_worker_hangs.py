@@ -58,14 +58,15 @@ def test_a_worker_frozen_longer_than_its_lease_changes_nothing_when_it_comes_bac
     with here.node() as node, here.ledger() as ledger:
         job = f.submit(here.place, 24, chunk=24)
         f.progress(ledger, job, 4)
-        (holder,) = ledger.link.client.hvals(redis_keys.job_keys(ledger.link.prefix, job).running)
+        (holder,) = ledger.connection.client.hvals(redis_keys.job_keys(ledger.connection.prefix, job).running)
         (frozen,) = [p for p in node.parents() if holder in p.cmdline()]
 
         f.stop_family(frozen, signal.SIGSTOP)
         try:
             before = ledger.view(job).done
             f.progress(ledger, job, before + 1, f.LEASE_BACK_WITHIN + f.RECONCILED_WITHIN + f.SLACK)
-            assert holder not in ledger.link.client.hvals(redis_keys.job_keys(ledger.link.prefix, job).running)
+            running = redis_keys.job_keys(ledger.connection.prefix, job).running
+            assert holder not in ledger.connection.client.hvals(running)
         finally:
             f.stop_family(frozen, signal.SIGCONT)
         account = here.settle(job)
@@ -81,9 +82,9 @@ def test_a_message_pushed_five_times_is_run_once(scene, control):
     def pushed(here: f.Scene) -> f.Account:
         job = f.submit(here.place, 12, chunk=12)
         with here.ledger() as ledger:
-            queue = f"{ledger.link.prefix}{redis_keys.QUEUE}"
-            (message,) = ledger.link.client.lrange(queue, 0, -1)
-            ledger.link.client.lpush(queue, *[message] * 4)
+            queue = f"{ledger.connection.prefix}{redis_keys.QUEUE}"
+            (message,) = ledger.connection.client.lrange(queue, 0, -1)
+            ledger.connection.client.lpush(queue, *[message] * 4)
         with here.node():
             account = here.settle(job)
         assert account.view.ok == 12, "the counts are exact, however often it runs"
@@ -106,7 +107,7 @@ def test_a_chunk_longer_than_its_lease_is_delivered_once(scene, control):
         with here.node(), here.ledger() as ledger:
             job = f.submit(here.place, 16, chunk=16)  # four at a time: 6.4 s
             f.progress(ledger, job, 1)
-            waiting, backlog = 0, Backlog(ledger.link)
+            waiting, backlog = 0, Backlog(ledger.connection)
             while not ledger.view(job).ended:
                 waiting = max(waiting, backlog.queued())
                 time.sleep(0.05)
@@ -127,7 +128,7 @@ def test_a_chunk_longer_than_its_lease_is_delivered_once(scene, control):
 def test_a_leader_killed_while_it_publishes_leaves_no_gap(scene, control):
     def leader(scene: f.Scene) -> str | None:
         with scene.ledger() as ledger:
-            return ledger.link.client.get(redis_keys.leader(ledger.link.prefix, "feed"))
+            return ledger.connection.client.get(redis_keys.leader(ledger.connection.prefix, "feed"))
 
     def play() -> None:
         with (here := scene.but(image_seconds=0.05)).node():

@@ -63,8 +63,8 @@ def kill_worker_mid_chunk(scene: f.Scene, node: f.Node) -> str:
 def hold_mutex(scene: f.Scene, seconds: float) -> None:
     """As a process does that dies while it looks for expired leases."""
     with scene.ledger() as ledger:
-        client = ledger.link.client
-        client.set(f"{ledger.link.prefix}unacked_mutex", "of-a-dead-process", px=int(seconds * 1000))
+        client = ledger.connection.client
+        client.set(f"{ledger.connection.prefix}unacked_mutex", "of-a-dead-process", px=int(seconds * 1000))
 
 
 def test_a_killed_worker_gives_its_chunk_back_when_the_lease_ends(scene, control):
@@ -224,7 +224,7 @@ def test_sigterm_hands_back_what_has_not_begun_and_repeats_nothing(scene):
         supervisor.send_signal(signal.SIGTERM)
         assert supervisor.wait(f.SLACK) == 0
         done = ledger.view(job).done
-        client, prefix = ledger.link.client, ledger.link.prefix
+        client, prefix = ledger.connection.client, ledger.connection.prefix
         assert (client.llen(f"{prefix}images"), client.hlen(f"{prefix}unacked")) == (1, 0)
     assert done < 24
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from support import commands
 from support import faults as f
-from worker.contract.ledger.jobs import SPLIT_AFTER
+from worker.contract.ledger.chunks import SPLIT_AFTER
 from worker.contract.messages import JobPolicy
 from worker.contract.storage.manifest import job_folder
 from worker.contract.storage.s3 import ObjectStore

@@ -14,7 +14,7 @@ from support import commands
 from support.faults import FAST, IN_FLIGHT, SLACK, Faults, broker_empty, progress
 from support.shared_workers import Mistreated, client, connected, own_redis, place_at, placed, upload
 from support.stack import Place, fresh_place, make_bucket
-from worker.contract import redis_keys
+from worker.contract import output_names
 from worker.contract.job import JobStatus
 from worker.contract.ledger.backlog import Backlog
 from worker.contract.ledger.jobs import Ledger
@@ -70,7 +70,7 @@ def huge(place: Place, policy: JobPolicy | None = None) -> str:
 def outputs(place: Place, ledger: Ledger, job: str) -> set[str]:
     with ObjectStore(place.settings.s3) as store:
         found = store.list(ledger.view(job).options.dest)
-        return {item.key for item in found if not item.key.startswith(redis_keys.JOB_PREFIX)}
+        return {item.key for item in found if not item.key.startswith(output_names.JOB_PREFIX)}
 
 
 def test_a_huge_job_is_cancelled_within_an_image(under, ledger):
@@ -79,7 +79,7 @@ def test_a_huge_job_is_cancelled_within_an_image(under, ledger):
 
     ledger.cancel(job)
     begun = under.faults.executions().total()
-    assert Backlog(ledger.link).queued() <= WINDOW_PER_WORKER
+    assert Backlog(ledger.connection).queued() <= WINDOW_PER_WORKER
 
     commands.wait_for(lambda: ledger.view(job).status is JobStatus.CANCELLED, "the job to be cancelled", 60)
     written = outputs(under.place, ledger, job)
@@ -107,7 +107,7 @@ def test_cancelling_costs_redis_the_same_whatever_the_size_of_the_job(standalone
     with own_redis(tmp_path) as server:
         place = place_at(standalone, server.url, cache)
         with client(place) as redis_client, Ledger(place.settings.redis) as ledger:
-            backlog = Backlog(ledger.link)
+            backlog = Backlog(ledger.connection)
             calls(10)  # loads the scripts
 
             assert calls(10_000_000) <= calls(1_000) <= 100

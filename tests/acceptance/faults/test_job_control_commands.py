@@ -15,7 +15,7 @@ from support.faults import FAST, IN_FLIGHT, Faults, broker_empty, picture, progr
 from support.proxy import Proxy
 from support.shared_workers import Mistreated, placed
 from support.stack import Place, fresh_place, make_bucket
-from worker.contract import redis_keys
+from worker.contract import output_names, redis_keys
 from worker.contract.job import JobStatus
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.s3url import S3Url
@@ -84,7 +84,7 @@ def places(under: Mistreated, folder: str = "in", dest: str = "") -> tuple[str, 
 def outputs(store: ObjectStore, ledger: Ledger, job: str) -> set[str]:
     """Every object that the workers wrote for images of a job."""
     dest = ledger.view(job).options.dest
-    return {item.key for item in store.list(dest) if not item.key.startswith(redis_keys.JOB_PREFIX)}
+    return {item.key for item in store.list(dest) if not item.key.startswith(output_names.JOB_PREFIX)}
 
 
 def listed(store: ObjectStore, ledger: Ledger, job: str) -> set[str]:
@@ -144,7 +144,7 @@ def test_pause_stops_within_an_image_and_resume_goes_on(under, ledger, begun):
     assert reached.done < IMAGES - CHUNK
     assert producer(under, "retry", job).code == 1, "only what has ended can be run again"
     keys = redis_keys.job_keys(under.place.settings.redis.prefix, job)
-    assert set(ledger.link.client.hvals(keys.attempts)) <= {"0", "1"}
+    assert set(ledger.connection.client.hvals(keys.attempts)) <= {"0", "1"}
 
     done = producer(under, "resume", job, *WAIT)
 
@@ -316,7 +316,7 @@ def test_a_producer_that_dies_while_listing_is_taken_over_by_the_next(under, led
             process.wait()
     assert ledger.view(dead).status is JobStatus.LISTING
     # A minute without a sign of life.
-    ledger.link.client.hset(redis_keys.job(under.place.settings.redis.prefix, dead), "beat_at", time.time() - 61)
+    ledger.connection.client.hset(redis_keys.job(under.place.settings.redis.prefix, dead), "beat_at", time.time() - 61)
 
     done = producer(under, "submit", *where, "--job-key", key, *WAIT)
 
@@ -328,5 +328,5 @@ def test_a_producer_that_dies_while_listing_is_taken_over_by_the_next(under, led
 
 def listing(ledger: Ledger, key: str) -> str | None:
     """The job that has the key, once it has a record."""
-    job = ledger.link.client.get(key)
-    return job if job and ledger.link.client.exists(redis_keys.job(ledger.link.prefix, job)) else None
+    job = ledger.connection.client.get(key)
+    return job if job and ledger.connection.client.exists(redis_keys.job(ledger.connection.prefix, job)) else None

@@ -91,7 +91,7 @@ def kill(node: Node) -> None:
 
 def busy(ledger: Ledger, job: str) -> set[str]:
     """Hosts that run a chunk of a job."""
-    running = ledger.link.client.hvals(redis_keys.job_keys(ledger.link.prefix, job).running)
+    running = ledger.connection.client.hvals(redis_keys.job_keys(ledger.connection.prefix, job).running)
     return {worker.rpartition("@")[2] for worker in running}
 
 
@@ -99,7 +99,7 @@ def queued_schemas(ledger: Ledger) -> list[int]:
     """`schema_version` of every message that waits."""
     found = []
     for queue in redis_keys.QUEUES:
-        for text in ledger.link.client.lrange(redis_keys.queue(ledger.link.prefix, queue), 0, -1):
+        for text in ledger.connection.client.lrange(redis_keys.queue(ledger.connection.prefix, queue), 0, -1):
             body = base64.b64decode(json.loads(text)["body"])
             found.append(json.loads(zlib.decompress(body))[0][0]["schema_version"])
     return found

@@ -18,7 +18,7 @@ from worker.contract.storage.s3 import ObjectInfo, ObjectStore
 
 def push(secured, *messages: str) -> None:
     with Ledger(secured.settings(secured.producer).redis) as ledger:
-        ledger.link.client.lpush(f"{PREFIX}{redis_keys.QUEUE}", *messages)
+        ledger.connection.client.lpush(f"{PREFIX}{redis_keys.QUEUE}", *messages)
 
 
 def processes(secured) -> set[int]:

@@ -24,7 +24,7 @@ VISIBILITY_SECONDS = 1.0
 
 
 class Reader:
-    """A consumer that keeps every message it is given, unacknowledged."""
+    """A consumer that keeps every message without acknowledging it."""
 
     def __init__(self, app: Celery, prefetch: int = 1) -> None:
         self.connection = app.connection_for_read()
@@ -36,7 +36,7 @@ class Reader:
         self._consumer.consume()
 
     def drain(self, seconds: float = 0.3) -> list:
-        """What has come, after waiting a little."""
+        """Wait for `seconds`, and return the messages received so far."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             try:
@@ -46,7 +46,7 @@ class Reader:
         return self.messages
 
     def sweep(self) -> None:
-        """What every worker does now and then: put messages with an expired lease back."""
+        """Put back messages with an expired lease, as every worker does at intervals."""
         self.channel.qos.restore_visible(interval=1)
 
 
@@ -77,7 +77,7 @@ def reader_of(app: Celery) -> Iterator[Callable[..., Reader]]:
 
 @pytest.fixture
 def score(place: Place) -> Iterator[Callable[..., float | None]]:
-    """Reads, or first sets, the time stamp of a message; past kombu, over a connection of its own."""
+    """Return a function that reads, or first sets, the timestamp of a message over a separate connection."""
     key = f"{place.settings.redis.prefix}unacked_index"
     with redis.Redis.from_url(place.settings.redis.secret_url(), decode_responses=True) as server:
 
@@ -169,7 +169,7 @@ def test_a_connection_that_redis_cut_is_renewed_on_a_new_one(app, reader_of, sco
 
 def test_renewing_while_waiting_for_another_message_does_not_lose_it(app, reader_of):
     reader = reader_of(prefetch=2)
-    assert len(reader.drain()) == 1  # and now asks for a second
+    assert len(reader.drain()) == 1  # and requests a second one now
     second = ChunkMessage(job="job", chunk=1, start=1, keys=("b.jpg",))
     celery_app.publish(app, [second])
 
@@ -179,17 +179,17 @@ def test_renewing_while_waiting_for_another_message_does_not_lose_it(app, reader
 
 
 def test_three_renewals_may_fail_before_a_lease_ends():
-    assert lease.RENEWALS >= 4  # so that three of them lie before its end
+    assert lease.RENEWALS >= 4  # so three of them come before it expires
 
 
 class Working:
-    """Stands for a task in Celery's books."""
+    """A task as Celery records it."""
 
     def __init__(self, message) -> None:
         self.message = message
 
 
-def test_a_message_without_a_task_is_put_back_at_the_second_look(app, reader_of, place):
+def test_a_message_without_a_task_is_put_back_at_the_second_check(app, reader_of, place):
     reader = reader_of()
     [message] = reader.drain()
 
@@ -219,7 +219,7 @@ def test_an_acknowledgement_that_arrived_is_not_undone(reader_of, score):
     held = reader.channel.qos._delivered.copy()
     message.ack()
     reader.channel.qos._flush()
-    reader.channel.qos._delivered.update(held)  # Redis did it, the answer got lost
+    reader.channel.qos._delivered.update(held)  # Redis did it, but the answer was lost
 
     lease.put_back(reader.channel, lease.put_back(reader.channel, set()))
 
@@ -227,7 +227,7 @@ def test_an_acknowledgement_that_arrived_is_not_undone(reader_of, score):
     assert score(message.delivery_tag) is None
 
 
-def test_a_message_that_cannot_be_put_back_is_tried_again(reader_of, monkeypatch, caplog):
+def test_putting_a_message_back_is_retried(reader_of, monkeypatch, caplog):
     reader = reader_of()
     [message] = reader.drain()
     loose = lease.put_back(reader.channel, set())
@@ -257,7 +257,7 @@ def test_renewal_lives_as_long_as_the_connection():
     step = lease.LeaseRenewal(parent)
 
     step.start(parent)
-    assert entries == [(3, step.tend, (channel,))]
+    assert entries == [(3, step.maintain, (channel,))]
     step.stop(parent)
     step.stop(parent)  # Celery stops a step that never started, and one that was stopped
 

@@ -18,7 +18,7 @@ from support import dockerfile, env_example, validators
 from support.commands import BIN, wait_for
 from support.validators import INFRA, ROOT
 from worker.contract.errors import MaskmillError
-from worker.contract.ledger.connection import RedisLink
+from worker.contract.ledger.connection import RedisConnection
 from worker.contract.s3url import S3Url
 from worker.contract.settings import RedisSettings, S3Settings, Settings
 from worker.contract.storage.s3 import ObjectStore
@@ -179,11 +179,12 @@ def test_redis_runs_as_the_compose_file_says(host, tmp_path):
         stdout=subprocess.DEVNULL,
     )
     try:
-        with RedisLink(
+        with RedisConnection(
             RedisSettings(url=f"redis://127.0.0.1:{port}/0", password="0123abcd"), retries=0, client_name="test"
         ) as link:
             facts = wait_for(lambda: _answer(link.check), "Redis", 10)
-        with RedisLink(RedisSettings(url=f"redis://127.0.0.1:{port}/0"), retries=0, client_name="test") as stranger:
+        settings = RedisSettings(url=f"redis://127.0.0.1:{port}/0")
+        with RedisConnection(settings, retries=0, client_name="test") as stranger:
             assert _answer(stranger.check) is None
         assert b"0123abcd" not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
     finally:

@@ -40,7 +40,7 @@ def test_a_running_job_is_read_from_redis_and_s3(world, monkeypatch):
     run(world.ledger, view, [0], bad=[1])
     world.bookkeeper.tick()
     run(world.ledger, view, [1])
-    assert [job.logged for job in world.backlog.active()] == [3]
+    assert [job.pending_outcomes for job in world.backlog.active()] == [3]
 
     assert outcome_kinds(world) == [(0, "ok"), (1, "failed"), (2, "ok"), (3, "ok"), (4, "ok"), (5, "ok")]
     assert outcome_kinds(world, kinds=[OutcomeKind.FAILED]) == [(1, "failed")]
@@ -53,7 +53,7 @@ def test_an_outcome_that_moves_from_redis_to_s3_meanwhile_is_read_once_and_compl
     monkeypatch.setattr(bookkeeper, "COLLECT_SECONDS", 0)
     run(world.ledger, world.submit(9), [0, 1])
     where, name = (
-        (world.ledger.link.client, "xrevrange") if moment.startswith("before") else (outcome_log, "part_names")
+        (world.ledger.connection.client, "xrevrange") if moment.startswith("before") else (outcome_log, "part_names")
     )
     read = getattr(where, name)
 
@@ -74,7 +74,7 @@ def test_outcomes_in_redis_are_read_in_pieces_newest_first(world):
 
     found = list(world.backlog.recent("job", 4))
 
-    assert found == list(reversed(world.backlog.log("job", 100)))
+    assert found == list(reversed(world.backlog.pending_outcomes("job", 100)))
     assert len(found) == 6
 
 
@@ -132,7 +132,7 @@ def test_a_deleted_or_changed_list_is_named(world):
 
 def test_an_outcome_whose_details_were_lost_is_still_read(world):
     run(world.ledger, world.submit(6), [0], bad=[1])
-    world.ledger.link.client.delete(redis_keys.job_keys(world.ledger.link.prefix, "job").log)
+    world.ledger.connection.client.delete(redis_keys.job_keys(world.ledger.connection.prefix, "job").log)
 
     assert outcome_kinds(world) == [(0, "ok"), (1, "failed"), (2, "ok")]
 

@@ -118,7 +118,7 @@ def test_beside_others_a_job_begins_with_one_chunk_that_goes_before_theirs(submi
 
     view = submitter.submit(source, f"s3://{place.bucket}/other", MASK).view
 
-    client, prefix = submitter.ledger.link.client, place.settings.redis.prefix
+    client, prefix = submitter.ledger.connection.client, place.settings.redis.prefix
     lengths = {name: client.llen(redis_keys.queue(prefix, name)) for name in redis_keys.QUEUES}
     assert lengths == {redis_keys.EXPRESS_QUEUE: 1, redis_keys.QUEUE: WINDOW}
     assert view.cursor == 1
@@ -251,7 +251,7 @@ def test_a_producer_that_died_a_moment_ago_is_not_relied_upon(submitter_of, stor
 def test_a_job_that_is_being_listed_is_joined_once_its_producer_is_heard_of(
     submitter_of, store, ledger, place, being_listed
 ):
-    alive = threading.Timer(0.5, ledger.beat, (being_listed,))
+    alive = threading.Timer(0.5, ledger.renew_listing, (being_listed,))
     alive.start()
 
     submitted = submitter_of().submit(source_of(store, place, ["a.jpg"]), dest_of(place), MASK, job_key="nightly")
@@ -270,7 +270,7 @@ def test_a_queue_that_is_gone_leaves_the_job_to_the_feeder(submitter_of, store, 
     app.close()
     view = one_job(ledger)
     assert (view.status, view.total) == (JobStatus.RUNNING, 1)
-    assert len(Backlog(ledger.link).silent(view.job, 0)) == 1, "the reconciler must find what was not published"
+    assert len(Backlog(ledger.connection).silent(view.job, 0)) == 1, "the reconciler must find what was not published"
 
 
 def test_a_job_cancelled_while_it_is_uploaded_is_not_started(submitter_of, ledger, place, queue, tmp_path):

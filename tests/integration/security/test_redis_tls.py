@@ -34,7 +34,7 @@ def settings(secured: SecuredRedis, user: str, **changes: object) -> Settings:
 
 def test_the_server_facts_are_read_over_tls(secured):
     with Ledger(settings(secured, WORKER).redis) as ledger:
-        assert ledger.link.check()["append_only"] == "yes"
+        assert ledger.connection.check()["append_only"] == "yes"
 
 
 def test_messages_and_results_are_sent_over_tls(secured):
@@ -76,7 +76,7 @@ def test_clients_refuse_an_untrusted_server(secured, wrong):
     config = settings(secured, PRODUCER, **changes)
 
     with Ledger(config.redis, retries=0) as ledger, pytest.raises(BrokerUnavailable) as raised:
-        ledger.link.check()
+        ledger.connection.check()
     assert PASSWORDS[PRODUCER] not in str(raised.value)
 
     app = celery_app.make_celery(config)

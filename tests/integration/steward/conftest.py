@@ -1,4 +1,4 @@
-"""One world for each test."""
+"""A fresh world for each test."""
 
 from __future__ import annotations
 

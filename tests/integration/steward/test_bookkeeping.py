@@ -1,4 +1,4 @@
-"""Outcomes to S3 and the lists of a job that ended: complete, exact, whole, the same however often they are begun."""
+"""Outcomes in S3 and the lists of a job that ended: complete, exact, and the same after every interruption."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tracemalloc
 
 import pytest
 
-from support.jobs import HERE, message, outcome, run
+from support.jobs import HERE, lease, message, outcome, run
 from support.log_lines import log_text
 from support.scheduler_harness import World
 from worker.contract import outcome_codec, redis_keys
@@ -22,14 +22,14 @@ OK, FAILED, CANCELLED = OutcomeKind.OK, OutcomeKind.FAILED, OutcomeKind.CANCELLE
 
 
 def folder(world: World, job: str = "job", dest: str = "out") -> dict[str, bytes]:
-    """Everything that is about a job, apart from what was submitted and what was collected."""
+    """Return the objects in the job's folder, except the manifest, the collected outcomes and `job.json`."""
     place = manifest.job_folder(world.out if dest == "out" else type(world.out)(world.bucket, f"{dest}/"), job)
     found = {item.key: world.store.get(place / item.key, max_bytes=10**9)[0] for item in world.store.list(place)}
     return {name: body for name, body in found.items() if not name.startswith(("manifest/", "results/", "job.json"))}
 
 
 def listed(world: World) -> dict[str, list[Outcome]]:
-    """The outcomes of all lists by the first word of their names."""
+    """Return the outcomes of all lists by the first word of their names."""
     found: dict[str, list[Outcome]] = {"succeeded": [], "failed": [], "cancelled": []}
     for name, body in sorted(folder(world).items()):
         if "jsonl" in name and name != outcome_log.REVIEW:
@@ -39,7 +39,7 @@ def listed(world: World) -> dict[str, list[Outcome]]:
 
 
 def check_lists(world: World, view: JobView) -> dict:
-    """Every image is in exactly one list, as its counter says; gives manifest.json."""
+    """Check that every image is in exactly one list, as its counter says; return the job summary."""
     found = listed(world)
     assert sorted(o.index for group in found.values() for o in group) == list(range(view.total))
     assert all(o.key == f"{o.index}.jpg" for group in found.values() for o in group)
@@ -62,7 +62,7 @@ def ended(world: World, job: str = "job") -> JobView:
     return world.ledger.view(job)
 
 
-def test_only_jobs_far_from_their_end_can_be_left_alone(world, monkeypatch):
+def test_only_jobs_that_do_not_end_soon_can_wait(world, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(bookkeeper.time, "monotonic", lambda: now[0])
 
@@ -70,7 +70,7 @@ def test_only_jobs_far_from_their_end_can_be_left_alone(world, monkeypatch):
         now[0] += seconds
         return world.bookkeeper.tick()
 
-    assert not world.bookkeeper.tick()  # no job: one that is soon done may come at any moment
+    assert not world.bookkeeper.tick()  # no job: a short one may come at any moment
     view = world.submit(210)
     assert not quiet_after(1)  # its rate is not known yet
     assert quiet_after(1)
@@ -78,13 +78,13 @@ def test_only_jobs_far_from_their_end_can_be_left_alone(world, monkeypatch):
     assert quiet_after(10)
     run(world.ledger, view, range(7, 20))  # 39 images/s: 150 left are 4 s
     assert not quiet_after(1)
-    assert quiet_after(1)  # the fleet stands still: more than a few are left
+    assert quiet_after(1)  # the fleet makes no progress, and more than a few are left
     run(world.ledger, view, range(20, 68))
     assert not quiet_after(1)
-    assert not quiet_after(1)  # so few may be done at any moment
+    assert not quiet_after(1)  # these few may be done at any moment
 
 
-def test_outcomes_that_pile_up_are_not_left_alone(world, monkeypatch):
+def test_a_job_whose_outcomes_fill_a_part_soon_cannot_wait(world, monkeypatch):
     monkeypatch.setattr(bookkeeper.outcome_log, "PART_OUTCOMES", 25)
     now = [0.0]
     monkeypatch.setattr(bookkeeper.time, "monotonic", lambda: now[0])
@@ -92,7 +92,7 @@ def test_outcomes_that_pile_up_are_not_left_alone(world, monkeypatch):
     world.bookkeeper.tick()
     run(world.ledger, view, range(5))
     now[0] += 1
-    assert not world.bookkeeper.tick()  # 15 in a second: the next part is full before it is looked at again
+    assert not world.bookkeeper.tick()  # 15 in a second: the next part is full before the next call
     monkeypatch.setattr(bookkeeper.outcome_log, "PART_OUTCOMES", 5_000)
     now[0] += 1
     assert world.bookkeeper.tick()
@@ -112,21 +112,21 @@ def test_a_finished_job(world):
     assert {(o.index, o.code, o.message) for o in bad} == {(1, "undecodable", "why"), (7, "undecodable", "why")}
     assert {o.outputs for o in listed(world)["succeeded"]} == {(f"{i}.png",) for i in (0, 2, 3, 4, 5, 6)}
     assert world.backlog.active() == []
-    assert world.ledger.link.client.ttl(redis_keys.job(world.ledger.link.prefix, "job")) > 0
+    assert world.ledger.connection.client.ttl(redis_keys.job(world.ledger.connection.prefix, "job")) > 0
 
 
-def test_masks_that_want_a_look_are_listed_once_more_and_counted(world):
+def test_masks_that_need_review_are_listed_again_and_counted(world):
     view = world.submit(4)
     world.backlog.take("job", view.chunks, epoch=0)
     plain = {"coverage": 0.4, "soft": 0.1, "empty": False, "full": False, "touches_border": False}
     qualities = [plain, plain | {"touches_border": True}, plain | {"empty": True}, plain | {"soft": 0.7, "full": True}]
     for chunk in range(view.chunks):
         work = message(view, chunk)
-        world.ledger.start(work, HERE)
+        world.chunks.start(work, HERE)
         for index in range(work.start, work.start + len(work.keys)):
             found = outcome(index).model_copy(update={"quality": MaskQuality(**qualities[index])})
-            world.ledger.record(work, [found])
-        world.ledger.release(work, HERE, model="m", core_seconds=1.0, blameless=True)
+            lease(world.ledger, work).record([found])
+        lease(world.ledger, work).release(model="m", core_seconds=1.0, blameless=True)
 
     facts = check_lists(world, ended(world))
 
@@ -142,8 +142,8 @@ def test_a_cancelled_job_with_a_chunk_half_done(world):
     view = world.submit(8)
     run(world.ledger, view, [0], bad=[2])
     half = message(view, 1)
-    world.ledger.start(half, HERE)
-    world.ledger.record(half, [outcome(4)])
+    world.chunks.start(half, HERE)
+    lease(world.ledger, half).record([outcome(4)])
     world.ledger.cancel("job", "enough")
 
     view = ended(world)
@@ -249,7 +249,7 @@ def test_outcomes_are_collected_once_and_taken_out_of_redis(world, monkeypatch):
         world.bookkeeper.tick()
     world.bookkeeper.tick()
 
-    assert [job.logged for job in world.backlog.active()] == [0]
+    assert [job.pending_outcomes for job in world.backlog.active()] == [0]
     found = [o.index for o in outcome_log.newest_first(world.store, world.out, "job")]
     assert found == [5, 4, 3, 2, 1, 0]
 
@@ -257,7 +257,7 @@ def test_outcomes_are_collected_once_and_taken_out_of_redis(world, monkeypatch):
 def test_lists_are_written_though_details_were_lost_with_redis(world):
     view = world.submit(4)
     run(world.ledger, view, range(2), bad=[1])
-    world.ledger.link.client.delete(redis_keys.job_keys(world.ledger.link.prefix, "job").log)
+    world.ledger.connection.client.delete(redis_keys.job_keys(world.ledger.connection.prefix, "job").log)
 
     view = ended(world)
 
@@ -265,7 +265,7 @@ def test_lists_are_written_though_details_were_lost_with_redis(world):
     assert [o.index for o in listed(world)["failed"]] == [1]
 
 
-def test_a_job_whose_objects_were_damaged_ends_all_the_same_and_holds_nobody_up(world, caplog):
+def test_a_job_with_damaged_objects_ends_and_blocks_no_other_job(world, caplog):
     for job in ("bad", "good"):
         view = world.submit(6, job=job, dest=job)
         run(world.ledger, view, range(2))
@@ -278,7 +278,7 @@ def test_a_job_whose_objects_were_damaged_ends_all_the_same_and_holds_nobody_up(
     assert job_lists.SUCCESS in folder(world, "good", "good") and job_lists.SUCCESS not in folder(world, "bad", "bad")
 
 
-def test_a_bucket_that_is_down_holds_up_its_own_job_only(world, monkeypatch):
+def test_a_bucket_that_is_down_delays_its_own_job_only(world, monkeypatch):
     for job in ("bad", "good"):
         view = world.submit(3 if job == "bad" else 6, job=job, dest=job)
         run(world.ledger, view, range(view.chunks))
@@ -297,7 +297,7 @@ def test_a_bucket_that_is_down_holds_up_its_own_job_only(world, monkeypatch):
     assert world.ledger.view("bad").status is JobStatus.CLOSING
 
 
-def test_a_listing_whose_producer_is_gone_is_given_up(world, monkeypatch, caplog):
+def test_a_listing_whose_producer_is_gone_is_abandoned(world, monkeypatch, caplog):
     world.ledger.create("left", world.submit(3).options)
     world.bookkeeper.tick()
     assert world.ledger.view("left").status is JobStatus.LISTING
@@ -311,7 +311,7 @@ def test_a_listing_whose_producer_is_gone_is_given_up(world, monkeypatch, caplog
 
 
 def test_many_failures_take_no_more_memory_than_few(world):
-    """A byte per image, parts of results, and nothing that grows with the failures."""
+    """One byte per image, parts of results, and nothing that grows with the failures."""
     few, many = 2_000, 40_000
 
     def peak(job: str, total: int) -> int:
@@ -321,8 +321,10 @@ def test_many_failures_take_no_more_memory_than_few(world):
             batch = [outcome(index, FAILED) for index in range(first, first + 1000)]
             lines = [o.model_copy(update={"message": "long " * 40}).model_dump_json() for o in batch]
             outcome_log.write_part(world.store, dest, job, epoch=0, first_id=f"{first}-0", lines=lines)
-        keys = redis_keys.job_keys(world.ledger.link.prefix, job)
-        world.ledger.link.client.set(keys.images, outcome_codec.packed(bytes([outcome_codec.NUMBERS[FAILED]]) * total))
+        keys = redis_keys.job_keys(world.ledger.connection.prefix, job)
+        world.ledger.connection.client.set(
+            keys.images, outcome_codec.packed(bytes([outcome_codec.NUMBERS[FAILED]]) * total)
+        )
         view = view.model_copy(update={"failed": total, "ending": "finished"})
         tracemalloc.start()
         job_lists.write_lists(world.store, world.ledger, view, None)
@@ -339,15 +341,15 @@ def test_many_failures_take_no_more_memory_than_few(world):
 def test_a_stopped_job_waits_for_the_worker_that_holds_it_however_slow_its_image_is(world):
     view = world.submit(4)
     chunk = message(view, 0)
-    world.ledger.start(chunk, HERE)
+    world.chunks.start(chunk, HERE)
     delivered = json.dumps([{"headers": {"id": redis_keys.task_id("job", 0, 0)}}, "", redis_keys.QUEUE])
-    unacked, client = redis_keys.unacked(world.settings.redis.prefix), world.ledger.link.client
+    unacked, client = redis_keys.unacked(world.settings.redis.prefix), world.ledger.connection.client
     client.hset(unacked, "tag", delivered)
     world.ledger.cancel("job")
 
     assert ended(world).status is JobStatus.STOPPING, "silent for longer than it may be, but not gone"
 
-    world.ledger.record(chunk, [outcome(0)])  # the slow one, whose output has just been written
+    lease(world.ledger, chunk).record([outcome(0)])  # the slow image, whose output has just been written
     client.hdel(unacked, "tag")
     view = ended(world)
     assert (view.status, view.ok, view.cancelled) == (JobStatus.CANCELLED, 1, 3)

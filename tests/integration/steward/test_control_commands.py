@@ -1,4 +1,4 @@
-"""`producer cancel`, `pause`, `resume`, `retry`, `recover`: what they say when it cannot be done."""
+"""`producer cancel`, `pause`, `resume`, `retry`, `recover`: their messages when they cannot do it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from worker.steward.job_lists import SUCCESS
 
 
 def call(name: str, *args: str):
-    """The outcome of a command; what it raises on purpose is raised."""
+    """Run a command and return its result; its exceptions are raised."""
     command = getattr(control, f"{name}_command")
     return CliRunner().invoke(command, args, catch_exceptions=False, standalone_mode=False)
 
@@ -40,7 +40,7 @@ def finish(world) -> None:
 
 
 @pytest.mark.parametrize(("name", "what"), [("cancel", "cancelled"), ("pause", "paused"), ("resume", "resumed")])
-def test_a_job_that_has_ended_stays_so_and_the_remedy_is_told(world, name, what):
+def test_a_job_that_has_ended_stays_so_and_the_message_names_the_remedy(world, name, what):
     finish(world)
 
     with pytest.raises(JobStateError, match=rf"job job is finished and can't be {what}: .*`producer retry job`"):
@@ -51,8 +51,8 @@ def test_a_job_that_has_ended_stays_so_and_the_remedy_is_told(world, name, what)
 @pytest.mark.parametrize("status", [s for s in JobStatus if s not in (JobStatus.RUNNING, JobStatus.PAUSED)])
 def test_every_other_state_has_its_own_remedy(world, status):
     world.submit(3)
-    record = redis_keys.job(world.ledger.link.prefix, "job")
-    world.ledger.link.client.hset(record, "status", status.value)
+    record = redis_keys.job(world.ledger.connection.prefix, "job")
+    world.ledger.connection.client.hset(record, "status", status.value)
 
     with pytest.raises(JobStateError, match=rf"job job is {status.value} and can't be paused: \w+") as raised:
         call("pause", "job")
@@ -62,12 +62,12 @@ def test_every_other_state_has_its_own_remedy(world, status):
 def test_a_running_job_is_not_run_again(world):
     world.submit(3)
 
-    world.ledger.link.client.hincrby(redis_keys.job(world.ledger.link.prefix, "job"), "failed", 1)
-    with pytest.raises(JobStateError, match="job job is running: only one that was submitted and has ended"):
+    world.ledger.connection.client.hincrby(redis_keys.job(world.ledger.connection.prefix, "job"), "failed", 1)
+    with pytest.raises(JobStateError, match="job job is running: only a job that was completely submitted"):
         call("retry", "job")
 
 
-def test_retry_takes_the_sign_of_success_away_before_anything_runs(world, monkeypatch):
+def test_retry_deletes_the_success_object_before_anything_runs(world, monkeypatch):
     finish(world)
     sign = manifest.job_folder(world.out, "job") / SUCCESS
     assert world.store.head(sign)
@@ -82,7 +82,7 @@ def test_retry_takes_the_sign_of_success_away_before_anything_runs(world, monkey
     assert json.loads(done.stdout) == {"job": "job", "status": "running", "done": 2, "left": 1}
 
 
-def test_nothing_to_retry_is_told_and_leaves_the_job_alone(world):
+def test_a_retry_without_images_to_run_leaves_the_job_alone(world):
     run(world.ledger, world.submit(3), [0])
     for _ in range(2):
         world.bookkeeper.tick()

@@ -1,4 +1,4 @@
-"""Feeder and reconciler with a real queue: what is published, what is found missing, and who is not held up."""
+"""Feeder and reconciler with a real queue: what they publish, what they find lost, and that no job blocks others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from support.jobs import HERE, message, run
 from worker.contract import redis_keys
 from worker.contract.errors import BrokerUnavailable, ContractError, StoreUnavailable
 from worker.contract.job import JobStatus
-from worker.contract.ledger.jobs import Verdict
+from worker.contract.ledger.chunks import Verdict
 from worker.contract.messages import Priority
 from worker.contract.queue import celery_app
 from worker.contract.queue.dispatcher import _PARTS_KEPT, Dispatcher, window
@@ -30,7 +30,7 @@ def test_the_window_is_filled_and_not_more(world):
 
 def test_the_feeder_is_satisfied_when_all_that_waits_waits_for_the_fleet(world):
     world.feeder.tick()
-    assert not world.feeder.satisfied  # no job at all: the next one may come at any moment
+    assert not world.feeder.satisfied  # no job: the next one may come at any moment
     world.submit(30)
     world.feeder.tick()
     assert not world.feeder.satisfied  # it has just published
@@ -49,7 +49,7 @@ def test_the_window_grows_with_the_fleet(world):
     world.submit(60)
     fleet = world.fleet
     for number in range(4):
-        fleet.beat(f"worker-{number}@here")
+        fleet.heartbeat(f"worker-{number}@here")
 
     assert world.feeder.tick() == world.backlog.queued() == window(4)
 
@@ -101,7 +101,7 @@ def test_a_manifest_that_cannot_be_read_ends_its_job_and_no_other(world, harm):
     assert view.status is JobStatus.STOPPING and "its manifest cannot be read" in view.reason
 
 
-def test_a_bucket_that_is_down_holds_up_one_job_and_does_not_empty_it(world, monkeypatch):
+def test_a_bucket_that_is_down_delays_one_job_and_does_not_empty_it(world, monkeypatch):
     for job in ("bad", "good"):
         world.submit(60, job=job, dest=job)
     get = world.store.get
@@ -125,10 +125,10 @@ def test_a_bucket_that_is_down_holds_up_one_job_and_does_not_empty_it(world, mon
     assert any(task.startswith("bad.0.") for task in world.queued())
 
 
-def test_chunks_that_could_not_be_published_wait_again_unless_somebody_has_them(world):
+def test_chunks_that_could_not_be_published_wait_again_unless_a_worker_has_them(world):
     view = world.submit(9)
     assert world.backlog.take("job", 3, epoch=0) == [0, 1, 2]
-    assert world.ledger.start(message(view, 1), HERE).verdict is Verdict.RUN
+    assert world.chunks.start(message(view, 1), HERE).verdict is Verdict.RUN
 
     world.backlog.untake("job", [0, 1, 2], epoch=1)
     assert world.backlog.take("job", 3, epoch=0) == []
@@ -139,10 +139,10 @@ def test_chunks_that_could_not_be_published_wait_again_unless_somebody_has_them(
 
 def test_a_record_of_another_version_does_not_stop_the_others(world, caplog):
     world.submit(3)
-    world.ledger.link.client.hset(
-        redis_keys.job(world.ledger.link.prefix, "newer"), mapping={"job": "newer", "status": "dreaming"}
+    world.ledger.connection.client.hset(
+        redis_keys.job(world.ledger.connection.prefix, "newer"), mapping={"job": "newer", "status": "dreaming"}
     )
-    world.ledger.link.client.sadd(redis_keys.active(world.ledger.link.prefix), "newer")
+    world.ledger.connection.client.sadd(redis_keys.active(world.ledger.connection.prefix), "newer")
 
     world.feeder.tick()
 
@@ -155,7 +155,7 @@ def test_a_record_of_another_version_does_not_stop_the_others(world, caplog):
 # -- reconciler -------------------------------------------------------------------------------------------------------
 
 
-def test_what_waits_or_is_with_a_worker_is_in_the_broker(world):
+def test_messages_that_wait_or_are_held_are_in_the_broker(world):
     view = world.submit(9)
     world.dispatcher.send(view, [0, 1])
     world.dispatcher.send(view, [2], express=True)
@@ -165,21 +165,23 @@ def test_what_waits_or_is_with_a_worker_is_in_the_broker(world):
         channel = connection.default_channel
         queue = world.celery.amqp.queues[redis_keys.QUEUE](channel)
         held = queue.get(no_ack=False)
-        waiting = world.ledger.link.client.llen(redis_keys.queue(world.ledger.link.prefix, redis_keys.QUEUE))
+        waiting = world.ledger.connection.client.llen(
+            redis_keys.queue(world.ledger.connection.prefix, redis_keys.QUEUE)
+        )
         assert (held.headers["id"], waiting) == ("job.0.0", 1)
         assert world.backlog.in_broker() == {"job.0.0", "job.0.1", "job.0.2"}
         held.ack()
         assert world.backlog.in_broker() == {"job.0.1", "job.0.2"}
 
 
-def test_only_what_is_silent_and_nowhere_is_published_again(world):
+def test_only_chunks_that_are_silent_and_not_in_the_broker_are_published_again(world):
     world.submit(9)
     world.feeder.tick()
     patient, eager = world.reconciler(3600), world.reconciler(0)
 
-    assert (patient.look(), eager.look()) == (0, 0)
+    assert (patient.scan(), eager.scan()) == (0, 0)
     world.drain()
-    assert (patient.look(), eager.look(), eager.look()) == (0, 2, 0)
+    assert (patient.scan(), eager.scan(), eager.scan()) == (0, 2, 0)
     assert sorted(world.queued()) == ["job.0.0", "job.0.1"]
 
 
@@ -187,40 +189,40 @@ def test_a_chunk_taken_by_a_leader_that_died_is_found(world):
     world.submit(3)
     world.backlog.take("job", 1, epoch=0)
 
-    assert world.reconciler(0).look() == 1
+    assert world.reconciler(0).scan() == 1
     assert world.queued() == ["job.0.0"]
 
 
-def test_what_is_missing_of_a_paused_job_waits_for_the_resume(world):
+def test_lost_chunks_of_a_paused_job_wait_for_the_resume(world):
     world.submit(3)
     world.feeder.tick()
     world.drain()
     world.ledger.pause("job")
 
-    assert world.reconciler(0).look() == 0
+    assert world.reconciler(0).scan() == 0
     assert [(job.outstanding, job.waiting) for job in world.backlog.active()] == [(0, 1)]
     world.ledger.resume("job")
     world.feeder.tick()
     assert world.queued() == ["job.0.0"]
 
 
-def test_trouble_with_one_job_does_not_hide_what_another_misses(world):
+def test_an_error_with_one_job_does_not_hide_the_lost_chunks_of_another(world):
     for job in ("bad", "good"):
         world.submit(3, job=job, dest=job)
         world.backlog.take(job, 1, epoch=0)
     world.damage(world.first_part("bad", "bad"))
 
-    assert world.reconciler(0).look() == 1
+    assert world.reconciler(0).scan() == 1
     assert world.queued() == ["good.0.0"]
     assert world.ledger.view("bad").status is JobStatus.STOPPING
 
 
-# -- dispatch ---------------------------------------------------------------------------------------------------------
+# -- dispatcher -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def sent(monkeypatch) -> list:
-    """What a dispatcher would publish."""
+    """Return the messages that a dispatcher publishes."""
     messages: list = []
     monkeypatch.setattr(celery_app, "publish", lambda app, batch, *, queue: messages.extend(batch))
     return messages
@@ -242,20 +244,20 @@ def test_a_part_is_read_once_for_its_neighbours_and_few_are_kept(world, sent, mo
     reads = []
     get = world.store.get
     monkeypatch.setattr(world.store, "get", lambda place, **how: reads.append(place.key) or get(place, **how))
-    dispatcher = Dispatcher(world.store, None)
+    sender = Dispatcher(world.store, None)
 
     for chunk in range(40):
-        dispatcher.send(view, [chunk])
+        sender.send(view, [chunk])
 
     assert len(reads) == len(set(reads)) == 20
-    assert len(dispatcher._parts) == _PARTS_KEPT
-    dispatcher.send(view, [39])
+    assert len(sender._parts) == _PARTS_KEPT
+    sender.send(view, [39])
     assert len(reads) == 20
-    dispatcher.send(view, [0])
+    sender.send(view, [0])
     assert len(reads) == 21
 
 
-def test_a_manifest_that_was_shortened_is_told(world, sent):
+def test_a_shortened_manifest_is_reported(world, sent):
     view = world.submit(6)
     writer = manifest.Writer(world.store, world.out, "job")
     writer.add(next(world.store.list(manifest.job_folder(world.out, "job"))))
@@ -266,7 +268,7 @@ def test_a_manifest_that_was_shortened_is_told(world, sent):
     assert sent == []
 
 
-def test_a_queue_that_is_gone_is_told_and_nothing_is_taken_for_good(world):
+def test_a_queue_that_is_gone_is_reported_and_no_chunk_stays_taken(world):
     gone = world.settings.redis.model_copy(update={"url": "redis://127.0.0.1:1/0"})
     app = celery_app.make_celery(world.settings.model_copy(update={"redis": gone}))
     world.submit(9)
@@ -289,7 +291,7 @@ def test_parts_are_read_newest_first_and_a_late_writer_replaces_nothing(world):
         outcome_log.write_part(world.store, dest, "job", epoch=epoch, first_id=first_id, lines=lines)
 
     write("100-0", "failed", "failed", "ok")
-    write("100-0", "failed")  # a leader that was held up
+    write("100-0", "failed")  # a leader that was delayed
     write("99-7", "ok", epoch=1)  # another server's clock is behind
     write("100-11", "skipped")
 
@@ -300,7 +302,7 @@ def test_parts_are_read_newest_first_and_a_late_writer_replaces_nothing(world):
     assert outcome_log.part_names(world.store, dest, "job") == names_ == sorted(names_)
 
 
-def test_facts_that_are_not_ours_are_told(world):
+def test_facts_in_another_format_are_reported(world):
     dest = world.out
     for body, match in ((b"[1]", "not a JSON object"), (b"{", "not JSON"), (b"\xff\xfe", "not JSON")):
         world.store.put(manifest.job_folder(dest, "job") / "job.json", body, content_type="x")

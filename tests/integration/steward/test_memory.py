@@ -1,13 +1,15 @@
-"""What a job of a million images costs in Redis: at most 2 MiB and a byte per image, at every moment of its life."""
+"""Redis memory of a job of a million images: at most 2 MiB plus one byte per image, in every state."""
 
 from __future__ import annotations
 
+from support.jobs import lease
 from worker.contract import redis_keys
 from worker.contract.job import JobStatus
-from worker.contract.ledger.jobs import MAX_FAILURES, Ledger
+from worker.contract.ledger.chunks import MAX_FAILURES
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
 from worker.contract.queue.dispatcher import window
-from worker.steward.feeder import MAX_LOG
+from worker.steward.feeder import MAX_PENDING_OUTCOMES
 
 TOTAL, CHUNK_IMAGES, WORKERS = 1_000_000, 8, 200
 LIMIT = 2 * 2**20 + TOTAL
@@ -15,9 +17,9 @@ KEY = "catalogue/2026/autumn/shoes/IMG_{:06d}-front-view.jpg"
 
 
 def used(ledger: Ledger, job: str) -> int:
-    """Bytes of all keys of a job."""
-    client = ledger.link.client
-    sizes = [client.memory_usage(key, samples=0) or 0 for key in redis_keys.job_keys(ledger.link.prefix, job)]
+    """Return the bytes of all keys of a job."""
+    client = ledger.connection.client
+    sizes = [client.memory_usage(key, samples=0) or 0 for key in redis_keys.job_keys(ledger.connection.prefix, job)]
     return sum(sizes)
 
 
@@ -44,33 +46,34 @@ def message(chunk: int, epoch: int = 0) -> ChunkMessage:
 
 
 def test_a_million_images_stay_within_the_limit(world):
-    ledger, backlog, link = world.ledger, world.backlog, world.ledger.link
+    ledger, backlog, connection = world.ledger, world.backlog, world.ledger.connection
     ledger.create("job", JobOptions(source="s3://in/", dest="s3://out/"))
     ledger.seal("job", total=TOTAL, chunk_images=CHUNK_IMAGES, size=1)
     seen = {"sealed": used(ledger, "job")}
     chunks = backlog.take("job", window(WORKERS) + WORKERS, epoch=0)
     for chunk in chunks:
-        for _ in range(3):  # every one of them is suspected
-            ledger.start(message(chunk), f"worker-{chunk}@a-node-with-a-long-name")
-        ledger.begin(message(chunk), f"worker-{chunk}@a-node-with-a-long-name", chunk * CHUNK_IMAGES)
-        ledger.died(message(chunk), f"worker-{chunk}@a-node-with-a-long-name", "killed by signal 11 (SIGSEGV)")
-        ledger.start(message(chunk), f"worker-{chunk}@a-node-with-a-long-name")
-    seen["window in work"] = used(ledger, "job")
-    done = 0  # what the log and the list of failures hold at most
-    for kind, upto in ((OutcomeKind.FAILED, MAX_FAILURES + 500), (OutcomeKind.OK, MAX_LOG)):
+        worker = f"worker-{chunk}@a-node-with-a-long-name"
+        for _ in range(3):  # makes every chunk a suspect
+            world.chunks.start(message(chunk), worker)
+        lease(ledger, message(chunk), worker).begin(chunk * CHUNK_IMAGES)
+        world.chunks.record_death(message(chunk), worker, "killed by signal 11 (SIGSEGV)")
+        world.chunks.start(message(chunk), worker)
+    seen["window in flight"] = used(ledger, "job")
+    done = 0  # until the log and the list of failures are full
+    for kind, upto in ((OutcomeKind.FAILED, MAX_FAILURES + 500), (OutcomeKind.OK, MAX_PENDING_OUTCOMES)):
         while done < upto:
-            ledger.record(message(done // CHUNK_IMAGES), outcomes(done, CHUNK_IMAGES, kind))
+            lease(ledger, message(done // CHUNK_IMAGES)).record(outcomes(done, CHUNK_IMAGES, kind))
             done += CHUNK_IMAGES
     last = TOTAL // CHUNK_IMAGES - 1
-    ledger.record(message(last), outcomes(last * CHUNK_IMAGES, 1, OutcomeKind.OK))
+    lease(ledger, message(last)).record(outcomes(last * CHUNK_IMAGES, 1, OutcomeKind.OK))
     seen["log full"] = used(ledger, "job")
-    backlog.logged("job", backlog.log("job", 2 * MAX_LOG))
+    backlog.delete_pending("job", backlog.pending_outcomes("job", 2 * MAX_PENDING_OUTCOMES))
     ledger.cancel("job")
     assert backlog.settle("job", 0) and backlog.close("job", 0, 600)
     seen["ended"] = used(ledger, "job")
-    # Run again: every chunk has something to do, and all of them wait.
-    link.run("reopen", "job", 1)
-    ledger._add_returned(redis_keys.job_keys(link.prefix, "job").returned, list(range(TOTAL // CHUNK_IMAGES)))
+    # Run again: every chunk has images to run, and all of them wait.
+    connection.run("reopen", "job", 1)
+    ledger._add_returned(redis_keys.job_keys(connection.prefix, "job").returned, list(range(TOTAL // CHUNK_IMAGES)))
     seen["run again"] = used(ledger, "job")
 
     assert {moment: size for moment, size in seen.items() if size > LIMIT} == {}

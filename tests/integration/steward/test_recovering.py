@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from producer.recover import recover
-from support.jobs import HERE, message, outcome, run
+from support.jobs import HERE, image_states, lease, message, outcome, run
 from worker.contract import outcome_codec, redis_keys
 from worker.contract.errors import BrokerUnavailable, ContractError, JobNotFound, JobStateError
 from worker.contract.job import JobStatus
@@ -17,8 +17,8 @@ OK, FAILED = OutcomeKind.OK, OutcomeKind.FAILED
 
 
 def lose_redis(world) -> None:
-    client = world.ledger.link.client
-    client.delete(*client.keys(f"{world.ledger.link.prefix}*"))
+    client = world.ledger.connection.client
+    client.delete(*client.keys(f"{world.ledger.connection.prefix}*"))
 
 
 def back(world):
@@ -52,22 +52,22 @@ def test_a_running_job_comes_back_exactly_and_completes(world):
     view = world.submit(11, max_failed=7)
     run(world.ledger, view, [0, 2], bad=[1])
     half = message(view, 1)
-    world.ledger.start(half, HERE)
-    world.ledger.record(half, [outcome(4, OutcomeKind.SKIPPED)])
+    world.chunks.start(half, HERE)
+    lease(world.ledger, half).record([outcome(4, OutcomeKind.SKIPPED)])
     world.bookkeeper.tick()
-    before, outcomes = world.ledger.view("job"), list(world.ledger.states("job", 11))
+    before, outcomes = world.ledger.view("job"), image_states(world.ledger, "job", 11)
     lose_redis(world)
 
     view = back(world)
 
     assert facts(view) == facts(before)
-    assert list(world.ledger.states("job", 11)) == outcomes
+    assert image_states(world.ledger, "job", 11) == outcomes
     assert (view.status, view.epoch, view.policy.max_failed) == (JobStatus.RUNNING, 1, 7)
     assert view.policy.skip_existing
     assert [job.waiting for job in world.backlog.active()] == [2]
     assert world.feeder.tick() == 2
     assert world.queued() == ["job.1.1", "job.1.3"]
-    assert world.ledger.start(half, HERE).verdict == "stale"
+    assert world.chunks.start(half, HERE).verdict == "stale"
     run(world.ledger, view, [1, 3])
     for _ in range(2):
         world.bookkeeper.tick()
@@ -76,7 +76,7 @@ def test_a_running_job_comes_back_exactly_and_completes(world):
     assert world.store.head(manifest.job_folder(world.out, "job") / "_SUCCESS")
 
 
-def test_a_job_of_which_nothing_was_collected_begins_anew(world):
+def test_a_job_without_collected_outcomes_starts_again(world):
     run(world.ledger, world.submit(6), [0])
     lose_redis(world)
 
@@ -112,7 +112,7 @@ def test_a_job_that_had_ended_comes_back_as_it_was(world, ending):
 @pytest.mark.usefixtures("_at_once")
 def test_a_job_whose_lists_were_never_written_ends(world):
     run(world.ledger, world.submit(6), [0, 1])
-    entries = world.backlog.log("job", 100)
+    entries = world.backlog.pending_outcomes("job", 100)
     lines = [entry.line for entry in entries]
     outcome_log.write_part(world.store, world.out, "job", epoch=0, first_id=entries[0].id, lines=lines)
     lose_redis(world)
@@ -123,7 +123,7 @@ def test_a_job_whose_lists_were_never_written_ends(world):
 
 
 @pytest.mark.usefixtures("_at_once")
-def test_who_is_interrupted_begins_anew(world, monkeypatch):
+def test_an_interrupted_recovery_starts_again(world, monkeypatch):
     run(world.ledger, world.submit(60), [19])
     world.bookkeeper.tick()
     lose_redis(world)
@@ -140,7 +140,7 @@ def test_who_is_interrupted_begins_anew(world, monkeypatch):
         back(world)
 
 
-def test_what_cannot_be_recovered_is_told(world):
+def test_a_job_that_cannot_be_recovered_is_reported(world):
     with pytest.raises(JobNotFound, match=r"no job 'job' under s3://.*job\.json"):
         back(world)
     place = manifest.job_folder(world.out, "job") / "job.json"
@@ -163,20 +163,20 @@ def test_a_damaged_part_of_the_outcomes_is_named(world):
         back(world)
 
 
-def test_states_are_read_across_pieces_and_beyond_the_last_outcome(world, monkeypatch):
-    monkeypatch.setattr("worker.contract.ledger.jobs._SCAN_BYTES", 2)
+def test_states_are_read_across_blocks_and_beyond_the_last_outcome(world, monkeypatch):
+    monkeypatch.setattr("worker.contract.ledger.jobs._BLOCK_BYTES", 2)
     view = world.submit(23)
     run(world.ledger, view, [0, 3], bad=[10])
     written = bytearray(23)
     for index in (0, 1, 2, 9, 10, 11):
         written[index] = outcome_codec.NUMBERS[FAILED if index == 10 else OK]
 
-    found = list(world.ledger.states("job", 23))
+    found = image_states(world.ledger, "job", 23)
 
     assert found == world.ledger.outcomes("job", 0, 23)
     assert [index for index, kind in enumerate(found) if kind is OK] == [0, 1, 2, 9, 11]
-    stored = world.ledger.link.client.execute_command(
-        "GET", redis_keys.job_keys(world.ledger.link.prefix, "job").images, NEVER_DECODE=True
+    stored = world.ledger.connection.client.execute_command(
+        "GET", redis_keys.job_keys(world.ledger.connection.prefix, "job").images, NEVER_DECODE=True
     )
     assert outcome_codec.packed(written).startswith(stored)
     assert world.ledger.outcomes("job", 5, 0) == []

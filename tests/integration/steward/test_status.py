@@ -1,4 +1,4 @@
-"""`producer status` of a running job: who works on it and where the time goes."""
+"""`producer status` of a running job: its workers and the share of each stage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from click.testing import CliRunner
 
 from producer.cli import jobs
-from support.jobs import HERE, message, outcome, run
+from support.jobs import HERE, lease, message, outcome, run
 from worker.contract.ledger.fleet import Fleet, WorkerFacts
 
 WORKER = WorkerFacts(
@@ -20,24 +20,24 @@ def status(*options: str) -> str:
     return done.stdout
 
 
-def test_of_a_running_job_workers_and_shares_of_stages_are_told(world):
+def test_status_of_a_running_job_shows_workers_and_shares_of_stages(world):
     view = world.submit(6)
     run(world.ledger, view, [])
-    Fleet(world.ledger.link).enrol(WORKER)
-    Fleet(world.ledger.link).beat(WORKER.name)
+    Fleet(world.ledger.connection).register(WORKER)
+    Fleet(world.ledger.connection).heartbeat(WORKER.name)
     first = message(view, 0)
-    world.ledger.start(first, HERE)
-    world.ledger.record(first, [outcome(0).model_copy(update={"stages": {"infer": 3.0, "fetch": 1.0}})], HERE)
+    world.chunks.start(first, HERE)
+    lease(world.ledger, first).record([outcome(0).model_copy(update={"stages": {"infer": 3.0, "fetch": 1.0}})])
 
-    told = json.loads(status("--json"))
-    assert [worker["name"] for worker in told["workers"]] == [WORKER.name]
-    assert told["stage_shares"] == {"infer": 0.75, "fetch": 0.25}
+    shown = json.loads(status("--json"))
+    assert [worker["name"] for worker in shown["workers"]] == [WORKER.name]
+    assert shown["stage_shares"] == {"infer": 0.75, "fetch": 0.25}
     text = " ".join(status().split())
     assert "1 live worker: 1 on 2 cores with contrast 320 fp32 (2 x 1)" in text
     assert "time of the last images: infer 75%, fetch 25%" in text
 
 
-def test_of_a_job_that_has_ended_neither_is(world):
+def test_status_of_an_ended_job_shows_neither(world):
     run(world.ledger, world.submit(3), [0])
     for _ in range(2):
         world.bookkeeper.tick()

@@ -115,8 +115,8 @@ def dispatch(module: ModuleType) -> None:
         original(self, view, chunks, **kwargs)
 
 
-def child(module: ModuleType) -> None:
-    """A big model: it takes its time to load."""
+def model_process(module: ModuleType) -> None:
+    """A big model that takes long to load."""
 
     @wrapped(module, "find_bundle")
     def find_bundle(original: Callable[..., Any], *args: Any) -> Any:
@@ -126,9 +126,9 @@ def child(module: ModuleType) -> None:
 
 
 def reconciler(module: ModuleType) -> None:
-    """Nobody looks for lost chunks."""
+    """Lost chunks are not published again."""
     if off("reconciler"):
-        module.Reconciler.look = lambda self: 0  # type: ignore[attr-defined]
+        module.Reconciler.scan = lambda self: 0  # type: ignore[attr-defined]
 
 
 def lease(module: ModuleType) -> None:
@@ -138,24 +138,24 @@ def lease(module: ModuleType) -> None:
 
 
 def watchdog(module: ModuleType) -> None:
-    """Nobody looks for children that hang."""
+    """Model processes that hang are not killed."""
     if off("watchdog"):
-        module.look = lambda shared, limit: False  # type: ignore[attr-defined]
+        module.kill_if_stuck = lambda channel, limit: False  # type: ignore[attr-defined]
 
 
-def ledger(module: ModuleType) -> None:
-    """Nothing is run one by one nor ever buried; or a chunk is run whoever else runs it or has run it."""
+def chunk_ledger(module: ModuleType) -> None:
+    """No image runs alone or is recorded as dead; or a chunk runs although another worker runs it or has run it."""
     if off("careful"):
         module.SPLIT_AFTER = 10**6  # type: ignore[attr-defined]
     if not off("verdict"):
         return
 
-    @wrapped(module.Ledger, "start")
+    @wrapped(module.ChunkLedger, "start")
     def start(original: Callable[..., Any], self: Any, message: Any, worker: str) -> Any:
-        answer = original(self, message, worker)
-        if answer.verdict not in (module.Verdict.BUSY, module.Verdict.DONE):
-            return answer
-        return dataclasses.replace(answer, verdict=module.Verdict.RUN, outcomes=(None,) * len(message.keys))
+        lease = original(self, message, worker)
+        if lease.verdict not in (module.Verdict.BUSY, module.Verdict.DONE):
+            return lease
+        return dataclasses.replace(lease, verdict=module.Verdict.RUN, outcomes=(None,) * len(message.keys))
 
 
 def supervisor(module: ModuleType) -> None:
@@ -173,10 +173,10 @@ def messages(module: ModuleType) -> None:
 
 CHANGES: dict[str, Callable[[ModuleType], None]] = {
     "kombu.transport.redis": transport,
-    "worker.runner.process": child,
+    "worker.runner.process": model_process,
     "worker.contract.queue.celery_app": broker,
     "worker.contract.queue.dispatcher": dispatch,
-    "worker.contract.ledger.jobs": ledger,
+    "worker.contract.ledger.chunks": chunk_ledger,
     "worker.contract.messages": messages,
     "worker.consumer.lease": lease,
     "worker.runner.pipeline": pipeline,

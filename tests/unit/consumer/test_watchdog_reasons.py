@@ -1,4 +1,4 @@
-"""The parent process notices what became of its child; the rest of Celery's request is not under test."""
+"""The parent process records the death of its model process; the rest of Celery's request is not under test."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
 from celery.worker.request import Request
 
-from worker.consumer.watchdog import ChunkRequest, end_children_after
+from worker.consumer.watchdog import ChunkRequest, kill_model_process_after
 
 
 def seen(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> list[str]:
-    """What is noted when a task ends with an error, as billiard hands it over."""
-    noted: list[str] = []
+    """Return what is recorded when a task ends with an error, as billiard hands it over."""
+    recorded: list[str] = []
     monkeypatch.setattr(Request, "on_failure", lambda *_, **__: None)
-    monkeypatch.setattr(ChunkRequest, "_note", lambda _, text: noted.append(text))
+    monkeypatch.setattr(ChunkRequest, "_record_death", lambda _, text: recorded.append(text))
     try:
         raise error
     except type(error):
         info = ExceptionInfo()
     object.__new__(ChunkRequest).on_failure(info)
-    return noted
+    return recorded
 
 
-def test_a_lost_child_is_noted(monkeypatch):
+def test_a_lost_model_process_is_recorded(monkeypatch):
     assert seen(monkeypatch, WorkerLostError("Worker exited prematurely: signal 9")) == [
         "Worker exited prematurely: signal 9"
     ]
 
 
-def test_a_child_that_exits_by_itself_is_noted(monkeypatch):
+def test_a_model_process_that_exits_is_recorded(monkeypatch):
     assert seen(monkeypatch, SystemExit(3)) == ["3"]
 
 
-def test_an_error_of_the_task_is_no_death(monkeypatch):
+def test_an_error_of_the_task_is_not_a_death(monkeypatch):
     assert seen(monkeypatch, ValueError("bad message")) == []
 
 
-def test_the_time_of_a_chunk_counts_from_when_the_child_took_it(monkeypatch):
+def test_the_time_of_a_chunk_counts_from_its_acceptance(monkeypatch):
     monkeypatch.setattr(Request, "on_accepted", lambda *_: None)
     request = object.__new__(ChunkRequest)
     assert request.accepted == float("inf")
@@ -50,12 +50,12 @@ def test_the_time_of_a_chunk_counts_from_when_the_child_took_it(monkeypatch):
     assert request.accepted == 12.5
 
 
-def test_a_child_that_hangs_does_not_keep_a_worker_that_stops():
+def test_a_model_process_that_hangs_does_not_delay_a_worker_that_stops():
     child = Process(target=time.sleep, args=(60,))
     child.start()
     os.kill(child.pid, signal.SIGSTOP)
 
-    end_children_after(0.2)
+    kill_model_process_after(0.2)
 
     child.join(20)
     assert child.exitcode == -signal.SIGKILL

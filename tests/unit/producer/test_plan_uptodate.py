@@ -8,7 +8,7 @@ from producer.backgrounds import OutputRequest
 from producer.sources.item import Item
 from producer.sources.upload import upload_folder
 from producer.uptodate import SAMPLE, UpToDate, UpToDateCheck
-from worker.contract import redis_keys
+from worker.contract import output_names
 from worker.contract.errors import ObjectMissing
 from worker.contract.messages import JobOptions
 from worker.contract.outputs import OutputOptions
@@ -104,7 +104,7 @@ def test_an_empty_destination_costs_one_listing(bucket):
 
 def test_what_is_about_jobs_is_jumped_over(bucket):
     for index in range(50):
-        bucket.add(OUT / f"{redis_keys.JOB_PREFIX}job/{index}")
+        bucket.add(OUT / f"{output_names.JOB_PREFIX}job/{index}")
     for key in ("A", "_", "_maskmilla", "z"):
         bucket.output(f"{key}.png")
 

@@ -1,4 +1,4 @@
-"""Images begun before their chunk is known to be ours: computed, and neither written nor recorded until it is."""
+"""Images that start before the ledger has given their chunk to this worker: computed, but not written or recorded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 import pytest
 
 from support.fakes import FakeNetwork
-from support.work_items import LIMITS, numbered, work
+from support.work_items import LIMITS, numbered, work_item
 from worker.contract.messages import OutcomeKind, OutputKind
 from worker.runner.pipeline import Pipeline
 from worker.telemetry.timing import Stage
@@ -17,7 +17,7 @@ WAIT = 5.0
 
 
 class Ahead:
-    """A pipeline, what it has recorded, and how many images it has computed."""
+    """A pipeline over fakes, and the stages it has run."""
 
     def __init__(self, images: int, in_flight: int = 3) -> None:
         self.store, self.network = numbered(images), FakeNetwork()
@@ -48,17 +48,17 @@ def ahead():
     made.pipeline.close()
 
 
-WORKS = [work(index) for index in range(6)]
+ITEMS = [work_item(index) for index in range(6)]
 
 
-def test_nothing_is_written_before_the_chunk_is_ours(ahead):
-    ahead.pipeline.begin_ahead("job.0.1", WORKS, {})
+def test_nothing_is_written_before_the_chunk_is_granted(ahead):
+    ahead.pipeline.begin_ahead("job.0.1", ITEMS, {})
     ahead.wait(lambda: ahead.seen.count(Stage.RENDER) == 3)
 
     assert ahead.written() == []
 
     recorded = []
-    outcomes = ahead.pipeline.run(WORKS, record=recorded.append, chunk="job.0.1")
+    outcomes = ahead.pipeline.run(ITEMS, record=recorded.append, chunk="job.0.1")
 
     assert sorted(outcome.index for outcome in outcomes) == list(range(6)) and recorded == outcomes
     assert len(ahead.written()) == 6
@@ -66,8 +66,8 @@ def test_nothing_is_written_before_the_chunk_is_ours(ahead):
     assert ahead.seen.count(Stage.HOLD) == 3
 
 
-def test_no_more_images_are_begun_ahead_than_there_are_threads(ahead):
-    ahead.pipeline.begin_ahead("job.0.1", WORKS, {})
+def test_no_more_images_start_ahead_than_there_are_threads(ahead):
+    ahead.pipeline.begin_ahead("job.0.1", ITEMS, {})
     ahead.wait(lambda: ahead.seen.count(Stage.RENDER) == 3)
     time.sleep(0.05)
 
@@ -82,19 +82,19 @@ def test_no_more_images_are_begun_ahead_than_there_are_threads(ahead):
         pytest.param({"chunk": "job.0.1", "skip_existing": False}, id="fewer images"),
     ],
 )
-def test_what_does_not_fit_is_dropped_and_done_anew(ahead, asked):
-    ahead.pipeline.begin_ahead("job.0.1", WORKS, {})
+def test_images_ahead_that_do_not_fit_are_dropped_and_done_again(ahead, asked):
+    ahead.pipeline.begin_ahead("job.0.1", ITEMS, {})
     ahead.wait(lambda: ahead.seen.count(Stage.RENDER) == 3)
-    works = WORKS[1:] if "skip_existing" in asked else WORKS
+    items = ITEMS[1:] if "skip_existing" in asked else ITEMS
 
-    outcomes = ahead.pipeline.run(works, record=lambda outcome: None, **asked)
+    outcomes = ahead.pipeline.run(items, record=lambda outcome: None, **asked)
 
-    assert len(outcomes) == len(ahead.written()) == len(works)
-    assert ahead.network.calls == 3 + len(works)
+    assert len(outcomes) == len(ahead.written()) == len(items)
+    assert ahead.network.calls == 3 + len(items)
 
 
-def test_what_is_dropped_is_never_written(ahead):
-    ahead.pipeline.begin_ahead("job.0.1", WORKS, {})
+def test_images_that_are_dropped_are_never_written(ahead):
+    ahead.pipeline.begin_ahead("job.0.1", ITEMS, {})
     ahead.wait(lambda: ahead.seen.count(Stage.RENDER) == 3)
     ahead.pipeline.drop_ahead()
     ahead.pipeline.close()
@@ -102,7 +102,7 @@ def test_what_is_dropped_is_never_written(ahead):
     assert ahead.written() == []
 
 
-def test_what_is_dropped_in_the_moment_in_which_it_begins_is_not_written_either(ahead, monkeypatch):
+def test_images_that_are_dropped_while_they_start_are_not_written(ahead, monkeypatch):
     begun, dropped = threading.Semaphore(0), threading.Event()
     transform = Pipeline._transform
 
@@ -112,7 +112,7 @@ def test_what_is_dropped_in_the_moment_in_which_it_begins_is_not_written_either(
         return transform(self, *args)
 
     monkeypatch.setattr(Pipeline, "_transform", late)
-    ahead.pipeline.begin_ahead("job.0.1", WORKS, {})
+    ahead.pipeline.begin_ahead("job.0.1", ITEMS, {})
     assert all(begun.acquire(timeout=WAIT) for _ in range(3))
     ahead.pipeline.drop_ahead()
     dropped.set()
@@ -122,50 +122,50 @@ def test_what_is_dropped_in_the_moment_in_which_it_begins_is_not_written_either(
 
 
 def test_closing_does_not_wait_for_a_chunk_that_never_comes(ahead):
-    ahead.pipeline.begin_ahead("job.0.1", WORKS, {})
+    ahead.pipeline.begin_ahead("job.0.1", ITEMS, {})
 
     closing = threading.Thread(target=ahead.pipeline.close)
     closing.start()
     closing.join(WAIT)
 
     assert not closing.is_alive()
-    ahead.pipeline.begin_ahead("job.0.2", WORKS, {})  # after the end: nothing happens
+    ahead.pipeline.begin_ahead("job.0.2", ITEMS, {})  # does nothing after the end
 
 
-def test_the_chunk_in_work_is_not_begun_again(ahead):
-    """Its announcement came late: the message was handed out before the lookahead had read it."""
+def test_the_chunk_in_flight_is_not_started_again(ahead):
+    """Its packet came late: Celery handed over the message before the prefetcher had read the packet."""
     begun = []
 
     def record(outcome):
-        ahead.pipeline.begin_ahead("job.0.1", WORKS, {})
+        ahead.pipeline.begin_ahead("job.0.1", ITEMS, {})
         begun.append(outcome)
 
-    ahead.pipeline.run(WORKS, record=record, chunk="job.0.1")
+    ahead.pipeline.run(ITEMS, record=record, chunk="job.0.1")
     time.sleep(0.05)
 
     assert ahead.network.calls == len(begun) == 6
 
 
-def test_images_ahead_run_behind_those_in_work(ahead):
+def test_images_ahead_run_behind_those_in_flight(ahead):
     order = []
     ahead.store.before_get = order.append
 
     def record(outcome):
         if outcome.index == 0:
-            ahead.pipeline.begin_ahead("job.0.2", [work(index) for index in (3, 4)], {})
+            ahead.pipeline.begin_ahead("job.0.2", [work_item(index) for index in (3, 4)], {})
 
-    ahead.pipeline.run(WORKS[:3], record=record, chunk="job.0.1")
+    ahead.pipeline.run(ITEMS[:3], record=record, chunk="job.0.1")
     ahead.wait(lambda: len(order) == 5)
 
     assert {int(url[-5]) for url in order[:3]} == {0, 1, 2}
 
 
 def test_an_image_ahead_that_fails_is_recorded_once(ahead):
-    gone = work(9, "gone.jpg")
+    gone = work_item(9, "gone.jpg")
     ahead.pipeline.begin_ahead("job.0.1", [gone], {})
     recorded = []
 
-    ahead.pipeline.run([gone, *WORKS[:2]], record=recorded.append, chunk="job.0.1")
+    ahead.pipeline.run([gone, *ITEMS[:2]], record=recorded.append, chunk="job.0.1")
 
     assert sorted((outcome.index, outcome.kind) for outcome in recorded) == [
         (0, OutcomeKind.OK),
@@ -175,30 +175,30 @@ def test_an_image_ahead_that_fails_is_recorded_once(ahead):
 
 
 @pytest.mark.parametrize("images", [1, 2, 6])
-def test_nearly_done_is_told_once_when_the_last_images_begin(ahead, images, monkeypatch):
-    told, heard, put = [], threading.Event(), ahead.store.put
+def test_nearly_done_is_called_once_when_the_last_images_start(ahead, images, monkeypatch):
+    calls, called, put = [], threading.Event(), ahead.store.put
 
     def last_one_waits(place, *args, **options):
-        if place == WORKS[images - 1].outputs[OutputKind.MASK]:
-            heard.wait(WAIT)
+        if place == ITEMS[images - 1].outputs[OutputKind.MASK]:
+            called.wait(WAIT)
         put(place, *args, **options)
 
     def nearly_done():
-        told.append(len(ahead.written()))
-        heard.set()
+        calls.append(len(ahead.written()))
+        called.set()
 
     monkeypatch.setattr(ahead.store, "put", last_one_waits)
-    ahead.pipeline.run(WORKS[:images], record=lambda outcome: None, nearly_done=nearly_done)
+    ahead.pipeline.run(ITEMS[:images], record=lambda outcome: None, nearly_done=nearly_done)
 
-    assert len(told) == 1
-    assert told[0] < images  # the last one was still to be written
+    assert len(calls) == 1
+    assert calls[0] < images  # the last one was still to be written
 
 
-def test_nearly_done_is_told_of_a_chunk_that_was_begun_whole(ahead):
-    ahead.pipeline.begin_ahead("job.0.1", WORKS[:2], {})
+def test_nearly_done_is_called_for_a_chunk_that_started_ahead_completely(ahead):
+    ahead.pipeline.begin_ahead("job.0.1", ITEMS[:2], {})
     ahead.wait(lambda: ahead.seen.count(Stage.RENDER) == 2)
-    told = []
+    calls = []
 
-    ahead.pipeline.run(WORKS[:2], record=lambda outcome: None, chunk="job.0.1", nearly_done=lambda: told.append(1))
+    ahead.pipeline.run(ITEMS[:2], record=lambda outcome: None, chunk="job.0.1", nearly_done=lambda: calls.append(1))
 
-    assert told == [1]
+    assert calls == [1]

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 from celery.exceptions import Ignore, Reject
 
 from worker.contract.errors import BadMessage, BrokerUnavailable, StoreUnavailable
-from worker.contract.ledger.jobs import Recorded, Start, Verdict
+from worker.contract.ledger.chunks import ChunkLease, Recorded, Verdict
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind, OutputKind
 from worker.runner.chunks import RETRY_PAUSE_SECONDS, ChunkRunner, Identity
-from worker.runner.parent_channel import SharedState
+from worker.runner.parent_channel import ParentChannel
 
 OK, FAILED, DEAD = OutcomeKind.OK, OutcomeKind.FAILED, OutcomeKind.DEAD
 MESSAGE = ChunkMessage(job="job", chunk=2, start=6, keys=("d/a.jpg", "b.jpg", "c.jpg"))
@@ -18,18 +18,40 @@ RELEASED = {"model": "contrast 320", "blameless": True}
 PAYLOAD = MESSAGE.model_dump(mode="json")
 
 
+@dataclass(frozen=True)
+class FakeLease(ChunkLease):
+    """Records its calls in the fake ledger."""
+
+    ledger: FakeLedger = field(kw_only=True)
+
+    def record(self, outcomes):
+        if self.ledger.record_error:
+            raise self.ledger.record_error
+        self.ledger.recorded += outcomes
+        return Recorded(completed=False, proceed=self.ledger.proceed)
+
+    def begin(self, index):
+        self.ledger.begun.append(index)
+        return self.ledger.mine
+
+    def release(self, **facts):
+        assert facts.pop("core_seconds") >= 0
+        self.ledger.released.append(facts)
+        return self.ledger.requeue
+
+
 @dataclass
 class FakeLedger:
-    answer: Start = field(default_factory=lambda: Start(Verdict.RUN, (None, None, None)))
+    answer: dict = field(default_factory=lambda: {"verdict": Verdict.RUN, "outcomes": (None, None, None)})
     job_options: JobOptions = field(
         default_factory=lambda: JobOptions(source="s3://in/photos/", dest="s3://out/masks/")
     )
     recorded: list[Outcome] = field(default_factory=list)
     released: list[dict] = field(default_factory=list)
     begun: list[int] = field(default_factory=list)
-    go_on: bool = True
+    proceed: bool = True
     mine: bool = True
-    again: bool = True
+    requeue: bool = True
     error: Exception | None = None
     record_error: Exception | None = None
 
@@ -37,34 +59,17 @@ class FakeLedger:
         assert (message, worker) == (MESSAGE, "worker-0@host")
         if self.error:
             raise self.error
-        return replace(self.answer, options=self.job_options)
-
-    def record(self, message, outcomes, worker=""):
-        if self.record_error:
-            raise self.record_error
-        self.recorded += outcomes
-        return Recorded(completed=False, go_on=self.go_on)
-
-    def begin(self, message, worker, index):
-        assert (message, worker) == (MESSAGE, "worker-0@host")
-        self.begun.append(index)
-        return self.mine
-
-    def release(self, message, worker, **facts):
-        assert (message, worker) == (MESSAGE, "worker-0@host")
-        assert facts.pop("core_seconds") >= 0
-        self.released.append(facts)
-        return self.again
+        return FakeLease(None, message, worker, options=self.job_options, ledger=self, **self.answer)
 
 
 @dataclass
 class FakePipeline:
-    """Gives each image the outcome told here, `ok` otherwise; ends after `limit` images."""
+    """Gives each image its outcome in `kinds`, otherwise `ok`; ends after `limit` images."""
 
     kinds: dict[str, OutcomeKind] = field(default_factory=dict)
     error: Exception | None = None
     limit: int = 99
-    works: list = field(default_factory=list)
+    items: list = field(default_factory=list)
     metadata: dict = field(default_factory=dict)
     skip_existing: bool | None = None
     dropped: int = 0
@@ -72,12 +77,12 @@ class FakePipeline:
     def drop_ahead(self):
         self.dropped += 1
 
-    def run(self, works, *, record, stop, metadata, skip_existing, chunk, nearly_done):
+    def run(self, items, *, record, stop, metadata, skip_existing, chunk, nearly_done):
         self.chunk, self.nearly_done = chunk, nearly_done
-        self.works += works
+        self.items += items
         self.metadata, self.skip_existing = metadata, skip_existing
         found = []
-        for work in reversed(works[: self.limit]):  # completion is in no order
+        for work in reversed(items[: self.limit]):  # images complete in any order
             if stop():
                 break
             kind = self.kinds.get(work.key, OK)
@@ -95,13 +100,13 @@ class FakePipeline:
 class Bench:
     ledger: FakeLedger = field(default_factory=FakeLedger)
     pipeline: FakePipeline = field(default_factory=FakePipeline)
-    shared: SharedState = field(default_factory=SharedState)
+    channel: ParentChannel = field(default_factory=ParentChannel)
     speeds: list[float] = field(default_factory=list)
     pauses: list[float] = field(default_factory=list)
 
     def run(self, payload=PAYLOAD):
         runner = ChunkRunner(
-            self.ledger, self.pipeline, IDENTITY, self.shared, report=self.speeds.append, pause=self.pauses.append
+            self.ledger, self.pipeline, IDENTITY, self.channel, report=self.speeds.append, pause=self.pauses.append
         )
         return runner.run(payload)
 
@@ -129,14 +134,14 @@ def test_a_chunk_that_runs_answers_in_the_order_of_the_message(bench):
     assert len(bench.speeds) == 1 and bench.speeds[0] >= 0
 
 
-def test_places_and_metadata_come_from_the_job(bench):
+def test_destinations_and_metadata_come_from_the_job(bench):
     bench.ledger.job_options = JobOptions(
         source="s3://in/photos", dest="s3://out/masks/", outputs=(OutputKind.MASK, OutputKind.CUTOUT)
     )
 
     bench.run()
 
-    first = bench.pipeline.works[0]
+    first = bench.pipeline.items[0]
     assert str(first.source) == "s3://in/photos/d/a.jpg"
     assert {kind.value: str(place) for kind, place in first.outputs.items()} == {
         "mask": "s3://out/masks/mask/d/a.png",
@@ -148,32 +153,32 @@ def test_places_and_metadata_come_from_the_job(bench):
     assert bench.pipeline.skip_existing is True
 
 
-def test_what_is_done_already_is_not_done_again_but_told(bench):
-    bench.ledger.answer = Start(Verdict.RUN, (OK, None, FAILED))
+def test_images_that_are_done_are_not_done_again_and_are_in_the_result(bench):
+    bench.ledger.answer["outcomes"] = (OK, None, FAILED)
 
     result = bench.run()
 
-    assert [work.index for work in bench.pipeline.works] == [7]
+    assert [work.index for work in bench.pipeline.items] == [7]
     assert result["outcomes"] == ["ok", "ok", "failed"]
     assert result["failures"] == []
 
 
 @pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict is not Verdict.RUN])
 def test_other_verdicts_leave_no_result(bench, verdict):
-    bench.ledger.answer = Start(verdict, ())
+    bench.ledger.answer = {"verdict": verdict}
 
     with pytest.raises(Ignore, match=verdict.value):
         bench.run()
 
-    assert bench.pipeline.works == bench.ledger.recorded == bench.pauses == []
+    assert bench.pipeline.items == bench.ledger.recorded == bench.pauses == []
 
 
-def test_an_image_that_keeps_killing_is_buried_and_the_others_run_one_by_one(bench):
-    bench.ledger.answer = Start(Verdict.RUN, (None, None, None), careful=True, why="killed by signal 11", bury=(7,))
+def test_an_image_that_keeps_killing_is_recorded_as_dead_and_the_others_run_one_by_one(bench):
+    bench.ledger.answer |= {"one_by_one": True, "death_reason": "killed by signal 11", "dead": (7,)}
 
     result = bench.run()
 
-    assert bench.ledger.begun == [work.index for work in bench.pipeline.works] == [6, 8]
+    assert bench.ledger.begun == [work.index for work in bench.pipeline.items] == [6, 8]
     [dead] = [o for o in bench.ledger.recorded if o.kind is DEAD]
     assert (dead.index, dead.key, dead.code) == (7, "b.jpg", "worker_lost")
     assert "died 3 times" in dead.message and "killed by signal 11" in dead.message
@@ -181,30 +186,30 @@ def test_an_image_that_keeps_killing_is_buried_and_the_others_run_one_by_one(ben
     assert [failure["key"] for failure in result["failures"]] == ["b.jpg"]
 
 
-def test_a_careful_chunk_that_was_given_to_another_is_left_to_it(bench):
-    bench.ledger.answer = Start(Verdict.RUN, (None, None, None), careful=True)
-    bench.ledger.mine = bench.ledger.again = False
+def test_a_chunk_that_runs_one_by_one_and_was_given_to_another_worker_is_left_to_it(bench):
+    bench.ledger.answer["one_by_one"] = True
+    bench.ledger.mine = bench.ledger.requeue = False
 
     with pytest.raises(Ignore):
         bench.run()
 
-    assert bench.pipeline.works == bench.ledger.recorded == []
+    assert bench.pipeline.items == bench.ledger.recorded == []
     assert bench.ledger.released == [RELEASED]
 
 
-def test_a_death_without_a_witness_says_so(bench):
-    bench.ledger.answer = Start(Verdict.RUN, (OK, None, OK), careful=True, bury=(7,))
+def test_a_death_without_a_recorded_reason_says_so(bench):
+    bench.ledger.answer |= {"outcomes": (OK, None, OK), "one_by_one": True, "dead": (7,)}
 
     bench.run()
 
-    assert "nobody saw why" in bench.ledger.recorded[0].message
-    assert bench.pipeline.works == []
+    assert "no reason was recorded" in bench.ledger.recorded[0].message
+    assert bench.pipeline.items == []
 
 
-@pytest.mark.parametrize("careful", [False, True])
-def test_a_job_that_was_told_to_stop_lets_go_after_the_image(bench, careful):
-    bench.ledger.answer = Start(Verdict.RUN, (None, None, None), careful=careful)
-    bench.ledger.go_on = bench.ledger.again = False
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_a_job_that_stops_releases_the_chunk_after_the_image(bench, one_by_one):
+    bench.ledger.answer["one_by_one"] = one_by_one
+    bench.ledger.proceed = bench.ledger.requeue = False
 
     with pytest.raises(Ignore):
         bench.run()
@@ -267,7 +272,7 @@ def test_a_stopping_worker_gives_the_rest_back_at_once(bench):
 
 
 def test_a_stopping_worker_does_not_pause_for_a_store_that_is_down(bench):
-    bench.shared.stop()
+    bench.channel.stop()
     bench.pipeline.error = StoreUnavailable("down")
 
     with pytest.raises(Reject):
@@ -276,8 +281,8 @@ def test_a_stopping_worker_does_not_pause_for_a_store_that_is_down(bench):
     assert bench.pauses == []
 
 
-def test_a_stopping_worker_begins_no_image(bench):
-    bench.shared.stop()
+def test_a_stopping_worker_starts_no_image(bench):
+    bench.channel.stop()
 
     with pytest.raises(Reject):
         bench.run()

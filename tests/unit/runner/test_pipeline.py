@@ -10,17 +10,17 @@ from PIL import Image
 
 from support.edge_case_images import encoded, png_claiming, scene
 from support.fakes import FakeNetwork, FakeStore
-from support.work_items import CUTOUT, JPEG, LIMITS, MASK, numbered, source, store_of, work
+from support.work_items import CUTOUT, JPEG, LIMITS, MASK, numbered, source, store_of, work_item
 from worker.contract.errors import AccessDenied, BrokerUnavailable, StoreUnavailable
 from worker.contract.messages import OutcomeKind, OutputKind
 from worker.contract.outputs import OutputOptions
 from worker.contract.s3url import S3Url
-from worker.runner.pipeline import Pipeline, Work
+from worker.runner.pipeline import Pipeline, WorkItem
 
 
 @pytest.fixture
 def pipeline_of():
-    """Makes pipelines and closes them."""
+    """Return a factory of pipelines; they are closed at the end of the test."""
     made = []
 
     def make(store, network=None, *, in_flight=1):
@@ -32,10 +32,10 @@ def pipeline_of():
         pipeline.close()
 
 
-def run(pipeline, works, **options):
-    """The outcomes, after checking that what was recorded is what was returned."""
+def run(pipeline, work_items, **options):
+    """Return the outcomes by index, after checking that they are the recorded ones."""
     recorded = []
-    outcomes = pipeline.run(works, record=recorded.append, **options)
+    outcomes = pipeline.run(work_items, record=recorded.append, **options)
     assert recorded == outcomes
     return {outcome.index: outcome for outcome in outcomes}
 
@@ -44,7 +44,7 @@ def test_an_image_becomes_its_outputs(pipeline_of):
     store = store_of(a=JPEG)
 
     outcome = run(
-        pipeline_of(store), [work(7, "a.jpg", (MASK, CUTOUT))], metadata={"maskmill-options": "sha-of-options"}
+        pipeline_of(store), [work_item(7, "a.jpg", (MASK, CUTOUT))], metadata={"maskmill-options": "sha-of-options"}
     )[7]
 
     assert (outcome.kind, outcome.key, outcome.code) == (OutcomeKind.OK, "a.jpg", "")
@@ -64,7 +64,7 @@ def test_an_image_becomes_its_outputs(pipeline_of):
 def test_the_network_decides_the_mask(pipeline_of):
     store = store_of(a=JPEG)
 
-    run(pipeline_of(store), [work(0, "a.jpg")])
+    run(pipeline_of(store), [work_item(0, "a.jpg")])
 
     mask = Image.open(io.BytesIO(store.objects["s3://out/mask/a.jpg.png"]))
     width, height = mask.size
@@ -72,10 +72,10 @@ def test_the_network_decides_the_mask(pipeline_of):
     assert mask.getpixel((2, 2)) == 0
 
 
-def test_only_what_was_asked_for_is_written(pipeline_of):
+def test_only_requested_outputs_are_written(pipeline_of):
     store = store_of(a=JPEG)
 
-    run(pipeline_of(store), [work(0, "a.jpg", (CUTOUT,))])
+    run(pipeline_of(store), [work_item(0, "a.jpg", (CUTOUT,))])
 
     assert set(store.metadata) == {"s3://out/cutout/a.jpg.png"}
 
@@ -92,10 +92,10 @@ def test_only_what_was_asked_for_is_written(pipeline_of):
         pytest.param(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported_format", id="svg"),
     ],
 )
-def test_a_bad_image_costs_itself_and_no_other(pipeline_of, data, code):
+def test_a_bad_image_affects_no_other_image(pipeline_of, data, code):
     store = store_of(good=JPEG, last=JPEG) if data is None else store_of(good=JPEG, bad=data, last=JPEG)
 
-    found = run(pipeline_of(store), [work(0, "good.jpg"), work(1, "bad.jpg"), work(2, "last.jpg")])
+    found = run(pipeline_of(store), [work_item(0, "good.jpg"), work_item(1, "bad.jpg"), work_item(2, "last.jpg")])
 
     assert [found[index].kind.value for index in range(3)] == ["ok", "failed", "ok"]
     assert found[1].code == code
@@ -104,11 +104,11 @@ def test_a_bad_image_costs_itself_and_no_other(pipeline_of, data, code):
     assert "s3://out/mask/bad.jpg.png" not in store.objects
 
 
-def test_a_refused_place_is_final_for_the_image(pipeline_of):
+def test_a_refused_destination_is_final_for_the_image(pipeline_of):
     store = store_of(a=JPEG, b=JPEG)
     store.errors["s3://out/mask/a.jpg.png"] = AccessDenied("s3://out/: refused")
 
-    found = run(pipeline_of(store), [work(0, "a.jpg"), work(1, "b.jpg")])
+    found = run(pipeline_of(store), [work_item(0, "a.jpg"), work_item(1, "b.jpg")])
 
     assert (found[0].kind, found[0].code) == (OutcomeKind.FAILED, "access_denied")
     assert found[1].kind is OutcomeKind.OK
@@ -126,7 +126,7 @@ def test_a_defect_of_ours_is_logged_and_costs_one_image(pipeline_of, caplog, err
     store.errors[source("a.jpg")] = error
 
     with caplog.at_level(logging.ERROR, "worker.runner.pipeline"):
-        found = run(pipeline_of(store), [work(0, "a.jpg"), work(1, "b.jpg")])
+        found = run(pipeline_of(store), [work_item(0, "a.jpg"), work_item(1, "b.jpg")])
 
     assert (found[0].kind, found[0].code) == (OutcomeKind.FAILED, code)
     assert "secret detail" not in found[0].message
@@ -142,20 +142,20 @@ def test_a_store_that_is_down_ends_the_chunk(pipeline_of):
     recorded = []
 
     with pytest.raises(StoreUnavailable, match="down"):
-        pipeline_of(store).run([work(index) for index in range(6)], record=recorded.append)
+        pipeline_of(store).run([work_item(index) for index in range(6)], record=recorded.append)
 
     assert [outcome.index for outcome in recorded] == [0, 1]
     assert store.got == [source(f"{index}.jpg") for index in range(3)]
 
 
-def test_images_in_work_are_recorded_before_the_trouble_is_raised(pipeline_of):
+def test_images_in_flight_are_recorded_before_the_error_is_raised(pipeline_of):
     store = numbered(8)
     store.errors[source("0.jpg")] = StoreUnavailable("down")
     together, raised = threading.Barrier(3), threading.Event()
 
     def hold(url):
         if url in {source(f"{index}.jpg") for index in range(3)}:
-            together.wait(10)  # three images are in work ...
+            together.wait(10)  # three images are in flight ...
         if url == source("0.jpg"):
             raised.set()
         else:
@@ -165,7 +165,7 @@ def test_images_in_work_are_recorded_before_the_trouble_is_raised(pipeline_of):
     recorded = []
 
     with pytest.raises(StoreUnavailable):
-        pipeline_of(store, in_flight=3).run([work(index) for index in range(8)], record=recorded.append)
+        pipeline_of(store, in_flight=3).run([work_item(index) for index in range(8)], record=recorded.append)
 
     assert {outcome.index for outcome in recorded} >= {1, 2}
     assert all(outcome.kind is OutcomeKind.OK for outcome in recorded)
@@ -177,15 +177,15 @@ def test_the_store_may_also_be_down_for_outputs(pipeline_of):
     store.errors["s3://out/mask/0.jpg.png"] = StoreUnavailable("down")
 
     with pytest.raises(StoreUnavailable):
-        run(pipeline_of(store), [work(0)])
+        run(pipeline_of(store), [work_item(0)])
 
 
-def test_stopping_lets_the_image_in_work_finish_and_starts_no_other(pipeline_of):
+def test_stopping_lets_the_image_in_flight_finish_and_starts_no_other(pipeline_of):
     store = numbered(5)
     stopping = threading.Event()
     store.before_get = lambda url: stopping.set() if url == source("1.jpg") else None
 
-    found = run(pipeline_of(store), [work(index) for index in range(5)], stop=stopping.is_set)
+    found = run(pipeline_of(store), [work_item(index) for index in range(5)], stop=stopping.is_set)
 
     assert sorted(found) == [0, 1]
     assert all(outcome.kind is OutcomeKind.OK for outcome in found.values())
@@ -196,7 +196,7 @@ def test_recording_happens_in_the_calling_thread(pipeline_of):
     threads = set()
 
     pipeline_of(numbered(6), in_flight=3).run(
-        [work(index) for index in range(6)], record=lambda outcome: threads.add(threading.get_ident())
+        [work_item(index) for index in range(6)], record=lambda outcome: threads.add(threading.get_ident())
     )
 
     assert threads == {threading.get_ident()}
@@ -208,7 +208,7 @@ def test_outcomes_are_recorded_as_they_come(pipeline_of):
     store.before_get = lambda url: None if url == source("0.jpg") else waited.append(first_recorded.wait(10))
     waited: list[bool] = []
 
-    pipeline_of(store).run([work(0), work(1)], record=lambda outcome: first_recorded.set())
+    pipeline_of(store).run([work_item(0), work_item(1)], record=lambda outcome: first_recorded.set())
 
     assert waited == [True]
 
@@ -216,7 +216,7 @@ def test_outcomes_are_recorded_as_they_come(pipeline_of):
 def test_pictures_in_memory_are_bounded(pipeline_of):
     network = FakeNetwork(seconds=0.02)
 
-    found = run(pipeline_of(numbered(12), network, in_flight=3), [work(index) for index in range(12)])
+    found = run(pipeline_of(numbered(12), network, in_flight=3), [work_item(index) for index in range(12)])
 
     assert len(found) == network.calls == 12
     assert network.peak == 3
@@ -230,7 +230,7 @@ def test_a_ledger_that_is_gone_ends_the_chunk(pipeline_of):
         raise BrokerUnavailable("gone")
 
     with pytest.raises(BrokerUnavailable):
-        pipeline_of(store).run([work(index) for index in range(6)], record=record)
+        pipeline_of(store).run([work_item(index) for index in range(6)], record=record)
     started = len(store.got)
     time.sleep(0.3)
 
@@ -242,19 +242,19 @@ def test_a_pipeline_runs_one_chunk_after_another(pipeline_of):
     store.errors[source("0.jpg")] = StoreUnavailable("down")
     pipeline = pipeline_of(store)
     with pytest.raises(StoreUnavailable):
-        run(pipeline, [work(0), work(1)])
+        run(pipeline, [work_item(0), work_item(1)])
     store.errors.clear()
 
-    assert sorted(run(pipeline, [work(0), work(1)])) == [0, 1]
+    assert sorted(run(pipeline, [work_item(0), work_item(1)])) == [0, 1]
 
 
 def test_an_empty_chunk_is_no_work(pipeline_of):
     assert run(pipeline_of(FakeStore()), []) == {}
 
 
-def work_with(options: OutputOptions, key: str = "a.jpg") -> Work:
+def item_with(options: OutputOptions, key: str = "a.jpg") -> WorkItem:
     keys = {kind: options.output_key(key, kind) for kind in options.outputs}
-    return Work(
+    return WorkItem(
         index=0,
         key=key,
         source=S3Url("in", key),
@@ -270,7 +270,7 @@ def test_options_reach_the_outputs(pipeline_of):
         outputs=(MASK, CUTOUT, OutputKind.COMPOSITE), format="webp", mask_format="png", crop=True, max_side=40
     )
 
-    run(pipeline_of(store), [work_with(options)])
+    run(pipeline_of(store), [item_with(options)])
 
     pictures = {url: Image.open(io.BytesIO(data)) for url, data in store.objects.items() if url.startswith("s3://out")}
     assert {url: (picture.format, picture.mode) for url, picture in pictures.items()} == {
@@ -282,15 +282,15 @@ def test_options_reach_the_outputs(pipeline_of):
     assert store.content_types == {url: f"image/{p.format.lower()}" for url, p in pictures.items()}
 
 
-def test_an_outcome_tells_about_the_mask(pipeline_of):
-    outcome = run(pipeline_of(store_of(a=JPEG)), [work(0, "a.jpg")])[0]
+def test_an_outcome_describes_the_mask(pipeline_of):
+    outcome = run(pipeline_of(store_of(a=JPEG)), [work_item(0, "a.jpg")])[0]
 
     assert outcome.quality.coverage == pytest.approx(0.25)
     assert outcome.quality.flags == ()
 
 
 def test_a_failed_image_has_no_quality(pipeline_of):
-    assert run(pipeline_of(store_of()), [work(0, "a.jpg")])[0].quality is None
+    assert run(pipeline_of(store_of()), [work_item(0, "a.jpg")])[0].quality is None
 
 
 BACKGROUND = "s3://art/studio.png"
@@ -303,7 +303,7 @@ def test_a_background_is_fetched_once_for_a_job(pipeline_of):
     store = numbered(5)
     store.objects[BACKGROUND] = encoded(Image.new("RGB", (30, 30), (0, 80, 160)), "PNG")
 
-    found = run(pipeline_of(store, in_flight=3), [work_with(IN_FRONT, f"{index}.jpg") for index in range(5)])
+    found = run(pipeline_of(store, in_flight=3), [item_with(IN_FRONT, f"{index}.jpg") for index in range(5)])
 
     assert len(found) == 1 and found[0].kind is OutcomeKind.OK  # all have index 0
     assert store.got.count(BACKGROUND) == 1
@@ -318,33 +318,33 @@ def test_another_job_has_another_background(pipeline_of):
     for name, colour in (("one", (200, 0, 0)), ("two", (0, 200, 0))):
         store.objects[f"s3://art/{name}.png"] = encoded(Image.new("RGB", (3, 3), colour), "PNG")
         options = OutputOptions(outputs=(OutputKind.COMPOSITE,), background=f"s3://art/{name}.png")
-        run(pipeline, [work_with(options)])
+        run(pipeline, [item_with(options)])
         assert Image.open(io.BytesIO(store.objects["s3://out/a.png"])).getpixel((1, 1)) == colour
 
 
 @pytest.mark.parametrize(
-    ("content", "etag", "says"),
+    ("content", "etag", "reason"),
     [
         (None, "", "does not exist"),
         (b"no picture", "", "not a picture"),
         (encoded(scene(), "PNG"), "another", "was replaced since the job was submitted"),
     ],
 )
-def test_a_background_that_is_not_usable_costs_the_image(pipeline_of, content, etag, says):
+def test_a_background_that_is_not_usable_costs_the_image(pipeline_of, content, etag, reason):
     store = store_of(a=JPEG)
     if content is not None:
         store.objects[BACKGROUND] = content
 
-    outcome = run(pipeline_of(store), [work_with(IN_FRONT.model_copy(update={"background_etag": etag}))])[0]
+    outcome = run(pipeline_of(store), [item_with(IN_FRONT.model_copy(update={"background_etag": etag}))])[0]
 
     assert (outcome.kind, outcome.code) == (OutcomeKind.FAILED, "background")
-    assert BACKGROUND in outcome.message and says in outcome.message
+    assert BACKGROUND in outcome.message and reason in outcome.message
     assert not [url for url in store.objects if url.startswith("s3://out")]
 
 
-def test_a_background_out_of_reach_is_tried_again(pipeline_of):
+def test_a_background_that_cannot_be_reached_is_retried(pipeline_of):
     store = store_of(a=JPEG)
     store.errors[BACKGROUND] = StoreUnavailable("down")
 
     with pytest.raises(StoreUnavailable):
-        run(pipeline_of(store), [work_with(IN_FRONT)])
+        run(pipeline_of(store), [item_with(IN_FRONT)])

@@ -1,4 +1,4 @@
-"""The line between a worker's parent and child: asked for, one more message is taken, announced and begun."""
+"""Prefetch at both ends: on request the parent takes one more message, and the model process starts it ahead."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from worker.consumer.prefetch import MOST_AHEAD, Credit, first_images
+from worker.consumer.prefetch import MAX_AHEAD, Prefetch, first_images
 from worker.contract.messages import MAX_CHUNK_IMAGES, ChunkMessage, JobOptions
-from worker.runner.parent_channel import SharedState
-from worker.runner.prefetch import Lookahead
+from worker.runner.parent_channel import ParentChannel
+from worker.runner.prefetch import Prefetcher
 
 MESSAGE = ChunkMessage(job="job", chunk=2, start=6, keys=("d/a.jpg", "b.jpg", "c.jpg"))
 OPTIONS = JobOptions(source="s3://in/photos/", dest="s3://out/masks/")
@@ -21,82 +21,82 @@ class FakePipeline:
 
     def __init__(self) -> None:
         self.begun = threading.Event()
-        self.chunk, self.works = "", []
+        self.chunk, self.items = "", []
 
-    def begin_ahead(self, chunk, works, metadata):
-        self.chunk, self.works, self.metadata = chunk, works, metadata
+    def begin_ahead(self, chunk, items, metadata):
+        self.chunk, self.items, self.metadata = chunk, items, metadata
         self.begun.set()
 
 
-class Child:
-    def __init__(self, fresh: JobOptions | None = OPTIONS) -> None:
-        self.shared, self.pipeline, self.questions = SharedState(), FakePipeline(), []
-        ledger = SimpleNamespace(fresh=lambda message: self.questions.append(message) or fresh)
-        self.lookahead = Lookahead(ledger, self.pipeline, self.shared)
+class ModelProcess:
+    def __init__(self, options: JobOptions | None = OPTIONS) -> None:
+        self.channel, self.pipeline, self.queries = ParentChannel(), FakePipeline(), []
+        ledger = SimpleNamespace(options_if_unstarted=lambda message: self.queries.append(message) or options)
+        self.prefetcher = Prefetcher(ledger, self.pipeline, self.channel)
 
 
 @pytest.fixture
-def child():
-    made = Child()
+def model():
+    made = ModelProcess()
     yield made
-    made.lookahead.close()
+    made.prefetcher.close()
 
 
-def test_what_was_asked_for_is_begun(child):
-    child.lookahead.ask()
-    assert child.shared.asked()
+def test_a_requested_chunk_starts_ahead(model):
+    model.prefetcher.request_next()
+    assert model.channel.next_requested()
 
-    child.shared.announce(first_images(MESSAGE).encode())
+    model.channel.send_next(first_images(MESSAGE).encode())
 
-    assert child.pipeline.begun.wait(5)
-    assert child.pipeline.chunk == "job.0.2"
-    assert [work.index for work in child.pipeline.works] == [6, 7]  # as many as there are threads
-    assert str(child.pipeline.works[0].source) == "s3://in/photos/d/a.jpg"
-
-
-def test_what_was_not_asked_for_is_not_begun(child):
-    """A child that replaces a dead one finds what was announced to it."""
-    child.shared.announce(first_images(MESSAGE).encode())
-
-    assert not child.pipeline.begun.wait(0.1)
+    assert model.pipeline.begun.wait(5)
+    assert model.pipeline.chunk == "job.0.2"
+    assert [work.index for work in model.pipeline.items] == [6, 7]  # as many as there are threads
+    assert str(model.pipeline.items[0].source) == "s3://in/photos/d/a.jpg"
 
 
-def test_a_chunk_that_was_started_before_is_not_begun():
-    child = Child(fresh=None)
-    child.lookahead.ask()
-    child.shared.announce(first_images(MESSAGE).encode())
-    child.lookahead.close()
+def test_a_chunk_that_was_not_requested_does_not_start_ahead(model):
+    """A model process that replaces a dead one finds a packet that was sent to that one."""
+    model.channel.send_next(first_images(MESSAGE).encode())
 
-    assert child.questions == [MESSAGE]
-    assert not child.pipeline.begun.is_set()
+    assert not model.pipeline.begun.wait(0.1)
 
 
-def test_a_worker_that_stops_asks_for_nothing(child):
-    child.shared.stop()
-    child.lookahead.ask()
+def test_a_chunk_that_was_started_before_does_not_start_ahead():
+    model = ModelProcess(options=None)
+    model.prefetcher.request_next()
+    model.channel.send_next(first_images(MESSAGE).encode())
+    model.prefetcher.close()
 
-    assert not child.shared.asked()
+    assert model.queries == [MESSAGE]
+    assert not model.pipeline.begun.is_set()
 
 
-def test_the_announcement_of_the_longest_keys_fits(child):
+def test_a_worker_that_stops_requests_nothing(model):
+    model.channel.stop()
+    model.prefetcher.request_next()
+
+    assert not model.channel.next_requested()
+
+
+def test_the_longest_keys_fit_into_a_packet(model):
     message = ChunkMessage(
         job="job", chunk=0, start=0, keys=tuple("k" * 1020 + f"{n:04d}" for n in range(MAX_CHUNK_IMAGES))
     )
 
     packet = first_images(message).encode()
 
-    child.lookahead.ask()
-    child.shared.announce(packet)
-    assert child.pipeline.begun.wait(5)
-    assert len(ChunkMessage.model_validate_json(packet).keys) == MOST_AHEAD
+    model.prefetcher.request_next()
+    model.channel.send_next(packet)
+    assert model.pipeline.begun.wait(5)
+    assert len(ChunkMessage.model_validate_json(packet).keys) == MAX_AHEAD
 
 
 class Consumer:
-    """What the bootstep needs of Celery's consumer."""
+    """What the bootstep needs from Celery's consumer."""
 
     def __init__(self) -> None:
-        self.shared, self.prefetch, self.readers = SharedState(), [1], {}
-        self.app = SimpleNamespace(maskmill_shared=self.shared)
+        self.channel, self.prefetch, self.readers = ParentChannel(), [1], {}
+        self.app = SimpleNamespace(maskmill_parent_channel=self.channel)
         self.qos = SimpleNamespace(
             increment_eventually=lambda: self.prefetch.append(self.prefetch[-1] + 1),
             decrement_eventually=lambda: self.prefetch.append(self.prefetch[-1] - 1),
@@ -106,7 +106,7 @@ class Consumer:
             add_reader=lambda fd, call, *args: self.readers.update({fd: (call, args)}), remove=self.readers.pop
         )
 
-    def look(self) -> None:
+    def read(self) -> None:
         for call, args in self.readers.values():
             call(*args)
 
@@ -115,45 +115,45 @@ def request(*args: object) -> SimpleNamespace:
     return SimpleNamespace(args=args)
 
 
-def test_the_credit_is_raised_by_one_until_a_message_has_come():
+def test_the_prefetch_count_is_raised_by_one_until_a_message_has_arrived():
     consumer = Consumer()
-    credit = Credit(consumer)
-    credit.start(consumer)
-    for _ in range(2):  # asked twice before it came: still one more
-        consumer.shared.ask()
-        consumer.look()
+    step = Prefetch(consumer)
+    step.start(consumer)
+    for _ in range(2):  # requested twice before it arrived: still one more
+        consumer.channel.request_next()
+        consumer.read()
     assert consumer.prefetch == [1, 2]
 
-    credit._received(consumer, request(MESSAGE.model_dump(mode="json")))
-    credit._received(consumer, request(MESSAGE.model_dump(mode="json")))  # nobody asked for this one
-    credit.stop(consumer)
+    step._received(consumer, request(MESSAGE.model_dump(mode="json")))
+    step._received(consumer, request(MESSAGE.model_dump(mode="json")))  # not requested
+    step.stop(consumer)
 
     assert consumer.prefetch == [1, 2, 1]
     assert consumer.readers == {}
-    assert ChunkMessage.model_validate_json(consumer.shared.announced() or b"") == MESSAGE
+    assert ChunkMessage.model_validate_json(consumer.channel.receive_next() or b"") == MESSAGE
 
 
 @pytest.mark.parametrize("args", [(), ("nonsense",), ({"schema_version": 99},)])
-def test_a_message_that_cannot_be_read_lowers_the_credit_all_the_same(args):
+def test_a_message_that_cannot_be_read_lowers_the_prefetch_count_too(args):
     consumer = Consumer()
-    credit = Credit(consumer)
-    credit.start(consumer)
-    consumer.shared.ask()
-    consumer.look()
+    step = Prefetch(consumer)
+    step.start(consumer)
+    consumer.channel.request_next()
+    consumer.read()
 
-    credit._received(consumer, request(*args))
-    credit.stop(consumer)
+    step._received(consumer, request(*args))
+    step.stop(consumer)
 
     assert consumer.prefetch == [1, 2, 1]
 
 
 def test_a_worker_that_stops_takes_no_further_message():
     consumer = Consumer()
-    credit = Credit(consumer)
-    credit.start(consumer)
-    consumer.shared.ask()
-    consumer.shared.stop()
-    consumer.look()
-    credit.stop(consumer)
+    step = Prefetch(consumer)
+    step.start(consumer)
+    consumer.channel.request_next()
+    consumer.channel.stop()
+    consumer.read()
+    step.stop(consumer)
 
     assert consumer.prefetch == [1]

@@ -1,4 +1,4 @@
-"""Which images need not be done again."""
+"""Which images are up to date and need not be done again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from worker.contract.errors import ObjectMissing, StoreUnavailable
 from worker.contract.messages import OutcomeKind
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectInfo
-from worker.runner.up_to_date import JOB, MODEL, OPTIONS, SOURCE_ETAG, standing
+from worker.runner.up_to_date import JOB, MODEL, OPTIONS, SOURCE_ETAG, existing_outcome
 
 SOURCE, ONE, TWO = S3Url("b", "in/a.jpg"), S3Url("b", "out/a.png"), S3Url("b", "out/cutout/a.png")
 WANTED = {MODEL: "m1", OPTIONS: "o1", JOB: "job"}
@@ -33,7 +33,7 @@ class Store:
 
 
 def kind(store):
-    return standing(store, SOURCE, [ONE, TWO], WANTED)
+    return existing_outcome(store, SOURCE, [ONE, TWO], WANTED)
 
 
 def test_what_this_job_made_is_done_and_what_another_made_is_skipped():
@@ -53,7 +53,7 @@ def test_an_output_that_is_missing_or_not_ours_is_made(present):
     store = Store(present)
 
     assert kind(store) is None
-    assert SOURCE not in store.asked  # nothing is asked that does not matter
+    assert SOURCE not in store.asked  # no unnecessary requests
 
 
 def test_a_source_that_changed_or_is_gone():

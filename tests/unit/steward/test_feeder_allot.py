@@ -12,14 +12,14 @@ from support.jobs import active
 from worker.contract.errors import BrokerUnavailable, JobNotFound
 from worker.contract.messages import Priority
 from worker.steward.feeder import WEIGHTS, allot
-from worker.steward.isolation import each
+from worker.steward.isolation import run_all
 
 LOW, NORMAL, HIGH = Priority.LOW, Priority.NORMAL, Priority.HIGH
 
 
 @st.composite
 def fleets(draw):
-    """Jobs, room and places as a feeder may find them."""
+    """Jobs, room and capacity as a feeder may find them."""
     workers = draw(st.integers(1, 40))
     jobs = [
         active(
@@ -39,60 +39,60 @@ def given_to(grants):
 
 @given(fleets())
 def test_no_job_gets_more_than_it_has_and_all_together_no_more_than_fits(fleet):
-    jobs, room, places = fleet
+    jobs, room, capacity = fleet
 
-    grants = allot(jobs, room, places)
+    grants = allot(jobs, room, capacity)
 
     got = given_to(grants)
     assert len(got) == len(grants)
     assert all(0 < got[job.view.job] <= job.waiting for job in jobs if job.view.job in got)
     over = sum(got.values()) - max(0, room)
-    assert over <= max(0, places // 2 + 1 + min(0, room))
+    assert over <= max(0, capacity // 2 + 1 + min(0, room))
     if over > 0:
         assert any(grant.express for grant in grants)
-    assert grants == allot(jobs, room, places)
+    assert grants == allot(jobs, room, capacity)
 
 
 @given(fleets())
 def test_room_is_used_up_while_anything_waits(fleet):
-    jobs, room, places = fleet
+    jobs, room, capacity = fleet
 
-    got = sum(given_to(allot(jobs, room, places)).values())
+    got = sum(given_to(allot(jobs, room, capacity)).values())
 
     assert got >= min(max(0, room), sum(job.waiting for job in jobs))
 
 
 @given(fleets())
 def test_only_a_job_with_less_than_half_its_share_goes_before_others(fleet):
-    jobs, room, places = fleet
+    jobs, room, capacity = fleet
     hungry = [job for job in jobs if job.waiting]
     weights = sum(WEIGHTS[job.view.policy.priority] for job in hungry)
 
-    for grant in allot(jobs, room, places):
-        share = places * WEIGHTS[grant.job.view.policy.priority] / weights
-        # With a share of less than one chunk at a time, it waits for its turn.
+    for grant in allot(jobs, room, capacity):
+        share = capacity * WEIGHTS[grant.job.view.policy.priority] / weights
+        # With a share of less than one chunk at once, a job waits for its turn.
         assert grant.express == (len(hungry) > 1 and share >= 1 and grant.job.outstanding < share / 2)
 
 
 @given(fleets(), st.integers(1, 30))
 def test_no_job_starves(fleet, workers):
-    """Whatever the queue looks like, who has something to do gets on as the fleet works chunks off."""
+    """From any state of the queue, every job with chunks left makes progress as the fleet completes chunks."""
     jobs, _, _ = fleet
-    places, window = 3 * workers, 2 * workers
+    capacity, window = 3 * workers, 2 * workers
     waiting = {job.view.job: min(job.waiting, 20) for job in jobs if job.waiting}
     priority = {job.view.job: job.view.policy.priority for job in jobs}
-    on_the_way = dict.fromkeys(waiting, 0)
+    outstanding = dict.fromkeys(waiting, 0)
     served = set()
     for _ in range(300):
         if not any(waiting.values()):
             break
-        now = [active(n, priority=priority[n], waiting=waiting[n], outstanding=on_the_way[n]) for n in waiting]
-        for name, chunks in given_to(allot(now, window - sum(on_the_way.values()), places)).items():
+        now = [active(n, priority=priority[n], waiting=waiting[n], outstanding=outstanding[n]) for n in waiting]
+        for name, chunks in given_to(allot(now, window - sum(outstanding.values()), capacity)).items():
             waiting[name] -= chunks
-            on_the_way[name] += chunks
+            outstanding[name] += chunks
             served.add(name)
-        for name in sorted(on_the_way, key=on_the_way.__getitem__, reverse=True)[:workers]:  # the unkindest order
-            on_the_way[name] -= min(1, on_the_way[name])
+        for name in sorted(outstanding, key=outstanding.__getitem__, reverse=True)[:workers]:  # the worst order
+            outstanding[name] -= min(1, outstanding[name])
     assert served == set(waiting)
 
 
@@ -104,23 +104,23 @@ def test_shares_follow_priorities():
     assert got == {"low": 10, "normal": 40, "high": 160}
 
 
-def worked_off(workers: int, jobs: dict[str, tuple[Priority, int]], chunks: int) -> str:
-    """The order in which a fleet works off the first so many chunks: a job's name for each."""
+def started(workers: int, jobs: dict[str, tuple[Priority, int]], chunks: int) -> str:
+    """Return the order in which a fleet starts the first `chunks` chunks: the job's name for each."""
     waiting = {name: count for name, (_, count) in jobs.items()}
-    on_the_way = dict.fromkeys(jobs, 0)
+    outstanding = dict.fromkeys(jobs, 0)
     usual, express, served, order = deque(), deque(), {}, []
     running = deque([None] * workers)
     while len(order) < chunks and any(waiting.values()):
         now = [
-            active(name, priority=jobs[name][0], waiting=waiting[name], outstanding=on_the_way[name]) for name in jobs
+            active(name, priority=jobs[name][0], waiting=waiting[name], outstanding=outstanding[name]) for name in jobs
         ]
         for grant in allot(now, 2 * workers - len(usual) - len(express), 3 * workers, served):
             name = grant.job.view.job
             waiting[name] -= grant.chunks
-            on_the_way[name] += grant.chunks
+            outstanding[name] += grant.chunks
             (express if grant.express else usual).extend([name] * grant.chunks)
         if (done := running.popleft()) is not None:
-            on_the_way[done] -= 1
+            outstanding[done] -= 1
         running.append((express or usual).popleft() if express or usual else None)
         order += [running[-1]] if running[-1] else []
     return "".join(order)
@@ -129,13 +129,13 @@ def worked_off(workers: int, jobs: dict[str, tuple[Priority, int]], chunks: int)
 @pytest.mark.parametrize("workers", [1, 2, 10])
 @pytest.mark.parametrize(("priority", "times"), [(NORMAL, 4), (HIGH, 16)])
 def test_priorities_hold_over_time_however_few_workers_there_are(workers, priority, times):
-    order = worked_off(workers, {"l": (LOW, 9999), "x": (priority, 9999)}, 40 * workers * (times + 1))
+    order = started(workers, {"l": (LOW, 9999), "x": (priority, 9999)}, 40 * workers * (times + 1))
 
     assert order.count("x") / order.count("l") == pytest.approx(times, rel=0.15)
 
 
 def test_jobs_of_one_priority_take_turns():
-    order = worked_off(1, dict.fromkeys("abcdefgh", (NORMAL, 99)), 80)
+    order = started(1, dict.fromkeys("abcdefgh", (NORMAL, 99)), 80)
 
     assert {order.count(name) for name in "abcdefgh"} == {10}
 
@@ -176,7 +176,7 @@ def test_nothing_to_do_gets_nothing():
     assert allot([active(waiting=0)], 10, 30) == []
 
 
-def test_trouble_with_one_does_not_stop_the_others():
+def test_an_error_with_one_item_does_not_stop_the_others():
     seen = []
 
     def work(name):
@@ -186,6 +186,6 @@ def test_trouble_with_one_does_not_stop_the_others():
         return 1
 
     with pytest.raises(BrokerUnavailable, match="a"):
-        each("abc", work)
+        run_all("abc", work)
     assert seen == ["a", "b", "c"]
-    assert each("cc", work) == [1, 1]
+    assert run_all("cc", work) == [1, 1]

@@ -14,11 +14,11 @@ from support.commands import wait_for
 from worker.contract import settings
 from worker.contract.errors import SetupError
 from worker.steward import process
-from worker.steward.http_endpoint import Exporter
+from worker.steward.http_endpoint import HttpEndpoint
 
 
 def test_no_role_is_running_when_the_port_of_the_metrics_is_taken(monkeypatch):
-    """Connections are closed on the way out, and a thread in the middle of a call would end with a traceback."""
+    """The connections are closed on exit, and a thread in the middle of a call would end with a traceback."""
     monkeypatch.setattr(process.signal, "signal", lambda *_: None)
     monkeypatch.setattr(process.Role, "start", lambda role: pytest.fail("a role was started"))
     with socket.socket() as taken:
@@ -31,7 +31,7 @@ def test_no_role_is_running_when_the_port_of_the_metrics_is_taken(monkeypatch):
 
 
 class Always:
-    """A role that nobody else wants."""
+    """A lock without other candidates."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -45,7 +45,7 @@ class Always:
 
 @pytest.fixture
 def role_of(monkeypatch):
-    """Makes roles that lead; ended by the test."""
+    """Return a factory of roles that lead; they are stopped at the end of the test."""
     monkeypatch.setattr("worker.steward.role.Leadership", Always)
     made: list[process.Role] = []
 
@@ -60,8 +60,8 @@ def role_of(monkeypatch):
         role.join()
 
 
-def looks_of(role_of, quiet, count: int = 8) -> list[float]:
-    """Pauses between looks."""
+def pauses_of(role_of, quiet, count: int = 8) -> list[float]:
+    """Return the pauses between two calls of the work."""
     times: list[float] = []
 
     def work() -> bool:
@@ -69,44 +69,44 @@ def looks_of(role_of, quiet, count: int = 8) -> list[float]:
         return quiet(len(times))
 
     role_of(work, 0.1)
-    wait_for(lambda: len(times) >= count, "looks", 20)
+    wait_for(lambda: len(times) >= count, "calls", 20)
     return [later - earlier for earlier, later in itertools.pairwise(times[:count])]
 
 
-def test_looks_at_nothing_grow_apart_up_to_a_bound(role_of):
-    pauses = looks_of(role_of, lambda _: True)
+def test_pauses_without_work_grow_up_to_a_bound(role_of):
+    pauses = pauses_of(role_of, lambda _: True)
 
     assert pauses[0] >= 0.2 and all(pause >= 0.4 for pause in pauses[1:])
     assert min(pauses[1:]) < 0.8  # and not further
 
 
-def test_something_to_do_brings_them_back(role_of):
-    pauses = looks_of(role_of, lambda number: number < 4)
+def test_work_shortens_the_pauses_again(role_of):
+    pauses = pauses_of(role_of, lambda number: number < 4)
 
     assert pauses[2] >= 0.4 and min(pauses[3:]) < 0.2
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_role_that_meets_a_defect_says_so(role_of):
-    told = threading.Event()
+def test_a_role_that_ends_by_an_exception_reports_it(role_of):
+    reported = threading.Event()
 
     def work() -> bool:
         raise ZeroDivisionError
 
-    role = role_of(work, broken=told.set)
+    role = role_of(work, on_defect=reported.set)
 
-    assert told.wait(10) and not role.running
+    assert reported.wait(10) and not role.running
 
 
 @pytest.mark.parametrize("name", ["metrics", "healthz"])
-def test_an_exporter_without_looks_at_its_end_ends_at_once(name):
-    exporter = Exporter(settings.load().metrics, CollectorRegistry(), healthy=lambda: True, ready=lambda: True)
-    with urllib.request.urlopen(f"http://127.0.0.1:{exporter.port}/{name}", timeout=10) as answer:
+def test_an_endpoint_closes_without_waiting_for_its_poll_interval(name):
+    endpoint = HttpEndpoint(settings.load().metrics, CollectorRegistry(), healthy=lambda: True, ready=lambda: True)
+    with urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}/{name}", timeout=10) as answer:
         assert answer.status == 200
     began = time.monotonic()
 
-    exporter.close()
+    endpoint.close()
 
     assert time.monotonic() - began < 30
     with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(f"http://127.0.0.1:{exporter.port}/{name}", timeout=10)
+        urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}/{name}", timeout=10)

@@ -241,7 +241,7 @@ class Rig:
         Raises:
             SetupError: they ended instead.
         """
-        fleet, deadline = Fleet(self.ledger.link), time.monotonic() + _JOB_SECONDS
+        fleet, deadline = Fleet(self.ledger.connection), time.monotonic() + _JOB_SECONDS
         while len(fleet.facts()) < count:
             self._check(None, deadline)
             time.sleep(_POLL_SECONDS)
@@ -257,7 +257,7 @@ class Rig:
         return found
 
     def _queued(self) -> int:
-        return Backlog(self.ledger.link).queued()
+        return Backlog(self.ledger.connection).queued()
 
     def _check(self, view: JobView | None, deadline: float) -> None:
         if self._workers is not None and not self._workers.running:

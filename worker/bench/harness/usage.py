@@ -13,7 +13,7 @@ from typing import Self
 
 _PROC = Path("/proc")
 _NANO = 1e-9
-_OWN_THREADS = ("image", "lookahead")
+_OWN_THREADS = ("image", "prefetcher")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""All jobs that have not ended, for those who keep them moving: what to publish, what is missing, what to note."""
+"""What the steward does with all jobs that have not ended: publish chunks, find lost ones, save outcomes, end jobs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, cast
 from worker.contract import redis_keys
 from worker.contract.errors import ContractError
 from worker.contract.job import JobStatus, JobView
-from worker.contract.ledger.connection import RedisLink
+from worker.contract.ledger.connection import RedisConnection
 from worker.contract.log_fields import event
 
 log = logging.getLogger(__name__)
@@ -20,50 +20,50 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ActiveJob:
-    """One job and how much of it is on its way."""
+    """A job that has not ended, and how far it is."""
 
     view: JobView
     outstanding: int
-    """Chunks published and not finished."""
+    """Chunks that are published and not finished."""
 
     returned: int
-    """Chunks to publish before the cursor goes on."""
+    """Chunks to publish before those at the cursor."""
 
-    logged: int
+    pending_outcomes: int
     """Outcomes that are not in S3 yet."""
 
     @property
     def waiting(self) -> int:
-        """Chunks still to be published."""
+        """Return the number of chunks still to be published."""
         return self.returned + max(0, self.view.chunks - self.view.cursor)
 
 
 @dataclass(frozen=True)
-class LogEntry:
+class PendingOutcome:
     """One outcome that is not in S3 yet."""
 
     id: str
-    """`milliseconds-number`, by the clock of Redis."""
+    """`milliseconds-number` by the clock of Redis: the entry's id in the job's stream."""
 
     line: str
     """An `Outcome` as JSON."""
 
     @property
     def dated(self) -> str:
-        """The same with its time; spliced in, since there may be millions."""
+        """Return the line with its time as field `at`. Spliced into the text, because there may be millions."""
         return f'{{"at":{int(self.id.partition("-")[0]) / 1000},{self.line[1:]}'
 
 
 def overlapping(first: JobView, second: JobView) -> bool:
-    """Whether two jobs might write the same outputs: one destination lies in the other."""
+    """Return whether two jobs could write the same outputs: one destination contains the other."""
     one, two = first.options.dest, second.options.dest
     return one.bucket == two.bucket and (one.key.startswith(two.key) or two.key.startswith(one.key))
 
 
 def blocker(job: JobView, jobs: Sequence[ActiveJob]) -> JobView | None:
-    """The first of the active jobs, oldest first, that `job` must wait for.
+    """Return the first of the active jobs, oldest first, that `job` must wait for.
 
-    Two jobs that might write the same outputs run one after the other, never interleaved.
+    Two jobs that could write the same outputs run one after the other, never interleaved.
     """
     for other in jobs:
         if other.view.job == job.job:
@@ -74,26 +74,26 @@ def blocker(job: JobView, jobs: Sequence[ActiveJob]) -> JobView | None:
 
 
 def unblocked(jobs: Sequence[ActiveJob]) -> list[ActiveJob]:
-    """Running jobs that wait for no other; `jobs` are all active ones, oldest first."""
+    """Return the running jobs that wait for no other job; `jobs` are all active jobs, oldest first."""
     return [job for job in jobs if job.view.status is JobStatus.RUNNING and blocker(job.view, jobs) is None]
 
 
 class Backlog:
-    """Over a `RedisLink` of the caller's."""
+    """Works over a `RedisConnection` of the caller."""
 
-    def __init__(self, link: RedisLink) -> None:
-        """Nothing is sent yet."""
-        self._link = link
-        self._prefix = link.prefix
+    def __init__(self, connection: RedisConnection) -> None:
+        """Send nothing yet."""
+        self._connection = connection
+        self._prefix = connection.prefix
 
     # -- publishing -----------------------------------------------------------------------------------------------
 
     def active(self) -> list[ActiveJob]:
-        """Jobs that have not ended, oldest first."""
+        """Return the jobs that have not ended, oldest first; leave out records that this version cannot read."""
 
         def read() -> list[Any]:
-            jobs = self._link.client.smembers(redis_keys.active(self._prefix))
-            pipeline = self._link.client.pipeline(transaction=False)
+            jobs = self._connection.client.smembers(redis_keys.active(self._prefix))
+            pipeline = self._connection.client.pipeline(transaction=False)
             for job in jobs:
                 keys = redis_keys.job_keys(self._prefix, job)
                 pipeline.hgetall(keys.record)
@@ -102,117 +102,135 @@ class Backlog:
                 pipeline.xlen(keys.log)
             return cast(list[Any], pipeline.execute())
 
-        answers = self._link.call(read)
+        answers = self._connection.call(read)
         found = []
-        for fields, outstanding, returned, logged in zip(*[iter(answers)] * 4, strict=True):
+        for fields, outstanding, returned, pending in zip(*[iter(answers)] * 4, strict=True):
             try:
-                found += [ActiveJob(JobView.read(fields), outstanding, returned, logged)] if fields else []
-            except ContractError as error:  # of a newer version: left to those who can read it
+                found += [ActiveJob(JobView.read(fields), outstanding, returned, pending)] if fields else []
+            except ContractError as error:  # of a newer version: left to processes that can read it
                 log.error(error, extra=event("job_record_invalid"))
         return sorted(found, key=lambda job: (job.view.queued_at or job.view.created_at, job.view.job))
 
     def queued(self) -> int:
-        """Chunk messages waiting in the broker."""
+        """Return the number of chunk messages that wait in the broker."""
 
         def read() -> int:
-            pipeline = self._link.client.pipeline(transaction=False)
+            pipeline = self._connection.client.pipeline(transaction=False)
             for name in redis_keys.QUEUES:
                 pipeline.llen(redis_keys.queue(self._prefix, name))
             return sum(pipeline.execute())
 
-        return cast(int, self._link.call(read))
+        return cast(int, self._connection.call(read))
 
     def take(self, job: str, chunks: int, *, epoch: int) -> list[int]:
-        """Up to so many chunks of a running job that are to be published now; they count as outstanding already.
+        """Choose up to `chunks` chunks of a running job to publish now; they count as outstanding at once.
 
-        None when the job has another epoch by now: messages of this one would be stale.
+        Returns:
+            Chunk numbers. Empty if the job's epoch is no longer `epoch`: messages of that epoch would be stale.
         """
-        return [int(chunk) for chunk in self._link.run("take", job, chunks, epoch)]
+        return [int(chunk) for chunk in self._connection.run("take", job, chunks, epoch)]
 
     def untake(self, job: str, chunks: Sequence[int], *, epoch: int) -> None:
-        """Chunks that were taken could not be published: they wait again."""
-        self._link.run("untake", job, epoch, *chunks)
+        """Return chunks that were taken but could not be published, so that they are taken again."""
+        self._connection.run("untake", job, epoch, *chunks)
 
-    # -- what went missing ----------------------------------------------------------------------------------------
+    # -- lost chunks ----------------------------------------------------------------------------------------------
 
     def silent(self, job: str, seconds: float) -> list[int]:
-        """Chunks of a job that nobody has heard of for so long."""
+        """Return the outstanding chunks of a job without a sign of life for `seconds`."""
 
         def read() -> list[str]:
-            time, micros = self._link.client.time()
+            time, micros = self._connection.client.time()
             outstanding = redis_keys.job_keys(self._prefix, job).outstanding
             limit = time + micros / 1e6 - seconds
-            return cast(list[str], self._link.client.zrangebyscore(outstanding, "-inf", limit))
+            return cast(list[str], self._connection.client.zrangebyscore(outstanding, "-inf", limit))
 
-        return [int(chunk) for chunk in self._link.call(read)]
+        return [int(chunk) for chunk in self._connection.call(read)]
 
     def in_broker(self) -> set[str]:
-        """Task ids of all messages that wait in a queue or are with a worker. O(window)."""
+        """Return the task ids of all messages that wait in a queue or are held by a worker. O(window)."""
 
         def read() -> list[Any]:
-            pipeline = self._link.client.pipeline(transaction=False)
+            pipeline = self._connection.client.pipeline(transaction=False)
             for name in redis_keys.QUEUES:
                 pipeline.lrange(redis_keys.queue(self._prefix, name), 0, -1)
             pipeline.hvals(redis_keys.unacked(self._prefix))
             return cast(list[Any], pipeline.execute())
 
-        *queues, delivered = self._link.call(read)
+        *queues, delivered = self._connection.call(read)
         found = [_task(text, held=False) for texts in queues for text in texts]
         found += [_task(text, held=True) for text in delivered]
         return {task for task in found if task is not None}
 
     def held(self, job: str) -> bool:
-        """Whether a worker has a message of a job in its hands, and its lease has not run out. O(window)."""
-        delivered = self._link.call(lambda: self._link.client.hvals(redis_keys.unacked(self._prefix)))
+        """Return whether a worker holds a message of a job under a lease that has not expired. O(window)."""
+        delivered = self._connection.call(lambda: self._connection.client.hvals(redis_keys.unacked(self._prefix)))
         ids = [redis_keys.parse_task_id(_task(text, held=True) or "") for text in delivered]
         return any(id is not None and id[0] == job for id in ids)
 
-    def reclaim(self, job: str, chunks: Sequence[int], seconds: float) -> list[int]:
-        """Of these chunks, those to publish again; they count as heard of from now on."""
-        return [int(chunk) for chunk in self._link.run("reclaim", job, seconds, *chunks)]
+    def take_lost(self, job: str, chunks: Sequence[int], seconds: float) -> list[int]:
+        """Choose those of `chunks` that are still silent for `seconds` and must be published again.
 
-    # -- endings --------------------------------------------------------------------------------------------------
+        The silence of the returned chunks starts again now. In a job that is not running nothing is published: a chunk
+        of a paused job waits for the resume.
+        """
+        return [int(chunk) for chunk in self._connection.run("take_lost", job, seconds, *chunks)]
+
+    # -- outcomes and endings -------------------------------------------------------------------------------------
 
     def settle(self, job: str, seconds: float) -> bool:
-        """Close a job that was told to stop, if nobody works on it any more; a worker silent for so long is gone."""
-        return bool(self._link.run("settle", job, seconds))
+        """Close a stopping job once no worker runs a chunk of it; a worker silent for `seconds` counts as gone.
 
-    def log(self, job: str, count: int) -> list[LogEntry]:
-        """The oldest outcomes that are not in S3 yet."""
+        Returns:
+            Whether this call closed it.
+        """
+        return bool(self._connection.run("settle", job, seconds))
+
+    def pending_outcomes(self, job: str, count: int) -> list[PendingOutcome]:
+        """Return the oldest outcomes that are not in S3 yet, at most `count`."""
         key = redis_keys.job_keys(self._prefix, job).log
-        entries = self._link.call(lambda: self._link.client.xrange(key, count=count))
-        return [LogEntry(id, fields["o"]) for id, fields in entries]
+        entries = self._connection.call(lambda: self._connection.client.xrange(key, count=count))
+        return [PendingOutcome(id, fields["o"]) for id, fields in entries]
 
-    def recent(self, job: str, count: int = 1000) -> Iterator[LogEntry]:
-        """Outcomes that are not in S3 yet, newest first; those brought there meanwhile may be left out."""
+    def recent(self, job: str, count: int = 1000) -> Iterator[PendingOutcome]:
+        """Iterate over the outcomes that are not in S3 yet, newest first, reading `count` at a time.
+
+        Outcomes that are moved to S3 during the iteration may be missing.
+        """
         key, before = redis_keys.job_keys(self._prefix, job).log, "+"
         while True:
-            entries = self._link.call(functools.partial(self._link.client.xrevrange, key, before, "-", count))
-            yield from (LogEntry(id, fields["o"]) for id, fields in entries)
+            entries = self._connection.call(
+                functools.partial(self._connection.client.xrevrange, key, before, "-", count)
+            )
+            yield from (PendingOutcome(id, fields["o"]) for id, fields in entries)
             if len(entries) < count:
                 return
             before = f"({entries[-1][0]}"
 
-    def logged(self, job: str, entries: Iterable[LogEntry]) -> None:
-        """Forget outcomes that are in S3 now."""
+    def delete_pending(self, job: str, entries: Iterable[PendingOutcome]) -> None:
+        """Delete outcomes that are in S3 now."""
         ids = [entry.id for entry in entries]
-        self._link.call(lambda: self._link.client.xdel(redis_keys.job_keys(self._prefix, job).log, *ids))
+        self._connection.call(lambda: self._connection.client.xdel(redis_keys.job_keys(self._prefix, job).log, *ids))
 
     def close(self, job: str, epoch: int, keep_seconds: int) -> bool:
-        """End a job whose lists are in S3. Redis forgets it after a while."""
-        ended = bool(self._link.run("close", job, epoch, keep_seconds))
-        self.drop(job)
+        """End a job whose lists are in S3; Redis forgets it after `keep_seconds`.
+
+        Returns:
+            Whether this call ended it.
+        """
+        ended = bool(self._connection.run("close", job, epoch, keep_seconds))
+        self.deactivate(job)
         return ended
 
-    def drop(self, job: str) -> None:
-        """Look at a job no more."""
-        self._link.call(lambda: self._link.client.srem(redis_keys.active(self._prefix), job))
+    def deactivate(self, job: str) -> None:
+        """Remove a job from the set of active jobs."""
+        self._connection.call(lambda: self._connection.client.srem(redis_keys.active(self._prefix), job))
 
 
 def _task(text: str, *, held: bool) -> str | None:
-    """Task id of a message in a queue or, with its way of delivery, in a worker's hands; None if it is not ours.
+    """Return the task id of a queued message, or of a held one, which kombu stores with its delivery; None if foreign.
 
-    Whatever somebody put into a queue must not end who looks for lost chunks.
+    A foreign message of any content in a queue must not stop the search for lost chunks.
     """
     try:
         message = json.loads(text)

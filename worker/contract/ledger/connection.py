@@ -1,6 +1,6 @@
-"""The line to Redis: one connection pool, the ledger's scripts, and what Redis raises turned into our errors.
+"""The connection to Redis: one pool of sockets, the ledger's Lua scripts, and Redis errors translated into ours.
 
-Every call made through it may be repeated after a lost connection: the scripts are idempotent.
+Every call made through it may be repeated after a lost connection, because the scripts are idempotent.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from worker.contract.errors import AccessDenied, BrokerUnavailable, ServiceError
 from worker.contract.settings import RedisSettings
 
 OLDEST_REDIS = (6, 2)
-"""ZADD GT and the sweep of kombu (ZRANGE BYSCORE REV) need it."""
+"""Needed for ZADD GT, and by kombu, which finds expired leases with ZRANGE BYSCORE REV."""
 
 _PASSING = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, BusyLoadingError)
-"""What a restart or a failover looks like from here."""
+"""What a client sees during a restart or a failover."""
 
 
-class RedisLink:
-    """Thread-safe; make one per process, after any fork."""
+class RedisConnection:
+    """A pool of connections to one Redis. Thread-safe; create one per process, after any fork."""
 
     def __init__(self, settings: RedisSettings, *, retries: int, client_name: str) -> None:
-        """Connect lazily: nothing is sent before the first call.
+        """Connect on the first call.
 
         Args:
-            settings: where Redis is.
-            retries: of a call that finds no Redis, with pauses of 0.1, 0.2, 0.4, ... 2 s.
-            client_name: how the connections call themselves in `CLIENT LIST`.
+            settings: address, credentials and key prefix.
+            retries: of a call while Redis cannot be reached, after pauses of 0.1, 0.2, 0.4, ... 2 s.
+            client_name: name of the connections in `CLIENT LIST`.
         """
         self.prefix = settings.prefix
         self.url = settings.url
@@ -55,18 +55,18 @@ class RedisLink:
             socket_keepalive=True,
             health_check_interval=25,
             client_name=client_name,
-            retry=Retry(NoBackoff(), 0),  # of single commands: see `call`
+            retry=Retry(NoBackoff(), 0),  # no retry of single commands: `call` retries
         )
-        # A restart of Redis costs a pause and no chunk.
+        # With these, a restart of Redis costs a pause but no chunk.
         self._retry = Retry(ExponentialBackoff(cap=2, base=0.1), retries, supported_errors=_PASSING)
         self._scripts: dict[str, Any] = {}
 
     def run(self, script: str, job: str, *args: object) -> Any:
-        """Run a script of `lua/` on the keys of one job."""
+        """Run a script of `lua/` on the keys of one job and return its answer."""
         return self.call(lambda: self.script(script)(keys=redis_keys.job_keys(self.prefix, job), args=args))
 
     def script(self, name: str) -> Any:
-        """A script of `lua/` behind the shared head; callable on a pipeline with `client=`."""
+        """Return a script of `lua/` with the shared head in front; pass `client=` to call it in a pipeline."""
         if name not in self._scripts:
             folder = resources.files("worker.contract.ledger") / "lua"
             text = (folder / "head.lua").read_text("utf-8") + (folder / f"{name}.lua").read_text("utf-8")
@@ -74,12 +74,12 @@ class RedisLink:
         return self._scripts[name]
 
     def call(self, call: Callable[[], Any]) -> Any:
-        """Make a call, again if Redis is away for a moment, and turn what it raises into our errors.
+        """Make a call, retry it while Redis is briefly unavailable, and translate its errors.
 
         Raises:
-            AccessDenied: user, password or rights are wrong.
-            BrokerUnavailable: Redis cannot be reached, or is full or not a primary for the moment.
-            ServiceError: it refuses for another reason.
+            AccessDenied: user or password is wrong, or the ACL forbids the command.
+            BrokerUnavailable: Redis cannot be reached, is full, or is currently not a primary.
+            ServiceError: Redis refuses the command for another reason.
         """
         try:
             return self._retry.call_with_retry(
@@ -87,11 +87,11 @@ class RedisLink:
             )
         except (AuthenticationError, NoPermissionError) as error:
             raise AccessDenied(
-                f"{self.url} refused us: check MASKMILL_REDIS__USERNAME, MASKMILL_REDIS__PASSWORD and the ACL"
+                f"{self.url} denied access: check MASKMILL_REDIS__USERNAME, MASKMILL_REDIS__PASSWORD and the ACL"
             ) from error
         except OutOfMemoryError as error:
             raise BrokerUnavailable(
-                f"{self.url} has reached its maxmemory: raise it, or wait for running jobs to end; nothing is lost"
+                f"{self.url} has reached maxmemory: raise it, or wait for running jobs to end; nothing is lost"
             ) from error
         except _PASSING as error:
             raise BrokerUnavailable(
@@ -101,21 +101,21 @@ class RedisLink:
             raise ServiceError(f"{self.url} answered: {error}") from error
 
     def check(self) -> dict[str, str]:
-        """Facts about the server, for `worker check`.
+        """Return `server`, `version` and `append_only` of the server after checking that it is suitable.
 
         Raises:
-            BrokerUnavailable, AccessDenied: it does not answer, or not us.
-            SetupError: it answers, but work would get lost on it.
+            BrokerUnavailable, AccessDenied: as in `call`.
+            SetupError: the server is a cluster or too old, or may evict queued work.
         """
         info = self.call(self.client.info)
         policy = str(info.get("maxmemory_policy", "unknown"))
         version = str(info["redis_version"])
         if info.get("redis_mode", info.get("server_mode")) == "cluster":
-            raise SetupError(f"{self.url} is a Redis Cluster, which Celery cannot use: give maskmill a plain Redis")
+            raise SetupError(f"{self.url} is a Redis Cluster, which Celery does not support: use a plain Redis")
         if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS:
-            raise SetupError(f"{self.url} is Redis {version}: 6.2 or later is needed")
+            raise SetupError(f"{self.url} is Redis {version}: 6.2 or later is required")
         if policy not in ("noeviction", "unknown"):
-            raise SetupError(f"{self.url} may evict queued work: set maxmemory-policy noeviction (is {policy})")
+            raise SetupError(f"{self.url} may evict queued work: set maxmemory-policy to noeviction (it is {policy})")
         return {
             "server": str(info.get("server_name", "redis")),
             "version": str(info.get("valkey_version", version)),
@@ -123,7 +123,7 @@ class RedisLink:
         }
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections of the pool."""
         self.client.close()
 
     def __enter__(self) -> Self:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from worker.contract import redis_keys
+from worker.contract import output_names
 from worker.contract.errors import ContractError
 from worker.contract.s3url import S3Url
 from worker.contract.storage import jsonlines
@@ -59,7 +59,7 @@ class Listed(Protocol):
 
 def job_folder(dest: S3Url, job: str) -> S3Url:
     """Return the folder of the job metadata: everything that maskmill stores for a job except its outputs."""
-    return dest / f"{redis_keys.JOB_PREFIX}{job}/"
+    return dest / f"{output_names.JOB_PREFIX}{job}/"
 
 
 def _part(dest: S3Url, job: str, number: int) -> S3Url:

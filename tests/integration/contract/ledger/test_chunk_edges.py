@@ -1,4 +1,4 @@
-"""Chunks whose images share a byte with those of their neighbours: four bits each, chunks of odd length."""
+"""Chunks of odd length, whose images share a byte with those of their neighbours: four bits per image."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import itertools
 
 import pytest
 
+from support.jobs import lease
 from worker.contract.job import JobStatus
-from worker.contract.ledger.jobs import Verdict
+from worker.contract.ledger.chunks import Verdict
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
 
 OPTIONS = JobOptions(source="s3://in/", dest="s3://out/")
@@ -15,7 +16,7 @@ OPTIONS = JobOptions(source="s3://in/", dest="s3://out/")
 
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize(("size", "total"), [(1, 3), (2, 5), (3, 8), (5, 14), (4, 4)])
-def test_a_chunk_is_complete_with_its_last_image_and_no_sooner(ledger, size, total, first):
+def test_a_chunk_is_complete_with_its_last_image_and_no_sooner(ledger, chunk_ledger, size, total, first):
     ledger.create("job", OPTIONS)
     assert ledger.seal("job", total=total, chunk_images=size, size=1)
     keys = [f"{index}.jpg" for index in range(total)]
@@ -25,13 +26,14 @@ def test_a_chunk_is_complete_with_its_last_image_and_no_sooner(ledger, size, tot
     ]
     # Every other chunk first, so that the other halves of shared bytes are set in one case and empty in the other.
     for chunk in itertools.chain(chunks[first::2], chunks[1 - first :: 2]):
-        assert ledger.start(chunk, "worker").verdict is Verdict.RUN
+        assert chunk_ledger.start(chunk, "worker").verdict is Verdict.RUN
         for index in reversed(range(chunk.start, chunk.start + len(chunk.keys))):
-            assert ledger.start(chunk, "worker").verdict is Verdict.RUN, (chunk.start, index)
+            assert chunk_ledger.start(chunk, "worker").verdict is Verdict.RUN, (chunk.start, index)
             kind = (OutcomeKind.OK, OutcomeKind.CANCELLED, OutcomeKind.FAILED)[index % 3]
-            ledger.record(chunk, [Outcome(index=index, key=keys[index], kind=kind, code="c" if index % 3 else "")])
-        verdict = ledger.start(chunk, "worker").verdict
+            found = Outcome(index=index, key=keys[index], kind=kind, code="c" if index % 3 else "")
+            lease(ledger, chunk, "worker").record([found])
+        verdict = chunk_ledger.start(chunk, "worker").verdict
         assert verdict in (Verdict.DONE, Verdict.CANCELLED, Verdict.STALE), verdict
-        assert not ledger.release(chunk, "worker", model="m", core_seconds=1, blameless=True)
+        assert not lease(ledger, chunk, "worker").release(model="m", core_seconds=1, blameless=True)
 
     assert ledger.view("job").status is JobStatus.CLOSING

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from support.jobs import lease
 from worker.contract import redis_keys
 from worker.contract.errors import AccessDenied, BadMessage, BrokerUnavailable, JobNotFound
 from worker.contract.job import JobStatus
 from worker.contract.ledger.backlog import Backlog
-from worker.contract.ledger.jobs import MAX_FAILURES, Ledger, Verdict
+from worker.contract.ledger.chunks import MAX_FAILURES, Verdict
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
 from worker.contract.settings import RedisSettings
 
@@ -33,96 +35,96 @@ def running(ledger: Ledger, total: int = 7, job: str = "job") -> None:
     assert ledger.seal(job, total=total, chunk_images=K, size=100)
 
 
-def test_a_job_runs_from_listing_to_finished(ledger):
+def test_a_job_runs_from_listing_to_finished(ledger, chunk_ledger):
     running(ledger, total=4)
 
-    assert ledger.start(chunk(0, 4), WORKER).verdict is Verdict.RUN
-    ledger.record(chunk(0, 4), [outcome(0), outcome(1), outcome(2, OutcomeKind.FAILED)])
+    assert chunk_ledger.start(chunk(0, 4), WORKER).verdict is Verdict.RUN
+    lease(ledger, chunk(0, 4)).record([outcome(0), outcome(1), outcome(2, OutcomeKind.FAILED)])
     before = ledger.view("job")
-    last = ledger.record(chunk(1, 4), [outcome(3)])
+    last = lease(ledger, chunk(1, 4)).record([outcome(3)])
     after = ledger.view("job")
 
     assert (before.status, before.done, before.failed) == (JobStatus.RUNNING, 3, 1)
     assert last.completed and (after.status, after.ok, after.failed) == (JobStatus.CLOSING, 3, 1)
     assert after.completed_at and after.started_at and after.options == OPTIONS and after.codes == {"undecodable": 1}
-    assert Backlog(ledger.link).close("job", 0, 60) and ledger.view("job").status is JobStatus.FINISHED
+    assert Backlog(ledger.connection).close("job", 0, 60) and ledger.view("job").status is JobStatus.FINISHED
     assert ledger.failures("job") == [{"kind": "failed", "key": "2.jpg", "code": "undecodable", "message": ""}]
 
 
-def test_a_redelivered_chunk_is_told_what_is_done_already(ledger):
+def test_the_lease_of_a_redelivered_chunk_has_the_outcomes_so_far(ledger, chunk_ledger):
     running(ledger)
-    ledger.start(chunk(0, 7), WORKER)
-    ledger.record(chunk(0, 7), [outcome(1)])
+    chunk_ledger.start(chunk(0, 7), WORKER)
+    lease(ledger, chunk(0, 7)).record([outcome(1)])
 
-    again = ledger.start(chunk(0, 7), WORKER)
+    again = chunk_ledger.start(chunk(0, 7), WORKER)
 
     assert again.verdict is Verdict.RUN
     assert again.outcomes == (None, OutcomeKind.OK, None)
 
 
-def test_a_complete_chunk_is_not_run_again(ledger):
+def test_a_complete_chunk_is_not_run_again(ledger, chunk_ledger):
     running(ledger)
-    ledger.record(chunk(0, 7), [outcome(0), outcome(1), outcome(2)])
+    lease(ledger, chunk(0, 7)).record([outcome(0), outcome(1), outcome(2)])
 
-    assert ledger.start(chunk(0, 7), WORKER).verdict is Verdict.DONE
+    assert chunk_ledger.start(chunk(0, 7), WORKER).verdict is Verdict.DONE
 
 
-def test_a_chunk_that_gets_nowhere_is_run_with_care_and_its_image_dies(ledger):
+def test_a_chunk_without_progress_runs_one_by_one_and_its_image_dies(ledger, chunk_ledger):
     running(ledger)
 
-    starts = [ledger.start(chunk(0, 7), WORKER) for _ in range(3)]
+    starts = [chunk_ledger.start(chunk(0, 7), WORKER) for _ in range(3)]
     for _ in range(3):
-        assert not starts[-1].bury
-        ledger.begin(chunk(0, 7), WORKER, 1)
-        ledger.died(chunk(0, 7), WORKER, "killed by signal 11 (SIGSEGV)")
-        starts.append(ledger.start(chunk(0, 7), WORKER))
+        assert not starts[-1].dead
+        lease(ledger, chunk(0, 7)).begin(1)
+        chunk_ledger.record_death(chunk(0, 7), WORKER, "killed by signal 11 (SIGSEGV)")
+        starts.append(chunk_ledger.start(chunk(0, 7), WORKER))
 
     assert [start.verdict for start in starts] == [Verdict.RUN] * 6
-    assert [start.careful for start in starts] == [False, False, True, True, True, True]
-    assert (starts[-1].bury, starts[-1].why) == ((1,), "killed by signal 11 (SIGSEGV)")
+    assert [start.one_by_one for start in starts] == [False, False, True, True, True, True]
+    assert (starts[-1].dead, starts[-1].death_reason) == ((1,), "killed by signal 11 (SIGSEGV)")
 
 
-def test_progress_and_letting_go_without_blame_give_attempts_back(ledger):
+def test_progress_and_a_blameless_release_give_attempts_back(ledger, chunk_ledger):
     running(ledger)
     for _ in range(2):
-        ledger.start(chunk(0, 7), WORKER)
-    ledger.record(chunk(0, 7), [outcome(0)])
+        chunk_ledger.start(chunk(0, 7), WORKER)
+    lease(ledger, chunk(0, 7)).record([outcome(0)])
 
     for _ in range(5):
-        assert not ledger.start(chunk(0, 7), WORKER).careful
-        assert ledger.release(chunk(0, 7), WORKER, model="m", core_seconds=1.5, blameless=True)
+        assert not chunk_ledger.start(chunk(0, 7), WORKER).one_by_one
+        assert lease(ledger, chunk(0, 7)).release(model="m", core_seconds=1.5, blameless=True)
     assert ledger.view("job").core_seconds == 7.5
     assert ledger.view("job").models == {"m": 5}
 
 
-def test_a_chunk_in_work_elsewhere_is_not_run_twice(ledger):
+def test_a_chunk_that_another_worker_runs_is_not_run_twice(ledger, chunk_ledger):
     running(ledger)
-    ledger.start(chunk(0, 7), WORKER)
+    chunk_ledger.start(chunk(0, 7), WORKER)
 
-    assert ledger.start(chunk(0, 7), "another").verdict is Verdict.BUSY
-    ledger.died(chunk(0, 7), WORKER, "killed")
-    assert ledger.start(chunk(0, 7), "another").verdict is Verdict.RUN
+    assert chunk_ledger.start(chunk(0, 7), "another").verdict is Verdict.BUSY
+    chunk_ledger.record_death(chunk(0, 7), WORKER, "killed")
+    assert chunk_ledger.start(chunk(0, 7), "another").verdict is Verdict.RUN
 
 
-def test_a_cancelled_and_an_unknown_job_are_dropped(ledger):
+def test_a_cancelled_and_an_unknown_job_are_dropped(ledger, chunk_ledger):
     running(ledger)
     ledger.cancel("job", "no reason")
 
-    assert ledger.start(chunk(0, 7), WORKER).verdict is Verdict.CANCELLED
-    assert ledger.start(chunk(0, 7, job="other"), WORKER).verdict is Verdict.UNKNOWN
-    assert not ledger.record(chunk(0, 7, job="other"), [outcome(0)]).go_on
+    assert chunk_ledger.start(chunk(0, 7), WORKER).verdict is Verdict.CANCELLED
+    assert chunk_ledger.start(chunk(0, 7, job="other"), WORKER).verdict is Verdict.UNKNOWN
+    assert not lease(ledger, chunk(0, 7, job="other")).record([outcome(0)]).proceed
     assert ledger.view("job").reason == "no reason"
     with pytest.raises(JobNotFound, match="producer list"):
         ledger.view("other")
 
 
-def test_a_job_of_a_newer_version_is_refused_by_name(ledger):
+def test_a_job_of_a_newer_version_is_refused_by_name(ledger, chunk_ledger):
     running(ledger)
     newer = OPTIONS.model_dump_json().replace('"mask"', '"hologram"')
-    ledger.link.client.hset(redis_keys.job(ledger.link.prefix, "job"), "options", newer)
+    ledger.connection.client.hset(redis_keys.job(ledger.connection.prefix, "job"), "options", newer)
 
     with pytest.raises(BadMessage, match=r"outputs.*upgrade the workers"):
-        ledger.start(chunk(0, 7), WORKER)
+        chunk_ledger.start(chunk(0, 7), WORKER)
 
 
 def test_failures_kept_are_bounded(ledger):
@@ -132,7 +134,7 @@ def test_failures_kept_are_bounded(ledger):
     for first in range(0, total, 64):
         keys = tuple(str(i) for i in range(first, min(first + 64, total)))
         message = ChunkMessage(job="job", chunk=first // 64, start=first, keys=keys)
-        ledger.record(message, [outcome(first + i, OutcomeKind.FAILED) for i in range(len(keys))])
+        lease(ledger, message).record([outcome(first + i, OutcomeKind.FAILED) for i in range(len(keys))])
 
     assert ledger.view("job").failed == total
     assert len(ledger.failures("job")) == MAX_FAILURES
@@ -148,9 +150,9 @@ def test_jobs_are_listed_newest_first(ledger):
 def test_a_wrong_password_and_a_dead_port_are_told_apart(standalone):
     right = RedisSettings(url=standalone.redis_url)
     with Ledger(right) as ledger, pytest.raises(AccessDenied, match="MASKMILL_REDIS__PASSWORD"):
-        ledger.link.check()
+        ledger.connection.check()
     with (
         Ledger(RedisSettings(url="redis://127.0.0.1:1/0")) as ledger,
         pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:1"),
     ):
-        ledger.link.check()
+        ledger.connection.check()

@@ -1,12 +1,12 @@
-"""The ledger's scripts under any order of events, beside a model in plain Python.
+"""The ledger's scripts under any order of events, compared with a model in plain Python.
 
 The events are those of a fleet: messages are published, delivered twice, lost and late; workers run, die, vanish and
-come back as if nothing had been; people cancel, pause and retry. After each event the scripts must have done what the
-model did, and what is promised of a job must hold. In the end one healthy worker must be able to bring it to its end.
+return; users cancel, pause and retry. After each event the scripts must have done what the model did, and the promises
+about a job must hold. At the end one healthy worker must be able to complete the job.
 
-Nothing waits for a clock: silence is an argument (of who looks), so "silent for long" is 0 s and "not yet" is a year.
+Nothing waits for a clock: the silence of a worker is an argument, so "silent for long" is 0 s and "not yet" is a year.
 
-    LEDGER_MODEL_EXAMPLES=5000 pytest tests/integration/contract/ledger/test_ledger_model.py    looks much longer
+    LEDGER_MODEL_EXAMPLES=5000 pytest tests/integration/contract/ledger/test_ledger_model.py    searches much longer
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, cycle
 
 import pytest
@@ -30,12 +29,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from support.jobs import lease
 from support.ledger_model import Model
 from worker.contract import redis_keys
 from worker.contract.errors import JobStateError
 from worker.contract.job import ENDED, JobStatus
 from worker.contract.ledger.backlog import Backlog
-from worker.contract.ledger.jobs import Ledger, Verdict
+from worker.contract.ledger.chunks import ChunkLease, ChunkLedger, Verdict
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, Outcome, OutcomeKind
 
 OK, SKIPPED, FAILED, DEAD = OutcomeKind.OK, OutcomeKind.SKIPPED, OutcomeKind.FAILED, OutcomeKind.DEAD
@@ -50,27 +51,33 @@ _numbers = count()
 
 @dataclass
 class Run:
-    """A worker is at a chunk."""
+    """A worker runs a chunk."""
 
-    message: ChunkMessage
-    todo: list[int]
-    careful: bool
-    bury: tuple[int, ...]
-    leased: bool = True
-    """The broker knows that the message is here; else a copy of it may be anywhere."""
+    lease: ChunkLease
+    todo: list[int] = field(default_factory=list)
+    held: bool = True
+    """The broker knows that the worker holds the message; otherwise a copy of it may be anywhere."""
+
+    @property
+    def message(self) -> ChunkMessage:
+        return self.lease.message
 
 
 class Machine(RuleBasedStateMachine):
     """One job, three workers, one broker."""
 
-    def __init__(self, patient: Ledger, impatient: Ledger) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         super().__init__()
-        self.ledger = patient
-        self.ledgers = {True: patient, False: impatient}
-        self.backlog = Backlog(patient.link)
-        self.client = patient.link.client
+        self.ledger = ledger
+        connection = ledger.connection
+        self.chunk_ledgers = {
+            True: ChunkLedger(connection, silence_seconds=YEAR),
+            False: ChunkLedger(connection, silence_seconds=0),
+        }
+        self.backlog = Backlog(connection)
+        self.client = connection.client
         self.job = f"job{next(_numbers)}"
-        self.keys = redis_keys.job_keys(patient.link.prefix, self.job)
+        self.keys = redis_keys.job_keys(connection.prefix, self.job)
         self.queue: list[ChunkMessage] = []
         self.sent: list[ChunkMessage] = []
         self.runs: dict[str, Run] = {}
@@ -95,7 +102,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(wanted=st.integers(1, 4), lost=st.integers(0, 9), late=st.booleans())
     def publish(self, wanted, lost, late):
-        """Sometimes the leader dies between taking and sending, or has an old view of the job."""
+        """Sometimes the leader dies between taking and sending, or has an outdated view of the job."""
         epoch = self.model.epoch - (late and self.model.epoch > 0)
         taken = self.backlog.take(self.job, wanted, epoch=epoch)
         assert taken == self.model.take(wanted, epoch)
@@ -120,26 +127,26 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.sent)
     @rule(pick=st.integers(0, 99))
     def deliver_again(self, pick):
-        """Any message that ever was, of this epoch or another."""
+        """Any earlier message, of this epoch or another."""
         self.queue.append(self.sent[-1 - pick % len(self.sent)])
 
     @rule(lost=st.booleans())
     def reconcile(self, lost):
         present = {(m.epoch, m.chunk) for m in self.queue}
-        present |= {(run.message.epoch, run.message.chunk) for run in self.runs.values() if run.leased}
+        present |= {(run.message.epoch, run.message.chunk) for run in self.runs.values() if run.held}
         silent = self.backlog.silent(self.job, 0)
         assert set(silent) == self.model.outstanding
         missing = [chunk for chunk in silent if (self.model.epoch, chunk) not in present]
-        again = self.backlog.reclaim(self.job, missing, 0) if missing else []
-        assert again == self.model.reclaim(missing)
+        again = self.backlog.take_lost(self.job, missing, 0) if missing else []
+        assert again == self.model.take_lost(missing)
         if not lost:
             self.send(again)
 
     def reclaim_what_is_not_missing(self, chunk):
-        """Who looks with old eyes: nothing is silent, or not outstanding at all."""
-        assert self.backlog.reclaim(self.job, [chunk], YEAR) == []
+        """A reconciler with an outdated view: the chunk is not silent, or not outstanding."""
+        assert self.backlog.take_lost(self.job, [chunk], YEAR) == []
         if chunk not in self.model.outstanding:
-            assert self.backlog.reclaim(self.job, [chunk], 0) == []
+            assert self.backlog.take_lost(self.job, [chunk], 0) == []
 
     # -- workers --------------------------------------------------------------------------------------------------
 
@@ -162,30 +169,31 @@ class Machine(RuleBasedStateMachine):
 
     def start_with(self, worker, message, *, patient):
         expected = self.model.start(message.chunk, message.epoch, worker, patient=patient)
-        found = self.ledgers[patient].start(message, worker)
-        assert (found.verdict, found.careful, found.bury) == expected
+        found = self.chunk_ledgers[patient].start(message, worker)
+        assert (found.verdict, found.one_by_one, found.dead) == expected
         if found.verdict is not Verdict.STALE:
             assert list(found.outcomes) == [self.model.states[i] for i in self.model.images(message.chunk)]
         if found.verdict is Verdict.RUN:
             todo = [message.start + i for i, kind in enumerate(found.outcomes) if kind is None]
-            run = Run(message, [i for i in todo if i not in found.bury], found.careful, found.bury)
-            self.runs[worker] = run
-            if found.bury:
-                self.write(worker, run, [(i, DEAD) for i in found.bury])
+            self.runs[worker] = Run(found, [i for i in todo if i not in found.dead])
+            if found.dead:
+                self.write(found, [(i, DEAD) for i in found.dead])
         return found.verdict
 
-    def write(self, worker, run, found):
-        expected = self.model.record(run.message.chunk, run.message.epoch, found, worker)
+    def write(self, lease, found):
+        message = lease.message
+        expected = self.model.record(message.chunk, message.epoch, found, lease.worker)
         outcomes = [
             Outcome(index=i, key=f"{i}.jpg", kind=kind, code="bad" if kind in (FAILED, DEAD) else "")
             for i, kind in found
         ]
-        answer = self.ledger.record(run.message, outcomes, worker)
-        assert (answer.completed, answer.go_on) == expected
-        self.completions[run.message.epoch] += answer.completed
-        again = self.ledger.record(run.message, outcomes, worker)  # a call whose answer was lost is made again
-        assert (again.completed, again.go_on) == self.model.record(run.message.chunk, run.message.epoch, found, worker)
-        return answer.go_on
+        answer = lease.record(outcomes)
+        assert (answer.completed, answer.proceed) == expected
+        self.completions[message.epoch] += answer.completed
+        again = lease.record(outcomes)  # a call whose answer was lost is repeated
+        expected = self.model.record(message.chunk, message.epoch, found, lease.worker)
+        assert (again.completed, again.proceed) == expected
+        return answer.proceed
 
     def busy(self, who):
         workers = sorted(self.runs)
@@ -200,52 +208,51 @@ class Machine(RuleBasedStateMachine):
         obedient=st.booleans(),
     )
     def images_end(self, who, picks, obedient):
-        """Images that were in work when a job is told to stop end all the same, and a zombie is told nothing."""
+        """Images in flight when a job stops are completed; a worker that is cut off does not hear of the stop."""
         worker = self.busy(who)
         run = self.runs[worker]
         for pick, kind in picks[: len(run.todo)]:
             index = run.todo.pop(pick % len(run.todo))
-            if run.careful:
-                self.announce(worker, index)
-            if not self.write(worker, run, [(index, kind)]) and obedient:
+            if run.lease.one_by_one:
+                self.announce(run.lease, index)
+            if not self.write(run.lease, [(index, kind)]) and obedient:
                 break
 
-    @precondition(lambda self: any(run.careful and run.todo for run in self.runs.values()))
+    @precondition(lambda self: any(run.lease.one_by_one and run.todo for run in self.runs.values()))
     @rule(who=st.integers(0, 2), pick=st.integers(0, 9))
     def an_image_is_announced(self, who, pick):
-        workers = [worker for worker, run in sorted(self.runs.items()) if run.careful and run.todo]
+        workers = [worker for worker, run in sorted(self.runs.items()) if run.lease.one_by_one and run.todo]
         worker = workers[who % len(workers)]
         run = self.runs[worker]
-        self.announce(worker, run.todo[pick % len(run.todo)])
+        self.announce(run.lease, run.todo[pick % len(run.todo)])
 
-    def announce(self, worker, index):
-        message = self.runs[worker].message
-        expected = self.model.begin(message.chunk, message.epoch, worker, index)
-        assert self.ledger.begin(message, worker, index) == expected
+    def announce(self, lease, index):
+        expected = self.model.begin(lease.message.chunk, lease.message.epoch, lease.worker, index)
+        assert lease.begin(index) == expected
 
     @precondition(lambda self: self.runs)
     @rule(who=st.integers(0, 2), blameless=st.booleans(), twice=st.booleans())
     def release(self, who, blameless, twice):
         worker = self.busy(who)
         run = self.runs.pop(worker)
-        if self.let_go(worker, run, blameless=blameless):
+        if self.give_up(run.lease, blameless=blameless):
             self.queue.append(run.message)
-        if twice:  # a call whose answer was lost is made again
-            self.let_go(worker, run, blameless=blameless)
+        if twice:  # a call whose answer was lost is repeated
+            self.give_up(run.lease, blameless=blameless)
 
-    def let_go(self, worker, run, *, blameless):
-        expected = self.model.release(run.message.chunk, run.message.epoch, worker, blameless=blameless)
-        again = self.ledger.release(run.message, worker, model="m", core_seconds=1.0, blameless=blameless)
-        assert again == expected
-        return again
+    def give_up(self, lease, *, blameless):
+        expected = self.model.release(lease.message.chunk, lease.message.epoch, lease.worker, blameless=blameless)
+        requeue = lease.release(model="m", core_seconds=1.0, blameless=blameless)
+        assert requeue == expected
+        return requeue
 
     @precondition(lambda self: self.runs)
     @rule(who=st.integers(0, 2))
     def child_dies(self, who):
-        """Its parent sees it."""
+        """The parent of the model process records it."""
         worker = self.busy(who)
         run = self.runs.pop(worker)
-        self.ledger.died(run.message, worker, "killed")
+        self.chunk_ledgers[True].record_death(run.message, worker, "killed")
         self.model.died(run.message.chunk, worker)
         self.queue.append(run.message)
 
@@ -258,14 +265,14 @@ class Machine(RuleBasedStateMachine):
         saved=st.integers(0, 3),
     )
     def a_chunk_kills(self, who, times, announced, pick, saved):
-        """The same chunk, over and over, in the hands of one worker; sometimes a zombie does the image meanwhile."""
+        """The same chunk repeatedly kills one worker; sometimes a late worker completes the image meanwhile."""
         worker = self.busy(who)
         for _ in range(times):
             run = self.runs[worker]
             if not saved and run.todo:
-                self.write(worker, Run(run.message, [], careful=False, bury=()), [(run.todo[pick % len(run.todo)], OK)])
-            if announced and run.careful and run.todo:
-                self.announce(worker, run.todo[pick % len(run.todo)])
+                self.write(run.lease, [(run.todo[pick % len(run.todo)], OK)])
+            if announced and run.lease.one_by_one and run.todo:
+                self.announce(run.lease, run.todo[pick % len(run.todo)])
             self.child_dies(sorted(self.runs).index(worker))
             if self.start_with(worker, self.queue.pop(), patient=True) is not Verdict.RUN:
                 return
@@ -273,27 +280,27 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.runs and self.idle())
     @rule(who=st.integers(0, 2), other=st.integers(0, 2), patient=st.booleans())
     def a_copy_is_started(self, who, other, patient):
-        """The lease of a worker that still works ended, and another gets the message."""
+        """The lease of a worker expires while it runs the chunk, and another worker gets the message."""
         idle = self.idle()
         run = self.runs[self.busy(who)]
-        run.leased = False
+        run.held = False
         self.start_with(idle[other % len(idle)], run.message, patient=patient)
 
     @precondition(lambda self: self.runs)
     @rule(who=st.integers(0, 2), returns=st.booleans())
     def vanish(self, who, returns):
-        """A node is gone; its message comes back with the lease, or not even that."""
+        """A node is gone; its message returns when the lease expires, or is lost."""
         run = self.runs.pop(self.busy(who))
-        if returns and run.leased:
+        if returns and run.held:
             self.queue.append(run.message)
 
-    @precondition(lambda self: any(run.leased for run in self.runs.values()))
+    @precondition(lambda self: any(run.held for run in self.runs.values()))
     @rule(who=st.integers(0, 2), returns=st.booleans())
     def lease_ends(self, who, returns):
-        """A worker that is cut off works on; its message is delivered again, or is lost."""
+        """A worker that is cut off keeps running; its message is delivered again, or is lost."""
         run = self.runs[self.busy(who)]
-        if run.leased:
-            run.leased = False
+        if run.held:
+            run.held = False
             if returns:
                 self.queue.append(run.message)
 
@@ -306,21 +313,19 @@ class Machine(RuleBasedStateMachine):
         kind=st.sampled_from([OK, SKIPPED, FAILED]),
     )
     def a_late_word(self, pick, who, what, image, kind):
-        """A straggler may say anything of any chunk that ever was: of this epoch or another, done or in other hands."""
+        """A late worker may call anything for any earlier chunk: of this epoch or another, done or held by another."""
         message, worker = self.sent[-1 - pick % len(self.sent)], WORKERS[who]
         if worker in self.runs and self.runs[worker].message == message:
-            return  # it is at it: its other rules say what it does
-        run = Run(message, [], careful=False, bury=())
-        index = message.start + image % len(message.keys)
+            return  # the worker runs this chunk: other rules cover that
+        late, index = lease(self.ledger, message, worker), message.start + image % len(message.keys)
         if what == "record":
-            self.write(worker, run, [(index, kind)])
+            self.write(late, [(index, kind)])
         elif what == "begin":
-            expected = self.model.begin(message.chunk, message.epoch, worker, index)
-            assert self.ledger.begin(message, worker, index) == expected
+            self.announce(late, index)
         elif what == "release":
-            self.let_go(worker, run, blameless=True)
+            self.give_up(late, blameless=True)
         else:
-            self.ledger.died(message, worker, "killed")
+            self.chunk_ledgers[True].record_death(message, worker, "killed")
             self.model.died(message.chunk, worker)
 
     @precondition(lambda self: self.model.status is JobStatus.RUNNING)
@@ -328,7 +333,7 @@ class Machine(RuleBasedStateMachine):
         kinds=st.lists(st.sampled_from([OK, OK, SKIPPED, FAILED, None]), min_size=1, max_size=6), more=st.integers(1, 3)
     )
     def most_of_it_runs(self, kinds, more):
-        """Time passes: chunks run through, some with images left undone."""
+        """Time passes: chunks run, some with images left."""
         self.publish(more, lost=1, late=False)
         kinds = cycle(kinds)
         for message in self.queue[:more]:
@@ -338,15 +343,15 @@ class Machine(RuleBasedStateMachine):
             run = self.runs.pop(HEALER)
             found = [(index, kind) for index, kind in zip(run.todo, kinds, strict=False) if kind]
             if found:
-                self.write(HEALER, run, found)
-            if self.let_go(HEALER, run, blameless=True):
+                self.write(run.lease, found)
+            if self.give_up(run.lease, blameless=True):
                 self.queue.append(message)
 
-    # -- people ---------------------------------------------------------------------------------------------------
+    # -- users ----------------------------------------------------------------------------------------------------
 
     @rule(chunk=st.integers(0, 9), really=st.integers(0, 2))
     def what_changes_nothing(self, chunk, really):
-        """A call whose answer was lost is made again, and calls that come at the wrong time."""
+        """A call whose answer was lost is repeated, and calls come at the wrong time."""
         if really:
             return
         model, status = self.model, self.model.status
@@ -354,10 +359,10 @@ class Machine(RuleBasedStateMachine):
         assert not self.ledger.abandon_silent(self.job, 0, "was not being listed any more")
         self.reclaim_what_is_not_missing(chunk)
         running = (JobStatus.RUNNING, JobStatus.PAUSED)
-        told = (JobStatus.STOPPING, JobStatus.CLOSING, JobStatus.CANCELLED)
+        stopping = (JobStatus.STOPPING, JobStatus.CLOSING, JobStatus.CANCELLED)
         if status is not JobStatus.REOPENING and status not in ENDED:
             self.refused(lambda: self.ledger.reopen(self.job, failed=True, cancelled=True))
-        if status in told:
+        if status in stopping:
             assert self.ledger.cancel(self.job).status is status
         elif status not in running:
             self.refused(lambda: self.ledger.cancel(self.job))
@@ -391,7 +396,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.status is JobStatus.PAUSED)
     @rule(who=st.integers(0, 2), pick=st.integers(0, 99))
     def what_was_in_work_comes_to_rest(self, who, pick):
-        """Workers hear of the pause after an image; what is in the queue is handed back, what is lost is missed."""
+        """Workers learn of the pause after an image; queued chunks are handed back, and lost chunks are found."""
         if self.runs:
             self.release(who, blameless=True, twice=False)
         if self.queue and self.idle():
@@ -407,9 +412,9 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.status in ENDED)
     @rule(choice=st.sampled_from([(True, False), (False, True), (True, True)]), interrupted=st.integers(0, 9))
     def retry(self, choice, interrupted):
-        """Sometimes whoever asked is gone after so many chunks."""
+        """Sometimes the retry is interrupted after some chunks."""
         failed, cancelled = choice
-        assert self.ledger.link.run("reopen", self.job, int(failed)) == self.model.epoch + 1
+        assert self.ledger.connection.run("reopen", self.job, int(failed)) == self.model.epoch + 1
         self.model.reopen()
         self.reopening = choice
         if interrupted:
@@ -421,7 +426,7 @@ class Machine(RuleBasedStateMachine):
         for chunk in chunks:
             images, flags = self.model.images(chunk), (int(failed), int(cancelled))
             if self.model.reset(chunk, failed=failed, cancelled=cancelled):
-                self.ledger.link.run("reset", self.job, chunk, images[0], len(images), *flags)
+                self.ledger.connection.run("reset", self.job, chunk, images[0], len(images), *flags)
 
     @precondition(lambda self: self.reopening)
     @rule()
@@ -449,7 +454,7 @@ class Machine(RuleBasedStateMachine):
         epoch = self.model.epoch - late
         assert self.backlog.close(self.job, epoch, 600) == self.model.close(epoch)
 
-    # -- what is promised -----------------------------------------------------------------------------------------
+    # -- promises -------------------------------------------------------------------------------------------------
 
     @invariant()
     def promises_hold(self):
@@ -466,7 +471,7 @@ class Machine(RuleBasedStateMachine):
         view = self.ledger.view(self.job)
         states = self.ledger.outcomes(self.job, 0, model.total)
 
-        # Every image has one outcome or none, the counters say the same, and redelivery moves neither.
+        # Every image has one outcome or none, the counters agree, and redelivery changes neither.
         assert states == model.states
         assert {kind: getattr(view, kind.value) for kind in OutcomeKind} == {k: model.count(k) for k in OutcomeKind}
         assert (view.status, view.epoch, view.ending) == (model.status, model.epoch, model.ending)
@@ -475,11 +480,11 @@ class Machine(RuleBasedStateMachine):
             view.status in (JobStatus.STOPPING, JobStatus.REOPENING)
         )
         bad = {i for i, state in enumerate(states) if state in (FAILED, DEAD)}
-        if view.status is not JobStatus.REOPENING:  # then they are being forgotten, chunk by chunk
+        if view.status is not JobStatus.REOPENING:  # during a reopening they are deleted, chunk by chunk
             assert sum(view.codes.values()) == view.failed + view.dead
             assert {json.loads(line)["index"] for line in failures} == bad
 
-        # What the log says last of an image is what counts.
+        # The last entry of the log about an image agrees with its state.
         last = {line["index"]: line["kind"] for line in (json.loads(fields["o"]) for _, fields in log)}
         for index, state in enumerate(states):
             if state in (OK, SKIPPED, FAILED, DEAD):
@@ -488,7 +493,7 @@ class Machine(RuleBasedStateMachine):
         # A job ends once in each epoch.
         assert all(times <= 1 for times in self.completions.values())
 
-        # Nothing is forgotten: it is to be published, on its way, or counts as cancelled.
+        # Every image is still to be published, in a published chunk, or counts as cancelled.
         assert {int(chunk) for chunk in outstanding} == model.outstanding
         assert returned == len(model.returned)
         if view.status in (JobStatus.RUNNING, JobStatus.PAUSED):
@@ -497,7 +502,7 @@ class Machine(RuleBasedStateMachine):
                 if state is None and index not in model.written_off:
                     assert chunk >= view.cursor or chunk in model.returned or chunk in model.outstanding
 
-        # Nothing is left of a job that ended, and little is kept of one that runs.
+        # A job that has ended leaves no keys, and a running one keeps few.
         if view.status is JobStatus.CLOSING or view.ended:
             assert leftovers == 0
         assert {int(chunk): worker for chunk, worker in running.items()} == model.holder
@@ -509,7 +514,7 @@ class Machine(RuleBasedStateMachine):
         assert all(deaths <= model.max_attempts + len(WORKERS) for deaths in model.deaths.values())
 
     def teardown(self):
-        """One healthy worker, one reconciler, and the job comes to its end."""
+        """One healthy worker and one reconciler complete the job."""
         if not hasattr(self, "model"):
             return
         if self.reopening:
@@ -526,8 +531,8 @@ class Machine(RuleBasedStateMachine):
                 if self.start_with(HEALER, self.queue.pop(0), patient=False) is Verdict.RUN:
                     run = self.runs.pop(HEALER)
                     for index in run.todo:
-                        self.write(HEALER, run, [(index, OK)])
-                    self.let_go(HEALER, run, blameless=True)
+                        self.write(run.lease, [(index, OK)])
+                    self.give_up(run.lease, blameless=True)
             if self.model.status is JobStatus.STOPPING:
                 self.settle(patient=False)
             self.close(late=False)
@@ -537,19 +542,10 @@ class Machine(RuleBasedStateMachine):
         self.ledger.forget(self.job)
 
 
-@pytest.fixture
-def ledgers(place) -> Iterator[tuple[Ledger, Ledger]]:
-    with (
-        Ledger(place.settings.redis, silence_seconds=YEAR) as patient,
-        Ledger(place.settings.redis, silence_seconds=0) as impatient,
-    ):
-        yield patient, impatient
-
-
-@pytest.mark.timeout(max(600, EXAMPLES))  # of which a run that finds nothing takes seconds; shrinking takes minutes
-def test_the_scripts_do_what_the_model_does(ledgers):
+@pytest.mark.timeout(max(600, EXAMPLES))  # without a finding it takes seconds; shrinking takes minutes
+def test_the_scripts_do_what_the_model_does(ledger):
     run_state_machine_as_test(
-        lambda: Machine(*ledgers),
+        lambda: Machine(ledger),
         settings=settings(
             max_examples=EXAMPLES or 250,
             stateful_step_count=40 if not EXAMPLES else 80,

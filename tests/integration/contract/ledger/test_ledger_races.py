@@ -1,14 +1,16 @@
-"""One test for each way in which two parties once came into each other's way. `test_ledger_model` looks for more."""
+"""One test for each race that once went wrong; `test_ledger_model` searches for more."""
 
 from __future__ import annotations
 
 import pytest
 
+from support.jobs import lease
 from worker.contract import redis_keys
 from worker.contract.errors import JobStateError
 from worker.contract.job import JobStatus
 from worker.contract.ledger.backlog import Backlog
-from worker.contract.ledger.jobs import Ledger, Verdict
+from worker.contract.ledger.chunks import ChunkLedger, Verdict
+from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, Outcome, OutcomeKind
 
 K = 3
@@ -18,7 +20,7 @@ HERE, THERE = "worker-0@here", "worker-0@there"
 
 @pytest.fixture
 def backlog(ledger) -> Backlog:
-    return Backlog(ledger.link)
+    return Backlog(ledger.connection)
 
 
 def running(ledger: Ledger, total: int, job: str = "job", dest: str = "s3://out/", **policy) -> None:
@@ -36,85 +38,85 @@ def outcome(index: int, kind: OutcomeKind = OK, code: str = "undecodable") -> Ou
     return Outcome(index=index, key=f"{index}.jpg", kind=kind, code="" if kind is OK else code)
 
 
-def let_go(ledger: Ledger, message: ChunkMessage, worker: str) -> bool:
-    return ledger.release(message, worker, model="m", core_seconds=1, blameless=True)
+def release(ledger: Ledger, message: ChunkMessage, worker: str) -> bool:
+    return lease(ledger, message, worker).release(model="m", core_seconds=1, blameless=True)
 
 
-def test_a_copy_of_a_message_does_not_close_a_job_over_the_head_of_who_works(ledger, backlog):
+def test_a_copy_of_a_message_does_not_close_a_job_that_a_worker_still_runs(ledger, backlog, chunk_ledger):
     running(ledger, 6)
     backlog.take("job", 1, epoch=0)
-    ledger.start(chunk(0, 6), HERE)
+    chunk_ledger.start(chunk(0, 6), HERE)
     ledger.cancel("job")
 
-    assert ledger.start(chunk(0, 6), THERE).verdict is Verdict.BUSY
-    assert not let_go(ledger, chunk(0, 6), THERE)
+    assert chunk_ledger.start(chunk(0, 6), THERE).verdict is Verdict.BUSY
+    assert not release(ledger, chunk(0, 6), THERE)
     assert not backlog.settle("job", 60)
-    ledger.record(chunk(0, 6), [outcome(0)])
-    let_go(ledger, chunk(0, 6), HERE)
+    lease(ledger, chunk(0, 6)).record([outcome(0)])
+    release(ledger, chunk(0, 6), HERE)
     assert backlog.settle("job", 60)
     assert (ledger.view("job").ok, ledger.view("job").cancelled) == (1, 5)
 
 
-def test_a_copy_of_a_message_of_a_paused_job_leaves_the_chunk_with_who_has_it(ledger, backlog):
+def test_a_copy_of_a_message_of_a_paused_job_leaves_the_chunk_with_its_worker(ledger, backlog, chunk_ledger):
     running(ledger, 6)
     backlog.take("job", 1, epoch=0)
-    ledger.start(chunk(0, 6), HERE)
+    chunk_ledger.start(chunk(0, 6), HERE)
     ledger.pause("job")
 
-    ledger.start(chunk(0, 6), THERE)
+    chunk_ledger.start(chunk(0, 6), THERE)
     ledger.resume("job")
 
     assert backlog.take("job", 1, epoch=0) == [1]
-    assert ledger.record(chunk(0, 6), [outcome(0)]).go_on
+    assert lease(ledger, chunk(0, 6)).record([outcome(0)]).proceed
 
 
-def test_who_was_replaced_is_told_to_stop_and_what_it_did_counts(ledger, place):
+def test_a_replaced_worker_must_stop_and_its_outcomes_count(ledger, chunk_ledger):
     running(ledger, 6)
-    ledger.start(chunk(0, 6), HERE)
-    with Ledger(place.settings.redis, silence_seconds=0) as impatient:
-        assert impatient.start(chunk(0, 6), THERE).verdict is Verdict.RUN
+    chunk_ledger.start(chunk(0, 6), HERE)
+    impatient = ChunkLedger(ledger.connection, silence_seconds=0)
+    assert impatient.start(chunk(0, 6), THERE).verdict is Verdict.RUN
 
-    assert not ledger.record(chunk(0, 6), [outcome(0)], HERE).go_on
-    assert ledger.record(chunk(0, 6), [outcome(1)], THERE).go_on
+    assert not lease(ledger, chunk(0, 6)).record([outcome(0)]).proceed
+    assert lease(ledger, chunk(0, 6), THERE).record([outcome(1)]).proceed
     assert ledger.view("job").ok == 2
 
 
-def test_a_straggler_of_an_earlier_epoch_changes_no_count(ledger, backlog):
+def test_a_late_worker_of_an_earlier_epoch_changes_no_count(ledger, backlog, chunk_ledger):
     running(ledger, 6)
-    ledger.start(chunk(0, 6), HERE)
-    ledger.record(chunk(0, 6), [outcome(0, FAILED)])
-    ledger.start(chunk(1, 6), THERE)
+    chunk_ledger.start(chunk(0, 6), HERE)
+    lease(ledger, chunk(0, 6)).record([outcome(0, FAILED)])
+    chunk_ledger.start(chunk(1, 6), THERE)
     ledger.cancel("job")
     backlog.settle("job", 0)
     backlog.close("job", 0, 60)
     ledger.reopen("job", failed=True, cancelled=False)
 
-    ledger.record(chunk(1, 6), [outcome(3)])
+    lease(ledger, chunk(1, 6)).record([outcome(3)])
 
     view = ledger.view("job")
     assert (view.ok, view.cancelled, view.done) == (0, 5, 5)
-    ledger.record(chunk(0, 6, epoch=1), [outcome(0)])
+    lease(ledger, chunk(0, 6, epoch=1)).record([outcome(0)])
     assert ledger.view("job").status is JobStatus.CLOSING
     assert ledger.view("job").done == 6
 
 
-def test_who_lost_a_careful_chunk_names_no_suspect(ledger, backlog):
+def test_a_worker_that_lost_its_chunk_names_no_suspect(ledger, backlog, chunk_ledger):
     running(ledger, 3)
     for _ in range(3):
-        assert ledger.start(chunk(0, 3), HERE).verdict is Verdict.RUN
+        assert chunk_ledger.start(chunk(0, 3), HERE).verdict is Verdict.RUN
     ledger.cancel("job")
     backlog.settle("job", 0)
     backlog.close("job", 0, 60)
 
-    assert not ledger.begin(chunk(0, 3), HERE, 1)
-    assert ledger.link.client.exists(redis_keys.job_keys(ledger.link.prefix, "job").suspects) == 0
+    assert not lease(ledger, chunk(0, 3)).begin(1)
+    assert ledger.connection.client.exists(redis_keys.job_keys(ledger.connection.prefix, "job").suspects) == 0
 
 
-def test_a_failure_that_turned_out_well_is_no_failure_any_more(ledger):
+def test_an_image_that_succeeds_later_no_longer_counts_as_failed(ledger):
     running(ledger, 6)
-    ledger.record(chunk(0, 6), [outcome(0, FAILED), outcome(1, FAILED, "too_large"), outcome(2, FAILED)])
+    lease(ledger, chunk(0, 6)).record([outcome(0, FAILED), outcome(1, FAILED, "too_large"), outcome(2, FAILED)])
 
-    ledger.record(chunk(0, 6), [outcome(1), outcome(2)])
+    lease(ledger, chunk(0, 6)).record([outcome(1), outcome(2)])
 
     view = ledger.view("job")
     assert (view.ok, view.failed, view.codes) == (2, 1, {"undecodable": 1})
@@ -128,30 +130,30 @@ def test_sealing_twice_is_sealing_once(ledger):
     assert ledger.view("job").status is JobStatus.RUNNING
 
 
-def test_a_submission_that_fails_after_sealing_cancels_properly(ledger, backlog):
+def test_a_submission_that_fails_after_sealing_cancels_properly(ledger, backlog, chunk_ledger):
     running(ledger, 6)
-    ledger.start(chunk(0, 6), HERE)
+    chunk_ledger.start(chunk(0, 6), HERE)
 
     ledger.abandon("job", "not submitted: Redis went away")
 
     assert ledger.view("job").status is JobStatus.STOPPING
-    ledger.record(chunk(0, 6), [outcome(0)])
-    let_go(ledger, chunk(0, 6), HERE)
+    lease(ledger, chunk(0, 6)).record([outcome(0)])
+    release(ledger, chunk(0, 6), HERE)
     assert backlog.settle("job", 60) and backlog.close("job", 0, 60)
     view = ledger.view("job")
     assert (view.status, view.done, view.ok, view.cancelled) == (JobStatus.CANCELLED, 6, 1, 5)
 
 
-def test_only_a_silent_listing_is_given_up(ledger, backlog):
+def test_only_a_silent_listing_is_abandoned(ledger, backlog):
     ledger.create("job", JobOptions(source="s3://in/", dest="s3://out/"))
 
     assert not ledger.abandon_silent("job", 60, "silent")
     assert ledger.abandon_silent("job", 0, "silent")
     view = ledger.view("job")
     assert (view.status, view.reason, backlog.active()) == (JobStatus.CANCELLED, "silent", [])
-    ledger.beat("job")
-    ledger.beat("forgotten")
-    assert ledger.link.client.exists(redis_keys.job(ledger.link.prefix, "forgotten")) == 0
+    ledger.renew_listing("job")
+    ledger.renew_listing("forgotten")
+    assert ledger.connection.client.exists(redis_keys.job(ledger.connection.prefix, "forgotten")) == 0
     running(ledger, 6, job="other")
     assert not ledger.abandon_silent("other", 0, "silent")
 
@@ -166,11 +168,11 @@ def test_a_job_cancelled_while_it_was_listed_cannot_be_run_again(ledger):
 
 
 @pytest.mark.parametrize("limit", [{"max_failed": 1}, {"max_failed_percent": 20}])
-def test_the_last_image_can_be_the_one_too_many(ledger, limit):
+def test_the_last_image_can_exceed_the_failure_limit(ledger, limit):
     running(ledger, 3, **limit)
-    ledger.record(chunk(0, 3), [outcome(0)])
+    lease(ledger, chunk(0, 3)).record([outcome(0)])
 
-    last = ledger.record(chunk(0, 3), [outcome(1, FAILED), outcome(2, FAILED)])
+    last = lease(ledger, chunk(0, 3)).record([outcome(1, FAILED), outcome(2, FAILED)])
 
     view = ledger.view("job")
     assert last.completed and (view.status, view.ending) == (JobStatus.CLOSING, "stopped")
@@ -178,24 +180,24 @@ def test_the_last_image_can_be_the_one_too_many(ledger, limit):
 
 
 @pytest.mark.parametrize("limit", [{"max_failed": 0}, {"max_failed_percent": 10}])
-def test_a_job_that_was_stopped_for_failures_is_judged_anew_when_the_rest_is_run(ledger, backlog, limit):
+def test_a_job_stopped_for_failures_starts_a_new_count_when_the_rest_runs(ledger, backlog, limit, chunk_ledger):
     running(ledger, 6, **limit)
-    ledger.start(chunk(0, 6), HERE)
-    ledger.record(chunk(0, 6), [outcome(0, FAILED)])
-    let_go(ledger, chunk(0, 6), HERE)
+    chunk_ledger.start(chunk(0, 6), HERE)
+    lease(ledger, chunk(0, 6)).record([outcome(0, FAILED)])
+    release(ledger, chunk(0, 6), HERE)
     assert backlog.settle("job", 60) and backlog.close("job", 0, 60)
     assert ledger.view("job").status is JobStatus.STOPPED
 
     ledger.reopen("job", failed=False, cancelled=True)
 
-    assert ledger.record(chunk(0, 6, epoch=1), [outcome(1)]).go_on
-    ledger.record(chunk(0, 6, epoch=1), [outcome(2, FAILED)])
+    assert lease(ledger, chunk(0, 6, epoch=1)).record([outcome(1)]).proceed
+    lease(ledger, chunk(0, 6, epoch=1)).record([outcome(2, FAILED)])
     assert ledger.view("job").status is JobStatus.STOPPING
 
 
 def test_chunks_are_not_taken_for_messages_of_an_earlier_epoch(ledger, backlog):
     running(ledger, 6)
-    ledger.record(chunk(0, 6), [outcome(i, FAILED) for i in range(3)])
+    lease(ledger, chunk(0, 6)).record([outcome(i, FAILED) for i in range(3)])
     ledger.cancel("job")
     backlog.settle("job", 0)
     backlog.close("job", 0, 60)
@@ -207,14 +209,14 @@ def test_chunks_are_not_taken_for_messages_of_an_earlier_epoch(ledger, backlog):
 
 def test_a_chunk_that_is_not_outstanding_is_not_published_again(ledger, backlog):
     running(ledger, 6)
-    ledger.record(chunk(0, 6), [outcome(i) for i in range(3)])
+    lease(ledger, chunk(0, 6)).record([outcome(i) for i in range(3)])
 
-    assert backlog.reclaim("job", [0], 0) == []
+    assert backlog.take_lost("job", [0], 0) == []
 
 
 def test_a_job_that_is_run_again_waits_for_one_that_writes_to_the_same_place(ledger, backlog):
     running(ledger, 3)
-    ledger.record(chunk(0, 3), [outcome(0), outcome(1), outcome(2, FAILED)])
+    lease(ledger, chunk(0, 3)).record([outcome(0), outcome(1), outcome(2, FAILED)])
     backlog.close("job", 0, 60)
     running(ledger, 3, job="later")
 

@@ -1,9 +1,10 @@
-"""A job put back into a Redis that had lost it: what is unfinished is given out again, and nothing else."""
+"""A job put back into a Redis that had lost it: exactly the unfinished chunks are published again."""
 
 from __future__ import annotations
 
 import pytest
 
+from support.jobs import image_states
 from worker.contract import outcome_codec
 from worker.contract.job import JobStatus
 from worker.contract.ledger.backlog import Backlog
@@ -22,28 +23,28 @@ def restored(ledger, outcomes: bytes, ending: JobStatus | None = None):
 @pytest.mark.parametrize(
     ("outcomes", "unfinished", "returned"),
     [
-        (bytes(10), {0, 1, 2}, 0),  # nothing was done: all chunks come in order
+        (bytes(10), {0, 1, 2}, 0),  # no outcome: all chunks in order
         (bytes([1] * 6 + [0] * 4), {1, 2}, 1),
         (bytes([0] * 4 + [1] * 4 + [0] * 9), {0, 2, 3, 4}, 1),
         (bytes([1, 1, 0, 1, 1, 1, 1, 1, 3, 1]), {0}, 1),
     ],
 )
-def test_what_is_unfinished_is_given_out_and_nothing_else(ledger, outcomes, unfinished, returned):
+def test_only_unfinished_chunks_are_published_again(ledger, outcomes, unfinished, returned):
     view = restored(ledger, outcomes)
 
-    (job,) = Backlog(ledger.link).active()
+    (job,) = Backlog(ledger.connection).active()
     assert view.status is JobStatus.RUNNING
     assert (job.returned, job.waiting) == (returned, len(unfinished))
-    assert set(Backlog(ledger.link).take("job", 100, epoch=1)) == unfinished
-    assert list(ledger.states("job", len(outcomes))) == [outcome_codec.KINDS[number] for number in outcomes]
+    assert set(Backlog(ledger.connection).take("job", 100, epoch=1)) == unfinished
+    assert image_states(ledger, "job", len(outcomes)) == [outcome_codec.KINDS[number] for number in outcomes]
 
 
-def test_a_job_of_which_everything_is_done_only_needs_its_lists(ledger):
+def test_a_job_with_all_outcomes_only_needs_its_lists(ledger):
     assert restored(ledger, bytes([1, 1, 3, 1, 1])).status is JobStatus.CLOSING
-    assert Backlog(ledger.link).take("job", 100, epoch=1) == []
+    assert Backlog(ledger.connection).take("job", 100, epoch=1) == []
 
 
-def test_what_failed_is_found_again_for_a_retry(ledger):
+def test_failed_images_are_found_again_for_a_retry(ledger):
     outcomes = bytearray([1] * 40)
     outcomes[5] = outcomes[6] = outcomes[39] = outcome_codec.NUMBERS[OutcomeKind.FAILED]
     restored(ledger, bytes(outcomes), JobStatus.FINISHED)
@@ -51,4 +52,4 @@ def test_what_failed_is_found_again_for_a_retry(ledger):
     view = ledger.reopen("job", failed=True, cancelled=False)
 
     assert (view.status, view.failed) == (JobStatus.RUNNING, 0)
-    assert set(Backlog(ledger.link).take("job", 100, epoch=view.epoch)) == {1, 9}
+    assert set(Backlog(ledger.connection).take("job", 100, epoch=view.epoch)) == {1, 9}

@@ -1,4 +1,4 @@
-"""Jobs that might write the same outputs run one after the other."""
+"""Jobs that could write the same outputs run one after the other."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_destinations_overlap_when_one_lies_in_the_other(one, two, overlap):
     assert overlapping(first, second) == overlapping(second, first) == overlap
 
 
-def test_who_came_first_goes_first_and_others_go_on():
+def test_the_first_job_runs_first_and_independent_jobs_run_beside_it():
     jobs = [
         active("first", dest="s3://b/out/"),
         active("beside", dest="s3://b/other/"),
@@ -40,7 +40,7 @@ def test_who_came_first_goes_first_and_others_go_on():
 
 
 @pytest.mark.parametrize("status", [s for s in JobStatus if s is not JobStatus.RUNNING])
-def test_a_job_that_is_not_running_gets_nothing_and_still_keeps_its_place(status):
+def test_a_job_that_is_not_running_gets_nothing_and_still_blocks(status):
     jobs = [active("first", dest="s3://b/out/", status=status), active("second", dest="s3://b/out/")]
 
     assert unblocked(jobs) == []

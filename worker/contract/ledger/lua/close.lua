@@ -1,5 +1,5 @@
--- Everything about a job is in S3: it has ended, and Redis may forget it after a while.
--- ARGV: epoch, seconds to keep what Redis knows
+-- End a job whose lists are in S3, and let its keys expire.
+-- ARGV: epoch, seconds until the keys expire
 -- -> 1 when this call ended it
 local job = redis.call('HMGET', JOB, 'status', 'ending', 'epoch')
 if job[1] ~= 'closing' or job[3] ~= ARGV[1] then return 0 end

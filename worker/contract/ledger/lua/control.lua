@@ -1,7 +1,7 @@
--- Cancel, pause or resume a job: a flag that workers honour between two images. O(window), whatever its size.
--- ARGV: cancel | pause | resume | abandon, reason, for `abandon`: seconds
---   abandon: end a job whose producer went silent for so long while listing, and no other
--- -> the status after it, and 1 when this call changed it; nothing for an unknown job
+-- Cancel, pause or resume a job: sets a flag that takes effect at the next image. O(window), whatever the job's size.
+-- ARGV: cancel | pause | resume | abandon, reason, seconds (for `abandon`)
+--   abandon: end a job that is being listed and whose producer has been silent for that many seconds
+-- -> {the resulting status, 1 when this call changed it}; the status is '' for an unknown job
 local action, reason = ARGV[1], ARGV[2]
 local status = redis.call('HGET', JOB, 'status')
 if not status then return {'', 0} end

@@ -1,6 +1,7 @@
--- Shared head of the ledger's scripts; every script takes all keys of one job. An image's state is four bits: 0 none,
--- 1 ok, 2 skipped, 3 failed, 4 dead, 5 cancelled. One string holds them all: half a megabyte for a million images.
--- Time is the server's, so that the clocks of the nodes do not matter.
+-- Shared head of the ledger's scripts. Every script takes all keys of one job.
+-- The state of an image is four bits: 0 none, 1 ok, 2 skipped, 3 failed, 4 dead, 5 cancelled. One string holds the
+-- states of all images: 0.5 MB for a million images.
+-- The time is the server's, so the clocks of the nodes do not matter.
 local JOB, IMAGES, ATTEMPTS, OUTSTANDING, RUNNING, SUSPECTS, RETURNED, FAILURES, LOG = unpack(KEYS)
 local COUNTER = {'ok', 'skipped', 'failed', 'dead', 'cancelled'}
 local SKIPPED, FAILED, DEAD, CANCELLED = 2, 3, 4, 5
@@ -28,24 +29,24 @@ local function states(first, count)
   return redis.call('BITFIELD', unpack(args))
 end
 
--- Whether every image of a chunk has its outcome. Asked after each image: reads half a byte per image, and not a number
--- for each of them. The pattern finds a byte with a zero in either half.
+-- Whether every image of a chunk has an outcome. Runs after each image, so it reads half a byte per image instead of a
+-- number for each. The pattern finds a byte with a zero in either half.
 local function all_set(first, count)
   local last = first + count - 1
   local bytes = redis.call('GETRANGE', IMAGES, math.floor(first / 2), math.floor(last / 2))
   if #bytes <= math.floor(last / 2) - math.floor(first / 2) then return false end
-  if first % 2 == 1 then  -- the other half of the first byte belongs to the chunk before
+  if first % 2 == 1 then  -- the other half of the first byte belongs to the previous chunk
     if bytes:byte(1) % 16 == 0 then return false end
     bytes = bytes:sub(2)
   end
-  if last % 2 == 0 then  -- the other half of the last byte belongs to the chunk behind
+  if last % 2 == 0 then  -- the other half of the last byte belongs to the next chunk
     if bytes:byte(-1) < 16 then return false end
     bytes = bytes:sub(1, -2)
   end
   return not bytes:find('[%z\1-\15\16\32\48\64\80\96\112\128\144\160\176\192\208\224\240]')
 end
 
--- RETURNED is one bit per chunk: a set of a hundred thousand chunks would take six megabytes.
+-- RETURNED is one bit per chunk: a Redis set of 100,000 chunks would take 6 MB.
 local function is_returned(chunk) return redis.call('GETBIT', RETURNED, chunk) == 1 end
 
 local function give_back(chunk)
@@ -54,10 +55,10 @@ local function give_back(chunk)
 end
 
 local function unreturn(chunk)
-  if is_returned(chunk) then redis.call('SETBIT', RETURNED, chunk, 0) end  -- else it would make the key
+  if is_returned(chunk) then redis.call('SETBIT', RETURNED, chunk, 0) end  -- otherwise SETBIT would create the key
 end
 
--- A chunk that needs nothing more leaves no trace but the states of its images.
+-- Delete all records of a chunk that needs no further work, except the states of its images.
 local function forget(chunk, first, count)
   redis.call('ZREM', OUTSTANDING, chunk)
   redis.call('HDEL', RUNNING, chunk)
@@ -68,13 +69,14 @@ local function forget(chunk, first, count)
   end
 end
 
+-- Images with an outcome.
 local function done()
   local sum = 0
   for _, value in ipairs(redis.call('HMGET', JOB, unpack(COUNTER))) do sum = sum + tonumber(value or 0) end
   return sum
 end
 
--- Workers stop between two images; what is queued and not begun is forgotten at once.
+-- Stop a job. Workers stop at the next image; chunks that are queued but not started are dropped at once.
 local function stop(ending, reason)
   redis.call('HSET', JOB, 'status', 'stopping', 'ending', ending, 'reason', reason)
   for _, chunk in ipairs(redis.call('ZRANGE', OUTSTANDING, 0, -1)) do

@@ -1,7 +1,7 @@
--- Outcomes of images of one chunk. Idempotent: a counter moves only when an image's state does, an image that is
--- ok or skipped stays so, and a failed one can still become ok (a redelivered copy got through).
--- ARGV: chunk, epoch, first image, images, failures kept, worker or '', then for each outcome: index, state, code, JSON
--- -> {1 when this call completed the job, 1 when the worker shall go on}
+-- Record outcomes of images of one chunk. Idempotent: a counter moves only when the state of an image changes. An image
+-- that is ok or skipped keeps that state; a failed one can still become ok (a redelivered copy succeeded).
+-- ARGV: chunk, epoch, first image, images, failures to keep, worker, then for each outcome: index, state, code, JSON
+-- -> {1 when this call completed the job, 1 when the worker shall run further images of the chunk}
 local chunk, epoch, first, count, kept = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local worker = ARGV[6]
 
@@ -9,11 +9,12 @@ local job = redis.call('HMGET', JOB, 'status', 'epoch', 'total', 'max_failed', '
   'judged_after')
 local status, total = job[1], tonumber(job[3] or 0)
 if status ~= 'running' and status ~= 'paused' and status ~= 'stopping' then return {0, 0} end
--- A straggler of an earlier epoch knows nothing of what was decided since; an output that it wrote is found again.
+-- A late worker of an earlier epoch does not count; an output that it wrote is found to be up to date.
 if job[2] ~= epoch then return {0, 0} end
 
--- The list of failures and their codes speak of those that still are failures; beyond the first ones it is unknown.
-local function no_failure_any_more(index)
+-- Remove an image that no longer counts as failed from the list of failures and the counts by code. Only the first
+-- failures of a job are in that list.
+local function remove_failure(index)
   for _, line in ipairs(redis.call('LRANGE', FAILURES, 0, -1)) do
     local failure = cjson.decode(line)
     if failure.index == index then
@@ -33,7 +34,7 @@ for i = 7, #ARGV, 4 do
     set_state(index, new)
     redis.call('HINCRBY', JOB, COUNTER[new], 1)
     if old > 0 then redis.call('HINCRBY', JOB, COUNTER[old], -1) end
-    if old == FAILED or old == DEAD then no_failure_any_more(index) end
+    if old == FAILED or old == DEAD then remove_failure(index) end
     if new > SKIPPED then
       redis.call('HINCRBY', JOB, 'code:' .. ARGV[i + 2], 1)
       if redis.call('LLEN', FAILURES) < kept then redis.call('RPUSH', FAILURES, ARGV[i + 3]) end
@@ -45,24 +46,24 @@ end
 
 local time = now()
 local holder = redis.call('HGET', RUNNING, chunk)
--- A worker that was frozen for long: what it has done counts, and the chunk is another's by now.
-local replaced = holder and worker ~= '' and holder ~= worker
+-- The worker was frozen for long and the chunk now belongs to another: its outcomes count, but it must stop.
+local replaced = holder and holder ~= worker
 if all_set(first, count) then
   forget(chunk, first, count)
 elseif holder and not replaced then
   redis.call('ZADD', OUTSTANDING, time, chunk)
-  -- Attempts count starts without progress: a chunk that gets further each time is not poison.
+  -- Attempts count starts without progress: a chunk that progresses each time does not kill its workers.
   if progress then redis.call('HSET', ATTEMPTS, chunk, 1) end
 end
 
--- Why there were too many failures; nothing when there were not.
+-- The reason when there are too many failures; nil otherwise.
 local function too_many(finished)
   local bad = redis.call('HMGET', JOB, 'failed', 'dead')
   bad = tonumber(bad[1] or 0) + tonumber(bad[2] or 0) - tonumber(job[6] or 0)
   local before = tonumber(job[7] or 0)
   local most, percent = tonumber(job[4] or ''), tonumber(job[5] or '')
   if most and bad > most then return bad .. ' images failed, at most ' .. most .. ' were allowed' end
-  -- A share is judged from 100 images on, of a small job from a tenth: one failure of one image is 100 %.
+  -- The share is checked from 100 images on, in a small job from a tenth of it: one failure of one image is 100 %.
   finished = finished - before
   if percent and finished >= math.min(100, (total - before) / 10) and bad * 100 > percent * finished then
     return bad .. ' of ' .. finished .. ' images failed, at most ' .. percent .. ' % were allowed'
@@ -72,7 +73,7 @@ end
 local finished = done()
 local why = status ~= 'stopping' and too_many(finished)
 if finished == total then
-  if status == 'stopping' then return {0, 0} end  -- `settle` closes it, as what it was stopped for
+  if status == 'stopping' then return {0, 0} end  -- `settle` closes it with the status it was stopped for
   redis.call('HSET', JOB, 'status', 'closing', 'ending', why and 'stopped' or 'finished', 'completed_at', time)
   if why then redis.call('HSET', JOB, 'reason', why) end
   redis.call('DEL', ATTEMPTS, OUTSTANDING, RUNNING, SUSPECTS, RETURNED)

@@ -1,6 +1,6 @@
--- A worker lets go of a chunk, whole or not.
--- ARGV: chunk, epoch, first image, images, worker, core seconds spent, 1 when it was stopped by nobody's fault, model
--- -> 1 when the message shall go back to the queue
+-- A worker gives up a chunk, complete or not.
+-- ARGV: chunk, epoch, first image, images, worker, core seconds spent, 1 when the attempt must not count, model
+-- -> 1 when the message must go back to the queue
 local chunk, epoch, first, count = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
 local job = redis.call('HMGET', JOB, 'status', 'epoch')
@@ -13,7 +13,7 @@ if all_set(first, count) then
   forget(chunk, first, count)
   return 0
 end
-if holder and holder ~= ARGV[5] then return 0 end  -- it was given to another, who answers for it now
+if holder and holder ~= ARGV[5] then return 0 end  -- another worker is responsible for it now
 if holder then
   redis.call('HDEL', RUNNING, chunk)
   if ARGV[7] == '1' then

@@ -1,9 +1,9 @@
--- Begin to run images of an ended job again, under a new epoch: messages of the old one are stale from here on.
--- ARGV: 1 when failed and dead images will be among them
--- -> the new epoch, or nothing when the job has not ended
+-- Prepare an ended job to run images again under a new epoch; messages of the old epoch become stale.
+-- ARGV: 1 when failed and dead images will run again
+-- -> the new epoch, or nil when the job has not ended
 local status = redis.call('HGET', JOB, 'status')
 if status == 'reopening' then return tonumber(redis.call('HGET', JOB, 'epoch')) end
-if not redis.call('HGET', JOB, 'total') then return false end  -- it was cancelled before its images were known
+if not redis.call('HGET', JOB, 'total') then return false end  -- cancelled before its images were listed
 if status ~= 'finished' and status ~= 'cancelled' and status ~= 'stopped' then return false end
 redis.call('DEL', ATTEMPTS, OUTSTANDING, RUNNING, SUSPECTS, RETURNED)
 if ARGV[1] == '1' then

@@ -1,6 +1,6 @@
--- Give images of one chunk of a reopened job another chance.
--- ARGV: chunk, first image, images, 1 to reset failed and dead ones, 1 to reset those that were cancelled
--- -> images reset. Idempotent.
+-- Reset images of one chunk of a reopened job, so that they run again. Idempotent.
+-- ARGV: chunk, first image, images, 1 to reset failed and dead images, 1 to reset cancelled images
+-- -> number of images reset
 local chunk, first, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local failed, cancelled = ARGV[4] == '1', ARGV[5] == '1'
 if redis.call('HGET', JOB, 'status') ~= 'reopening' or is_returned(chunk) then return 0 end
@@ -12,7 +12,7 @@ for i, value in ipairs(states(first, count)) do
     redis.call('HINCRBY', JOB, COUNTER[value == 0 and CANCELLED or value], -1)
     reset = reset + 1
   elseif value == 0 then
-    set_state(index, CANCELLED)  -- cancelled together with the job, and to stay so
+    set_state(index, CANCELLED)  -- cancelled with the job; must not run again
   end
 end
 if reset > 0 then give_back(chunk) end

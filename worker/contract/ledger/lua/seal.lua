@@ -1,6 +1,6 @@
--- Listing is over and every chunk is known: the job may run, and may finish.
+-- Listing is complete: store the totals and let the job run.
 -- ARGV: images, chunks, images in a chunk, bytes
--- -> 1 when sealed, now or by the same call made before; 0 when it was cancelled while it was being listed
+-- -> 1 when sealed, by this call or by the same call before; 0 when the job was cancelled while it was being listed
 local job = redis.call('HMGET', JOB, 'status', 'total')
 if job[1] ~= 'listing' then return job[2] == ARGV[1] and 1 or 0 end
 redis.call('HSET', JOB, 'status', 'running', 'total', ARGV[1], 'chunks', ARGV[2], 'chunk_images', ARGV[3],

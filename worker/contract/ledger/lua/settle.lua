@@ -1,5 +1,5 @@
--- A job that was told to stop is closed as soon as nobody works on it any more; what is left of it is cancelled.
--- ARGV: seconds after which a silent worker counts as gone
+-- Close a stopping job once no worker runs a chunk of it; images without an outcome count as cancelled.
+-- ARGV: seconds of silence after which a worker counts as gone
 -- -> 1 when this call closed it
 if redis.call('HGET', JOB, 'status') ~= 'stopping' then return 0 end
 local time = now()

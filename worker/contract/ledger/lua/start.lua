@@ -1,12 +1,12 @@
--- A worker is about to run a chunk. Counts the attempt and says what to do.
--- ARGV: chunk, epoch, first image, images, worker, seconds for which a silent worker counts as running,
---       starts without progress before images are run one by one
--- -> {verdict, states, options, policy, careful, why its worker died, images to bury};
+-- A worker is about to run a chunk. Count the attempt and return what to do.
+-- ARGV: chunk, epoch, first image, images, worker, seconds of silence during which a worker keeps its chunk,
+--       starts without progress before images run one by one
+-- -> {verdict, states, options, policy, 1 to run images one by one, why its worker died, dead images};
 --    verdict: run | done | busy | paused | cancelled | stale | unknown
--- In SUSPECTS: `chunk:C` -> '' (to be run one by one) or the image that is being run alone; `deaths:I` -> how often
--- image I, alone, took its worker along; `why:C` -> what the parent process saw.
+-- SUSPECTS holds `chunk:C` -> '' (run its images one by one) or the image that runs alone now; `deaths:I` -> how many
+-- workers image I killed while it ran alone; `why:C` -> what the parent process saw.
 local chunk, epoch, first, count, worker = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
-local busy, split_after = tonumber(ARGV[6]), tonumber(ARGV[7])
+local silence, split_after = tonumber(ARGV[6]), tonumber(ARGV[7])
 
 local job = redis.call('HMGET', JOB, 'status', 'options', 'policy', 'epoch', 'total', 'max_attempts')
 local status, options, policy, total, deaths_allowed = job[1], job[2], job[3], tonumber(job[5] or 0), tonumber(job[6])
@@ -21,11 +21,11 @@ if all_set(first, count) then
   forget(chunk, first, count)
   return answer('done', values)
 end
--- Before all else: who is at it answers for the chunk, and a copy of its message must not take it away.
+-- First of all: a copy of the message must not take the chunk away from the worker that runs it.
 local time = now()
 local holder = redis.call('HGET', RUNNING, chunk)
 local heard = tonumber(redis.call('ZSCORE', OUTSTANDING, chunk) or 0)
-if holder and holder ~= worker and time - heard < busy then return answer('busy', values) end
+if holder and holder ~= worker and time - heard < silence then return answer('busy', values) end
 if status == 'paused' then
   redis.call('HDEL', RUNNING, chunk)
   give_back(chunk)
@@ -44,12 +44,12 @@ local attempts = redis.call('HINCRBY', ATTEMPTS, chunk, 1)
 local suspect = redis.call('HGET', SUSPECTS, 'chunk:' .. chunk)
 if not suspect and attempts <= split_after then return {'run', values, options, policy, 0, '', {}} end
 
--- One by one from here on: whoever dies now names the image.
+-- One by one from now on: if a worker dies, the announced image is to blame.
 if suspect and suspect ~= '' and state(suspect) == 0 then redis.call('HINCRBY', SUSPECTS, 'deaths:' .. suspect, 1) end
 redis.call('HSET', SUSPECTS, 'chunk:' .. chunk, '')
-local buried = {}
+local dead = {}
 for i, value in ipairs(values) do
   local deaths = tonumber(redis.call('HGET', SUSPECTS, 'deaths:' .. (first + i - 1)) or 0)
-  if value == 0 and deaths >= deaths_allowed then buried[#buried + 1] = first + i - 1 end
+  if value == 0 and deaths >= deaths_allowed then dead[#dead + 1] = first + i - 1 end
 end
-return {'run', values, options, policy, 1, redis.call('HGET', SUSPECTS, 'why:' .. chunk) or '', buried}
+return {'run', values, options, policy, 1, redis.call('HGET', SUSPECTS, 'why:' .. chunk) or '', dead}

@@ -1,6 +1,6 @@
--- Choose the next chunks of a running job to publish. They count as outstanding from here on: a publish that fails is
--- then known to be missing.
--- ARGV: chunks wanted, epoch: of the messages that will be made of them
+-- Choose the next chunks of a running job to publish. They count as outstanding from now on, so a chunk whose message
+-- is never published is found to be lost.
+-- ARGV: number of chunks, epoch of the messages to be published
 -- -> chunk numbers, lowest first: neighbours share a part of the manifest
 local wanted = tonumber(ARGV[1])
 local job = redis.call('HMGET', JOB, 'status', 'cursor', 'chunks', 'epoch')

@@ -1,4 +1,4 @@
--- Chunks that were taken could not be published after all: they wait again. Who got one all the same keeps it.
+-- Return chunks that were taken but could not be published. A chunk that reached a worker all the same stays with it.
 -- ARGV: epoch, then chunk numbers
 local job = redis.call('HMGET', JOB, 'status', 'epoch')
 if job[2] ~= ARGV[1] or (job[1] ~= 'running' and job[1] ~= 'paused') then return 0 end

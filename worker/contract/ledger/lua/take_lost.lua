@@ -1,7 +1,7 @@
--- Of chunks that were silent for too long and are nowhere in the broker, tell which to publish again.
+-- Given chunks that have been silent too long and are nowhere in the broker, choose those to publish again.
 -- ARGV: seconds of silence, then chunk numbers
--- -> chunk numbers that are still silent; they count as heard of from now on
-local time, again = now(), {}
+-- -> chunk numbers that are still silent; they count as heard of now
+local time, lost = now(), {}
 local status = redis.call('HGET', JOB, 'status')
 for i = 2, #ARGV do
   local chunk = ARGV[i]
@@ -10,11 +10,11 @@ for i = 2, #ARGV do
     redis.call('HDEL', RUNNING, chunk)
     if status == 'running' then
       redis.call('ZADD', OUTSTANDING, time, chunk)
-      again[#again + 1] = chunk
+      lost[#lost + 1] = chunk
     else
       redis.call('ZREM', OUTSTANDING, chunk)
       if status == 'paused' then give_back(chunk) end
     end
   end
 end
-return again
+return lost

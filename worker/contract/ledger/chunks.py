@@ -1,0 +1,193 @@
+"""What a worker does with a chunk in Redis: start it, record the outcome of each image, release it.
+
+    ledger.start(message, worker) -> ChunkLease -> begin, record, record, ... -> release
+
+The changes are Lua scripts (`lua/*.lua`). All of them are idempotent, so a redelivered message or a repeated call
+leaves every count exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from worker.contract import outcome_codec, redis_keys
+from worker.contract.errors import BadMessage
+from worker.contract.job import JobStatus
+from worker.contract.ledger.connection import RedisConnection
+from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, Outcome, OutcomeKind
+
+SPLIT_AFTER = 2
+"""Starts of a chunk without progress before its images run one by one."""
+
+MAX_FAILURES = 1000
+"""Failures of a job that Redis keeps with their text, to bound its memory. The job's lists in S3 have all of them."""
+
+
+class Verdict(StrEnum):
+    """What a worker shall do with a chunk."""
+
+    RUN = "run"
+    DONE = "done"
+    BUSY = "busy"
+    """Another worker is running it."""
+    PAUSED = "paused"
+    CANCELLED = "cancelled"
+    STALE = "stale"
+    """It belongs to an earlier epoch, or to a job that is not running yet."""
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Answer to `ChunkLease.record`."""
+
+    completed: bool
+    """This call gave the last image of the job its outcome."""
+
+    proceed: bool
+    """The worker shall run further images of the chunk."""
+
+
+@dataclass(frozen=True)
+class ChunkLease:
+    """One chunk in the hands of one worker, as `ChunkLedger.start` grants it (verdict `run`) or refuses it."""
+
+    connection: RedisConnection = field(repr=False)
+    message: ChunkMessage
+    worker: str
+    """Name of the process, unique in the fleet."""
+
+    verdict: Verdict
+    outcomes: tuple[OutcomeKind | None, ...] = ()
+    """The outcome that each image of the chunk already has; empty if the job is unknown or the chunk is stale."""
+
+    options: JobOptions | None = None
+    """Options of the job; None if the job is unknown."""
+
+    policy: JobPolicy = field(default_factory=JobPolicy)
+    one_by_one: bool = False
+    """The chunk has killed workers: run its images one by one and announce each with `begin`."""
+
+    death_reason: str = ""
+    """What the parent process saw when the chunk last killed a model process."""
+
+    dead: tuple[int, ...] = ()
+    """Positions in the job of images that killed too many workers: record them as dead."""
+
+    def begin(self, index: int) -> bool:
+        """Announce the image that runs next, alone; if the worker dies now, this image is to blame.
+
+        Args:
+            index: position of the image in the job.
+
+        Returns:
+            False if the chunk now belongs to another worker: this one must stop.
+        """
+        message = self.message
+        return bool(self.connection.run("begin", message.job, message.chunk, message.epoch, self.worker, index))
+
+    def record(self, outcomes: Sequence[Outcome]) -> Recorded:
+        """Record outcomes of images of the chunk. Also tells the ledger that the worker is alive."""
+        fields: list[object] = []
+        for outcome in outcomes:
+            line = outcome.model_dump_json(exclude_defaults=True)
+            fields += [outcome.index, outcome_codec.NUMBERS[outcome.kind], outcome.code, line]
+        args = [*_chunk_args(self.message), MAX_FAILURES, self.worker, *fields]
+        completed, proceed = self.connection.run("record", self.message.job, *args)
+        return Recorded(bool(completed), bool(proceed))
+
+    def release(self, *, model: str, core_seconds: float, blameless: bool) -> bool:
+        """Give up the chunk, complete or not.
+
+        Args:
+            model: name of the model that ran it.
+            core_seconds: wall time of the run times the cores of the process.
+            blameless: the run ended for a reason outside the chunk (the worker stops, S3 is down): do not count the
+                attempt.
+
+        Returns:
+            Whether the message must go back to the queue.
+        """
+        args = [*_chunk_args(self.message), self.worker, round(core_seconds, 3), int(blameless), model]
+        return bool(self.connection.run("release", self.message.job, *args))
+
+
+class ChunkLedger:
+    """The chunks of all jobs, over a `RedisConnection` of the caller."""
+
+    def __init__(self, connection: RedisConnection, *, silence_seconds: float = 60.0) -> None:
+        """Send nothing yet.
+
+        Args:
+            connection: to Redis.
+            silence_seconds: time after the last sign of life of a worker during which it still holds its chunk.
+        """
+        self._connection = connection
+        self._silence = silence_seconds
+
+    def start(self, message: ChunkMessage, worker: str) -> ChunkLease:
+        """Count an attempt at a chunk, and return what the worker shall do with it.
+
+        Args:
+            message: the chunk.
+            worker: name of the process, unique in the fleet.
+
+        Raises:
+            BadMessage: the job uses options that this version does not know.
+        """
+        args = [*_chunk_args(message), worker, self._silence, SPLIT_AFTER]
+        answer = self._connection.run("start", message.job, *args)
+        verdict, states, options, policy, one_by_one, death_reason, dead = answer
+        try:
+            known_options = JobOptions.model_validate_json(options) if options else None
+            known_policy = JobPolicy.model_validate_json(policy) if policy else JobPolicy()
+        except ValidationError as error:
+            fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
+            raise BadMessage(
+                f"job {message.job} uses options that this worker does not know ({fields}): upgrade the workers before "
+                "the producers; its chunks are published again until a worker can run them"
+            ) from error
+        return ChunkLease(
+            connection=self._connection,
+            message=message,
+            worker=worker,
+            verdict=Verdict(verdict),
+            outcomes=tuple(outcome_codec.KINDS[state] for state in states),
+            options=known_options,
+            policy=known_policy,
+            one_by_one=bool(one_by_one),
+            death_reason=death_reason,
+            dead=tuple(dead),
+        )
+
+    def options_if_unstarted(self, message: ChunkMessage) -> JobOptions | None:
+        """Return the job's options if no worker has started the chunk yet and all of its images have to be done."""
+        keys = redis_keys.job_keys(self._connection.prefix, message.job)
+
+        def read() -> list[Any]:
+            pipeline = self._connection.client.pipeline(transaction=False)
+            pipeline.hmget(keys.record, "status", "epoch", "options", "policy")
+            pipeline.hexists(keys.attempts, str(message.chunk))
+            return cast(list[Any], pipeline.execute())
+
+        (status, epoch, options, policy), attempted = self._connection.call(read)
+        if status != JobStatus.RUNNING or epoch != str(message.epoch) or attempted:
+            return None
+        try:
+            skip_existing = JobPolicy.model_validate_json(policy or "{}").skip_existing
+            return None if skip_existing else JobOptions.model_validate_json(options)
+        except ValidationError:  # of a later version: `start` reports it
+            return None
+
+    def record_death(self, message: ChunkMessage, worker: str, reason: str) -> None:
+        """Record why a worker's model process died while it ran a chunk; frees the chunk for the next start."""
+        self._connection.run("record_death", message.job, message.chunk, worker, reason)
+
+
+def _chunk_args(message: ChunkMessage) -> list[int]:
+    return [message.chunk, message.epoch, message.start, len(message.keys)]
