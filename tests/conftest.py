@@ -7,8 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 _ROOT = Path(__file__).parent
+
+# Examples have no deadline: on a busy machine one that takes long says nothing about the code.
+hypothesis_settings.register_profile("maskmill", deadline=None)
+hypothesis_settings.load_profile("maskmill")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
