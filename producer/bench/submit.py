@@ -5,14 +5,13 @@ the same code, a real Redis, manifest parts in a real S3. A process of its own, 
 
     python -m producer.bench.submit ACTION '{"keys": 1000000, "dest": "s3://...", ...}'
 
-prints one JSON object.
+prints one JSON object and waits for the end of its input: meanwhile the parent reads the peak memory of this process.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import statistics
 import sys
 import threading
@@ -102,11 +101,6 @@ def resident_mib() -> float:
         return int(file.read().split()[1]) * _PAGE / 2**20
 
 
-def peak_mib() -> float:
-    """Of this process since it began (getrusage(2): KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 class Rehearsal:
     """The actions, over one set of connections."""
 
@@ -145,7 +139,6 @@ class Rehearsal:
             "listing": listing,
             "whole": whole,
             "idle_mib": idle,
-            "peak_mib": peak_mib(),
             "curve": memory.curve,
         }
 
@@ -176,7 +169,6 @@ class Rehearsal:
         return {
             "wall_seconds": time.monotonic() - wall,
             "cpu_seconds": time.process_time() - cpu,
-            "peak_mib": peak_mib(),
             "ok": view.ok,
             "failed": view.failed,
             "status": view.status.value,
@@ -201,7 +193,7 @@ class Rehearsal:
         began = time.monotonic()
         view = self._ledger.reopen(self._job, failed=True, cancelled=False)
         seconds = time.monotonic() - began
-        return {"wall_seconds": seconds, "images": before.failed - view.failed, "peak_mib": peak_mib()}
+        return {"wall_seconds": seconds, "images": before.failed - view.failed}
 
 
 def _line(index: int) -> str:
@@ -221,13 +213,15 @@ def _commands(client: Any) -> dict[str, int]:
 
 
 def main(action: str, arguments: str) -> None:
-    """Do one thing and print what was measured."""
+    """Do one thing, print what was measured, and wait for the end of the input."""
     options = json.loads(arguments)
     if options.pop("one_core", True):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with ExitStack() as stack:
         found = getattr(Rehearsal(stack, **options), action)()
     sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.flush()
+    sys.stdin.read()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pitfall 15: several threads that each run one image must be as fast as OpenVINO's own queue of requests."""
+"""Several threads that each run one image must be as fast as OpenVINO's own queue of requests."""
 
 from __future__ import annotations
 

@@ -31,8 +31,9 @@ from worker.convert.quantisation_config import Recipe
 from worker.images.tensor import normalise
 from worker.model.inference.graph import IMAGENET_MEAN, IMAGENET_SCALE
 from worker.model.inference.runtime import core, ov
+from worker.processes.memory import peak_bytes
 
-_KIB_PER_MIB = 1024
+_MIB = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def build(task: Task, say: Say) -> Result:
     return Result(
         build_seconds=round(built - began, 1),
         compare_seconds=round(time.perf_counter() - built, 1),
-        peak_memory_mib=_peak_mib(),
+        peak_memory_mib=peak_bytes() // _MIB,
         agreement=agreement,
     )
 
@@ -138,12 +139,6 @@ def _masks(xml: Path, pictures: npt.NDArray[np.uint8], say: Say) -> Masks:
         masks.append((1 + np.tanh(logits / 2)) / 2)  # the sigmoid, in the form that cannot overflow
         say("compare", index + 1, len(pictures))
     return np.stack(masks).astype(np.float32)
-
-
-def _peak_mib() -> int:
-    """Most memory that this process held. Not `ru_maxrss`, which begins with that of the parent."""
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) // _KIB_PER_MIB
 
 
 def main() -> int:

@@ -24,11 +24,12 @@ from worker.convert.evaluate.pictures import read
 from worker.cpu import pinning
 from worker.images.tensor import to_tensor
 from worker.model.format.variant import Variant
+from worker.processes.memory import peak_bytes
 
 if TYPE_CHECKING:
     from worker.model.inference.engine import FloatPrecision
 
-_KIB_PER_MIB = 1024
+_MIB = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,4 @@ def _run_here(task: Task) -> Run:
             seconds.append(time.perf_counter() - began)
             np.save(target, grey)
         facts = engine.describe()
-    return Run(facts, statistics.median(seconds), _peak_mib())
-
-
-def _peak_mib() -> int:
-    """High-water mark of this process's memory. Not `ru_maxrss`, which begins with that of the parent."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) // _KIB_PER_MIB
-    return 0
+    return Run(facts, statistics.median(seconds), peak_bytes() // _MIB)
