@@ -77,11 +77,11 @@ class ImagesReport:
         ]
 
     def remarks(self) -> list[str]:
-        """Return nothing: titles and headings say it all."""
+        """Return no remarks: titles and headings describe everything."""
         return []
 
     def readme_table(self) -> Table:
-        """Return the CPU time of the common outputs beside that of the reference."""
+        """Return the CPU time of the common outputs and that of the reference."""
         rows = []
         for one in self.document["results"]:
             times = {case["label"]: case["total_ms"] for case in one["cases"]}

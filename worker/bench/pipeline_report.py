@@ -21,7 +21,7 @@ _README_HEADINGS = (
     "ratio",
     "ratio, Redis and S3 apart",
     "cores busy",
-    "CPU ms beside inference: pixels + elsewhere",
+    "CPU ms outside inference: pixels + elsewhere",
 )
 
 _ORDER = ("check", "fetch", "decode", "prepare", "infer", "render", "hold", "store", "record")
@@ -186,7 +186,7 @@ class PipelineReport:
             axes.text(milliseconds, place, f" {milliseconds:.1f}", va="center", fontsize=9)
         axes.set_yticks(range(len(parts)), [name for name, _, _ in parts])
         axes.invert_yaxis()
-        axes.set_xlabel(f"CPU milliseconds per image beside inference ({cpu['inference_ms']:.0f} ms)")
+        axes.set_xlabel(f"CPU milliseconds per image outside inference ({cpu['inference_ms']:.0f} ms)")
         tidy(axes, "x")
 
     def _title(self) -> str:

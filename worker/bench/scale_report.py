@@ -60,7 +60,7 @@ class ScaleReport:
         return [Table(_HEADINGS, rows, self._title())]
 
     def remarks(self) -> list[str]:
-        """Return nothing: title and headings say it all."""
+        """Return no remarks: title and headings describe everything."""
         return []
 
     def readme_table(self) -> Table:

@@ -197,11 +197,11 @@ class SubmitReport:
         return lines
 
     def readme_table(self) -> Table:
-        """Return every job beside plain Celery for as many images."""
+        """Return every job, with plain Celery for as many images."""
         return Table(_README_HEADINGS, [self._readme_row(result) for result in self.document["results"]])
 
     def draw(self, path: Path) -> Path:
-        """Plot memory of the producer while it submits, and memory in Redis beside plain Celery's."""
+        """Plot memory of the producer while it submits, and memory in Redis, with plain Celery for comparison."""
         with pyplot() as plt:
             figure, (left, right) = plt.subplots(1, 2, figsize=_SIZE_INCHES, layout="constrained", facecolor="white")
             self._draw_producer(left)

@@ -47,7 +47,7 @@ def pipeline_command(
 ) -> int:
     """Compare S3 to S3 with the inference ceiling: the same network alone, on the same cores, in the same run.
 
-    An embedded Redis and S3 server run on these cores too. Also measures stage times, CPU time per image beside
+    An embedded Redis and S3 server run on these cores too. Also measures stage times, CPU time per image outside
     inference, the share of busy cores while work waits, and start-up time.
     """
     from worker.bench import pipeline, report

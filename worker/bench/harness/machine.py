@@ -97,5 +97,5 @@ def missing(*modules: str) -> list[str]:
 
 
 def load_average() -> float:
-    """Return the runnable processes of the last minute on average (getloadavg(3)); those beside ours disturb."""
+    """Return the average number of runnable processes over the last minute (getloadavg(3)): a sign of disturbance."""
     return round(os.getloadavg()[0], 2)

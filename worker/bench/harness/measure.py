@@ -94,7 +94,7 @@ def median(timings: Sequence[TurnTiming]) -> float:
 def least_cpu(timings: Sequence[TurnTiming]) -> float:
     """Return the smallest CPU time per image, in seconds: the figure to compare on a machine with other load.
 
-    Threads that wait for one another in a loop count as busy, so only one thread per stream gives the bare work.
+    Threads that wait for one another in a loop count as busy, so only one thread per stream shows the work itself.
     """
     return min(timing.cpu_seconds / timing.images for timing in timings)
 

@@ -44,7 +44,7 @@ def environment(*, huge_pages: bool = True) -> dict[str, str]:
     malloc asks for huge pages where the kernel allows them, and OpenBLAS starts no second thread pool.
 
     Args:
-        huge_pages: False leaves malloc as it is.
+        huge_pages: False leaves malloc unchanged.
     """
     tunables = {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")} if huge_pages else {}
     return {**os.environ, "OPENBLAS_NUM_THREADS": "1", **tunables}
