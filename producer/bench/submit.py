@@ -6,14 +6,13 @@ producer.
 
     python -m producer.bench.submit ACTION '{"keys": 1000000, "dest": "s3://...", ...}'
 
-prints one JSON object.
+prints one JSON object and waits for the end of its input: meanwhile the parent reads the peak memory of this process.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import statistics
 import sys
 import threading
@@ -104,13 +103,8 @@ def resident_mib() -> float:
         return int(file.read().split()[1]) * _PAGE / 2**20
 
 
-def peak_mib() -> float:
-    """Return the peak resident set size of this process in MiB (getrusage(2): KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 class SubmitBenchmark:
-    """The measured actions, over one set of connections."""
+    """The actions, over one set of connections."""
 
     def __init__(self, stack: ExitStack, keys: int, dest: str, job: str = "") -> None:
         config = settings.load()
@@ -147,7 +141,6 @@ class SubmitBenchmark:
             "listing": listing,
             "whole": whole,
             "idle_mib": idle,
-            "peak_mib": peak_mib(),
             "curve": memory.points,
         }
 
@@ -178,7 +171,6 @@ class SubmitBenchmark:
         return {
             "wall_seconds": time.monotonic() - wall,
             "cpu_seconds": time.process_time() - cpu,
-            "peak_mib": peak_mib(),
             "ok": view.ok,
             "failed": view.failed,
             "status": view.status.value,
@@ -203,7 +195,7 @@ class SubmitBenchmark:
         began = time.monotonic()
         view = self._ledger.reopen(self._job, failed=True, cancelled=False)
         seconds = time.monotonic() - began
-        return {"wall_seconds": seconds, "images": before.failed - view.failed, "peak_mib": peak_mib()}
+        return {"wall_seconds": seconds, "images": before.failed - view.failed}
 
 
 def _line(index: int) -> str:
@@ -223,13 +215,15 @@ def _commands(client: Any) -> dict[str, int]:
 
 
 def main(action: str, arguments: str) -> None:
-    """Run one action and print its measurements."""
+    """Do one thing, print what was measured, and wait for the end of the input."""
     options = json.loads(arguments)
     if options.pop("one_core", True):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with ExitStack() as stack:
         found = getattr(SubmitBenchmark(stack, **options), action)()
     sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.flush()
+    sys.stdin.read()
 
 
 if __name__ == "__main__":

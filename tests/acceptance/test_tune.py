@@ -1,4 +1,4 @@
-"""`worker tune` on this machine, and `worker plan` and `worker start` after it."""
+"""`worker tune` on this machine, then `worker plan` and `worker start`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from support import commands
 
 
-def test_a_choice_is_made_kept_and_followed(place, tmp_path, worker_log):
+def test_the_fastest_layout_is_saved_and_followed(place, tmp_path, worker_log):
     settings = place.environment | {"MASKMILL_MODEL__CACHE_DIR": str(tmp_path / "cache")}
 
     before = commands.run("worker", "plan", settings=settings)

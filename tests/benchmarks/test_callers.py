@@ -1,4 +1,7 @@
-"""Pitfall 15: several threads that each run one image must be as fast as OpenVINO's own queue of requests."""
+"""Several threads that each run one image must be as fast as OpenVINO's own queue of requests.
+
+Pitfall 15 of infra/decisions/2026-11-24-pitfalls-of-cpu-inference.md.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""20,000 images through one worker process: memory, file handles, threads and Redis connections stay flat.
+"""Memory, file handles, threads and Redis connections stay flat over 20,000 images in one worker process.
 
-With BiRefNet-lite at 256 instead of the built-in network: SOAK_BUNDLE=FOLDER, and fewer images with
-SOAK_IMAGES=7200 (two hours of one image a second).
+SOAK_BUNDLE=FOLDER runs BiRefNet-lite at 256 instead of the built-in network; SOAK_IMAGES=7200 makes that two hours at
+one image per second.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def ledger(place) -> Iterator[Ledger]:
 def test_nothing_grows(place, ledger, tmp_path):
     run = soak(place, ledger, JPEG, IMAGES, Path(tmp_path / "worker.log"), seconds=SECONDS)
 
-    for look in run.looks[:: max(1, len(run.looks) // 20)]:
-        print(look)  # noqa: T201 -- shown with -s
-    assert run.grown(lambda look: look.threads) <= 0
-    assert run.grown(lambda look: look.handles) <= 2
-    assert run.grown(lambda look: look.connections) <= 2
-    assert run.grown(lambda look: look.memory_mib) <= 12
+    for sample in run.samples[:: max(1, len(run.samples) // 20)]:
+        print(sample)  # noqa: T201 -- shown with -s
+    assert run.grown(lambda use: use.threads) <= 0
+    assert run.grown(lambda use: use.handles) <= 2
+    assert run.grown(lambda use: use.connections) <= 2
+    assert run.grown(lambda use: use.memory_mib) <= 12

@@ -1,4 +1,4 @@
-"""Many small images through one worker process, with an eye on what must not grow."""
+"""Run many small images through one worker process and record what must not grow."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from worker.contract.job import ENDED
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore
+from worker.processes.memory import resident_bytes
 
 
 @dataclass(frozen=True)
-class Look:
-    """What the model process and Redis hold at one moment."""
+class ResourceUse:
+    """Resources of the model process, and connections to Redis, at one moment."""
 
     done: int
     memory_mib: float
@@ -29,21 +30,21 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Soak:
-    """Looks from the first to the last image."""
+class SoakRun:
+    """Resource use from the first to the last image."""
 
-    looks: tuple[Look, ...]
+    samples: tuple[ResourceUse, ...]
     connections_before: int
 
-    def grown(self, what: Callable[[Look], float]) -> float:
-        """Median of the last third less that of the second: the first third is warming up."""
-        third = len(self.looks) // 3
-        middle, last = self.looks[third : 2 * third], self.looks[2 * third :]
+    def grown(self, what: Callable[[ResourceUse], float]) -> float:
+        """Return the median of the last third less that of the second; the first third is warm-up."""
+        third = len(self.samples) // 3
+        middle, last = self.samples[third : 2 * third], self.samples[2 * third :]
         return statistics.median(map(what, last)) - statistics.median(map(what, middle))
 
 
-def soak(place: Place, ledger: Ledger, picture: bytes, images: int, log: Path, *, seconds: float) -> Soak:
-    """Run a job of so many copies of a picture and look at it the while."""
+def soak(place: Place, ledger: Ledger, picture: bytes, images: int, log: Path, *, seconds: float) -> SoakRun:
+    """Run a job with `images` copies of a picture, at most for `seconds`, and record resource use meanwhile."""
     with ObjectStore(place.settings.s3) as store:
         for number in range(images):
             store.put(S3Url(place.bucket, f"photos/{number:05d}.jpg"), picture, content_type="image/jpeg")
@@ -54,7 +55,7 @@ def soak(place: Place, ledger: Ledger, picture: bytes, images: int, log: Path, *
     )
     assert submitted.code == 0, submitted.err
     job = submitted.lines[0]["job"]
-    looks: list[Look] = []
+    samples: list[ResourceUse] = []
     before = len(ledger.connection.client.client_list())
     with commands.workers(place.environment | {"MASKMILL_PLAN__PROCESSES": "1"}, log) as worker:
         deadline = time.monotonic() + seconds
@@ -62,10 +63,10 @@ def soak(place: Place, ledger: Ledger, picture: bytes, images: int, log: Path, *
             assert view.status not in ENDED
             assert time.monotonic() < deadline, f"{view.done} of {images} images after {seconds:g} s"
             for pid in usage.model_processes(worker.pid)[:1] if view.done else ():
-                looks.append(
-                    Look(
+                samples.append(
+                    ResourceUse(
                         view.done,
-                        usage.memory_mib(pid)[0],
+                        resident_bytes(pid) / 2**20,
                         usage.handles(pid),
                         usage.threads(pid),
                         len(ledger.connection.client.client_list()),
@@ -73,4 +74,4 @@ def soak(place: Place, ledger: Ledger, picture: bytes, images: int, log: Path, *
                 )
             time.sleep(seconds / 1000)
     assert ledger.view(job).ok == images
-    return Soak(tuple(looks), before)
+    return SoakRun(tuple(samples), before)

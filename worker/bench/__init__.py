@@ -1,10 +1,12 @@
-"""Measurements: `worker bench ...` (extra `[bench]`).
+"""Benchmarks: `worker bench ...` (extra `[bench]`); README.md in this folder has the tables and the commands.
 
-    cli.bench -> model (what is compared) -> measure (turns, best and median) -> child processes, one per contender
-                      └-> machine (what it ran on) -> report (JSON, rows) and plot (PNG)
+    cli.bench -> model (which networks) -> harness.measure (turns, best and median) -> one child process per contender
+                      └-> harness.machine (what it ran on) -> model_report (JSON, tables, plot)
 
-A contender lives in a process of its own, pinned before it loads anything: its peak memory is its own, no library's
-threads meet another's, and contenders take turns, so that what else happens on the machine meets all of them alike.
+Every benchmark `X` has a module `X`, which measures, and a module `X_report`, a `report.BenchmarkReport`.
 
-`bench submit` is apart: submit -> producer.bench.submit (a process for each action), plain_celery -> submit_report.
+A contender runs in its own process, pinned before it loads anything. So its peak memory includes no other network, and
+the threads of two libraries never compete. Contenders take turns, so a disturbance of the machine affects all alike.
+
+`bench submit` differs: submit -> producer.bench.submit (one process per action), plain_celery -> submit_report.
 """

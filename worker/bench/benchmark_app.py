@@ -1,15 +1,14 @@
 """OpenVINO's own `benchmark_app` as a contender: the same file, settings, picture and number of images per turn.
 
-Like every contender it loads the network anew for each turn, which its measurement leaves out. Run as a module it is
-that process: pinned, without OpenVINO's telemetry, which the console script of the wheel would have, and with the CPU
-time of its measuring loop noted, the one figure that benchmark_app does not give.
+Like every contender it loads the network again for each turn; its measurement excludes that. Run as a module, this is
+the process of benchmark_app: pinned, and without OpenVINO's telemetry, which the console script of the wheel sends. It
+adds two figures that benchmark_app does not give: CPU time of the measuring loop, and peak memory.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,60 +17,65 @@ import time
 from pathlib import Path
 from typing import Any
 
-from worker.bench.harness.measure import Sample
+from worker.bench.harness.measure import TurnTiming
 from worker.bench.harness.process import environment, tail
+from worker.bench.harness.requests import NetworkRequest
 from worker.contract.errors import SetupError
 from worker.cpu.pinning import pin
+from worker.processes.memory import peak_bytes
 from worker.processes.parent_death import bound_to_parent
 
 REPORT = "benchmark_report.json"
 CPU_TIME = "cpu_seconds"
+PEAK_MEMORY = "peak_memory_bytes"
 _ITERATIONS = "total number of iterations"
 _MILLISECONDS = "total execution time (ms)"
 
 
 class BenchmarkApp:
-    """A `measure.Runner`; every turn is a process of its own."""
+    """A `measure.TurnTaker` that runs every turn in a new process."""
 
-    def __init__(self, request: dict[str, Any], *, images: int, log: Path) -> None:
-        """Nothing runs yet.
+    def __init__(self, request: NetworkRequest, *, images: int, log: Path) -> None:
+        """Prepare the contender; no process starts yet.
 
         Args:
-            request: `cpus`, `variant` (with `xml`), `arithmetic`, `streams`, `threads`, `normalised` (.npy).
-            images: of one turn, a multiple of streams + 1, or benchmark_app rounds it up.
-            log: file for what it prints; added to.
+            request: with `cpus`, `variant`, `arithmetic`, `streams`, `threads` and `normalised`.
+            images: of one turn; a multiple of streams + 1, because benchmark_app would round it up.
+            log: file for the output of the process; appended to.
         """
         self._cpus, self._images, self._log = request["cpus"], images, log
         self.arguments = arguments(request, images)
         self.facts: dict[str, Any] = {"arguments": self.arguments}
         self.peak_memory_bytes = 0
 
-    def turn(self) -> Sample:
-        """See `measure.Runner`."""
+    def turn(self) -> TurnTiming:
+        """Run benchmark_app once. See `measure.TurnTaker`."""
         with tempfile.TemporaryDirectory(prefix="maskmill-bench-") as folder:
             command = [sys.executable, "-m", "worker.bench.benchmark_app", json.dumps(self._cpus), folder]
             words = [*command, *self.arguments, "-report_folder", folder]
             with self._log.open("ab") as printed:
-                process = subprocess.Popen(
+                done = subprocess.run(
                     bound_to_parent(words, signal.SIGKILL),
                     stdin=subprocess.DEVNULL,
                     stdout=printed,
                     stderr=printed,
                     env=environment(),
+                    check=False,
                 )
-                # wait4 and not wait: only it tells the peak memory of this very process.
-                _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode:
-                raise SetupError(f"benchmark_app ended with {process.returncode}; {tail(self._log)}")
-            self.peak_memory_bytes = max(self.peak_memory_bytes, usage.ru_maxrss * 1024)
-            return read_report(Path(folder))
+            if done.returncode:
+                raise SetupError(f"benchmark_app ended with {done.returncode}; {tail(self._log)}")
+            timing, peak = read_report(Path(folder))
+            self.peak_memory_bytes = max(self.peak_memory_bytes, peak)
+            return timing
 
 
-def arguments(request: dict[str, Any], images: int) -> list[str]:
-    """The command line that matches how the engine runs the same network."""
+def arguments(request: NetworkRequest, images: int) -> list[str]:
+    """Return the command line that matches how the engine runs the same network."""
+    variant = request["variant"]
+    if variant is None:
+        raise ValueError("benchmark_app needs a variant")
     options = {
-        "-m": request["variant"]["xml"],
+        "-m": variant["xml"],
         "-i": request["normalised"],
         "-d": "CPU",
         "-hint": "none",
@@ -82,37 +86,41 @@ def arguments(request: dict[str, Any], images: int) -> list[str]:
         "-niter": images,
         "-pin": "YES",
         "-infer_precision": request["arithmetic"],
-        "-ip": "f32",  # unless told it feeds bytes, taking the input for a picture
+        "-ip": "f32",  # by default it takes the input for a picture and feeds bytes
         "-report_type": "no_counters",
     }
     return [str(word) for pair in options.items() for word in pair] + ["-json_stats"]
 
 
-def read_report(folder: Path) -> Sample:
-    """The turn that a report tells of; its times have two decimals of a millisecond, its throughput is too coarse.
+def read_report(folder: Path) -> tuple[TurnTiming, int]:
+    """Return the timing of a turn and the peak memory in bytes.
+
+    Computed from the total time, which has two decimals of a millisecond; the throughput in the report is too coarse.
 
     Raises:
-        SetupError: no such report, or not of the known form.
+        SetupError: there is no report, or its form is not the known one.
     """
     try:
         results = json.loads((folder / REPORT).read_text("utf-8"))["execution_results"]
         cpu_seconds = float((folder / CPU_TIME).read_text("ascii"))
-        return Sample(int(results[_ITERATIONS]), float(results[_MILLISECONDS]) / 1000, cpu_seconds)
+        peak = int((folder / PEAK_MEMORY).read_text("ascii"))
+        return TurnTiming(int(results[_ITERATIONS]), float(results[_MILLISECONDS]) / 1000, cpu_seconds), peak
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SetupError(f"benchmark_app left no readable report ({type(error).__name__}: {error})") from error
 
 
 def main() -> None:
-    """Be benchmark_app on the CPUs of the first argument; the second is the folder for the CPU time."""
+    """Run benchmark_app on the CPUs of argument 1; write CPU time and peak memory to the folder of argument 2."""
     pin(json.loads(sys.argv.pop(1)))
     folder = Path(sys.argv.pop(1))
     importlib.import_module("worker.model.inference.runtime")
     _note_cpu_time(importlib.import_module("openvino.tools.benchmark.benchmark").Benchmark, folder / CPU_TIME)
     importlib.import_module("openvino.tools.benchmark.main").main()
+    (folder / PEAK_MEMORY).write_text(str(peak_bytes()), "ascii")
 
 
 def _note_cpu_time(tool: Any, file: Path) -> None:
-    """Look at the clock before and after the tool's measuring loop, which itself stays as it is."""
+    """Read the clock before and after the tool's measuring loop, which itself is unchanged."""
     loop = tool.main_loop
 
     def main_loop(*arguments: Any) -> Any:

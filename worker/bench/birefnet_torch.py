@@ -2,9 +2,9 @@
 
     state dict (published names) -> weights() -> forward(weights, image) -> logits
 
-Written from the published description, sharing no code with `worker.convert.birefnet`, so that an error in one shows
-against the other. Importing it imports PyTorch, which maskmill itself does not need: only a process of the benchmark
-and a test do. No torchvision: the deformable convolution samples with `grid_sample`.
+Written from the published description. It shares no code with `worker.convert.birefnet`, so a comparison of the two
+reveals an error in either. Importing it imports PyTorch, which maskmill itself does not need: only a benchmark process
+and a test do. It does not need torchvision: the deformable convolution samples with `grid_sample`.
 
 Sources: Zheng et al., arXiv 2401.03407; Liu et al. (Swin), arXiv 2103.14030; Zhu et al. (deformable v2),
 arXiv 1811.11168; Chen et al. (parallel branches), arXiv 1706.05587.
@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-# By name, because PyTorch is never a dependency and type checks must pass without it.
+# By name, because PyTorch is not a dependency and type checks must pass without it.
 torch: Any = importlib.import_module("torch")
 F: Any = torch.nn.functional
 
@@ -34,13 +34,16 @@ DEFORMABLE = ("aspp1", "aspp_deforms.0", "aspp_deforms.1", "aspp_deforms.2")
 
 
 def deform_conv(x: Tensor, offsets: Tensor, modulator: Tensor, weight: Tensor) -> Tensor:
-    """Modulated deformable convolution, stride 1, padding k // 2, by sampling all taps and one matrix product.
+    """Apply a modulated deformable convolution, stride 1, padding k // 2: sample all taps, then one matrix product.
 
     Args:
         x: `[n, c, h, w]`.
         offsets: `[n, 2 * k * k, h, w]`, pairs (dy, dx) in pixels per tap, taps in row-major order.
         modulator: `[n, k * k, h, w]`.
         weight: `[out, c, k, k]`.
+
+    Returns:
+        `[n, out, h, w]`.
     """
     count, channels, height, width = x.shape
     kernel = int(weight.shape[-1])
@@ -48,7 +51,7 @@ def deform_conv(x: Tensor, offsets: Tensor, modulator: Tensor, weight: Tensor) -
     offsets = offsets.reshape(count, kernel * kernel, 2, height, width)
     rows = torch.arange(height, dtype=x.dtype)[:, None] + taps.repeat_interleave(kernel)[:, None, None]
     cols = torch.arange(width, dtype=x.dtype)[None, :] + taps.repeat(kernel)[:, None, None]
-    # Pixel centres to -1..1, as grid_sample counts without aligned corners: (2 * p + 1) / side - 1.
+    # Pixel centres on the -1..1 scale of grid_sample without aligned corners: (2 * p + 1) / side - 1.
     across = (2 * (cols + offsets[:, :, 1]) + 1) / width - 1
     down = (2 * (rows + offsets[:, :, 0]) + 1) / height - 1
     grid = torch.stack([across, down], -1).reshape(count, kernel * kernel * height, width, 2)
@@ -59,7 +62,7 @@ def deform_conv(x: Tensor, offsets: Tensor, modulator: Tensor, weight: Tensor) -
 
 
 def weights(arrays: Mapping[str, Any]) -> dict[str, Tensor]:
-    """A state dict of NumPy arrays as tensors, by the same names."""
+    """Convert a state dict of NumPy arrays to tensors, by the same names."""
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
@@ -70,13 +73,13 @@ def forward(
     deform: DeformConv = deform_conv,
     maps: MutableMapping[str, Tensor] | None = None,
 ) -> Tensor:
-    """Logits of a picture.
+    """Compute the logits of pictures.
 
     Args:
-        state: tensors by published name; what belongs to training only may be missing.
+        state: tensors by published name; those used only in training may be missing.
         image: `[n, 3, R, R]` float32, normalised; R a multiple of 32.
         deform: the deformable convolution to use.
-        maps: filled, if given, with `bb.0` .. `bb.3` (half-size pass), `squeeze` and `decoder_block4` ..
+        maps: if given, receives the feature maps `bb.0` .. `bb.3` (half-size pass), `squeeze` and `decoder_block4` ..
             `decoder_block1` before their gates.
 
     Returns:
@@ -104,7 +107,7 @@ def forward(
 
 @dataclass(frozen=True)
 class _Scope:
-    """The tensors below one prefix, and the layers made of them."""
+    """The tensors below one prefix, and the layers built from them."""
 
     state: Mapping[str, Tensor]
     deform: DeformConv
@@ -141,7 +144,7 @@ def _resize(x: Tensor, like: Tensor | tuple[int, int]) -> Tensor:
 
 
 def _encoder(bb: _Scope, image: Tensor) -> list[Tensor]:
-    """Swin-T: four maps at a 4th to a 32nd of the size."""
+    """Run Swin-T; return four maps at 1/4 to 1/32 of the size."""
     embed = bb.at("patch_embed")
     x = F.conv2d(image, embed.get("proj.weight"), embed.get("proj.bias"), stride=4).permute(0, 2, 3, 1)
     x = embed.layer_norm("norm", x)
@@ -153,7 +156,7 @@ def _encoder(bb: _Scope, image: Tensor) -> list[Tensor]:
             x = _block(layer.at(f"blocks.{index}"), x, heads, mask if index % 2 else None)
         maps.append(bb.layer_norm(f"norm{stage}", x).permute(0, 3, 1, 2))
         if stage + 1 < len(DEPTHS):
-            x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))  # odd where R / 64 is no whole number
+            x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))  # odd where R is not a multiple of 64
             cells = [x[:, row::2, col::2] for col in (0, 1) for row in (0, 1)]
             x = layer.at("downsample").layer_norm("norm", torch.cat(cells, -1))
             x = layer.linear("downsample.reduction", x)
@@ -161,7 +164,7 @@ def _encoder(bb: _Scope, image: Tensor) -> list[Tensor]:
 
 
 def _block(block: _Scope, x: Tensor, heads: int, mask: Tensor | None) -> Tensor:
-    """One Swin block on `[n, h, w, c]`; `mask` is given where windows are shifted."""
+    """Apply one Swin block to `[n, h, w, c]`; shift the windows if there is a mask."""
     _, height, width, _ = x.shape
     y = F.pad(block.layer_norm("norm1", x), (0, 0, 0, -width % WINDOW, 0, -height % WINDOW))
     shift = 0 if mask is None else SHIFT
@@ -187,7 +190,7 @@ def _attention(attn: _Scope, x: Tensor, heads: int, mask: Tensor | None) -> Tens
 
 
 def _windows(x: Tensor) -> Tensor:
-    """`[n, h, w, c]` to `[windows, 49, c]`."""
+    """Cut `[n, h, w, c]` into `[windows, 49, c]`."""
     count, height, width, channels = (int(side) for side in x.shape)
     x = x.reshape(count, height // WINDOW, WINDOW, width // WINDOW, WINDOW, channels)
     return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, WINDOW**2, channels)
@@ -195,7 +198,7 @@ def _windows(x: Tensor) -> Tensor:
 
 @functools.cache
 def _region_mask(height: int, width: int) -> Tensor:
-    """`[windows, 49, 49]`: minus infinity between regions that only the shift brings into one window."""
+    """Return `[windows, 49, 49]`: minus infinity between regions that share a window only because of the shift."""
     regions = torch.zeros(1, height + -height % WINDOW, width + -width % WINDOW, 1)
     bands = (slice(0, -WINDOW), slice(-WINDOW, -SHIFT), slice(-SHIFT, None))
     for i, rows in enumerate(bands):
@@ -233,7 +236,7 @@ def _branch(branch: _Scope, x: Tensor) -> Tensor:
 
 
 def _patches(decoder: _Scope, level: int, image: Tensor, like: Tensor) -> Tensor:
-    """Tiles of the image of the size of a map, stacked (colour, tile row, tile column), through `ipt_blk{level}`."""
+    """Stack tiles of the image of the size of a map (colour, tile row, tile column) and apply `ipt_blk{level}`."""
     height, width = int(like.shape[2]), int(like.shape[3])
     count, colours, rows, cols = (int(side) for side in image.shape)
     tiles = image.reshape(count, colours, rows // height, height, cols // width, width)

@@ -1,12 +1,13 @@
-"""Who is compared with whom: the list, made from what is on disk and what is installed. No process starts here."""
+"""The list of contenders, from the variants on disk and the libraries that are installed. No process starts here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from worker.bench.harness.requests import NetworkRequest, files_of
 from worker.bench.prepare import NAME
 from worker.contract.errors import BundleNotFound
 from worker.contract.settings import ModelSettings
@@ -24,7 +25,8 @@ class Contender:
     label: str
     job: Job
     role: Role
-    """`plain`: the network without rewrites; `ours`; `check`: benchmark_app; `other`: another runtime."""
+    """`plain`: the network without rewrites; `ours`: a variant of maskmill; `check`: benchmark_app; `other`: another
+    runtime."""
 
     arithmetic: str
     """Of the float part: f32 or bf16."""
@@ -39,33 +41,25 @@ class Contender:
     """Whether the engine may use the native kernels (see `worker.kernels`)."""
 
     huge_pages: bool = True
-    """Whether its malloc asks for huge pages, as that of a worker does; who runs PyTorch by itself has them not."""
+    """Whether malloc asks for huge pages, as it does in workers; PyTorch on its own does without."""
 
-    def request(self) -> dict[str, Any]:
-        """For the child process."""
-        variant = self.variant and {
-            "name": self.variant.name,
-            "size": self.variant.size,
-            "precision": self.variant.precision,
-            "xml": str(self.variant.xml),
-            "bin": str(self.variant.bin),
-            "digest": self.variant.digest,
-        }
+    def request(self) -> NetworkRequest:
+        """Return the fields of a request that depend on the contender alone."""
         return {
             "job": self.job,
             "arithmetic": self.arithmetic,
-            "variant": variant,
+            "variant": files_of(self.variant) if self.variant else None,
             "huge_pages": self.huge_pages,
             "kernels": self.kernels,
         }
 
 
 def variants(folder: Path, size: int) -> list[Variant]:
-    """The verified variants of a bundle at this size, most exact first.
+    """Return the verified variants of a bundle at this size, most exact first.
 
     Raises:
-        BundleNotFound: none, or several models and none of them BiRefNet-lite.
-        BundleError: from the store.
+        BundleNotFound: there is none, or there are several models and none is BiRefNet-lite.
+        BundleError: a variant is damaged.
     """
     listing = available(ModelSettings(source=str(folder)))
     of_size = [c for c in listing.candidates if c.size == size]
@@ -73,7 +67,7 @@ def variants(folder: Path, size: int) -> list[Variant]:
     name = NAME if NAME in names else next(iter(names), None)
     if name is None or (len(names) > 1 and name != NAME):
         raise BundleNotFound(
-            f"{folder} has no single model of size {size} to measure; there is: {listing.labels()}; choose --size"
+            f"{folder} has no single model of size {size} to measure; it has: {listing.labels()}; choose --size"
         )
     of_name = {"source": str(folder), "name": name, "size": size}
     return [
@@ -84,13 +78,13 @@ def variants(folder: Path, size: int) -> list[Variant]:
 
 
 def contenders(plain: Variant, ours: Sequence[Variant], arithmetic: str, *, native: bool = False) -> list[Contender]:
-    """All rows for one size, the plain network first.
+    """Return all contenders of one size, the plain network first.
 
     Args:
         plain: the network without rewrites.
         ours: the variants to measure.
-        arithmetic: what this CPU runs the float part in; with bf16, f32 is measured too for the float networks.
-        native: whether each of ours is measured with the native kernels too.
+        arithmetic: in which this CPU runs the float part; with bf16, float networks are also measured in f32.
+        native: whether each of ours is also measured with the native kernels.
     """
     kinds = dict.fromkeys(("f32", arithmetic))
     rows = [Contender(f"plain conversion {kind}", "openvino", "plain", kind, plain) for kind in kinds]

@@ -1,8 +1,8 @@
-"""Many worker processes simulated by one: the real protocol towards Redis, without images. Runs in a child process.
+"""Simulate many worker processes in one: the real protocol to Redis, without images. Runs in a child process.
 
-Chunks come through Celery's own consumer (BRPOP, unacked hash and index) and are acknowledged as Celery does it; the
-ledger hears start, every outcome and release; Celery's result backend gets both states and its events are sent; each
-worker sends heartbeats, renews leases and tells its speed. Only the time between two outcomes is slept instead of
+Chunks come through Celery's own consumer (BRPOP, unacked hash and index) and are acknowledged as in Celery. The ledger
+records start, every outcome and release; Celery's result backend stores both states, and its events are sent. Each
+worker sends heartbeats, renews leases and reports its speed. Only the time between two outcomes is slept rather than
 computed.
 """
 
@@ -16,6 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import SecretStr
+
+from worker.bench.harness.requests import SimulationAnswer, SimulationRequest
 from worker.consumer.lease import RENEWALS, renew
 from worker.contract import redis_keys
 from worker.contract.errors import SetupError
@@ -28,14 +31,15 @@ from worker.contract.settings import RedisSettings, Settings
 
 _QUALITY = MaskQuality(coverage=0.3124, soft=0.0711, empty=False, full=False, touches_border=False)
 _POLL_SECONDS = 0.002
-_IDLE_AT_FIRST = 0.05
-_MOST_SECONDS = 60.0
-"""For a window of messages to reach everybody."""
+_IDLE_SHARE = 0.05
+"""Share of idle workers from which the simulation counts as busy."""
+_START_SECONDS = 60.0
+"""Time-out for the first messages to reach the workers."""
 
 
 @dataclass
 class _Worker:
-    """One simulated process."""
+    """One simulated worker process."""
 
     name: str
     lease: ChunkLease | None = None
@@ -45,8 +49,8 @@ class _Worker:
 
 
 @dataclass
-class _Crowd:
-    """All simulated processes of this one, over one consumer."""
+class _SimulatedWorkers:
+    """All workers that this process simulates, on one Celery consumer."""
 
     settings: Settings
     workers: list[_Worker]
@@ -55,7 +59,9 @@ class _Crowd:
     images: int = 0
     chunks: int = 0
     lag: float = 0.0
+    """Largest delay of an action, in seconds."""
     calls: list[float] = field(default_factory=list)
+    """Seconds of ledger calls."""
 
     def __post_init__(self) -> None:
         self.app = make_celery(self.settings, client_name="maskmill-bench-crowd")
@@ -69,11 +75,15 @@ class _Crowd:
         self._count = itertools.count()
 
     def at(self, when: float, act: Callable[[], None]) -> None:
-        """Do something at a time of `time.monotonic`."""
+        """Schedule an action at a time of `time.monotonic`."""
         heapq.heappush(self._due, (when, next(self._count), act))
 
     def run(self, seconds: float) -> bool:
-        """Work for so long, counted from when (nearly) everybody has work; whether that came to be."""
+        """Work for `seconds`, counted from the moment when 95 % of the workers have a chunk.
+
+        Returns:
+            Whether that moment came within the time-out.
+        """
         now = time.monotonic()
         for number, worker in enumerate(self.workers):
             self.fleet.register(self._facts(worker))
@@ -83,9 +93,9 @@ class _Crowd:
         self.at(now + self.settings.engine.lease_seconds / RENEWALS, self._renew)
         self.consumer.qos(prefetch_count=len(self.workers))
         self.consumer.consume()
-        end, settled = now + _MOST_SECONDS, False
+        end, settled = now + _START_SECONDS, False
         while (now := time.monotonic()) < end:
-            if not settled and len(self.idle) <= len(self.workers) * _IDLE_AT_FIRST:
+            if not settled and len(self.idle) <= len(self.workers) * _IDLE_SHARE:
                 settled, end, self.lag = True, now + seconds, 0.0
                 self.calls.clear()
             while self._due and self._due[0][0] <= now:
@@ -100,7 +110,7 @@ class _Crowd:
         return settled
 
     def close(self) -> None:
-        """Let go of everything; messages in hand go back to the queue."""
+        """Close all connections; unacknowledged messages return to the queue."""
         self.consumer.cancel()
         self.connection.close()
         self.redis.close()
@@ -147,7 +157,7 @@ class _Crowd:
         self.images += 1
         worker.next_image += 1
         if worker.next_image < len(message.keys):
-            # In step with the clock: a call that took long does not slow the worker down.
+            # Scheduled from the start of the chunk, so that a slow call does not lower the rate of the worker.
             due = worker.began + self.seconds_per_image * (worker.next_image + 1)
             self.at(due, lambda: self._image(worker))
         else:
@@ -192,26 +202,26 @@ class _Crowd:
         )
 
 
-def simulate(request: dict[str, Any]) -> dict[str, Any]:
-    """Be `request["workers"]` (names) for `seconds`, each doing an image every `seconds_per_image`.
+def simulate(request: SimulationRequest) -> SimulationAnswer:
+    """Simulate workers for `seconds`; each completes an image every `seconds_per_image`.
 
-    Returns:
-        `images`, `chunks`; `lag_seconds`, by which the latest action was late: much more than a call takes means that
-        this process is the narrow place; `calls_ms`: median and 99th percentile of calls of the ledger.
+    Raises:
+        SetupError: after 60 s fewer than 95 % of the workers had a chunk.
     """
-    # An object and not a dict: a dict would be merged with what the environment says of another Redis.
-    settings = Settings(redis=RedisSettings(**request["redis"]))
+    address = request["redis"]
+    redis = RedisSettings(url=address["url"], password=SecretStr(address["password"]), prefix=address["prefix"])
+    settings = Settings(redis=redis)  # an object: a dict would be merged with the environment's settings of Redis
     workers = [_Worker(name) for name in request["workers"]]
-    crowd = _Crowd(settings, workers, float(request["seconds_per_image"]))
+    simulated = _SimulatedWorkers(settings, workers, float(request["seconds_per_image"]))
     try:
-        if not crowd.run(float(request["seconds"])):
-            raise SetupError(f"after {_MOST_SECONDS:g} s not every simulated worker had a message: is the steward up?")
+        if not simulated.run(float(request["seconds"])):
+            raise SetupError(f"after {_START_SECONDS:g} s not all simulated workers had a chunk; does the steward run?")
     finally:
-        crowd.close()
-    calls = sorted(crowd.calls) or [0.0]
+        simulated.close()
+    calls = sorted(simulated.calls) or [0.0]
     return {
-        "images": crowd.images,
-        "chunks": crowd.chunks,
-        "lag_seconds": round(crowd.lag, 3),
+        "images": simulated.images,
+        "chunks": simulated.chunks,
+        "lag_seconds": round(simulated.lag, 3),
         "calls_ms": [round(calls[int(part * (len(calls) - 1))] * 1000, 3) for part in (0.5, 0.99)],
     }

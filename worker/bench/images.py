@@ -1,9 +1,9 @@
-"""`worker bench images`: what decoding, resizing and writing cost, per megapixel and per option of outputs.
+"""`worker bench images`: CPU time of decoding, resizing and encoding, per megapixel and per output option.
 
-The reference is what scripts around such networks do: decode in full, resize with Pillow's antialiased bilinear filter
-and turn the values into normalised floats as torchvision's transforms do, bring the float mask back to the size of the
-picture and let Pillow write the PNG. Everything runs in this process on one core without the network: its answer is a
-mask drawn once. CPU time is measured, since that is what is taken away from inference; all cases take turns.
+The reference does what scripts around such networks do: decode in full, resize with Pillow's antialiased bilinear
+filter, turn the values into normalised floats as torchvision's transforms do, resize the float mask to the size of the
+picture, and let Pillow write the PNG. Everything runs in this process on one core, without the network; a mask drawn
+once stands in for its output. CPU time is measured because it is what inference loses. All cases take turns.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,15 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from worker.bench.harness import machine as machine_facts
-from worker.bench.harness.measure import rotated
+from worker.bench.harness.measure import OnProgress, rotated
+from worker.bench.images_report import (
+    REFERENCE_CUTOUT,
+    REFERENCE_MASK,
+    SCHEMA_VERSION,
+    CaseRow,
+    ImagesReport,
+    PictureResult,
+)
 from worker.contract.errors import ImageError, SetupError
 from worker.contract.outputs import OutputOptions
 from worker.contract.settings import LimitSettings
@@ -30,13 +38,6 @@ from worker.images.decode import Picture, decode
 from worker.images.render import render
 from worker.images.subject import decode_target
 from worker.images.tensor import to_tensor
-
-SCHEMA_VERSION = 1
-STAGES = ("decode", "resize", "finish")
-"""Bytes to pixels; pixels to what the network takes; its answer to the bytes of all outputs."""
-
-REFERENCE_MASK = "reference: mask"
-REFERENCE_CUTOUT = "reference: cutout"
 
 _MEAN, _SCALE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as in torchvision's transforms
 _JPEG_QUALITY = 90
@@ -59,24 +60,26 @@ CASES: dict[str, dict[str, Any]] = {
     "composite jpeg": {"outputs": ("composite",), "format": "jpeg"},
     "mask, cutout": {"outputs": ("mask", "cutout")},
 }
-"""Label -> options beside the defaults."""
+"""Label -> output options other than the defaults."""
 
 QUICK_CASES = ("mask", "cutout", "cutout refine", "composite jpeg")
 
-Say = Callable[[str], None]
 Stages = tuple[float, float, float]
+"""CPU seconds, in the order of `images_report.STAGES`."""
 
 
 @dataclass(frozen=True)
-class Options:
+class ImagesOptions:
     """What to measure."""
 
     megapixels: tuple[float, ...] = (2.0,)
     size: int = 512
+    """Side of the network input."""
     rounds: int = 5
     quick: bool = False
+    """Only `QUICK_CASES`."""
     photo: Path | None = None
-    """A photograph to scale to each size; without, a generated one."""
+    """A photograph to scale to each size; a generated picture by default."""
 
 
 @dataclass
@@ -89,60 +92,52 @@ class _Case:
     written: int = 0
 
 
-def run(options: Options, say: Say) -> dict[str, Any]:
-    """Measure.
+def run(options: ImagesOptions, on_progress: OnProgress) -> ImagesReport:
+    """Measure all cases at every size of picture.
 
-    Args:
-        options: what.
-        say: told what happens, one short line at a time.
-
-    Returns:
-        The report, ready for JSON: `results` holds for each number of megapixels `width`, `height`, `jpeg_bytes` and
-        `cases`, each with CPU milliseconds of every stage and together, as medians over the rounds.
+    This process is pinned to one core meanwhile.
 
     Raises:
-        SetupError: the photograph cannot be used.
+        SetupError: the photograph cannot be read.
     """
     affinity = os.sched_getaffinity(0)
     machine = topology.read()
     os.sched_setaffinity(0, {min(affinity)})
     try:
-        results = [_one(options, megapixels, say) for megapixels in options.megapixels]
+        results = [_measure(options, megapixels, on_progress) for megapixels in options.megapixels]
     finally:
         os.sched_setaffinity(0, affinity)
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "benchmark": "images",
-        "machine": machine_facts.facts(machine),
-        "pillow": machine_facts.version("pillow"),
-        "picture": options.photo.name if options.photo else "generated",
-        "size": options.size,
-        "rounds": options.rounds,
-        "results": results,
-    }
+    return ImagesReport(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "benchmark": "images",
+            "machine": machine_facts.facts(machine),
+            "pillow": machine_facts.version("pillow"),
+            "picture": options.photo.name if options.photo else "generated",
+            "size": options.size,
+            "rounds": options.rounds,
+            "results": results,
+        }
+    )
 
 
-def _one(options: Options, megapixels: float, say: Say) -> dict[str, Any]:
-    """All cases at one size of picture."""
+def _measure(options: ImagesOptions, megapixels: float, on_progress: OnProgress) -> PictureResult:
+    """Measure all cases at one size of picture."""
     data, size = jpeg(options.photo, megapixels)
-    mask = _answer(options.size)
+    mask = _drawn_mask(options.size)
     background = Picture(_generated(1600, 1200))
     labels = QUICK_CASES if options.quick else tuple(CASES)
     cases = [_Case(REFERENCE_MASK, None), _Case(REFERENCE_CUTOUT, None)]
     cases += [_Case(label, OutputOptions(**CASES[label])) for label in labels]
     by_label = {case.label: case for case in cases}
     load_before = machine_facts.load_average()
-    for number in range(options.rounds + 1):  # the first round warms up and is dropped
-        say(f"{megapixels:g} megapixels: round {number} of {options.rounds}")
+    for number in range(options.rounds + 1):  # the first round warms up and does not count
+        on_progress(f"{megapixels:g} megapixels: round {number} of {options.rounds}")
         for label in rotated(list(by_label), number):
             case = by_label[label]
             stages, case.written = _turn(case, data, mask, background)
             if number:
                 case.samples.append(stages)
-    rows = [_row(case, size) for case in cases]
-    for row in rows:
-        base = rows[1] if any(kind in row["label"] for kind in ("cutout", "composite")) else rows[0]
-        row["over_reference"] = row["total_ms"] / base["total_ms"]
     return {
         "megapixels": size[0] * size[1] / _MEGA,
         "width": size[0],
@@ -150,26 +145,37 @@ def _one(options: Options, megapixels: float, say: Say) -> dict[str, Any]:
         "jpeg_bytes": len(data),
         "load_average_before": load_before,
         "load_average_after": machine_facts.load_average(),
-        "cases": rows,
+        "cases": [_case_row(case, cases, size) for case in cases],
     }
 
 
-def _row(case: _Case, size: tuple[int, int]) -> dict[str, Any]:
-    middle = np.median(np.array(case.samples), axis=0) * 1000
-    total = float(np.median(np.array(case.samples).sum(1)) * 1000)
+def _case_row(case: _Case, cases: Sequence[_Case], size: tuple[int, int]) -> CaseRow:
+    """Return the figures of a case, compared with the reference of its kind."""
+    decode_ms, resize_ms, finish_ms = (float(value) for value in np.median(np.array(case.samples), axis=0) * 1000)
+    is_coloured = any(kind in case.label for kind in ("cutout", "composite"))
+    reference = next(one for one in cases if one.label == (REFERENCE_CUTOUT if is_coloured else REFERENCE_MASK))
+    total = _total_ms(case)
     return {
         "label": case.label,
         "options": case.options.model_dump(mode="json", exclude_defaults=True) if case.options else None,
-        **{f"{stage}_ms": float(value) for stage, value in zip(STAGES, middle, strict=True)},
+        "decode_ms": decode_ms,
+        "resize_ms": resize_ms,
+        "finish_ms": finish_ms,
         "total_ms": total,
         "ms_per_megapixel": total / (size[0] * size[1] / _MEGA),
+        "over_reference": total / _total_ms(reference),
         "bytes_written": case.written,
         "samples_ms": [[round(value * 1000, 3) for value in sample] for sample in case.samples],
     }
 
 
+def _total_ms(case: _Case) -> float:
+    """Return the median over the rounds of the CPU milliseconds of all stages together."""
+    return float(np.median(np.array(case.samples).sum(1)) * 1000)
+
+
 def _turn(case: _Case, data: bytes, mask: npt.NDArray[np.uint8], background: Picture) -> tuple[Stages, int]:
-    """CPU seconds of each stage of one picture, and bytes written."""
+    """Process one picture; return CPU seconds of each stage, and bytes written."""
     if case.options is None:
         stages, content = _reference(data, mask, cutout=case.label == REFERENCE_CUTOUT)
         return stages, len(content)
@@ -185,8 +191,8 @@ def _turn(case: _Case, data: bytes, mask: npt.NDArray[np.uint8], background: Pic
 
 
 def _reference(data: bytes, mask: npt.NDArray[np.uint8], *, cutout: bool) -> tuple[Stages, bytes]:
-    """The same by Pillow and NumPy alone."""
-    floats = mask.astype(np.float32) / 255  # what the network gives
+    """Process one picture with Pillow and NumPy alone; return CPU seconds of each stage, and the file."""
+    floats = mask.astype(np.float32) / 255  # the output of the network
     times = [time.process_time()]
     image = Image.open(io.BytesIO(data)).convert("RGB")
     times.append(time.process_time())
@@ -206,7 +212,11 @@ def _reference(data: bytes, mask: npt.NDArray[np.uint8], *, cutout: bool) -> tup
 
 
 def jpeg(photo: Path | None, megapixels: float) -> tuple[bytes, tuple[int, int]]:
-    """A JPEG of so many megapixels, 4:3 if it is generated, and its size."""
+    """Return a JPEG of this many megapixels, 4:3 if it is generated, and its width and height.
+
+    Raises:
+        SetupError: the photograph cannot be read.
+    """
     if photo is None:
         height = round((megapixels * _MEGA * 3 / 4) ** 0.5 / 8) * 8
         image = _generated(height * 4 // 3, height)
@@ -214,7 +224,7 @@ def jpeg(photo: Path | None, megapixels: float) -> tuple[bytes, tuple[int, int]]
         try:
             image = decode(photo.read_bytes(), LimitSettings()).rgb
         except (OSError, ImageError) as error:
-            raise SetupError(f"{photo} cannot be measured with: {error}") from error
+            raise SetupError(f"{photo} cannot be read as a picture: {error}") from error
         scale = (megapixels * _MEGA / (image.width * image.height)) ** 0.5
         image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
@@ -223,7 +233,7 @@ def jpeg(photo: Path | None, megapixels: float) -> tuple[bytes, tuple[int, int]]
 
 
 def _generated(width: int, height: int) -> Image.Image:
-    """Something with the smooth parts, edges and fine grain of a photograph; the same every time."""
+    """Return a picture with the smooth parts, edges and fine grain of a photograph; always the same."""
     random = np.random.default_rng(7)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32) / max(width, height)
     waves = np.stack([np.sin(9 * x + 5 * y + shift) + np.cos(31 * x * y + shift) for shift in (0, 1, 2)], -1)
@@ -234,8 +244,8 @@ def _generated(width: int, height: int) -> Image.Image:
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))
 
 
-def _answer(size: int) -> npt.NDArray[np.uint8]:
-    """What a network might say: one subject with a wavy soft edge, over about a third of the picture."""
+def _drawn_mask(size: int) -> npt.NDArray[np.uint8]:
+    """Return a mask such as a network may give: one subject with a wavy soft edge, on about a third of the picture."""
     y, x = np.mgrid[0:size, 0:size] / size - 0.5
     angle = np.arctan2(y, x)
     distance = np.hypot(x, y) - 0.31 - 0.03 * np.sin(9 * angle) - 0.01 * np.sin(41 * angle)

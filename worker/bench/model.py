@@ -1,26 +1,35 @@
 """`worker bench model`: BiRefNet-lite without rewrites, ours in each precision, and other runtimes, side by side.
 
-For each size: files are prepared, then for each layout (one stream on all cores, and the plan's streams) every
-contender takes turns, for each of which it loads anew in a process of its own. Everything runs on the first core set of
-the plan.
+For each size, the networks are prepared; then, in each layout (one stream on all cores, and the streams of the plan),
+all contenders take turns. For every turn a contender loads its network in a new process. Everything runs on the first
+core set of the plan.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from worker.bench.benchmark_app import BenchmarkApp
 from worker.bench.contenders import Contender, contenders, variants
 from worker.bench.harness import machine as machine_facts
-from worker.bench.harness.measure import Sample, take_turns
+from worker.bench.harness.measure import OnProgress, TurnTiming, take_turns
 from worker.bench.harness.process import Contestant, once
-from worker.bench.report import SCHEMA_VERSION, Measured, NotRun, result
+from worker.bench.harness.requests import NetworkRequest, PreparedFiles, PrepareRequest
+from worker.bench.model_report import (
+    SCHEMA_VERSION,
+    LayoutResult,
+    ModelReport,
+    NodeType,
+    NotRun,
+    TimedContender,
+    compare,
+)
 from worker.contract.errors import SettingsError, SetupError
 from worker.contract.settings import PlanSettings
 from worker.cpu import isa, placement, topology
@@ -32,59 +41,56 @@ from worker.model.format.manifest import read_bundle_manifest, sha256_of
 
 MIN_ROUNDS = 2
 QUICK_ROUNDS = 2
-_FEW_IMAGES = 4
-"""Images of one turn at least, so that filling and draining the streams weighs little."""
+_MIN_IMAGES = 4
+"""Images of a turn at least, so that filling and draining the streams weighs little."""
 
-Runner = Contestant | BenchmarkApp
-Say = Callable[[str], None]
+TurnTaker = Contestant | BenchmarkApp
 
 
 @dataclass(frozen=True)
-class Options:
+class ModelOptions:
     """What to compare."""
 
     sizes: tuple[int, ...]
     rounds: int
     quick: bool = False
-    """Two rounds, one stream on all cores, no profile: does it work, roughly how fast."""
+    """Measure one stream on all cores only, and no profile."""
 
     checkpoint: Path | None = None
     bundle: Path | None = None
 
 
 @dataclass
-class _Run:
-    """One size in one layout, as it goes."""
+class _LayoutRun:
+    """One size in one layout while it is measured."""
 
     size: int
     streams: int
     core_set: CoreSet
-    prepared: dict[str, Any]
+    prepared: PreparedFiles
     folder: Path
-    say: Say
-    images: int = 1
-    runners: dict[str, Runner] = field(default_factory=dict)
+    on_progress: OnProgress
+    takers: dict[str, TurnTaker] = field(default_factory=dict)
     not_run: list[NotRun] = field(default_factory=list)
 
     @property
     def layout(self) -> str:
-        """In words."""
+        """Streams x threads per stream."""
         return f"{self.streams} x {self.core_set.threads // self.streams}"
 
 
-def run(options: Options, plan: PlanSettings, say: Say) -> dict[str, Any]:
-    """Measure.
+def run(options: ModelOptions, plan: PlanSettings, on_progress: OnProgress) -> ModelReport:
+    """Compare all contenders in every size and layout.
 
     Args:
         options: what to compare.
-        plan: streams and threads set by hand win, as for workers.
-        say: told what happens, one short line at a time.
-
-    Returns:
-        The report, ready for JSON; see `report`.
+        plan: streams and threads set by hand take precedence, as for workers.
+        on_progress: called with one line per step.
 
     Raises:
-        SetupError: nothing can be measured here; one contender that cannot run is listed in `not_run` instead.
+        SettingsError: too few rounds, or a bundle without the checkpoint it was converted from.
+        SetupError: this machine cannot run the measurement; a contender that cannot run is listed in `not_run`
+            instead.
     """
     if options.rounds < MIN_ROUNDS:
         raise SettingsError(f"{options.rounds} rounds: at least {MIN_ROUNDS} are needed to tell noise from speed")
@@ -93,45 +99,49 @@ def run(options: Options, plan: PlanSettings, say: Say) -> dict[str, Any]:
     machine = topology.read()
     core_set = placement.plan(machine, plan).core_sets[0]
     arithmetic = isa.recommend(machine.flags, machine.memory_bytes).inference_precision
-    results, weights, profiles = [], "", {}
+    results: list[LayoutResult] = []
+    profiles: dict[str, dict[str, list[NodeType]]] = {}
+    weights = ""
     with tempfile.TemporaryDirectory(prefix="maskmill-bench-") as folder:
         for size in options.sizes:
-            say(f"{size}: building the networks")
+            on_progress(f"{size}: building the networks")
             prepared = _prepare(options, size, core_set, Path(folder))
             weights = prepared["weights"]
-            rows = _rows(options, prepared, size, arithmetic)
+            rows = _contenders(options, prepared, size, arithmetic)
             for streams in _layouts(core_set, options.quick):
-                one = _Run(size, streams, core_set, prepared, Path(folder), say)
-                results.append(_compare(one, rows, options.rounds))
+                layout = _LayoutRun(size, streams, core_set, prepared, Path(folder), on_progress)
+                results.append(_measure(layout, rows, options.rounds))
             if not options.quick:
-                profiles[str(size)] = dict(_profiles(rows, prepared, core_set, Path(folder), say))
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "benchmark": "model",
-        "machine": machine_facts.facts(machine),
-        "weights": weights,
-        "picture": "generated, the same for all contenders",
-        "bundle": str(options.bundle) if options.bundle else None,
-        "float_arithmetic": arithmetic,
-        "results": results,
-        "profiles": profiles,
-    }
+                profiles[str(size)] = dict(_profiles(rows, prepared, core_set, Path(folder), on_progress))
+    return ModelReport(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "benchmark": "model",
+            "machine": machine_facts.facts(machine),
+            "weights": weights,
+            "picture": "generated, the same for all contenders",
+            "bundle": str(options.bundle) if options.bundle else None,
+            "float_arithmetic": arithmetic,
+            "results": results,
+            "profiles": profiles,
+        }
+    )
 
 
-def _prepare(options: Options, size: int, core_set: CoreSet, folder: Path) -> dict[str, Any]:
-    request = {
+def _prepare(options: ModelOptions, size: int, core_set: CoreSet, folder: Path) -> PreparedFiles:
+    request: PrepareRequest = {
         "job": "prepare",
         "cpus": core_set.cpus,
         "size": size,
-        "checkpoint": _text(options.checkpoint),
+        "checkpoint": None if options.checkpoint is None else str(options.checkpoint.absolute()),
         "folder": str(folder),
         "build_ours": options.bundle is None,
     }
-    return once(request, folder / "prepare.log") | {"checkpoint": request["checkpoint"]}
+    return cast(PreparedFiles, once(request, folder / "prepare.log"))
 
 
-def _check_weights(options: Options) -> None:
-    """Rewrites are compared on the same weights, or not at all: they decide how scattered the sampling is.
+def _check_weights(options: ModelOptions) -> None:
+    """Refuse to compare networks with different weights, which decide how scattered the deformable sampling is.
 
     Raises:
         SettingsError: a bundle without its checkpoint, or with another one.
@@ -152,45 +162,41 @@ def _check_weights(options: Options) -> None:
 
 
 def _stated_source(bundle: Path) -> str | None:
-    """Digest of the checkpoint, from the manifest; None where there is no manifest, or one that does not say."""
+    """Return the digest of the checkpoint from the bundle manifest; None if it is not stated."""
     manifest = bundle / MANIFEST_NAME
     source = read_bundle_manifest(manifest).source if manifest.exists() else None
     return source.sha256 if source else None
 
 
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path.absolute())
-
-
-def _rows(options: Options, prepared: dict[str, Any], size: int, arithmetic: str) -> list[Contender]:
+def _contenders(options: ModelOptions, prepared: PreparedFiles, size: int, arithmetic: str) -> list[Contender]:
     plain = variants(Path(prepared["plain"]), size)[0]
     native = isinstance(library.find(metadata.version("openvino")), library.Library)
-    ours = variants(options.bundle or Path(prepared["ours"]), size)
+    ours = variants(options.bundle or Path(prepared["ours"] or ""), size)
     return contenders(plain, ours, arithmetic, native=native)
 
 
 def _layouts(core_set: CoreSet, quick: bool) -> list[int]:
-    """Streams to measure: one, and those of the plan."""
+    """Return the numbers of streams to measure: one, and that of the plan."""
     return [1] if quick else sorted({1, core_set.streams})
 
 
-def _compare(run: _Run, rows: Sequence[Contender], rounds: int) -> dict[str, Any]:
-    """All contenders of one size in one layout."""
+def _measure(run: _LayoutRun, rows: Sequence[Contender], rounds: int) -> LayoutResult:
+    """Let all contenders take turns in one size and layout."""
     load_before = machine_facts.load_average()
     by_label = {row.label: row for row in rows}
     for row in rows:
-        runner = _runner(run, row)
-        if runner is not None:
-            run.runners[row.label] = runner
-    samples = take_turns(
-        run.runners,
+        taker = _turn_taker(run, row)
+        if taker is not None:
+            run.takers[row.label] = taker
+    timings = take_turns(
+        run.takers,
         rounds,
-        say=lambda number, name: run.say(f"{run.size}, {run.layout}: round {number} of {rounds}, {name}"),
-        fail=lambda name, error: _note_failure(run, by_label[name], error),
+        on_turn=lambda number, name: run.on_progress(f"{run.size}, {run.layout}: round {number} of {rounds}, {name}"),
+        on_failure=lambda name, error: _note_failure(run, by_label[name], error),
     )
-    measured = [_measured(by_label[label], run.runners[label], taken) for label, taken in samples.items()]
+    timed = [_timed(by_label[label], run.takers[label], taken) for label, taken in timings.items()]
     threads = run.core_set.threads
-    head = {
+    return {
         "size": run.size,
         "streams": run.streams,
         "threads": threads,
@@ -198,43 +204,42 @@ def _compare(run: _Run, rows: Sequence[Contender], rounds: int) -> dict[str, Any
         "rounds": rounds,
         "load_average_before": load_before,
         "load_average_after": machine_facts.load_average(),
+        **compare(timed, run.not_run, threads),
     }
-    return head | result(measured, run.not_run, threads)
 
 
-def _note_failure(run: _Run, row: Contender, error: SetupError) -> None:
-    """One contender less; without the network that all are compared with, nothing is left to measure."""
+def _note_failure(run: _LayoutRun, row: Contender, error: SetupError) -> None:
+    """Continue without this contender; without the plain network there is nothing to compare with, so raise."""
     if row.role == "plain" and row.arithmetic == "f32":
         raise error
-    run.not_run.append(NotRun(row.label, str(error)))
+    run.not_run.append({"label": row.label, "reason": str(error)})
 
 
-def _measured(row: Contender, runner: Runner, samples: list[Sample]) -> Measured:
-    return Measured(
+def _timed(row: Contender, taker: TurnTaker, timings: list[TurnTiming]) -> TimedContender:
+    return TimedContender(
         label=row.label,
         engine=row.job,
         role=row.role,
         precision=row.variant.precision if row.variant else "fp32",
         arithmetic=row.arithmetic,
-        samples=samples,
-        peak_memory_bytes=runner.peak_memory_bytes,
-        facts=runner.facts,
+        timings=timings,
+        peak_memory_bytes=taker.peak_memory_bytes,
+        facts=taker.facts,
     )
 
 
-def _runner(run: _Run, row: Contender) -> Runner | None:
-    """A contender that can take turns, or None with the reason noted."""
+def _turn_taker(run: _LayoutRun, row: Contender) -> TurnTaker | None:
+    """Return a contender that can take turns; if it cannot, note the reason and return None."""
     try:
         if absent := machine_facts.missing(*row.needs):
             raise SetupError(f"not installed: {', '.join(absent)}")
-        request = row.request() | {
-            "cpus": run.core_set.cpus,
-            "streams": run.streams,
-            "threads": run.core_set.threads,
-            "checkpoint": run.prepared["checkpoint"],
-            "image": run.prepared["image"],
-            "normalised": run.prepared["normalised"],
-        }
+        request = row.request()
+        request["cpus"] = run.core_set.cpus
+        request["streams"] = run.streams
+        request["threads"] = run.core_set.threads
+        request["checkpoint"] = run.prepared["checkpoint"]
+        request["image"] = run.prepared["image"]
+        request["normalised"] = run.prepared["normalised"]
         log = run.folder / f"{row.job}.log"
         if row.job == "benchmark_app":
             return BenchmarkApp(request, images=images_of_turn(run.streams), log=log)
@@ -243,18 +248,18 @@ def _runner(run: _Run, row: Contender) -> Runner | None:
         images = images_of_turn(run.streams) if row.job == "openvino" else run.streams
         return Contestant(request, images=images, log=log)
     except SetupError as error:
-        run.not_run.append(NotRun(row.label, str(error)))
+        run.not_run.append({"label": row.label, "reason": str(error)})
         return None
 
 
 def images_of_turn(streams: int) -> int:
-    """A multiple of the streams, so that none idles at the end, and of the requests, as benchmark_app demands."""
+    """Return a multiple of the streams, so that none idles at the end, and of the requests, for benchmark_app."""
     least = streams * (streams + 1)
-    return least * -(-_FEW_IMAGES // least)
+    return least * -(-_MIN_IMAGES // least)
 
 
-def _onnx(run: _Run, request: dict[str, Any]) -> str:
-    """The exported network, made once for each size."""
+def _onnx(run: _LayoutRun, request: NetworkRequest) -> str:
+    """Return the file of the exported network, written once for each size."""
     file = run.folder / f"twin_{run.size}.onnx"
     if not file.exists():
         once(request | {"job": "export", "onnx": str(file)}, run.folder / "export.log")
@@ -262,11 +267,15 @@ def _onnx(run: _Run, request: dict[str, Any]) -> str:
 
 
 def _profiles(
-    rows: Sequence[Contender], prepared: dict[str, Any], core_set: CoreSet, folder: Path, say: Say
-) -> Iterator[tuple[str, Any]]:
-    """Where the time goes in each network that OpenVINO runs, on all cores in one stream."""
+    rows: Sequence[Contender], prepared: PreparedFiles, core_set: CoreSet, folder: Path, on_progress: OnProgress
+) -> Iterator[tuple[str, list[NodeType]]]:
+    """Yield label and node types of each network that OpenVINO runs, on all cores in one stream."""
     for row in rows:
         if row.job == "openvino":
-            say(f"profile of {row.label}")
-            request = row.request() | {"job": "profile", "cpus": core_set.cpus, "threads": core_set.threads}
-            yield row.label, once(request | {"image": prepared["image"]}, folder / "profile.log")["node_types"]
+            on_progress(f"profile of {row.label}")
+            request = row.request()
+            request["job"] = "profile"
+            request["cpus"] = core_set.cpus
+            request["threads"] = core_set.threads
+            request["image"] = prepared["image"]
+            yield row.label, once(request, folder / "profile.log")["node_types"]

@@ -1,7 +1,7 @@
-"""The eager twin as an ONNX file with native deformable convolutions, for ONNX Runtime. Runs in a child process only.
+"""Export the PyTorch twin as ONNX with native deformable convolutions, for ONNX Runtime. Runs in a child process only.
 
-ONNX has `DeformConv` since opset 19 and ONNX Runtime runs it on CPUs since 2026; PyTorch's exporter does not know it,
-so it is registered here as an operation of its own that the exporter translates.
+ONNX has `DeformConv` since opset 19, and ONNX Runtime runs it on CPUs since 2026. PyTorch's exporter does not know it,
+so this module registers a custom operation that the exporter translates.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from typing import Any
 
 import numpy as np
 
+from worker.bench.harness.requests import NetworkRequest
 from worker.bench.prepare import arrays
 
 OPSET = 19
 _NAME = "maskmill_bench::deform_conv"
 
 
-def export(request: dict[str, Any]) -> dict[str, Any]:
-    """Write `request["onnx"]` from `checkpoint` (or None) and the picture `normalised`.
+def export(request: NetworkRequest) -> dict[str, str | int]:
+    """Write the file `onnx` from `checkpoint`, tracing with the picture `normalised`; return file and opset.
 
     Raises:
         ImportError: PyTorch or the onnx package is missing.
-        RuntimeError: the exporter gave up.
+        RuntimeError: the exporter failed.
     """
     torch: Any = importlib.import_module("torch")
     twin: Any = importlib.import_module("worker.bench.birefnet_torch")
@@ -34,8 +35,8 @@ def export(request: dict[str, Any]) -> dict[str, Any]:
     network = torch.nn.Module()
     network.forward = lambda x: twin.forward(state, x, deform=torch.ops.maskmill_bench.deform_conv)
     with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # sizes become constants, which is what a static graph wants
-        network(image)  # fills the caches of constants outside of the trace
+        warnings.simplefilter("ignore")  # it warns that sizes become constants, which a static graph needs
+        network(image)  # fill the caches of constants outside the trace
         torch.onnx.export(
             network,
             (image,),
@@ -57,7 +58,7 @@ def _register(torch: Any, twin: Any) -> None:
 
 
 _LIBRARIES: list[Any] = []
-"""An operation lives as long as the object that registered it."""
+"""Kept, because an operation exists only as long as the object that registered it."""
 
 
 def _symbolic(torch: Any) -> Any:

@@ -1,26 +1,28 @@
-"""The networks that the worker's own engine runs, timed and profiled. Runs in a child process only."""
+"""Networks on the worker's own engine, to time and to profile. Runs in a child process only."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from worker.bench.harness.requests import NetworkRequest, variant_of
 from worker.contract.errors import BundleError
-from worker.model.format.variant import Variant
 from worker.model.inference import deformable
-from worker.model.inference.engine import Engine
+from worker.model.inference.engine import Engine, FloatPrecision
 from worker.model.inference.graph import prepare
 from worker.model.inference.runtime import core
+
+if TYPE_CHECKING:  # a child process needs no plot style in its memory
+    from worker.bench.model_report import NodeType
 
 _PROFILED_RUNS = 3
 
 
 class _EngineNetwork:
-    """Production code: the engine, called by as many threads as it has requests."""
+    """The production engine, called by as many threads as it has requests."""
 
     def __init__(self, engine: Engine, image: Any) -> None:
         self._engine, self._image = engine, image
@@ -33,28 +35,32 @@ class _EngineNetwork:
         return self._engine.describe()
 
 
-def open_network(request: dict[str, Any]) -> _EngineNetwork:
-    """The engine of `request`: `variant`, `arithmetic`, `streams`, `threads` and `image` (u8 `[1, R, R, 3]`, .npy).
+def open_network(request: NetworkRequest) -> _EngineNetwork:
+    """Load `variant` with `arithmetic`, `kernels`, `streams` and `threads`, and read `image`.
 
     Raises:
-        MaskmillError: from the engine.
+        MaskmillError: the engine cannot load it.
     """
     engine = Engine.load(
-        _variant(request),
+        variant_of(request),
         streams=request["streams"],
         threads=request["threads"],
-        inference_precision=request["arithmetic"],
+        inference_precision=cast(FloatPrecision, request["arithmetic"]),
         kernels=request["kernels"],
     )
     return _EngineNetwork(engine, np.load(request["image"]))
 
 
-def profile(request: dict[str, Any]) -> dict[str, Any]:
-    """Where the time goes: one stream, per-node counters on, which slows the whole; read shares, not seconds.
+def profile(request: NetworkRequest) -> dict[str, list[NodeType]]:
+    """Measure the time of every node type in one stream, from OpenVINO's per-node counters.
+
+    The counters slow the network down, so read shares rather than seconds.
 
     Returns:
-        `node_types`: largest first, each with `node_type`, `milliseconds` of one image, `share` of the sum, `nodes`
-        and `kernels` (execution type -> milliseconds).
+        `node_types`, largest first.
+
+    Raises:
+        BundleError: the network cannot be compiled with counters.
     """
     properties = {
         "NUM_STREAMS": 1,
@@ -63,7 +69,7 @@ def profile(request: dict[str, Any]) -> dict[str, Any]:
         "ENABLE_HYPER_THREADING": False,
         "PERF_COUNT": True,
     }
-    variant = _variant(request)
+    variant = variant_of(request)
     try:
         model = prepare(variant).model
         deformable.replace(
@@ -85,10 +91,19 @@ def profile(request: dict[str, Any]) -> dict[str, Any]:
     return {"node_types": node_types(kernels, nodes, _PROFILED_RUNS)}
 
 
-def node_types(kernels: dict[str, Counter[str]], nodes: Counter[str], runs: int) -> list[dict[str, Any]]:
-    """Sum microseconds by node type and kernel over `runs` into rows, largest first."""
+def node_types(kernels: dict[str, Counter[str]], nodes: Counter[str], runs: int) -> list[NodeType]:
+    """Sum the time by node type, averaged over the runs.
+
+    Args:
+        kernels: microseconds in all runs, by node type and kernel.
+        nodes: number of nodes by type.
+        runs: number of runs.
+
+    Returns:
+        Node types, largest first.
+    """
     total = sum(counter.total() for counter in kernels.values()) or 1
-    rows = [
+    rows: list[NodeType] = [
         {
             "node_type": kind,
             "milliseconds": round(counter.total() / 1000 / runs, 3),
@@ -98,11 +113,4 @@ def node_types(kernels: dict[str, Counter[str]], nodes: Counter[str], runs: int)
         }
         for kind, counter in kernels.items()
     ]
-    return sorted(rows, key=lambda row: -float(str(row["share"])))
-
-
-def _variant(request: dict[str, Any]) -> Variant:
-    facts = request["variant"]
-    return Variant(
-        facts["name"], facts["size"], facts["precision"], Path(facts["xml"]), Path(facts["bin"]), facts["digest"]
-    )
+    return sorted(rows, key=lambda row: -row["share"])

@@ -1,4 +1,4 @@
-"""The same network in PyTorch and ONNX Runtime. Runs in a child process only; either library may be absent."""
+"""The same network in PyTorch and in ONNX Runtime. Runs in a child process only; either library may be missing."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from worker.bench.harness.requests import NetworkRequest
 from worker.bench.prepare import arrays
 
 
 class _PyTorch:
-    """Eager PyTorch: one call per stream, each with its share of the threads."""
+    """Eager PyTorch: one concurrent call per stream, each with its share of the threads."""
 
-    def __init__(self, request: dict[str, Any]) -> None:
+    def __init__(self, request: NetworkRequest) -> None:
         twin: Any = importlib.import_module("worker.bench.birefnet_torch")
         self._torch: Any = importlib.import_module("torch")
         self._torch.set_num_threads(request["threads"] // request["streams"])
@@ -39,7 +40,7 @@ class _PyTorch:
 class _OnnxRuntime:
     """ONNX Runtime: one session per stream, each with its share of the threads."""
 
-    def __init__(self, request: dict[str, Any]) -> None:
+    def __init__(self, request: NetworkRequest) -> None:
         runtime: Any = importlib.import_module("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = request["threads"] // request["streams"]
@@ -47,7 +48,7 @@ class _OnnxRuntime:
         self.callers: int = request["streams"]
         self._version = runtime.__version__
         self._file = Path(request["onnx"])
-        # Sessions are handed out like the engine's requests, so that two calls never share one pool of threads.
+        # A call takes an idle session, as the engine takes a request, so two calls never share a thread pool.
         self._idle = [
             runtime.InferenceSession(str(self._file), options, providers=["CPUExecutionProvider"])
             for _ in range(self.callers)
@@ -69,11 +70,11 @@ class _OnnxRuntime:
         }
 
 
-def open_pytorch(request: dict[str, Any]) -> _PyTorch:
-    """The eager twin with the weights of `request`: `checkpoint` or None, `normalised`, `streams`, `threads`."""
+def open_pytorch(request: NetworkRequest) -> _PyTorch:
+    """Load the PyTorch twin with the weights of `checkpoint`; read `normalised`, `streams` and `threads`."""
     return _PyTorch(request)
 
 
-def open_onnxruntime(request: dict[str, Any]) -> _OnnxRuntime:
-    """The exported twin, `request["onnx"]`."""
+def open_onnxruntime(request: NetworkRequest) -> _OnnxRuntime:
+    """Load the exported twin from `onnx`; read `normalised`, `streams` and `threads`."""
     return _OnnxRuntime(request)

@@ -1,9 +1,11 @@
-"""What the same job costs a Redis that plain Celery fills with one message per image.
+"""Measure what the same job costs a Redis that plain Celery fills with one message per image.
 
-Celery's defaults, its result backend left out (each result would cost more still) and one connection kept: as cheap
-as plain Celery gets.
+Celery runs with its defaults, without result backend (each result would cost more still) and with one kept connection:
+the cheapest form of plain Celery.
 
-    python -m worker.bench.plain_celery MESSAGES    prints one JSON object; on a Redis of its own, which it empties
+    python -m worker.bench.plain_celery MESSAGES
+
+prints one JSON object and waits for the end of its input. It needs its own Redis, which it empties.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ QUEUE = "plain"
 
 
 def main(messages: int) -> None:
-    """Send so many messages, each with the places of one image, and weigh them."""
+    """Send messages with source and destination of one image each; print time, count and size in Redis."""
     config = settings.load()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     app = Celery("plain", broker=config.redis.secret_url(), set_as_current=False)
@@ -40,6 +42,8 @@ def main(messages: int) -> None:
         connection.client.flushdb()
     found = {"messages": queued, "wall_seconds": wall, "cpu_seconds": cpu, "redis_bytes": size}
     sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.flush()
+    sys.stdin.read()
 
 
 if __name__ == "__main__":

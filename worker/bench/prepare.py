@@ -1,7 +1,7 @@
-"""What a comparison needs on disk: weights, the networks built from them, and the picture. Runs in a child process.
+"""Prepare the files of a comparison: the networks built from the weights, and the picture. Runs in a child process.
 
 checkpoint, or random arrays -> plain/openvino_fp32/... (no rewrite) and, without a bundle, ours/openvino_fp32/...
-image_512.npy (u8, as the worker feeds it) and normalised_512.npy (f32, as the bare network takes it)
+image_512.npy (u8, the input of the worker's graph) and normalised_512.npy (f32, the input of the network itself)
 """
 
 from __future__ import annotations
@@ -10,25 +10,24 @@ import hashlib
 import importlib
 import math
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from worker.bench.harness.requests import PreparedFiles, PrepareRequest
 from worker.convert.birefnet import layout
 
 NAME = "birefnet_lite"
 RANDOM = "random"
 
-# ImageNet's mean and deviation on the 0-255 scale, which BiRefNet was trained with.
+# ImageNet's mean and standard deviation on the 0-255 scale, with which BiRefNet was trained.
 MEAN = (123.675, 116.28, 103.53)
 SCALE = (58.395, 57.12, 57.375)
 
 
 def arrays(checkpoint: str | None) -> tuple[dict[str, npt.NDArray[np.float32]], str]:
-    """The weights, and where they come from in words.
+    """Return the weights by published name, and their origin in words.
 
     Raises:
         MaskmillError: the checkpoint cannot be read.
@@ -43,10 +42,10 @@ def arrays(checkpoint: str | None) -> tuple[dict[str, npt.NDArray[np.float32]], 
 
 
 def random_arrays() -> dict[str, npt.NDArray[np.float32]]:
-    """RANDOM weights by published name, for timing without a checkpoint: the same on every machine, and meaningless.
+    """Return RANDOM weights by published name, for timing without a checkpoint: the same on every machine.
 
-    Spreads follow He et al. (arXiv 1502.01852), so that values neither die nor explode; offsets of the deformable
-    convolutions reach a pixel or so, which decides how scattered their reads are.
+    The spread follows He et al. (arXiv 1502.01852), so values neither vanish nor explode. Offsets of the deformable
+    convolutions are about a pixel, which decides how scattered their reads are.
     """
     return {name: _random(name, shape) for name, shape in layout.required().items()}
 
@@ -65,7 +64,7 @@ def _random(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
 
 
 def picture(size: int) -> npt.NDArray[np.uint8]:
-    """A smooth picture with some grain, u8 `[1, size, size, 3]`, the same on every machine."""
+    """Return a smooth picture with some grain, u8 `[1, size, size, 3]`, the same on every machine."""
     rng = np.random.default_rng(size)
     grid = np.linspace(0, 2 * np.pi, size, endpoint=False)
     waves = np.zeros((size, size, 3))
@@ -78,36 +77,36 @@ def picture(size: int) -> npt.NDArray[np.uint8]:
     return levels
 
 
-def prepare(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Write everything for one size into `request["folder"]`.
+def prepare(request: PrepareRequest) -> PreparedFiles:
+    """Write the networks and the picture of one size into `folder`.
 
-    Args:
-        request: `size`, `checkpoint` (or None), `folder`, `build_ours` (whether to build the rewritten network).
-
-    Returns:
-        `weights` in words, `image` and `normalised` (paths), `plain` and `ours` (bundle folders, `ours` or None).
+    Raises:
+        MaskmillError: the checkpoint cannot be read.
     """
-    ov = importlib.import_module(
-        "worker.model.inference.runtime"
-    ).ov  # before the rest: it keeps OpenVINO's telemetry out
+    # Before the other imports, because it disables OpenVINO's telemetry.
+    ov = importlib.import_module("worker.model.inference.runtime").ov
     from worker.convert.birefnet.network import build
     from worker.convert.birefnet.rewrites import ALL, NONE
     from worker.images.tensor import normalise
 
     folder, size = Path(request["folder"]), int(request["size"])
     weights, words = arrays(request["checkpoint"])
-    answer: dict[str, Any] = {"weights": words, "ours": None}
-    wanted = {"plain": NONE} | ({"ours": ALL} if request["build_ours"] else {})
-    for role, rewrites in wanted.items():
+    roles = {"plain": NONE} | ({"ours": ALL} if request["build_ours"] else {})
+    for role, rewrites in roles.items():
         xml = folder / role / "openvino_fp32" / f"{NAME}_{size}x{size}_fp32.xml"
         xml.parent.mkdir(parents=True, exist_ok=True)
         model = build(weights, size, rewrites)
         model.set_rt_info(" ".join(map(str, MEAN)), ["model_info", "mean_values"])
         model.set_rt_info(" ".join(map(str, SCALE)), ["model_info", "scale_values"])
         ov.save_model(model, str(xml), compress_to_fp16=False)
-        answer[role] = str(folder / role)
     image = picture(size)
-    for name, array in (("image", image), ("normalised", np.ascontiguousarray(normalise(image, MEAN, SCALE)))):
-        np.save(folder / f"{name}_{size}.npy", array)
-        answer[name] = str(folder / f"{name}_{size}.npy")
-    return answer
+    np.save(folder / f"image_{size}.npy", image)
+    np.save(folder / f"normalised_{size}.npy", np.ascontiguousarray(normalise(image, MEAN, SCALE)))
+    return {
+        "weights": words,
+        "checkpoint": request["checkpoint"],
+        "image": str(folder / f"image_{size}.npy"),
+        "normalised": str(folder / f"normalised_{size}.npy"),
+        "plain": str(folder / "plain"),
+        "ours": str(folder / "ours") if request["build_ours"] else None,
+    }

@@ -1,4 +1,4 @@
-"""`worker bench all`: every benchmark, one after the other, into one folder."""
+"""`worker bench all`: every benchmark in sequence, into one folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from worker.cli.bench_output import OUTPUT, say
+from worker.cli.bench_output import OUTPUT, print_progress
 from worker.contract import console
 from worker.contract.console import Exit
 from worker.contract.errors import MaskmillError
@@ -20,7 +20,7 @@ BENCHMARKS = {
     "fleet": ("--quick",),
     "submit": ("--keys", "50000"),
 }
-"""Sub-commands of `worker bench` in the order in which they run, with what makes them quick; all take --output."""
+"""Sub-commands of `worker bench` in the order in which they run, with options for a quick run; all take --output."""
 
 EPILOG = """\b
 Examples:
@@ -29,11 +29,11 @@ Examples:
 
 
 @click.command("all", epilog=EPILOG)
-@click.option("--quick", is_flag=True, help="Short runs: does it work, roughly how fast.")
+@click.option("--quick", is_flag=True, help="Short runs: rough figures, to see that everything works.")
 @OUTPUT
 @click.pass_context
 def all_command(context: click.Context, *, quick: bool, output: Path) -> Exit:
-    """Run every benchmark; one that cannot run here is named, and the others go on."""
+    """Run every benchmark; if one cannot run here, report it and run the others."""
     group = context.parent.command if context.parent else None
     if not isinstance(group, click.Group):
         raise click.UsageError("`all` is a sub-command of `worker bench`")
@@ -49,7 +49,7 @@ def all_command(context: click.Context, *, quick: bool, output: Path) -> Exit:
         except MaskmillError as error:
             failed.append(name)
             console.err.print(f"worker bench {name}: {error}", markup=False, soft_wrap=True)
-        say(f"{name}: {time.monotonic() - began:.0f} s")
+        print_progress(f"{name}: {time.monotonic() - began:.0f} s")
     if failed:
         console.err.print(f"not measured: {', '.join(failed)}", markup=False)
         return Exit.SETUP

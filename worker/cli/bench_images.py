@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from worker.contract import console
+from worker.cli.bench_output import OUTPUT, print_progress, publish
 from worker.contract.console import Exit
 
 _ROUNDS, _QUICK_ROUNDS = 7, 3
@@ -28,33 +25,27 @@ Examples:
     multiple=True,
     default=(2.0,),
     show_default=True,
-    help="Of the JPEG, repeatable.",
+    help="Size of the JPEG, repeatable.",
 )
 @click.option("--size", type=click.IntRange(min=32), default=512, show_default=True, help="Side of the network input.")
 @click.option("--rounds", type=click.IntRange(min=1), help=f"Turns of each case. [{_ROUNDS}]")
 @click.option(
     "--photo",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Photograph to scale to each size; without, a generated picture.",
+    help="Photograph to scale to each size; by default a generated picture.",
 )
 @click.option("--quick", is_flag=True, help="Three rounds, four cases.")
-@click.option(
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="Folder for images.json and images.png.",
-)
+@OUTPUT
 def images_command(
     *, megapixels: tuple[float, ...], size: int, rounds: int | None, photo: Path | None, quick: bool, output: Path
 ) -> int:
-    """Decode, resize and encode: CPU time per image and megapixel, for every kind of output.
+    """Measure CPU time of decode, resize and encode, per image and megapixel, for every kind of output.
 
-    Against scripts that do the same with Pillow and float tensors. On one core, without a network.
+    Compares with scripts that do the same with Pillow and float tensors. Runs on one core, without a network.
     """
-    from worker.bench import images, images_report, report
-    from worker.bench.harness import plot
+    from worker.bench import images, report
 
-    options = images.Options(
+    options = images.ImagesOptions(
         megapixels=megapixels,
         size=size,
         rounds=rounds or (_QUICK_ROUNDS if quick else _ROUNDS),
@@ -62,30 +53,5 @@ def images_command(
         photo=photo,
     )
     report.check_writable(output)
-    found = images.run(options, lambda line: console.err.print(line, style="dim", markup=False))
-    written = [report.write_json(found, output, images_report.IMAGES_JSON)]
-    if reason := plot.missing():
-        console.err.print(f"no plot: {reason}", markup=False)
-    else:
-        written.append(images_report.draw(found, output / images_report.IMAGES_PNG))
-    _show(found)
-    for path in written:
-        console.out.print(f"written: {path}", markup=False, soft_wrap=True)
+    publish(images.run(options, print_progress), output)
     return Exit.OK
-
-
-def _show(found: dict[str, Any]) -> None:
-    from worker.bench import images_report
-
-    wide = Console(width=max(console.out.width, 120), highlight=False)
-    for one in found["results"]:
-        table = Table(title=images_report.title(found, one), title_justify="left", box=None, header_style="bold")
-        for index, heading in enumerate(images_report.HEADINGS):
-            table.add_column(heading, justify="right" if index else "left", no_wrap=True)
-        for row in images_report.rows(one):
-            table.add_row(*row)
-        wide.print(table)
-        wide.print()
-    console.out.print(images_report.README_HEADINGS, markup=False, soft_wrap=True)
-    for one in found["results"]:
-        console.out.print(images_report.readme_line(found, one), markup=False, soft_wrap=True)

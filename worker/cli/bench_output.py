@@ -1,10 +1,9 @@
-"""What the commands of `worker bench` share: the network of the settings, files, tables."""
+"""What the commands of `worker bench` share: options, progress, the network of the settings, reports."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -15,23 +14,27 @@ from worker.contract.settings import Settings
 from worker.contract.storage.s3 import ObjectStore
 
 if TYPE_CHECKING:
+    from worker.bench.report import BenchmarkReport
     from worker.model.format.variant import Variant
+
+_MIN_WIDTH = 180
+"""Columns of the widest table, whatever the terminal."""
 
 OUTPUT = click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
-    help="Folder for a JSON file and a plot.",
+    help="Folder for the JSON file and the plot.",
 )
 
 
-def say(line: str) -> None:
-    """One line of progress."""
+def print_progress(line: str) -> None:
+    """Print one line of progress to standard error."""
     console.err.print(line, style="dim", markup=False)
 
 
 def network(config: Settings) -> tuple[Variant, str]:
-    """The variant that a worker with these settings runs, and the arithmetic of its float part."""
+    """Return the variant that a worker with these settings runs, and the arithmetic of its float part."""
     from worker.model.loading import find_bundle, recommendation
 
     advice = recommendation()
@@ -41,39 +44,40 @@ def network(config: Settings) -> tuple[Variant, str]:
     return bundle.variant, advice.inference_precision if asked == "auto" else asked
 
 
-def write(
-    found: dict[str, Any], output: Path, name: str, plot_name: str, draw: Callable[[dict[str, Any], Path], Path]
-) -> None:
-    """The report as JSON and, with matplotlib, as a plot."""
-    from worker.bench import report
-    from worker.bench.harness import plot
+def publish(report: BenchmarkReport, output: Path) -> None:
+    """Write the JSON document and the plot of a report, and print its tables.
 
-    written = [report.write_json(found, output, name)]
-    if reason := plot.missing():
+    Without matplotlib there is no plot; a line says so.
+
+    Raises:
+        SetupError: a file cannot be written.
+    """
+    from worker.bench.harness.plot_style import why_no_plot
+    from worker.bench.report import write_json
+
+    written = [write_json(report.document, output / f"{report.name}.json")]
+    if reason := why_no_plot():
         console.err.print(f"no plot: {reason}", markup=False)
     else:
-        written.append(draw(found, output / plot_name))
+        written.append(report.draw(output / f"{report.name}.png"))
+    _show(report)
     for path in written:
         console.out.print(f"written: {path}", markup=False, soft_wrap=True)
 
 
-def show(
-    title: str,
-    headings: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    remarks: Sequence[str],
-    readme: Sequence[str],
-) -> None:
-    """A table, sentences, and lines for a README."""
-    wide = Console(width=max(console.out.width, 120), highlight=False)
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    wide.print(table)
-    wide.print()
-    for line in remarks:
+def _show(report: BenchmarkReport) -> None:
+    wide = Console(width=max(console.out.width, _MIN_WIDTH), highlight=False)
+    for found in report.tables():
+        if found.title:
+            wide.print(found.title, style="italic", markup=False, soft_wrap=True)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for index, heading in enumerate(found.headings):
+            table.add_column(heading, justify="right" if index else "left", no_wrap=True)
+        for row in found.rows:
+            table.add_row(*row)
+        wide.print(table)
+        wide.print()
+    for line in report.remarks():
         console.out.print(f"- {line}", markup=False, soft_wrap=True)
-    for line in readme:
+    for line in report.readme_table().as_markdown():
         console.out.print(line, markup=False, soft_wrap=True)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from worker.cli.bench_output import OUTPUT, network, say, show, write
+from worker.cli.bench_output import OUTPUT, network, print_progress, publish
 from worker.contract import settings
 from worker.contract.console import Exit
 
@@ -20,58 +19,47 @@ Examples:
   MASKMILL_MODEL__SOURCE=/models/birefnet_lite MASKMILL_MODEL__SIZE=512 worker bench pipeline --output bench
 
 \b
-The network is that of the settings. It is loaded twice: by the workers, and for the bare limit.
+The network is that of the settings. It is loaded twice: by the workers, and for the inference ceiling.
 """
 
 
 @click.command("pipeline", epilog=EPILOG)
-@click.option("--seconds", type=click.FloatRange(min=1), help=f"Of one job. [{_SECONDS:g}]")
-@click.option("--rounds", type=click.IntRange(min=1), help=f"Jobs, each between two bare turns. [{_ROUNDS}]")
+@click.option("--seconds", type=click.FloatRange(min=1), help=f"Duration of one job. [{_SECONDS:g}]")
 @click.option(
-    "--megapixels", type=click.FloatRange(min=0.01, max=100), default=2.0, show_default=True, help="Of the JPEG."
+    "--rounds", type=click.IntRange(min=1), help=f"Jobs, each between two turns of the network alone. [{_ROUNDS}]"
+)
+@click.option(
+    "--megapixels",
+    type=click.FloatRange(min=0.01, max=100),
+    default=2.0,
+    show_default=True,
+    help="Size of the JPEG.",
 )
 @click.option(
     "--photo",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Photograph to scale to that size; without, a generated picture.",
+    help="Photograph to scale to that size; by default a generated picture.",
 )
 @click.option("--quick", is_flag=True, help=f"One job of {_QUICK_SECONDS:g} s.")
 @OUTPUT
 def pipeline_command(
     *, seconds: float | None, rounds: int | None, megapixels: float, photo: Path | None, quick: bool, output: Path
 ) -> int:
-    """From S3 to S3, against the bare limit of the same network on the same cores in the same run.
+    """Compare S3 to S3 with the inference ceiling: the same network alone, on the same cores, in the same run.
 
-    With an embedded Redis and S3 server on these cores: stage times, CPU time per image beside inference, how busy the
-    cores are while work waits, start-up time.
+    An embedded Redis and S3 server run on these cores too. Also measures stage times, CPU time per image outside
+    inference, the share of busy cores while work waits, and start-up time.
     """
-    measure(
-        output,
+    from worker.bench import pipeline, report
+
+    report.check_writable(output)
+    config = settings.load()
+    variant, arithmetic = network(config)
+    options = pipeline.PipelineOptions(
         seconds=seconds or (_QUICK_SECONDS if quick else _SECONDS),
         rounds=rounds or (_QUICK_ROUNDS if quick else _ROUNDS),
         megapixels=megapixels,
         photo=photo,
     )
+    publish(pipeline.run(options, config, variant, arithmetic, print_progress), output)
     return Exit.OK
-
-
-def measure(
-    output: Path, *, seconds: float, rounds: int, megapixels: float = 2.0, photo: Path | None = None
-) -> dict[str, Any]:
-    """Run, write and show; the report."""
-    from worker.bench import pipeline, pipeline_report, report
-
-    report.check_writable(output)
-    config = settings.load()
-    variant, arithmetic = network(config)
-    options = pipeline.Options(seconds=seconds, rounds=rounds, megapixels=megapixels, photo=photo)
-    found = pipeline.run(options, config, variant, arithmetic, say)
-    write(found, output, pipeline_report.PIPELINE_JSON, pipeline_report.PIPELINE_PNG, pipeline_report.draw)
-    show(
-        pipeline_report.title(found),
-        pipeline_report.HEADINGS,
-        pipeline_report.rows(found),
-        pipeline_report.remarks(found),
-        [pipeline_report.README_HEADINGS, pipeline_report.readme_line(found)],
-    )
-    return found

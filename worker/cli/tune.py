@@ -9,7 +9,8 @@ import click
 from rich.table import Table
 
 from worker.bench.tune.layouts import Layout, candidates
-from worker.bench.tune.sweep import Result, Trial, sweep
+from worker.bench.tune.sweep import Trial, TrialResult, sweep
+from worker.cli.bench_output import print_progress
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.errors import BundleNotFound
@@ -25,7 +26,7 @@ from worker.node.tuned_plan import TunedLayout
 EPILOG = """\b
 Examples:
   worker tune                            streams x threads x processes with the network of the settings
-  worker tune --precision int8 --precision fp32     and these variants of it
+  worker tune --precision int8 --precision fp32     the same with each of these variants
   worker tune --seconds 30 --rounds 3    longer, for a noisy machine
 """
 
@@ -36,14 +37,14 @@ Examples:
     "precisions",
     type=click.Choice(["fp32", "fp16", "int8wo", "int8"]),
     multiple=True,
-    help="Variants to try, repeatable; without, the one that the settings or the CPU choose.",
+    help="Variants to try, repeatable; by default the one that the settings or the CPU choose.",
 )
-@click.option("--seconds", type=click.FloatRange(min=1), default=10.0, show_default=True, help="Measured per trial.")
-@click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True, help="Of trials.")
-@click.option("--dry-run", is_flag=True, help="Only list what would be tried.")
+@click.option("--seconds", type=click.FloatRange(min=1), default=10.0, show_default=True, help="Duration of a trial.")
+@click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True, help="Rounds of trials.")
+@click.option("--dry-run", is_flag=True, help="Only list the trials.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 def tune_command(*, precisions: tuple[str, ...], seconds: float, rounds: int, dry_run: bool, as_json: bool) -> int:
-    """Try layouts on this machine, on all its cores at once, and keep the best for `worker start`."""
+    """Measure layouts on all cores of this machine at once, and save the fastest for `worker start`."""
     config = settings.load()
     refuse_forbidden_variables(os.environ)
     machine = topology.read()
@@ -53,9 +54,7 @@ def tune_command(*, precisions: tuple[str, ...], seconds: float, rounds: int, dr
         for trial in trials:
             console.out.print(trial.label, highlight=False)
         return Exit.OK
-    results = sweep(
-        trials, seconds=seconds, rounds=rounds, say=lambda line: console.err.print(line, style="dim", markup=False)
-    )
+    results = sweep(trials, seconds=seconds, rounds=rounds, on_progress=print_progress)
     best, default = results[0], next(result for result in results if result.trial is trials[0])
     facts = tuned_plan.fingerprint(machine, config.model)
     tuned = _tuned(best, default)
@@ -71,6 +70,7 @@ def tune_command(*, precisions: tuple[str, ...], seconds: float, rounds: int, dr
 
 
 def _networks(config: Settings, precisions: tuple[str, ...]) -> list[tuple[Variant, str]]:
+    """Return the variants to try, each with the arithmetic of its float part."""
     advice = recommendation()
     asked = config.model.inference_precision
     kind = advice.inference_precision if asked == "auto" else asked
@@ -87,7 +87,7 @@ def _networks(config: Settings, precisions: tuple[str, ...]) -> list[tuple[Varia
     return found
 
 
-def _tuned(best: Result, default: Result) -> TunedLayout:
+def _tuned(best: TrialResult, default: TrialResult) -> TunedLayout:
     layout: Layout = best.trial.layout
     return TunedLayout(
         processes=layout.processes,
@@ -101,7 +101,7 @@ def _tuned(best: Result, default: Result) -> TunedLayout:
     )
 
 
-def _row(result: Result) -> dict[str, object]:
+def _row(result: TrialResult) -> dict[str, object]:
     return {
         "layout": result.trial.label,
         "images_per_second": round(result.rate, 4),
@@ -112,7 +112,7 @@ def _row(result: Result) -> dict[str, object]:
     }
 
 
-def _show(results: list[Result], default: Result) -> None:
+def _show(results: list[TrialResult], default: TrialResult) -> None:
     table = Table("layout", "images/s", "x default", "rounds", "load s", "peak MiB", box=None, header_style="bold")
     for result in results:
         table.add_row(

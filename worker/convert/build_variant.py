@@ -27,11 +27,13 @@ from worker.convert import quantise
 from worker.convert.birefnet import checkpoint, network
 from worker.convert.evaluate.agreement import Masks, compare
 from worker.convert.model_info import write_model_info
-from worker.convert.peak_memory import peak_memory_mib
 from worker.convert.quantisation_config import QuantisationConfig
 from worker.images.tensor import normalise
 from worker.model.inference.graph import IMAGENET_MEAN, IMAGENET_SCALE
 from worker.model.inference.runtime import core, ov
+from worker.processes.memory import peak_bytes
+
+_MIB = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def build(task: BuildTask, on_progress: OnProgress) -> BuildResult:
     return BuildResult(
         build_seconds=round(built - began, 1),
         compare_seconds=round(time.perf_counter() - built, 1),
-        peak_memory_mib=peak_memory_mib(),
+        peak_memory_mib=peak_bytes() // _MIB,
         agreement=agreement,
     )
 

@@ -1,4 +1,4 @@
-"""Contenders as processes: pinned, loaded, taking turns, and failing with a reason."""
+"""Contenders in child processes: they are pinned, load, take turns, and fail with a reason."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from worker.images.tensor import normalise
 
 @pytest.fixture(autouse=True)
 def _children_find_the_package(monkeypatch):
-    """Also where it is not installed."""
+    """So that child processes import the package even where it is not installed."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
 
 
 @pytest.fixture
 def request_(tmp_path) -> dict:
-    """What the child of a tiny network is asked: one stream on one CPU."""
+    """Request for a tiny network: one stream on one CPU."""
     variant = save(build(), tmp_path)
     pixels = noise(1)
     np.save(tmp_path / "image.npy", pixels)
@@ -44,7 +44,7 @@ def request_(tmp_path) -> dict:
     }
 
 
-def test_a_contestant_tells_what_it_runs_and_takes_turns(request_, tmp_path):
+def test_a_contestant_describes_what_it_runs_and_takes_turns(request_, tmp_path):
     contestant = Contestant(request_, images=4, log=tmp_path / "log")
 
     sample = contestant.turn()
@@ -56,7 +56,7 @@ def test_a_contestant_tells_what_it_runs_and_takes_turns(request_, tmp_path):
     assert contestant.peak_memory_bytes > 2**20
 
 
-def test_nothing_of_a_contestant_is_left_between_turns(request_, tmp_path):
+def test_a_contestant_leaves_no_process_between_turns(request_, tmp_path):
     contestant = Contestant(request_, images=1, log=tmp_path / "log")
     before = set(psutil.Process().children())
 
@@ -77,18 +77,18 @@ def test_a_network_that_cannot_be_loaded_is_an_error_with_its_reason(request_, t
         Contestant(request_, images=1, log=tmp_path / "log").turn()
 
 
-def test_a_child_that_died_is_an_error_and_can_be_closed(request_, tmp_path):
+def test_a_killed_child_is_an_error_and_can_be_closed(request_, tmp_path):
     child = Child(request_, tmp_path / "log")
     child._process.kill()
     child._process.wait()
 
     with pytest.raises(SetupError, match="ended with -9"):
-        child.ask({"images": 1})
+        child.run(1)
     child.close()
 
 
 def test_a_child_ends_with_its_parent(request_, tmp_path):
-    # Busy for long, so that the end of its input, which comes when it next reads, does not end it in time.
+    # Busy for long: it would notice the end of its input only after these images.
     script = (
         "import json, sys, time; from pathlib import Path; from worker.bench.harness.process import Child;"
         "child = Child(json.loads(sys.argv[1]), Path(sys.argv[2]));"
@@ -103,19 +103,19 @@ def test_a_child_ends_with_its_parent(request_, tmp_path):
     assert psutil.wait_procs([child], timeout=5)[1] == []
 
 
-@pytest.mark.parametrize(("wanted", "found"), [(True, "glibc.malloc.hugetlb=1"), (False, None)])
-def test_huge_pages_are_asked_for_or_not(monkeypatch, wanted, found):
+@pytest.mark.parametrize(("requested", "found"), [(True, "glibc.malloc.hugetlb=1"), (False, None)])
+def test_huge_pages_are_requested_or_not(monkeypatch, requested, found):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
 
-    assert environment(huge_pages=wanted).get("GLIBC_TUNABLES") == found
+    assert environment(huge_pages=requested).get("GLIBC_TUNABLES") == found
 
 
-def test_an_unknown_job_ends_the_child_with_a_quotation(tmp_path):
+def test_an_unknown_job_is_an_error_that_quotes_the_log(tmp_path):
     with pytest.raises(SetupError, match="KeyError"):
         once({"job": "no such job", "cpus": [min(os.sched_getaffinity(0))]}, tmp_path / "log")
 
 
-def test_benchmark_app_runs_the_same_file_as_often(request_, tmp_path):
+def test_benchmark_app_runs_the_same_file_and_number_of_images(request_, tmp_path):
     app = BenchmarkApp(request_, images=4, log=tmp_path / "log")
 
     sample = app.turn()

@@ -1,4 +1,4 @@
-"""`worker bench model` from end to end, as small as the network gets. No time is asserted: that is for people."""
+"""`worker bench model` from end to end with the smallest network. No time is asserted."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import pytest
 from click.testing import CliRunner
 
 from integration.model.tiny_network import MEAN, SCALE, SIZE, build, noise, save
-from worker.bench import model, report
+from worker.bench import model
 from worker.bench.contenders import variants
-from worker.bench.harness import machine, plot
+from worker.bench.harness import machine
 from worker.bench.harness.process import once
+from worker.bench.model_report import ModelReport
 from worker.cli.bench import bench_command
 from worker.contract.errors import SettingsError, SetupError
 from worker.contract.settings import PlanSettings
@@ -26,19 +27,19 @@ from worker.model.format.layout import MANIFEST_NAME
 
 @pytest.fixture(autouse=True)
 def _children_find_the_package(monkeypatch):
-    """Also where it is not installed."""
+    """So that child processes import the package even where it is not installed."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
 
 
 @pytest.fixture
 def only_openvino(monkeypatch):
-    """As where none of the optional packages is installed, which some machine of a developer may not be."""
+    """Pretend that no optional package is installed, whatever this machine has."""
     monkeypatch.setattr(machine, "missing", lambda *modules: list(modules))
 
 
 @pytest.fixture
 def tiny_networks(monkeypatch, tmp_path):
-    """Two networks of a moment instead of the real ones, which take a minute to build and load."""
+    """Two tiny networks instead of the real ones, which take a minute to build and load."""
 
     def prepare(_options, size, _core_set, folder):
         for role, gain in (("plain", 1.0), ("ours", 2.0)):
@@ -62,7 +63,7 @@ def test_the_whole_comparison(only_openvino, tiny_networks, tmp_path):
     )
 
     assert done.exit_code == 0, done.output
-    found = json.loads((tmp_path / "out" / report.MODEL_JSON).read_text("utf-8"))
+    found = json.loads((tmp_path / "out" / "model.json").read_text("utf-8"))
     (one,) = found["results"]
     rows = {row["label"]: row for row in one["contenders"]}
     reasons = {row["label"]: row["reason"] for row in one["not_run"]}
@@ -76,7 +77,7 @@ def test_the_whole_comparison(only_openvino, tiny_networks, tmp_path):
     assert rows["plain conversion f32"]["facts"]["digest"] != rows["maskmill fp32"]["facts"]["digest"]
     assert all(row["n"] == len(row["samples"]) == 2 for row in rows.values())
     assert found["weights"] == "tiny" and found["machine"]["versions"]["openvino"]
-    assert not (tmp_path / "out" / report.MODEL_PNG).exists()
+    assert not (tmp_path / "out" / "model.png").exists()
 
 
 def test_the_networks_are_built_where_the_contenders_look_for_them(tmp_path):
@@ -99,7 +100,7 @@ def test_the_networks_are_built_where_the_contenders_look_for_them(tmp_path):
 
 @pytest.fixture
 def bundle(tmp_path):
-    """A folder that says which checkpoint it came from."""
+    """A bundle whose manifest names the checkpoint it was converted from."""
     folder = tmp_path / "bundle"
     folder.mkdir()
     digest = hashlib.sha256(b"weights").hexdigest()
@@ -113,18 +114,20 @@ def test_a_bundle_is_not_compared_with_other_weights(bundle, tmp_path):
     other.write_bytes(b"other weights")
 
     for checkpoint, words in ((None, "--checkpoint"), (other, hashlib.sha256(b"other weights").hexdigest())):
-        options = model.Options(sizes=(64,), rounds=2, bundle=bundle, checkpoint=checkpoint)
+        options = model.ModelOptions(sizes=(64,), rounds=2, bundle=bundle, checkpoint=checkpoint)
         with pytest.raises(SettingsError, match=words):
             model.run(options, PlanSettings(), lambda _: None)
 
 
-def test_the_checkpoint_of_a_bundle_is_taken(bundle, tmp_path):
+def test_the_checkpoint_of_a_bundle_is_accepted(bundle, tmp_path):
     same = tmp_path / "same.safetensors"
     same.write_bytes(b"weights")
 
-    # It gets as far as reading it, which is no checkpoint.
+    # The digest is accepted; reading the file then fails, because it is not a checkpoint.
     with pytest.raises(SetupError, match=r"same\.safetensors"):
-        model.run(model.Options(sizes=(64,), rounds=2, bundle=bundle, checkpoint=same), PlanSettings(), lambda _: None)
+        model.run(
+            model.ModelOptions(sizes=(64,), rounds=2, bundle=bundle, checkpoint=same), PlanSettings(), lambda _: None
+        )
 
 
 def test_an_output_that_is_a_file_is_refused_before_anything_is_measured(tmp_path):
@@ -149,6 +152,7 @@ def test_a_plot_is_drawn_of_a_report(tmp_path):
         "contenders": [row, row | {"label": "b", "role": "plain"}],
     }
 
-    path = plot.draw({"machine": {"cpu": "x", "isa_words": "y"}, "results": [one, one]}, tmp_path / "plot.png")
+    report = ModelReport({"machine": {"cpu": "x", "isa_words": "y"}, "results": [one, one]})
+    path = report.draw(tmp_path / "plot.png")
 
     assert path.read_bytes().startswith(b"\x89PNG")

@@ -1,4 +1,4 @@
-"""The bare limit runs on all core sets at once: beside idle neighbours a core set would look too fast."""
+"""The inference ceiling runs on all core sets at once: beside idle neighbours a core set would look too fast."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SETS = [CoreSet(index, (index,), 0, 0, 0, 1, 1) for index in range(3)]
 
 
 class FakeChild:
-    """Answers only when all have been asked."""
+    """Answers only after all children got the question."""
 
     together = threading.Barrier(len(SETS), timeout=5)
     closed = 0
@@ -25,7 +25,7 @@ class FakeChild:
         self.first = {"facts": {"streams": request["streams"]}}
         self.cpus = request["cpus"]
 
-    def ask(self, question):
+    def run(self, images):
         self.together.wait()
         return {"wall_seconds": 1.0 + self.cpus[0], "cpu_seconds": 0.5}
 
@@ -33,11 +33,11 @@ class FakeChild:
         FakeChild.closed += 1
 
 
-def test_all_core_sets_work_at_the_same_time(monkeypatch, tmp_path):
+def test_all_core_sets_run_at_the_same_time(monkeypatch, tmp_path):
     monkeypatch.setattr(inference_ceiling, "Child", FakeChild)
 
-    with inference_ceiling.Limit(VARIANT, "f32", SETS, tmp_path) as bare:
-        sample = bare.turn(4)
+    with inference_ceiling.InferenceCeiling(VARIANT, "f32", SETS, tmp_path) as ceiling:
+        timing = ceiling.turn(4)
 
-    assert (sample.images, sample.wall_seconds, sample.cpu_seconds) == (12, 3.0, pytest.approx(1.5))
+    assert (timing.images, timing.wall_seconds, timing.cpu_seconds) == (12, 3.0, pytest.approx(1.5))
     assert FakeChild.closed == 3

@@ -1,3 +1,5 @@
+"""`worker bench all` runs every benchmark, also after one that failed."""
+
 from __future__ import annotations
 
 import pytest
@@ -10,7 +12,7 @@ from worker.contract.errors import SetupError
 
 @pytest.fixture
 def ran(monkeypatch) -> list[tuple[str, tuple[str, ...]]]:
-    """Every sub-command notes that it ran, and with what."""
+    """Sub-commands that ran, each with the options that were set."""
     seen: list[tuple[str, tuple[str, ...]]] = []
     for name in BENCHMARKS:
         command = bench_command.commands[name]
@@ -24,7 +26,7 @@ def ran(monkeypatch) -> list[tuple[str, tuple[str, ...]]]:
     return seen
 
 
-def test_every_benchmark_runs_also_behind_one_that_cannot(ran, tmp_path):
+def test_every_benchmark_runs_also_after_one_that_failed(ran, tmp_path):
     done = CliRunner().invoke(bench_command, ["all", "--quick", "--output", str(tmp_path)], standalone_mode=False)
 
     assert [name for name, _ in ran] == list(BENCHMARKS)
@@ -33,5 +35,5 @@ def test_every_benchmark_runs_also_behind_one_that_cannot(ran, tmp_path):
     assert "not measured: model" in done.output
 
 
-def test_all_leaves_none_out():
+def test_all_includes_every_benchmark():
     assert set(BENCHMARKS) == set(bench_command.commands) - {"all"}

@@ -1,4 +1,4 @@
-"""Who is compared, and with which settings."""
+"""The list of contenders and their settings."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from worker.bench.benchmark_app import CPU_TIME, REPORT, arguments, read_report
+from worker.bench.benchmark_app import CPU_TIME, PEAK_MEMORY, REPORT, arguments, read_report
 from worker.bench.contenders import contenders, variants
 from worker.bench.harness.machine import isa_words, missing, version
-from worker.bench.harness.measure import Sample
-from worker.bench.model import Options, images_of_turn, run
+from worker.bench.harness.measure import TurnTiming
+from worker.bench.model import ModelOptions, images_of_turn, run
 from worker.contract.errors import BundleNotFound, SettingsError, SetupError
 from worker.contract.settings import PlanSettings
 from worker.model.format.variant import Variant
@@ -114,8 +114,9 @@ def test_the_report_of_benchmark_app_is_read(tmp_path):
     (tmp_path / REPORT).write_text(json.dumps({"execution_results": results}))
 
     (tmp_path / CPU_TIME).write_text("2.25")
+    (tmp_path / PEAK_MEMORY).write_text("123456")
 
-    assert read_report(tmp_path) == Sample(12, 1.2345, 2.25)
+    assert read_report(tmp_path) == (TurnTiming(12, 1.2345, 2.25), 123456)
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", '{"execution_results": {}}'])
@@ -137,22 +138,22 @@ def test_a_report_of_another_form_is_an_error(tmp_path, text):
         (set(), "no AVX2, no VNNI, no bf16"),
     ],
 )
-def test_what_a_cpu_can_do_in_words(flags, words):
+def test_the_instruction_sets_of_a_cpu_in_words(flags, words):
     assert isa_words(frozenset(flags)) == words
 
 
-def test_what_is_not_installed_is_named():
+def test_modules_that_are_not_installed_are_named():
     assert missing("json", "no_such_module_at_all") == ["no_such_module_at_all"]
     assert version("no-such-package-at-all") is None
 
 
 def test_one_round_is_too_few():
     with pytest.raises(SettingsError, match="at least 2"):
-        run(Options(sizes=(512,), rounds=1), PlanSettings(), lambda _: None)
+        run(ModelOptions(sizes=(512,), rounds=1), PlanSettings(), lambda _: None)
 
 
 def test_variables_that_break_pinning_are_refused(monkeypatch):
     monkeypatch.setenv("KMP_AFFINITY", "compact")
 
     with pytest.raises(SetupError, match="KMP_AFFINITY"):
-        run(Options(sizes=(512,), rounds=2), PlanSettings(), lambda _: None)
+        run(ModelOptions(sizes=(512,), rounds=2), PlanSettings(), lambda _: None)

@@ -1,4 +1,4 @@
-"""`worker bench images` with the smallest picture: what it reports, not how fast it is."""
+"""`worker bench images` with a tiny picture: checks the report, not the speed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from worker.bench import images, images_report
+from worker.bench import images
+from worker.bench.images_report import ImagesReport
 from worker.cli.bench import bench_command
 from worker.contract.errors import SetupError
 from worker.contract.outputs import OutputOptions
@@ -21,15 +22,15 @@ from worker.images.render import render
 
 
 @pytest.fixture(scope="module")
-def found():
+def report() -> ImagesReport:
     affinity = os.sched_getaffinity(0)
-    report = images.run(images.Options(megapixels=(0.02,), size=64, rounds=2), lambda line: None)
+    report = images.run(images.ImagesOptions(megapixels=(0.02,), size=64, rounds=2), lambda line: None)
     assert os.sched_getaffinity(0) == affinity
     return report
 
 
-def test_every_case_is_measured_beside_its_reference(found):
-    [result] = found["results"]
+def test_every_case_is_compared_with_its_reference(report):
+    [result] = report.document["results"]
     cases = {case["label"]: case for case in result["cases"]}
 
     assert list(cases) == [images.REFERENCE_MASK, images.REFERENCE_CUTOUT, *images.CASES]
@@ -41,12 +42,12 @@ def test_every_case_is_measured_beside_its_reference(found):
         assert cases[label]["over_reference"] == pytest.approx(cases[label]["total_ms"] / cases[base]["total_ms"])
 
 
-def test_the_report_is_json(found):
-    assert json.loads(json.dumps(found))["benchmark"] == "images"
+def test_the_document_is_json(report):
+    assert json.loads(json.dumps(report.document))["benchmark"] == "images"
 
 
 @pytest.mark.parametrize("label", images.CASES)
-def test_a_case_is_what_it_is_called(label):
+def test_a_case_has_the_options_of_its_label(label):
     options = OutputOptions(**images.CASES[label])
     words = label.replace(",", "").split()
 
@@ -56,9 +57,9 @@ def test_a_case_is_what_it_is_called(label):
 
 
 def test_the_reference_does_the_same_work():
-    """The mask that scripts write is ours, give or take a rounding."""
+    """Its mask differs from ours by rounding only."""
     data, size = images.jpeg(None, 0.05)
-    mask = images._answer(64)
+    mask = images._drawn_mask(64)
 
     _, reference = images._reference(data, mask, cutout=False)
     [(_, ours)] = render(decode(data, LimitSettings()), mask, OutputOptions())[1]
@@ -68,11 +69,9 @@ def test_the_reference_does_the_same_work():
     assert np.abs(one - other).max() <= 1
 
 
-def test_tables_and_the_readme_line_have_a_cell_for_every_heading(found):
-    [result] = found["results"]
-
-    assert {len(row) for row in images_report.rows(result)} == {len(images_report.HEADINGS)}
-    assert images_report.readme_line(found, result).count("|") == images_report.README_HEADINGS.count("|")
+def test_tables_and_the_readme_line_have_a_cell_for_every_heading(report):
+    for table in (*report.tables(), report.readme_table()):
+        assert {len(row) for row in table.rows} == {len(table.headings)}
 
 
 def test_a_photograph_is_scaled_to_the_size(tmp_path):
@@ -83,11 +82,11 @@ def test_a_photograph_is_scaled_to_the_size(tmp_path):
     assert size == (866, 577)
 
 
-def test_a_photograph_that_is_none_is_refused(tmp_path):
+def test_a_file_that_is_not_a_picture_is_refused(tmp_path):
     (tmp_path / "photo.jpg").write_text("text")
 
-    with pytest.raises(SetupError, match="cannot be measured with"):
-        images.run(images.Options(photo=tmp_path / "photo.jpg"), lambda line: None)
+    with pytest.raises(SetupError, match="cannot be read as a picture"):
+        images.run(images.ImagesOptions(photo=tmp_path / "photo.jpg"), lambda line: None)
 
 
 def test_the_command_writes_json_and_a_plot(tmp_path):
@@ -99,7 +98,7 @@ def test_the_command_writes_json_and_a_plot(tmp_path):
     [result] = json.loads((tmp_path / "out" / "images.json").read_text())["results"]
     references = [images.REFERENCE_MASK, images.REFERENCE_CUTOUT]
     assert [case["label"] for case in result["cases"]] == references + list(images.QUICK_CASES)
-    assert images_report.README_HEADINGS in done.output
+    assert "| CPU | JPEG | network input | reference | mask | cut-out | refined cut-out |" in done.output
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -109,7 +108,7 @@ def test_the_command_writes_json_and_a_plot(tmp_path):
             assert plot.width > 1000
 
 
-def test_a_plot_that_cannot_be_written_says_so(found, tmp_path):
+def test_a_plot_that_cannot_be_written_is_an_error(report, tmp_path):
     pytest.importorskip("matplotlib")
     with pytest.raises(SetupError, match="choose another --output"):
-        images_report.draw(found, tmp_path / "missing" / "images.png")
+        report.draw(tmp_path / "missing" / "images.png")

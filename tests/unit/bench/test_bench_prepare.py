@@ -1,4 +1,4 @@
-"""The stand-ins of a measurement: random weights and the picture."""
+"""Random weights and the generated picture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from worker.contract.errors import MaskmillError
 from worker.convert.birefnet import layout
 
 
-def test_random_weights_are_those_of_the_network_and_say_what_they_are():
+def test_random_weights_have_the_shapes_of_the_network_and_are_called_random():
     found, words = arrays(None)
 
     assert {name: array.shape for name, array in found.items()} == layout.required()
@@ -30,7 +30,7 @@ def test_variances_are_positive_and_scales_about_one():
     assert abs(_random("bn.bias", (500,)).mean()) < 0.05
 
 
-def test_a_checkpoint_that_is_none_is_an_error(tmp_path):
+def test_a_file_that_is_not_a_checkpoint_is_an_error(tmp_path):
     file = tmp_path / "model.safetensors"
     file.write_bytes(b"no checkpoint")
 

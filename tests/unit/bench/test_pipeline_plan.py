@@ -1,4 +1,4 @@
-"""The workers of `bench pipeline` run the plan that its limit is measured with."""
+"""The workers of `bench pipeline` follow the plan of its inference ceiling."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from worker.bench.pipeline import as_planned
 from worker.contract.settings import PlanSettings, Settings
 
 
-def test_a_plan_goes_to_the_workers_as_settings(monkeypatch):
+def test_a_plan_is_passed_to_the_workers_as_settings(monkeypatch):
     plan = PlanSettings(processes=2, streams=1, memory_per_stream_mib=530)
     for name, value in as_planned(plan).items():
         monkeypatch.setenv(name, value)

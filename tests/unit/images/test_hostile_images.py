@@ -186,11 +186,12 @@ def test_huge_headers_cost_no_memory():
     """Runs in a separate process, since peak memory never falls; not even address space is reserved for the pixels."""
     script = """
 import resource, sys
+from worker.processes.memory import peak_bytes
 from worker.contract.errors import TooLarge
 from worker.contract.settings import LimitSettings
 from worker.images.decode import decode
 bombs = [bytes.fromhex(line) for line in sys.stdin]
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_bytes()
 pages = int(open("/proc/self/statm").read().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (64 << 20),) * 2)
 for bomb in bombs:
@@ -199,7 +200,7 @@ for bomb in bombs:
     except TooLarge:
         continue
     raise SystemExit("decoded")
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print((peak_bytes() - before) // 2**20)
 """
     root = re.sub(r"/worker/images/decode\.py$", "", module.__file__)
     done = subprocess.run(

@@ -96,7 +96,7 @@ def peak_mib(script, data):
     """Return the peak memory of a process above its memory at start, in MiB."""
     root = re.sub(r"/worker/images/decode\.py$", "", module.__file__)
     whole = f"""
-import re, sys
+import sys
 import numpy as np
 from worker.contract.outputs import OutputOptions
 from worker.contract.settings import LimitSettings
@@ -104,6 +104,7 @@ from worker.images.decode import decode
 from worker.images.render import render
 from worker.images.subject import decode_target
 from worker.images.tensor import to_tensor
+from worker.processes.memory import peak_bytes
 mask = np.zeros((320, 320), np.uint8)
 mask[80:240, 80:240] = 255
 def work(data, **options):
@@ -115,11 +116,9 @@ def work(data, **options):
 data = sys.stdin.buffer.read()
 small = bytes.fromhex("{jpeg(Image.new("RGB", (64, 64))).hex()}")
 work(small, outputs=("mask", "cutout"))
-def peak():  # not ru_maxrss, which starts at the value of the parent
-    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
-before = peak()
+before = peak_bytes()
 {script}
-print((peak() - before) / 1024)
+print((peak_bytes() - before) / 2**20)
 """
     done = subprocess.run([sys.executable, "-c", whole], input=data, capture_output=True, check=False, cwd=root)
     assert done.returncode == 0, done.stderr.decode()

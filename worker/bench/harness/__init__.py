@@ -1,1 +1,1 @@
-"""Tools of all benchmarks: child processes, pinning, CPU and memory use, machine facts, plots."""
+"""Tools shared by the benchmarks: child processes, pinning, CPU and memory use, machine facts, plot style."""

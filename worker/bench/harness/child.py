@@ -1,4 +1,4 @@
-"""The process of one contender: pinned first, loaded second, then at the parent's service (see `process`).
+"""The child process of one contender: it pins itself, loads, then answers its parent (see `process`).
 
 python -m worker.bench.harness.child < questions > answers
 """
@@ -11,22 +11,23 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import IO, Any, Protocol
 
+from worker.bench.harness.process import TurnAnswer
 from worker.contract.errors import MaskmillError
 from worker.cpu.pinning import pin
+from worker.processes.memory import peak_bytes
 
-NETWORKS = {
+TURN_JOBS = {
     "openvino": ("worker.bench.openvino_network", "open_network"),
     "pytorch": ("worker.bench.other_networks", "open_pytorch"),
     "onnxruntime": ("worker.bench.other_networks", "open_onnxruntime"),
 }
-"""Jobs that take turns."""
+"""Jobs that take turns: module and function that opens the network."""
 
-ERRANDS = {
+ONE_ANSWER_JOBS = {
     "prepare": ("worker.bench.prepare", "prepare"),
     "export": ("worker.bench.onnx_export", "export"),
     "profile": ("worker.bench.openvino_network", "profile"),
@@ -39,57 +40,49 @@ class Network(Protocol):
     """A loaded network."""
 
     callers: int
-    """Threads that call `infer` at once."""
+    """Threads that call `infer` at the same time."""
 
     def infer(self) -> object:
         """Run the picture of the benchmark once."""
 
     def facts(self) -> dict[str, Any]:
-        """What runs, ready for JSON."""
+        """Describe what runs, ready for JSON."""
 
 
 def main() -> int:
-    """Answer until the input ends."""
+    """Answer until the input ends; return 0, or 1 after reporting an error."""
     answers = _private_stdout()
     request = json.loads(sys.stdin.readline())
     try:
-        # Before anything loads: libraries count their CPUs once, and threads made earlier keep the old mask.
+        # Pin before anything loads: libraries count their CPUs once, and threads made earlier keep the old mask.
         pin(request["cpus"])
-        if request["job"] in ERRANDS:
-            _say(answers, _job(ERRANDS, request)(request))
+        if request["job"] in ONE_ANSWER_JOBS:
+            _send(answers, _job(ONE_ANSWER_JOBS, request)(request))
             return 0
-        network: Network = _job(NETWORKS, request)(request)
+        network: Network = _job(TURN_JOBS, request)(request)
         _serve(network, answers)
     except (MaskmillError, ImportError, RuntimeError, OSError, MemoryError) as error:
-        _say(answers, {"error": f"{type(error).__name__}: {error}"})
+        _send(answers, {"error": f"{type(error).__name__}: {error}"})
         return 1
     return 0
 
 
 def _serve(network: Network, answers: IO[str]) -> None:
     with ThreadPoolExecutor(network.callers) as pool:
-        run(network, pool, network.callers)  # unmeasured, as the first inference of benchmark_app
-        _say(answers, {"facts": network.facts()})
+        run(network, pool, network.callers)  # warm-up, as benchmark_app does with its first inference
+        _send(answers, {"facts": network.facts()})
         for line in sys.stdin:
             wall, cpu = run(network, pool, json.loads(line)["images"])
-            sample = {"wall_seconds": wall, "cpu_seconds": cpu, "peak_memory_bytes": peak_memory_bytes()}
-            _say(answers, sample)
+            answer: TurnAnswer = {"wall_seconds": wall, "cpu_seconds": cpu, "peak_memory_bytes": peak_bytes()}
+            _send(answers, answer)
 
 
 def run(network: Network, pool: ThreadPoolExecutor, images: int) -> tuple[float, float]:
-    """Wall and CPU seconds of so many images."""
+    """Run a number of images; return wall and CPU seconds of all of them together."""
     cpu, began = _cpu_seconds(), time.perf_counter()
     for done in [pool.submit(network.infer) for _ in range(images)]:
         done.result()
     return time.perf_counter() - began, _cpu_seconds() - cpu
-
-
-def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far (`VmHWM` of proc(5))."""
-    for line in Path("/proc/self/status").read_text("utf-8").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _cpu_seconds() -> float:
@@ -97,20 +90,20 @@ def _cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _job(jobs: dict[str, tuple[str, str]], request: dict[str, Any]) -> Callable[[dict[str, Any]], Any]:
+def _job(jobs: Mapping[str, tuple[str, str]], request: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Any]:
     module, name = jobs[request["job"]]
-    job: Callable[[dict[str, Any]], Any] = getattr(importlib.import_module(module), name)
+    job: Callable[[Mapping[str, Any]], Any] = getattr(importlib.import_module(module), name)
     return job
 
 
 def _private_stdout() -> IO[str]:
-    """The pipe to the parent; whatever else this process prints goes to the log instead."""
+    """Return the pipe to the parent, and send everything else that this process prints to the log."""
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return pipe
 
 
-def _say(answers: IO[str], answer: dict[str, Any]) -> None:
+def _send(answers: IO[str], answer: Mapping[str, Any]) -> None:
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
 

@@ -1,6 +1,7 @@
-"""The bare limit: the network alone on all core sets at once, fed with one picture; nothing fetched, nothing written.
+"""The inference ceiling: the rate of the network alone on all core sets at once; no image is fetched or written.
 
-A lone core set would profit from its neighbours' memory bandwidth and clock, so all of them run at the same time.
+All core sets run at the same time, because a single one would profit from the memory bandwidth and the clock that its
+neighbours leave unused.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ from typing import Any, Self
 
 import numpy as np
 
-from worker.bench.harness.measure import Sample
+from worker.bench.harness.measure import TurnTiming
 from worker.bench.harness.process import Child
+from worker.bench.harness.requests import NetworkRequest, files_of
 from worker.bench.prepare import picture
 from worker.cpu.placement import CoreSet
 from worker.model.format.variant import Variant
 
 
-def request(variant: Variant, arithmetic: str, cores: CoreSet, image: Path) -> dict[str, Any]:
-    """What a child needs to run a variant with our engine on a core set."""
+def request(variant: Variant, arithmetic: str, cores: CoreSet, image: Path) -> NetworkRequest:
+    """Return the request that makes a child run a variant with the worker's engine on a core set."""
     return {
         "job": "openvino",
         "kernels": "auto",
@@ -29,33 +31,32 @@ def request(variant: Variant, arithmetic: str, cores: CoreSet, image: Path) -> d
         "threads": cores.threads,
         "arithmetic": arithmetic,
         "image": str(image),
-        "variant": {
-            "name": variant.name,
-            "size": variant.size,
-            "precision": variant.precision,
-            "xml": str(variant.xml),
-            "bin": str(variant.bin),
-            "digest": variant.digest,
-        },
+        "variant": files_of(variant),
     }
 
 
 def image_file(folder: Path, size: int) -> Path:
-    """The picture of all measurements at one size, as a child reads it."""
+    """Return the file with the picture of all measurements at one size, written on first use."""
     path = folder / f"image_{size}.npy"
     if not path.exists():
         np.save(path, picture(size))
     return path
 
 
-class Limit:
-    """One loaded network for each core set. Use as a context manager."""
+class InferenceCeiling:
+    """One loaded network per core set. Use as a context manager."""
 
     def __init__(self, variant: Variant, arithmetic: str, core_sets: Sequence[CoreSet], folder: Path) -> None:
-        """Load everything, all core sets side by side.
+        """Load the network on all core sets in parallel.
+
+        Args:
+            variant: the network.
+            arithmetic: of its float part.
+            core_sets: to run on.
+            folder: for the picture and the logs of the child processes.
 
         Raises:
-            SetupError: a child could not.
+            SetupError: a child process cannot load it.
         """
         self.core_sets = tuple(core_sets)
         image = image_file(folder, variant.size)
@@ -63,8 +64,8 @@ class Limit:
         self._threads = ThreadPoolExecutor(len(self.core_sets))
 
         def load(cores: CoreSet) -> None:
-            wanted = request(variant, arithmetic, cores, image)
-            self._children.append(Child(wanted, folder / f"limit-{cores.index}.log"))
+            log = folder / f"ceiling-{cores.index}.log"
+            self._children.append(Child(request(variant, arithmetic, cores, image), log))
 
         try:
             list(self._threads.map(load, self.core_sets))
@@ -73,18 +74,18 @@ class Limit:
             raise
         self.facts: dict[str, Any] = self._children[0].first["facts"]
 
-    def turn(self, images: int) -> Sample:
-        """So many images on every core set, all at once; the sample counts all of them.
+    def turn(self, images: int) -> TurnTiming:
+        """Run this number of images on every core set, all at once; return the timing of all images together.
 
         Raises:
-            SetupError: a child ended.
+            SetupError: a child process ended.
         """
-        answers = list(self._threads.map(lambda child: child.ask({"images": images}), self._children))
-        wall = max(float(answer["wall_seconds"]) for answer in answers)
-        return Sample(images * len(answers), wall, sum(float(answer["cpu_seconds"]) for answer in answers))
+        answers = list(self._threads.map(lambda child: child.run(images), self._children))
+        wall = max(answer["wall_seconds"] for answer in answers)
+        return TurnTiming(images * len(answers), wall, sum(answer["cpu_seconds"] for answer in answers))
 
     def close(self) -> None:
-        """End the children."""
+        """End the child processes."""
         self._threads.shutdown()
         for child in self._children:
             child.close()

@@ -1,4 +1,4 @@
-"""What a measurement was made on: without these facts a number cannot be compared with another."""
+"""Facts about the machine of a measurement: without them, figures cannot be compared."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.util
 import os
 import platform
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from worker.bench.harness.process import environment
 from worker.cpu import isa
@@ -17,18 +17,43 @@ from worker.cpu.topology import Topology
 PACKAGES = ("maskmill", "openvino", "numpy", "nncf", "torch", "onnxruntime", "onnx", "matplotlib")
 
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-_MATTERING = ("avx", "fma", "f16c", "amx")
-"""Beginnings of the flags that decide which kernels run."""
+_ISA_PREFIXES = ("avx", "fma", "f16c", "amx")
+"""Prefixes of the CPU flags that decide which kernels run."""
 
 
-def facts(machine: Topology) -> dict[str, Any]:
+class MachineFacts(TypedDict):
     """Machine, system and versions, ready for JSON."""
+
+    cpu: str
+    isa: str
+    isa_words: str
+    cpu_flags: list[str]
+    online_cpus: int
+    physical_cores: int
+    numa_nodes: int
+    mask: str
+    usable_cpus: str
+    quota_cpus: float | None
+    memory_bytes: int
+    transparent_huge_pages: str | None
+    GLIBC_TUNABLES: str
+    ONEDNN_MAX_CPU_ISA: str | None
+    OMP_NUM_THREADS: str | None
+    kernel: str
+    libc: str
+    python: str
+    versions: dict[str, str | None]
+    notes: list[str]
+
+
+def facts(machine: Topology) -> MachineFacts:
+    """Return the facts about this machine."""
     advice = isa.recommend(machine.flags, machine.memory_bytes)
     return {
         "cpu": machine.model_name,
         "isa": advice.isa,
         "isa_words": isa_words(machine.flags),
-        "cpu_flags": sorted(flag for flag in machine.flags if flag.startswith(_MATTERING)),
+        "cpu_flags": sorted(flag for flag in machine.flags if flag.startswith(_ISA_PREFIXES)),
         "online_cpus": len(machine.cpus),
         "physical_cores": len({cpu.core for cpu in machine.cpus}),
         "numa_nodes": len({cpu.node for cpu in machine.cpus}),
@@ -49,7 +74,7 @@ def facts(machine: Topology) -> dict[str, Any]:
 
 
 def isa_words(flags: frozenset[str]) -> str:
-    """What matters for a neural network, in words: `AVX2, no VNNI, no bf16`."""
+    """Return the instruction sets that matter for a neural network, in words: `AVX2, no VNNI, no bf16`."""
     widest = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "no AVX2"
     words = [widest, "VNNI" if flags & {"avx512_vnni", "avx_vnni"} else "no VNNI"]
     words.append("bf16" if flags & {"avx512_bf16", "amx_bf16"} else "no bf16")
@@ -59,7 +84,7 @@ def isa_words(flags: frozenset[str]) -> str:
 
 
 def version(package: str) -> str | None:
-    """Of an installed package; None if it is not there."""
+    """Return the version of an installed package; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -67,10 +92,10 @@ def version(package: str) -> str | None:
 
 
 def missing(*modules: str) -> list[str]:
-    """Those of the modules that cannot be imported, without importing any."""
+    """Return those of the modules that are not installed, without importing any."""
     return [module for module in modules if importlib.util.find_spec(module) is None]
 
 
 def load_average() -> float:
-    """Runnable processes on the machine over the last minute (getloadavg(3)): beyond our own, disturbance."""
+    """Return the average number of runnable processes over the last minute (getloadavg(3)): a sign of disturbance."""
     return round(os.getloadavg()[0], 2)

@@ -1,7 +1,7 @@
-"""Taking turns and counting: the arithmetic of a comparison, without a process or a library.
+"""Turns and their arithmetic: a comparison without a process or a library.
 
-Contenders run one turn each per round, in an order that moves on by one every round: a slow minute of the machine costs
-all of them, and nobody always runs first. Judge ratios, not seconds, and single rounds never.
+Contenders take one turn each per round, in an order that rotates by one every round. So a slow minute of the machine
+affects all of them, and none of them always runs first. Judge ratios rather than seconds, and never a single round.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from typing import Protocol
 
 from worker.contract.errors import SetupError
 
+OnProgress = Callable[[str], None]
+"""Called with one short line about what happens next."""
+
 
 @dataclass(frozen=True)
-class Sample:
-    """One turn: so many images, one after the other or side by side."""
+class TurnTiming:
+    """The time of one turn: a number of images, in sequence or in parallel."""
 
     images: int
     wall_seconds: float
+    """Of all images together."""
     cpu_seconds: float
     """User and system time of the process over the turn."""
 
@@ -29,76 +33,76 @@ class Sample:
         return self.wall_seconds / self.images
 
 
-class Runner(Protocol):
-    """Something that can be asked to take a turn."""
+class TurnTaker(Protocol):
+    """A contender that can run one turn after another."""
 
-    def turn(self) -> Sample:
+    def turn(self) -> TurnTiming:
         """Run the images of one turn.
 
         Raises:
-            SetupError: it cannot go on.
+            SetupError: it cannot run.
         """
 
 
 def take_turns(
-    runners: Mapping[str, Runner],
+    takers: Mapping[str, TurnTaker],
     rounds: int,
     *,
-    say: Callable[[int, str], None],
-    fail: Callable[[str, SetupError], None],
-) -> dict[str, list[Sample]]:
-    """Let every runner take one turn per round.
+    on_turn: Callable[[int, str], None],
+    on_failure: Callable[[str, SetupError], None],
+) -> dict[str, list[TurnTiming]]:
+    """Let every contender take one turn per round.
 
     Args:
-        runners: by name.
+        takers: contenders by name.
         rounds: turns of each.
-        say: told round (from 1) and name before each turn.
-        fail: told of a runner that raised; it takes no further turn and its samples are dropped, as they would stand
-            for other rounds than those of the rest.
+        on_turn: called with the round (from 1) and the name before each turn.
+        on_failure: called with the name and the error of a contender that raised. It takes no further turn, and its
+            timings are dropped: they would belong to other rounds than those of the rest.
 
     Returns:
-        The samples of each runner in the order of rounds.
+        The timings of each contender, in the order of rounds.
     """
-    samples: dict[str, list[Sample]] = {name: [] for name in runners}
+    timings: dict[str, list[TurnTiming]] = {name: [] for name in takers}
     for number in range(rounds):
-        for name in rotated(list(samples), number):
-            say(number + 1, name)
+        for name in rotated(list(timings), number):
+            on_turn(number + 1, name)
             try:
-                samples[name].append(runners[name].turn())
+                timings[name].append(takers[name].turn())
             except SetupError as error:
-                del samples[name]
-                fail(name, error)
-    return samples
+                del timings[name]
+                on_failure(name, error)
+    return timings
 
 
 def rotated(names: Sequence[str], by: int) -> list[str]:
-    """The same names, beginning `by` places later."""
+    """Return the names in the same cyclic order, starting `by` places later."""
     start = by % len(names) if names else 0
     return [*names[start:], *names[:start]]
 
 
-def best(samples: Sequence[Sample]) -> float:
-    """Smallest wall time per image, in seconds: what the machine can do when nothing disturbs."""
-    return min(sample.seconds for sample in samples)
+def best(timings: Sequence[TurnTiming]) -> float:
+    """Return the smallest wall time per image, in seconds: the speed of the machine without disturbance."""
+    return min(timing.seconds for timing in timings)
 
 
-def median(samples: Sequence[Sample]) -> float:
-    """Median wall time per image, in seconds."""
-    return statistics.median(sample.seconds for sample in samples)
+def median(timings: Sequence[TurnTiming]) -> float:
+    """Return the median wall time per image, in seconds."""
+    return statistics.median(timing.seconds for timing in timings)
 
 
-def least_cpu(samples: Sequence[Sample]) -> float:
-    """Smallest CPU time per image, in seconds: what is left to compare on a machine that others use too.
+def least_cpu(timings: Sequence[TurnTiming]) -> float:
+    """Return the smallest CPU time per image, in seconds: the figure to compare on a machine with other load.
 
-    Threads that wait for one another in a loop count as busy, so only one thread per stream gives the bare work.
+    Threads that wait for one another in a loop count as busy, so only one thread per stream shows the work itself.
     """
-    return min(sample.cpu_seconds / sample.images for sample in samples)
+    return min(timing.cpu_seconds / timing.images for timing in timings)
 
 
-def paired_speedup(base: Sequence[Sample], other: Sequence[Sample]) -> float:
-    """How many times faster `other` is than `base`: the median over rounds of the ratio within a round.
+def paired_speedup(base: Sequence[TurnTiming], other: Sequence[TurnTiming]) -> float:
+    """Return how many times faster `other` is than `base`: the median over rounds of the ratio within a round.
 
     Raises:
-        ValueError: not the same number of rounds.
+        ValueError: the numbers of rounds differ.
     """
     return statistics.median(b.seconds / o.seconds for b, o in zip(base, other, strict=True))

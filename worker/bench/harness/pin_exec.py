@@ -1,4 +1,4 @@
-"""python -m worker.bench.harness.pin_exec CPUS COMMAND...: becomes that command, on these CPUs only."""
+"""Pin this process to CPUs, then become a command: python -m worker.bench.harness.pin_exec CPUS COMMAND..."""
 
 from __future__ import annotations
 

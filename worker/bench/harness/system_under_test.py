@@ -1,4 +1,4 @@
-"""The whole system on this machine, for measuring: Redis, S3 and workers in a folder that goes away.
+"""The whole system on this machine, as a system under test: Redis, S3 and workers in a temporary folder.
 
 Everything is what runs in production: `worker start`, its steward, and jobs submitted by the `producer` command.
 """
@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Self
 
 from pydantic import SecretStr
 
+from worker.bench.harness.measure import OnProgress
 from worker.bench.harness.usage import Usage, usage
 from worker.contract import settings
 from worker.contract.errors import SetupError
@@ -39,17 +40,17 @@ SOURCE = S3Url(DEFAULT_BUCKET, "photos/")
 _WORKER_GRACE_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 _USAGE_SECONDS = 1.0
-_LOOKS = 50
-_USAGE_LOOKS = 10
-"""Pauses between two looks at a job grow to its age divided by these: looking takes core time, which counts against
-the job (0.016 cores at ten looks and one `usage` a second)."""
+_POLLS = 50
+_USAGE_POLLS = 10
+"""The pause between two polls of a job grows to its age divided by these: polling takes core time, which counts against
+the job (0.016 cores at ten polls and one `usage` a second)."""
 _UPLOADS = 4
 _JOB_SECONDS = 1800.0
 
 
 @dataclass(frozen=True)
 class Moment:
-    """What was seen while a job ran."""
+    """The state of a running job at one moment."""
 
     seconds: float
     """Since the job was submitted."""
@@ -57,46 +58,49 @@ class Moment:
     done: int
     usage: Usage
     queued: bool
-    """Chunks wait for a worker."""
+    """Whether chunks wait for a worker."""
 
 
 @dataclass(frozen=True)
 class JobRun:
-    """One job from end to end."""
+    """One completed job."""
 
     view: JobView
     moments: tuple[Moment, ...]
     usage: Usage
-    """From before its first image to after its last."""
+    """CPU time from before its first image to after its last."""
 
     @property
     def seconds(self) -> float:
-        """From the start of its first chunk to the outcome of its last image."""
+        """Seconds from the start of its first chunk to the outcome of its last image."""
         return (self.view.completed_at or 0.0) - (self.view.started_at or 0.0)
 
     @property
     def images(self) -> int:
-        """Of the job."""
+        """Number of images of the job."""
         return self.view.total or 0
 
     def busy(self, cores: int) -> float:
-        """Share of the cores' time that workers and services used while chunks waited in the queue."""
+        """Return the share of the cores' time that workers and services used while chunks waited in the queue.
+
+        Not a number if chunks waited too briefly to tell.
+        """
         queued = [moment for moment in self.moments if moment.queued and moment.done]
-        if len(queued) < 2:  # noqa: PLR2004 -- two ends of a stretch
+        if len(queued) < 2:  # noqa: PLR2004 -- a period has two ends
             return float("nan")
         first, last = queued[0], queued[-1]
         return (last.usage - first.usage).total / ((last.seconds - first.seconds) * cores)
 
 
-class Rig:
-    """Use as a context manager; workers are started by `start_workers`."""
+class SystemUnderTest:
+    """Redis and S3 server of one measurement, and its workers after `start_workers`. Use as a context manager."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
-        """Nothing is started yet.
+        """Prepare the system; nothing starts yet.
 
         Args:
-            folder: of everything; empty.
-            environment: settings beside those of this process.
+            folder: an empty folder for all its files.
+            environment: settings in addition to those of this process.
         """
         self._folder = folder
         self._extra = dict(environment or {})
@@ -129,7 +133,7 @@ class Rig:
             self.services.stop()
 
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Of commands and workers."""
+        """Return the environment of commands and workers, with `extra` on top."""
         programs = str(Path(sys.executable).parent)
         return {
             **os.environ,
@@ -143,16 +147,21 @@ class Rig:
 
     @property
     def log(self) -> Path:
-        """Of the workers."""
+        """Log file of the workers."""
         return self._folder / "worker.log"
 
     @property
     def supervisor(self) -> int | None:
-        """Process id of `worker start` while it runs."""
+        """Process id of `worker start`; None while it does not run."""
         return self._workers.pid if self._workers else None
 
     def start_workers(self, extra: Mapping[str, str] | None = None, *, cpus: Sequence[int] | None = None) -> None:
-        """`worker start`, on these CPUs if told; returns at once."""
+        """Run `worker start` and return at once.
+
+        Args:
+            extra: more settings.
+            cpus: to pin it to; all by default.
+        """
         command = [sys.executable, "-m", "worker.cli", "start"]
         if cpus is not None:
             command = [sys.executable, "-m", "worker.bench.harness.pin_exec", format_cpu_list(cpus), *command]
@@ -166,13 +175,13 @@ class Rig:
         self._workers.start()
 
     def stop_workers(self) -> None:
-        """SIGTERM and wait."""
+        """Send SIGTERM to the workers and wait for their end."""
         if self._workers is not None:
             self._workers.stop()
             self._workers = None
 
     def upload(self, data: bytes, count: int, *, already: int = 0) -> None:
-        """The same picture under so many keys, of which some are there already."""
+        """Store the same picture under `count` keys, of which the first `already` exist."""
 
         def put(number: int) -> None:
             self.store.put(SOURCE / f"{number:06d}.jpg", data, content_type="image/jpeg")
@@ -182,23 +191,27 @@ class Rig:
                 pass
 
     def submit(self, *options: str, source: S3Url = SOURCE) -> str:
-        """Submit a job; its id. Nothing is there yet under its destination."""
+        """Submit a job with an empty destination; return its id.
+
+        Raises:
+            SetupError: `producer submit` failed.
+        """
         dest = S3Url(DEFAULT_BUCKET, f"masks-{uuid.uuid4().hex[:12]}/")
         key = uuid.uuid4().hex
         command = ["producer", "submit", str(source), str(dest), "--job-key", key, *options]
         done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, check=False)
         if done.returncode:
-            raise SetupError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+            raise SetupError(f"{' '.join(command)} failed with {done.returncode}: {done.stderr.strip()[-500:]}")
         newest = self.ledger.jobs(1)
         if not newest:
-            raise SetupError("the job that was submitted is not known to Redis")
+            raise SetupError("Redis does not know the job that was just submitted")
         return newest[0].job
 
-    def run_job(self, *options: str, source: S3Url = SOURCE, say: Callable[[str], None] = lambda line: None) -> JobRun:
-        """Submit a job and watch it to its last image.
+    def run_job(self, *options: str, source: S3Url = SOURCE, on_progress: OnProgress = lambda line: None) -> JobRun:
+        """Submit a job and watch it until its last image has an outcome.
 
         Raises:
-            SetupError: the workers ended, an image failed, or it takes forever.
+            SetupError: the workers ended, an image failed, or the job took longer than 30 minutes.
         """
         before, moments = self.usage(), list[Moment]()
         began = time.monotonic()
@@ -209,20 +222,20 @@ class Rig:
             self._check(view, deadline)
             age = time.monotonic() - began
             if age >= due:
-                due = age + max(_USAGE_SECONDS, age / _USAGE_LOOKS)
+                due = age + max(_USAGE_SECONDS, age / _USAGE_POLLS)
                 queued = view.cursor < view.chunks or self._queued() > 0
                 moments.append(Moment(age, view.done, self.usage(), queued))
-                say(f"{view.done} of {view.total} images")
-            time.sleep(max(_POLL_SECONDS, age / _LOOKS))
+                on_progress(f"{view.done} of {view.total} images")
+            time.sleep(max(_POLL_SECONDS, age / _POLLS))
         after = self.usage()
         self._check(view, deadline)
         return JobRun(view, tuple(moments), after - before)
 
     def wait_for(self, job: str) -> JobView:
-        """Until a job's last image has its outcome.
+        """Wait until the last image of a job has an outcome.
 
         Raises:
-            SetupError: as in `run_job`.
+            SetupError: see `run_job`.
         """
         deadline = time.monotonic() + _JOB_SECONDS
         while (view := self.ledger.view(job)).completed_at is None:
@@ -232,14 +245,14 @@ class Rig:
         return view
 
     def usage(self) -> Usage:
-        """CPU time so far of workers and services."""
+        """Return the CPU time of workers and services so far."""
         return usage(self.supervisor, self.services.pids.values())
 
     def wait_for_workers(self, count: int) -> None:
-        """Until so many processes have loaded their network.
+        """Wait until `count` worker processes have loaded their network.
 
         Raises:
-            SetupError: they ended instead.
+            SetupError: the workers ended, or took longer than 30 minutes.
         """
         fleet, deadline = Fleet(self.ledger.connection), time.monotonic() + _JOB_SECONDS
         while len(fleet.facts()) < count:
@@ -247,7 +260,7 @@ class Rig:
             time.sleep(_POLL_SECONDS)
 
     def stage_seconds(self) -> dict[str, tuple[float, float]]:
-        """Wall and CPU seconds of every stage so far, from the metrics of this node."""
+        """Return wall and CPU seconds of every stage so far, from the metrics of this node."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=10) as answer:
             text = answer.read().decode()
         found: dict[str, tuple[float, float]] = {}
@@ -265,11 +278,11 @@ class Rig:
         if view is not None and view.failed + view.dead:
             raise SetupError(f"{view.failed + view.dead} images failed: {dict(view.codes)}; see {self.log}")
         if time.monotonic() > deadline:
-            raise SetupError(f"not done after {_JOB_SECONDS:g} s")
+            raise SetupError(f"the workers were not done after {_JOB_SECONDS:g} s; see {self.log}")
 
 
 def _by_stage(text: str, name: str) -> dict[str, float]:
-    """Values of one family of a Prometheus exposition by their label `stage`."""
+    """Return the values of one family of a Prometheus exposition by their label `stage`."""
     found = {}
     for line in text.splitlines():
         if line.startswith(f'{name}{{stage="'):

@@ -1,7 +1,7 @@
 """CPU time of processes and of the kinds of threads in them, from /proc.
 
-In a model process Python's threads have names of ours (`worker.telemetry.timing.name_thread`) or are the main thread;
-the rest are OpenVINO's. So what inference costs is told from what is around it, without a profiler.
+In a model process, Python's threads have names (`worker.telemetry.timing.name_thread`) or are the main thread; all
+other threads are OpenVINO's. So the cost of inference can be told apart from the cost around it without a profiler.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Usage:
 
     @property
     def workers(self) -> float:
-        """All but the services."""
+        """CPU seconds of all worker processes, services excluded."""
         return self.inference + self.images + self.rest
 
     @property
     def total(self) -> float:
-        """Everything."""
+        """CPU seconds of all worker processes and services."""
         return self.workers + self.services
 
     def __sub__(self, other: Self) -> Usage:
@@ -50,7 +50,7 @@ class Usage:
 
 
 def usage(supervisor: int | None, services: Iterable[int]) -> Usage:
-    """Of everything below a supervisor, and of services with their children."""
+    """Return the CPU time of a supervisor with all its descendants, and of services with theirs."""
     found = Usage()
     for pid in tree(supervisor) if supervisor else ():
         found += _of_worker(pid)
@@ -59,7 +59,7 @@ def usage(supervisor: int | None, services: Iterable[int]) -> Usage:
 
 
 def tree(pid: int) -> list[int]:
-    """A process and all below it."""
+    """Return a process id and those of all its descendants."""
     children: dict[int, list[int]] = {}
     for stat in _PROC.glob("[0-9]*/stat"):
         text = _read(stat)
@@ -73,22 +73,12 @@ def tree(pid: int) -> list[int]:
 
 
 def model_processes(supervisor: int) -> list[int]:
-    """Those that hold a network: they have image threads."""
+    """Return the ids of the model processes below a supervisor: those with image threads."""
     return [pid for pid in tree(supervisor) if any(name.startswith("image") for name in _names(pid).values())]
 
 
-def memory_mib(pid: int) -> tuple[float, float]:
-    """Resident memory of a process now and at its peak (`VmRSS`, `VmHWM`)."""
-    values = dict.fromkeys(("VmRSS", "VmHWM"), 0.0)
-    for line in _read(_PROC / str(pid) / "status").splitlines():
-        name, _, rest = line.partition(":")
-        if name in values:
-            values[name] = int(rest.split()[0]) / 1024
-    return values["VmRSS"], values["VmHWM"]
-
-
 def handles(pid: int) -> int:
-    """Open file descriptors of a process."""
+    """Return the number of open file descriptors of a process; 0 if it has ended."""
     try:
         return len(list((_PROC / str(pid) / "fd").iterdir()))
     except OSError:
@@ -96,7 +86,7 @@ def handles(pid: int) -> int:
 
 
 def threads(pid: int) -> int:
-    """Threads of a process."""
+    """Return the number of threads of a process; 0 if it has ended."""
     return len(_tasks(pid))
 
 
@@ -117,6 +107,7 @@ def _of_worker(pid: int) -> Usage:
 
 
 def _names(pid: int) -> dict[int, str]:
+    """Return the names of the threads of a process by thread id."""
     return {int(task.name): _read(task / "comm").strip() for task in _tasks(pid)}
 
 
@@ -125,13 +116,13 @@ def _tasks(pid: int) -> list[Path]:
 
 
 def _thread_seconds(task: Path) -> float:
-    """Time on a CPU in nanoseconds is the first number of `schedstat` (kernel: sched-stats.rst)."""
+    """Return the CPU time of a thread: the first number of `schedstat`, in nanoseconds (kernel: sched-stats.rst)."""
     words = _read(task / "schedstat").split()
     return int(words[0]) * _NANO if words else 0.0
 
 
 def _read(path: Path) -> str:
-    """Empty for a process that has ended meanwhile."""
+    """Return the text of a file; empty if its process has ended."""
     try:
         return path.read_text("utf-8", "replace")
     except OSError:

@@ -1,6 +1,6 @@
-"""Finds how this machine runs a network best, by trying: `worker tune`. What it finds, `worker start` follows.
+"""Find the fastest layout of a network on this machine by measuring: `worker tune`; `worker start` follows the result.
 
-layouts   which divisions of the cores to try (pure)
-sweep     tries them, all core sets of a layout at the same time
-record    keeps the choice, with the machine and network it was made for
+layouts                 which layouts to try (pure functions)
+sweep                   measures them, all core sets of a layout at the same time
+worker.node.tuned_plan  stores the choice, with the machine and the network it was made for
 """

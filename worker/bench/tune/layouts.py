@@ -1,4 +1,4 @@
-"""Divisions of the cores worth trying. Pure functions on the plan's own arithmetic."""
+"""Layouts worth trying: divisions of the cores into processes and streams. Pure functions on top of the plan."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from worker.cpu.placement import Plan
 from worker.cpu.topology import Topology
 
 MOST_THREADS_PER_STREAM = 8
-"""More threads on one image scale badly; on sets without a smaller division all threads are tried."""
+"""More threads on one image scale badly. On core sets without a finer division, all threads are tried."""
 
 FINER_CUTS = (1, 2, 4)
-"""Processes to try, as multiples of what the plan chooses by itself."""
+"""Numbers of processes to try, as multiples of the plan's default."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Layout:
 
     processes: int
     streams: int
-    """In each process."""
+    """Of each process."""
 
     plan: Plan
 
     @property
     def label(self) -> str:
-        """`2 processes, 4 streams x 2 threads`."""
+        """The layout in words: `2 processes, 4 streams x 2 threads`."""
         threads = self.plan.core_sets[0].threads // self.streams
         return (
             f"{self.processes} process{'es' if self.processes > 1 else ''}, {self.streams} "
@@ -39,10 +39,10 @@ class Layout:
 
 
 def candidates(topology: Topology, settings: PlanSettings) -> list[Layout]:
-    """Layouts to try, the plan's own first; numbers set by hand are kept.
+    """Return the layouts to try, the plan's default first; numbers set by hand are kept.
 
     Raises:
-        PlacementError: not even the plan's own fits this machine.
+        PlacementError: not even the default fits this machine.
     """
     first = placement.plan(topology, settings)
     own = Layout(len(first.core_sets), first.core_sets[0].streams, first)

@@ -21,13 +21,15 @@ import numpy as np
 from worker.contract.errors import BundleError
 from worker.contract.settings import LimitSettings
 from worker.convert.evaluate.pictures import read
-from worker.convert.peak_memory import peak_memory_mib
 from worker.cpu import pinning
 from worker.images.tensor import to_tensor
 from worker.model.format.variant import Variant
+from worker.processes.memory import peak_bytes
 
 if TYPE_CHECKING:
     from worker.model.inference.engine import FloatPrecision
+
+_MIB = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -96,4 +98,4 @@ def _run_here(task: RunTask) -> RunResult:
             seconds.append(time.perf_counter() - began)
             np.save(target, grey)
         facts = engine.describe()
-    return RunResult(facts, statistics.median(seconds), peak_memory_mib())
+    return RunResult(facts, statistics.median(seconds), peak_bytes() // _MIB)

@@ -1,4 +1,4 @@
-"""Which layouts tuning tries, on recorded machines."""
+"""The layouts that `worker tune` tries, on recorded machines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def machine(name: str, tmp_path: Path) -> Topology:
 
 
 @pytest.mark.parametrize("name", ["vm-zen3-2", "xeon-w-2145", "cascade-lake-2x20-interleaved", "container-cpuset-odd"])
-def test_every_layout_is_a_plan_of_its_own_and_the_default_comes_first(name, tmp_path):
+def test_every_layout_is_a_different_plan_and_the_default_comes_first(name, tmp_path):
     topology_ = machine(name, tmp_path)
 
     found = candidates(topology_, PlanSettings())
@@ -49,7 +49,7 @@ def test_numbers_set_by_hand_stay(tmp_path):
     assert [(layout.processes, layout.streams) for layout in found] == [(2, 1)]
 
 
-def test_what_does_not_fit_into_memory_is_not_tried(tmp_path):
+def test_layouts_that_do_not_fit_into_memory_are_left_out(tmp_path):
     two_cores = machine("vm-zen3-2", tmp_path)
     usable = two_cores.memory_bytes >> 20
 
