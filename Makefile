@@ -79,7 +79,8 @@ lint: $(VENV)/.dev
 	@$(BIN)/clang-format --dry-run --Werror $(CPP)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache --quiet || $(BIN)/lint-imports --no-cache
-	@$(BIN)/vulture
+	@# Fields of records count as variables to vulture; unused local ones are found by ruff.
+	@! $(BIN)/vulture | grep -v 'unused variable'
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worker.bench.prepare import _random, arrays, picture
+from worker.bench.harness.picture import picture
+from worker.bench.prepare import _random, arrays
 from worker.contract.errors import MaskmillError
 from worker.convert.birefnet import layout
 

@@ -14,9 +14,9 @@ from typing import Any, Self
 import numpy as np
 
 from worker.bench.harness.measure import TurnTiming
+from worker.bench.harness.picture import picture
 from worker.bench.harness.process import Child
 from worker.bench.harness.requests import NetworkRequest, files_of
-from worker.bench.prepare import picture
 from worker.cpu.placement import CoreSet
 from worker.model.format.variant import Variant
 
