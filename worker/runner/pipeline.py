@@ -34,7 +34,7 @@ from worker.images.subject import decode_target
 from worker.images.tensor import to_tensor
 from worker.runner.background_cache import BackgroundCache
 from worker.runner.up_to_date import MODEL, SOURCE_ETAG, existing_outcome
-from worker.telemetry.timing import Observe, Spent, Stage, name_thread, nobody
+from worker.telemetry.timing import Observe, Stage, StageTimes, ignore_timing, name_thread
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ class Pipeline:
         limits: LimitSettings,
         *,
         in_flight: int,
-        observe: Observe = nobody,
+        observe: Observe = ignore_timing,
         working: Callable[[int], None] = lambda change: None,
     ) -> None:
         """Start `in_flight` threads on the cores that the process may use.
@@ -286,7 +286,7 @@ class Pipeline:
 
     def _image(self, work: WorkItem, run: _Run) -> Outcome | None:
         started = time.monotonic()
-        kind, quality, spent = None, None, Spent(self._observe)
+        kind, quality, spent = None, None, StageTimes(self._observe)
         metadata = {MODEL: self._network_digest, **run.metadata}
         try:
             if run.skip_existing:
@@ -316,7 +316,9 @@ class Pipeline:
             quality=quality,
         )
 
-    def _transform(self, work: WorkItem, run: _Run, metadata: Mapping[str, str], spent: Spent) -> MaskQuality | None:
+    def _transform(
+        self, work: WorkItem, run: _Run, metadata: Mapping[str, str], spent: StageTimes
+    ) -> MaskQuality | None:
         """Do all stages of one image; return None if it was started ahead and its chunk was dropped."""
         background = self._backgrounds.get(work.options)
         with spent.timed(Stage.FETCH):
@@ -359,7 +361,7 @@ def _nothing() -> None:
     pass
 
 
-def _failed(work: WorkItem, code: str, message: str, started: float, spent: Spent) -> Outcome:
+def _failed(work: WorkItem, code: str, message: str, started: float, spent: StageTimes) -> Outcome:
     return Outcome(
         index=work.index,
         key=work.key,

@@ -10,18 +10,18 @@ from pathlib import Path
 
 from worker.contract.stages import Stage
 
-__all__ = ["Observe", "Spent", "Stage", "name_thread", "nobody", "timed"]
+__all__ = ["Observe", "StageTimes", "Stage", "name_thread", "ignore_timing", "timed"]
 
 
 Observe = Callable[[Stage, float, float], None]
 """Called with a stage, its wall time and the CPU time of its thread, in seconds. Called from several threads."""
 
 
-def nobody(_stage: Stage, _wall: float, _cpu: float) -> None:
+def ignore_timing(_stage: Stage, _wall: float, _cpu: float) -> None:
     """Ignore a measurement: an `Observe` that does nothing."""
 
 
-class Spent:
+class StageTimes:
     """Times of the stages of one image. Adds them up and reports each."""
 
     def __init__(self, observe: Observe) -> None:
