@@ -10,7 +10,7 @@ from pathlib import Path
 
 from worker.contract.stages import Stage
 
-__all__ = ["Observe", "StageTimes", "Stage", "name_thread", "ignore_timing", "timed"]
+__all__ = ["Observe", "Stage", "StageTimes", "ignore_timing", "name_thread", "timed"]
 
 
 Observe = Callable[[Stage, float, float], None]
