@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support import commands
-from support.stack import Place, fresh_place, make_bucket
+from support.stack import Installation, make_bucket, new_installation
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.storage.s3 import ObjectStore
 from worker.standalone.services import Standalone
@@ -21,34 +21,34 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture
-def place(standalone: Standalone, cache: dict[str, str]) -> Place:
+def installation(standalone: Standalone, cache: dict[str, str]) -> Installation:
     """A key prefix and a bucket of this test's own."""
-    found = fresh_place(standalone)
+    found = new_installation(standalone)
     make_bucket(found)
-    return Place(found.environment | cache, found.settings, found.bucket)
+    return Installation(found.environment | cache, found.settings, found.bucket)
 
 
 @pytest.fixture(scope="module")
-def working_place(
+def running_installation(
     standalone: Standalone, cache: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
-    """A place with workers running, shared by the tests of a module."""
-    found = fresh_place(standalone)
+) -> Iterator[Installation]:
+    """A installation with workers running, shared by the tests of a module."""
+    found = new_installation(standalone)
     make_bucket(found)
-    place = Place(found.environment | cache, found.settings, found.bucket)
-    with commands.workers(place.environment, tmp_path_factory.mktemp("log") / "worker.log"):
-        yield place
+    installation = Installation(found.environment | cache, found.settings, found.bucket)
+    with commands.workers(installation.environment, tmp_path_factory.mktemp("log") / "worker.log"):
+        yield installation
 
 
 @pytest.fixture
-def ledger(place: Place) -> Iterator[Ledger]:
-    with Ledger(place.settings.redis) as ledger:
+def ledger(installation: Installation) -> Iterator[Ledger]:
+    with Ledger(installation.settings.redis) as ledger:
         yield ledger
 
 
 @pytest.fixture
-def store(place: Place) -> Iterator[ObjectStore]:
-    with ObjectStore(place.settings.s3) as store:
+def store(installation: Installation) -> Iterator[ObjectStore]:
+    with ObjectStore(installation.settings.s3) as store:
         yield store
 
 

@@ -10,8 +10,8 @@ from support import commands
 from support.stack import MODEL
 
 
-def test_a_fit_node_passes(place):
-    done = commands.run("worker", "check", "--bucket", place.bucket, settings=place.environment)
+def test_a_fit_node_passes(installation):
+    done = commands.run("worker", "check", "--bucket", installation.bucket, settings=installation.environment)
 
     assert done.code == 0, done.out + done.err
     assert [line.split()[1] for line in done.out.splitlines()] == ["redis", "s3", "pinning", "bundle", "network"]
@@ -31,8 +31,8 @@ def test_a_fit_node_passes(place):
         ({"KMP_AFFINITY": "compact"}, "pinning", "KMP_AFFINITY"),
     ],
 )
-def test_what_is_amiss_is_named_with_its_remedy(place, change, failing, remedy):
-    done = commands.run("worker", "check", "--json", settings=place.environment | change)
+def test_what_is_amiss_is_named_with_its_remedy(installation, change, failing, remedy):
+    done = commands.run("worker", "check", "--json", settings=installation.environment | change)
 
     findings = {line["check"]: line for line in done.lines}
     assert done.code == 1
@@ -41,9 +41,9 @@ def test_what_is_amiss_is_named_with_its_remedy(place, change, failing, remedy):
     assert "Traceback" not in done.err
 
 
-def test_the_plan_explains_itself(place):
-    words = commands.run("worker", "plan", settings=place.environment)
-    machine = commands.run("worker", "plan", "--json", settings=place.environment)
+def test_the_plan_explains_itself(installation):
+    words = commands.run("worker", "plan", settings=installation.environment)
+    machine = commands.run("worker", "plan", "--json", settings=installation.environment)
 
     plan = json.loads(machine.out)
     assert words.code == machine.code == 0
@@ -52,8 +52,8 @@ def test_the_plan_explains_itself(place):
 
 
 @pytest.mark.parametrize("command", ["worker", "producer"])
-def test_config_tells_values_and_origins_and_hides_secrets(place, command):
-    untouched = {name: value for name, value in place.environment.items() if name not in MODEL}
+def test_config_tells_values_and_origins_and_hides_secrets(installation, command):
+    untouched = {name: value for name, value in installation.environment.items() if name not in MODEL}
     done = commands.run(command, "config", "--json", settings=untouched)
 
     rows = {line["setting"]: line for line in done.lines}
@@ -63,8 +63,8 @@ def test_config_tells_values_and_origins_and_hides_secrets(place, command):
         "value": "builtin:starter",
         "origin": "default",
     }
-    assert place.environment["MASKMILL_REDIS__PASSWORD"] not in done.out
-    assert place.environment["MASKMILL_S3__SECRET_ACCESS_KEY"] not in done.out
+    assert installation.environment["MASKMILL_REDIS__PASSWORD"] not in done.out
+    assert installation.environment["MASKMILL_S3__SECRET_ACCESS_KEY"] not in done.out
 
 
 @pytest.mark.parametrize("command", ["worker", "producer"])

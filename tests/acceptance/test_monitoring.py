@@ -99,16 +99,21 @@ def photos(folder: Path) -> Path:
     return folder
 
 
-def test_every_panel_shows_something_and_no_work_is_scaled_away(place, ledger, tmp_path, worker_log):
+def test_every_panel_shows_something_and_no_work_is_scaled_away(installation, ledger, tmp_path, worker_log):
     port = ports.choose({"metrics": (0,)})["metrics"]
-    settings = place.environment | {
+    settings = installation.environment | {
         "MASKMILL_METRICS__PORT": str(port),
         "MASKMILL_ENGINE__LEASE_SECONDS": "4",  # renewed every second
         "MASKMILL_JOBS__CHUNK_IMAGES": "8",
     }
     since = time.time()
     submitted = commands.run(
-        "producer", "submit", str(photos(tmp_path / "photos")), f"s3://{place.bucket}/m/", "--json", settings=settings
+        "producer",
+        "submit",
+        str(photos(tmp_path / "photos")),
+        f"s3://{installation.bucket}/m/",
+        "--json",
+        settings=settings,
     )
     job = submitted.lines[0]["job"]
     assert pods_wanted(ledger) == 1 + WINDOW_PER_WORKER  # a fleet of no node is woken

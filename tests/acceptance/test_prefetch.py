@@ -18,14 +18,14 @@ SETTINGS = {"MASKMILL_JOBS__CHUNK_IMAGES": str(CHUNK)}
 
 
 @pytest.fixture
-def job(place, store) -> str:
+def job(installation, store) -> str:
     """Submitted: 20 chunks."""
     for number in range(IMAGES):
-        store.put(S3Url(place.bucket, f"photos/{number:03d}.jpg"), JPEG, content_type="image/jpeg")
+        store.put(S3Url(installation.bucket, f"photos/{number:03d}.jpg"), JPEG, content_type="image/jpeg")
     submitted = commands.run(
         "producer",
-        *("submit", f"s3://{place.bucket}/photos/", f"s3://{place.bucket}/masks/", "--json"),
-        settings=place.environment | SETTINGS,
+        *("submit", f"s3://{installation.bucket}/photos/", f"s3://{installation.bucket}/masks/", "--json"),
+        settings=installation.environment | SETTINGS,
     )
     assert submitted.code == 0, submitted.err
     return submitted.lines[0]["job"]
@@ -39,22 +39,26 @@ def begun_ahead(port: int) -> int:
     return sum(round(float(line.split()[-1])) for line in found)
 
 
-def test_chunks_are_begun_ahead_and_every_image_ends_once(place, store, ledger, job, worker_log):
+def test_chunks_are_begun_ahead_and_every_image_ends_once(installation, store, ledger, job, worker_log):
     port = ports.choose({"metrics": (0,)})["metrics"]
-    settings = place.environment | SETTINGS | {"MASKMILL_METRICS__PORT": str(port), "MASKMILL_PLAN__PROCESSES": "1"}
+    settings = (
+        installation.environment | SETTINGS | {"MASKMILL_METRICS__PORT": str(port), "MASKMILL_PLAN__PROCESSES": "1"}
+    )
     with commands.workers(settings, worker_log):
         commands.wait_for(lambda: ledger.view(job).status is JobStatus.FINISHED, "the job to finish", 90)
         ahead = begun_ahead(port)
 
     assert ledger.view(job).ok == IMAGES
-    assert len([item for item in store.list(S3Url(place.bucket, "masks/")) if item.key.endswith(".png")]) == IMAGES
+    assert (
+        len([item for item in store.list(S3Url(installation.bucket, "masks/")) if item.key.endswith(".png")]) == IMAGES
+    )
     assert ahead >= IMAGES // 10, worker_log.read_text()[-2000:]
 
 
-def test_a_worker_that_stops_keeps_no_message(place, ledger, job, worker_log):
+def test_a_worker_that_stops_keeps_no_message(installation, ledger, job, worker_log):
     """Also not the one that it had taken ahead."""
-    settings = place.environment | SETTINGS | {"MASKMILL_PLAN__PROCESSES": "1"}
-    prefix, client = place.settings.redis.prefix, ledger.link.client
+    settings = installation.environment | SETTINGS | {"MASKMILL_PLAN__PROCESSES": "1"}
+    prefix, client = installation.settings.redis.prefix, ledger.link.client
     with commands.workers(settings, worker_log):
         commands.wait_for(lambda: ledger.view(job).ok >= CHUNK, "the first images", 60)
 

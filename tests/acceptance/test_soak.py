@@ -10,8 +10,8 @@ from worker.bench.fleet import CONNECTIONS_PER_NODE, CONNECTIONS_PER_PROCESS
 
 
 @pytest.mark.timeout(180)
-def test_memory_handles_threads_and_connections_stay_flat(place, ledger, worker_log):
-    run = soak(place, ledger, JPEG, 500, worker_log, seconds=150)
+def test_memory_handles_threads_and_connections_stay_flat(installation, ledger, worker_log):
+    run = soak(installation, ledger, JPEG, 500, worker_log, seconds=150)
 
     assert len(run.looks) >= 9
     assert run.grown(lambda look: look.threads) <= 0

@@ -19,31 +19,37 @@ KEYS = ["a.jpg", "d/b.png", "d/c.jpg", "notes.txt"]
 
 
 @pytest.fixture
-def shop(place, store, tmp_path):
+def shop(installation, store, tmp_path):
     """A bucket with photographs under `in/`, and the same in a local folder."""
     for key in KEYS:
-        store.put(S3Url(place.bucket, f"in/{key}"), b"12345", content_type="image/jpeg")
+        store.put(S3Url(installation.bucket, f"in/{key}"), b"12345", content_type="image/jpeg")
         (tmp_path / "photos" / key).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / key).write_bytes(b"12345")
     (tmp_path / "keys.txt").write_text("d/c.jpg\na.jpg\n")
     (tmp_path / "keys.csv.gz").write_bytes(gzip.compress(b"key,size\nd/c.jpg,5\na.jpg,5\n"))
-    (tmp_path / "keys.jsonl").write_text(f'"d/c.jpg"\n{{"url": "s3://{place.bucket}/in/a.jpg"}}\n')
+    (tmp_path / "keys.jsonl").write_text(f'"d/c.jpg"\n{{"url": "s3://{installation.bucket}/in/a.jpg"}}\n')
     (tmp_path / "files.txt").write_text("d/c.jpg\na.jpg\n")
-    rows = gzip.compress("".join(f'"{place.bucket}","in/{key}","5"\n' for key in ("d/c.jpg", "a.jpg")).encode())
-    store.put(S3Url(place.bucket, "inv/data.csv.gz"), rows, content_type="application/gzip")
-    facts = {"sourceBucket": place.bucket, "destinationBucket": f"arn:aws:s3:::{place.bucket}", "fileFormat": "CSV"}
+    rows = gzip.compress("".join(f'"{installation.bucket}","in/{key}","5"\n' for key in ("d/c.jpg", "a.jpg")).encode())
+    store.put(S3Url(installation.bucket, "inv/data.csv.gz"), rows, content_type="application/gzip")
+    facts = {
+        "sourceBucket": installation.bucket,
+        "destinationBucket": f"arn:aws:s3:::{installation.bucket}",
+        "fileFormat": "CSV",
+    }
     facts |= {"fileSchema": "Bucket, Key, Size", "files": [{"key": "inv/data.csv.gz"}]}
-    store.put(S3Url(place.bucket, "inv/manifest.json"), json.dumps(facts).encode(), content_type="application/json")
-    return place
+    store.put(
+        S3Url(installation.bucket, "inv/manifest.json"), json.dumps(facts).encode(), content_type="application/json"
+    )
+    return installation
 
 
-def submit(place, *args, stdin="", code=0, **variables):
+def submit(installation, *args, stdin="", code=0, **variables):
     """`producer submit ... s3://BUCKET/out/ --json`, and what it printed."""
-    words = [word.format(bucket=place.bucket) for word in args]
+    words = [word.format(bucket=installation.bucket) for word in args]
     done = subprocess.run(
         [str(commands.BIN / "producer"), "submit", *words, "--json"],
-        env=commands.environment(place.environment | variables),
-        input=stdin.format(bucket=place.bucket),
+        env=commands.environment(installation.environment | variables),
+        input=stdin.format(bucket=installation.bucket),
         capture_output=True,
         text=True,
         timeout=60,

@@ -61,15 +61,15 @@ def collector() -> Iterator[Collector]:
         server.shutdown()
 
 
-def test_one_trace_reaches_from_submit_to_put(place, ledger, collector, tmp_path, worker_log):
+def test_one_trace_reaches_from_submit_to_put(installation, ledger, collector, tmp_path, worker_log):
     (tmp_path / "photos").mkdir()
     for number in range(2):
         Image.new("RGB", (64, 48), (200, 210, 90)).save(tmp_path / "photos" / f"{number}.jpg")
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
-    settings = place.environment | {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}"}
+    settings = installation.environment | {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}"}
 
     done = commands.run(
-        "producer", "submit", "photos", f"s3://{place.bucket}/m/", "--json", settings=settings, cwd=tmp_path
+        "producer", "submit", "photos", f"s3://{installation.bucket}/m/", "--json", settings=settings, cwd=tmp_path
     )
     job = done.lines[0]["job"]
     with commands.workers(settings, worker_log):
@@ -90,11 +90,11 @@ def test_one_trace_reaches_from_submit_to_put(place, ledger, collector, tmp_path
     facts = {item.key: item.value.string_value or item.value.int_value for item in image.attributes}
     assert facts["maskmill.outcome"] == "ok" and facts["maskmill.key"] in ("0.jpg", "1.jpg")
     told = str(list(collector.spans.values()))
-    for secret in (place.settings.redis.password, place.settings.s3.secret_access_key):
+    for secret in (installation.settings.redis.password, installation.settings.s3.secret_access_key):
         assert secret.get_secret_value() not in told
 
 
-def test_without_a_collector_nothing_is_imported(place, tmp_path):
+def test_without_a_collector_nothing_is_imported(installation, tmp_path):
     """By us: redis-py imports the metrics of OpenTelemetry wherever they are installed."""
     code = (
         "import sys; from producer import Client; from worker.contract import tracing; "
@@ -103,6 +103,6 @@ def test_without_a_collector_nothing_is_imported(place, tmp_path):
         "print([name for name in sys.modules if name.startswith(ours)])"
     )
 
-    done = commands.run("python", "-c", code, settings=place.environment, cwd=tmp_path)
+    done = commands.run("python", "-c", code, settings=installation.environment, cwd=tmp_path)
 
     assert done.out.strip() == "[]"

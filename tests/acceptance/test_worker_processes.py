@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from support import commands
-from support.stack import Place
+from support.stack import Installation
 from worker.contract.job import JobStatus
 from worker.contract.ledger.backlog import Backlog
 from worker.contract.ledger.jobs import Ledger
@@ -22,17 +22,22 @@ from worker.contract.storage.s3 import ObjectStore
 from worker.cpu.pinning import thread_masks
 
 
-def submit_pictures(place: Place, count: int, side: int = 1200, chunk: int = 16) -> str:
+def submit_pictures(installation: Installation, count: int, side: int = 1200, chunk: int = 16) -> str:
     """A job of `count` copies of one picture; its id."""
     picture = Image.effect_noise((side, side), 40).convert("RGB")
     path = Path("picture.jpg")
     picture.save(path)
-    with ObjectStore(place.settings.s3) as store:
+    with ObjectStore(installation.settings.s3) as store:
         for number in range(count):
-            store.upload(path, S3Url(place.bucket, f"in/{number:04d}.jpg"))
-    settings = place.environment | {"MASKMILL_JOBS__CHUNK_IMAGES": str(chunk)}
+            store.upload(path, S3Url(installation.bucket, f"in/{number:04d}.jpg"))
+    settings = installation.environment | {"MASKMILL_JOBS__CHUNK_IMAGES": str(chunk)}
     done = commands.run(
-        "producer", "submit", f"s3://{place.bucket}/in/", f"s3://{place.bucket}/out/", "--json", settings=settings
+        "producer",
+        "submit",
+        f"s3://{installation.bucket}/in/",
+        f"s3://{installation.bucket}/out/",
+        "--json",
+        settings=settings,
     )
     assert done.code == 0, done.err
     return done.lines[0]["job"]
@@ -47,12 +52,12 @@ def wait_for_end(ledger: Ledger, job: str, seconds: float = 60.0) -> None:
 
 
 @pytest.mark.skipif(os.cpu_count() < 2, reason="two core sets need two cores")
-def test_threads_in_flight_stay_inside_disjoint_core_sets(place, ledger, worker_log):
-    settings = place.environment | {"MASKMILL_PLAN__PROCESSES": "2"}
+def test_threads_in_flight_stay_inside_disjoint_core_sets(installation, ledger, worker_log):
+    settings = installation.environment | {"MASKMILL_PLAN__PROCESSES": "2"}
     cpus = sorted(os.sched_getaffinity(0))
     half = len(cpus) // 2
     with commands.workers(settings, worker_log) as supervisor:
-        job = submit_pictures(place, 40, chunk=4)
+        job = submit_pictures(installation, 40, chunk=4)
         wait_for_progress(ledger, job)
         seen: dict[int, set[int]] = {}
         ran: dict[int, set[int]] = {}
@@ -71,9 +76,9 @@ def test_threads_in_flight_stay_inside_disjoint_core_sets(place, ledger, worker_
     assert all(ran[pid] <= seen[pid] for pid in seen)
 
 
-def test_a_killed_child_is_replaced_and_its_chunk_completes(place, ledger, worker_log):
-    with commands.workers(place.environment, worker_log) as supervisor:
-        job = submit_pictures(place, 48)
+def test_a_killed_child_is_replaced_and_its_chunk_completes(installation, ledger, worker_log):
+    with commands.workers(installation.environment, worker_log) as supervisor:
+        job = submit_pictures(installation, 48)
         wait_for_progress(ledger, job)
         victim = commands.model_processes(supervisor.pid)[0]
 
@@ -88,8 +93,8 @@ def test_a_killed_child_is_replaced_and_its_chunk_completes(place, ledger, worke
     assert Backlog(ledger.link).queued() == 0
 
 
-def test_a_killed_worker_is_started_again(place, ledger, worker_log):
-    with commands.workers(place.environment, worker_log) as supervisor:
+def test_a_killed_worker_is_started_again(installation, ledger, worker_log):
+    with commands.workers(installation.environment, worker_log) as supervisor:
         commands.wait_for(lambda: commands.model_processes(supervisor.pid), "a model process")
         worker = psutil.Process(supervisor.pid).children()[0]
         child = worker.children()[0]
@@ -100,13 +105,13 @@ def test_a_killed_worker_is_started_again(place, ledger, worker_log):
         commands.wait_for(
             lambda: [p for p in commands.model_processes(supervisor.pid) if p.pid != child.pid], "a new child"
         )
-        job = submit_pictures(place, 4)
+        job = submit_pictures(installation, 4)
         wait_for_end(ledger, job)
 
 
-def test_sigterm_hands_the_rest_of_a_chunk_back(place, ledger, worker_log):
-    with commands.workers(place.environment, worker_log) as supervisor:
-        job = submit_pictures(place, 64, chunk=64)
+def test_sigterm_hands_the_rest_of_a_chunk_back(installation, ledger, worker_log):
+    with commands.workers(installation.environment, worker_log) as supervisor:
+        job = submit_pictures(installation, 64, chunk=64)
         wait_for_progress(ledger, job)
         began = time.monotonic()
 
@@ -119,13 +124,13 @@ def test_sigterm_hands_the_rest_of_a_chunk_back(place, ledger, worker_log):
     waited = time.monotonic() - began
     assert Backlog(ledger.link).queued() == 1, f"{waited:.1f} s after SIGTERM the chunk must be back in the queue"
 
-    with commands.workers(place.environment, worker_log):
+    with commands.workers(installation.environment, worker_log):
         wait_for_end(ledger, job)
     assert ledger.view(job).ok == 64
 
 
-def test_workers_end_when_their_supervisor_is_killed(place, worker_log):
-    with commands.workers(place.environment, worker_log) as supervisor:
+def test_workers_end_when_their_supervisor_is_killed(installation, worker_log):
+    with commands.workers(installation.environment, worker_log) as supervisor:
         commands.wait_for(lambda: commands.model_processes(supervisor.pid), "a model process")
         family = commands.descendants(supervisor.pid)
 
@@ -137,8 +142,8 @@ def test_workers_end_when_their_supervisor_is_killed(place, worker_log):
         supervisor.wait()
 
 
-def test_a_node_that_cannot_work_stops_and_says_why(place, worker_log):
-    settings = place.environment | {
+def test_a_node_that_cannot_work_stops_and_says_why(installation, worker_log):
+    settings = installation.environment | {
         "MASKMILL_MODEL__SOURCE": str(worker_log.parent / "no-bundle-here"),
         "MASKMILL_WORKER__RESTART_LIMIT": "2",
     }
@@ -152,8 +157,8 @@ def test_a_node_that_cannot_work_stops_and_says_why(place, worker_log):
 
 
 @pytest.mark.parametrize("variable", ["KMP_AFFINITY", "OMP_PROC_BIND", "GOMP_CPU_AFFINITY"])
-def test_variables_that_break_pinning_are_refused(place, variable):
-    done = commands.run("worker", "start", settings=place.environment | {variable: "1"})
+def test_variables_that_break_pinning_are_refused(installation, variable):
+    done = commands.run("worker", "start", settings=installation.environment | {variable: "1"})
 
     assert done.code == 1
     assert variable in done.err and "Traceback" not in done.err

@@ -21,7 +21,7 @@ from chaos.load import Load, make_sources
 from chaos.nodes import Node
 from chaos.s3_log import S3Log
 from chaos.watch import Watch
-from support.stack import Place, fresh_place, make_bucket
+from support.stack import Installation, make_bucket, new_installation
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.storage.s3 import ObjectStore
 from worker.standalone.services import Standalone
@@ -71,13 +71,15 @@ def main(*, minutes: float, seed: int, per_minute: float, reconciler: str, outpu
     with ExitStack() as stack:
         services = stack.enter_context(Standalone(output / "services"))
         s3_log = stack.enter_context(S3Log(services.s3_endpoint))
-        place = _place(services, s3_log, output, reconciler)
-        store = stack.enter_context(ObjectStore(place.settings.s3))
-        ledger = stack.enter_context(Ledger(place.settings.redis, retries=12))
-        make_sources(store, place.bucket)
-        nodes = [Node(f"node-{letter}", place.environment, output / f"node-{letter}.log") for letter in "ab"[:NODES]]
-        watch = Watch(place.settings.redis, lambda: _processes(nodes, services))
-        load = Load(place, ledger, watch.left, seed)
+        installation = _place(services, s3_log, output, reconciler)
+        store = stack.enter_context(ObjectStore(installation.settings.s3))
+        ledger = stack.enter_context(Ledger(installation.settings.redis, retries=12))
+        make_sources(store, installation.bucket)
+        nodes = [
+            Node(f"node-{letter}", installation.environment, output / f"node-{letter}.log") for letter in "ab"[:NODES]
+        ]
+        watch = Watch(installation.settings.redis, lambda: _processes(nodes, services))
+        load = Load(installation, ledger, watch.left, seed)
         for node in nodes:
             node.log.unlink(missing_ok=True)
             node.start()
@@ -98,7 +100,7 @@ def main(*, minutes: float, seed: int, per_minute: float, reconciler: str, outpu
         _drain(watch, injector)
         seconds = time.monotonic() - began
         watch.stop()
-        found = account.audit(ledger, store, s3_log, load.jobs, place.bucket)
+        found = account.audit(ledger, store, s3_log, load.jobs, installation.bucket)
     kills = sum(one.kills for one in injector.done)
     facts: dict[str, Any] = {
         "schema_version": 1,
@@ -130,13 +132,13 @@ def main(*, minutes: float, seed: int, per_minute: float, reconciler: str, outpu
     sys.exit(1 if found.wrong else 0)
 
 
-def _place(services: Standalone, s3_log: S3Log, output: Path, reconciler: str) -> Place:
-    fresh = fresh_place(services)
+def _place(services: Standalone, s3_log: S3Log, output: Path, reconciler: str) -> Installation:
+    fresh = new_installation(services)
     make_bucket(fresh)
     cache = {"MASKMILL_MODEL__CACHE_DIR": str(output / "cache")}
     control = _NO_RECONCILER if reconciler == "off" else {}
     environment = fresh.environment | SETTINGS | cache | control | {"MASKMILL_S3__ENDPOINT_URL": s3_log.endpoint}
-    return Place(environment, fresh.settings, fresh.bucket)
+    return Installation(environment, fresh.settings, fresh.bucket)
 
 
 def _processes(nodes: Sequence[Node], services: Standalone) -> dict[str, list[psutil.Process]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from support import commands
 from support.edge_case_images import encoded, scene
-from support.stack import Place
+from support.stack import Installation
 from worker.contract.errors import MaskmillError
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.s3url import S3Url
@@ -57,8 +57,8 @@ def make_sources(store: ObjectStore, bucket: str) -> None:
 class Load:
     """A thread; `stop()` ends submissions, `jobs` is what was submitted."""
 
-    def __init__(self, place: Place, ledger: Ledger, left: Callable[[], int], seed: int) -> None:
-        self._place, self._ledger, self._left = place, ledger, left
+    def __init__(self, installation: Installation, ledger: Ledger, left: Callable[[], int], seed: int) -> None:
+        self._place, self._ledger, self._left = installation, ledger, left
         self._rng = random.Random(seed + 1)
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)

@@ -1,4 +1,4 @@
-"""Real servers for the tests that need them: one Redis and one S3 for the whole run, a fresh place in them per test."""
+"""Real servers for the tests that need them: one Redis and one S3 for the whole run, a fresh installation in them per test."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from support.stack import Place, fresh_place, make_bucket
+from support.stack import Installation, make_bucket, new_installation
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.storage.s3 import ObjectStore
 from worker.standalone.services import Standalone
 
 
 @pytest.fixture
-def place(standalone: Standalone, monkeypatch: pytest.MonkeyPatch) -> Place:
+def installation(standalone: Standalone, monkeypatch: pytest.MonkeyPatch) -> Installation:
     """Settings (also exported) of the running services with a key prefix and a bucket of this test's own."""
-    place = fresh_place(standalone)
-    for name, value in place.environment.items():
+    installation = new_installation(standalone)
+    for name, value in installation.environment.items():
         monkeypatch.setenv(name, value)
-    return place
+    return installation
 
 
 @pytest.fixture
 def ledger_factory(standalone: Standalone) -> Callable[[], Ledger]:
     """Each call gives a ledger that knows no jobs."""
-    return lambda: Ledger(fresh_place(standalone).settings.redis)
+    return lambda: Ledger(new_installation(standalone).settings.redis)
 
 
 @pytest.fixture
-def ledger(place: Place) -> Iterator[Ledger]:
-    with Ledger(place.settings.redis) as ledger:
+def ledger(installation: Installation) -> Iterator[Ledger]:
+    with Ledger(installation.settings.redis) as ledger:
         yield ledger
 
 
 @pytest.fixture
-def store(place: Place) -> Iterator[ObjectStore]:
-    make_bucket(place)
-    with ObjectStore(place.settings.s3) as store:
+def store(installation: Installation) -> Iterator[ObjectStore]:
+    make_bucket(installation)
+    with ObjectStore(installation.settings.s3) as store:
         yield store

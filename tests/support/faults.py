@@ -24,7 +24,7 @@ from PIL import Image
 
 from producer.submit import Submitter
 from support import commands
-from support.stack import Place
+from support.stack import Installation
 from worker.contract import redis_keys
 from worker.contract.job import ENDED, JobStatus, JobView
 from worker.contract.ledger.backlog import Backlog
@@ -183,18 +183,18 @@ def stop_family(process: psutil.Process, number: signal.Signals) -> None:
 
 @dataclass(frozen=True)
 class Scene:
-    """Where a fault is played: a place, what is wrong there, and the log of its workers."""
+    """Where a fault is played: a installation, what is wrong there, and the log of its workers."""
 
-    place: Place
+    installation: Installation
     faults: Faults
     log: Path
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Beside those of the place."""
+    """Beside those of the installation."""
 
     @property
     def environment(self) -> dict[str, str]:
         """Of every process of the scene."""
-        return self.place.environment | dict(self.settings) | self.faults.environment()
+        return self.installation.environment | dict(self.settings) | self.faults.environment()
 
     def but(self, *, settings: Mapping[str, str] | None = None, **faults: Any) -> Scene:
         """The same with these settings and faults."""
@@ -206,7 +206,7 @@ class Scene:
         with commands.workers(self.environment, self.log) as supervisor:
             node = Node(supervisor.pid)
             processes = int(self.environment["MASKMILL_PLAN__PROCESSES"])
-            with Ledger(self.place.settings.redis) as ledger:
+            with Ledger(self.installation.settings.redis) as ledger:
                 fleet = Fleet(ledger.link)
                 commands.wait_for(lambda: len(fleet.facts()) == processes and node.children(), "workers to be up")
             yield node
@@ -214,12 +214,12 @@ class Scene:
     @contextmanager
     def ledger(self) -> Iterator[Ledger]:
         """The jobs of the scene."""
-        with Ledger(self.place.settings.redis) as ledger:
+        with Ledger(self.installation.settings.redis) as ledger:
             yield ledger
 
     def settle(self, job: str, *, seconds: float = 90.0) -> Account:
         """See `settle`."""
-        return settle(self.place, job, self.faults, seconds=seconds)
+        return settle(self.installation, job, self.faults, seconds=seconds)
 
 
 def side_by_side(*plays: Callable[[], object]) -> None:
@@ -240,7 +240,7 @@ def picture(side: int = 64) -> bytes:
 
 
 def submit(
-    place: Place,
+    installation: Installation,
     count: int,
     *,
     chunk: int,
@@ -251,7 +251,7 @@ def submit(
     """Submit `count` small pictures, from this process; the job's id.
 
     Args:
-        place: whose bucket and Redis.
+        installation: whose bucket and Redis.
         count: of images.
         chunk: images in a chunk.
         special: position -> a word for its key (`poison-segfault`) and its bytes, if not the usual ones.
@@ -260,16 +260,16 @@ def submit(
     """
     usual = picture()
     with (
-        ObjectStore(place.settings.s3) as store,
-        Ledger(place.settings.redis) as ledger,
-        make_celery(place.settings) as celery,
+        ObjectStore(installation.settings.s3) as store,
+        Ledger(installation.settings.redis) as ledger,
+        make_celery(installation.settings) as celery,
     ):
         for index in range(count):
             word, data = (special or {}).get(index, ("image", None))
             key = f"{folder}/{index:05d}-{word}.png"
-            store.put(S3Url(place.bucket, key), data or usual, content_type="image/png")
+            store.put(S3Url(installation.bucket, key), data or usual, content_type="image/png")
         submitter = Submitter(store, ledger, celery, chunk)
-        source, dest = (f"s3://{place.bucket}/{folder}{end}/" for end in ("", "-out"))
+        source, dest = (f"s3://{installation.bucket}/{folder}{end}/" for end in ("", "-out"))
         return submitter.submit(source, dest, OutputOptions(), policy=policy).view.job
 
 
@@ -292,13 +292,13 @@ def progress(ledger: Ledger, job: str, at_least: int, seconds: float = 60.0) -> 
     return ledger.view(job)
 
 
-def settle(place: Place, job: str, faults: Faults | None = None, *, seconds: float = 60.0) -> Account:
+def settle(installation: Installation, job: str, faults: Faults | None = None, *, seconds: float = 60.0) -> Account:
     """Wait for the end of a job and draw up its account.
 
     Asserts what must hold after every fault: each image has an outcome, the counters equal the states, every image
     that is ok has its output, and neither the broker nor the ledger has anything left of the job.
     """
-    with Ledger(place.settings.redis) as ledger, ObjectStore(place.settings.s3) as store:
+    with Ledger(installation.settings.redis) as ledger, ObjectStore(installation.settings.s3) as store:
         commands.wait_for(lambda: ledger.view(job).status in ENDED, f"job {job} to end", seconds)
         view = ledger.view(job)
         assert view.status is JobStatus.FINISHED, view
@@ -335,22 +335,22 @@ def residue(ledger: Ledger, job: str) -> dict[str, int]:
     return {name: size for name, size in sizes.items() if size}
 
 
-def missing(place: Place, job: str) -> list[int]:
+def missing(installation: Installation, job: str) -> list[int]:
     """Chunks that were published, are not finished, and for which no message stands anywhere."""
-    with Ledger(place.settings.redis) as ledger:
+    with Ledger(installation.settings.redis) as ledger:
         backlog, epoch = Backlog(ledger.link), ledger.view(job).epoch
         unfinished, present = backlog.silent(job, 0), backlog.in_broker()
         return [chunk for chunk in unfinished if redis_keys.task_id(job, epoch, chunk) not in present]
 
 
-def absences(place: Place, job: str, seconds: float = 90.0) -> dict[int, float]:
+def absences(installation: Installation, job: str, seconds: float = 90.0) -> dict[int, float]:
     """Watch a job to its end: chunk -> how long at most it was missing at a time, in seconds."""
     since: dict[int, float] = {}
     longest: dict[int, float] = {}
     deadline = time.monotonic() + seconds
-    with Ledger(place.settings.redis) as ledger:
+    with Ledger(installation.settings.redis) as ledger:
         while not ledger.view(job).ended and time.monotonic() < deadline:
-            gone = missing(place, job)
+            gone = missing(installation, job)
             since = {chunk: since.get(chunk, time.monotonic()) for chunk in gone}
             for chunk, first in since.items():
                 longest[chunk] = max(longest.get(chunk, 0.0), time.monotonic() - first)
@@ -358,9 +358,9 @@ def absences(place: Place, job: str, seconds: float = 90.0) -> dict[int, float]:
     return longest
 
 
-def stuck(place: Place, job: str, seconds: float) -> JobView:
+def stuck(installation: Installation, job: str, seconds: float) -> JobView:
     """What a control run shows: for so long nothing happens, although the job has not ended."""
-    with Ledger(place.settings.redis) as ledger:
+    with Ledger(installation.settings.redis) as ledger:
         before, since = ledger.view(job), time.monotonic()
         while time.monotonic() - since < seconds:
             now = ledger.view(job)

@@ -23,7 +23,7 @@ import redis
 from producer.submit import Submitter
 from support import commands
 from support.faults import FAST, Account, Faults, Node, picture, settle
-from support.stack import Place, fresh_place, make_bucket
+from support.stack import Installation, make_bucket, new_installation
 from worker.contract import settings
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobPolicy
@@ -58,26 +58,28 @@ def own_redis(folder: Path) -> Iterator[Valkey]:
         server.kill()
 
 
-def place_at(standalone: Standalone, url: str, more: Mapping[str, str], *, password: str = PASSWORD) -> Place:
-    """A place in the Redis at `url` and the S3 that all tests share; the engine's clocks run fast."""
-    found = fresh_place(standalone)
+def installation_at(
+    standalone: Standalone, url: str, more: Mapping[str, str], *, password: str = PASSWORD
+) -> Installation:
+    """A installation in the Redis at `url` and the S3 that all tests share; the engine's clocks run fast."""
+    found = new_installation(standalone)
     own = {"MASKMILL_REDIS__URL": url, "MASKMILL_REDIS__PASSWORD": password}
-    place = placed(found, FAST | own | dict(more))
-    make_bucket(place)
-    return place
+    installation = placed(found, FAST | own | dict(more))
+    make_bucket(installation)
+    return installation
 
 
-def placed(place: Place, more: Mapping[str, str]) -> Place:
-    """The same place with other settings."""
-    environment = place.environment | dict(more)
+def placed(installation: Installation, more: Mapping[str, str]) -> Installation:
+    """The same installation with other settings."""
+    environment = installation.environment | dict(more)
     with mock.patch.dict(os.environ, environment):
-        return Place(environment, settings.load(), place.bucket)
+        return Installation(environment, settings.load(), installation.bucket)
 
 
-def client(place: Place, **options: Any) -> redis.Redis:
+def client(installation: Installation, **options: Any) -> redis.Redis:
     """A connection of the test's own: whatever happens to the others, this one is told apart by its name."""
     return redis.Redis.from_url(
-        place.settings.redis.secret_url(), decode_responses=True, client_name="the-test", **options
+        installation.settings.redis.secret_url(), decode_responses=True, client_name="the-test", **options
     )
 
 
@@ -85,7 +87,7 @@ def client(place: Place, **options: Any) -> redis.Redis:
 class Mistreated:
     """Workers, what they work on, and how to ask afterwards whether they lived through it."""
 
-    place: Place
+    installation: Installation
     faults: Faults
     node: Node
     log: Path
@@ -93,25 +95,29 @@ class Mistreated:
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls, place: Place, faults: Faults, log: Path, *, processes: int = 1) -> Iterator[Mistreated]:
+    def start(
+        cls, installation: Installation, faults: Faults, log: Path, *, processes: int = 1
+    ) -> Iterator[Mistreated]:
         """`worker start` for the length of the block; begins when all processes have loaded their model."""
         more = {"MASKMILL_PLAN__PROCESSES": str(processes)} | faults.environment()
-        with commands.workers(place.environment | more, log) as supervisor:
+        with commands.workers(installation.environment | more, log) as supervisor:
             node = Node(supervisor.pid)
             commands.wait_for(lambda: log.read_text().count("event=model_loaded") >= processes, "the models", 90)
-            yield cls(place, faults, node, log)
+            yield cls(installation, faults, node, log)
 
     def job(self, count: int, *, chunk: int, folder: str = "in", policy: JobPolicy | None = None) -> str:
         """Submit so many pictures, from this process, to a destination of their own; the job's id."""
         self.upload(count, folder)
-        with connected(self.place, chunk) as submitter:
-            source, dest = (f"s3://{self.place.bucket}/{name}/" for name in (folder, f"out-{secrets.token_hex(4)}"))
+        with connected(self.installation, chunk) as submitter:
+            source, dest = (
+                f"s3://{self.installation.bucket}/{name}/" for name in (folder, f"out-{secrets.token_hex(4)}")
+            )
             return submitter.submit(source, dest, OutputOptions(), policy=policy).view.job
 
     def upload(self, count: int, folder: str = "in") -> None:
         """Put the pictures of a folder where they are not yet; a folder has the size of its first use."""
         if folder not in self.uploaded:
-            upload(self.place, count, folder)
+            upload(self.installation, count, folder)
             self.uploaded[folder] = count
         assert self.uploaded[folder] == count, "a folder has one size"
 
@@ -121,12 +127,12 @@ class Mistreated:
 
     def settle(self, job: str, *, seconds: float = 90.0) -> Account:
         """The account of a job; its executions are those since the faults' list was last emptied."""
-        return settle(self.place, job, self.faults, seconds=seconds)
+        return settle(self.installation, job, self.faults, seconds=seconds)
 
     def consuming(self, job: str, within: float = BACK_OFF) -> float:
         """Wait until a job gets on; how long that took."""
         began = time.monotonic()
-        with Ledger(self.place.settings.redis, retries=12) as ledger:
+        with Ledger(self.installation.settings.redis, retries=12) as ledger:
             before = ledger.view(job).done
             commands.wait_for(
                 lambda: (view := ledger.view(job)).done > before or view.ended, f"job {job} to get on", within
@@ -135,19 +141,19 @@ class Mistreated:
 
 
 @contextlib.contextmanager
-def connected(place: Place, chunk: int) -> Iterator[Submitter]:
+def connected(installation: Installation, chunk: int) -> Iterator[Submitter]:
     """A submitter with connections of its own."""
     with (
-        ObjectStore(place.settings.s3) as store,
-        Ledger(place.settings.redis) as ledger,
-        make_celery(place.settings, client_name="maskmill-submit") as celery,
+        ObjectStore(installation.settings.s3) as store,
+        Ledger(installation.settings.redis) as ledger,
+        make_celery(installation.settings, client_name="maskmill-submit") as celery,
     ):
         yield Submitter(store, ledger, celery, chunk)
 
 
-def upload(place: Place, count: int, folder: str) -> None:
+def upload(installation: Installation, count: int, folder: str) -> None:
     """Put so many small pictures into a folder."""
     data = picture()
-    with ObjectStore(place.settings.s3) as store:
+    with ObjectStore(installation.settings.s3) as store:
         for index in range(count):
-            store.put(S3Url(place.bucket, f"{folder}/{index:05d}.png"), data, content_type="image/png")
+            store.put(S3Url(installation.bucket, f"{folder}/{index:05d}.png"), data, content_type="image/png")

@@ -1,4 +1,4 @@
-"""A place of its own for each test within the services that all tests share."""
+"""A installation of its own for each test within the services that all tests share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODEL = {"MASKMILL_MODEL__SOURCE": "builtin:contrast"}
 
 
 @dataclass(frozen=True)
-class Place:
+class Installation:
     """Settings with a Redis key prefix and a bucket that nobody else uses."""
 
     environment: dict[str, str]
@@ -25,16 +25,16 @@ class Place:
     bucket: str
 
 
-def fresh_place(standalone: Standalone) -> Place:
+def new_installation(standalone: Standalone) -> Installation:
     """A new prefix and a new, empty bucket."""
     name = f"t{secrets.token_hex(4)}"
     environment = standalone.environment() | {"MASKMILL_REDIS__PREFIX": f"{name}:"} | MODEL
     with mock.patch.dict(os.environ, environment):
         loaded = settings.load()
-    return Place(environment, loaded, name)
+    return Installation(environment, loaded, name)
 
 
-def make_bucket(place: Place) -> None:
-    """Create the place's bucket; Redis tests do without."""
-    with ObjectStore(place.settings.s3) as store:
-        store.ensure_bucket(place.bucket)
+def make_bucket(installation: Installation) -> None:
+    """Create the installation's bucket; Redis tests do without."""
+    with ObjectStore(installation.settings.s3) as store:
+        store.ensure_bucket(installation.bucket)

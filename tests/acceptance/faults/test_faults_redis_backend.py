@@ -6,7 +6,7 @@ import time
 
 from support.faults import IN_FLIGHT, Faults, progress
 from support.proxy import Proxy
-from support.shared_workers import BACK_OFF, Mistreated, own_redis, place_at
+from support.shared_workers import BACK_OFF, Mistreated, installation_at, own_redis
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.queue import celery_app
 from worker.contract.settings import Settings
@@ -17,13 +17,13 @@ IMAGES, CHUNK = 40, 4
 def test_results_that_cannot_be_stored_are_waited_for(standalone, cache, tmp_path):
     """Every chunk that ends meanwhile waits in its process, and each process has its place back afterwards."""
     with own_redis(tmp_path) as server, Proxy(server.port) as line:
-        place = place_at(standalone, server.url, cache | {"MASKMILL_REDIS__TIMEOUT_SECONDS": "1"})
-        backend = {"result_backend": backend_at(line.url(server.url), place.settings)}
+        installation = installation_at(standalone, server.url, cache | {"MASKMILL_REDIS__TIMEOUT_SECONDS": "1"})
+        backend = {"result_backend": backend_at(line.url(server.url), installation.settings)}
         faults = Faults(tmp_path, image_seconds=0.2, celery=backend)
-        with Mistreated.start(place, faults, tmp_path / "worker.log", processes=2) as under:
+        with Mistreated.start(installation, faults, tmp_path / "worker.log", processes=2) as under:
             before = under.processes()
             job = under.job(IMAGES, chunk=CHUNK)
-            with Ledger(place.settings.redis) as ledger:
+            with Ledger(installation.settings.redis) as ledger:
                 progress(ledger, job, 3)
                 assert line.connections >= 1
                 line.stall()

@@ -10,7 +10,7 @@ import redis
 
 from support import commands, fleet
 from support.faults import LEASE, MUTEX, SWEEP
-from support.shared_workers import client, own_redis, place_at
+from support.shared_workers import client, installation_at, own_redis
 from worker.contract import redis_keys
 from worker.contract.messages import ChunkMessage
 from worker.contract.queue.celery_app import make_celery, publish
@@ -22,13 +22,13 @@ RESTORE_SECONDS = 0.05
 @pytest.mark.parametrize("consumers", [40, pytest.param(200, id="fleet", marks=pytest.mark.long)])
 def test_a_fleet_that_is_killed_at_once_gives_all_its_messages_back(standalone, cache, tmp_path, consumers):
     with own_redis(tmp_path) as server:
-        place = place_at(standalone, server.url, cache)
-        prefix = place.settings.redis.prefix
-        with make_celery(place.settings) as celery:
+        installation = installation_at(standalone, server.url, cache)
+        prefix = installation.settings.redis.prefix
+        with make_celery(installation.settings) as celery:
             sent = [ChunkMessage(job="job", chunk=number, start=number, keys=("a",)) for number in range(consumers)]
             publish(celery, sent)
-        with client(place) as redis_client:
-            first = fleet.start(place, consumers)
+        with client(installation) as redis_client:
+            first = fleet.start(installation, consumers)
             try:
                 commands.wait_for(lambda: redis_client.hlen(redis_keys.unacked(prefix)) == consumers, "all to be busy")
             finally:
@@ -37,7 +37,7 @@ def test_a_fleet_that_is_killed_at_once_gives_all_its_messages_back(standalone, 
             killed, killed_at = time.monotonic(), time.time()
             redis_client.config_resetstat()
 
-            second = fleet.start(place, consumers)
+            second = fleet.start(installation, consumers)
             try:
                 bound = LEASE + SWEEP + MUTEX + consumers * RESTORE_SECONDS
                 commands.wait_for(lambda: held_since(redis_client, prefix, killed_at) == consumers, "all", bound + 30)

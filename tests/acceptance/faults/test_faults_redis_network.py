@@ -14,8 +14,8 @@ import pytest
 from support import commands
 from support.faults import IN_FLIGHT, LEASE_BACK_WITHIN, RECONCILED_WITHIN, SILENCE, SLACK, Faults, progress
 from support.proxy import Proxy
-from support.shared_workers import BACK_OFF, Mistreated, own_redis, place_at, placed
-from support.stack import Place
+from support.shared_workers import BACK_OFF, Mistreated, installation_at, own_redis, placed
+from support.stack import Installation
 from worker.contract.ledger.jobs import Ledger
 from worker.standalone.services import Standalone
 from worker.standalone.valkey import Valkey
@@ -39,19 +39,19 @@ def line(server: Valkey) -> Iterator[Proxy]:
 
 
 @pytest.fixture(scope="module")
-def near(standalone: Standalone, cache: dict[str, str], server: Valkey) -> Place:
+def near(standalone: Standalone, cache: dict[str, str], server: Valkey) -> Installation:
     """Straight to Redis."""
-    return place_at(standalone, server.url, cache | {"MASKMILL_REDIS__TIMEOUT_SECONDS": str(TIMEOUT)})
+    return installation_at(standalone, server.url, cache | {"MASKMILL_REDIS__TIMEOUT_SECONDS": str(TIMEOUT)})
 
 
 @pytest.fixture(scope="module")
-def workers(near: Place, line: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mistreated]:
+def workers(near: Installation, line: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mistreated]:
     """Their way to Redis is the line; the test's own is not."""
     folder = tmp_path_factory.mktemp("workers")
     faults = Faults(folder, image_seconds=0.2, celery={"broker_transport_options": {"health_check_interval": HEALTH}})
     far = placed(near, {"MASKMILL_REDIS__URL": line.url(near.settings.redis.url)})
     with Mistreated.start(far, faults, folder / "worker.log") as workers:
-        workers.place = near
+        workers.installation = near
         yield workers
 
 
@@ -67,7 +67,7 @@ def under(workers: Mistreated, line: Proxy) -> Iterator[Mistreated]:
 
 def under_way(under: Mistreated) -> str:
     job = under.job(IMAGES, chunk=CHUNK)
-    with Ledger(under.place.settings.redis) as ledger:
+    with Ledger(under.installation.settings.redis) as ledger:
         progress(ledger, job, 3)
     return job
 
@@ -80,7 +80,7 @@ def test_dropped_packets_stop_the_workers_only_while_they_last(under, line, seco
 
     line.stall()
     time.sleep(TIMEOUT)
-    with Ledger(under.place.settings.redis) as ledger:
+    with Ledger(under.installation.settings.redis) as ledger:
         reached = ledger.view(job).done
         time.sleep(seconds - TIMEOUT)
         assert ledger.view(job).done == reached < IMAGES, "something got through: the test proves nothing"
@@ -144,18 +144,18 @@ def test_a_cut_longer_than_the_lease(near, line, cache, tmp_path):
 
 
 @contextlib.contextmanager
-def alone(place: Place, faults: Faults, name: str, log) -> Iterator[psutil.Process]:
+def alone(installation: Installation, faults: Faults, name: str, log) -> Iterator[psutil.Process]:
     """One worker process without supervisor and steward, under a name of its own."""
     more = {"MASKMILL_WORKER__PROCESS_NAME": name, "MASKMILL_PLAN__STREAMS": "1", "MASKMILL_PLAN__THREADS": "1"}
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     argv = ["celery", "--quiet", "-A", "worker.app", "worker", "--hostname", f"{name}@test", *quiet]
-    with _process(argv, place.environment | more | faults.environment(), log) as process:
+    with _process(argv, installation.environment | more | faults.environment(), log) as process:
         yield process
 
 
 @contextlib.contextmanager
-def steward(place: Place, faults: Faults, log) -> Iterator[psutil.Process]:
-    with _process(["worker.steward.process"], place.environment | faults.environment(), log) as process:
+def steward(installation: Installation, faults: Faults, log) -> Iterator[psutil.Process]:
+    with _process(["worker.steward.process"], installation.environment | faults.environment(), log) as process:
         yield process
 
 

@@ -11,7 +11,7 @@ import redis
 
 from support import commands
 from support.faults import IN_FLIGHT, Faults, progress
-from support.shared_workers import BACK_OFF, Mistreated, client, own_redis, place_at
+from support.shared_workers import BACK_OFF, Mistreated, client, installation_at, own_redis
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.queue.celery_app import make_celery
 from worker.standalone.services import Standalone
@@ -33,8 +33,8 @@ def workers(
     standalone: Standalone, cache: dict[str, str], server: Valkey, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Mistreated]:
     folder = tmp_path_factory.mktemp("workers")
-    place = place_at(standalone, server.url, cache | {"MASKMILL_REDIS__TIMEOUT_SECONDS": str(TIMEOUT)})
-    with Mistreated.start(place, Faults(folder, image_seconds=0.2), folder / "worker.log") as workers:
+    installation = installation_at(standalone, server.url, cache | {"MASKMILL_REDIS__TIMEOUT_SECONDS": str(TIMEOUT)})
+    with Mistreated.start(installation, Faults(folder, image_seconds=0.2), folder / "worker.log") as workers:
         yield workers
 
 
@@ -53,7 +53,7 @@ def under(workers: Mistreated, server: Valkey) -> Iterator[Mistreated]:
 def under_way(under: Mistreated, count: int = IMAGES) -> str:
     """A job in the middle of its work."""
     job = under.job(count, chunk=CHUNK)
-    with Ledger(under.place.settings.redis) as ledger:
+    with Ledger(under.installation.settings.redis) as ledger:
         progress(ledger, job, 3)
     return job
 
@@ -78,7 +78,7 @@ def test_connections_killed_in_a_row_cost_time_and_nothing_else(under):
     parent = psutil.Process(under.node.parents()[0].pid)
     files = parent.num_fds()
 
-    with client(under.place) as redis_client:
+    with client(under.installation) as redis_client:
         for _ in range(kills):
             redis_client.client_kill_filter(_type="normal", skipme=True)
             time.sleep(pause)
@@ -93,14 +93,14 @@ def test_connections_killed_in_a_row_cost_time_and_nothing_else(under):
 
 
 def answers_ping(under: Mistreated) -> bool:
-    with make_celery(under.place.settings, client_name="maskmill-ping") as celery:
+    with make_celery(under.installation.settings, client_name="maskmill-ping") as celery:
         return len(celery.control.inspect(timeout=2).ping() or {}) == 1
 
 
 def test_writes_that_wait_longer_than_a_command_may(under):
     job = under_way(under)
 
-    with client(under.place) as redis_client:
+    with client(under.installation) as redis_client:
         redis_client.execute_command("CLIENT", "PAUSE", int(3 * TIMEOUT * 1000), "WRITE")
     time.sleep(3 * TIMEOUT)
 
@@ -111,7 +111,7 @@ def test_writes_that_wait_longer_than_a_command_may(under):
 def test_a_failover_is_waited_for(under):
     job = under_way(under)
 
-    with client(under.place) as redis_client:
+    with client(under.installation) as redis_client:
         flip(redis_client, seconds=3)
 
     assert under.consuming(job) <= BACK_OFF
@@ -122,11 +122,11 @@ def test_a_failover_is_waited_for(under):
 
 def test_without_the_retry_a_failover_ends_the_worker(standalone, cache, server, tmp_path):
     """The control run: what `broker_channel_error_retry` is for."""
-    place = place_at(standalone, server.url, cache)
+    installation = installation_at(standalone, server.url, cache)
     faults = Faults(tmp_path, celery={"broker_channel_error_retry": False})
-    with Mistreated.start(place, faults, tmp_path / "worker.log") as under:
+    with Mistreated.start(installation, faults, tmp_path / "worker.log") as under:
         parent = under.node.parents()[0]
-        with client(place) as redis_client:
+        with client(installation) as redis_client:
             flip(redis_client, seconds=2)
 
         commands.wait_for(lambda: not parent.is_running(), "the worker to end", 30)
@@ -148,18 +148,18 @@ def flip(redis_client: redis.Redis, seconds: float) -> None:
 
 def test_a_full_redis_refuses_and_forgets_nothing(under):
     job = under_way(under)
-    with client(under.place) as redis_client:
+    with client(under.installation) as redis_client:
         redis_client.config_set("maxmemory", 1_000_000)  # less than it has: every write is refused
         try:
             time.sleep(2)
             done = commands.run(
                 "producer",
                 "submit",
-                f"s3://{under.place.bucket}/in/",
-                f"s3://{under.place.bucket}/full/",
-                settings=under.place.environment,
+                f"s3://{under.installation.bucket}/in/",
+                f"s3://{under.installation.bucket}/full/",
+                settings=under.installation.environment,
             )
-            with Ledger(under.place.settings.redis) as ledger:
+            with Ledger(under.installation.settings.redis) as ledger:
                 stopped_at = ledger.view(job).done
                 time.sleep(1)
                 assert ledger.view(job).done == stopped_at < IMAGES, "nothing was refused: the test proves nothing"
@@ -174,13 +174,15 @@ def test_a_full_redis_refuses_and_forgets_nothing(under):
 
 def test_an_emptied_redis_is_rebuilt_from_what_is_in_s3(under):
     job = under_way(under)
-    with Ledger(under.place.settings.redis) as ledger:
+    with Ledger(under.installation.settings.redis) as ledger:
         dest = str(ledger.view(job).options.dest)
 
-    with client(under.place) as redis_client:
+    with client(under.installation) as redis_client:
         redis_client.flushall()
-    lost = commands.run("producer", "status", job, settings=under.place.environment)
-    done = commands.run("producer", "recover", job, dest, "--wait", "--timeout", "90", settings=under.place.environment)
+    lost = commands.run("producer", "status", job, settings=under.installation.environment)
+    done = commands.run(
+        "producer", "recover", job, dest, "--wait", "--timeout", "90", settings=under.installation.environment
+    )
 
     assert lost.code == 1 and "no job" in lost.err
     assert done.code == 0, done.err

@@ -25,7 +25,7 @@ HELD = 48
 
 def freeze_child(scene: f.Scene, node: f.Node) -> str:
     """A job whose child stands still half-way."""
-    job = f.submit(scene.place, HELD, chunk=HELD)
+    job = f.submit(scene.installation, HELD, chunk=HELD)
     with scene.ledger() as ledger:
         f.progress(ledger, job, 4)
     node.children()[0].suspend()
@@ -44,7 +44,7 @@ def test_a_child_that_hangs_is_killed_and_its_chunk_runs_again(scene, control):
     def without_watchdog() -> None:
         with (here := control.but(settings=LIMIT, image_seconds=0.2, off=["watchdog"])).node() as node:
             job = freeze_child(here, node)
-            view = f.stuck(here.place, job, 9)
+            view = f.stuck(here.installation, job, 9)
             for child in node.children():
                 child.resume()
         assert view.done < HELD
@@ -56,7 +56,7 @@ def test_a_child_that_hangs_is_killed_and_its_chunk_runs_again(scene, control):
 def test_a_worker_frozen_longer_than_its_lease_changes_nothing_when_it_comes_back(scene):
     here = scene.but(settings={"MASKMILL_PLAN__PROCESSES": "2"}, image_seconds=0.3)
     with here.node() as node, here.ledger() as ledger:
-        job = f.submit(here.place, 24, chunk=24)
+        job = f.submit(here.installation, 24, chunk=24)
         f.progress(ledger, job, 4)
         (holder,) = ledger.link.client.hvals(redis_keys.job_keys(ledger.link.prefix, job).running)
         (frozen,) = [p for p in node.parents() if holder in p.cmdline()]
@@ -79,7 +79,7 @@ def test_a_worker_frozen_longer_than_its_lease_changes_nothing_when_it_comes_bac
 @pytest.mark.skipif(os.cpu_count() < 2, reason="two core sets need two cores")
 def test_a_message_pushed_five_times_is_run_once(scene, control):
     def pushed(here: f.Scene) -> f.Account:
-        job = f.submit(here.place, 12, chunk=12)
+        job = f.submit(here.installation, 12, chunk=12)
         with here.ledger() as ledger:
             queue = f"{ledger.link.prefix}{redis_keys.QUEUE}"
             (message,) = ledger.link.client.lrange(queue, 0, -1)
@@ -104,7 +104,7 @@ def test_a_chunk_longer_than_its_lease_is_delivered_once(scene, control):
     def copies(here: f.Scene) -> int:
         """How many messages wait at most while the only one that was sent is in work."""
         with here.node(), here.ledger() as ledger:
-            job = f.submit(here.place, 16, chunk=16)  # four at a time: 6.4 s
+            job = f.submit(here.installation, 16, chunk=16)  # four at a time: 6.4 s
             f.progress(ledger, job, 1)
             waiting, backlog = 0, Backlog(ledger.link)
             while not ledger.view(job).ended:
@@ -133,7 +133,7 @@ def test_a_leader_killed_while_it_publishes_leaves_no_gap(scene, control):
         with (here := scene.but(image_seconds=0.05)).node():
             first = commands.wait_for(lambda: leader(here), "a leader")
             here.faults.arm("half-batch", 2)
-            job = f.submit(here.place, 40, chunk=4)
+            job = f.submit(here.installation, 40, chunk=4)
             commands.wait_for(lambda: here.faults.armed("half-batch") == 1, "the leader to die")
             died = time.monotonic()
             commands.wait_for(lambda: leader(here) not in (None, first), "another leader", f.LEADER + f.SLACK)
@@ -146,12 +146,12 @@ def test_a_leader_killed_while_it_publishes_leaves_no_gap(scene, control):
         with (here := control.but(image_seconds=0.05, off=["reconciler"])).node():
             commands.wait_for(lambda: leader(here), "a leader")
             here.faults.arm("half-batch", 2)
-            job = f.submit(here.place, 40, chunk=4)
+            job = f.submit(here.installation, 40, chunk=4)
             commands.wait_for(lambda: here.faults.armed("half-batch") == 0, "the leader to die twice")
             with here.ledger() as ledger:
                 f.progress(ledger, job, 32)
                 commands.wait_for(lambda: f.broker_empty(ledger), "the broker to be empty")
-            view = f.stuck(here.place, job, f.RECONCILED_WITHIN + 3)
-        assert view.done == 32 and len(f.missing(here.place, job)) == 2
+            view = f.stuck(here.installation, job, f.RECONCILED_WITHIN + 3)
+        assert view.done == 32 and len(f.missing(here.installation, job)) == 2
 
     f.side_by_side(play, without_reconciler)

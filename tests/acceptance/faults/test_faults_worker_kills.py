@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(300)
 
 def kill_child_mid_chunk(scene: f.Scene, node: f.Node) -> str:
     """A job of two chunks whose first loses its child half-way; its id."""
-    job = f.submit(scene.place, 24, chunk=12)
+    job = f.submit(scene.installation, 24, chunk=12)
     with scene.ledger() as ledger:
         f.progress(ledger, job, 4)
     node.children()[0].kill()
@@ -46,14 +46,14 @@ def test_a_killed_child_costs_no_more_than_what_it_had_in_work(scene, control):
             job = kill_child_mid_chunk(here, node)
             with here.ledger() as ledger:
                 commands.wait_for(lambda: f.broker_empty(ledger), "the broker to be empty")
-            view = f.stuck(here.place, job, f.RECONCILED_WITHIN + 3)
-        assert view.done < 24 and len(f.missing(here.place, job)) == 1
+            view = f.stuck(here.installation, job, f.RECONCILED_WITHIN + 3)
+        assert view.done < 24 and len(f.missing(here.installation, job)) == 1
 
     f.side_by_side(play, without_requeue)
 
 
 def kill_worker_mid_chunk(scene: f.Scene, node: f.Node) -> str:
-    job = f.submit(scene.place, 24, chunk=24)
+    job = f.submit(scene.installation, 24, chunk=24)
     with scene.ledger() as ledger:
         f.progress(ledger, job, 4)
     node.parents()[0].kill()
@@ -88,7 +88,7 @@ def test_a_killed_worker_gives_its_chunk_back_when_the_lease_ends(scene, control
             job = kill_worker_mid_chunk(here, node)
             hold_mutex(here, 300)  # `unacked_mutex_expire` by default
             commands.wait_for(node.children, "a new worker")
-            view = f.stuck(here.place, job, f.LEASE_BACK_WITHIN + 3)
+            view = f.stuck(here.installation, job, f.LEASE_BACK_WITHIN + 3)
         assert view.done < 24
 
     f.side_by_side(play, with_a_mutex_that_stays)
@@ -101,8 +101,8 @@ def test_a_message_lost_between_the_reply_and_the_record_is_published_again(scen
         here = scene.but(image_seconds=0.05)
         here.faults.arm("lose", 2)
         with here.node():
-            job = f.submit(here.place, 24, chunk=4)
-            absent = f.absences(here.place, job)
+            job = f.submit(here.installation, 24, chunk=4)
+            absent = f.absences(here.installation, job)
             account = here.settle(job)
             assert here.faults.armed("lose") == 0
         assert account.view.ok == 24
@@ -117,13 +117,13 @@ def test_a_message_lost_between_the_reply_and_the_record_is_published_again(scen
         here = control.but(image_seconds=0.05, off=["reconciler"])
         here.faults.arm("lose", 2)
         with here.node():
-            job = f.submit(here.place, 24, chunk=4)
+            job = f.submit(here.installation, 24, chunk=4)
             with here.ledger() as ledger:
                 f.progress(ledger, job, 16)
                 commands.wait_for(lambda: f.broker_empty(ledger), "the broker to be empty")
-            view = f.stuck(here.place, job, f.LEASE_BACK_WITHIN + 3)
+            view = f.stuck(here.installation, job, f.LEASE_BACK_WITHIN + 3)
         assert view.done == 16, "two chunks of four are gone"
-        assert len(f.missing(here.place, job)) == 2
+        assert len(f.missing(here.installation, job)) == 2
 
     f.side_by_side(play, without_reconciler)
 
@@ -158,7 +158,7 @@ def test_two_dozen_kills_at_random_moments_lose_nothing(scene, control):
 
     def play() -> None:
         with (here := scene.but(settings=two, image_seconds=0.1, gap_seconds=0.15)).node() as node:
-            job = f.submit(here.place, 360, chunk=4)
+            job = f.submit(here.installation, 360, chunk=4)
             kills = kill_at_random(
                 here, node, job, dice=random.Random(1), weights={"parent": 10, "child": 7, "steward": 3}, kills=KILLS
             )
@@ -172,16 +172,16 @@ def test_two_dozen_kills_at_random_moments_lose_nothing(scene, control):
     def without_reconciler() -> None:
         here = control.but(image_seconds=0.1, gap_seconds=0.15, off=["reconciler"])
         with here.node() as node:
-            job = f.submit(here.place, 360, chunk=4)
+            job = f.submit(here.installation, 360, chunk=4)
             dice, kills, lost = random.Random(2), 0, []
             while kills < KILLS and not lost:
                 with here.ledger() as ledger:  # one that has begun to work again
                     f.progress(ledger, job, ledger.view(job).done + 1)
                 kills += kill_at_random(here, node, job, dice=dice, weights={"parent": 1}, kills=1)
                 time.sleep(1)
-                lost = f.missing(here.place, job)
+                lost = f.missing(here.installation, job)
             time.sleep(f.LEASE_BACK_WITHIN)
-            still = f.missing(here.place, job)
+            still = f.missing(here.installation, job)
         log.info("control: %d kills lost %d chunks", kills, len(still))
         assert set(lost) & set(still), "nothing was lost without the reconciler: the test proves nothing"
 
@@ -190,7 +190,7 @@ def test_two_dozen_kills_at_random_moments_lose_nothing(scene, control):
 
 def reload_slowly(scene: f.Scene, node: f.Node) -> str:
     """Kill a child whose replacement needs longer to load its model than Celery waits by default."""
-    job = f.submit(scene.place, 12, chunk=12)
+    job = f.submit(scene.installation, 12, chunk=12)
     with scene.ledger() as ledger:
         f.progress(ledger, job, 1)
     scene.faults.arm("slow-load", 2)
@@ -219,7 +219,7 @@ def test_a_child_that_loads_slowly_is_waited_for(scene, control):
 def test_sigterm_hands_back_what_has_not_begun_and_repeats_nothing(scene):
     here = scene.but(image_seconds=0.3)
     with commands.workers(here.environment, here.log) as supervisor, here.ledger() as ledger:
-        job = f.submit(here.place, 24, chunk=24)
+        job = f.submit(here.installation, 24, chunk=24)
         f.progress(ledger, job, 4)
         supervisor.send_signal(signal.SIGTERM)
         assert supervisor.wait(f.SLACK) == 0

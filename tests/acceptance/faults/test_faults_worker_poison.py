@@ -50,7 +50,7 @@ def test_poison_costs_itself_and_says_what_it_did(scene, control):
         here = scene.but(settings=settings)
         with here.node() as node, f.memory_limit(node, LIMIT_MIB):
             policy = JobPolicy(max_attempts=attempts)
-            job = f.submit(here.place, 3 * chunk, chunk=chunk, special=poison, policy=policy)
+            job = f.submit(here.installation, 3 * chunk, chunk=chunk, special=poison, policy=policy)
             account = here.settle(job)
             with here.ledger() as ledger:
                 failures = ledger.failures(job)
@@ -59,7 +59,7 @@ def test_poison_costs_itself_and_says_what_it_did(scene, control):
 
         reasons = {failure["key"].split("-", 1)[1].removesuffix(".png"): failure["message"] for failure in failures}
         assert {word: said[word] in reason for word, reason in reasons.items()} == dict.fromkeys(said, True), reasons
-        with ObjectStore(here.place.settings.s3) as store:
+        with ObjectStore(here.installation.settings.s3) as store:
             folder = job_folder(view.options.dest, job)
             body, _ = store.get(folder / "failed.jsonl", max_bytes=10**6)
         dead = [json.loads(line) for line in body.splitlines()]
@@ -75,7 +75,7 @@ def test_poison_costs_itself_and_says_what_it_did(scene, control):
     def without_care() -> None:
         here = control.but(off=["careful"])
         with here.node():
-            job = f.submit(here.place, 1, chunk=1, special={0: ("poison-segfault", None)}, policy=JobPolicy())
+            job = f.submit(here.installation, 1, chunk=1, special={0: ("poison-segfault", None)}, policy=JobPolicy())
             deaths = SPLIT_AFTER + JobPolicy().max_attempts
             commands.wait_for(lambda: here.faults.executions().total() > deaths, "poison to be tried for ever", 90)
             with here.ledger() as ledger:

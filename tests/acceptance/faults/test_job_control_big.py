@@ -12,8 +12,8 @@ import pytest
 from producer.submit import Submitter
 from support import commands
 from support.faults import FAST, IN_FLIGHT, SLACK, Faults, broker_empty, progress
-from support.shared_workers import Mistreated, client, connected, own_redis, place_at, placed, upload
-from support.stack import Place, fresh_place, make_bucket
+from support.shared_workers import Mistreated, client, connected, installation_at, own_redis, placed, upload
+from support.stack import Installation, make_bucket, new_installation
 from worker.contract import redis_keys
 from worker.contract.job import JobStatus
 from worker.contract.ledger.backlog import Backlog
@@ -45,10 +45,10 @@ def under(
     standalone: Standalone, cache: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Mistreated]:
     folder = tmp_path_factory.mktemp("workers")
-    place = placed(fresh_place(standalone), FAST | cache)
-    make_bucket(place)
-    with Mistreated.start(place, Faults(folder, image_seconds=IMAGE_SECONDS), folder / "worker.log") as under:
-        upload(place, THERE, "huge")
+    installation = placed(new_installation(standalone), FAST | cache)
+    make_bucket(installation)
+    with Mistreated.start(installation, Faults(folder, image_seconds=IMAGE_SECONDS), folder / "worker.log") as under:
+        upload(installation, THERE, "huge")
         under.upload(2 * CHUNK, "small")
         under.upload(1, "one")
         yield under
@@ -56,25 +56,25 @@ def under(
 
 @pytest.fixture
 def ledger(under: Mistreated) -> Iterator[Ledger]:
-    with Ledger(under.place.settings.redis) as ledger:
+    with Ledger(under.installation.settings.redis) as ledger:
         yield ledger
 
 
-def huge(place: Place, policy: JobPolicy | None = None) -> str:
-    with connected(place, CHUNK) as usual, Imagined(place.settings.s3) as store:
+def huge(installation: Installation, policy: JobPolicy | None = None) -> str:
+    with connected(installation, CHUNK) as usual, Imagined(installation.settings.s3) as store:
         submitter = Submitter(store, usual.ledger, usual.celery, CHUNK)
-        source, dest = (f"s3://{place.bucket}/{name}/" for name in ("huge", f"out-{secrets.token_hex(4)}"))
+        source, dest = (f"s3://{installation.bucket}/{name}/" for name in ("huge", f"out-{secrets.token_hex(4)}"))
         return submitter.submit(source, dest, OutputOptions(), policy=policy).view.job
 
 
-def outputs(place: Place, ledger: Ledger, job: str) -> set[str]:
-    with ObjectStore(place.settings.s3) as store:
+def outputs(installation: Installation, ledger: Ledger, job: str) -> set[str]:
+    with ObjectStore(installation.settings.s3) as store:
         found = store.list(ledger.view(job).options.dest)
         return {item.key for item in found if not item.key.startswith(redis_keys.JOB_PREFIX)}
 
 
 def test_a_huge_job_is_cancelled_within_an_image(under, ledger):
-    job = huge(under.place)
+    job = huge(under.installation)
     progress(ledger, job, CHUNK)
 
     ledger.cancel(job)
@@ -82,12 +82,12 @@ def test_a_huge_job_is_cancelled_within_an_image(under, ledger):
     assert Backlog(ledger.link).queued() <= WINDOW_PER_WORKER
 
     commands.wait_for(lambda: ledger.view(job).status is JobStatus.CANCELLED, "the job to be cancelled", 60)
-    written = outputs(under.place, ledger, job)
+    written = outputs(under.installation, ledger, job)
     view = ledger.view(job)
     assert under.faults.executions().total() <= begun + IN_FLIGHT, "images were begun after the cancel"
     assert view.done == HUGE and view.cancelled == HUGE - view.ok
     time.sleep(5 * IMAGE_SECONDS)
-    assert outputs(under.place, ledger, job) == written and len(written) == view.ok, "written after the end"
+    assert outputs(under.installation, ledger, job) == written and len(written) == view.ok, "written after the end"
     commands.wait_for(lambda: broker_empty(ledger), "the broker to be empty", SLACK)
 
 
@@ -105,8 +105,8 @@ def test_cancelling_costs_redis_the_same_whatever_the_size_of_the_job(standalone
         return sum(one["calls"] for one in redis_client.info("commandstats").values())
 
     with own_redis(tmp_path) as server:
-        place = place_at(standalone, server.url, cache)
-        with client(place) as redis_client, Ledger(place.settings.redis) as ledger:
+        installation = installation_at(standalone, server.url, cache)
+        with client(installation) as redis_client, Ledger(installation.settings.redis) as ledger:
             backlog = Backlog(ledger.link)
             calls(10)  # loads the scripts
 
@@ -118,7 +118,7 @@ def test_cancelling_costs_redis_the_same_whatever_the_size_of_the_job(standalone
 )
 def test_a_small_job_starts_within_a_chunk_of_a_huge_one(under, ledger, folder):
     """At most the chunk that is being run, and one that was fetched in the same moment, come before it."""
-    first = huge(under.place)
+    first = huge(under.installation)
     try:
         progress(ledger, first, 2 * CHUNK)
         before = ledger.view(first).done

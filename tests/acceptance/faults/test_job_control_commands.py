@@ -14,7 +14,7 @@ from support import commands
 from support.faults import FAST, IN_FLIGHT, Faults, broker_empty, picture, progress
 from support.proxy import Proxy
 from support.shared_workers import Mistreated, placed
-from support.stack import Place, fresh_place, make_bucket
+from support.stack import Installation, make_bucket, new_installation
 from worker.contract import redis_keys
 from worker.contract.job import JobStatus
 from worker.contract.ledger.jobs import Ledger
@@ -35,22 +35,22 @@ def under(
 ) -> Iterator[Mistreated]:
     """One worker for the module; `in/` has `IMAGES` pictures."""
     folder = tmp_path_factory.mktemp("workers")
-    place = placed(fresh_place(standalone), FAST | cache | {"MASKMILL_JOBS__CHUNK_IMAGES": str(CHUNK)})
-    make_bucket(place)
-    with Mistreated.start(place, Faults(folder, image_seconds=IMAGE_SECONDS), folder / "worker.log") as under:
+    installation = placed(new_installation(standalone), FAST | cache | {"MASKMILL_JOBS__CHUNK_IMAGES": str(CHUNK)})
+    make_bucket(installation)
+    with Mistreated.start(installation, Faults(folder, image_seconds=IMAGE_SECONDS), folder / "worker.log") as under:
         under.upload(IMAGES)
         yield under
 
 
 @pytest.fixture
 def ledger(under: Mistreated) -> Iterator[Ledger]:
-    with Ledger(under.place.settings.redis) as ledger:
+    with Ledger(under.installation.settings.redis) as ledger:
         yield ledger
 
 
 @pytest.fixture
 def store(under: Mistreated) -> Iterator[ObjectStore]:
-    with ObjectStore(under.place.settings.s3) as store:
+    with ObjectStore(under.installation.settings.s3) as store:
         yield store
 
 
@@ -65,8 +65,8 @@ def begun(under: Mistreated) -> Callable[[], list[str]]:
     return executed
 
 
-def producer(under: Mistreated, *arguments: str, place: Place | None = None) -> commands.Result:
-    return commands.run("producer", *arguments, settings=(place or under.place).environment)
+def producer(under: Mistreated, *arguments: str, installation: Installation | None = None) -> commands.Result:
+    return commands.run("producer", *arguments, settings=(installation or under.installation).environment)
 
 
 def submit(under: Mistreated, *options: str, folder: str = "in", dest: str = "") -> str:
@@ -77,7 +77,7 @@ def submit(under: Mistreated, *options: str, folder: str = "in", dest: str = "")
 
 
 def places(under: Mistreated, folder: str = "in", dest: str = "") -> tuple[str, str]:
-    bucket = under.place.bucket
+    bucket = under.installation.bucket
     return f"s3://{bucket}/{folder}/", f"s3://{bucket}/{dest or f'out-{secrets.token_hex(4)}'}/"
 
 
@@ -143,7 +143,7 @@ def test_pause_stops_within_an_image_and_resume_goes_on(under, ledger, begun):
     assert ledger.view(job) == reached and reached.status is JobStatus.PAUSED
     assert reached.done < IMAGES - CHUNK
     assert producer(under, "retry", job).code == 1, "only what has ended can be run again"
-    keys = redis_keys.job_keys(under.place.settings.redis.prefix, job)
+    keys = redis_keys.job_keys(under.installation.settings.redis.prefix, job)
     assert set(ledger.link.client.hvals(keys.attempts)) <= {"0", "1"}
 
     done = producer(under, "resume", job, *WAIT)
@@ -169,7 +169,7 @@ def test_a_paused_job_can_be_cancelled(under, ledger):
 def broken(under: Mistreated, store: ObjectStore) -> tuple[str, list[S3Url]]:
     """A folder whose second chunk has four files that are no pictures."""
     folder = f"broken-{secrets.token_hex(4)}"
-    places = [S3Url(under.place.bucket, f"{folder}/{index}.png") for index in range(2 * CHUNK)]
+    places = [S3Url(under.installation.bucket, f"{folder}/{index}.png") for index in range(2 * CHUNK)]
     bad = places[CHUNK : CHUNK + 4]
     for place in places:
         store.put(place, b"no picture" if place in bad else picture(), content_type="image/png")
@@ -211,7 +211,7 @@ def test_the_error_threshold_stops_a_job_that_goes_wrong(under, ledger, broken, 
     assert done.code == code, done.err
     assert view.status is (JobStatus.STOPPED if code == THRESHOLD else JobStatus.FINISHED)
     assert view.done == 10 and ("were allowed" in view.reason) == (code == THRESHOLD)
-    with ObjectStore(under.place.settings.s3) as store:
+    with ObjectStore(under.installation.settings.s3) as store:
         assert "manifest.json" in listed(store, ledger, view.job)
     assert broker_empty(ledger)
 
@@ -234,7 +234,7 @@ def test_priority_decides_who_gets_more(under, ledger):
 
 def test_a_run_again_does_only_what_changed(under, ledger, store, begun):
     folder, dest = f"again-{secrets.token_hex(4)}", f"again-out-{secrets.token_hex(4)}"
-    sources = [S3Url(under.place.bucket, f"{folder}/{index}.png") for index in range(6)]
+    sources = [S3Url(under.installation.bucket, f"{folder}/{index}.png") for index in range(6)]
     for place in sources:
         store.put(place, picture(), content_type="image/png")
 
@@ -251,7 +251,7 @@ def test_a_run_again_does_only_what_changed(under, ledger, store, begun):
     assert (second["ok"], second["skipped"], executed) == (0, 6, 0)
 
     store.put(sources[2], picture(80), content_type="image/png")  # another picture
-    store.delete(S3Url(under.place.bucket, f"{dest}/4.png"))  # an output that got lost
+    store.delete(S3Url(under.installation.bucket, f"{dest}/4.png"))  # an output that got lost
     third, executed = run()
     assert (third["ok"], third["skipped"], executed) == (2, 4, 2)
 
@@ -299,8 +299,10 @@ def test_two_producers_with_one_key_make_one_job(under, ledger, begun):
 
 def test_a_producer_that_dies_while_listing_is_taken_over_by_the_next(under, ledger, begun):
     key, where = f"cut-{secrets.token_hex(4)}", places(under)
-    with Proxy(int(under.place.settings.s3.endpoint_url.rpartition(":")[2])) as line:
-        slow = placed(under.place, {"MASKMILL_S3__ENDPOINT_URL": line.url(under.place.settings.s3.endpoint_url)})
+    with Proxy(int(under.installation.settings.s3.endpoint_url.rpartition(":")[2])) as line:
+        slow = placed(
+            under.installation, {"MASKMILL_S3__ENDPOINT_URL": line.url(under.installation.settings.s3.endpoint_url)}
+        )
         line.delay = 0.3
         process = subprocess.Popen(
             [str(commands.BIN / "producer"), "submit", *where, "--job-key", key],
@@ -309,14 +311,14 @@ def test_a_producer_that_dies_while_listing_is_taken_over_by_the_next(under, led
             stderr=subprocess.DEVNULL,
         )
         try:
-            name = redis_keys.job_key(under.place.settings.redis.prefix, key)
+            name = redis_keys.job_key(under.installation.settings.redis.prefix, key)
             dead = commands.wait_for(lambda: listing(ledger, name), "the job to be listed", 60)
         finally:
             process.kill()
             process.wait()
     assert ledger.view(dead).status is JobStatus.LISTING
     # A minute without a sign of life.
-    ledger.link.client.hset(redis_keys.job(under.place.settings.redis.prefix, dead), "beat_at", time.time() - 61)
+    ledger.link.client.hset(redis_keys.job(under.installation.settings.redis.prefix, dead), "beat_at", time.time() - 61)
 
     done = producer(under, "submit", *where, "--job-key", key, *WAIT)
 

@@ -23,7 +23,7 @@ from support import commands
 from support.faults import FAST, Faults, Node, progress, settle
 from support.netns import Lab
 from support.shared_workers import connected, placed, upload
-from support.stack import Place, make_bucket
+from support.stack import Installation, make_bucket
 from worker.contract import redis_keys
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.outputs import OutputOptions
@@ -42,7 +42,7 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture
-def place(lab: Lab, cache: dict[str, str], tmp_path: Path) -> Iterator[Place]:
+def installation(lab: Lab, cache: dict[str, str], tmp_path: Path) -> Iterator[Installation]:
     argv = [sys.executable, "-m", "support.netns_services", str(tmp_path / "services"), lab.addresses["store"]]
     more = {"PYTHONPATH": str(Path(__file__).parents[2])}
     with lab.inside("store"):
@@ -53,7 +53,7 @@ def place(lab: Lab, cache: dict[str, str], tmp_path: Path) -> Iterator[Place]:
         assert services.stdout is not None
         environment = json.loads(services.stdout.readline())
         fast = FAST | cache | {"MASKMILL_REDIS__TIMEOUT_SECONDS": "2", "MASKMILL_S3__READ_TIMEOUT_SECONDS": "5"}
-        found = placed(Place({}, Settings(), "photographs"), environment | fast)
+        found = placed(Installation({}, Settings(), "photographs"), environment | fast)
         with lab.inside("store"):
             make_bucket(found)
             yield found
@@ -62,12 +62,12 @@ def place(lab: Lab, cache: dict[str, str], tmp_path: Path) -> Iterator[Place]:
 
 
 @contextlib.contextmanager
-def node(lab: Lab, host: str, place: Place, faults: Faults, log: Path) -> Iterator[Node]:
+def node(lab: Lab, host: str, installation: Installation, faults: Faults, log: Path) -> Iterator[Node]:
     """`worker start` on a host until the block ends; begins once it has loaded its model."""
     with lab.inside(host), log.open("ab") as file:
         process = subprocess.Popen(
             lab.named(host, [str(commands.BIN / "worker"), "start"]),
-            env=commands.environment(place.environment | faults.environment()),
+            env=commands.environment(installation.environment | faults.environment()),
             stdout=file,
             stderr=file,
             start_new_session=True,
@@ -105,21 +105,21 @@ def queued_schemas(ledger: Ledger) -> list[int]:
     return found
 
 
-def test_a_job_outlives_a_cut_a_death_and_a_roll(lab, place, tmp_path):
+def test_a_job_outlives_a_cut_a_death_and_a_roll(lab, installation, tmp_path):
     now, later = (
         Faults(tmp_path / "faults", image_seconds=1.0),
         Faults(tmp_path / "faults", image_seconds=1.0, schema=2),
     )
-    upload(place, IMAGES, "in")
+    upload(installation, IMAGES, "in")
     logs = {name: tmp_path / f"{name}.log" for name in ("one", "two", "one-later", "two-later")}
     with contextlib.ExitStack() as stack:
-        ledger = stack.enter_context(Ledger(place.settings.redis))
+        ledger = stack.enter_context(Ledger(installation.settings.redis))
         first = contextlib.ExitStack()
         stack.push(first)
-        first.enter_context(node(lab, "one", place, now, logs["one"]))
-        two = stack.enter_context(node(lab, "two", place, now, logs["two"]))
-        with connected(place, CHUNK) as submitter:
-            source, dest = (f"s3://{place.bucket}/{folder}/" for folder in ("in", "out"))
+        first.enter_context(node(lab, "one", installation, now, logs["one"]))
+        two = stack.enter_context(node(lab, "two", installation, now, logs["two"]))
+        with connected(installation, CHUNK) as submitter:
+            source, dest = (f"s3://{installation.bucket}/{folder}/" for folder in ("in", "out"))
             job = submitter.submit(source, dest, OutputOptions()).view.job
         commands.wait_for(lambda: busy(ledger, job) == {"one", "two"}, "both to work")
 
@@ -135,15 +135,15 @@ def test_a_job_outlives_a_cut_a_death_and_a_roll(lab, place, tmp_path):
         progress(ledger, job, ledger.view(job).done + 2 * CHUNK, 90)
 
         assert 1 in queued_schemas(ledger), "the roll is to meet messages of the release before"
-        stack.enter_context(node(lab, "two", place, later, logs["two-later"]))
+        stack.enter_context(node(lab, "two", installation, later, logs["two-later"]))
         commands.wait_for(lambda: busy(ledger, job) == {"one", "two"}, "both releases to work side by side", 90)
         before = ledger.view(job).done
         first.close()
-        stack.enter_context(node(lab, "one", place, later, logs["one-later"]))
+        stack.enter_context(node(lab, "one", installation, later, logs["one-later"]))
         commands.wait_for(
             lambda: 2 in queued_schemas(ledger) or ledger.view(job).ended, "messages of the next release", 60
         )
         assert before < IMAGES, "the job is too short for this test"
-        account = settle(place, job, now, seconds=150)
+        account = settle(installation, job, now, seconds=150)
     print(f"{account.view.done} of {IMAGES} images, {account.repeated} of them begun again, none lost")  # noqa: T201
     assert account.view.ok == IMAGES

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from PIL import Image
 
 from support import commands
-from support.stack import fresh_place
+from support.stack import new_installation
 from worker.contract.job import JobStatus
 from worker.contract.ledger.jobs import Ledger
 from worker.standalone import seaweed
@@ -79,7 +79,7 @@ def users(tmp_path_factory, cache) -> Iterator[Users]:
         services = Standalone(tmp_path_factory.mktemp("policies"))
         services.start()
     try:
-        environment = fresh_place(services).environment | cache
+        environment = new_installation(services).environment | cache
         root = environment["MASKMILL_S3__ACCESS_KEY_ID"], environment["MASKMILL_S3__SECRET_ACCESS_KEY"]
         found = Users(environment, {"root": root})
         for bucket in (*BUCKETS.values(), "other"):

@@ -175,11 +175,11 @@ if __name__ == "__main__":
 
 
 @pytest.mark.usefixtures("understudy")
-def test_a_dag_of_both_kinds_runs(place, source, dest, ledger, tmp_path):
+def test_a_dag_of_both_kinds_runs(installation, source, dest, ledger, tmp_path):
     (tmp_path / "dags").mkdir()
     (tmp_path / "dags" / "shop.py").write_text(DAG)
     settings = {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path / "dags")}
-    environment = environment_of(place.environment | settings | {"AIRFLOW__CORE__LOAD_EXAMPLES": "False"})
+    environment = environment_of(installation.environment | settings | {"AIRFLOW__CORE__LOAD_EXAMPLES": "False"})
     for command in (["-m", "airflow", "db", "migrate"], [str(tmp_path / "dags" / "shop.py"), source, dest]):
         done = subprocess.run(
             [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=110, check=False

@@ -21,9 +21,9 @@ KEYS = ["a.jpg", "d/b.png", "d/c*[1].jpg", "d/line\nbreak.jpg"]
 
 
 @pytest.fixture
-def world(place, ledger, store):
-    app = celery_app.make_celery(place.settings)
-    yield World(place.settings, place.bucket, ledger, store, app)
+def world(installation, ledger, store):
+    app = celery_app.make_celery(installation.settings)
+    yield World(installation.settings, installation.bucket, ledger, store, app)
     app.close()
 
 

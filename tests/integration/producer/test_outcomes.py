@@ -17,9 +17,9 @@ from worker.steward import bookkeeper
 
 
 @pytest.fixture
-def world(place, ledger, store):
-    app = celery_app.make_celery(place.settings)
-    yield World(place.settings, place.bucket, ledger, store, app)
+def world(installation, ledger, store):
+    app = celery_app.make_celery(installation.settings)
+    yield World(installation.settings, installation.bucket, ledger, store, app)
     app.close()
 
 

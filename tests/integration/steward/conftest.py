@@ -11,7 +11,7 @@ from worker.contract.queue import celery_app
 
 
 @pytest.fixture
-def world(place, ledger, store) -> Iterator[World]:
-    app = celery_app.make_celery(place.settings)
-    yield World(place.settings, place.bucket, ledger, store, app)
+def world(installation, ledger, store) -> Iterator[World]:
+    app = celery_app.make_celery(installation.settings)
+    yield World(installation.settings, installation.bucket, ledger, store, app)
     app.close()

@@ -538,10 +538,10 @@ class Machine(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def ledgers(place) -> Iterator[tuple[Ledger, Ledger]]:
+def ledgers(installation) -> Iterator[tuple[Ledger, Ledger]]:
     with (
-        Ledger(place.settings.redis, silence_seconds=YEAR) as patient,
-        Ledger(place.settings.redis, silence_seconds=0) as impatient,
+        Ledger(installation.settings.redis, silence_seconds=YEAR) as patient,
+        Ledger(installation.settings.redis, silence_seconds=0) as impatient,
     ):
         yield patient, impatient
 

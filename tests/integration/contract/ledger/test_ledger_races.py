@@ -68,10 +68,10 @@ def test_a_copy_of_a_message_of_a_paused_job_leaves_the_chunk_with_who_has_it(le
     assert ledger.record(chunk(0, 6), [outcome(0)]).go_on
 
 
-def test_who_was_replaced_is_told_to_stop_and_what_it_did_counts(ledger, place):
+def test_who_was_replaced_is_told_to_stop_and_what_it_did_counts(ledger, installation):
     running(ledger, 6)
     ledger.start(chunk(0, 6), HERE)
-    with Ledger(place.settings.redis, silence_seconds=0) as impatient:
+    with Ledger(installation.settings.redis, silence_seconds=0) as impatient:
         assert impatient.start(chunk(0, 6), THERE).verdict is Verdict.RUN
 
     assert not ledger.record(chunk(0, 6), [outcome(0)], HERE).go_on
