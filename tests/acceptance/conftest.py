@@ -1,4 +1,4 @@
-"""Places and workers for tests that use the commands."""
+"""Installations and workers for tests that run the commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support import commands
-from support.stack import Installation, make_bucket, new_installation
+from support.installation import Installation, make_bucket, new_installation
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.storage.s3 import ObjectStore
 from worker.standalone.services import Standalone
@@ -16,26 +16,22 @@ from worker.standalone.services import Standalone
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Compiled models are kept for the run, outside the user's own cache."""
+    """The setting that keeps compiled models in a cache of this test run."""
     return {"MASKMILL_MODEL__CACHE_DIR": str(tmp_path_factory.mktemp("cache"))}
 
 
 @pytest.fixture
 def installation(standalone: Standalone, cache: dict[str, str]) -> Installation:
-    """A key prefix and a bucket of this test's own."""
-    found = new_installation(standalone)
-    make_bucket(found)
-    return Installation(found.environment | cache, found.settings, found.bucket)
+    """An installation with a bucket and without workers."""
+    return _with_bucket(standalone, cache)
 
 
 @pytest.fixture(scope="module")
 def running_installation(
     standalone: Standalone, cache: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    """A installation with workers running, shared by the tests of a module."""
-    found = new_installation(standalone)
-    make_bucket(found)
-    installation = Installation(found.environment | cache, found.settings, found.bucket)
+    """An installation with running workers, shared by the tests of a module."""
+    installation = _with_bucket(standalone, cache)
     with commands.workers(installation.environment, tmp_path_factory.mktemp("log") / "worker.log"):
         yield installation
 
@@ -55,3 +51,9 @@ def store(installation: Installation) -> Iterator[ObjectStore]:
 @pytest.fixture
 def worker_log(tmp_path: Path) -> Path:
     return tmp_path / "worker.log"
+
+
+def _with_bucket(standalone: Standalone, cache: dict[str, str]) -> Installation:
+    installation = new_installation(standalone).with_settings(cache)
+    make_bucket(installation)
+    return installation

@@ -14,7 +14,7 @@ from PIL import Image
 import producer.client
 from producer import Client, JobStatus
 from support import commands
-from support.stack import Installation
+from support.installation import Installation
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore
 

@@ -1,4 +1,4 @@
-"""Flower, unchanged and without settings of ours, shows the chunks as tasks."""
+"""An unmodified Flower shows the chunks as tasks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_flower_shows_the_chunks(running_installation, tmp_path):
             return {}
 
     def succeeded() -> bool:
-        """Flower learns of tasks from events, which it has to switch on first; so keep giving it something to see."""
+        """Run a job. Flower sees only tasks that run after it has enabled events, so this repeats until it sees one."""
         source, dest = str(tmp_path), f"s3://{running_installation.bucket}/flower/"
         done = commands.run("producer", "submit", source, dest, "--wait", settings=running_installation.environment)
         assert done.code == 0, done.err

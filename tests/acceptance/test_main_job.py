@@ -1,4 +1,4 @@
-"""The main job: a folder or a prefix of photographs in, masks of the right size out, and a true account."""
+"""The main job: photographs from a folder or a prefix become masks of the same size, and the counts are correct."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from support import commands
 from support.edge_case_images import make
-from support.stack import Installation
+from support.installation import Installation
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.queue.celery_app import make_celery
 from worker.contract.s3url import S3Url
@@ -33,7 +33,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 @pytest.fixture(scope="module")
 def finished_job(running_installation: Installation, photographs: Path) -> dict:
-    """The photographs submitted from a local folder and waited for; the lines the command printed."""
+    """Submit the photographs from a local folder and wait; the first and the last line of the output."""
     dest = f"s3://{running_installation.bucket}/masks/"
     done = commands.run(
         "producer",
@@ -65,12 +65,12 @@ def test_masks_and_cutouts_have_the_size_of_their_photographs(
         with Image.open(mask) as image:
             assert image.mode == "L"
             low, high = image.getextrema()
-            assert low < 64 and high > 192, name  # a subject and a background, on every one of these
+            assert low < 64 and high > 192, name  # every photograph shows a subject and a background
         with Image.open(cutout) as image:
             assert image.mode == "RGBA"
 
 
-def test_outputs_say_where_they_come_from(running_installation, photographs, finished_job):
+def test_outputs_carry_their_provenance(running_installation, photographs, finished_job):
     with ObjectStore(running_installation.settings.s3) as store:
         source = S3Url.parse(finished_job["submitted"]["source"])
         original = store.head(source / "coffee.png")
@@ -91,7 +91,7 @@ def test_status_and_list_know_the_job(running_installation, finished_job):
     assert job in [line["job"] for line in listing.lines]
 
 
-def test_outcomes_are_in_celerys_result_backend(running_installation, finished_job):
+def test_celerys_result_backend_has_the_outcomes(running_installation, finished_job):
     app = make_celery(running_installation.settings)
     job, chunks = finished_job["submitted"]["job"], finished_job["submitted"]["chunks"]
 
@@ -102,7 +102,7 @@ def test_outcomes_are_in_celerys_result_backend(running_installation, finished_j
     app.close()
 
 
-def test_a_chunk_whose_result_has_expired_is_answered_by_the_ledger(running_installation, finished_job):
+def test_the_ledger_answers_for_a_chunk_whose_result_has_expired(running_installation, finished_job):
     app = make_celery(running_installation.settings)
     job = finished_job["submitted"]["job"]
     AsyncResult(f"{job}.0.0", app=app).forget()
@@ -115,7 +115,7 @@ def test_a_chunk_whose_result_has_expired_is_answered_by_the_ledger(running_inst
     app.close()
 
 
-def test_an_s3_prefix_is_a_source_and_the_tree_is_kept(running_installation, photographs, tmp_path):
+def test_outputs_of_an_s3_prefix_keep_its_tree(running_installation, photographs, tmp_path):
     with ObjectStore(running_installation.settings.s3) as store:
         body = (photographs / "coffee.png").read_bytes()
         for key in ("in/a/coffee.png", "in/a/b/cup #1 100% ü.png", "in/readme.txt"):
@@ -140,7 +140,7 @@ def test_an_s3_prefix_is_a_source_and_the_tree_is_kept(running_installation, pho
     assert {"a/coffee.png", "a/b/cup #1 100% ü.png"} == {key for key in keys if not key.startswith("_maskmill/")}
 
 
-def test_a_list_that_knows_only_keys_is_done_like_any_other(running_installation, photographs, tmp_path):
+def test_a_key_list_without_sizes_is_accepted(running_installation, photographs, tmp_path):
     with ObjectStore(running_installation.settings.s3) as store:
         store.put(
             S3Url(running_installation.bucket, "listed/a/cup 1.png"),
@@ -163,14 +163,14 @@ def test_a_list_that_knows_only_keys_is_done_like_any_other(running_installation
     assert (failure["key"], failure["code"]) == ("gone.jpg", "missing")
 
 
-def test_awkward_files_get_the_outcome_they_deserve(running_installation, tmp_path):
-    folder = tmp_path / "awkward"
+def test_edge_case_images_get_the_expected_outcome(running_installation, tmp_path):
+    folder = tmp_path / "edge-cases"
     folder.mkdir()
     expected = make(folder)
 
     done = commands.run(
         "producer",
-        *("submit", str(folder), f"s3://{running_installation.bucket}/awkward/", "--wait", "--json"),
+        *("submit", str(folder), f"s3://{running_installation.bucket}/edge-cases/", "--wait", "--json"),
         settings=running_installation.environment,
     )
 
@@ -183,7 +183,7 @@ def test_awkward_files_get_the_outcome_they_deserve(running_installation, tmp_pa
     with ObjectStore(running_installation.settings.s3) as store:
         for name, item in expected.items():
             if item.outcome == "ok":
-                key = f"awkward/{name.rpartition('.')[0]}.png"
+                key = f"edge-cases/{name.rpartition('.')[0]}.png"
                 body, _ = store.get(S3Url(running_installation.bucket, key), max_bytes=1 << 26)
                 with Image.open(io.BytesIO(body)) as mask:
                     assert (name, mask.size, mask.mode) == (name, item.size, "L")
@@ -217,7 +217,7 @@ def test_bad_input_is_one_clear_message(running_installation, args, code, text):
     assert "Traceback" not in done.err
 
 
-def test_two_inputs_for_one_output_are_refused_before_any_work(running_installation):
+def test_two_inputs_with_one_output_key_are_refused(running_installation):
     with ObjectStore(running_installation.settings.s3) as store:
         for key in ("rivals/a.jpg", "rivals/a.png"):
             store.put(S3Url(running_installation.bucket, key), b"x", content_type="image/png")

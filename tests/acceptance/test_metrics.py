@@ -1,4 +1,4 @@
-"""What Prometheus and a probe see of a node that works."""
+"""Metrics and probes of a running node."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from support import commands
-from support.stack import Installation
+from support.installation import Installation
 from worker.contract.job import JobStatus
 from worker.contract.ledger.fleet import Fleet
 from worker.contract.ledger.jobs import Ledger
@@ -24,7 +24,8 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def ask(port: int, path: str) -> tuple[int, str]:
+def get(port: int, path: str) -> tuple[int, str]:
+    """Return status and body; status 0 if nothing answers."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
             return answer.status, answer.read().decode()
@@ -35,7 +36,7 @@ def ask(port: int, path: str) -> tuple[int, str]:
 
 
 def scraped(port: int) -> dict[tuple[str, tuple], float]:
-    code, text = ask(port, "/metrics")
+    code, text = get(port, "/metrics")
     assert code == 200
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -67,7 +68,7 @@ def job_of_two(installation: Installation, tmp_path) -> str:
     return done.lines[0]["job"]
 
 
-def test_a_node_tells_what_it_does(installation, ledger: Ledger, job_of_two, worker_log):
+def test_metrics_and_logs_of_a_job(installation, ledger: Ledger, job_of_two, worker_log):
     port = free_port()
     settings = installation.environment | {
         "MASKMILL_METRICS__PORT": str(port),
@@ -75,13 +76,13 @@ def test_a_node_tells_what_it_does(installation, ledger: Ledger, job_of_two, wor
     }
     settings["MASKMILL_WORKER__LOG_FORMAT"] = "json"
     with commands.workers(settings, worker_log):
-        commands.wait_for(lambda: ask(port, "/readyz")[0] == 200, "the node to be ready")
+        commands.wait_for(lambda: get(port, "/readyz")[0] == 200, "the node to be ready")
         assert {name.partition("@")[2] for name in Fleet(ledger.link).live()} == {"rack-7.node0"}
         commands.wait_for(lambda: ledger.view(job_of_two).status is JobStatus.FINISHED, "the job to finish")
 
         samples = scraped(port)
 
-        assert ask(port, "/healthz")[0] == 200 and ask(port, "/etc/passwd")[0] == 404
+        assert get(port, "/healthz")[0] == 200 and get(port, "/etc/passwd")[0] == 404
     assert value(samples, "maskmill_images_total", outcome="ok", code="") == 1
     assert value(samples, "maskmill_images_total", outcome="failed", code="undecodable") == 1
     assert value(samples, "maskmill_stage_seconds_count", stage="infer") == 1
@@ -94,7 +95,7 @@ def test_a_node_tells_what_it_does(installation, ledger: Ledger, job_of_two, wor
     [(_, facts)] = [key for key in samples if key[0] == "maskmill_model_info"]
     assert dict(facts)["model"] == "contrast"
     secret = installation.settings.redis.password.get_secret_value()
-    assert secret not in ask(port, "/metrics")[1] and secret not in worker_log.read_text()
+    assert secret not in get(port, "/metrics")[1] and secret not in worker_log.read_text()
     lines = [json.loads(line) for line in worker_log.read_text().splitlines()]
     assert len(lines) > 5 and {line["event"] for line in lines} <= set(EVENTS)
     [failed] = [line for line in lines if line["event"] == "image_failed"]
@@ -102,20 +103,20 @@ def test_a_node_tells_what_it_does(installation, ledger: Ledger, job_of_two, wor
     assert failed["key"] == "broken.jpg" and failed["image"] in (0, 1)
 
 
-def test_a_node_whose_redis_is_away_is_alive_and_not_ready(installation, worker_log):
+def test_a_node_without_redis_is_alive_but_not_ready(installation, worker_log):
     port = free_port()
     settings = installation.environment | {
         "MASKMILL_METRICS__PORT": str(port),
         "MASKMILL_REDIS__URL": "redis://127.0.0.1:1/0",
     }
     with commands.workers(settings, worker_log):
-        commands.wait_for(lambda: ask(port, "/healthz")[0] == 200, "the steward")
+        commands.wait_for(lambda: get(port, "/healthz")[0] == 200, "the steward")
 
-        assert ask(port, "/readyz")[0] == 503
+        assert get(port, "/readyz")[0] == 503
         assert value(scraped(port), "maskmill_redis_up") == 0
 
 
-def test_a_port_that_is_taken_is_named(installation, worker_log):
+def test_a_port_in_use_is_named(installation, worker_log):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

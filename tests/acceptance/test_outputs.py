@@ -1,4 +1,4 @@
-"""What is asked of outputs on the command line is what lies in the bucket afterwards."""
+"""Outputs in the bucket have the kinds, formats, names and metadata requested on the command line."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from support import commands
+from support.installation import Installation
 from support.photographs import photograph
-from support.stack import Installation
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore
 
@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def outputs_of(installation: Installation, folder: Path, target: Path, *arguments: str) -> dict[str, Image.Image]:
-    """Submitted, waited for and downloaded: relative path -> image."""
+    """Submit, wait and download; return relative path -> image."""
     dest = f"s3://{installation.bucket}/{target.name}/"
     done = commands.run(
         "producer",
@@ -44,7 +44,7 @@ def outputs_of(installation: Installation, folder: Path, target: Path, *argument
     return {path.relative_to(target / "out").as_posix(): Image.open(io.BytesIO(path.read_bytes())) for path in files}
 
 
-def test_several_kinds_in_several_formats_under_chosen_names(running_installation, folder, tmp_path):
+def test_several_kinds_with_different_formats_and_names(running_installation, folder, tmp_path):
     found = outputs_of(
         *(running_installation, folder, tmp_path),
         *("--output", "mask,cutout", "--output", "composite", "--format", "webp", "--mask-format", "png"),
@@ -60,9 +60,7 @@ def test_several_kinds_in_several_formats_under_chosen_names(running_installatio
     assert max(found["flat/shelf/cup-mask.png"].size) == 200
 
 
-def test_a_local_picture_becomes_the_background_and_exif_is_kept_without_the_place(
-    running_installation, folder, tmp_path
-):
+def test_a_local_background_is_used_and_exif_is_kept_without_the_location(running_installation, folder, tmp_path):
     Image.new("RGB", (40, 30), (0, 90, 180)).save(tmp_path / "studio.png")
 
     found = outputs_of(
@@ -83,7 +81,7 @@ def test_a_local_picture_becomes_the_background_and_exif_is_kept_without_the_pla
     assert [item.key.rpartition(".")[2] for item in backgrounds] == ["png"]
 
 
-def test_a_background_that_is_no_picture_fails_each_image_with_its_code(running_installation, folder, tmp_path):
+def test_an_undecodable_background_fails_each_image(running_installation, folder, tmp_path):
     (tmp_path / "studio.png").write_text("no picture")
 
     done = commands.run(

@@ -10,8 +10,8 @@ from PIL import Image
 
 from support import commands
 from support.browser import CHROMIUM, Browser, browser
+from support.installation import Installation
 from support.photographs import photograph
-from support.stack import Installation
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore
 

@@ -11,8 +11,8 @@ from PIL import Image
 from pyarrow import parquet
 
 from support import commands
+from support.installation import Installation
 from support.photographs import photograph
-from support.stack import Installation
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ def test_memory_handles_threads_and_connections_stay_flat(installation, ledger, 
     assert len(run.looks) >= 9
     assert run.grown(lambda look: look.threads) <= 0
     assert run.grown(lambda look: look.handles) <= 2
-    assert run.grown(lambda look: look.connections) <= 2  # of who looks in between
+    assert run.grown(lambda look: look.connections) <= 2  # those of the test
     assert run.grown(lambda look: look.memory_mib) <= 12
     # What `worker bench fleet` counts with.
     most = max(look.connections for look in run.looks) - run.connections_before

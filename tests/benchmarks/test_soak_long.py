@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from support.installation import Installation, make_bucket, new_installation
 from support.soak import soak
-from support.stack import Installation, make_bucket, new_installation
 from support.work_items import JPEG
 from worker.contract.ledger.jobs import Ledger
 

@@ -1,4 +1,4 @@
-"""Real servers for the tests that need them: one Redis and one S3 for the whole run, a fresh installation in them per test."""
+"""Real services: one Redis and one S3 for the whole run, and in them a new installation for each test."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from support.stack import Installation, make_bucket, new_installation
+from support.installation import Installation, make_bucket, new_installation
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.storage.s3 import ObjectStore
 from worker.standalone.services import Standalone
@@ -14,7 +14,7 @@ from worker.standalone.services import Standalone
 
 @pytest.fixture
 def installation(standalone: Standalone, monkeypatch: pytest.MonkeyPatch) -> Installation:
-    """Settings (also exported) of the running services with a key prefix and a bucket of this test's own."""
+    """A new installation, whose settings are also set in the environment."""
     installation = new_installation(standalone)
     for name, value in installation.environment.items():
         monkeypatch.setenv(name, value)
@@ -23,7 +23,7 @@ def installation(standalone: Standalone, monkeypatch: pytest.MonkeyPatch) -> Ins
 
 @pytest.fixture
 def ledger_factory(standalone: Standalone) -> Callable[[], Ledger]:
-    """Each call gives a ledger that knows no jobs."""
+    """Return a function that creates an empty ledger."""
     return lambda: Ledger(new_installation(standalone).settings.redis)
 
 

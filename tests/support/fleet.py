@@ -16,7 +16,7 @@ from pathlib import Path
 from kombu import Consumer
 
 from support import commands
-from support.stack import Installation
+from support.installation import Installation
 from worker.contract import settings
 from worker.contract.queue.celery_app import make_celery
 

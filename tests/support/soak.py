@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support import commands
-from support.stack import Installation
+from support.installation import Installation
 from worker.bench.harness import usage
 from worker.contract.job import ENDED
 from worker.contract.ledger.jobs import Ledger

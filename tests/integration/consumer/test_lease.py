@@ -12,8 +12,8 @@ from celery import Celery
 from kombu import Consumer
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from support.installation import Installation
 from support.log_lines import log_text
-from support.stack import Installation
 from worker.consumer import lease
 from worker.contract import redis_keys
 from worker.contract.messages import ChunkMessage

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from support.stack import Installation
+from support.installation import Installation
 from worker.contract.errors import ServiceError, SourceError
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.fake_worker import Understudy
+from support.fake_worker import FakeWorker
 from worker.contract.s3url import S3Url
 
 
@@ -23,7 +23,7 @@ def dest(installation) -> str:
 
 
 @pytest.fixture
-def understudy(installation, store, ledger) -> Iterator[Understudy]:
-    found = Understudy(installation.settings, store, ledger)
-    with found.at_work():
-        yield found
+def fake_worker(installation, store, ledger) -> Iterator[FakeWorker]:
+    worker = FakeWorker(installation.settings, store, ledger)
+    with worker.running():
+        yield worker

@@ -9,7 +9,7 @@ from producer.integrations.s3_events import submit_created
 from worker.contract.s3url import S3Url
 
 
-@pytest.mark.usefixtures("understudy")
+@pytest.mark.usefixtures("fake_worker")
 def test_a_second_delivery_joins_the_job_of_the_first(installation, source, dest, store, ledger):
     def written(*keys: str) -> dict:
         items = [{"key": f"in/{key}", "eTag": store.head(S3Url(installation.bucket, f"in/{key}")).etag} for key in keys]

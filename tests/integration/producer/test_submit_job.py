@@ -11,7 +11,7 @@ import redis
 
 from producer import submit
 from producer.submit import Submitter, new_job_id
-from support.stack import Installation
+from support.installation import Installation
 from worker.contract import redis_keys
 from worker.contract.errors import (
     BrokerUnavailable,

@@ -14,8 +14,8 @@ from kombu import Consumer
 from kombu.exceptions import ContentDisallowed
 from pydantic import SecretStr
 
+from support.installation import Installation
 from support.proxy import Proxy
-from support.stack import Installation
 from worker.contract import redis_keys
 from worker.contract.errors import BrokerUnavailable
 from worker.contract.messages import ChunkMessage
@@ -207,7 +207,7 @@ def test_a_connection_that_dies_during_publishing_raises(installation):
         )
         app = celery_app.make_celery(installation.settings.model_copy(update={"redis": redis_settings}))
         assert celery_app.publish(app, chunks(1)) == 1
-        line.forget()
+        line.make_half_open()
 
         with pytest.raises(BrokerUnavailable, match="cannot be reached: Timeout"):
             celery_app.publish(app, chunks(2))
