@@ -1,4 +1,4 @@
-"""What every test gets: a marker by folder, and an environment without settings of the machine's owner."""
+"""For every test: a marker named after its folder, and an environment without the settings of the machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No MASKMILL_*, AWS_* or proxy variable and no `.env` of the outside reaches a test."""
+    """Remove MASKMILL_*, AWS_*, PRODUCER_*, WORKER_* and proxy variables, and leave the folder with `.env`."""
     for name in os.environ:
         if name.startswith(("MASKMILL_", "AWS_", "PRODUCER_", "WORKER_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
@@ -33,7 +33,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
-    """The embedded Redis and S3, one pair for the whole run. They come with the dependencies: never skipped."""
+    """The embedded Redis and S3, one pair for the whole run. The dependencies include them, so no test is skipped."""
     from worker.standalone.services import Standalone
 
     with Standalone(tmp_path_factory.mktemp("services")) as services:

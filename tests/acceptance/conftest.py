@@ -1,4 +1,4 @@
-"""Places and workers for tests that use the commands."""
+"""Installations and workers for tests that run the commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support import commands
-from support.stack import Place, fresh_place, make_bucket
+from support.installation import Installation, make_bucket, new_installation
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.storage.s3 import ObjectStore
 from worker.standalone.services import Standalone
@@ -16,42 +16,44 @@ from worker.standalone.services import Standalone
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Compiled models are kept for the run, outside the user's own cache."""
+    """The setting that keeps compiled models in a cache of this test run."""
     return {"MASKMILL_MODEL__CACHE_DIR": str(tmp_path_factory.mktemp("cache"))}
 
 
 @pytest.fixture
-def place(standalone: Standalone, cache: dict[str, str]) -> Place:
-    """A key prefix and a bucket of this test's own."""
-    found = fresh_place(standalone)
-    make_bucket(found)
-    return Place(found.environment | cache, found.settings, found.bucket)
+def installation(standalone: Standalone, cache: dict[str, str]) -> Installation:
+    """An installation with a bucket and without workers."""
+    return _with_bucket(standalone, cache)
 
 
 @pytest.fixture(scope="module")
-def working_place(
+def running_installation(
     standalone: Standalone, cache: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
-    """A place with workers running, shared by the tests of a module."""
-    found = fresh_place(standalone)
-    make_bucket(found)
-    place = Place(found.environment | cache, found.settings, found.bucket)
-    with commands.workers(place.environment, tmp_path_factory.mktemp("log") / "worker.log"):
-        yield place
+) -> Iterator[Installation]:
+    """An installation with running workers, shared by the tests of a module."""
+    installation = _with_bucket(standalone, cache)
+    with commands.workers(installation.environment, tmp_path_factory.mktemp("log") / "worker.log"):
+        yield installation
 
 
 @pytest.fixture
-def ledger(place: Place) -> Iterator[Ledger]:
-    with Ledger(place.settings.redis) as ledger:
+def ledger(installation: Installation) -> Iterator[Ledger]:
+    with Ledger(installation.settings.redis) as ledger:
         yield ledger
 
 
 @pytest.fixture
-def store(place: Place) -> Iterator[ObjectStore]:
-    with ObjectStore(place.settings.s3) as store:
+def store(installation: Installation) -> Iterator[ObjectStore]:
+    with ObjectStore(installation.settings.s3) as store:
         yield store
 
 
 @pytest.fixture
 def worker_log(tmp_path: Path) -> Path:
     return tmp_path / "worker.log"
+
+
+def _with_bucket(standalone: Standalone, cache: dict[str, str]) -> Installation:
+    installation = new_installation(standalone).with_settings(cache)
+    make_bucket(installation)
+    return installation

@@ -7,11 +7,11 @@ import json
 import pytest
 
 from support import commands
-from support.stack import MODEL
+from support.installation import MODEL
 
 
-def test_a_fit_node_passes(place):
-    done = commands.run("worker", "check", "--bucket", place.bucket, settings=place.environment)
+def test_all_checks_pass_on_a_working_node(installation):
+    done = commands.run("worker", "check", "--bucket", installation.bucket, settings=installation.environment)
 
     assert done.code == 0, done.out + done.err
     assert [line.split()[1] for line in done.out.splitlines()] == ["redis", "s3", "pinning", "bundle", "network"]
@@ -31,8 +31,8 @@ def test_a_fit_node_passes(place):
         ({"KMP_AFFINITY": "compact"}, "pinning", "KMP_AFFINITY"),
     ],
 )
-def test_what_is_amiss_is_named_with_its_remedy(place, change, failing, remedy):
-    done = commands.run("worker", "check", "--json", settings=place.environment | change)
+def test_a_failed_check_names_the_remedy(installation, change, failing, remedy):
+    done = commands.run("worker", "check", "--json", settings=installation.environment | change)
 
     findings = {line["check"]: line for line in done.lines}
     assert done.code == 1
@@ -41,20 +41,20 @@ def test_what_is_amiss_is_named_with_its_remedy(place, change, failing, remedy):
     assert "Traceback" not in done.err
 
 
-def test_the_plan_explains_itself(place):
-    words = commands.run("worker", "plan", settings=place.environment)
-    machine = commands.run("worker", "plan", "--json", settings=place.environment)
+def test_the_plan_gives_its_reasons(installation):
+    text = commands.run("worker", "plan", settings=installation.environment)
+    as_json = commands.run("worker", "plan", "--json", settings=installation.environment)
 
-    plan = json.loads(machine.out)
-    assert words.code == machine.code == 0
-    assert "process 0" in words.out and "streams" in words.out
+    plan = json.loads(as_json.out)
+    assert text.code == as_json.code == 0
+    assert "process 0" in text.out and "streams" in text.out
     assert plan["core_sets"][0]["cpus"] and plan["reasons"] and plan["inference_precision"] in ("f32", "bf16", "f16")
 
 
 @pytest.mark.parametrize("command", ["worker", "producer"])
-def test_config_tells_values_and_origins_and_hides_secrets(place, command):
-    untouched = {name: value for name, value in place.environment.items() if name not in MODEL}
-    done = commands.run(command, "config", "--json", settings=untouched)
+def test_config_shows_values_and_origins_but_no_secrets(installation, command):
+    without_model = {name: value for name, value in installation.environment.items() if name not in MODEL}
+    done = commands.run(command, "config", "--json", settings=without_model)
 
     rows = {line["setting"]: line for line in done.lines}
     assert rows["MASKMILL_REDIS__URL"]["origin"] == "environment"
@@ -63,8 +63,8 @@ def test_config_tells_values_and_origins_and_hides_secrets(place, command):
         "value": "builtin:starter",
         "origin": "default",
     }
-    assert place.environment["MASKMILL_REDIS__PASSWORD"] not in done.out
-    assert place.environment["MASKMILL_S3__SECRET_ACCESS_KEY"] not in done.out
+    assert installation.environment["MASKMILL_REDIS__PASSWORD"] not in done.out
+    assert installation.environment["MASKMILL_S3__SECRET_ACCESS_KEY"] not in done.out
 
 
 @pytest.mark.parametrize("command", ["worker", "producer"])

@@ -1,4 +1,4 @@
-"""`worker demo` and `worker standalone`: everything starts, works, and is gone afterwards, also after Ctrl-C."""
+"""`worker demo` and `worker standalone` start everything, work, and leave no process behind, also after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def small_photographs(folder: Path, count: int = 3) -> Path:
 
 
 def using(state: Path) -> list[psutil.Process]:
-    """Processes that were started for this state folder, by what their command line or environment says."""
+    """Return the processes whose command line, environment or working directory contains this state folder."""
     found = []
     for process in psutil.process_iter():
         try:
-            told = " ".join(process.cmdline()) + " ".join(process.environ().values())
-            if process.pid != os.getpid() and str(state) in told + process.cwd():
+            text = " ".join([*process.cmdline(), *process.environ().values(), process.cwd()])
+            if process.pid != os.getpid() and str(state) in text:
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue
@@ -47,7 +47,7 @@ def assert_all_gone(state: Path) -> None:
             assert ports.is_free(port), f"{name} still listens on {port}"
 
 
-def test_the_demo_does_the_main_job_twice(cache, tmp_path):
+def test_the_demo_writes_masks_and_cutouts_twice(cache, tmp_path):
     state, output = tmp_path / "state", tmp_path / "masks"
     for _ in range(2):
         done = commands.run(
@@ -61,7 +61,7 @@ def test_the_demo_does_the_main_job_twice(cache, tmp_path):
 
 
 def start_demo(state: Path, photos: Path, output: Path, settings: dict[str, str]) -> subprocess.Popen[bytes]:
-    """In a process group of its own, as a shell does it: Ctrl-C reaches every process of the group."""
+    """Start the demo in a new process group, like a shell, so that Ctrl-C reaches every process of the group."""
     return subprocess.Popen(
         [str(commands.BIN / "worker"), "demo", "--state", str(state), "--photos", str(photos), "--output", str(output)],
         env=commands.environment(settings),
@@ -72,19 +72,19 @@ def start_demo(state: Path, photos: Path, output: Path, settings: dict[str, str]
 
 
 def wait_for_end(process: subprocess.Popen[bytes], seconds: float) -> tuple[int, str]:
-    """Exit code and what was said."""
+    """Return exit code and output."""
     try:
-        said, _ = process.communicate(timeout=seconds)
+        output, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         raise
-    return process.returncode, said.decode()
+    return process.returncode, output.decode()
 
 
-def before_our_code(code: int, said: str) -> bool:
-    """Ctrl-C struck before Python had a handler, or Python itself while it started, which then fails with 1."""
-    starting = "python: failed to set __main__.__loader__" in said or "Fatal Python error: init" in said
-    return code == -signal.SIGINT or (code == 1 and starting and "worker/" not in said)
+def ended_before_our_code(code: int, output: str) -> bool:
+    """Return whether Ctrl-C ended Python before it had a handler, or during its start, which exits with 1."""
+    starting = "python: failed to set __main__.__loader__" in output or "Fatal Python error: init" in output
+    return code == -signal.SIGINT or (code == 1 and starting and "worker/" not in output)
 
 
 @pytest.mark.parametrize("moment", ["at once", "services start", "worker starts", "job runs"])
@@ -100,13 +100,13 @@ def test_ctrl_c_leaves_nothing_behind(moment, cache, tmp_path):
     commands.wait_for(reached[moment], moment)
 
     os.killpg(process.pid, signal.SIGINT)
-    code, said = wait_for_end(process, 45)
+    code, output = wait_for_end(process, 45)
 
-    assert code == 130 or (moment == "at once" and before_our_code(code, said)), said
+    assert code == 130 or (moment == "at once" and ended_before_our_code(code, output)), output
     assert_all_gone(state)
 
 
-def test_a_killed_demo_takes_its_processes_along(cache, tmp_path):
+def test_the_processes_of_a_killed_demo_end(cache, tmp_path):
     state = tmp_path / "state"
     process = start_demo(state, small_photographs(tmp_path / "photos"), tmp_path / "masks", cache)
     commands.wait_for((state / "logs" / "worker.log").exists, "the worker")
@@ -162,7 +162,7 @@ def test_standalone_prints_what_to_export_and_keeps_its_data(cache, tmp_path):
     assert printed[0] == printed[1], "settings exported in a terminal stay valid"
 
 
-def test_a_demo_whose_worker_cannot_start_ends_and_says_why(cache, tmp_path):
+def test_a_demo_whose_worker_cannot_start_ends_with_the_reason(cache, tmp_path):
     settings = cache | {"MASKMILL_MODEL__SOURCE": "/no/such/bundle", "MASKMILL_WORKER__RESTART_LIMIT": "1"}
     began = time.monotonic()
     photos = small_photographs(tmp_path / "photos")

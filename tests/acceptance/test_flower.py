@@ -1,4 +1,4 @@
-"""Flower, unchanged and without settings of ours, shows the chunks as tasks."""
+"""An unmodified Flower shows the chunks as tasks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support import commands
 from worker.standalone import ports
 
 
-def test_flower_shows_the_chunks(working_place, tmp_path):
+def test_flower_shows_the_chunks(running_installation, tmp_path):
     port = ports.choose({"flower": (0,)})["flower"]
     Image.new("RGB", (64, 64), (200, 200, 200)).save(tmp_path / "one.jpg")
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -28,16 +28,16 @@ def test_flower_shows_the_chunks(working_place, tmp_path):
             return {}
 
     def succeeded() -> bool:
-        """Flower learns of tasks from events, which it has to switch on first; so keep giving it something to see."""
-        source, dest = str(tmp_path), f"s3://{working_place.bucket}/flower/"
-        done = commands.run("producer", "submit", source, dest, "--wait", settings=working_place.environment)
+        """Run a job. Flower sees only tasks that run after it has enabled events, so this repeats until it sees one."""
+        source, dest = str(tmp_path), f"s3://{running_installation.bucket}/flower/"
+        done = commands.run("producer", "submit", source, dest, "--wait", settings=running_installation.environment)
         assert done.code == 0, done.err
         return any(t["name"] == "maskmill.chunk" and t["state"] == "SUCCESS" for t in tasks().values())
 
     with Path(tmp_path / "flower.log").open("wb") as log:
         flower = subprocess.Popen(
             [sys.executable, "-m", "celery", "-A", "worker.app", "flower", "--address=127.0.0.1", f"--port={port}"],
-            env=commands.environment(working_place.environment) | {"FLOWER_UNAUTHENTICATED_API": "true"},
+            env=commands.environment(running_installation.environment) | {"FLOWER_UNAUTHENTICATED_API": "true"},
             stdout=log,
             stderr=log,
         )

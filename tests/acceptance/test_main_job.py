@@ -1,4 +1,4 @@
-"""The main job: a folder or a prefix of photographs in, masks of the right size out, and a true account."""
+"""The main job: photographs from a folder or a prefix become masks of the same size, and the counts are correct."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from support import commands
 from support.edge_case_images import make
-from support.stack import Place
+from support.installation import Installation
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.queue.celery_app import make_celery
 from worker.contract.s3url import S3Url
@@ -32,13 +32,13 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 @pytest.fixture(scope="module")
-def finished_job(working_place: Place, photographs: Path) -> dict:
-    """The photographs submitted from a local folder and waited for; the lines the command printed."""
-    dest = f"s3://{working_place.bucket}/masks/"
+def finished_job(running_installation: Installation, photographs: Path) -> dict:
+    """Submit the photographs from a local folder and wait; the first and the last line of the output."""
+    dest = f"s3://{running_installation.bucket}/masks/"
     done = commands.run(
         "producer",
         *("submit", str(photographs), dest, "--output", "both", "--wait", "--json", "--timeout", "90"),
-        settings=working_place.environment,
+        settings=running_installation.environment,
     )
     assert done.code == 0, done.err
     return {"submitted": done.lines[0], "last": done.lines[-1]}
@@ -50,10 +50,12 @@ def test_every_photograph_is_done(finished_job):
     assert finished_job["last"]["ok"] == finished_job["last"]["total"] == len(PHOTOGRAPHS)
 
 
-def test_masks_and_cutouts_have_the_size_of_their_photographs(working_place, photographs, finished_job, tmp_path):
+def test_masks_and_cutouts_have_the_size_of_their_photographs(
+    running_installation, photographs, finished_job, tmp_path
+):
     job = finished_job["submitted"]["job"]
 
-    done = commands.run("producer", "download", job, str(tmp_path / "out"), settings=working_place.environment)
+    done = commands.run("producer", "download", job, str(tmp_path / "out"), settings=running_installation.environment)
 
     assert done.code == 0, done.err
     for name in PHOTOGRAPHS:
@@ -63,34 +65,34 @@ def test_masks_and_cutouts_have_the_size_of_their_photographs(working_place, pho
         with Image.open(mask) as image:
             assert image.mode == "L"
             low, high = image.getextrema()
-            assert low < 64 and high > 192, name  # a subject and a background, on every one of these
+            assert low < 64 and high > 192, name  # every photograph shows a subject and a background
         with Image.open(cutout) as image:
             assert image.mode == "RGBA"
 
 
-def test_outputs_say_where_they_come_from(working_place, photographs, finished_job):
-    with ObjectStore(working_place.settings.s3) as store:
+def test_outputs_carry_their_provenance(running_installation, photographs, finished_job):
+    with ObjectStore(running_installation.settings.s3) as store:
         source = S3Url.parse(finished_job["submitted"]["source"])
         original = store.head(source / "coffee.png")
-        mask = store.head(S3Url(working_place.bucket, "masks/mask/coffee.png"))
+        mask = store.head(S3Url(running_installation.bucket, "masks/mask/coffee.png"))
 
     assert mask.metadata["maskmill-source-etag"] == original.etag
     assert len(mask.metadata["maskmill-model"]) == 64
     assert mask.metadata["maskmill-options"]
 
 
-def test_status_and_list_know_the_job(working_place, finished_job):
+def test_status_and_list_know_the_job(running_installation, finished_job):
     job = finished_job["submitted"]["job"]
 
-    status = commands.run("producer", "status", job, settings=working_place.environment)
-    listing = commands.run("producer", "list", "--json", settings=working_place.environment)
+    status = commands.run("producer", "status", job, settings=running_installation.environment)
+    listing = commands.run("producer", "list", "--json", settings=running_installation.environment)
 
     assert status.code == 0 and f"{len(PHOTOGRAPHS)} ok" in status.out
     assert job in [line["job"] for line in listing.lines]
 
 
-def test_outcomes_are_in_celerys_result_backend(working_place, finished_job):
-    app = make_celery(working_place.settings)
+def test_celerys_result_backend_has_the_outcomes(running_installation, finished_job):
+    app = make_celery(running_installation.settings)
     job, chunks = finished_job["submitted"]["job"], finished_job["submitted"]["chunks"]
 
     results = [AsyncResult(f"{job}.0.{chunk}", app=app).get(timeout=10) for chunk in range(chunks)]
@@ -100,8 +102,8 @@ def test_outcomes_are_in_celerys_result_backend(working_place, finished_job):
     app.close()
 
 
-def test_a_chunk_whose_result_has_expired_is_answered_by_the_ledger(working_place, finished_job):
-    app = make_celery(working_place.settings)
+def test_the_ledger_answers_for_a_chunk_whose_result_has_expired(running_installation, finished_job):
+    app = make_celery(running_installation.settings)
     job = finished_job["submitted"]["job"]
     AsyncResult(f"{job}.0.0", app=app).forget()
 
@@ -113,29 +115,35 @@ def test_a_chunk_whose_result_has_expired_is_answered_by_the_ledger(working_plac
     app.close()
 
 
-def test_an_s3_prefix_is_a_source_and_the_tree_is_kept(working_place, photographs, tmp_path):
-    with ObjectStore(working_place.settings.s3) as store:
+def test_outputs_of_an_s3_prefix_keep_its_tree(running_installation, photographs, tmp_path):
+    with ObjectStore(running_installation.settings.s3) as store:
         body = (photographs / "coffee.png").read_bytes()
         for key in ("in/a/coffee.png", "in/a/b/cup #1 100% ü.png", "in/readme.txt"):
-            store.put(S3Url(working_place.bucket, key), body, content_type="image/png")
+            store.put(S3Url(running_installation.bucket, key), body, content_type="image/png")
 
     done = commands.run(
         "producer",
-        *("submit", f"s3://{working_place.bucket}/in", f"s3://{working_place.bucket}/out", "--wait", "--json"),
-        settings=working_place.environment,
+        *(
+            "submit",
+            f"s3://{running_installation.bucket}/in",
+            f"s3://{running_installation.bucket}/out",
+            "--wait",
+            "--json",
+        ),
+        settings=running_installation.environment,
     )
 
     assert done.code == 0, done.err
     assert done.lines[0]["images"] == 2 and done.lines[0]["passed_over"] == 1
-    with ObjectStore(working_place.settings.s3) as store:
-        keys = {item.key for item in store.list(S3Url(working_place.bucket, "out/"))}
+    with ObjectStore(running_installation.settings.s3) as store:
+        keys = {item.key for item in store.list(S3Url(running_installation.bucket, "out/"))}
     assert {"a/coffee.png", "a/b/cup #1 100% ü.png"} == {key for key in keys if not key.startswith("_maskmill/")}
 
 
-def test_a_list_that_knows_only_keys_is_done_like_any_other(working_place, photographs, tmp_path):
-    with ObjectStore(working_place.settings.s3) as store:
+def test_a_key_list_without_sizes_is_accepted(running_installation, photographs, tmp_path):
+    with ObjectStore(running_installation.settings.s3) as store:
         store.put(
-            S3Url(working_place.bucket, "listed/a/cup 1.png"),
+            S3Url(running_installation.bucket, "listed/a/cup 1.png"),
             (photographs / "coffee.png").read_bytes(),
             content_type="image/png",
         )
@@ -143,40 +151,40 @@ def test_a_list_that_knows_only_keys_is_done_like_any_other(working_place, photo
 
     done = commands.run(
         "producer",
-        *("submit", f"s3://{working_place.bucket}/listed/", f"s3://{working_place.bucket}/from-list/"),
+        *("submit", f"s3://{running_installation.bucket}/listed/", f"s3://{running_installation.bucket}/from-list/"),
         *("--manifest", str(tmp_path / "keys.txt"), "--wait", "--json"),
-        settings=working_place.environment,
+        settings=running_installation.environment,
     )
 
     assert done.code == 3, done.err
     assert (done.lines[-1]["ok"], done.lines[-1]["failed"]) == (1, 1)
-    with Ledger(working_place.settings.redis) as ledger:
+    with Ledger(running_installation.settings.redis) as ledger:
         [failure] = ledger.failures(done.lines[0]["job"])
     assert (failure["key"], failure["code"]) == ("gone.jpg", "missing")
 
 
-def test_awkward_files_get_the_outcome_they_deserve(working_place, tmp_path):
-    folder = tmp_path / "awkward"
+def test_edge_case_images_get_the_expected_outcome(running_installation, tmp_path):
+    folder = tmp_path / "edge-cases"
     folder.mkdir()
     expected = make(folder)
 
     done = commands.run(
         "producer",
-        *("submit", str(folder), f"s3://{working_place.bucket}/awkward/", "--wait", "--json"),
-        settings=working_place.environment,
+        *("submit", str(folder), f"s3://{running_installation.bucket}/edge-cases/", "--wait", "--json"),
+        settings=running_installation.environment,
     )
 
     assert done.code == 3, done.err  # some failed
     job = done.lines[0]["job"]
-    with Ledger(working_place.settings.redis) as ledger:
+    with Ledger(running_installation.settings.redis) as ledger:
         failures = {failure["key"]: failure["code"] for failure in ledger.failures(job)}
         assert ledger.view(job).done == len(expected)
     assert failures == {name: item.code for name, item in expected.items() if item.outcome != "ok"}
-    with ObjectStore(working_place.settings.s3) as store:
+    with ObjectStore(running_installation.settings.s3) as store:
         for name, item in expected.items():
             if item.outcome == "ok":
-                key = f"awkward/{name.rpartition('.')[0]}.png"
-                body, _ = store.get(S3Url(working_place.bucket, key), max_bytes=1 << 26)
+                key = f"edge-cases/{name.rpartition('.')[0]}.png"
+                body, _ = store.get(S3Url(running_installation.bucket, key), max_bytes=1 << 26)
                 with Image.open(io.BytesIO(body)) as mask:
                     assert (name, mask.size, mask.mode) == (name, item.size, "L")
 
@@ -197,9 +205,11 @@ def test_awkward_files_get_the_outcome_they_deserve(working_place, tmp_path):
         (["submit", "--dryrun", "a", "s3://b/"], 1, "Did you mean '--dry-run'"),
     ],
 )
-def test_bad_input_is_one_clear_message(working_place, args, code, text):
+def test_bad_input_is_one_clear_message(running_installation, args, code, text):
     done = commands.run(
-        "producer", *(arg.format(bucket=working_place.bucket) for arg in args), settings=working_place.environment
+        "producer",
+        *(arg.format(bucket=running_installation.bucket) for arg in args),
+        settings=running_installation.environment,
     )
 
     assert done.code == code
@@ -207,18 +217,23 @@ def test_bad_input_is_one_clear_message(working_place, args, code, text):
     assert "Traceback" not in done.err
 
 
-def test_two_inputs_for_one_output_are_refused_before_any_work(working_place):
-    with ObjectStore(working_place.settings.s3) as store:
+def test_two_inputs_with_one_output_key_are_refused(running_installation):
+    with ObjectStore(running_installation.settings.s3) as store:
         for key in ("rivals/a.jpg", "rivals/a.png"):
-            store.put(S3Url(working_place.bucket, key), b"x", content_type="image/png")
+            store.put(S3Url(running_installation.bucket, key), b"x", content_type="image/png")
 
     done = commands.run(
         "producer",
-        *("submit", f"s3://{working_place.bucket}/rivals/", f"s3://{working_place.bucket}/rivals-out/", "--wait"),
-        settings=working_place.environment,
+        *(
+            "submit",
+            f"s3://{running_installation.bucket}/rivals/",
+            f"s3://{running_installation.bucket}/rivals-out/",
+            "--wait",
+        ),
+        settings=running_installation.environment,
     )
 
     assert done.code == 1
     assert "'a.jpg'" in done.err and "'a.png'" in done.err
-    with Ledger(working_place.settings.redis) as ledger:
+    with Ledger(running_installation.settings.redis) as ledger:
         assert not [view for view in ledger.jobs(100) if "rivals" in view.options.source.key]

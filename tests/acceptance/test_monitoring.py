@@ -1,4 +1,4 @@
-"""What watches a fleet, on a real run: Prometheus with every panel of every dashboard, and what KEDA would count."""
+"""Monitoring of a real run: Prometheus has data for every panel of every dashboard, and KEDA's formula scales to it."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ class Prometheus:
     def __init__(self, port: int) -> None:
         self.port = port
 
-    def ask(self, path: str, **parameters: object) -> Any:
+    def get(self, path: str, **parameters: object) -> Any:
         query = urllib.parse.urlencode(parameters)
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/{path}?{query}", timeout=10) as answer:
             return json.load(answer)["data"]
 
     def numbers(self, expression: str, since: float) -> list[float]:
-        """Every number that a graph of the expression would have shown since then."""
-        found = self.ask("query_range", query=expression, start=since, end=time.time(), step=0.5)["result"]
+        """Return every number that a graph of the expression shows from `since` to now."""
+        found = self.get("query_range", query=expression, start=since, end=time.time(), step=0.5)["result"]
         values = [float(value) for series in found for _, value in series["values"]]
         return [value for value in values if not math.isnan(value)]
 
 
 @contextmanager
 def scraping(target: int, folder: Path) -> Iterator[Prometheus]:
-    """Prometheus with the alerts of the project, looking twice a second."""
+    """Run Prometheus with the project's alerts; it scrapes a port twice a second."""
     program = validators.need("prometheus", "prometheus")
     configuration = yaml.safe_load((INFRA / "prometheus" / "prometheus.yml").read_text("utf-8"))
     [job] = [job for job in configuration["scrape_configs"] if job["job_name"] == "maskmill-worker"]
@@ -75,7 +75,7 @@ COUNTED_BY = {"none": None, "list": "LLEN", "hash": "HLEN", "set": "SCARD"}
 
 
 def pods_wanted(ledger: Ledger) -> int:
-    """Value of the formula of the chart's ScaledObject, each key counted by its type, as KEDA's Redis scaler does."""
+    """Return the value of the ScaledObject's formula; each key counts by its type, as in KEDA's Redis scaler."""
     text = (INFRA / "helm" / "maskmill" / "templates" / "scaledobject.yaml").read_text("utf-8")
     redis, prefix = ledger.connection.client, ledger.connection.prefix
     values = {}
@@ -88,9 +88,9 @@ def pods_wanted(ledger: Ledger) -> int:
 
 
 def photos(folder: Path) -> Path:
-    """Different files of the same picture, and one that is none."""
+    """Write `IMAGES` copies of one picture and a file that is not a picture; return the folder."""
     folder.mkdir()
-    # Noise makes decoding and encoding take their time, so that the job is seen while it runs.
+    # Noise slows decoding and encoding, so that Prometheus sees the job while it runs.
     noise = np.random.default_rng(1).integers(0, 255, (600, 800, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "0.jpg")
     for number in range(1, IMAGES):
@@ -99,19 +99,24 @@ def photos(folder: Path) -> Path:
     return folder
 
 
-def test_every_panel_shows_something_and_no_work_is_scaled_away(place, ledger, tmp_path, worker_log):
+def test_every_panel_has_data_and_the_fleet_scales_with_the_work(installation, ledger, tmp_path, worker_log):
     port = ports.choose({"metrics": (0,)})["metrics"]
-    settings = place.environment | {
+    settings = installation.environment | {
         "MASKMILL_METRICS__PORT": str(port),
         "MASKMILL_ENGINE__LEASE_SECONDS": "4",  # renewed every second
         "MASKMILL_JOBS__CHUNK_IMAGES": "8",
     }
     since = time.time()
     submitted = commands.run(
-        "producer", "submit", str(photos(tmp_path / "photos")), f"s3://{place.bucket}/m/", "--json", settings=settings
+        "producer",
+        "submit",
+        str(photos(tmp_path / "photos")),
+        f"s3://{installation.bucket}/m/",
+        "--json",
+        settings=settings,
     )
     job = submitted.lines[0]["job"]
-    assert pods_wanted(ledger) == 1 + WINDOW_PER_WORKER  # a fleet of no node is woken
+    assert pods_wanted(ledger) == 1 + WINDOW_PER_WORKER  # starts nodes in an empty fleet
     wanted = []
 
     def finished() -> bool:
@@ -135,9 +140,9 @@ def test_every_panel_shows_something_and_no_work_is_scaled_away(place, ledger, t
             for expression in grafana_dashboards.expressions()
             if not prometheus.numbers(expression.without_variables("4s"), since)
         ]
-        rules = [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
+        rules = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
 
     assert not empty
-    # Never zero while anything is left to do, and zero when nothing is.
+    # Positive while work is left, zero when none is.
     assert min(wanted[:-1]) > 0 and pods_wanted(ledger) == 0
     assert {rule["health"] for rule in rules} == {"ok"}, [rule for rule in rules if rule["health"] != "ok"]

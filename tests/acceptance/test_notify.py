@@ -45,14 +45,14 @@ def receiver():
     server.server_close()
 
 
-def test_the_end_of_a_job_is_sent_to_the_receiver(working_place, photos, receiver):
+def test_the_end_of_a_job_is_sent_to_the_receiver(running_installation, photos, receiver):
     url, seen = receiver
-    notifying = working_place.environment | {
+    notifying = running_installation.environment | {
         "MASKMILL_NOTIFY__SECRET": SECRET,
         "MASKMILL_NOTIFY__ALLOW_HTTP": "true",
         "MASKMILL_NOTIFY__ATTEMPTS": "1",
     }
-    submit = ("submit", photos, f"s3://{working_place.bucket}/told/", "--wait", "--json", "--timeout", "60")
+    submit = ("submit", photos, f"s3://{running_installation.bucket}/told/", "--wait", "--json", "--timeout", "60")
     done = commands.run("producer", *submit, "--notify", url, settings=notifying)
     assert (done.code, done.err) == (0, "")
     job = done.lines[0]["job"]
@@ -77,12 +77,14 @@ def test_the_end_of_a_job_is_sent_to_the_receiver(working_place, photos, receive
         (("--wait",), {"MASKMILL_NOTIFY__SECRET": SECRET}, "MASKMILL_NOTIFY__ALLOW_HTTP=true"),
     ],
 )
-def test_missing_settings_are_reported_before_anything_is_submitted(place, photos, arguments, environment, message):
+def test_missing_settings_are_reported_before_anything_is_submitted(
+    installation, photos, arguments, environment, message
+):
     done = commands.run(
         "producer",
-        *("submit", photos, f"s3://{place.bucket}/told/", "--notify", "http://example.org/t0ken", *arguments),
-        settings=place.environment | environment,
+        *("submit", photos, f"s3://{installation.bucket}/told/", "--notify", "http://example.org/t0ken", *arguments),
+        settings=installation.environment | environment,
     )
 
     assert done.code == 1 and message in done.err and "t0ken" not in done.err
-    assert commands.run("producer", "list", "--json", settings=place.environment).out == ""
+    assert commands.run("producer", "list", "--json", settings=installation.environment).out == ""

@@ -1,4 +1,4 @@
-"""What is asked of outputs on the command line is what lies in the bucket afterwards."""
+"""Outputs in the bucket have the kinds, formats, names and metadata requested on the command line."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from support import commands
+from support.installation import Installation
 from support.photographs import photograph
-from support.stack import Place
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore
 
@@ -27,26 +27,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def outputs_of(place: Place, folder: Path, target: Path, *arguments: str) -> dict[str, Image.Image]:
-    """Submitted, waited for and downloaded: relative path -> image."""
-    dest = f"s3://{place.bucket}/{target.name}/"
+def outputs_of(installation: Installation, folder: Path, target: Path, *arguments: str) -> dict[str, Image.Image]:
+    """Submit, wait and download; return relative path -> image."""
+    dest = f"s3://{installation.bucket}/{target.name}/"
     done = commands.run(
         "producer",
         *("submit", str(folder), dest, *arguments, "--wait", "--json", "--timeout", "60"),
-        settings=place.environment,
+        settings=installation.environment,
     )
     assert done.code == 0, done.err
     fetched = commands.run(
-        "producer", "download", done.lines[0]["job"], str(target / "out"), settings=place.environment
+        "producer", "download", done.lines[0]["job"], str(target / "out"), settings=installation.environment
     )
     assert fetched.code == 0, fetched.err
     files = (path for path in (target / "out").rglob("*") if path.is_file())
     return {path.relative_to(target / "out").as_posix(): Image.open(io.BytesIO(path.read_bytes())) for path in files}
 
 
-def test_several_kinds_in_several_formats_under_chosen_names(working_place, folder, tmp_path):
+def test_several_kinds_with_different_formats_and_names(running_installation, folder, tmp_path):
     found = outputs_of(
-        *(working_place, folder, tmp_path),
+        *(running_installation, folder, tmp_path),
         *("--output", "mask,cutout", "--output", "composite", "--format", "webp", "--mask-format", "png"),
         *("--name", "flat/{dir}/{stem}-{kind}.{ext}", "--crop", "--crop-margin", "3%", "--max-side", "200", "--refine"),
     )
@@ -60,11 +60,11 @@ def test_several_kinds_in_several_formats_under_chosen_names(working_place, fold
     assert max(found["flat/shelf/cup-mask.png"].size) == 200
 
 
-def test_a_local_picture_becomes_the_background_and_exif_is_kept_without_the_place(working_place, folder, tmp_path):
+def test_a_local_background_is_used_and_exif_is_kept_without_the_location(running_installation, folder, tmp_path):
     Image.new("RGB", (40, 30), (0, 90, 180)).save(tmp_path / "studio.png")
 
     found = outputs_of(
-        *(working_place, folder, tmp_path),
+        *(running_installation, folder, tmp_path),
         *("--output", "composite", "--background", str(tmp_path / "studio.png"), "--format", "jpg", "--exif", "keep"),
     )
 
@@ -74,21 +74,21 @@ def test_a_local_picture_becomes_the_background_and_exif_is_kept_without_the_pla
     assert (exif[ExifTags.Base.Make], exif.get_ifd(ExifTags.IFD.GPSInfo)) == ("Maker", {})
     blue = sum(count for count, (r, g, b) in image.resize((40, 60)).getcolors(2400) if b > 150 and r < 40)
     assert blue > 200  # of 2400: the table behind the cup
-    with ObjectStore(working_place.settings.s3) as store:
+    with ObjectStore(running_installation.settings.s3) as store:
         backgrounds = list(
-            store.list(S3Url.folder(f"s3://{working_place.bucket}/{tmp_path.name}/_maskmill/backgrounds"))
+            store.list(S3Url.folder(f"s3://{running_installation.bucket}/{tmp_path.name}/_maskmill/backgrounds"))
         )
     assert [item.key.rpartition(".")[2] for item in backgrounds] == ["png"]
 
 
-def test_a_background_that_is_no_picture_fails_each_image_with_its_code(working_place, folder, tmp_path):
+def test_an_undecodable_background_fails_each_image(running_installation, folder, tmp_path):
     (tmp_path / "studio.png").write_text("no picture")
 
     done = commands.run(
         "producer",
-        *("submit", str(folder), f"s3://{working_place.bucket}/{tmp_path.name}/", "--output", "composite"),
+        *("submit", str(folder), f"s3://{running_installation.bucket}/{tmp_path.name}/", "--output", "composite"),
         *("--background", str(tmp_path / "studio.png"), "--wait", "--json", "--timeout", "60"),
-        settings=working_place.environment,
+        settings=running_installation.environment,
     )
 
     assert done.code == 3

@@ -1,4 +1,4 @@
-"""Between two chunks no core waits: the first images of the next one have begun when the one in work ends."""
+"""No core waits between two chunks: the first images of the next chunk start before the current one ends."""
 
 from __future__ import annotations
 
@@ -18,43 +18,47 @@ SETTINGS = {"MASKMILL_JOBS__CHUNK_IMAGES": str(CHUNK)}
 
 
 @pytest.fixture
-def job(place, store) -> str:
-    """Submitted: 20 chunks."""
+def job(installation, store) -> str:
+    """Submit a job of 20 chunks."""
     for number in range(IMAGES):
-        store.put(S3Url(place.bucket, f"photos/{number:03d}.jpg"), JPEG, content_type="image/jpeg")
+        store.put(S3Url(installation.bucket, f"photos/{number:03d}.jpg"), JPEG, content_type="image/jpeg")
     submitted = commands.run(
         "producer",
-        *("submit", f"s3://{place.bucket}/photos/", f"s3://{place.bucket}/masks/", "--json"),
-        settings=place.environment | SETTINGS,
+        *("submit", f"s3://{installation.bucket}/photos/", f"s3://{installation.bucket}/masks/", "--json"),
+        settings=installation.environment | SETTINGS,
     )
     assert submitted.code == 0, submitted.err
     return submitted.lines[0]["job"]
 
 
-def begun_ahead(port: int) -> int:
-    """Images, from the metrics of the node."""
+def started_ahead(port: int) -> int:
+    """Return the number of images started ahead, from the metrics of the node."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
     found = [line for line in lines if line.startswith('maskmill_stage_seconds_count{stage="hold"}')]
     return sum(round(float(line.split()[-1])) for line in found)
 
 
-def test_chunks_are_begun_ahead_and_every_image_ends_once(place, store, ledger, job, worker_log):
+def test_chunks_start_ahead_and_every_image_ends_once(installation, store, ledger, job, worker_log):
     port = ports.choose({"metrics": (0,)})["metrics"]
-    settings = place.environment | SETTINGS | {"MASKMILL_METRICS__PORT": str(port), "MASKMILL_PLAN__PROCESSES": "1"}
+    settings = (
+        installation.environment | SETTINGS | {"MASKMILL_METRICS__PORT": str(port), "MASKMILL_PLAN__PROCESSES": "1"}
+    )
     with commands.workers(settings, worker_log):
         commands.wait_for(lambda: ledger.view(job).status is JobStatus.FINISHED, "the job to finish", 90)
-        ahead = begun_ahead(port)
+        ahead = started_ahead(port)
 
     assert ledger.view(job).ok == IMAGES
-    assert len([item for item in store.list(S3Url(place.bucket, "masks/")) if item.key.endswith(".png")]) == IMAGES
+    assert (
+        len([item for item in store.list(S3Url(installation.bucket, "masks/")) if item.key.endswith(".png")]) == IMAGES
+    )
     assert ahead >= IMAGES // 10, worker_log.read_text()[-2000:]
 
 
-def test_a_worker_that_stops_keeps_no_message(place, ledger, job, worker_log):
-    """Also not the one that it had taken ahead."""
-    settings = place.environment | SETTINGS | {"MASKMILL_PLAN__PROCESSES": "1"}
-    prefix, client = place.settings.redis.prefix, ledger.connection.client
+def test_a_worker_that_stops_keeps_no_message(installation, ledger, job, worker_log):
+    """Including the message that it had prefetched."""
+    settings = installation.environment | SETTINGS | {"MASKMILL_PLAN__PROCESSES": "1"}
+    prefix, client = installation.settings.redis.prefix, ledger.connection.client
     with commands.workers(settings, worker_log):
         commands.wait_for(lambda: ledger.view(job).ok >= CHUNK, "the first images", 60)
 
@@ -63,5 +67,5 @@ def test_a_worker_that_stops_keeps_no_message(place, ledger, job, worker_log):
     assert client.hlen(redis_keys.job_keys(prefix, job).running) == 0
     queued = sum(client.llen(redis_keys.queue(prefix, name)) for name in redis_keys.QUEUES)
     out = client.zcard(redis_keys.job_keys(prefix, job).outstanding)
-    assert queued == out  # every chunk that was given out and is not done waits for another worker
+    assert queued == out  # every published chunk that has not ended waits for another worker
     assert 0 < view.done < IMAGES or (view.done, out) == (IMAGES, 0)

@@ -55,7 +55,7 @@ def test_the_readme_has_the_commands_people_need():
 
 
 @pytest.fixture(scope="module")
-def reader(working_place, tmp_path_factory) -> dict:
+def reader(running_installation, tmp_path_factory) -> dict:
     """Somebody who follows the README: a folder with photographs, a bucket, a model, and settings exported."""
     home = tmp_path_factory.mktemp("reader")
     (home / "photos").mkdir()
@@ -69,11 +69,11 @@ def reader(working_place, tmp_path_factory) -> dict:
     save_file(stand_in_state_dict(), checkpoint)
     first = commands.run(
         "producer",
-        *("submit", str(home / "photos"), f"s3://{working_place.bucket}/photos/", "--wait", "--json"),
-        settings=working_place.environment,
+        *("submit", str(home / "photos"), f"s3://{running_installation.bucket}/photos/", "--wait", "--json"),
+        settings=running_installation.environment,
     )
     assert first.code == 0, first.err
-    own = {"BUCKET": working_place.bucket, "JOB": first.lines[0]["job"]}
+    own = {"BUCKET": running_installation.bucket, "JOB": first.lines[0]["job"]}
     # What the reader's `worker tune` chooses is nobody else's.
     own["MASKMILL_MODEL__CACHE_DIR"] = str(home / "cache")
     return {
@@ -82,7 +82,7 @@ def reader(working_place, tmp_path_factory) -> dict:
         "checkpoint": checkpoint,
         "job": first.lines[0]["job"],
         "photos": first.lines[0]["source"],
-        "settings": working_place.environment | own,
+        "settings": running_installation.environment | own,
     }
 
 
@@ -168,18 +168,23 @@ def test_a_program_of_the_readme_works(program, reader):
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if steers(line)])
-def test_a_command_that_steers_a_job_works(line, place, ledger, tmp_path):
+def test_a_command_that_steers_a_job_works(line, installation, ledger, tmp_path):
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (200, 150), (210, 210, 210)).save(tmp_path / "photos" / "shoe.jpg")
     submitted = commands.run(
-        "producer", "submit", "photos", f"s3://{place.bucket}/masks/", "--json", settings=place.environment
+        "producer",
+        "submit",
+        "photos",
+        f"s3://{installation.bucket}/masks/",
+        "--json",
+        settings=installation.environment,
     )
     job = submitted.lines[0]["job"]  # it stays as it is: no worker is there
     BEFORE[line.split()[1]](ledger, job)
 
     done = subprocess.run(
         ["sh", "-c", line],
-        env=commands.environment(place.environment | {"BUCKET": place.bucket, "JOB": job}),
+        env=commands.environment(installation.environment | {"BUCKET": installation.bucket, "JOB": job}),
         capture_output=True,
         text=True,
         timeout=60,
@@ -254,8 +259,8 @@ def test_make_demo_works(cache, tmp_path, own):
     assert len(list((tmp_path / "masks" / "mask").glob("*.png"))) >= 8
 
 
-def test_the_settings_named_in_the_readme_exist(place):
-    done = commands.run("worker", "config", "--json", settings=place.environment)
+def test_the_settings_named_in_the_readme_exist(installation):
+    done = commands.run("worker", "config", "--json", settings=installation.environment)
     known = {line["setting"] for line in done.lines} | {
         "MASKMILL_CONFIG",
         "MASKMILL_SECRETS_DIR",

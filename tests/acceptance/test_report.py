@@ -10,8 +10,8 @@ from PIL import Image
 
 from support import commands
 from support.browser import CHROMIUM, Browser, browser
+from support.installation import Installation
 from support.photographs import photograph
-from support.stack import Place
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore
 
@@ -19,28 +19,28 @@ HOSTILE = "<script>document.title='owned'<\\script><img src=x>&\"'.png"
 
 
 @pytest.fixture(scope="module")
-def job(working_place: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def job(running_installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A job of two images with a subject, one without and with a hostile name, and a file that is no image."""
     folder = tmp_path_factory.mktemp("photos")
     photograph("coffee.png").save(folder / "cup.jpg")
     photograph("astronaut.png").save(folder / "astronaut.jpg")
     Image.new("RGB", (64, 64), (90, 90, 90)).save(folder / HOSTILE)
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
-    dest = f"s3://{working_place.bucket}/{folder.name}/"
+    dest = f"s3://{running_installation.bucket}/{folder.name}/"
     done = commands.run(
         "producer",
         *("submit", str(folder), dest, "--wait", "--json", "--timeout", "60"),
-        settings=working_place.environment,
+        settings=running_installation.environment,
     )
     assert done.code == 3, done.err
     return {"job": done.lines[0]["job"], "dest": dest}
 
 
 @pytest.fixture(scope="module")
-def page(working_place: Place, job: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(running_installation: Installation, job: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("report") / "report.html"
     done = commands.run(
-        "producer", "report", job["job"], "--output", str(file), "--json", settings=working_place.environment
+        "producer", "report", job["job"], "--output", str(file), "--json", settings=running_installation.environment
     )
     assert done.code == 0, done.err
     where = f"{job['dest']}_maskmill/{job['job']}/report.html"
@@ -48,16 +48,16 @@ def page(working_place: Place, job: dict[str, str], tmp_path_factory: pytest.Tem
     return file
 
 
-def test_the_page_is_in_the_jobs_folder_too(working_place, page, job):
-    place = S3Url.parse(f"{job['dest']}_maskmill/{job['job']}/report.html")
-    with ObjectStore(working_place.settings.s3) as store:
-        body, _ = store.get(place, max_bytes=10**8)
+def test_the_page_is_in_the_jobs_folder_too(running_installation, page, job):
+    installation = S3Url.parse(f"{job['dest']}_maskmill/{job['job']}/report.html")
+    with ObjectStore(running_installation.settings.s3) as store:
+        body, _ = store.get(installation, max_bytes=10**8)
 
     assert body == page.read_bytes()
 
 
-def test_it_can_be_made_without_redis_knowing_the_job_and_without_writing_to_s3(working_place, job, tmp_path):
-    elsewhere = working_place.environment | {"MASKMILL_REDIS__PREFIX": "another:"}
+def test_it_can_be_made_without_redis_knowing_the_job_and_without_writing_to_s3(running_installation, job, tmp_path):
+    elsewhere = running_installation.environment | {"MASKMILL_REDIS__PREFIX": "another:"}
     arguments = ("--dest", job["dest"], "--no-upload", "--samples", "1")
 
     done = commands.run(

@@ -1,4 +1,4 @@
-"""Every kind of source as it is typed, plans, the question before large jobs, help and completion. No worker runs."""
+"""Sources, plans, the confirmation of large jobs, help and completion on the command line. No worker runs."""
 
 from __future__ import annotations
 
@@ -19,31 +19,37 @@ KEYS = ["a.jpg", "d/b.png", "d/c.jpg", "notes.txt"]
 
 
 @pytest.fixture
-def shop(place, store, tmp_path):
+def photo_bucket(installation, store, tmp_path):
     """A bucket with photographs under `in/`, and the same in a local folder."""
     for key in KEYS:
-        store.put(S3Url(place.bucket, f"in/{key}"), b"12345", content_type="image/jpeg")
+        store.put(S3Url(installation.bucket, f"in/{key}"), b"12345", content_type="image/jpeg")
         (tmp_path / "photos" / key).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / key).write_bytes(b"12345")
     (tmp_path / "keys.txt").write_text("d/c.jpg\na.jpg\n")
     (tmp_path / "keys.csv.gz").write_bytes(gzip.compress(b"key,size\nd/c.jpg,5\na.jpg,5\n"))
-    (tmp_path / "keys.jsonl").write_text(f'"d/c.jpg"\n{{"url": "s3://{place.bucket}/in/a.jpg"}}\n')
+    (tmp_path / "keys.jsonl").write_text(f'"d/c.jpg"\n{{"url": "s3://{installation.bucket}/in/a.jpg"}}\n')
     (tmp_path / "files.txt").write_text("d/c.jpg\na.jpg\n")
-    rows = gzip.compress("".join(f'"{place.bucket}","in/{key}","5"\n' for key in ("d/c.jpg", "a.jpg")).encode())
-    store.put(S3Url(place.bucket, "inv/data.csv.gz"), rows, content_type="application/gzip")
-    facts = {"sourceBucket": place.bucket, "destinationBucket": f"arn:aws:s3:::{place.bucket}", "fileFormat": "CSV"}
+    rows = gzip.compress("".join(f'"{installation.bucket}","in/{key}","5"\n' for key in ("d/c.jpg", "a.jpg")).encode())
+    store.put(S3Url(installation.bucket, "inv/data.csv.gz"), rows, content_type="application/gzip")
+    facts = {
+        "sourceBucket": installation.bucket,
+        "destinationBucket": f"arn:aws:s3:::{installation.bucket}",
+        "fileFormat": "CSV",
+    }
     facts |= {"fileSchema": "Bucket, Key, Size", "files": [{"key": "inv/data.csv.gz"}]}
-    store.put(S3Url(place.bucket, "inv/manifest.json"), json.dumps(facts).encode(), content_type="application/json")
-    return place
+    store.put(
+        S3Url(installation.bucket, "inv/manifest.json"), json.dumps(facts).encode(), content_type="application/json"
+    )
+    return installation
 
 
-def submit(place, *args, stdin="", code=0, **variables):
-    """`producer submit ... s3://BUCKET/out/ --json`, and what it printed."""
-    words = [word.format(bucket=place.bucket) for word in args]
+def submit(installation, *args, stdin="", code=0, **variables):
+    """Run `producer submit ARGS --json`; return its JSON lines and standard error."""
+    words = [word.format(bucket=installation.bucket) for word in args]
     done = subprocess.run(
         [str(commands.BIN / "producer"), "submit", *words, "--json"],
-        env=commands.environment(place.environment | variables),
-        input=stdin.format(bucket=place.bucket),
+        env=commands.environment(installation.environment | variables),
+        input=stdin.format(bucket=installation.bucket),
         capture_output=True,
         text=True,
         timeout=60,
@@ -81,21 +87,21 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-def test_a_source_becomes_a_job(shop, store, kind):
+def test_a_source_becomes_a_job(photo_bucket, store, kind):
     args, stdin, keys = SOURCES[kind]
 
-    [line], _ = submit(shop, *args, stdin=stdin)
+    [line], _ = submit(photo_bucket, *args, stdin=stdin)
 
     assert line["images"] == len(keys)
-    entries = list(read(store, S3Url(shop.bucket, "out/"), line["job"], len(keys)))
+    entries = list(read(store, S3Url(photo_bucket.bucket, "out/"), line["job"], len(keys)))
     assert [entry.key for entry in entries] == keys
     source = S3Url.parse(line["source"])
-    assert all(store.get(source / key, max_bytes=9)[0] == b"12345" for key in keys), "a worker finds it there"
+    assert all(store.get(source / key, max_bytes=9)[0] == b"12345" for key in keys), "workers must be able to read it"
 
 
-def test_filters_and_variables(shop):
+def test_filters_and_variables(photo_bucket):
     [line], _ = submit(
-        shop,
+        photo_bucket,
         "s3://{bucket}/in/",
         OUT,
         "--dry-run",
@@ -105,16 +111,21 @@ def test_filters_and_variables(shop):
     assert (line["images"], line["skipped"]) == (2, {"not_an_image": 1, "excluded": 1})
 
     flags = ["--any-suffix", "--min-size", "1k", "--newer-than", "7d", "--sample", "50%", "--seed", "3", "--limit", "5"]
-    _, err = submit(shop, "s3://{bucket}/in/", OUT, "--dry-run", *flags, code=1)
+    _, err = submit(photo_bucket, "s3://{bucket}/in/", OUT, "--dry-run", *flags, code=1)
     assert "are left: 4 too small" in err
 
 
-def test_a_dry_run_tells_and_does_nothing(shop, store):
-    before = list(store.list(S3Url(shop.bucket)))
+def test_a_dry_run_reports_and_changes_nothing(photo_bucket, store):
+    before = list(store.list(S3Url(photo_bucket.bucket)))
 
-    [line], _ = submit(shop, "photos", OUT, "--dry-run")
+    [line], _ = submit(photo_bucket, "photos", OUT, "--dry-run")
     text = commands.run(
-        "producer", "submit", "photos", f"s3://{shop.bucket}/out/", "--dry-run", settings=shop.environment
+        "producer",
+        "submit",
+        "photos",
+        f"s3://{photo_bucket.bucket}/out/",
+        "--dry-run",
+        settings=photo_bucket.environment,
     )
 
     assert (line["images"], line["bytes"], line["collisions"], line["up_to_date"]) == (3, 15, 0, 0)
@@ -122,69 +133,76 @@ def test_a_dry_run_tells_and_does_nothing(shop, store):
     assert (line["live_processes"], line["expected_seconds"]) == (0, None)
     for words in ("3, 15 bytes", "1 without an image suffix", "a.jpg -> s3://", "`worker start`", "--sample 100"):
         assert words in text.out
-    assert list(store.list(S3Url(shop.bucket))) == before
-    with Ledger(shop.settings.redis) as ledger:
+    assert list(store.list(S3Url(photo_bucket.bucket))) == before
+    with Ledger(photo_bucket.settings.redis) as ledger:
         assert ledger.jobs(9) == []
 
 
-def test_a_dry_run_names_collisions(shop, store):
-    store.put(S3Url(shop.bucket, "in/d/b.webp"), b"1", content_type="image/webp")
+def test_a_dry_run_names_collisions(photo_bucket, store):
+    store.put(S3Url(photo_bucket.bucket, "in/d/b.webp"), b"1", content_type="image/webp")
 
-    [line], err = submit(shop, "s3://{bucket}/in/", OUT, "--dry-run", code=1)
+    [line], err = submit(photo_bucket, "s3://{bucket}/in/", OUT, "--dry-run", code=1)
 
     assert line["collisions"] == 1 and "d/b.png" in line["collision_examples"][0]
     assert "output_collision" in err
 
 
-def test_a_large_job_wants_a_yes(shop):
+def test_a_large_job_requires_confirmation(photo_bucket):
     large = ["s3://{bucket}/in/", OUT, "--confirm-over", "2"]
 
-    _, err = submit(shop, *large, code=1)
+    _, err = submit(photo_bucket, *large, code=1)
     assert "3 images are more than --confirm-over 2" in err and "--yes" in err
 
-    [line], _ = submit(shop, *large, "--yes")
+    [line], _ = submit(photo_bucket, *large, "--yes")
     assert line["images"] == 3
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 1)])
-def test_on_a_terminal_the_question_is_asked(shop, answer, code):
-    ours, theirs = pty.openpty()
-    words = ["submit", f"s3://{shop.bucket}/in/", f"s3://{shop.bucket}/out/", "--confirm-over", "2", "--json"]
-    os.write(ours, answer.encode())
+def test_a_terminal_asks_for_confirmation(photo_bucket, answer, code):
+    terminal, program_side = pty.openpty()
+    words = [
+        "submit",
+        f"s3://{photo_bucket.bucket}/in/",
+        f"s3://{photo_bucket.bucket}/out/",
+        "--confirm-over",
+        "2",
+        "--json",
+    ]
+    os.write(terminal, answer.encode())
     process = subprocess.Popen(
         [str(commands.BIN / "producer"), *words],
-        env=commands.environment(shop.environment),
-        stdin=theirs,
-        stderr=theirs,
+        env=commands.environment(photo_bucket.environment),
+        stdin=program_side,
+        stderr=program_side,
         stdout=subprocess.PIPE,
     )
-    os.close(theirs)
+    os.close(program_side)
     out, _ = process.communicate(timeout=60)
-    asked = os.read(ours, 65536).decode()
-    os.close(ours)
+    question = os.read(terminal, 65536).decode()
+    os.close(terminal)
 
-    assert "Submit 3 images (15 bytes" in asked
+    assert "Submit 3 images (15 bytes" in question
     assert process.returncode == code and bool(out) == (code == 0)
 
 
-def test_waiting_that_takes_too_long_has_an_exit_code_of_its_own(shop, ledger):
-    lines, _ = submit(shop, "s3://{bucket}/in/", OUT, "--wait", "--timeout", "0.2", code=6)  # no worker is there
+def test_a_wait_that_times_out_exits_with_6(photo_bucket, ledger):
+    lines, _ = submit(photo_bucket, "s3://{bucket}/in/", OUT, "--wait", "--timeout", "0.2", code=6)  # no worker runs
 
     assert lines[-1]["status"] == "running" and ledger.view(lines[0]["job"]).status == "running"
 
 
-def test_a_second_upload_sends_only_what_changed(shop, store, tmp_path):
-    [first], _ = submit(shop, "photos", OUT)
-    copy = S3Url.parse(first["source"])
-    before = {item.key: store.head(copy / item.key).modified for item in store.list(copy)}
+def test_a_second_upload_sends_only_what_changed(photo_bucket, store, tmp_path):
+    [first], _ = submit(photo_bucket, "photos", OUT)
+    uploaded = S3Url.parse(first["source"])
+    before = {item.key: store.head(uploaded / item.key).modified for item in store.list(uploaded)}
     (tmp_path / "photos/a.jpg").write_bytes(b"another")
     os.utime(tmp_path / "photos/a.jpg", (1, 1))
 
-    [again], _ = submit(shop, "photos", OUT)
+    [again], _ = submit(photo_bucket, "photos", OUT)
 
     assert again["source"] == first["source"] and set(before) == {"a.jpg", "d/b.png", "d/c.jpg"}
-    assert store.get(copy / "a.jpg", max_bytes=9)[0] == b"another"
-    assert {key: store.head(copy / key).modified for key in ("d/b.png", "d/c.jpg")} == {
+    assert store.get(uploaded / "a.jpg", max_bytes=9)[0] == b"another"
+    assert {key: store.head(uploaded / key).modified for key in ("d/b.png", "d/c.jpg")} == {
         key: before[key] for key in ("d/b.png", "d/c.jpg")
     }
 
@@ -199,7 +217,7 @@ def test_completion(command):
     assert commands.run(command, settings=asked).out.splitlines() == ["plain,completion"]
 
 
-def test_every_command_has_worked_examples_and_names_its_variables():
+def test_the_help_of_every_command_has_examples_and_variables():
     top = commands.run("producer", "--help", settings={})
     listing = top.out.partition("Commands:\n")[2].partition("\n\n")[0]
     for name in [line.split()[0] for line in listing.splitlines() if line[2] != " "]:

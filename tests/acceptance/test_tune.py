@@ -7,8 +7,8 @@ import json
 from support import commands
 
 
-def test_the_fastest_layout_is_saved_and_followed(place, tmp_path, worker_log):
-    settings = place.environment | {"MASKMILL_MODEL__CACHE_DIR": str(tmp_path / "cache")}
+def test_the_fastest_layout_is_saved_and_followed(installation, tmp_path, worker_log):
+    settings = installation.environment | {"MASKMILL_MODEL__CACHE_DIR": str(tmp_path / "cache")}
 
     before = commands.run("worker", "plan", settings=settings)
     tuned = commands.run("worker", "tune", "--seconds", "1", "--rounds", "1", "--json", settings=settings)

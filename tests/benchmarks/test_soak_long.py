@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from support.installation import Installation, make_bucket, new_installation
 from support.soak import soak
-from support.stack import Place, fresh_place, make_bucket
 from support.work_items import JPEG
 from worker.contract.ledger.jobs import Ledger
 
@@ -23,23 +23,23 @@ SECONDS = float(os.environ.get("SOAK_SECONDS", "10000"))
 
 
 @pytest.fixture
-def place(standalone, tmp_path) -> Place:
-    found = fresh_place(standalone)
+def installation(standalone, tmp_path) -> Installation:
+    found = new_installation(standalone)
     make_bucket(found)
     model = {"MASKMILL_MODEL__SOURCE": BUNDLE, "MASKMILL_MODEL__SIZE": "256"} if BUNDLE else {}
     cache = {"MASKMILL_MODEL__CACHE_DIR": str(tmp_path / "cache")}
-    return Place(found.environment | cache | model, found.settings, found.bucket)
+    return Installation(found.environment | cache | model, found.settings, found.bucket)
 
 
 @pytest.fixture
-def ledger(place) -> Iterator[Ledger]:
-    with Ledger(place.settings.redis) as ledger:
+def ledger(installation) -> Iterator[Ledger]:
+    with Ledger(installation.settings.redis) as ledger:
         yield ledger
 
 
 @pytest.mark.timeout(SECONDS + 600)
-def test_nothing_grows(place, ledger, tmp_path):
-    run = soak(place, ledger, JPEG, IMAGES, Path(tmp_path / "worker.log"), seconds=SECONDS)
+def test_nothing_grows(installation, ledger, tmp_path):
+    run = soak(installation, ledger, JPEG, IMAGES, Path(tmp_path / "worker.log"), seconds=SECONDS)
 
     for sample in run.samples[:: max(1, len(run.samples) // 20)]:
         print(sample)  # noqa: T201 -- shown with -s

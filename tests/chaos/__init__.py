@@ -1,13 +1,14 @@
-"""A long run under faults, and the account of it: `make chaos MINUTES=30`.
+"""A long run under random faults, and the account of every image: `make chaos MINUTES=30`.
 
-    __main__    puts it together
-    ├── nodes       `worker start`, several times on this machine, each under a host name of its own
-    ├── load        submits jobs all the time, pauses and cancels some
-    ├── faults      what goes wrong, how often, and the plan of a run (same seed, same plan)
-    ├── s3_log      between workers and S3: counts what is really read and written
-    ├── watch       how long what a fault hit was away; processes, connections, memory
-    ├── account     after the last job: is every image accounted for?
+    __main__    the run
+    ├── nodes       `worker start`, several times on this machine, each with its own host name
+    ├── load        submits jobs continuously, pauses and cancels some
+    ├── faults      the kinds of faults, their frequency, and the plan of a run (the same for the same seed)
+    ├── inject      executes the plan
+    ├── s3_log      a proxy between workers and S3 that counts reads and writes
+    ├── watch       measures recovery times; samples processes, connections and memory
+    ├── account     after the last job: accounts for every image
     └── report      JSON and Markdown
 
-Redis and S3 are real, the workers run the light built-in bundle on small pictures, so that many chunks pass.
+Redis and S3 are real. The workers run the small built-in bundle on small pictures, so that many chunks pass.
 """

@@ -1,4 +1,4 @@
-"""`python -m chaos --minutes 30`; see the package."""
+"""The command `python -m chaos --minutes 30`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from chaos.load import Load, make_sources
 from chaos.nodes import Node
 from chaos.s3_log import S3Log
 from chaos.watch import Watch
-from support.stack import Place, fresh_place, make_bucket
+from support.installation import Installation, make_bucket, new_installation
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.storage.s3 import ObjectStore
 from worker.standalone.services import Standalone
@@ -29,7 +30,7 @@ from worker.standalone.services import Standalone
 NODES, PROCESSES = 2, 2
 
 SETTINGS = {
-    # Shorter than in production, so that lost work comes back while the run lasts.
+    # Shorter than in production, so that lost work returns during the run.
     "MASKMILL_ENGINE__LEASE_SECONDS": "10",
     "MASKMILL_ENGINE__SILENCE_SECONDS": "8",
     "MASKMILL_ENGINE__RECONCILE_SECONDS": "2",
@@ -41,7 +42,7 @@ SETTINGS = {
     "MASKMILL_PLAN__PROCESSES": str(PROCESSES),
     "MASKMILL_PLAN__STREAMS": "1",
     "MASKMILL_PLAN__THREADS": "1",
-    # A supervisor gives up a process that ends again and again; here that is the point.
+    # The supervisor gives up a process that ends too often. Here processes are killed on purpose.
     "MASKMILL_WORKER__RESTART_LIMIT": "1000",
 }
 
@@ -52,32 +53,83 @@ _QUIET_SECONDS = 15.0
 
 @click.command()
 @click.option(
-    "--minutes", type=click.FloatRange(0.2), default=3.0, show_default=True, help="Of faults; then all jobs end."
+    "--minutes",
+    type=click.FloatRange(0.2),
+    default=3.0,
+    show_default=True,
+    help="Duration of the faults. All jobs end after it.",
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="Same seed, same plan of faults.")
-@click.option("--per-minute", type=click.FloatRange(0.5, 20), default=7.0, show_default=True, help="Faults.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the plan of faults.")
 @click.option(
-    "--reconciler", type=click.Choice(["on", "off"]), default="on", show_default=True, help="Off: the control."
+    "--per-minute", type=click.FloatRange(0.5, 20), default=7.0, show_default=True, help="Average number of faults."
+)
+@click.option(
+    "--reconciler",
+    type=click.Choice(["on", "off"]),
+    default="on",
+    show_default=True,
+    help="off: a control run, in which lost chunks stay lost.",
 )
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), default=Path("chaos"), show_default=True)
 def main(*, minutes: float, seed: int, per_minute: float, reconciler: str, output: Path) -> None:
-    """Run workers under faults and account for every image; exit status 1 if anything is wrong."""
+    """Run workers under faults and account for every image. Exit code 1 if anything is wrong."""
     for name in [name for name in os.environ if name.startswith(("MASKMILL_", "AWS_"))]:
         del os.environ[name]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # all that was started is to end with this
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM stops all started processes too
     output = output.absolute()
     output.mkdir(parents=True, exist_ok=True)
+    request = _Request(minutes, seed, per_minute, reconciler == "on", output)
     started = datetime.now(UTC)
+    run = _run(request)
+    for path in report.write(output, _facts(request, started, run)):
+        click.echo(f"written: {path}")
+    found = run.found
+    for problem in found.wrong:
+        click.echo(f"wrong: {problem}", err=True)
+    click.echo(f"{run.kills} kills, {found.submitted} images in {len(run.load.jobs)} jobs, {found.lost} lost")
+    sys.exit(1 if found.wrong else 0)
+
+
+@dataclass(frozen=True)
+class _Request:
+    minutes: float
+    seed: int
+    per_minute: float
+    reconciler: bool
+    output: Path
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return SETTINGS | ({} if self.reconciler else _NO_RECONCILER)
+
+
+@dataclass(frozen=True)
+class _Run:
+    nodes: Sequence[Node]
+    load: Load
+    watch: Watch
+    injector: Injector
+    found: account.Account
+    seconds: float
+
+    @property
+    def kills(self) -> int:
+        return sum(one.kills for one in self.injector.done)
+
+
+def _run(request: _Request) -> _Run:
+    """Start services, nodes and load, inject the faults, wait for the end of all jobs, and audit them."""
     with ExitStack() as stack:
-        services = stack.enter_context(Standalone(output / "services"))
+        services = stack.enter_context(Standalone(request.output / "services"))
         s3_log = stack.enter_context(S3Log(services.s3_endpoint))
-        place = _place(services, s3_log, output, reconciler)
-        store = stack.enter_context(ObjectStore(place.settings.s3))
-        ledger = stack.enter_context(Ledger(place.settings.redis, retries=12))
-        make_sources(store, place.bucket)
-        nodes = [Node(f"node-{letter}", place.environment, output / f"node-{letter}.log") for letter in "ab"[:NODES]]
-        watch = Watch(place.settings.redis, lambda: _processes(nodes, services))
-        load = Load(place, ledger, watch.left, seed)
+        installation = _installation(services, s3_log, request)
+        store = stack.enter_context(ObjectStore(installation.settings.s3))
+        ledger = stack.enter_context(Ledger(installation.settings.redis, retries=12))
+        make_sources(store, installation.bucket)
+        names = [f"node-{letter}" for letter in "ab"[:NODES]]
+        nodes = [Node(name, installation.environment, request.output / f"{name}.log") for name in names]
+        watch = Watch(installation.settings.redis, lambda: _processes(nodes, services))
+        load = Load(installation, ledger, watch.left, request.seed)
         for node in nodes:
             node.log.unlink(missing_ok=True)
             node.start()
@@ -87,83 +139,85 @@ def main(*, minutes: float, seed: int, per_minute: float, reconciler: str, outpu
         _wait_for_work(watch)
         began = time.monotonic()
         injector = Injector(nodes, services, watch, began)
-        for number, fault in enumerate(faults.plan(seed, minutes, per_minute), start=1):
-            injector.inject(fault)
-            if number % 10 == 0:
-                click.echo(
-                    f"{fault.at:6.0f} s  {len(injector.done)} faults, {len(load.jobs)} jobs, {watch.last.done} images"
-                )
-        injector.settle()
+        _inject(request, injector, load, watch)
         load.stop()
         _drain(watch, injector)
         seconds = time.monotonic() - began
         watch.stop()
-        found = account.audit(ledger, store, s3_log, load.jobs, place.bucket)
-    kills = sum(one.kills for one in injector.done)
-    facts: dict[str, Any] = {
+        found = account.audit(ledger, store, s3_log, load.jobs, installation.bucket)
+    return _Run(nodes, load, watch, injector, found, seconds)
+
+
+def _inject(request: _Request, injector: Injector, load: Load, watch: Watch) -> None:
+    """Inject all faults of the plan, and undo them."""
+    for number, fault in enumerate(faults.plan(request.seed, request.minutes, request.per_minute), start=1):
+        injector.inject(fault)
+        if number % 10 == 0:
+            counts = f"{len(injector.done)} faults, {len(load.jobs)} jobs, {watch.last.done} images"
+            click.echo(f"{fault.at:6.0f} s  {counts}")
+    injector.settle()
+
+
+def _facts(request: _Request, started: datetime, run: _Run) -> dict[str, Any]:
+    """Return the contents of the report."""
+    return {
         "schema_version": 1,
         "started": started.isoformat(timespec="seconds"),
-        "minutes": minutes,
-        "seed": seed,
-        "reconciler": reconciler,
-        "seconds": round(seconds, 1),
+        "minutes": request.minutes,
+        "seed": request.seed,
+        "reconciler": "on" if request.reconciler else "off",
+        "seconds": round(run.seconds, 1),
         "cluster": f"{NODES} nodes of {PROCESSES} worker processes on one machine of {os.cpu_count()} CPUs, "
-        "Valkey and SeaweedFS beside them.",
-        "settings": SETTINGS | (_NO_RECONCILER if reconciler == "off" else {}),
+        "with Valkey and SeaweedFS on the same machine.",
+        "settings": request.settings,
         "weights": faults.WEIGHTS,
-        "kills": kills,
-        "faults": len(injector.done),
-        "without_victim": injector.idle,
-        "recoveries": report.recoveries(injector.done),
-        "longest": watch.longest,
-        "flat": report.flat(watch.gauges),
-        "log": report.logged([node.log for node in nodes]),
-        "account": found.facts(),
-        "done": [one.facts() for one in injector.done],
-        "gauges": watch.gauges,
+        "kills": run.kills,
+        "faults": len(run.injector.done),
+        "without_victim": run.injector.idle,
+        "recoveries": report.recoveries(run.injector.done),
+        "longest": run.watch.longest,
+        "flat": report.flat(run.watch.gauges),
+        "log": report.logged([node.log for node in run.nodes]),
+        "account": run.found.facts(),
+        "done": [one.facts() for one in run.injector.done],
+        "gauges": run.watch.gauges,
     }
-    for path in report.write(output, facts):
-        click.echo(f"written: {path}")
-    for problem in found.wrong:
-        click.echo(f"wrong: {problem}", err=True)
-    click.echo(f"{kills} kills, {found.submitted} images in {len(load.jobs)} jobs, {found.lost} lost")
-    sys.exit(1 if found.wrong else 0)
 
 
-def _place(services: Standalone, s3_log: S3Log, output: Path, reconciler: str) -> Place:
-    fresh = fresh_place(services)
-    make_bucket(fresh)
-    cache = {"MASKMILL_MODEL__CACHE_DIR": str(output / "cache")}
-    control = _NO_RECONCILER if reconciler == "off" else {}
-    environment = fresh.environment | SETTINGS | cache | control | {"MASKMILL_S3__ENDPOINT_URL": s3_log.endpoint}
-    return Place(environment, fresh.settings, fresh.bucket)
+def _installation(services: Standalone, s3_log: S3Log, request: _Request) -> Installation:
+    created = new_installation(services)
+    make_bucket(created)
+    more = {"MASKMILL_MODEL__CACHE_DIR": str(request.output / "cache"), "MASKMILL_S3__ENDPOINT_URL": s3_log.endpoint}
+    environment = created.environment | request.settings | more
+    # The settings of this process keep the direct endpoint, so that its own reads are not counted.
+    return Installation(environment, created.settings, created.bucket)
 
 
 def _processes(nodes: Sequence[Node], services: Standalone) -> dict[str, list[psutil.Process]]:
     found = {
         "supervisor": [process for node in nodes for process in node.supervisor()],
-        "parent": [process for node in nodes for _, process in node.parents()],
-        "child": [process for node in nodes for _, process in node.children()],
+        "consumer": [process for node in nodes for _, process in node.consumers()],
+        "model_process": [process for node in nodes for _, process in node.model_processes()],
         "steward": [process for node in nodes for process in node.stewards()],
     }
     return found | {name: [psutil.Process(pid)] for name, pid in services.pids.items() if psutil.pid_exists(pid)}
 
 
 def _wait_for_work(watch: Watch) -> None:
-    """Until the first images are done: faults during the first start are another matter."""
+    """Wait until the first images are done; faults during the first start are not part of the run."""
     until = time.monotonic() + 120
     while watch.last.done == 0:
         if time.monotonic() > until:
-            sys.exit("no image was done within two minutes; the logs of the nodes say why")
+            sys.exit("no image ended within two minutes; see the logs of the nodes")
         time.sleep(0.2)
 
 
 def _drain(watch: Watch, injector: Injector) -> None:
-    """Until all jobs have ended, or nothing has moved for so long that nothing will."""
+    """Wait until all jobs have ended, or until there was no progress for `_STUCK_SECONDS`."""
     until, moved, left = time.monotonic() + _DRAIN_SECONDS, time.monotonic(), -1
     while time.monotonic() < until:
-        injector.tend()
-        now = watch.look()
+        injector.run_due()
+        now = watch.snapshot()
         if now.left != left:
             moved, left = time.monotonic(), now.left
         if left == 0 and not now.outstanding and time.monotonic() - moved > _QUIET_SECONDS:

@@ -1,4 +1,4 @@
-"""After the last job: is every submission, every image and every execution accounted for?"""
+"""After the last job: account for every submission, every image and every execution."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from worker.contract.s3url import S3Url
 from worker.contract.storage import outcome_log
 from worker.contract.storage.s3 import ObjectStore
 
-_EACH = 25
-"""Of so many outputs one is read and decoded."""
+_DECODE_EVERY = 25
+"""One of so many outputs is read and decoded."""
 
 _KINDS = tuple(kind.value for kind in OutcomeKind)
 
 
 @dataclass
 class Account:
-    """What was found; empty `wrong` is what the run is for."""
+    """The findings. The run passes if `wrong` is empty."""
 
     jobs: list[dict[str, Any]] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -38,21 +38,22 @@ class Account:
     lost: int = 0
     """Images without an outcome."""
     written_again: int = 0
-    """Outputs written more than once, counted by each further time."""
+    """Writes of an output beyond its first."""
     fetched: int = 0
-    """Inputs read: executions begun."""
+    """Reads of inputs, one for each execution that started."""
     fetched_again: int = 0
-    """Executions begun beyond one for each image that was done."""
+    """Executions beyond the first of each image that ended."""
     most_writes: int = 0
+    """Most writes of one output."""
     wrong: list[str] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
-        """For the report."""
+        """Return the fields for the report."""
         return vars(self) | {"outcomes": dict(self.outcomes)}
 
 
 def audit(ledger: Ledger, store: ObjectStore, s3: S3Log, jobs: Sequence[Job], bucket: str) -> Account:
-    """Compare what was submitted, what the ledger counts, its states, the lists and the objects in S3."""
+    """Compare submissions, counters and states of the ledger, the job's lists and the objects in S3."""
     account = Account()
     for job in jobs:
         try:
@@ -64,7 +65,7 @@ def audit(ledger: Ledger, store: ObjectStore, s3: S3Log, jobs: Sequence[Job], bu
         account.fetched += sum(s3.requests("GET", f"{bucket}/in-{images}/").values())
     done = account.outcomes["ok"] + account.outcomes["failed"]
     account.fetched_again = account.fetched - done
-    account.wrong += _left_behind(ledger, jobs)
+    account.wrong += _leftovers(ledger, jobs)
     return account
 
 
@@ -87,11 +88,11 @@ def _job(account: Account, ledger: Ledger, store: ObjectStore, s3: S3Log, job: J
     account.written_again += sum(count - 1 for count in writes.values())
     account.most_writes = max([account.most_writes, *writes.values()])
     evidence = _Evidence(view, job, states, counted, shown, outputs)
-    problems = [*_uneven(evidence), *_untrue(store, evidence)]
+    problems = [*_inconsistent_counts(evidence), *_wrong_objects(store, evidence)]
     account.wrong += [f"job {job.number} {job.id}: {problem}" for problem in problems]
     account.jobs.append(
         {"number": job.number, "id": job.id, "status": view.status.value, "images": job.images, "tries": job.tries}
-        | {"joined": job.joined, "fate": job.fate, "done_to_it": job.done_to_it, "trouble": job.trouble}
+        | {"joined": job.joined, "fate": job.fate, "actions": job.actions, "errors": job.errors}
         | {"lost": lost, "outputs": len(outputs), "writes": sum(writes.values()), **shown}
     )
 
@@ -102,44 +103,44 @@ class _Evidence:
     job: Job
     states: Sequence[OutcomeKind | None]
     counted: Counter[str]
-    """Of the states."""
+    """Outcome -> number of states."""
     shown: dict[str, int]
-    """By the ledger's counters."""
+    """Outcome -> the ledger's counter."""
     outputs: dict[str, int]
     """Key -> size."""
 
 
-def _uneven(found: _Evidence) -> Iterator[str]:
-    """Numbers that do not agree."""
+def _inconsistent_counts(found: _Evidence) -> Iterator[str]:
+    """Yield counts that do not agree."""
     view, shown, bad = found.view, found.shown, SETS[found.job.images]
     if not view.ended:
         yield f"has not ended: {view.status.value}, {view.done} of {view.total} images done"
     if view.total != found.job.images:
-        yield f"{found.job.images} images were submitted, it has {view.total}"
+        yield f"{found.job.images} images were submitted, the job has {view.total}"
     bits = {kind: found.counted[kind] for kind in _KINDS}
-    # A cancelled job's images that never ran have no state of their own.
+    # Images of a cancelled job that never ran have no state.
     if view.status is JobStatus.CANCELLED:
         bits["cancelled"] += found.states.count(None)
     if bits != shown:
         yield f"counters {shown} and states {bits} differ"
     if view.status is JobStatus.FINISHED and shown["failed"] != bad:
-        yield f"{bad} images are bad, {shown['failed']} failed"
+        yield f"{bad} images are not decodable, {shown['failed']} failed"
     if shown["dead"]:
-        yield f"{shown['dead']} images dead, none of them deserves it"
+        yield f"{shown['dead']} images are dead, but none crashes its worker"
 
 
-def _untrue(store: ObjectStore, found: _Evidence) -> Iterator[str]:
-    """What S3 does not bear out."""
+def _wrong_objects(store: ObjectStore, found: _Evidence) -> Iterator[str]:
+    """Yield outcomes and counts that the objects in S3 contradict."""
     view, dest = found.view, found.job.dest
     good = {f"{index:04d}.png" for index, state in enumerate(found.states) if state is OutcomeKind.OK}
     if missing := sorted(good - found.outputs.keys()):
         yield f"ok without an output: {missing[:5]}"
     if empty := [key for key, size in found.outputs.items() if size == 0]:
         yield f"empty outputs: {empty[:5]}"
-    # A cancelled job may have one that was written when its worker died, and that nobody did again.
+    # In a cancelled job, a worker may have died between the output and its outcome; the image did not run again.
     if view.status is JobStatus.FINISHED and (more := sorted(found.outputs.keys() - good)):
-        yield f"outputs that nobody counts: {more[:5]}"
-    yield from _unreadable(store, dest, sorted(good & found.outputs.keys())[::_EACH])
+        yield f"outputs without an outcome: {more[:5]}"
+    yield from _unreadable(store, dest, sorted(good & found.outputs.keys())[::_DECODE_EVERY])
     if view.ended:
         facts = outcome_log.read_json(store, dest, view.job, outcome_log.SUMMARY) or {}
         if facts.get("counts") != found.shown:
@@ -153,11 +154,11 @@ def _unreadable(store: ObjectStore, dest: S3Url, keys: Sequence[str]) -> Iterato
             with Image.open(io.BytesIO(data)) as picture:
                 picture.load()
         except OSError as error:
-            yield f"{key} cannot be read: {error}"
+            yield f"{key} cannot be decoded: {error}"
 
 
-def _left_behind(ledger: Ledger, jobs: Sequence[Job]) -> Iterator[str]:
-    """Nothing may wait anywhere, and a job that has ended keeps its record, its states and its first failures."""
+def _leftovers(ledger: Ledger, jobs: Sequence[Job]) -> Iterator[str]:
+    """Yield messages that still wait, and keys that an ended job should no longer have."""
     client, prefix = ledger.connection.client, ledger.connection.prefix
     sizes = {name: client.llen(redis_keys.queue(prefix, name)) for name in redis_keys.QUEUES}
     sizes["unacked"] = client.hlen(redis_keys.unacked(prefix))

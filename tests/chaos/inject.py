@@ -1,4 +1,4 @@
-"""Does to the cluster what the plan says, and notes what it hit."""
+"""Execute the plan of faults and record each victim."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 
 import psutil
 
-from chaos.faults import EVERYONE, KILL, Planned
+from chaos.faults import ALL_NODES, KILL, Planned
 from chaos.nodes import Node
-from chaos.watch import Wait, Watch
+from chaos.watch import Recovery, Watch
 from worker.standalone.services import Standalone
 
 _SIGNALS = {
@@ -28,8 +28,8 @@ _SIGNALS = {
 
 
 @dataclass
-class Done:
-    """One fault as it happened."""
+class Injected:
+    """One fault that was injected."""
 
     at: float
     """Seconds from the start of the run."""
@@ -38,76 +38,81 @@ class Done:
     victim: str
     pid: int | None
     chunks: int
-    """Held by the victim at that moment."""
+    """Number of chunks that the victim held."""
 
     kills: bool
-    """Whether a process ended by it."""
+    """Whether it ended a process."""
 
-    wait: Wait
+    recovery: Recovery
     paused_seconds: float | None = None
 
     def facts(self) -> dict[str, Any]:
-        """For the report."""
-        found = {name: value for name, value in asdict(self).items() if name != "wait"}
-        return found | {"at": round(self.at, 1), "recovered_seconds": self.wait.seconds and round(self.wait.seconds, 2)}
+        """Return the fields for the report."""
+        found = {name: value for name, value in asdict(self).items() if name != "recovery"}
+        return found | {
+            "at": round(self.at, 1),
+            "recovered_seconds": self.recovery.seconds and round(self.recovery.seconds, 2),
+        }
 
 
 class Injector:
-    """Runs in the caller's thread."""
+    """Injects faults from the caller's thread."""
 
     def __init__(self, nodes: Sequence[Node], services: Standalone, watch: Watch, began: float) -> None:
         self._nodes, self._services, self._watch, self._began = nodes, services, watch, began
         self._later: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        self.done: list[Done] = []
+        self.done: list[Injected] = []
         self.idle = 0
-        """Faults of the plan that found no victim: it was being restarted."""
+        """Number of faults without a victim, because it was restarting."""
 
     def inject(self, planned: Planned) -> None:
-        """Wait for its time and do it."""
+        """Wait until a fault is due and inject it."""
         self._until(self._began + planned.at)
-        who, _, how = planned.kind.partition("-")
-        if planned.kind in EVERYONE:
+        role, _, how = planned.kind.partition("-")
+        if planned.kind in ALL_NODES:
             self._redis(planned, how)
             return
-        victims = self._victims(who)
+        victims = self._victims(role)
         if not victims:
             self.idle += 1
             return
         name, process = victims[min(int(planned.pick * len(victims)), len(victims) - 1)]
-        look = self._watch.look()
-        mine = name.split("@")[-1] if who == "supervisor" else name
-        chunks = {chunk for chunk, worker in look.running.items() if worker == mine or worker.endswith(f"@{mine}")}
-        wait = Wait(planned.kind, time.monotonic(), chunks=chunks)
-        if who == "steward":
-            wait.leaders = look.leaders
+        snapshot = self._watch.snapshot()
+        held_by = name.split("@")[-1] if role == "supervisor" else name
+        chunks = {
+            chunk for chunk, worker in snapshot.running.items() if worker == held_by or worker.endswith(f"@{held_by}")
+        }
+        recovery = Recovery(planned.kind, time.monotonic(), chunks=chunks)
+        if role == "steward":
+            recovery.leaders = snapshot.leaders
         try:
             process.send_signal(_SIGNALS[how])
         except psutil.Error:
             self.idle += 1
             return
-        self._note(planned, name, process.pid, wait)
+        self._record(planned, name, process.pid, recovery)
         if how == "pause":
             self.done[-1].paused_seconds = planned.seconds
-            self._after(planned.seconds, lambda: _go_on(process))
+            self._after(planned.seconds, lambda: _resume(process))
 
-    def tend(self) -> None:
-        """Do what is due: start what a fault ended, let go on what it paused."""
+    def run_due(self) -> None:
+        """Undo faults that are due: resume paused processes, start Redis and nodes that have ended."""
         now = time.monotonic()
         while self._later and self._later[0][0] <= now:
             heapq.heappop(self._later)[2]()
         for node in self._nodes:
-            if not node.running:  # as a service manager would
+            if not node.running:  # like a service manager
                 node.start()
 
     def settle(self) -> None:
-        """Undo what is still to be undone."""
+        """Undo all remaining faults."""
         while self._later:
             self._until(self._later[0][0])
 
     def _until(self, moment: float) -> None:
         while True:
-            self.tend()
+            self.run_due()
             if (left := moment - time.monotonic()) <= 0:
                 return
             time.sleep(min(left, 0.1))
@@ -115,15 +120,15 @@ class Injector:
     def _after(self, seconds: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._later, (time.monotonic() + seconds, next(self._order), action))
 
-    def _victims(self, who: str) -> list[tuple[str, psutil.Process]]:
+    def _victims(self, role: str) -> list[tuple[str, psutil.Process]]:
         found: list[tuple[str, psutil.Process]] = []
         for node in self._nodes:
-            if who == "supervisor":
+            if role == "supervisor":
                 found += [(f"supervisor@{node.name}", process) for process in node.supervisor()]
-            elif who == "steward":
+            elif role == "steward":
                 found += [(f"steward@{node.name}", process) for process in node.stewards()]
             else:
-                found += node.children() if who == "child" else node.parents()
+                found += node.model_processes() if role == "model_process" else node.consumers()
         return found
 
     def _redis(self, planned: Planned, how: str) -> None:
@@ -131,23 +136,23 @@ class Injector:
         if not redis.running:
             self.idle += 1
             return
-        look, pid = self._watch.look(), redis.pid
-        wait = Wait(planned.kind, time.monotonic(), chunks=set(look.running), images=look.done)
+        snapshot, pid = self._watch.snapshot(), redis.pid
+        recovery = Recovery(planned.kind, time.monotonic(), chunks=set(snapshot.running), images=snapshot.done)
         if how == "restart":
             redis.stop()
         else:
             redis.kill()
-        self._note(planned, "redis", pid, wait)
+        self._record(planned, "redis", pid, recovery)
         self.done[-1].paused_seconds = planned.seconds
         self._after(planned.seconds, redis.start)
 
-    def _note(self, planned: Planned, victim: str, pid: int | None, wait: Wait) -> None:
+    def _record(self, planned: Planned, victim: str, pid: int | None, recovery: Recovery) -> None:
         at = time.monotonic() - self._began
-        self.done.append(Done(at, planned.kind, victim, pid, len(wait.chunks), planned.kind in KILL, wait))
-        if wait.chunks or wait.images is not None or wait.leaders:
-            self._watch.expect(wait)
+        self.done.append(Injected(at, planned.kind, victim, pid, len(recovery.chunks), planned.kind in KILL, recovery))
+        if recovery.chunks or recovery.images is not None or recovery.leaders:
+            self._watch.measure(recovery)
 
 
-def _go_on(process: psutil.Process) -> None:
+def _resume(process: psutil.Process) -> None:
     with suppress(psutil.Error):
         process.send_signal(signal.SIGCONT)

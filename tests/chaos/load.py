@@ -1,4 +1,4 @@
-"""Submits jobs all the time, as a user does (`producer submit --job-key`), and pauses or cancels some of them."""
+"""Submit jobs continuously, as a user does (`producer submit --job-key`), and pause or cancel some of them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from dataclasses import dataclass, field
 
 from support import commands
 from support.edge_case_images import encoded, scene
-from support.stack import Place
+from support.installation import Installation
 from worker.contract.errors import MaskmillError
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore
 
 SETS = {24: 1, 80: 3, 200: 8}
-"""Images of each source prefix, and how many of them cannot be decoded."""
+"""Number of images of each source prefix -> how many of them cannot be decoded."""
 
 BACKLOG_IMAGES = 800
-"""While fewer images than this are left to do, another job is submitted."""
+"""Another job is submitted while fewer images than this are left."""
 
 _BAD = b"This is not a picture.\n" * 20
 
 
 @dataclass
 class Job:
-    """One submission and all tries at it."""
+    """One job and all attempts to submit it."""
 
     number: int
     images: int
@@ -41,12 +41,12 @@ class Job:
     id: str = ""
     joined: bool = False
     submitted_at: float = 0.0
-    trouble: list[str] = field(default_factory=list)
-    done_to_it: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    actions: list[str] = field(default_factory=list)
 
 
 def make_sources(store: ObjectStore, bucket: str) -> None:
-    """Small pictures; the same number at the same positions is bad."""
+    """Upload small pictures; those at fixed positions are not decodable."""
     pictures = [encoded(scene((96 + 8 * i, 72)), "JPEG", quality=85) for i in range(8)]
     for images, bad in SETS.items():
         for index in range(images):
@@ -55,10 +55,10 @@ def make_sources(store: ObjectStore, bucket: str) -> None:
 
 
 class Load:
-    """A thread; `stop()` ends submissions, `jobs` is what was submitted."""
+    """A thread that submits jobs until `stop`; `jobs` lists them."""
 
-    def __init__(self, place: Place, ledger: Ledger, left: Callable[[], int], seed: int) -> None:
-        self._place, self._ledger, self._left = place, ledger, left
+    def __init__(self, installation: Installation, ledger: Ledger, left: Callable[[], int], seed: int) -> None:
+        self._place, self._ledger, self._left = installation, ledger, left
         self._rng = random.Random(seed + 1)
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
@@ -70,7 +70,7 @@ class Load:
         self._thread.start()
 
     def stop(self) -> None:
-        """Submit no more; what was begun is brought to its end."""
+        """Submit no more jobs, and wait until the due actions on jobs are done."""
         self._end.set()
         self._thread.join()
         if self.error is not None:
@@ -106,7 +106,7 @@ class Load:
                 line = json.loads(done.out)
                 job.id, job.joined, job.submitted_at = line["job"], line["joined"], time.time()
             else:
-                job.trouble.append(done.err.strip()[-300:])
+                job.errors.append(done.err.strip()[-300:])
                 time.sleep(1)
         now = time.monotonic()
         if fate == "paused":
@@ -121,10 +121,10 @@ class Load:
                 break
             try:
                 getattr(self._ledger, action)(job.id)
-                job.done_to_it.append(action)
+                job.actions.append(action)
             except MaskmillError as error:
                 if error.retryable:
-                    continue  # Redis is away: at the next turn
-                job.done_to_it.append(f"{action}: too late")
+                    continue  # Redis is down: retry at the next call
+                job.actions.append(f"{action}: too late")
             with suppress(ValueError):
                 self._due.remove(due)

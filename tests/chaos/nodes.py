@@ -1,4 +1,4 @@
-"""Nodes of a small cluster on one machine: `worker start` each, under a host name of its own (a UTS namespace)."""
+"""Nodes of a small cluster on one machine: each is a `worker start` with its own host name (a UTS namespace)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NAMESPACE = [
 
 
 class Node:
-    """One `worker start` that can be started again. Signals go only to processes that it started."""
+    """One `worker start`, which can be restarted. Only processes that it started receive signals."""
 
     def __init__(self, name: str, settings: Mapping[str, str], log: Path) -> None:
         self.name, self.log = name, log
@@ -53,14 +53,14 @@ class Node:
     def supervisor(self) -> list[psutil.Process]:
         return [psutil.Process(self._supervisor.pid)] if self.running and self._supervisor else []
 
-    def parents(self) -> list[tuple[str, psutil.Process]]:
-        """The Celery processes, by the name that the ledger knows them under."""
+    def consumers(self) -> list[tuple[str, psutil.Process]]:
+        """Return the Celery parents with their names in the ledger."""
         return [(name, process) for name, process in self._below("--hostname") if name]
 
-    def children(self) -> list[tuple[str, psutil.Process]]:
-        """The processes that hold a network."""
+    def model_processes(self) -> list[tuple[str, psutil.Process]]:
+        """Return the model processes with the names of their consumers in the ledger."""
         found = []
-        for name, parent in self.parents():
+        for name, parent in self.consumers():
             with suppress(psutil.Error):
                 found += [(name, child) for child in parent.children()]
         for _, child in found:
@@ -71,13 +71,13 @@ class Node:
         return [process for _, process in self._below("worker.steward.process")]
 
     def processes(self) -> list[psutil.Process]:
-        """All that were ever seen and are there."""
-        self.children()
+        """Return all processes that were ever seen and are alive."""
+        self.model_processes()
         self._seen = {pid: process for pid, process in self._seen.items() if process.is_running()}
         return [process for process in self._seen.values() if _alive(process)]
 
     def stop(self, seconds: float) -> None:
-        """SIGTERM, then whatever is left is killed."""
+        """Send SIGTERM to the supervisor; kill the processes that are left after `seconds`."""
         self.processes()
         if self._supervisor is not None and self.running:
             self._supervisor.send_signal(signal.SIGTERM)
@@ -98,9 +98,8 @@ class Node:
                 for child in process.children():
                     self._remember(child)
                     line = child.cmdline()
-                    if (
-                        word in line and "-I" not in line
-                    ):  # not yet what it is to become, see `worker.processes.parent_death`
+                    # With -I it has not yet executed its program, see `worker.processes.parent_death`.
+                    if word in line and "-I" not in line:
                         yield line[line.index(word) + 1] if word == "--hostname" else "", child
 
     def _remember(self, process: psutil.Process) -> None:

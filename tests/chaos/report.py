@@ -10,24 +10,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from chaos.inject import Done
+from chaos.inject import Injected
 
 _OUTCOMES = ("ok", "failed", "dead", "cancelled", "skipped")
 _EVENT = re.compile(r"event=(\w+)")
-_AGAIN = re.compile(r"event=chunks_republished job=\S+ chunks=\[([^\]]*)\]")
+_REPUBLISHED = re.compile(r"event=chunks_republished job=\S+ chunks=\[([^\]]*)\]")
 _VERDICT = re.compile(r"verdict=(\w+)")
 _GAUGES = ("connections", "redis_bytes", "redis_fds", "redis_rss", "s3_fds", "s3_rss")
 _GAUGES += tuple(
-    f"{role}_{what}" for role in ("supervisor", "parent", "child", "steward") for what in ("count", "fds", "rss")
+    f"{role}_{what}"
+    for role in ("supervisor", "consumer", "model_process", "steward")
+    for what in ("count", "fds", "rss")
 )
 
 
-def recoveries(done: Sequence[Done]) -> list[dict[str, Any]]:
-    """Per kind of fault: how often, what it hit, how long until that was back."""
+def recoveries(done: Sequence[Injected]) -> list[dict[str, Any]]:
+    """Return for each kind of fault its number, the chunks of its victims and the recovery times in seconds."""
     found = []
     for kind in sorted({one.kind for one in done}):
         ours = [one for one in done if one.kind == kind]
-        seconds = [one.wait.seconds for one in ours if one.wait.seconds is not None]
+        seconds = [one.recovery.seconds for one in ours if one.recovery.seconds is not None]
         found.append(
             {
                 "kind": kind,
@@ -42,20 +44,20 @@ def recoveries(done: Sequence[Done]) -> list[dict[str, Any]]:
 
 
 def logged(logs: Sequence[Path]) -> dict[str, Any]:
-    """What the nodes say themselves."""
+    """Return the numbers of log events, verdicts and republished chunks in the logs of the nodes."""
     events: Counter[str] = Counter()
     verdicts: Counter[str] = Counter()
-    again = 0
+    republished = 0
     for log in logs:
         for line in log.read_text("utf-8", errors="replace").splitlines():
             events.update(_EVENT.findall(line))
             verdicts.update(_VERDICT.findall(line))
-            again += sum(len(chunks.split(",")) for chunks in _AGAIN.findall(line))
-    return {"events": dict(events), "dropped": dict(verdicts), "chunks_republished": again}
+            republished += sum(len(chunks.split(",")) for chunks in _REPUBLISHED.findall(line))
+    return {"events": dict(events), "dropped": dict(verdicts), "chunks_republished": republished}
 
 
 def flat(gauges: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Medians of the first and the last quarter of the run, and the most there ever was."""
+    """Return for each gauge the medians of the first and the last quarter of the run, and the maximum."""
     quarter = max(1, len(gauges) // 4)
     found = {}
     for name in _GAUGES:
@@ -68,7 +70,7 @@ def flat(gauges: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
 
 
 def write(folder: Path, found: dict[str, Any]) -> list[Path]:
-    """Both files."""
+    """Write both files and return their paths."""
     data, text = folder / "chaos.json", folder / "chaos.md"
     data.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     text.write_text("\n".join(_markdown(found)) + "\n", "utf-8")
@@ -78,6 +80,7 @@ def write(folder: Path, found: dict[str, Any]) -> list[Path]:
 def _markdown(found: dict[str, Any]) -> list[str]:
     account, log = found["account"], found["log"]
     kills = max(1, found["kills"])
+    longest = ", ".join(f"{seconds:.1f} s" for seconds, _ in found["longest"][:5])
     outcomes = " | ".join(str(account["outcomes"].get(kind, 0)) for kind in _OUTCOMES)
     lines = [
         f"# Chaos: {found['minutes']:g} minutes, seed {found['seed']}, reconciler {found['reconciler']}",
@@ -86,7 +89,7 @@ def _markdown(found: dict[str, Any]) -> list[str]:
         f"{found['faults']} faults, {len(account['jobs'])} jobs, {account['submitted']:,} images, "
         f"{account['lost']} lost.",
         "",
-        f"Started {found['started']}, took {found['seconds']:.0f} s with the drain. {found['cluster']}",
+        f"Started {found['started']}, took {found['seconds']:.0f} s including the drain. {found['cluster']}",
         "",
         "## Every image",
         "",
@@ -100,13 +103,13 @@ def _markdown(found: dict[str, Any]) -> list[str]:
         f"{account['fetched_again'] / kills:.2f} per kill",
         f"- outputs written again {account['written_again']}: {account['written_again'] / kills:.2f} per kill; "
         f"one output {account['most_writes']} times at most",
-        f"- chunks that had vanished from the broker and were published again: {log['chunks_republished']}",
-        f"- deliveries that were dropped, by verdict: {log['dropped']}",
+        f"- lost chunks that were published again: {log['chunks_republished']}",
+        f"- dropped deliveries by verdict: {log['dropped']}",
         "",
         "## Faults",
         "",
-        "Recovery: from the fault until every chunk its victim held was complete (Redis: until the next image was; "
-        "steward: until another led, if it did). A chunk itself takes a second or two.",
+        "Recovery time: from the fault until every chunk of its victim is complete (Redis: until the next image; "
+        "leading steward: until another leads). A chunk itself takes 1 to 2 s.",
         "",
         "| fault | times | chunks held | measured | median s | max s |",
         "|---|---|---|---|---|---|",
@@ -115,15 +118,15 @@ def _markdown(found: dict[str, Any]) -> list[str]:
         lines.append(f"| {' | '.join('-' if value is None else str(value) for value in row.values())} |")
     lines += [
         "",
-        f"Longest from publication to the end of a chunk: {', '.join(f'{s:.1f} s' for s, _ in found['longest'][:5])}.",
+        f"Longest times from publication to the end of a chunk: {longest}.",
         "",
-        "## What must stay flat",
+        "## Resources, which must stay flat",
         "",
-        "| what | first quarter | last quarter | most |",
+        "| resource | first quarter | last quarter | most |",
         "|---|---|---|---|",
     ]
     for name, row in found["flat"].items():
         lines.append(f"| {name} | {row['first']:.0f} | {row['last']:.0f} | {row['most']:.0f} |")
-    lines += ["", "## What is wrong", "", *([f"- {text}" for text in account["wrong"]] or ["Nothing."]), ""]
+    lines += ["", "## Problems", "", *([f"- {text}" for text in account["wrong"]] or ["None."]), ""]
     lines += ["## Timings", "", *(f"- {name} = {value}" for name, value in found["settings"].items())]
     return lines

@@ -1,7 +1,7 @@
-"""Stands between the workers and S3, passes everything on, and counts reads and writes of each object.
+"""A proxy between the workers and S3 that counts the reads and writes of each object.
 
-What the ledger says was done is one thing; this is what was done. HTTP/1.1 without chunked uploads, which is what
-boto3 speaks to a server like ours.
+Its counts are independent of the ledger. It supports HTTP/1.1 without chunked uploads, which is what boto3 uses with
+the embedded server.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PIECE = 64 * 1024
 
 
 class S3Log:
-    """A context manager; `endpoint` is for the workers."""
+    """A context manager that runs the proxy; workers use `endpoint`."""
 
     def __init__(self, upstream: str) -> None:
         parts = urlsplit(upstream)
@@ -41,7 +41,7 @@ class S3Log:
         self._thread.join()
 
     def requests(self, method: str, prefix: str) -> dict[str, int]:
-        """How often each object under a prefix (`bucket/folder/`) was asked for."""
+        """Return key under a prefix (`bucket/folder/`) -> number of requests with this method."""
         head = f"/{prefix}"
         return {
             path.removeprefix(head): count
@@ -96,7 +96,7 @@ class S3Log:
         while length > 0:
             piece = await reader.read(min(length, _PIECE))
             if not piece:
-                return False  # it died half-way: nothing is written
+                return False  # the client died half-way, so nothing is written
             upstream.write(piece)
             await upstream.drain()
             length -= len(piece)

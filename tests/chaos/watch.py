@@ -1,4 +1,4 @@
-"""Looks at the cluster several times a second: how long what a fault hit was away, and what must stay flat."""
+"""Poll the cluster several times a second: measure recovery times, and sample resources that must stay flat."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import redis
 from worker.contract import redis_keys
 from worker.contract.settings import RedisSettings
 
-LOOK_SECONDS = 0.2
+POLL_SECONDS = 0.2
 GAUGE_SECONDS = 5.0
 FOLLOWER_SECONDS = 8.0
-"""A dead leader's role is vacant by then."""
+"""Within this time the role of a dead leader expires."""
 
 Chunk = tuple[str, int]
 Roles = dict[str, str | None]
@@ -27,28 +27,28 @@ _ROLES = ("feed", "books")
 
 
 @dataclass
-class Wait:
-    """Something that a fault took away, until it is back."""
+class Recovery:
+    """What a fault took away, and how long until it returned."""
 
     kind: str
     began: float
     chunks: set[Chunk] = field(default_factory=set)
-    """Held by the victim: back when each of them is complete, or waits for a paused job to go on."""
+    """Held by the victim: recovered when each is complete or waits for a paused job to resume."""
 
     images: int | None = None
-    """Outcomes so far: back when there are more."""
+    """Outcomes before the fault: recovered when there are more."""
 
     leaders: Roles = field(default_factory=dict)
-    """Of the time of the fault: back when another leads."""
+    """Leaders before the fault: recovered when others lead."""
 
-    missed: bool = False
-    """The role was seen without its leader, or with another."""
+    leader_changed: bool = False
+    """Whether a role was seen without its leader or with another."""
 
     seconds: float | None = None
 
 
 @dataclass(frozen=True)
-class Look:
+class Snapshot:
     """The state of all jobs at one moment."""
 
     at: float
@@ -60,7 +60,7 @@ class Look:
 
 
 class Watch:
-    """A thread over a connection of its own."""
+    """A thread with its own Redis connection."""
 
     def __init__(self, settings: RedisSettings, processes: Callable[[], dict[str, list[psutil.Process]]]) -> None:
         self._client: Any = redis.Redis.from_url(settings.secret_url(), decode_responses=True, socket_timeout=2)
@@ -71,11 +71,12 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._ended: dict[str, int] = {}
         self._published: dict[Chunk, float] = {}
-        self.last = Look(time.monotonic())
-        self.waits: list[Wait] = []
+        self.last = Snapshot(time.monotonic())
+        self.recoveries: list[Recovery] = []
+        """Those that are not yet measured."""
         self.gauges: list[dict[str, float]] = []
         self.longest: list[tuple[float, Chunk]] = []
-        """Seconds from publication to the end of a chunk, the ten longest."""
+        """The ten longest times from publication to the end of a chunk, in seconds."""
         self.error: BaseException | None = None
 
     def start(self) -> None:
@@ -89,21 +90,21 @@ class Watch:
             raise self.error
 
     def left(self) -> int:
-        """Images of unfinished jobs without an outcome, as last seen."""
+        """Return the number of images without an outcome in unfinished jobs, as of the last snapshot."""
         return self.last.left
 
-    def look(self) -> Look:
-        """Look now; as last seen if Redis is away."""
+    def snapshot(self) -> Snapshot:
+        """Take a snapshot; return the last one if Redis does not answer."""
         with self._lock, suppress(redis.RedisError):
-            self.last = self._look()
+            self.last = self._snapshot()
         return self.last
 
-    def expect(self, wait: Wait) -> None:
-        """Measure until it is back."""
+    def measure(self, recovery: Recovery) -> None:
+        """Measure the time until a recovery is complete."""
         with self._lock:
-            self.waits.append(wait)
+            self.recoveries.append(recovery)
 
-    def _look(self) -> Look:
+    def _snapshot(self) -> Snapshot:
         jobs = sorted(self._client.smembers(redis_keys.active(self._prefix)))
         pipeline = self._client.pipeline(transaction=False)
         for job in jobs:
@@ -123,39 +124,39 @@ class Watch:
             left += int(total or 0) - done
             outstanding |= {(job, int(chunk)) for chunk in out}
             running |= {(job, int(chunk)): worker for chunk, worker in run.items()}
-        return Look(time.monotonic(), frozenset(outstanding), running, left, sum(self._ended.values()), leaders)
+        return Snapshot(time.monotonic(), frozenset(outstanding), running, left, sum(self._ended.values()), leaders)
 
     def _run(self) -> None:
         gauged = 0.0
         try:
-            while not self._end.wait(LOOK_SECONDS):
+            while not self._end.wait(POLL_SECONDS):
                 before = self.last.at
-                look = self.look()
-                if look.at != before:
-                    self._follow(look)
+                snapshot = self.snapshot()
+                if snapshot.at != before:
+                    self._follow(snapshot)
                 if time.monotonic() - gauged > GAUGE_SECONDS:
                     gauged = time.monotonic()
-                    self._gauge(look)
+                    self._sample_gauges(snapshot)
         except BaseException as error:  # noqa: BLE001 -- raised again by `stop`
             self.error = error
 
-    def _follow(self, look: Look) -> None:
-        for chunk in look.outstanding:
-            self._published.setdefault(chunk, look.at)
-        for chunk in [chunk for chunk in self._published if chunk not in look.outstanding]:
-            self.longest.append((look.at - self._published.pop(chunk), chunk))
+    def _follow(self, snapshot: Snapshot) -> None:
+        for chunk in snapshot.outstanding:
+            self._published.setdefault(chunk, snapshot.at)
+        for chunk in [chunk for chunk in self._published if chunk not in snapshot.outstanding]:
+            self.longest.append((snapshot.at - self._published.pop(chunk), chunk))
         self.longest = sorted(self.longest, reverse=True)[:10]
         with self._lock:
-            for wait in self.waits:
-                if _back(wait, look):
-                    wait.seconds = look.at - wait.began
-            # The end of a steward that led nothing takes nothing away.
-            followers = [wait for wait in self.waits if wait.leaders and not wait.missed]
-            gone = {id(wait) for wait in followers if look.at - wait.began > FOLLOWER_SECONDS}
-            self.waits = [wait for wait in self.waits if wait.seconds is None and id(wait) not in gone]
+            for recovery in self.recoveries:
+                if _complete(recovery, snapshot):
+                    recovery.seconds = snapshot.at - recovery.began
+            # A steward that led nothing leaves nothing to recover.
+            followers = [one for one in self.recoveries if one.leaders and not one.leader_changed]
+            dropped = {id(one) for one in followers if snapshot.at - one.began > FOLLOWER_SECONDS}
+            self.recoveries = [one for one in self.recoveries if one.seconds is None and id(one) not in dropped]
 
-    def _gauge(self, look: Look) -> None:
-        found: dict[str, float] = {"at": look.at, "left": look.left, "running": len(look.running)}
+    def _sample_gauges(self, snapshot: Snapshot) -> None:
+        found: dict[str, float] = {"at": snapshot.at, "left": snapshot.left, "running": len(snapshot.running)}
         with suppress(redis.RedisError):
             info = self._client.info()
             found |= {"connections": info["connected_clients"], "redis_bytes": info["used_memory"]}
@@ -167,10 +168,10 @@ class Watch:
         self.gauges.append(found)
 
 
-def _back(wait: Wait, look: Look) -> bool:
-    if wait.images is not None:
-        return look.done > wait.images
-    if wait.leaders:
-        wait.missed = wait.missed or look.leaders != wait.leaders
-        return wait.missed and all(look.leaders.values())
-    return not wait.chunks & look.outstanding
+def _complete(recovery: Recovery, snapshot: Snapshot) -> bool:
+    if recovery.images is not None:
+        return snapshot.done > recovery.images
+    if recovery.leaders:
+        recovery.leader_changed = recovery.leader_changed or snapshot.leaders != recovery.leaders
+        return recovery.leader_changed and all(snapshot.leaders.values())
+    return not recovery.chunks & snapshot.outstanding

@@ -1,4 +1,4 @@
-"""Real servers: one Redis and one S3 for the whole run, with a fresh key prefix and bucket for each test."""
+"""Real services: one Redis and one S3 for the whole run, and in them a new installation for each test."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from support.stack import Place, fresh_place, make_bucket
+from support.installation import Installation, make_bucket, new_installation
 from worker.contract.ledger.chunks import ChunkLedger
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.storage.s3 import ObjectStore
@@ -14,23 +14,23 @@ from worker.standalone.services import Standalone
 
 
 @pytest.fixture
-def place(standalone: Standalone, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """Return and export settings of the running services with a key prefix and a bucket for this test."""
-    place = fresh_place(standalone)
-    for name, value in place.environment.items():
+def installation(standalone: Standalone, monkeypatch: pytest.MonkeyPatch) -> Installation:
+    """A new installation, whose settings are also set in the environment."""
+    installation = new_installation(standalone)
+    for name, value in installation.environment.items():
         monkeypatch.setenv(name, value)
-    return place
+    return installation
 
 
 @pytest.fixture
 def ledger_factory(standalone: Standalone) -> Callable[[], Ledger]:
-    """Return a function that opens a ledger without jobs."""
-    return lambda: Ledger(fresh_place(standalone).settings.redis)
+    """Return a function that creates an empty ledger."""
+    return lambda: Ledger(new_installation(standalone).settings.redis)
 
 
 @pytest.fixture
-def ledger(place: Place) -> Iterator[Ledger]:
-    with Ledger(place.settings.redis) as ledger:
+def ledger(installation: Installation) -> Iterator[Ledger]:
+    with Ledger(installation.settings.redis) as ledger:
         yield ledger
 
 
@@ -41,7 +41,7 @@ def chunk_ledger(ledger: Ledger) -> ChunkLedger:
 
 
 @pytest.fixture
-def store(place: Place) -> Iterator[ObjectStore]:
-    make_bucket(place)
-    with ObjectStore(place.settings.s3) as store:
+def store(installation: Installation) -> Iterator[ObjectStore]:
+    make_bucket(installation)
+    with ObjectStore(installation.settings.s3) as store:
         yield store

@@ -1,1 +1,1 @@
-"""Makers of inputs that more than one level of the tests needs."""
+"""Helpers that several folders of tests share; tests/README.md lists them."""

@@ -1,4 +1,4 @@
-"""A real browser for pages that are files: headless Chromium, spoken to over a pipe (Chrome DevTools Protocol)."""
+"""Headless Chromium for pages on disk, controlled over a pipe with the Chrome DevTools Protocol."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COMPLAINTS = (
 
 
 class Browser:
-    """One page. `events` holds what it told without being asked: requests, messages of the console, dialogs."""
+    """One page. `events` holds its notifications: requests, console messages, dialogs."""
 
     def __init__(self, write: int, read: int) -> None:
         self._out, self._in = os.fdopen(write, "wb", buffering=0), os.fdopen(read, "rb")
@@ -36,7 +36,7 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """One command and its answer."""
+        """Send a command and return its answer."""
         number = next(self._numbers)
         message = {"id": number, "method": method, "params": params}
         if self._session:
@@ -50,52 +50,52 @@ class Browser:
             self.events.append(answer)
 
     def open(self, page: Path) -> None:
-        """Load a file to its end."""
+        """Load a file and wait until it is loaded."""
         self.events.clear()
         self.call("Page.navigate", url=page.as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next())
 
     def value(self, expression: str) -> Any:
-        """Of a JavaScript expression in the page, once it is settled."""
+        """Return the value of a JavaScript expression in the page; waits for a promise."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         return answer["result"].get("value")
 
     def press(self, key: str, code: int) -> None:
-        """A key, as from the keyboard."""
+        """Press a key of the keyboard."""
         for kind in ("rawKeyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
             if kind == "rawKeyDown" and key in ("Enter", " "):
                 self.call("Input.dispatchKeyEvent", type="char", text="\r" if key == "Enter" else key)
 
     def size(self, width: int, height: int) -> None:
-        """Of the window, in CSS pixels."""
+        """Set the size of the window in CSS pixels."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def dark(self, value: str) -> None:
-        """What the system asks for: `dark` or `light`."""
+        """Set the preferred colour scheme of the system: `dark` or `light`."""
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": value}])
 
     def screenshot(self, path: Path) -> None:
-        """The whole page as PNG."""
+        """Write the whole page as PNG."""
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 
     @property
     def requests(self) -> list[str]:
-        """Addresses that were asked for, apart from what is inside the page."""
+        """Requested URLs, without data URLs."""
         urls = [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
         return [url for url in urls if not url.startswith("data:")]
 
     @property
     def complaints(self) -> list[str]:
-        """Errors, refusals of the page's policy, and dialogs."""
+        """Errors, console messages, violations of the page's policy, and dialogs."""
         return [json.dumps(event["params"]) for event in self.events if event.get("method") in _COMPLAINTS]
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
             piece = os.read(self._in.fileno(), 1 << 16)
-            assert piece, "the browser has ended"
+            assert piece, "the browser has exited"
             self._rest += piece
         line, _, self._rest = self._rest.partition(b"\0")
         return json.loads(line)
@@ -107,13 +107,13 @@ class Browser:
 
 @contextmanager
 def browser(folder: Path) -> Iterator[Browser]:
-    """Chromium for the length of the block, with all that it keeps in a folder of its own."""
+    """Run Chromium during the block; its profile is in `folder`."""
     to_read, to_write = os.pipe()
     from_read, from_write = os.pipe()
     flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"]
     flags += ["--disable-background-networking", "--disable-dev-shm-usage", f"--user-data-dir={folder}"]
 
-    pipes = f'exec "$@" 3</proc/self/fd/{to_read} 4>/proc/self/fd/{from_write}'  # the browser's, by convention
+    pipes = f'exec "$@" 3</proc/self/fd/{to_read} 4>/proc/self/fd/{from_write}'  # Chromium reads from 3 and writes to 4
     process = subprocess.Popen(
         ["sh", "-c", pipes, "sh", str(CHROMIUM), *flags, "--remote-debugging-pipe"],
         stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""Run the two commands as a user does: in processes of their own, with settings from the environment alone."""
+"""Run the two commands as a user does: in separate processes, with settings from the environment only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished command left."""
+    """Exit code and output of a finished command."""
 
     code: int
     out: str
@@ -28,19 +28,19 @@ class Result:
 
     @property
     def lines(self) -> list[dict]:
-        """Its standard output as JSON lines."""
+        """Standard output, parsed as JSON lines."""
         return [json.loads(line) for line in self.out.splitlines()]
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """The environment of this process (scrubbed by conftest) with settings and this installation's commands."""
+    """Return the environment of this process, scrubbed by conftest, with settings and the tested commands on PATH."""
     return {**os.environ, **settings, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "200"}
 
 
 def run(
     command: str, *args: str, settings: Mapping[str, str], timeout: float = 100.0, cwd: Path | None = None
 ) -> Result:
-    """Run `producer` or `worker` to its end."""
+    """Run `producer` or `worker` to its end; `timeout` in seconds."""
     done = subprocess.run(
         [str(BIN / command), *args],
         env=environment(settings),
@@ -56,7 +56,7 @@ def run(
 
 @contextmanager
 def workers(settings: Mapping[str, str], log: Path, *, grace: float = 60.0) -> Iterator[subprocess.Popen[bytes]]:
-    """`worker start` for the length of the block; stopped by SIGTERM, and nothing of it may be left."""
+    """Run `worker start` during the block, then stop it by SIGTERM. Asserts that no process of it remains."""
     with log.open("ab") as file:
         process = subprocess.Popen(
             [str(BIN / "worker"), "start"], env=environment(settings), stdout=file, stderr=file, start_new_session=True
@@ -77,17 +77,17 @@ def workers(settings: Mapping[str, str], log: Path, *, grace: float = 60.0) -> I
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 60.0) -> object:
-    """Poll until the condition holds and return its value."""
+    """Poll until the condition is true and return its value; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if value := condition():
             return value
         time.sleep(0.05)
-    raise AssertionError(f"waited {seconds:g} s in vain for {what}")
+    raise AssertionError(f"waited {seconds:g} s for {what}")
 
 
 def model_processes(supervisor: int) -> list[psutil.Process]:
-    """The children that hold a network: processes two levels below the supervisor."""
+    """Return the model processes: those two levels below the supervisor."""
     found = []
     for worker in psutil.Process(supervisor).children():
         with suppress(psutil.NoSuchProcess):
@@ -96,7 +96,7 @@ def model_processes(supervisor: int) -> list[psutil.Process]:
 
 
 def descendants(pid: int) -> list[psutil.Process]:
-    """All processes below this one."""
+    """Return all descendants of a process; none if it has ended."""
     try:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -104,7 +104,7 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 
 def listening_ports(processes: list[psutil.Process]) -> set[int]:
-    """TCP ports that these processes listen on."""
+    """Return the TCP ports that these processes listen on."""
     ports = set()
     for process in processes:
         try:

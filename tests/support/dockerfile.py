@@ -1,4 +1,4 @@
-"""Enough of a Dockerfile to carry out a stage's COPY and RUN without a container engine."""
+"""Parse a Dockerfile and execute COPY and RUN of a stage without a container engine."""
 
 from __future__ import annotations
 
@@ -12,77 +12,77 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Instruction:
-    word: str
-    rest: str
+    name: str
+    arguments: str
 
 
 def stages(path: Path) -> dict[str, list[Instruction]]:
-    """Instructions by stage; a stage without a name is called by its number."""
+    """Return the instructions of each stage; the key of a stage without a name is its number."""
     text = re.sub(r"^\s*#.*\n", "", path.read_text("utf-8"), flags=re.MULTILINE)
     found: dict[str, list[Instruction]] = {"": []}
     name = ""
     for line in text.replace("\\\n", " ").splitlines():
         if not line.strip():
             continue
-        word, _, rest = line.strip().partition(" ")
-        if word == "FROM":
-            name = rest.partition(" AS ")[2] or str(len(found) - 1)
+        keyword, _, arguments = line.strip().partition(" ")
+        if keyword == "FROM":
+            name = arguments.partition(" AS ")[2] or str(len(found) - 1)
             found[name] = []
-        found[name].append(Instruction(word, " ".join(rest.split())))
+        found[name].append(Instruction(keyword, " ".join(arguments.split())))
     return found
 
 
-def last(instructions: list[Instruction], word: str) -> str | None:
-    """What the last instruction of this kind says."""
-    return next((i.rest for i in reversed(instructions) if i.word == word), None)
+def last(instructions: list[Instruction], name: str) -> str | None:
+    """Return the arguments of the last instruction with this name; None if there is none."""
+    return next((i.arguments for i in reversed(instructions) if i.name == name), None)
 
 
 def exec_form(text: str | None) -> list[str]:
-    """The JSON list of ENTRYPOINT, CMD or HEALTHCHECK; the shell form is refused."""
+    """Return the JSON list of ENTRYPOINT, CMD or HEALTHCHECK. Raises ValueError for the shell form."""
     return json.loads(text[text.index("[") :]) if text else []
 
 
 class Root:
-    """A folder that stands for the file system of a stage: its absolute paths begin here."""
+    """A folder in place of the root of a stage's file system."""
 
     def __init__(self, folder: Path, context: Path, environment: dict[str, str]) -> None:
         self.folder, self._context, self._environment = folder, context, environment
         self._here = folder
 
-    def carry_out(self, instructions: list[Instruction]) -> None:
-        """COPY from the context, RUN with /bin/sh, WORKDIR and ENV; all else is not about files."""
+    def execute(self, instructions: list[Instruction]) -> None:
+        """COPY from the build context, RUN with /bin/sh, WORKDIR and ENV. Skips instructions that change no files."""
         for instruction in instructions:
-            method = getattr(self, f"_{instruction.word.lower()}", None)
+            method = getattr(self, f"_{instruction.name.lower()}", None)
             if method is not None:
-                method(instruction.rest)
+                method(instruction.arguments)
 
     def _within(self, text: str) -> str:
         return re.sub(r"(?<![\w.])/(opt|src)\b", lambda found: f"{self.folder}/{found[1]}", text)
 
-    def _workdir(self, rest: str) -> None:
-        self._here = Path(self._within(rest))
+    def _workdir(self, arguments: str) -> None:
+        self._here = Path(self._within(arguments))
         self._here.mkdir(parents=True, exist_ok=True)
 
-    def _env(self, rest: str) -> None:
-        for pair in rest.split():
+    def _env(self, arguments: str) -> None:
+        for pair in arguments.split():
             name, _, value = pair.partition("=")
             self._environment[name] = value
 
-    def _copy(self, rest: str) -> None:
-        *sources, target = rest.split()
-        place = self._here / target
+    def _copy(self, arguments: str) -> None:
+        *sources, target = arguments.split()
+        folder = self._here / target
         for source in sources:
             for found in self._context.glob(source):
                 if found.is_dir():
                     ignore = shutil.ignore_patterns("__pycache__", "lib")
-                    shutil.copytree(found, place, ignore=ignore, dirs_exist_ok=True)
+                    shutil.copytree(found, folder, ignore=ignore, dirs_exist_ok=True)
                 else:
-                    place.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(found, place)
+                    folder.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(found, folder)
 
-    def _run(self, rest: str) -> None:
+    def _run(self, arguments: str) -> None:
         done = subprocess.run(
-            ["/bin/sh", "-ec", self._within(rest)],
+            ["/bin/sh", "-ec", self._within(arguments)],
             cwd=self._here,
             env=self._environment,
             stdout=subprocess.PIPE,
@@ -91,4 +91,4 @@ class Root:
             timeout=900,
             check=False,
         )
-        assert done.returncode == 0, f"RUN {rest}\n{done.stdout[-4000:]}"
+        assert done.returncode == 0, f"RUN {arguments}\n{done.stdout[-4000:]}"

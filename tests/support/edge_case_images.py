@@ -1,7 +1,7 @@
-"""A folder of awkward image files, made with Pillow and NumPy only, and what must become of each.
+"""A folder of image files that are edge cases, and the expected outcome of each.
 
-The pictures show a red subject on a plain light background, so that a mask makes sense. The same call writes the same
-bytes.
+The files are made with Pillow and NumPy only. The pictures show a red subject on a plain light background, which has a
+clear mask. Every run writes the same bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BACKGROUND, SUBJECT = (214, 220, 226), (196, 32, 40)
 
 @dataclass(frozen=True)
 class Expected:
-    """What must become of a file: the outcome, the code if it fails, the size (w, h) upright if it does not."""
+    """Expected outcome of a file: its code if it fails, otherwise its upright size (width, height)."""
 
     outcome: Literal["ok", "failed"]
     code: str = ""
@@ -31,7 +31,7 @@ class Expected:
 
 
 def scene(size: tuple[int, int] = SIZE) -> Image.Image:
-    """An ellipse in `SUBJECT` on `BACKGROUND`, mode RGB, the left half of the ellipse a little darker."""
+    """Return an ellipse in `SUBJECT` on `BACKGROUND`, mode RGB; the left half of the ellipse is a little darker."""
     width, height = size
     picture = Image.new("RGB", size, BACKGROUND)
     draw = ImageDraw.Draw(picture)
@@ -42,15 +42,15 @@ def scene(size: tuple[int, int] = SIZE) -> Image.Image:
 
 
 def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
-    """The bytes of a picture in Pillow's format `kind`."""
+    """Return the bytes of a picture in Pillow's format `kind`."""
     buffer = io.BytesIO()
-    # A copy, since some of Pillow's writers leave their settings in the image.
+    # Some of Pillow's writers store their settings in the image, so encode a copy.
     picture.copy().save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def png_claiming(width: int, height: int) -> bytes:
-    """A PNG with valid checksums whose header claims any size, with next to no image data."""
+    """Return a PNG with valid checksums whose header claims this size, with 4 KiB of image data."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -63,7 +63,7 @@ def png_claiming(width: int, height: int) -> bytes:
 def _rotated() -> bytes:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
-    # Stored lying on its side; a quarter turn clockwise makes it the upright scene of SIZE reversed.
+    # Stored on its side. A quarter turn clockwise gives the upright scene of size SIZE reversed.
     return encoded(scene((SIZE[1], SIZE[0])).transpose(Image.Transpose.ROTATE_90), "JPEG", exif=exif.tobytes())
 
 
@@ -111,10 +111,10 @@ _FILES: dict[str, tuple[Callable[[], bytes], Expected]] = {
 
 
 def make(folder: Path) -> dict[str, Expected]:
-    """Write the files into `folder`, which may not exist yet.
+    """Write the files into `folder`, which is created if it does not exist.
 
     Returns:
-        What must become of each, by file name.
+        File name -> expected outcome.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, (content, _) in _FILES.items():

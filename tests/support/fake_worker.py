@@ -1,4 +1,4 @@
-"""A worker and a steward in a thread: does the images of every job that runs, without a picture being looked at."""
+"""A worker and a steward in a thread, which record outcomes for every running job without reading a picture."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from worker.contract.storage import manifest
 from worker.contract.storage.s3 import ObjectStore
 from worker.steward.bookkeeper import Bookkeeper
 
-_NAME = "understudy@here"
+_NAME = "fake-worker@here"
 
 
-class Understudy:
-    """What it does is in `done`; keys in `bad` fail, those in `bad_once` the next time only."""
+class FakeWorker:
+    """Appends each key that it processes to `done`. Keys in `bad` fail; those in `bad_once` fail the next time only."""
 
     def __init__(self, settings: Settings, store: ObjectStore, ledger: Ledger) -> None:
         self.bad: set[str] = set()
         self.bad_once: set[str] = set()
         self.done: list[str] = []
         self.idle = threading.Event()
-        """While set, it does nothing."""
+        """While set, the worker does nothing."""
         self._store, self._chunks = store, ChunkLedger(ledger.connection)
         self._backlog = Backlog(ledger.connection)
         self._bookkeeper = Bookkeeper(store, ledger, settings.jobs, 0)
         self._end = threading.Event()
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
-        thread = threading.Thread(target=self._run, name="understudy")
+    def running(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._run, name="fake-worker")
         thread.start()
         try:
             yield

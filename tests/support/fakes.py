@@ -1,4 +1,4 @@
-"""Stand-ins for the services and the network, in memory, for tests of what uses them."""
+"""In-memory fakes of the object store, the network and the clock."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from worker.contract.storage.s3 import ObjectInfo
 
 
 class FakeStore:
-    """`get` and `put` of an object store over a dict of URL -> bytes."""
+    """An object store with `get` and `put` over a dict of URL -> bytes."""
 
     def __init__(self, objects: Mapping[str, bytes] | None = None) -> None:
         self.objects = dict(objects or {})
         self.metadata: dict[str, Mapping[str, str]] = {}
         self.content_types: dict[str, str] = {}
         self.errors: dict[str, BaseException] = {}
-        """Raised by `get` or `put` of that URL."""
+        """URL -> the error that `get` and `put` raise for it."""
         self.got: list[str] = []
         self.before_get: Callable[[str], None] = lambda url: None
 
@@ -49,7 +49,7 @@ class FakeStore:
 
 
 class FakeNetwork:
-    """A subject in the middle half of every picture. Counts how many calls there are at once."""
+    """Finds a subject in the middle half of every picture, and counts calls and concurrent calls."""
 
     size = 32
 
@@ -81,7 +81,7 @@ class FakeNetwork:
 
 
 class Clock:
-    """`monotonic`, `time` and `sleep` without waiting; give it to `monkeypatch` in place of a module's `time`."""
+    """`monotonic`, `time` and `sleep` without waiting; replaces the `time` of a module through `monkeypatch`."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -94,6 +94,6 @@ class Clock:
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        assert len(self.slept) < 1000, "sleeps without end"
+        assert len(self.slept) < 1000, "endless loop of sleeps"
         self.slept.append(seconds)
         self.now += seconds

@@ -16,18 +16,18 @@ from pathlib import Path
 from kombu import Consumer
 
 from support import commands
-from support.stack import Place
+from support.installation import Installation
 from worker.contract import settings
 from worker.contract.queue.celery_app import make_celery
 
 SWEEP_SECONDS = 1.0
 
 
-def start(place: Place, number: int) -> subprocess.Popen[bytes]:
+def start(installation: Installation, number: int) -> subprocess.Popen[bytes]:
     """Start a fleet of `number` consumers; kill it."""
     more = {"PYTHONPATH": str(Path(__file__).parents[1])}
     return subprocess.Popen(
-        [sys.executable, "-m", "support.fleet", str(number)], env=commands.environment(place.environment | more)
+        [sys.executable, "-m", "support.fleet", str(number)], env=commands.environment(installation.environment | more)
     )
 
 

@@ -1,6 +1,7 @@
-"""Fuzzing with a time budget: `FUZZ_SECONDS` for each target, else half of one (`make fuzz SECONDS=600`).
+"""Fuzz with a time budget: `FUZZ_SECONDS` for each target, by default 0.5 (`make fuzz SECONDS=600`).
 
-hypothesis makes the inputs, a new seed for each round, and shrinks what fails; it then prints how to repeat it.
+Hypothesis generates the inputs with a new seed for each round. It shrinks an input that fails and prints how to
+reproduce it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _ROUND = 100
 
 
 def fuzz(strategy: SearchStrategy[Any], check: Callable[[Any], object]) -> int:
-    """Call `check` with inputs until the budget is spent; how many were tried."""
+    """Call `check` with inputs until the budget is spent; return the number of inputs."""
     tried = 0
     deadline = time.monotonic() + float(os.environ.get("FUZZ_SECONDS", "0.5"))
 
@@ -27,7 +28,7 @@ def fuzz(strategy: SearchStrategy[Any], check: Callable[[Any], object]) -> int:
         tried += 1
         check(value)
 
-    how = settings(
+    options = settings(
         max_examples=_ROUND,
         deadline=None,
         database=None,
@@ -36,6 +37,6 @@ def fuzz(strategy: SearchStrategy[Any], check: Callable[[Any], object]) -> int:
         print_blob=True,
     )
     while tried == 0 or time.monotonic() < deadline:
-        seed(secrets.randbits(64))(how(given(strategy)(one)))()
-    print(f"{tried} inputs")  # noqa: T201 -- shown with `-s`, or when something was found
+        seed(secrets.randbits(64))(options(given(strategy)(one)))()
+    print(f"{tried} inputs")  # noqa: T201 -- shown with `-s`, or if the test fails
     return tried

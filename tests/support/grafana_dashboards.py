@@ -1,4 +1,4 @@
-"""The Grafana dashboards as tests read them."""
+"""The expressions in the Grafana dashboards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Expression:
         return f"{self.dashboard}: {self.panel}: {self.text}"
 
     def without_variables(self, interval: str = "5m") -> str:
-        """As Grafana would send it with every job and node chosen."""
+        """Return the expression that Grafana sends with every job and node selected."""
         text = self.text.replace("$__rate_interval", interval)
         for name in ("job_id", "instance"):
             text = text.replace(f"${name}", ".*")
@@ -30,7 +30,7 @@ class Expression:
 
 
 def expressions() -> Iterator[Expression]:
-    """What every panel asks of Prometheus."""
+    """Yield the Prometheus expressions of all panels."""
     for path in DASHBOARDS:
         for panel in json.loads(path.read_text("utf-8"))["panels"]:
             for target in panel.get("targets", ()):

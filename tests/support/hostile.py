@@ -1,4 +1,4 @@
-"""Messages that somebody with a producer's rights might put into the queue, as kombu would find them there."""
+"""Hostile messages that a client with a producer's rights could put into the queue, as kombu would read them there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Make = Callable[[Path], str]
 
 
 class Canary:
-    """Unpickled, it leaves a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -25,7 +25,7 @@ class Canary:
 
 
 def envelope(body: bytes, *, content_type: str = "application/json", encoding: str = "utf-8", **headers: object) -> str:
-    """As kombu writes it; id and headers as a producer of ours does unless told otherwise."""
+    """Return a message as kombu writes it, with the producer's id and headers unless `headers` replaces them."""
     task = redis_keys.task_id("hostile", 0, 0)
     usual = {"lang": "py", "task": redis_keys.TASK_CHUNK, "id": task, "root_id": task, "parent_id": None, "group": None}
     usual |= {"eta": None, "expires": None, "timelimit": [None, None], "retries": 0, "argsrepr": "", "kwargsrepr": "{}"}
@@ -48,17 +48,17 @@ def envelope(body: bytes, *, content_type: str = "application/json", encoding: s
 
 
 def body(payload: object) -> bytes:
-    """Celery's, of one argument."""
+    """Return the body of a Celery message with one argument."""
     return json.dumps([[payload], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]).encode()
 
 
 def chunk(**changes: object) -> dict[str, object]:
-    """One of no job."""
+    """Return a chunk of a job that does not exist."""
     return {"schema_version": 1, "job": "hostile", "epoch": 0, "chunk": 0, "start": 0, "keys": ["a.png"], **changes}
 
 
 def forged(job: str, key: str) -> str:
-    """The first chunk of a job, well formed."""
+    """Return a well-formed message for the first chunk of a job."""
     task = redis_keys.task_id(job, 0, 0)
     return envelope(body(chunk(job=job, keys=[key])), id=task, root_id=task)
 
@@ -68,7 +68,7 @@ def _without(name: str) -> Make:
 
 
 def _bomb(size: int) -> bytes:
-    """So many bytes of JSON, a thousandth of them compressed."""
+    """Return `size` bytes of JSON, compressed to about a thousandth."""
     packer = zlib.compressobj(9)
     parts = [packer.compress(b"[[")]
     parts += [packer.compress(b" " * 2**20) for _ in range(size // 2**20)]
@@ -76,7 +76,7 @@ def _bomb(size: int) -> bytes:
 
 
 DROPPED: dict[str, Make] = {
-    "no JSON": lambda _: "certainly not",
+    "no JSON": lambda _: "not JSON",
     "deep": lambda _: "[" * 100_000,
     "no envelope": lambda _: "[1, 2]",
     "an empty envelope": lambda _: "{}",
@@ -95,21 +95,21 @@ DROPPED: dict[str, Make] = {
     "no arguments": lambda _: envelope(b"{}"),
     "another task": lambda _: envelope(body(chunk()), task="celery.backend_cleanup"),
     "no task": lambda _: envelope(body(chunk()), task=None),
-    "an id of somebody else": lambda _: envelope(body(chunk()), id="../x"),
+    "a foreign id": lambda _: envelope(body(chunk()), id="../x"),
     "calls of other tasks": lambda _: envelope(body(chunk()).replace(b'"chain": null', b'"chain": [{"task": "x"}]')),
-    "next year": lambda _: envelope(body(chunk()), eta="2099-01-01T00:00:00"),
-    "limits of its own": lambda _: envelope(body(chunk()), timelimit=[1, 1]),
+    "a date far ahead": lambda _: envelope(body(chunk()), eta="2099-01-01T00:00:00"),
+    "its own time limits": lambda _: envelope(body(chunk()), timelimit=[1, 1]),
     "a hundred megabytes in a hundred kilobytes": lambda _: envelope(_bomb(2**27), compression="application/x-gzip"),
     "an unknown compression": lambda _: envelope(body(chunk()), compression="application/x-xz"),
     "a key of two megabytes": lambda _: envelope(body(chunk(keys=["k" * 2**21]))),
 }
-"""The gate does not let them in."""
+"""Admission drops these messages."""
 
 REFUSED: dict[str, Make] = {
-    "a schema of tomorrow": lambda _: envelope(body(chunk(schema_version=99))),
+    "a later schema": lambda _: envelope(body(chunk(schema_version=99))),
     "no chunk": lambda _: envelope(body("text")),
     "too many keys": lambda _: envelope(body(chunk(keys=["k"] * 257))),
     "a job with a path": lambda _: envelope(body(chunk(job="../../etc"))),
     "a chunk of no job": lambda _: envelope(body(chunk())),
 }
-"""Their content is at fault: the process that runs chunks refuses them."""
+"""Admission accepts these messages; the runner refuses them because of their content."""

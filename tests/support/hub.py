@@ -1,4 +1,4 @@
-"""A hub on the loopback: enough of the Hugging Face protocol for listing, downloading, resuming and being refused."""
+"""A model hub on the loopback: the Hugging Face protocol for listing, downloading, resuming and refusals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 LARGE_FROM = 64
-"""Bytes from which a file is kept outside of git, with a SHA-256."""
+"""Size in bytes from which a file is stored outside of git, with a SHA-256."""
 
 _API = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)(/revision/(?P<revision>.+)|/tree/(?P<tree>.+))?")
 _RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
@@ -24,7 +24,7 @@ def git_sha1(data: bytes) -> str:
 
 @dataclass
 class Request:
-    """What a client asked."""
+    """One request of a client."""
 
     method: str
     path: str
@@ -36,25 +36,25 @@ class Request:
 
 @dataclass
 class Hub:
-    """The server's state; change it between calls."""
+    """The server's state. Tests change it between requests."""
 
     url: str = ""
     commits: dict[tuple[str, str], dict[str, bytes]] = field(default_factory=dict)
     branches: dict[tuple[str, str], str] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     token: str = ""
-    """What a gated repository wants to hear."""
+    """Token that gated repositories require."""
     status: int = 0
-    """Answered to everything, if set."""
+    """If not 0, the status of every answer."""
     cuts: list[int] = field(default_factory=list)
-    """Bytes after which each following download breaks off, first to last."""
+    """Bytes after which the next downloads break off, one entry for each download."""
     served: dict[str, bytes] = field(default_factory=dict)
-    """Other bytes than those described, by file name."""
+    """File name -> bytes that the server sends in place of those it describes."""
     ranges: bool = True
     requests: list[Request] = field(default_factory=list)
 
     def publish(self, repo: str, files: dict[str, bytes], branch: str = "main") -> str:
-        """A new commit on a branch; returns its id."""
+        """Create a commit on a branch and return its id."""
         commit = hashlib.sha256(repr((repo, branch, sorted(files.items()))).encode()).hexdigest()[:40]
         self.commits[repo, commit] = dict(files)
         self.branches[repo, branch] = commit
@@ -65,7 +65,7 @@ class Hub:
         return commit if (repo, commit) in self.commits else None
 
     def downloads(self) -> list[str]:
-        """Names of the files of which bytes were asked for, in order."""
+        """Return the names of the files that were downloaded, in order."""
         return [r.path.rpartition("/cdn/")[2] for r in self.requests if r.path.startswith("/cdn/")]
 
 
@@ -135,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
             302,
             b"",
             {
-                "Location": f"http://localhost:{port}/cdn/{repo}/{commit}/{name}",  # another host, as the real one does
+                "Location": f"http://localhost:{port}/cdn/{repo}/{commit}/{name}",  # another host, like the real hub
                 "X-Repo-Commit": commit,
                 "ETag": f'"{etag}"',
                 **({"X-Linked-ETag": f'"{etag}"', "X-Linked-Size": str(len(data))} if large else {}),
@@ -158,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, body: bytes, headers: dict[str, str], *, cut: bool = False) -> None:
         self.send_response(status)
-        # Each request on its own connection, so that a stopped server is not reached through an old one.
+        # One connection for each request, so that no old connection reaches a stopped server.
         for name, value in (headers | {"Content-Length": str(len(body)), "Connection": "close"}).items():
             self.send_header(name, value)
         self.end_headers()
@@ -169,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 def _described(name: str, data: bytes, *, tree: bool) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def _described(name: str, data: bytes, *, tree: bool) -> dict[str, Any]:
 
 
 class RunningHub:
-    """The server on a free port, in threads of this process. A context manager."""
+    """A context manager that runs the server on a free port, in threads of this process."""
 
     def __init__(self) -> None:
         self.hub = Hub()
@@ -202,7 +202,7 @@ class RunningHub:
         self.stop()
 
     def stop(self) -> None:
-        """From now on connections are refused."""
+        """Refuse connections from now on."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

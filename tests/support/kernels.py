@@ -1,4 +1,4 @@
-"""The native kernels for tests: built where a compiler is, and one deformable convolution as a graph."""
+"""The native kernels for tests: the library, built if a compiler exists, and a graph of one deformable convolution."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from worker.model.inference.runtime import ov
 ops = ov.opset13
 
 STRICT = "CI" in os.environ
-"""Whether a warning of the compiler is a failure: a newer compiler on somebody's machine may know more of them."""
+"""Whether compiler warnings are errors. Only in CI, as a newer compiler on another machine may know more warnings."""
 
 
 def need_library() -> None:
@@ -42,7 +42,7 @@ def node(
     positive: bool = True,
     seed: int = 0,
 ) -> tuple[Any, list[np.ndarray]]:
-    """A model of one modulated deformable convolution with bias, and inputs for it: data, offsets, modulator."""
+    """Return a model of one modulated deformable convolution with bias, and its inputs: data, offsets, modulator."""
     rng = np.random.default_rng(seed)
     half = dilation * (kernel // 2)
     out = tuple((side + 2 * half - dilation * (kernel - 1) - 1) // stride + 1 for side in size)
@@ -68,17 +68,17 @@ def node(
 
 
 def replaced(model: Any, arithmetic: str = "f32") -> Replacement:
-    """The replacement in a graph, in an arithmetic."""
+    """Replace the operation in a graph by the kernel, with this arithmetic."""
     return deformable.replace(model, mode="auto", int8=arithmetic == "i8", floats=arithmetic.replace("i8", "f32"))
 
 
 def compiled(model: Any, *, streams: int = 1, threads: int = 1) -> Any:
-    """Compiled in f32, explicit in everything."""
+    """Compile in f32 with explicit streams and threads."""
     properties = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
     return runtime.core().compile_model(model, "CPU", properties)
 
 
 def run(compiled_model: Any, inputs: list[np.ndarray]) -> np.ndarray:
-    """The first output, in memory of its own."""
+    """Return a copy of the first output."""
     result: np.ndarray = compiled_model(inputs)[0].copy()
     return result

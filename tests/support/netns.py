@@ -1,7 +1,7 @@
-"""Hosts of a network of their own, on one machine: network namespaces on a bridge. Needs root and iproute2.
+"""Several hosts on one machine: network namespaces on a bridge. Needs root and iproute2.
 
-The bridge lives in a namespace too, so the network of the machine is not touched. Hosts share the file system, so
-partitions hold for what goes over TCP.
+The bridge has its own namespace too, so the network of the machine does not change. The hosts share the file system;
+only their TCP traffic can be partitioned.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Lab:
-    """`with Lab.open(["store", "one"]) as lab:`; or `Lab.why_not()` says why it cannot be had here."""
+class HostNetwork:
+    """A network of hosts: `with HostNetwork.open(["store", "one"]) as network:`."""
 
     def __init__(self, hosts: Sequence[str]) -> None:
-        """Nothing is made yet."""
+        """Choose names and addresses; `open` creates the namespaces."""
         tag = secrets.token_hex(2)
         self._switch = f"mm{tag}sw"
         self._spaces = {host: f"mm{tag}h{number}" for number, host in enumerate(hosts)}
         self.addresses = {host: f"10.99.0.{number}" for number, host in enumerate(hosts, 1)}
 
     @staticmethod
-    def why_not() -> str | None:
-        """What is missing here, None if nothing is."""
+    def unavailable() -> str | None:
+        """Return why this machine cannot create the network; None if it can."""
         if os.geteuid() != 0:
             return "network namespaces need root"
         if shutil.which("ip") is None or shutil.which("unshare") is None:
@@ -39,20 +39,20 @@ class Lab:
         name = f"mm{secrets.token_hex(3)}"
         tried = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
         if tried.returncode:
-            return f"no network namespace can be made here: {tried.stderr.strip()}"
+            return f"cannot create a network namespace: {tried.stderr.strip()}"
         subprocess.run(["ip", "netns", "del", name], check=True)
         return None
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, hosts: Sequence[str]) -> Iterator[Lab]:
-        """All hosts, on one bridge."""
-        lab = cls(hosts)
+    def open(cls, hosts: Sequence[str]) -> Iterator[HostNetwork]:
+        """Connect all hosts to one bridge; delete everything at the end of the block."""
+        network = cls(hosts)
         try:
-            lab._build()
-            yield lab
+            network._build()
+            yield network
         finally:
-            for space in [*lab._spaces.values(), lab._switch]:
+            for space in [*network._spaces.values(), network._switch]:
                 subprocess.run(["ip", "netns", "del", space], capture_output=True, check=False)
 
     def _build(self) -> None:
@@ -69,27 +69,27 @@ class Lab:
             _ip("-n", self._switch, "link", "set", port, "master", "br0", "up")
 
     def cut(self, host: str) -> None:
-        """Its cable is pulled: silence, nobody is told."""
+        """Disconnect a host: packets are dropped, without an error on either side."""
         _ip("-n", self._switch, "link", "set", f"p{self._spaces[host]}", "down")
 
     def heal(self, host: str) -> None:
-        """The cable is back."""
+        """Connect a host again."""
         _ip("-n", self._switch, "link", "set", f"p{self._spaces[host]}", "up")
 
     @contextlib.contextmanager
     def inside(self, host: str) -> Iterator[None]:
-        """What this thread connects to, and whom it starts, is on that host."""
+        """Move this thread to a host: its connections and the processes it starts belong there."""
         with Path("/proc/thread-self/ns/net").open() as before:
-            with Path(f"/run/netns/{self._spaces[host]}").open() as there:
-                _setns(there.fileno())
+            with Path(f"/run/netns/{self._spaces[host]}").open() as space:
+                _setns(space.fileno())
             try:
                 yield
             finally:
                 _setns(before.fileno())
 
     @staticmethod
-    def named(host: str, argv: Sequence[str]) -> list[str]:
-        """The command line that runs `argv` under a host name of its own; the process id stays."""
+    def with_hostname(host: str, argv: Sequence[str]) -> list[str]:
+        """Return the command line that runs `argv` under the host name `host`, in the same process."""
         return ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', host, *argv]
 
 

@@ -1,6 +1,8 @@
-"""The embedded Redis and S3 on an address of the network instead of loopback, until standard input ends.
+"""Serve the embedded Redis and S3 on an address of the network instead of loopback, until standard input ends.
 
-python -m support.netns_services FOLDER ADDRESS        prints the settings as JSON
+    python -m support.netns_services FOLDER ADDRESS
+
+prints the settings as JSON.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from worker.standalone import ports
 
 
 def main(folder: Path, address: str) -> None:
-    """Serve."""
-    ports.LOOPBACK = address  # before the others take it from there
+    """Serve until standard input ends."""
+    ports.LOOPBACK = address  # the import below copies it
     from worker.standalone.services import Standalone
 
     with Standalone(folder) as services:

@@ -1,4 +1,4 @@
-"""Pixels compared with those of a reference."""
+"""Compare pixels with a reference."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def assert_resized(
     size: tuple[int, int],
     box: tuple[float, float, float, float] | None = None,
 ) -> None:
-    """That this is what Pillow's bilinear resize makes of an image, to a level of 255 and without leaning to a side."""
+    """Assert that `found` equals Pillow's bilinear resize of `image` to within one level of 255, without bias."""
     reference = np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))
     assert np.shape(found) == reference.shape
     difference = np.asarray(found).astype(int) - reference

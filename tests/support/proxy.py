@@ -1,9 +1,9 @@
-"""A line between clients and a server that a test can cut, in each of the ways in which networks fail.
+"""A TCP proxy between clients and a server, which fails in the ways in which networks fail.
 
-    client -> Proxy (127.0.0.1, a port of its own) -> server
+    client -> Proxy (127.0.0.1, its own port) -> server
 
-What is held while the line is stalled arrives when it heals, as TCP would send it again; so does a command whose
-sender gave up waiting long ago.
+Bytes that arrive while the proxy stalls are passed on when it heals, as TCP retransmits them. That includes a command
+whose sender has timed out since.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _BLOCK = 65536
 
 
 class Proxy:
-    """A TCP proxy in a thread of its own; `with Proxy(port) as proxy:`."""
+    """A context manager that runs the proxy in its own thread."""
 
     def __init__(self, target: int) -> None:
-        """`target`: port of the server on 127.0.0.1."""
+        """Prepare a proxy for the server on port `target` of 127.0.0.1."""
         self._target = target
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
@@ -35,43 +35,39 @@ class Proxy:
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.delay = 0.0
-        """Seconds before each block is passed on: a slow line."""
+        """Seconds before each block is passed on: a slow network."""
 
         self.edit: Callable[[bytes], bytes] | None = None
-        """Changes what the server answers; must keep the length."""
+        """Changes the answers of the server; must keep their length."""
 
         self.port = 0
 
     def url(self, url: str) -> str:
-        """The address of the server, by way of the proxy."""
+        """Return a URL of the server with the proxy's address in it."""
         parts = urlsplit(url)
         return urlunsplit(parts._replace(netloc=f"{parts.hostname}:{self.port}"))
 
     @property
     def connections(self) -> int:
-        """Connections that pass."""
-        return sum(not link.silent for link in list(self._links))
+        """Number of connections that are not half-open."""
+        return sum(not link.half_open for link in list(self._links))
 
-    # -- what a test does -----------------------------------------------------------------------------------------
+    # -- failures -------------------------------------------------------------------------------------------------
 
     def stall(self) -> None:
-        """Nothing gets through in either direction, and nobody is told: packets are dropped."""
+        """Pass nothing in either direction, without an error on either side: packets are dropped."""
         self._loop.call_soon_threadsafe(self._passing.clear)
 
     def heal(self) -> None:
-        """Everything gets through again."""
+        """Pass everything again."""
         self._loop.call_soon_threadsafe(self._passing.set)
 
-    def forget(self) -> None:
-        """Connections that exist are dead for ever and both ends believe they live (half-open); new ones work."""
+    def make_half_open(self) -> None:
+        """Pass nothing over the existing connections ever again, without an error on either side; new ones work."""
         for link in list(self._links):
-            link.silent = True
+            link.half_open = True
 
-    def reset(self) -> None:
-        """All connections end with a reset (RST) on both sides."""
-        self._call(self._reset())
-
-    # -- life -----------------------------------------------------------------------------------------------------
+    # -- start and stop -------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -94,13 +90,13 @@ class Proxy:
     async def _close(self) -> None:
         if self._server is not None:
             self._server.close()
-        await self._reset()
+        await self._abort_all()
         self._passing.set()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _reset(self) -> None:
+    async def _abort_all(self) -> None:
         for link in list(self._links):
             link.abort()
 
@@ -120,7 +116,7 @@ class Proxy:
                 self._pump(link, reader, requests, None), self._pump(link, answers, writer, lambda: self.edit)
             )
         except (OSError, asyncio.CancelledError):
-            pass  # one of the two sides is gone, or the test is over
+            pass  # one side is gone, or the test has ended
         finally:
             link.abort()
             self._links.discard(link)
@@ -136,29 +132,29 @@ class Proxy:
         while block := await reader.read(_BLOCK):
             await asyncio.sleep(self.delay)
             await self._passing.wait()
-            if link.silent:
+            if link.half_open:
                 continue
             change = edit() if edit else None
             writer.write(change(block) if change else block)
             await writer.drain()
         await self._passing.wait()
-        if link.silent:
-            await asyncio.Event().wait()  # the other side never learns of the end
+        if link.half_open:
+            await asyncio.Event().wait()  # the other side must not see the end
         with contextlib.suppress(OSError):
             writer.write_eof()
 
 
 class _Link:
-    """One connection: both of its sides."""
+    """Both sides of one connection."""
 
     def __init__(self, writers: list[asyncio.StreamWriter]) -> None:
         self.writers = writers
-        self.silent = False
+        self.half_open = False
 
     def abort(self) -> None:
         for writer in self.writers:
             raw = writer.get_extra_info("socket")
             with contextlib.suppress(OSError):
-                # Zero seconds of lingering: the kernel sends RST, not FIN.
+                # With a linger time of 0 s the kernel sends RST instead of FIN.
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()

@@ -1,7 +1,7 @@
-"""A Redis as an operator sets it up: users of `infra/redis/users.acl`, and TLS.
+"""A Redis as an operator configures it: users of `infra/redis/users.acl`, and TLS.
 
-Where a `redis-server` is installed it runs with `infra/redis/redis.conf` and speaks TLS itself. Valkey of the wheel is
-built without: there a front takes its place, which speaks TLS towards clients and asks them for their certificate.
+An installed `redis-server` runs with `infra/redis/redis.conf` and terminates TLS itself. The Valkey of the wheel is
+built without TLS; there `tls_front.py` terminates TLS and requires a client certificate.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from worker.standalone.valkey import server_program
 INFRA = Path(__file__).parents[2] / "infra/redis"
 PREFIX = "maskmill:"
 STRANGER = "nobody"
-"""Nobody's name: a test knocks with it and is refused, which stays in the server's log of refusals."""
+"""Name of a user that does not exist. A test is refused with it, which stays in the server's ACL log."""
 WORKER, PRODUCER, ADMIN = "maskmill-worker", "maskmill-producer", "maskmill-admin"
 PASSWORDS = {name: f"canary+of/{name}#1" for name in (WORKER, PRODUCER, ADMIN)}
 
 
 @dataclass(frozen=True)
 class SecuredRedis:
-    """One that runs."""
+    """A running server."""
 
     port: int
-    """Plain, for tests that are not about TLS; 0 if there is none."""
+    """Port without TLS; 0 if there is none."""
 
     tls_port: int
     certificates: Certificates
 
     def environment(self, user: str) -> dict[str, str]:
-        """Settings of who comes as `user`, over TLS."""
+        """Return the settings for connections as `user` over TLS."""
         own = self.certificates.client
         return {
             "MASKMILL_REDIS__URL": f"rediss://localhost:{self.tls_port}/0",
@@ -55,7 +55,7 @@ class SecuredRedis:
         }
 
     def client(self, user: str) -> redis.Redis:
-        """A connection as `user`, over TLS."""
+        """Open a connection as `user` over TLS."""
         own = self.certificates.client
         return redis.Redis(
             "localhost",
@@ -72,7 +72,7 @@ class SecuredRedis:
 
 @contextlib.contextmanager
 def secured_redis(folder: Path) -> Iterator[SecuredRedis]:
-    """The server for the length of the block."""
+    """Run the server during the block."""
     folder.mkdir(parents=True, exist_ok=True)
     certificates = Certificates.make(folder / "tls")
     system = shutil.which("redis-server")
@@ -104,24 +104,24 @@ def secured_redis(folder: Path) -> Iterator[SecuredRedis]:
 
 
 def users() -> str:
-    """`users.acl` with the passwords of the tests."""
+    """Return `users.acl` with the passwords of the tests."""
     text = (INFRA / "users.acl").read_text()
     for name, password in PASSWORDS.items():
-        place = f"{name.removeprefix('maskmill-').upper()}_SHA256"
-        assert text.count(place) == 1
-        text = text.replace(place, hashlib.sha256(password.encode()).hexdigest())
+        placeholder = f"{name.removeprefix('maskmill-').upper()}_SHA256"
+        assert text.count(placeholder) == 1
+        text = text.replace(placeholder, hashlib.sha256(password.encode()).hexdigest())
     return text
 
 
 def _for_version(program: Path, rules: str) -> str:
-    """As `infra/redis/README.md` tells who has a Redis older than 7.2."""
+    """Return the rules as `infra/redis/README.md` adapts them to Redis before 7.2."""
     said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
     old = re.search(r"v=7\.[01]\.", said)
     return rules.replace(" +client|setinfo", "") if old else rules
 
 
 def _configuration(folder: Path, certificates: Certificates, plain: int, tls: int | None) -> str:
-    """`redis.conf` with paths and ports of a test; without its TLS for a server that has none."""
+    """Return `redis.conf` with the paths and ports of a test; without TLS options if `tls` is None."""
     changed = {"port": str(plain), "dir": str(folder), "aclfile": str(folder / "users.acl")} | {
         "tls-port": str(tls),
         "tls-cert-file": str(certificates.server.certificate),
@@ -143,4 +143,4 @@ def _wait(server: SecuredRedis, log: Path) -> None:
             client.ping()
             return
         time.sleep(0.05)
-    raise AssertionError(f"no Redis: {log.read_text()}")
+    raise AssertionError(f"Redis does not answer: {log.read_text()}")

@@ -1,4 +1,4 @@
-"""All that keeps jobs moving, in one place, for tests that play producer, steward and worker in turn."""
+"""The parts that keep jobs moving, for tests that act as producer, steward and worker in turn."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from worker.steward.reconciler import Reconciler
 
 
 @dataclass(frozen=True)
-class World:
-    """One prefix in Redis, one bucket, one queue."""
+class SchedulerHarness:
+    """Feeder, bookkeeper and reconciler over one Redis prefix and one bucket; nothing runs until a test calls it."""
 
     settings: Settings
     bucket: str
@@ -61,7 +61,7 @@ class World:
 
     @property
     def out(self) -> S3Url:
-        """Where a job writes to unless told otherwise."""
+        """Default destination of a job."""
         return S3Url(self.bucket, "out/")
 
     def reconciler(self, silence_seconds: float) -> Reconciler:
@@ -71,7 +71,7 @@ class World:
         return submit(self.store, self.ledger, self.bucket, total, **how)
 
     def queued(self, *queues: str) -> list[str]:
-        """Task ids that wait in a queue, the next one first; of all queues unless one is named."""
+        """Return the task ids in these queues, by default in all, the next one first."""
         found = []
         for queue in queues or redis_keys.QUEUES:
             lines = self.ledger.connection.client.lrange(redis_keys.queue(self.ledger.connection.prefix, queue), 0, -1)
@@ -79,12 +79,12 @@ class World:
         return found
 
     def drain(self) -> None:
-        """All messages are lost."""
+        """Lose all messages."""
         for queue in redis_keys.QUEUES:
             self.ledger.connection.client.delete(redis_keys.queue(self.ledger.connection.prefix, queue))
 
     def first_part(self, job: str = "job", dest: str = "out") -> S3Url:
-        """Of the manifest of a job."""
+        """Return the first part of the manifest of a job."""
         return manifest.job_folder(S3Url(self.bucket, f"{dest}/"), job) / "manifest/part-00000.jsonl.gz"
 
     def damage(self, place: S3Url) -> None:

@@ -1,36 +1,33 @@
-"""A Redis to mistreat and workers that live through it: for tests of one module, which share both.
+"""Workers, and a Redis to fail under them, that all tests of one module share.
 
-    with own_redis(folder) as server, Mistreated.start(...) as under: ...
+    with own_redis(folder) as server, SharedWorkers.start(...) as workers: ...
 
-Starting Python, Celery and a model costs seconds; a fault costs one. So the faults of a module happen to the same
-workers, one after the other, and each test says at its end that no process of them had to be started again.
+Starting Python, Celery and a model takes seconds, a fault takes one. So the faults of a module happen to the same
+workers, one after the other, and each test asserts at its end that no process had to be restarted.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import redis
 
-from producer.submit import Submitter
-from support import commands
-from support.faults import FAST, Account, Faults, Node, picture, settle
-from support.stack import Place, fresh_place, make_bucket
-from worker.contract import settings
+from support import commands, small_jobs
+from support.fault_injection import Faults
+from support.fault_timing import FAST
+from support.installation import Installation, make_bucket, new_installation
+from support.job_account import Account, progress, settle
+from support.node_processes import Node
+from support.small_jobs import connected_submitter
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobPolicy
 from worker.contract.outputs import OutputOptions
-from worker.contract.queue.celery_app import make_celery
-from worker.contract.s3url import S3Url
-from worker.contract.storage.s3 import ObjectStore
 from worker.standalone import ports
 from worker.standalone.services import Standalone
 from worker.standalone.valkey import Valkey
@@ -38,12 +35,12 @@ from worker.standalone.valkey import Valkey
 PASSWORD = "only-for-this-test"
 
 BACK_OFF = 35.0
-"""Celery's pauses between two tries to connect are 2, 4, ... 30 s and do not scale with the engine's clocks."""
+"""Celery waits 2, 4, ... 30 s between attempts to connect; these pauses do not follow the queue timings."""
 
 
 @contextlib.contextmanager
 def own_redis(folder: Path) -> Iterator[Valkey]:
-    """A Redis that nobody else uses."""
+    """Run a Redis that no other test uses."""
     server = Valkey(
         data=folder / "valkey",
         log=folder / "valkey.log",
@@ -58,96 +55,85 @@ def own_redis(folder: Path) -> Iterator[Valkey]:
         server.kill()
 
 
-def place_at(standalone: Standalone, url: str, more: Mapping[str, str], *, password: str = PASSWORD) -> Place:
-    """A place in the Redis at `url` and the S3 that all tests share; the engine's clocks run fast."""
-    found = fresh_place(standalone)
+def installation_at(
+    standalone: Standalone, url: str, more: Mapping[str, str], *, password: str = PASSWORD
+) -> Installation:
+    """Return an installation in the Redis at `url` and in the S3 that all tests share, with short queue timings."""
     own = {"MASKMILL_REDIS__URL": url, "MASKMILL_REDIS__PASSWORD": password}
-    place = placed(found, FAST | own | dict(more))
-    make_bucket(place)
-    return place
+    installation = new_installation(standalone).with_settings(FAST | own | dict(more))
+    make_bucket(installation)
+    return installation
 
 
-def placed(place: Place, more: Mapping[str, str]) -> Place:
-    """The same place with other settings."""
-    environment = place.environment | dict(more)
-    with mock.patch.dict(os.environ, environment):
-        return Place(environment, settings.load(), place.bucket)
-
-
-def client(place: Place, **options: Any) -> redis.Redis:
-    """A connection of the test's own: whatever happens to the others, this one is told apart by its name."""
+def client(installation: Installation, **options: Any) -> redis.Redis:
+    """Open a connection of the test; its name tells it from those of the workers."""
     return redis.Redis.from_url(
-        place.settings.redis.secret_url(), decode_responses=True, client_name="the-test", **options
+        installation.settings.redis.secret_url(), decode_responses=True, client_name="the-test", **options
     )
 
 
 @dataclass
-class Mistreated:
-    """Workers, what they work on, and how to ask afterwards whether they lived through it."""
+class SharedWorkers:
+    """The workers of one node, their installation, and a check that they survive."""
 
-    place: Place
+    installation: Installation
     faults: Faults
     node: Node
     log: Path
     uploaded: dict[str, int] = field(default_factory=dict)
+    """Folder -> number of pictures in it."""
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls, place: Place, faults: Faults, log: Path, *, processes: int = 1) -> Iterator[Mistreated]:
-        """`worker start` for the length of the block; begins when all processes have loaded their model."""
+    def start(
+        cls, installation: Installation, faults: Faults, log: Path, *, processes: int = 1
+    ) -> Iterator[SharedWorkers]:
+        """Run `worker start`; the block starts once all processes have loaded their model."""
         more = {"MASKMILL_PLAN__PROCESSES": str(processes)} | faults.environment()
-        with commands.workers(place.environment | more, log) as supervisor:
+        with commands.workers(installation.environment | more, log) as supervisor:
             node = Node(supervisor.pid)
             commands.wait_for(lambda: log.read_text().count("event=model_loaded") >= processes, "the models", 90)
-            yield cls(place, faults, node, log)
+            yield cls(installation, faults, node, log)
 
-    def job(self, count: int, *, chunk: int, folder: str = "in", policy: JobPolicy | None = None) -> str:
-        """Submit so many pictures, from this process, to a destination of their own; the job's id."""
+    def submit(self, count: int, *, chunk: int, folder: str = "in", policy: JobPolicy | None = None) -> str:
+        """Submit `count` pictures from this process to a new destination; return the job's id."""
         self.upload(count, folder)
-        with connected(self.place, chunk) as submitter:
-            source, dest = (f"s3://{self.place.bucket}/{name}/" for name in (folder, f"out-{secrets.token_hex(4)}"))
+        with connected_submitter(self.installation, chunk) as submitter:
+            names = (folder, f"out-{secrets.token_hex(4)}")
+            source, dest = (f"s3://{self.installation.bucket}/{name}/" for name in names)
             return submitter.submit(source, dest, OutputOptions(), policy=policy).view.job
 
+    def submit_and_start(self, count: int, *, chunk: int) -> str:
+        """Submit `count` pictures and wait until three of them are done; return the job's id."""
+        job = self.submit(count, chunk=chunk)
+        with Ledger(self.installation.settings.redis) as ledger:
+            progress(ledger, job, 3)
+        return job
+
     def upload(self, count: int, folder: str = "in") -> None:
-        """Put the pictures of a folder where they are not yet; a folder has the size of its first use."""
+        """Upload the pictures of a folder once; a folder keeps the size of its first use."""
         if folder not in self.uploaded:
-            upload(self.place, count, folder)
+            small_jobs.upload(self.installation, count, folder)
             self.uploaded[folder] = count
         assert self.uploaded[folder] == count, "a folder has one size"
 
-    def processes(self) -> set[int]:
-        """Everything that must live through a fault of Redis: Celery's parents, their children, the steward."""
-        return {one.pid for one in [*self.node.parents(), *self.node.children(), *self.node.stewards()]}
-
     def settle(self, job: str, *, seconds: float = 90.0) -> Account:
-        """The account of a job; its executions are those since the faults' list was last emptied."""
-        return settle(self.place, job, self.faults, seconds=seconds)
+        """Wait for the end of a job and return its account; executions count since they were last cleared."""
+        return settle(self.installation, job, self.faults, seconds=seconds)
 
-    def consuming(self, job: str, within: float = BACK_OFF) -> float:
-        """Wait until a job gets on; how long that took."""
+    def seconds_to_progress(self, job: str, within: float = BACK_OFF) -> float:
+        """Wait until a job makes progress or has ended; return how long that took."""
         began = time.monotonic()
-        with Ledger(self.place.settings.redis, retries=12) as ledger:
+        with Ledger(self.installation.settings.redis, retries=12) as ledger:
             before = ledger.view(job).done
             commands.wait_for(
-                lambda: (view := ledger.view(job)).done > before or view.ended, f"job {job} to get on", within
+                lambda: (view := ledger.view(job)).done > before or view.ended, f"job {job} to make progress", within
             )
         return time.monotonic() - began
 
-
-@contextlib.contextmanager
-def connected(place: Place, chunk: int) -> Iterator[Submitter]:
-    """A submitter with connections of its own."""
-    with (
-        ObjectStore(place.settings.s3) as store,
-        Ledger(place.settings.redis) as ledger,
-        make_celery(place.settings, client_name="maskmill-submit") as celery,
-    ):
-        yield Submitter(store, ledger, celery, chunk)
-
-
-def upload(place: Place, count: int, folder: str) -> None:
-    """Put so many small pictures into a folder."""
-    data = picture()
-    with ObjectStore(place.settings.s3) as store:
-        for index in range(count):
-            store.put(S3Url(place.bucket, f"{folder}/{index:05d}.png"), data, content_type="image/png")
+    @contextlib.contextmanager
+    def surviving(self) -> Iterator[None]:
+        """Assert that the processes after the block are those before it."""
+        before = self.node.pids()
+        yield
+        assert self.node.pids() == before, "a process ended and was restarted"

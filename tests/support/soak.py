@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support import commands
-from support.stack import Place
+from support.installation import Installation
 from worker.bench.harness import usage
 from worker.contract.job import ENDED
 from worker.contract.ledger.jobs import Ledger
@@ -43,21 +43,23 @@ class SoakRun:
         return statistics.median(map(what, last)) - statistics.median(map(what, middle))
 
 
-def soak(place: Place, ledger: Ledger, picture: bytes, images: int, log: Path, *, seconds: float) -> SoakRun:
+def soak(
+    installation: Installation, ledger: Ledger, picture: bytes, images: int, log: Path, *, seconds: float
+) -> SoakRun:
     """Run a job with `images` copies of a picture, at most for `seconds`, and record resource use meanwhile."""
-    with ObjectStore(place.settings.s3) as store:
+    with ObjectStore(installation.settings.s3) as store:
         for number in range(images):
-            store.put(S3Url(place.bucket, f"photos/{number:05d}.jpg"), picture, content_type="image/jpeg")
+            store.put(S3Url(installation.bucket, f"photos/{number:05d}.jpg"), picture, content_type="image/jpeg")
     submitted = commands.run(
         "producer",
-        *("submit", f"s3://{place.bucket}/photos/", f"s3://{place.bucket}/masks/", "--json", "--yes"),
-        settings=place.environment | {"MASKMILL_JOBS__CHUNK_IMAGES": "50"},
+        *("submit", f"s3://{installation.bucket}/photos/", f"s3://{installation.bucket}/masks/", "--json", "--yes"),
+        settings=installation.environment | {"MASKMILL_JOBS__CHUNK_IMAGES": "50"},
     )
     assert submitted.code == 0, submitted.err
     job = submitted.lines[0]["job"]
     samples: list[ResourceUse] = []
     before = len(ledger.connection.client.client_list())
-    with commands.workers(place.environment | {"MASKMILL_PLAN__PROCESSES": "1"}, log) as worker:
+    with commands.workers(installation.environment | {"MASKMILL_PLAN__PROCESSES": "1"}, log) as worker:
         deadline = time.monotonic() + seconds
         while not (view := ledger.view(job)).ended:
             assert view.status not in ENDED

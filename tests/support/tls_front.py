@@ -1,4 +1,4 @@
-"""Speaks TLS on one port, asks clients for their certificate, and passes on to another port in the clear.
+"""Terminate TLS on one port, require a client certificate, and forward to another port without TLS.
 
 python tls_front.py PORT TARGET CERTIFICATE KEY AUTHORITY
 """
@@ -12,7 +12,7 @@ import sys
 
 
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Until one side ends."""
+    """Copy until one side ends."""
     with contextlib.suppress(OSError):
         while block := await reader.read(65536):
             writer.write(block)
@@ -21,7 +21,7 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def main(port: int, target: int, certificate: str, key: str, authority: str) -> None:
-    """Until terminated."""
+    """Serve until terminated."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     context.load_verify_locations(authority)
@@ -31,7 +31,7 @@ async def main(port: int, target: int, certificate: str, key: str, authority: st
         inner, outer = await asyncio.open_connection("127.0.0.1", target)
         await asyncio.gather(pump(reader, outer), pump(inner, writer))
 
-    # Handshakes that fail are what some tests are about.
+    # Some tests let the handshake fail; do not log that.
     asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
     server = await asyncio.start_server(serve, ("127.0.0.1", "127.0.0.2"), port, ssl=context)
     await server.serve_forever()

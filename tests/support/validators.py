@@ -1,4 +1,4 @@
-"""Programs that read what lies in `infra/` as the servers it is for would."""
+"""Run programs that validate the files in `infra/`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ INFRA = ROOT / "infra"
 
 
 def need(name: str, package: str) -> str:
-    """Path of a program that only a distribution has; without it the test is skipped, and says how to get it."""
+    """Return the path of a program from a Linux distribution; without it skip the test and name its package."""
     found = shutil.which(name)
     if found is None:
-        pytest.skip(f"no {name} here: apt-get install --no-install-recommends {package}")
+        pytest.skip(f"{name} is not installed: apt-get install --no-install-recommends {package}")
     return found
 
 
 def run(program: str | Path, *args: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
-    """Run a validator, which must find nothing; a bare name is one of this installation's own programs.
+    """Run a validator and assert that it finds nothing. A bare name is a program of this virtual environment.
 
     Returns:
-        Everything that it printed.
+        Its output.
     """
     path = BIN / program if "/" not in str(program) else program
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Images for a pipeline over `fakes.FakeStore`."""
+"""Work items of a pipeline over `fakes.FakeStore`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places for fault tests: the engine's clocks run fast."""
+"""Installations and runs for fault tests, with short queue timings."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ from pathlib import Path
 
 import pytest
 
-from support.faults import FAST, Faults, Scene
-from support.shared_workers import placed
-from support.stack import Place, fresh_place, make_bucket
+from support.fault_injection import Faults
+from support.fault_run import FaultRun
+from support.fault_timing import FAST
+from support.installation import Installation, make_bucket, new_installation
 from worker.standalone.services import Standalone
 
 
 @pytest.fixture
-def place(standalone: Standalone, cache: dict[str, str]) -> Place:
-    """A key prefix and a bucket of this test's own, with fast clocks."""
-    return _with(fresh_place(standalone), FAST | cache)
+def installation(standalone: Standalone, cache: dict[str, str]) -> Installation:
+    """An installation with short queue timings."""
+    return _fast_installation(standalone, cache)
 
 
 @pytest.fixture
-def scene(place: Place, tmp_path: Path) -> Scene:
-    """Nothing is wrong yet: see `Scene.but`."""
-    return Scene(place, Faults(tmp_path / "faults"), tmp_path / "worker.log")
+def fault_run(installation: Installation, tmp_path: Path) -> FaultRun:
+    """A run without faults yet; the test adds them with `FaultRun.configured`."""
+    return FaultRun(installation, Faults(tmp_path / "faults"), tmp_path / "worker.log")
 
 
 @pytest.fixture
-def control(standalone: Standalone, cache: dict[str, str], tmp_path: Path) -> Scene:
-    """A second scene, for the control run beside the first."""
-    place = _with(fresh_place(standalone), FAST | cache)
-    return Scene(place, Faults(tmp_path / "control-faults"), tmp_path / "control.log")
+def control_run(standalone: Standalone, cache: dict[str, str], tmp_path: Path) -> FaultRun:
+    """A second run, in another installation, for the control run beside the first."""
+    installation = _fast_installation(standalone, cache)
+    return FaultRun(installation, Faults(tmp_path / "control-faults"), tmp_path / "control.log")
 
 
-def _with(place: Place, more: dict[str, str]) -> Place:
-    made = placed(place, more)
-    make_bucket(made)
-    return made
+def _fast_installation(standalone: Standalone, cache: dict[str, str]) -> Installation:
+    installation = new_installation(standalone).with_settings(FAST | cache)
+    make_bucket(installation)
+    return installation

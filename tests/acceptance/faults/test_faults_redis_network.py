@@ -1,4 +1,4 @@
-"""The network between workers and Redis fails while Redis is well: packets dropped, connections half-open."""
+"""The network between workers and Redis fails while Redis works: dropped packets, half-open connections."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import psutil
 import pytest
 
 from support import commands
-from support.faults import IN_FLIGHT, LEASE_BACK_WITHIN, RECONCILED_WITHIN, SILENCE, SLACK, Faults, progress
+from support.fault_injection import Faults
+from support.fault_timing import IN_FLIGHT, LEASE_BACK_WITHIN, RECONCILED_WITHIN, SILENCE, SLACK
+from support.installation import Installation
+from support.job_account import progress
 from support.proxy import Proxy
-from support.shared_workers import BACK_OFF, Mistreated, own_redis, place_at, placed
-from support.stack import Place
+from support.shared_workers import BACK_OFF, SharedWorkers, installation_at, own_redis
 from worker.contract.ledger.jobs import Ledger
 from worker.standalone.services import Standalone
 from worker.standalone.valkey import Valkey
@@ -33,129 +35,125 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
 
 
 @pytest.fixture(scope="module")
-def line(server: Valkey) -> Iterator[Proxy]:
+def proxy(server: Valkey) -> Iterator[Proxy]:
     with Proxy(server.port) as proxy:
         yield proxy
 
 
 @pytest.fixture(scope="module")
-def near(standalone: Standalone, cache: dict[str, str], server: Valkey) -> Place:
-    """Straight to Redis."""
-    return place_at(standalone, server.url, cache | {"MASKMILL_REDIS__TIMEOUT_SECONDS": str(TIMEOUT)})
+def direct(standalone: Standalone, cache: dict[str, str], server: Valkey) -> Installation:
+    """An installation that reaches Redis without the proxy."""
+    return installation_at(standalone, server.url, cache | {"MASKMILL_REDIS__TIMEOUT_SECONDS": str(TIMEOUT)})
 
 
 @pytest.fixture(scope="module")
-def workers(near: Place, line: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mistreated]:
-    """Their way to Redis is the line; the test's own is not."""
+def shared_workers(
+    direct: Installation, proxy: Proxy, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SharedWorkers]:
+    """Workers that reach Redis through the proxy, while the test reaches it directly."""
     folder = tmp_path_factory.mktemp("workers")
     faults = Faults(folder, image_seconds=0.2, celery={"broker_transport_options": {"health_check_interval": HEALTH}})
-    far = placed(near, {"MASKMILL_REDIS__URL": line.url(near.settings.redis.url)})
-    with Mistreated.start(far, faults, folder / "worker.log") as workers:
-        workers.place = near
+    proxied = direct.with_settings({"MASKMILL_REDIS__URL": proxy.url(direct.settings.redis.url)})
+    with SharedWorkers.start(proxied, faults, folder / "worker.log") as workers:
+        workers.installation = direct
         yield workers
 
 
 @pytest.fixture
-def under(workers: Mistreated, line: Proxy) -> Iterator[Mistreated]:
-    before = workers.processes()
-    assert len(before) == 3
-    (workers.faults.folder / "executions").unlink(missing_ok=True)
-    yield workers
-    line.heal()
-    assert workers.processes() == before, "a process ended and was started again"
-
-
-def under_way(under: Mistreated) -> str:
-    job = under.job(IMAGES, chunk=CHUNK)
-    with Ledger(under.place.settings.redis) as ledger:
-        progress(ledger, job, 3)
-    return job
+def workers(shared_workers: SharedWorkers, proxy: Proxy) -> Iterator[SharedWorkers]:
+    """The shared workers; their processes must survive the test."""
+    assert len(shared_workers.node.pids()) == 3, "one consumer, one model process, one steward"
+    shared_workers.faults.clear_executions()
+    with shared_workers.surviving():
+        yield shared_workers
+        proxy.heal()
 
 
 @pytest.mark.parametrize(
     "seconds", [pytest.param(3 * TIMEOUT, id="short"), pytest.param(60, id="minute", marks=pytest.mark.long)]
 )
-def test_dropped_packets_stop_the_workers_only_while_they_last(under, line, seconds):
-    job = under_way(under)
+def test_dropped_packets_stop_the_workers_only_while_they_last(workers, proxy, seconds):
+    job = workers.submit_and_start(IMAGES, chunk=CHUNK)
 
-    line.stall()
+    proxy.stall()
     time.sleep(TIMEOUT)
-    with Ledger(under.place.settings.redis) as ledger:
+    with Ledger(workers.installation.settings.redis) as ledger:
         reached = ledger.view(job).done
         time.sleep(seconds - TIMEOUT)
         assert ledger.view(job).done == reached < IMAGES, "something got through: the test proves nothing"
-    line.heal()
+    proxy.heal()
 
-    assert under.consuming(job) <= BACK_OFF
-    account = under.settle(job)
+    assert workers.seconds_to_progress(job) <= BACK_OFF
+    account = workers.settle(job)
     assert account.view.ok == IMAGES
     assert account.repeated <= CHUNK + IN_FLIGHT
 
 
-def test_half_open_connections_are_found(under, line):
-    job = under_way(under)
+def test_half_open_connections_are_detected(workers, proxy):
+    job = workers.submit_and_start(IMAGES, chunk=CHUNK)
 
-    line.forget()
+    proxy.make_half_open()
 
-    assert under.consuming(job) <= TIMEOUT + HALF_OPEN_WITHIN + BACK_OFF
-    account = under.settle(job)
+    assert workers.seconds_to_progress(job) <= TIMEOUT + HALF_OPEN_WITHIN + BACK_OFF
+    account = workers.settle(job)
     assert account.view.ok == IMAGES
 
 
 @pytest.mark.long
-def test_a_reply_that_goes_to_a_dead_socket_takes_its_message_along_and_it_is_published_again(under, line):
-    """Redis pops for a worker that is not there any more; no lease was ever written for that message."""
+def test_a_message_popped_for_a_dead_connection_is_published_again(workers, proxy):
+    """Redis pops it for a worker that no longer listens, so no lease is ever written for it."""
     time.sleep(0.5)
-    line.forget()  # while every worker waits for work
+    proxy.make_half_open()  # while every worker waits for work
 
-    job = under.job(IMAGES, chunk=CHUNK)
+    job = workers.submit(IMAGES, chunk=CHUNK)
 
-    assert under.consuming(job) <= HALF_OPEN_WITHIN + RECONCILED_WITHIN + BACK_OFF
-    assert under.settle(job).view.ok == IMAGES
+    assert workers.seconds_to_progress(job) <= HALF_OPEN_WITHIN + RECONCILED_WITHIN + BACK_OFF
+    assert workers.settle(job).view.ok == IMAGES
 
 
-def test_a_cut_longer_than_the_lease(near, line, cache, tmp_path):
-    """The chunk is run elsewhere; what its first worker has to say afterwards changes no count."""
-    far = placed(near, {"MASKMILL_REDIS__URL": line.url(near.settings.redis.url), "MASKMILL_REDIS__PREFIX": "cut:"})
-    near = placed(near, {"MASKMILL_REDIS__PREFIX": "cut:"})
+def test_a_partition_longer_than_the_lease(direct, proxy, cache, tmp_path):
+    """Another worker runs the chunk; late outcomes of the first worker change no count."""
+    direct = direct.with_settings({"MASKMILL_REDIS__PREFIX": "cut:"})
+    proxied = direct.with_settings({"MASKMILL_REDIS__URL": proxy.url(direct.settings.redis.url)})
     faults = Faults(tmp_path, image_seconds=0.5)
-    there = Mistreated(near, faults, None, tmp_path / "worker.log")
-    job = there.job(8, chunk=8, folder="cut")
-    with Ledger(near.settings.redis) as ledger, alone(far, faults, "worker-7", there.log) as zombie:
+    workers = SharedWorkers(direct, faults, None, tmp_path / "worker.log")
+    job = workers.submit(8, chunk=8, folder="cut")
+    with Ledger(direct.settings.redis) as ledger, single_worker(proxied, faults, "worker-7", workers.log) as first:
         progress(ledger, job, 1)
-        line.stall()
+        proxy.stall()
         reached = ledger.view(job).done
         assert reached < 8
-        with steward(near, faults, there.log), alone(near, faults, "worker-8", there.log):
+        with steward(direct, faults, workers.log), single_worker(direct, faults, "worker-8", workers.log):
             commands.wait_for(
                 lambda: ledger.view(job).done > reached,
-                "the chunk to be run elsewhere",
+                "another worker to run the chunk",
                 LEASE_BACK_WITHIN + SILENCE + RECONCILED_WITHIN + SLACK,
             )
-            line.heal()
-            account = there.settle(job)
-            time.sleep(2)  # the first worker's own answers arrive now
-            assert zombie.is_running()
+            proxy.heal()
+            account = workers.settle(job)
+            time.sleep(2)  # the outcomes of the first worker arrive now
+            assert first.is_running()
             assert ledger.view(job).model_copy(update={"core_seconds": 0, "models": {}}) == account.view.model_copy(
                 update={"core_seconds": 0, "models": {}}
             )
     assert account.view.ok == 8
-    assert account.executions.total() > 8, "nothing was run twice: the test proves nothing"
+    assert account.executions.total() > 8, "no image ran twice: the test proves nothing"
 
 
 @contextlib.contextmanager
-def alone(place: Place, faults: Faults, name: str, log) -> Iterator[psutil.Process]:
-    """One worker process without supervisor and steward, under a name of its own."""
+def single_worker(installation: Installation, faults: Faults, name: str, log) -> Iterator[psutil.Process]:
+    """Run one consumer named `name`, without supervisor and steward."""
     more = {"MASKMILL_WORKER__PROCESS_NAME": name, "MASKMILL_PLAN__STREAMS": "1", "MASKMILL_PLAN__THREADS": "1"}
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     argv = ["celery", "--quiet", "-A", "worker.app", "worker", "--hostname", f"{name}@test", *quiet]
-    with _process(argv, place.environment | more | faults.environment(), log) as process:
+    with _process(argv, installation.environment | more | faults.environment(), log) as process:
         yield process
 
 
 @contextlib.contextmanager
-def steward(place: Place, faults: Faults, log) -> Iterator[psutil.Process]:
-    with _process(["worker.steward.process"], place.environment | faults.environment(), log) as process:
+def steward(installation: Installation, faults: Faults, log) -> Iterator[psutil.Process]:
+    """Run a steward without a supervisor."""
+    with _process(["worker.steward.process"], installation.environment | faults.environment(), log) as process:
         yield process
 
 
@@ -168,11 +166,11 @@ def _process(module: list[str], settings: dict[str, str], log) -> Iterator[psuti
     try:
         yield process
     finally:
-        below = process.children(recursive=True) if process.poll() is None else []
+        descendants = process.children(recursive=True) if process.poll() is None else []
         process.send_signal(signal.SIGTERM)
         try:
             process.wait(15)
         except psutil.TimeoutExpired:
             process.kill()
             process.wait()
-        commands.wait_for(lambda: not [child for child in below if child.is_running()], "its children to end", 10)
+        commands.wait_for(lambda: not [child for child in descendants if child.is_running()], "its children to end", 10)

@@ -1,4 +1,4 @@
-"""A Redis that will not do: another password, too old, a Cluster. A clear message, and nothing is lost meanwhile."""
+"""A Redis that cannot be used (wrong password, too old, a Cluster) is refused with a clear message."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 import redis
 
 from support import commands
-from support.faults import Faults, progress
+from support.fault_injection import Faults
+from support.installation import Installation
+from support.job_account import progress
 from support.proxy import Proxy
-from support.shared_workers import Mistreated, client, own_redis, place_at
-from support.stack import Place
+from support.shared_workers import SharedWorkers, client, installation_at, own_redis
 from worker.contract.ledger.jobs import Ledger
 from worker.standalone import ports, valkey
 from worker.standalone.valkey import Valkey
@@ -33,39 +34,39 @@ COMMANDS = {
 }
 
 
-def refused(place: Place, *texts: str, by: tuple[str, ...] = tuple(COMMANDS)) -> None:
-    """The commands end at once and say why in one message; a node starts nothing."""
+def assert_refused(installation: Installation, *texts: str, by: tuple[str, ...] = tuple(COMMANDS)) -> None:
+    """Assert that the commands end at once with a message that contains `texts`, and that no node process starts."""
     for name in by:
         done = commands.run(
             COMMANDS[name][0],
-            *(word.format(bucket=place.bucket) for word in COMMANDS[name][1:]),
-            settings=place.environment,
+            *(word.format(bucket=installation.bucket) for word in COMMANDS[name][1:]),
+            settings=installation.environment,
         )
-        said = done.out + done.err
-        assert done.code == 1, (name, said)
-        assert all(text in said for text in texts), said
-        assert "Traceback" not in said
-        assert "event=process_started" not in said
+        output = done.out + done.err
+        assert done.code == 1, (name, output)
+        assert all(text in output for text in texts), output
+        assert "Traceback" not in output
+        assert "event=process_started" not in output
 
 
 def test_a_wrong_password_is_refused_at_once(standalone, cache, server):
-    refused(place_at(standalone, server.url, cache, password="another"), "MASKMILL_REDIS__PASSWORD")
+    assert_refused(installation_at(standalone, server.url, cache, password="another"), "MASKMILL_REDIS__PASSWORD")
 
 
 def test_a_redis_that_is_too_old_is_refused(standalone, cache, server):
-    with Proxy(server.port) as line:
-        line.edit = lambda block: block.replace(b"redis_version:7.2.4", b"redis_version:6.0.9")
-        place = place_at(standalone, line.url(server.url), cache)
+    with Proxy(server.port) as proxy:
+        proxy.edit = lambda block: block.replace(b"redis_version:7.2.4", b"redis_version:6.0.9")
+        installation = installation_at(standalone, proxy.url(server.url), cache)
 
-        refused(place, "6.0.9", "6.2 or later", by=("submit", "start"))
+        assert_refused(installation, "6.0.9", "6.2 or later", by=("submit", "start"))
 
 
 def test_a_redis_that_may_evict_is_refused(standalone, cache, server):
-    place = place_at(standalone, server.url, cache)
-    with client(place) as redis_client:
+    installation = installation_at(standalone, server.url, cache)
+    with client(installation) as redis_client:
         redis_client.config_set("maxmemory-policy", "allkeys-lru")
 
-    refused(place, "noeviction", "allkeys-lru", by=("start",))
+    assert_refused(installation, "noeviction", "allkeys-lru", by=("start",))
 
 
 def test_a_cluster_is_refused(standalone, cache, tmp_path):
@@ -79,10 +80,10 @@ def test_a_cluster_is_refused(standalone, cache, tmp_path):
         )
     try:
         with redis.Redis(port=port) as redis_client:
-            commands.wait_for(lambda: alive(redis_client), "the cluster's node to answer", 20)
-        place = place_at(standalone, f"redis://127.0.0.1:{port}/0", cache, password="")
+            commands.wait_for(lambda: alive(redis_client), "the node of the cluster to answer", 20)
+        installation = installation_at(standalone, f"redis://127.0.0.1:{port}/0", cache, password="")
 
-        refused(place, "Redis Cluster", "plain Redis", by=("submit", "start"))
+        assert_refused(installation, "Redis Cluster", "plain Redis", by=("submit", "start"))
     finally:
         server.terminate()
         server.wait()
@@ -96,21 +97,21 @@ def alive(redis_client: redis.Redis) -> bool:
 
 
 @pytest.mark.long
-def test_a_password_that_changes_under_running_workers_loses_nothing(standalone, cache, server, tmp_path):
-    place = place_at(standalone, server.url, cache | {"MASKMILL_REDIS__TIMEOUT_SECONDS": "2"})
-    with Mistreated.start(place, Faults(tmp_path, image_seconds=0.2), tmp_path / "worker.log") as under:
-        job = under.job(30, chunk=5)
-        with Ledger(place.settings.redis) as ledger:
+def test_a_changed_password_loses_no_image(standalone, cache, server, tmp_path):
+    installation = installation_at(standalone, server.url, cache | {"MASKMILL_REDIS__TIMEOUT_SECONDS": "2"})
+    with SharedWorkers.start(installation, Faults(tmp_path, image_seconds=0.2), tmp_path / "worker.log") as workers:
+        job = workers.submit(30, chunk=5)
+        with Ledger(installation.settings.redis) as ledger:
             progress(ledger, job, 3)
-        with client(place) as redis_client:
+        with client(installation) as redis_client:
             redis_client.config_set("requirepass", "another")
             redis_client.client_kill_filter(_type="normal", skipme=True)
             time.sleep(4)
-            done = commands.run("producer", "status", job, settings=place.environment)
-            redis_client.config_set("requirepass", place.settings.redis.password.get_secret_value())
+            done = commands.run("producer", "status", job, settings=installation.environment)
+            redis_client.config_set("requirepass", installation.settings.redis.password.get_secret_value())
 
         assert done.code == 1 and "MASKMILL_REDIS__PASSWORD" in done.err
-        assert under.consuming(job, 60) <= 60
-        assert under.settle(job).view.ok == 30
-        assert "MASKMILL_REDIS__PASSWORD" in under.log.read_text()
-        assert place.settings.redis.password.get_secret_value() not in under.log.read_text()
+        assert workers.seconds_to_progress(job, 60) <= 60
+        assert workers.settle(job).view.ok == 30
+        assert "MASKMILL_REDIS__PASSWORD" in workers.log.read_text()
+        assert installation.settings.redis.password.get_secret_value() not in workers.log.read_text()

@@ -1,4 +1,4 @@
-"""Whoever can put messages into the queue, with a producer's rights, gets neither code run nor workers stopped."""
+"""A client with a producer's rights can neither run code on workers nor stop them by messages in the queue."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 
 from support import commands
 from support.hostile import DROPPED, REFUSED, forged
+from support.installation import load_settings
 from support.redis_users import ADMIN, PREFIX
 from worker.contract import redis_keys
 from worker.contract.job import JobStatus
@@ -17,53 +18,46 @@ from worker.contract.storage.s3 import ObjectInfo, ObjectStore
 
 
 def push(secured, *messages: str) -> None:
-    with Ledger(secured.settings(secured.producer).redis) as ledger:
+    """Put messages into the queue as the producer's user."""
+    with Ledger(load_settings(secured.producer).redis) as ledger:
         ledger.connection.client.lpush(f"{PREFIX}{redis_keys.QUEUE}", *messages)
 
 
-def processes(secured) -> set[int]:
-    node = secured.node
-    return {process.pid for process in [*node.parents(), *node.children(), *node.stewards()]}
-
-
-def said_since(secured, mark: int) -> str:
-    return secured.worker_log.read_text()[mark:]
-
-
-def test_hostile_messages_cost_a_line_in_the_log_and_nothing_else(secured, tmp_path):
+def test_hostile_messages_only_cost_a_line_in_the_log(secured, tmp_path):
     canary = tmp_path / "canary"
-    before, mark = processes(secured), len(secured.worker_log.read_text())
+    before, log_size = secured.node.pids(), len(secured.worker_log.read_text())
 
     push(secured, *(make(canary) for make in (DROPPED | REFUSED).values()))
     secured.submit("after-hostile", "--force")
 
     with secured.redis.client(ADMIN) as admin:
         commands.wait_for(
-            lambda: admin.llen(f"{PREFIX}{redis_keys.QUEUE}") + admin.hlen(f"{PREFIX}unacked") == 0, "the end"
+            lambda: admin.llen(f"{PREFIX}{redis_keys.QUEUE}") + admin.hlen(f"{PREFIX}unacked") == 0,
+            "the queue to be empty",
         )
-    log = said_since(secured, mark)
-    assert processes(secured) == before, log[-5000:]
+    log = secured.worker_log.read_text()[log_size:]
+    assert secured.node.pids() == before, log[-5000:]
     assert log.count("event=message_refused") == len(DROPPED)
     assert not canary.exists()
     assert not [word for word in ("Unrecoverable", "event=process_exited", "event=job_record_invalid") if word in log]
 
 
 def test_a_forged_job_cannot_leave_the_allow_list(secured):
-    """Its record says where to read and write; the list of the node says where this is allowed."""
+    """The job record names source and destination; the allow-list of the node decides what is allowed."""
     private, out = secured.url("private"), secured.url("out/forged")
-    places = {
+    attempts = {
         "reads": (private, out, "payroll.png"),
-        "reads by a detour": (secured.url("in/good"), out, "../private/payroll.png"),
+        "reads through ..": (secured.url("in/good"), out, "../private/payroll.png"),
         "writes": (secured.url("in/good"), private, "0.png"),
-        "writes by a detour": (secured.url("in/good"), f"{secured.url('out')}../private/", "0.png"),
+        "writes through ..": (secured.url("in/good"), f"{secured.url('out')}../private/", "0.png"),
     }
-    config = secured.settings(secured.producer)
+    config = load_settings(secured.producer)
     with Ledger(config.redis) as ledger, ObjectStore(config.s3) as store:
         before = {(item.key, item.etag) for item in store.list(S3Url(secured.bucket, "private/"))}
         jobs = []
-        for number, (source, dest, key) in enumerate(places.values()):
+        for number, (source, dest, key) in enumerate(attempts.values()):
             job = f"forged-{number}-{time.monotonic_ns()}"
-            if dest == out:  # else the feeder of the nodes, which may not read there, leaves the job alone
+            if dest == out:  # elsewhere the feeder may not read, so it leaves the job alone
                 writer = manifest.Writer(store, S3Url.parse(dest), job)
                 writer.add(ObjectInfo(key, 1, "etag", {}))
                 writer.close()
@@ -71,8 +65,8 @@ def test_a_forged_job_cannot_leave_the_allow_list(secured):
             assert ledger.seal(job, total=1, chunk_images=1, size=1)
             push(secured, forged(job, key))
             jobs.append(job)
-        commands.wait_for(lambda: all(ledger.view(job).done for job in jobs), "an outcome of each", 60)
-        codes = {name: ledger.view(job).codes for name, job in zip(places, jobs, strict=True)}
+        commands.wait_for(lambda: all(ledger.view(job).done for job in jobs), "an outcome for each job", 60)
+        codes = {name: ledger.view(job).codes for name, job in zip(attempts, jobs, strict=True)}
         after = {(item.key, item.etag) for item in store.list(S3Url(secured.bucket, "private/"))}
         outputs = [
             item.key for item in store.list(S3Url(secured.bucket, "out/forged/")) if "_maskmill/" not in item.key
@@ -81,6 +75,6 @@ def test_a_forged_job_cannot_leave_the_allow_list(secured):
             if ledger.view(job).status not in (JobStatus.FINISHED, JobStatus.CANCELLED):
                 ledger.forget(job)
 
-    assert codes == {name: {"access_denied": 1} for name in places}
+    assert codes == {name: {"access_denied": 1} for name in attempts}
     assert after == before
     assert outputs == []

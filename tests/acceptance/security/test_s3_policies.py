@@ -1,4 +1,4 @@
-"""The policies of `infra/s3/`, evaluated by a real server: SeaweedFS with its IAM, a user for each of the two."""
+"""The policies in `infra/s3/`, evaluated by the IAM of SeaweedFS, with one user for each policy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from PIL import Image
 
 from support import commands
-from support.stack import fresh_place
+from support.installation import load_settings, new_installation
 from worker.contract.job import JobStatus
 from worker.contract.ledger.jobs import Ledger
 from worker.standalone import seaweed
@@ -25,10 +25,11 @@ from worker.standalone.services import Standalone
 POLICIES = Path(__file__).parents[3] / "infra" / "s3"
 BUCKETS = {"PHOTOS": "photos", "MASKS": "masks", "MODELS": "models"}
 IN_THE_CLEAR = "NeverInTheClear"
-"""Left out here: this server's IAM knows no `Deny`."""
+"""Left out, because the IAM of this server does not support `Deny`."""
 
 
 def policy(name: str, *, without: str = "") -> str:
+    """Return a policy with the names of the test's buckets, without one statement."""
     text = (POLICIES / f"{name}-policy.json").read_text("utf-8")
     for placeholder, bucket in BUCKETS.items():
         text = text.replace(placeholder, bucket)
@@ -39,7 +40,7 @@ def policy(name: str, *, without: str = "") -> str:
 
 @dataclass(frozen=True)
 class Users:
-    """The services, and how each user reaches them."""
+    """The services and the keys of each user."""
 
     environment: dict[str, str]
     keys: dict[str, tuple[str, str]]
@@ -72,14 +73,14 @@ class Users:
 
 @pytest.fixture(scope="module")
 def users(tmp_path_factory, cache) -> Iterator[Users]:
-    plain = seaweed.Seaweed._arguments
+    arguments = seaweed.Seaweed._arguments
     with mock.patch.object(
-        seaweed.Seaweed, "_arguments", lambda self, sockets: [*plain(self, sockets), "-s3.iam.readOnly=false"]
+        seaweed.Seaweed, "_arguments", lambda self, sockets: [*arguments(self, sockets), "-s3.iam.readOnly=false"]
     ):
         services = Standalone(tmp_path_factory.mktemp("policies"))
         services.start()
     try:
-        environment = fresh_place(services).environment | cache
+        environment = new_installation(services).environment | cache
         root = environment["MASKMILL_S3__ACCESS_KEY_ID"], environment["MASKMILL_S3__SECRET_ACCESS_KEY"]
         found = Users(environment, {"root": root})
         for bucket in (*BUCKETS.values(), "other"):
@@ -93,7 +94,7 @@ def users(tmp_path_factory, cache) -> Iterator[Users]:
 
 
 def test_a_job_needs_no_more_than_the_policies_grant(users, tmp_path):
-    """From a prefix and from local files, the second time skipping what is done, with retry and lists at the end."""
+    """Jobs from a prefix and from local files, a second run that skips finished images, a retry, and the results."""
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (64, 48), (200, 210, 90)).save(tmp_path / "photos" / "a.jpg")
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
@@ -112,28 +113,21 @@ def test_a_job_needs_no_more_than_the_policies_grant(users, tmp_path):
         retried = run("retry", job, "--failed", "--wait", "--json")
         results = run("results", job)
 
-    said = log.read_text()
+    text = log.read_text()
     assert [done.code for done in (prefix, again, local, retried)] == [3, 3, 3, 3], (
         prefix.err,
         local.err,
-        said[-2000:],
+        text[-2000:],
     )
-    assert "access_denied" not in said and "AccessDenied" not in said
+    assert "access_denied" not in text and "AccessDenied" not in text
     assert results.code == 0 and "undecodable" in results.out
-    with Ledger(fresh_settings(producer)) as ledger:
+    with Ledger(load_settings(producer).redis) as ledger:
         view = ledger.view(job)
     assert (view.status, view.ok, view.failed) == (JobStatus.FINISHED, 1, 1)
 
 
-def fresh_settings(environment: dict[str, str]) -> Any:
-    from worker.contract import settings
-
-    with mock.patch.dict("os.environ", environment):
-        return settings.load().redis
-
-
 @pytest.mark.parametrize(
-    ("name", "call", "place"),
+    ("name", "call", "target"),
     [
         ("worker", "put_object", ("photos", "in/a.jpg")),
         ("worker", "delete_object", ("photos", "in/a.jpg")),
@@ -148,11 +142,11 @@ def fresh_settings(environment: dict[str, str]) -> Any:
         ("producer", "get_object", ("other", "a")),
     ],
 )
-def test_nothing_else_is_granted(users, name, call, place):
+def test_nothing_else_is_granted(users, name, call, target):
     body = {"Body": b"x"} if call == "put_object" else {}
 
     with pytest.raises(ClientError, match="AccessDenied"):
-        getattr(users.client(name), call)(Bucket=place[0], Key=place[1], **body)
+        getattr(users.client(name), call)(Bucket=target[0], Key=target[1], **body)
 
 
 @pytest.mark.parametrize("name", ["worker", "producer"])

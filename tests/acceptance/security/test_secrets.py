@@ -1,7 +1,7 @@
-"""Nothing that we write, send, serve or show has a secret in it: all of it is looked through after several jobs.
+"""No log, metric, command line, Redis key or S3 object contains a secret after several jobs.
 
-Not looked at: the environment of our own processes (`/proc/PID/environ`), which is how they are given their secrets;
-the kernel shows it to the same user and to root alone.
+Not searched: the environment of the processes (`/proc/PID/environ`), through which they receive their secrets. The
+kernel shows it only to the same user and to root.
 """
 
 from __future__ import annotations
@@ -16,28 +16,29 @@ import psutil
 import pytest
 
 from support import commands
+from support.installation import load_settings
 from support.redis_users import ADMIN, PASSWORDS, PRODUCER, STRANGER, WORKER
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore
 
 
 def spellings(secret: str) -> set[str]:
-    """As it is and as it stands in URLs."""
+    """Return a secret in plain text and as quoted in URLs."""
     return {secret, quote(secret, safe=""), quote(secret), quote_plus(secret)}
 
 
-def shown(places: Mapping[str, str], secrets: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Where which secret is."""
+def leaks(texts: Mapping[str, str], secrets: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return (where, which secret) for each secret found in a text."""
     return [
-        (place, name)
-        for place, text in places.items()
+        (where, name)
+        for where, text in texts.items()
         for name, secret in secrets.items()
         if any(spelling in text for spelling in spellings(secret))
     ]
 
 
 def redis_contents(secured) -> str:
-    """Every key with its value, and what connections call themselves."""
+    """Return every key with its value, and the names of the connections."""
     read = {
         "string": lambda c, key: c.get(key),
         "hash": lambda c, key: c.hgetall(key),
@@ -54,9 +55,9 @@ def redis_contents(secured) -> str:
 
 
 def s3_contents(secured) -> str:
-    """Every object, unpacked where it is packed."""
+    """Return every object with its key and metadata, decompressed."""
     texts = []
-    with ObjectStore(secured.settings(secured.producer).s3) as store:
+    with ObjectStore(load_settings(secured.producer).s3) as store:
         for item in store.list(S3Url(secured.bucket)):
             data, info = store.get(S3Url(secured.bucket, item.key), max_bytes=2**24)
             data = gzip.decompress(data) if item.key.endswith(".gz") else data
@@ -66,7 +67,7 @@ def s3_contents(secured) -> str:
 
 
 def command_lines() -> str:
-    """What `ps` shows of all processes."""
+    """Return the command lines of all processes, as `ps` shows them."""
     lines = []
     for process in psutil.process_iter(["cmdline", "name"]):
         lines.append(" ".join(process.info["cmdline"] or [process.info["name"] or ""]))
@@ -85,14 +86,14 @@ def secrets(secured) -> dict[str, str]:
 def test_no_secret_is_shown(secured, secrets):
     seen, over = [command_lines()], threading.Event()
 
-    def look() -> None:
+    def record() -> None:
         while not over.wait(0.2):
             seen.append(command_lines())
 
-    watch = threading.Thread(target=look)
+    watch = threading.Thread(target=record)
     watch.start()
     try:
-        with ObjectStore(secured.settings(secured.producer).s3) as store:
+        with ObjectStore(load_settings(secured.producer).s3) as store:
             store.put(S3Url(secured.bucket, "in/bad/broken.jpg"), b"\xff\xd8\xff no picture", content_type="x")
         secured.submit("secrets", "--exclude", "bad/**")
         failing = secured.run("submit", secured.url("in/bad"), secured.url("out/bad"), "--wait", "--json")
@@ -107,21 +108,21 @@ def test_no_secret_is_shown(secured, secrets):
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"http://127.0.0.1:{secured.metrics_port}/metrics", timeout=10) as answer:
         metrics = answer.read().decode()
-    places = {
+    texts = {
         "log of the workers": secured.worker_log.read_text(),
-        "output of the commands": "".join([*secured.said, *(r.out + r.err for r in (config, check, refused))]),
+        "output of the commands": "".join([*secured.output, *(r.out + r.err for r in (config, check, refused))]),
         "Redis": redis_contents(secured),
         "metrics": metrics,
         "S3": s3_contents(secured),
         "ps": "\n".join(seen),
     }
 
-    assert "maskmill_" in metrics and "worker start" in places["ps"]
-    assert [name for name, text in places.items() if len(text) < 200] == []
-    assert shown(places, secrets) == []
+    assert "maskmill_" in metrics and "worker start" in texts["ps"]
+    assert [name for name, text in texts.items() if len(text) < 200] == []
+    assert leaks(texts, secrets) == []
 
 
-def test_the_search_finds_what_is_there(secrets):
-    """Control of the test above."""
+def test_control_the_search_finds_a_secret(secrets):
+    """Control of the test above: a secret in a URL is found."""
     for name, secret in secrets.items():
-        assert shown({"log": f"url=rediss://me:{quote(secret, safe='')}@host"}, {name: secret}) == [("log", name)]
+        assert leaks({"log": f"url=rediss://me:{quote(secret, safe='')}@host"}, {name: secret}) == [("log", name)]

@@ -52,8 +52,8 @@ def test_a_bundle_on_the_hub(hub, cache, capsys):
     assert commit in fetched["warnings"][0]
 
 
-def test_a_bundle_in_s3(place, store, cache, tmp_path, capsys):
-    folder = S3Url.folder(f"s3://{place.bucket}/nets/")
+def test_a_bundle_in_s3(installation, store, cache, tmp_path, capsys):
+    folder = S3Url.folder(f"s3://{installation.bucket}/nets/")
     for name, data in {**FILES, "manifest.json": manifest(FILES)}.items():
         store.put(folder / name, data, content_type="application/octet-stream")
 

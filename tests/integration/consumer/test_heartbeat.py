@@ -12,9 +12,11 @@ from worker.contract.ledger.fleet import Fleet, WorkerFacts
 NAME = "worker-0@here"
 
 
-def test_a_worker_that_shuts_down_is_no_longer_live(place, ledger):
+def test_a_worker_that_shuts_down_is_no_longer_live(installation, ledger):
     timer = SimpleNamespace(call_repeatedly=lambda *_: SimpleNamespace(cancel=lambda: None))
-    parent = SimpleNamespace(app=SimpleNamespace(maskmill=place.settings, maskmill_name=NAME), timer=timer, steps=[])
+    parent = SimpleNamespace(
+        app=SimpleNamespace(maskmill=installation.settings, maskmill_name=NAME), timer=timer, steps=[]
+    )
     step, blueprint, fleet = Heartbeat(parent), Consumer.Blueprint(), Fleet(ledger.connection)
     parent.steps.append(step)
     step.start(parent)

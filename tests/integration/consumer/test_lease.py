@@ -12,8 +12,8 @@ from celery import Celery
 from kombu import Consumer
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from support.installation import Installation
 from support.log_lines import log_text
-from support.stack import Place
 from worker.consumer import lease
 from worker.contract import redis_keys
 from worker.contract.messages import ChunkMessage
@@ -51,8 +51,8 @@ class Reader:
 
 
 @pytest.fixture
-def app(place: Place) -> Iterator[Celery]:
-    app = celery_app.make_celery(place.settings, client_name=f"lease-{place.bucket}")
+def app(installation: Installation) -> Iterator[Celery]:
+    app = celery_app.make_celery(installation.settings, client_name=f"lease-{installation.bucket}")
     app.conf.broker_transport_options = {
         **app.conf.broker_transport_options,
         "visibility_timeout": VISIBILITY_SECONDS,
@@ -76,10 +76,10 @@ def reader_of(app: Celery) -> Iterator[Callable[..., Reader]]:
 
 
 @pytest.fixture
-def score(place: Place) -> Iterator[Callable[..., float | None]]:
+def score(installation: Installation) -> Iterator[Callable[..., float | None]]:
     """Return a function that reads, or first sets, the timestamp of a message over a separate connection."""
-    key = f"{place.settings.redis.prefix}unacked_index"
-    with redis.Redis.from_url(place.settings.redis.secret_url(), decode_responses=True) as server:
+    key = f"{installation.settings.redis.prefix}unacked_index"
+    with redis.Redis.from_url(installation.settings.redis.secret_url(), decode_responses=True) as server:
 
         def score(tag: str, new: float | None = None) -> float | None:
             if new is not None:
@@ -152,13 +152,13 @@ def test_a_lost_connection_is_logged_and_the_next_renewal_works(reader_of, score
     assert score(message.delivery_tag) == pytest.approx(time.time(), abs=5)
 
 
-def test_a_connection_that_redis_cut_is_renewed_on_a_new_one(app, reader_of, score, place):
+def test_a_connection_that_redis_cut_is_renewed_on_a_new_one(app, reader_of, score, installation):
     reader = reader_of()
     [message] = reader.drain()
     score(message.delivery_tag, 1.0)
-    with redis.Redis.from_url(place.settings.redis.secret_url(), decode_responses=True) as server:
+    with redis.Redis.from_url(installation.settings.redis.secret_url(), decode_responses=True) as server:
         for entry in server.client_list():
-            if entry["name"] == f"lease-{place.bucket}":
+            if entry["name"] == f"lease-{installation.bucket}":
                 server.client_kill_filter(_id=entry["id"])
 
     renewed = [lease.renew(reader.channel), lease.renew(reader.channel)]
@@ -189,7 +189,7 @@ class Working:
         self.message = message
 
 
-def test_a_message_without_a_task_is_put_back_at_the_second_check(app, reader_of, place):
+def test_a_message_without_a_task_is_put_back_at_the_second_check(app, reader_of, installation):
     reader = reader_of()
     [message] = reader.drain()
 

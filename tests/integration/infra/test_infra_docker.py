@@ -56,11 +56,11 @@ def test_the_last_stage_is_small_and_not_root(path):
     stage = last_stage if dockerfile.last(last_stage, "USER") else [*dockerfile.stages(path)["base"], *last_stage]
 
     assert dockerfile.last(stage, "USER") == "10001:10001"
-    assert not [i for i in stage if i.word == "RUN" and re.search(r"apt|pip install|hatchling", i.rest)]
+    assert not [i for i in stage if i.name == "RUN" and re.search(r"apt|pip install|hatchling", i.arguments)]
     assert dockerfile.exec_form(dockerfile.last(stage, "ENTRYPOINT")) == [path.stem]
     assert dockerfile.last(stage, "HEALTHCHECK")
     # Packages from an index are installed only if a lock file holds their digests.
-    for install in (i.rest for i in everything if i.word == "RUN" and "pip install" in i.rest):
+    for install in (i.arguments for i in everything if i.name == "RUN" and "pip install" in i.arguments):
         assert "--require-hashes" in install or "--no-index" in install
 
 
@@ -252,7 +252,7 @@ def test_the_build_stage_builds(name, stage, tmp_path):
     (tmp_path / "bin" / "python").symlink_to(Path(sys.base_prefix) / "bin" / "python3")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("VIRTUAL_ENV")}
     environment["PATH"] = f"{tmp_path}/bin:{os.environ['PATH']}"
-    dockerfile.Root(tmp_path / "root", ROOT, environment).carry_out(instructions)
+    dockerfile.Root(tmp_path / "root", ROOT, environment).execute(instructions)
     installed = tmp_path / "root" / "opt" / "maskmill"
 
     assert not list((installed / "bin").glob("pip*"))

@@ -56,7 +56,7 @@ def again(trigger: JobTrigger) -> JobTrigger:
     return JobTrigger(**kwargs)
 
 
-def test_a_task_submits_and_waits(operator_of, understudy, ledger):
+def test_a_task_submits_and_waits(operator_of, fake_worker, ledger):
     facts = operator_of(outputs={"outputs": ["cutout"], "format": "webp"}, policy={"priority": "high"}).execute(CONTEXT)
 
     view = only_job(ledger)
@@ -64,32 +64,32 @@ def test_a_task_submits_and_waits(operator_of, understudy, ledger):
     assert (view.options.format, view.policy.priority) == ("webp", "high")
 
 
-def test_an_attempt_after_a_worker_died_joins_the_job(operator_of, understudy, ledger):
-    understudy.idle.set()
+def test_an_attempt_after_a_worker_died_joins_the_job(operator_of, fake_worker, ledger):
+    fake_worker.idle.set()
     with pytest.raises(TimeoutError, match="it continues"):  # as if the worker had died while it waited
         operator_of(timeout=timedelta(seconds=0.2)).execute(CONTEXT)
-    understudy.idle.clear()
+    fake_worker.idle.clear()
 
     facts = operator_of().execute(CONTEXT)
 
-    assert facts["job"] == only_job(ledger).job and sorted(understudy.done) == ["a.jpg", "b.jpg", "c.jpg"]
+    assert facts["job"] == only_job(ledger).job and sorted(fake_worker.done) == ["a.jpg", "b.jpg", "c.jpg"]
 
 
-def test_a_retry_runs_only_the_failed_images(operator_of, understudy, ledger):
-    understudy.bad.add("b.jpg")
+def test_a_retry_runs_only_the_failed_images(operator_of, fake_worker, ledger):
+    fake_worker.bad.add("b.jpg")
     with pytest.raises(
         AirflowException, match=r"1 of 3 images of job .* failed \(1 undecodable\): see `producer status"
     ):
         operator_of().execute(CONTEXT)
     assert operator_of(allow_failed=True).execute(CONTEXT)["failed"] == 1
-    understudy.bad.clear()
-    understudy.done.clear()
+    fake_worker.bad.clear()
+    fake_worker.done.clear()
 
     assert operator_of().execute(CONTEXT)["ok"] == 3
-    assert understudy.done == ["b.jpg"] and only_job(ledger).epoch == 1
+    assert fake_worker.done == ["b.jpg"] and only_job(ledger).epoch == 1
 
 
-def test_runs_tasks_and_mapped_tasks_have_jobs_of_their_own(operator_of, understudy, ledger, dest):
+def test_runs_tasks_and_mapped_tasks_have_jobs_of_their_own(operator_of, fake_worker, ledger, dest):
     for changes in ({}, {"run_id": "r2"}, {"task_id": "t2"}, {"map_index": 0}, {"map_index": 1}):
         operator = operator_of()
         operator.dest = f"{dest}{changes}/"
@@ -98,13 +98,13 @@ def test_runs_tasks_and_mapped_tasks_have_jobs_of_their_own(operator_of, underst
     assert len(ledger.jobs(10)) == 5
 
 
-def test_a_deferred_task_waits_in_the_triggerer(operator_of, understudy, ledger):
-    understudy.idle.set()
+def test_a_deferred_task_waits_in_the_triggerer(operator_of, fake_worker, ledger):
+    fake_worker.idle.set()
     operator = operator_of(deferrable=True, timeout=timedelta(hours=2))
     waiting = deferred(operator)
     assert (waiting.method_name, waiting.timeout) == ("execute_complete", timedelta(hours=2))
     assert deferred(operator_of(deferrable=True)).trigger.job == waiting.trigger.job  # a second attempt: the same job
-    understudy.idle.clear()
+    fake_worker.idle.clear()
 
     event = asyncio.run(first_event(again(waiting.trigger)))
 
@@ -112,11 +112,11 @@ def test_a_deferred_task_waits_in_the_triggerer(operator_of, understudy, ledger)
     assert operator.execute_complete(CONTEXT, event)["ok"] == 3
 
 
-def test_an_ended_job_needs_no_triggerer(operator_of, understudy):
+def test_an_ended_job_needs_no_triggerer(operator_of, fake_worker):
     assert operator_of().execute(CONTEXT) == operator_of(deferrable=True).execute(CONTEXT)
 
 
-def test_the_trigger_survives_an_unreachable_redis(operator_of, understudy, ledger, monkeypatch):
+def test_the_trigger_survives_an_unreachable_redis(operator_of, fake_worker, ledger, monkeypatch):
     job = operator_of().execute(CONTEXT)["job"]
     view, calls = airflow.Ledger.view, []
 
@@ -131,7 +131,7 @@ def test_the_trigger_survives_an_unreachable_redis(operator_of, understudy, ledg
     assert asyncio.run(first_event(JobTrigger(job, 0.01)))["status"] == "finished"
 
 
-def test_an_unknown_job_fails_the_task(operator_of, understudy, ledger):
+def test_an_unknown_job_fails_the_task(operator_of, fake_worker, ledger):
     event = asyncio.run(first_event(JobTrigger("nope", 0.01)))
 
     with pytest.raises(AirflowException, match="no job 'nope'"):
@@ -139,8 +139,8 @@ def test_an_unknown_job_fails_the_task(operator_of, understudy, ledger):
 
 
 @pytest.mark.parametrize("cancels", [True, False])
-def test_ending_a_task_cancels_its_job_if_configured(operator_of, understudy, ledger, cancels):
-    understudy.idle.set()
+def test_ending_a_task_cancels_its_job_if_configured(operator_of, fake_worker, ledger, cancels):
+    fake_worker.idle.set()
     operator = operator_of(deferrable=True, cancel_on_kill=cancels)
     trigger = again(deferred(operator).trigger)
 
@@ -148,7 +148,7 @@ def test_ending_a_task_cancels_its_job_if_configured(operator_of, understudy, le
     asyncio.run(trigger.on_kill())  # a second call changes nothing
 
     assert (only_job(ledger).reason == "its Airflow task was ended") is cancels
-    understudy.idle.clear()
+    fake_worker.idle.clear()
     wait_for(lambda: only_job(ledger).ended, "the job to end", 20)
     if cancels:
         with pytest.raises(AirflowException, match=r"was cancelled: its Airflow task was ended; 0 of 3 images"):
@@ -174,12 +174,12 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.usefixtures("understudy")
-def test_a_dag_of_both_kinds_runs(place, source, dest, ledger, tmp_path):
+@pytest.mark.usefixtures("fake_worker")
+def test_a_dag_of_both_kinds_runs(installation, source, dest, ledger, tmp_path):
     (tmp_path / "dags").mkdir()
     (tmp_path / "dags" / "shop.py").write_text(DAG)
     settings = {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path / "dags")}
-    environment = environment_of(place.environment | settings | {"AIRFLOW__CORE__LOAD_EXAMPLES": "False"})
+    environment = environment_of(installation.environment | settings | {"AIRFLOW__CORE__LOAD_EXAMPLES": "False"})
     for command in (["-m", "airflow", "db", "migrate"], [str(tmp_path / "dags" / "shop.py"), source, dest]):
         done = subprocess.run(
             [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=110, check=False

@@ -47,7 +47,7 @@ def metadata_of(result) -> dict:
     return {name: value.value for name, value in event.metadata.items()}
 
 
-def test_an_asset_has_the_counts_of_its_job_as_metadata(masks, understudy, ledger, dest):
+def test_an_asset_has_the_counts_of_its_job_as_metadata(masks, fake_worker, ledger, dest):
     result = materialize(masks)
 
     assert result.success
@@ -56,30 +56,30 @@ def test_an_asset_has_the_counts_of_its_job_as_metadata(masks, understudy, ledge
     assert ledger.view(found["job"]).options.outputs == ("cutout",)
 
 
-def test_partitions_and_new_materializations_have_jobs_of_their_own(masks, understudy, ledger):
+def test_partitions_and_new_materializations_have_jobs_of_their_own(masks, fake_worker, ledger):
     assert all(materialize(masks, day).success for day in ("mon", "tue", "mon"))
 
     assert len(ledger.jobs(10)) == 3
 
 
-def test_a_failure_names_its_reason_and_a_re_execution_runs_the_rest(masks, understudy, ledger):
-    understudy.bad_once.add("b.jpg")
+def test_a_failure_names_its_reason_and_a_re_execution_runs_the_rest(masks, fake_worker, ledger):
+    fake_worker.bad_once.add("b.jpg")
     first = materialize(masks)
     [failure] = failures(first)
     assert "1 of 3 images of job" in failure.step_failure_data.error.message
-    understudy.done.clear()
+    fake_worker.done.clear()
 
     again = materialize(masks, tags={"dagster/root_run_id": first.run_id, "dagster/parent_run_id": first.run_id})
 
-    assert again.success and understudy.done == ["b.jpg"] and len(ledger.jobs(10)) == 1
+    assert again.success and fake_worker.done == ["b.jpg"] and len(ledger.jobs(10)) == 1
 
 
 def failures(result) -> list:
     return [event for event in result.all_events if event.is_step_failure]
 
 
-def test_a_retried_step_runs_the_rest(source, dest, understudy, ledger):
-    understudy.bad_once.add("c.jpg")
+def test_a_retried_step_runs_the_rest(source, dest, fake_worker, ledger):
+    fake_worker.bad_once.add("c.jpg")
 
     @dagster.op(retry_policy=dagster.RetryPolicy(max_retries=1))
     def cut(context: dagster.OpExecutionContext, maskmill: MaskmillResource) -> str:
@@ -92,12 +92,12 @@ def test_a_retried_step_runs_the_rest(source, dest, understudy, ledger):
     result = shop.execute_in_process(raise_on_error=False)
 
     assert result.success and result.output_for_node("cut") == ledger.jobs(1)[0].job
-    assert understudy.done == ["a.jpg", "b.jpg", "c.jpg", "c.jpg"] and len(ledger.jobs(10)) == 1
+    assert fake_worker.done == ["a.jpg", "b.jpg", "c.jpg", "c.jpg"] and len(ledger.jobs(10)) == 1
 
 
 @pytest.mark.parametrize("cancels", [True, False])
-def test_terminating_a_run_cancels_its_job_if_configured(source, dest, understudy, ledger, cancels):
-    understudy.idle.set()
+def test_terminating_a_run_cancels_its_job_if_configured(source, dest, fake_worker, ledger, cancels):
+    fake_worker.idle.set()
 
     @dagster.op
     def cut(context: dagster.OpExecutionContext, maskmill: MaskmillResource) -> None:
@@ -118,7 +118,7 @@ def test_terminating_a_run_cancels_its_job_if_configured(source, dest, understud
         shop.execute_in_process()
     killer.join()
 
-    understudy.idle.clear()
+    fake_worker.idle.clear()
     wait_for(lambda: ledger.jobs(1)[0].ended, "the job to end", 20)
     assert (ledger.jobs(1)[0].reason == "its Dagster run was terminated") is cancels
 

@@ -11,7 +11,7 @@ import pytest
 import producer
 from producer import Client, Filters, JobPolicy, JobStatus, OutcomeKind, OutputOptions, SourceSpec
 from support.jobs import run
-from support.scheduler_harness import World
+from support.scheduler_harness import SchedulerHarness
 from worker.contract.errors import JobNotFound, JobStateError, SourceError
 from worker.contract.queue import celery_app
 from worker.contract.s3url import S3Url
@@ -21,9 +21,9 @@ KEYS = ["a.jpg", "d/b.png", "d/c*[1].jpg", "d/line\nbreak.jpg"]
 
 
 @pytest.fixture
-def world(place, ledger, store):
-    app = celery_app.make_celery(place.settings)
-    yield World(place.settings, place.bucket, ledger, store, app)
+def world(installation, ledger, store):
+    app = celery_app.make_celery(installation.settings)
+    yield SchedulerHarness(installation.settings, installation.bucket, ledger, store, app)
     app.close()
 
 
@@ -40,11 +40,11 @@ def source(world) -> str:
     return f"s3://{world.bucket}/in/"
 
 
-def keys_of(world: World, view) -> list[str]:
+def keys_of(world: SchedulerHarness, view) -> list[str]:
     return [entry.key for entry in manifest.read(world.store, world.out, view.job, view.total)]
 
 
-def end(world: World) -> None:
+def end(world: SchedulerHarness) -> None:
     for _ in range(3):
         world.bookkeeper.tick()
 

@@ -7,7 +7,7 @@ import pytest
 from producer import outcomes as outcomes_module
 from producer.outcomes import read_ended_job, read_outcomes
 from support.jobs import run
-from support.scheduler_harness import World
+from support.scheduler_harness import SchedulerHarness
 from worker.contract import redis_keys
 from worker.contract.errors import ContractError, JobNotFound, SourceError
 from worker.contract.messages import OutcomeKind
@@ -17,18 +17,18 @@ from worker.steward import bookkeeper
 
 
 @pytest.fixture
-def world(place, ledger, store):
-    app = celery_app.make_celery(place.settings)
-    yield World(place.settings, place.bucket, ledger, store, app)
+def world(installation, ledger, store):
+    app = celery_app.make_celery(installation.settings)
+    yield SchedulerHarness(installation.settings, installation.bucket, ledger, store, app)
     app.close()
 
 
-def outcome_kinds(world: World, **how) -> list[tuple[int, str]]:
+def outcome_kinds(world: SchedulerHarness, **how) -> list[tuple[int, str]]:
     found = read_outcomes(world.store, world.ledger, world.ledger.view("job"), **how)
     return sorted((outcome.index, outcome.kind.value) for outcome in found)
 
 
-def ended(world: World) -> None:
+def ended(world: SchedulerHarness) -> None:
     for _ in range(3):
         world.bookkeeper.tick()
     assert world.ledger.view("job").ended

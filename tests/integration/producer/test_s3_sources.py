@@ -21,21 +21,21 @@ KEYS = ["a.jpg", "d/b.png", "d/e/c 1.jpg", "d/e/ü+%.jpg", "notes.txt"]
 
 
 @pytest.fixture
-def put(store, place):
+def put(store, installation):
     def put(key: str, body: bytes = b"12345") -> str:
-        store.put(S3Url(place.bucket, key), body, content_type="application/octet-stream")
-        return f"s3://{place.bucket}/{key}"
+        store.put(S3Url(installation.bucket, key), body, content_type="application/octet-stream")
+        return f"s3://{installation.bucket}/{key}"
 
     return put
 
 
 @pytest.fixture
-def planned(store, place):
+def planned(store, installation):
     """Return the keys, the skips and the plan of a source."""
 
     def planned(*places, dest="out/", **facts):
-        spec = SourceSpec(tuple(text.format(bucket=place.bucket) for text in places), **facts)
-        target = S3Url(place.bucket, dest)
+        spec = SourceSpec(tuple(text.format(bucket=installation.bucket) for text in places), **facts)
+        target = S3Url(installation.bucket, dest)
         with make_plan(spec, target, lambda root: JobOptions(source=str(root), dest=str(target)), store) as plan:
             return [item.key for item in plan.spool], dict(plan.skipped), plan
 
@@ -58,13 +58,13 @@ def tree(put):
         ("s3://{bucket}/in/d/b.png", ("in/d/", ["b.png"], {})),
     ],
 )
-def test_prefixes_globs_and_objects(tree, planned, place, source, expected):
+def test_prefixes_globs_and_objects(tree, planned, installation, source, expected):
     root, keys, skipped = expected
 
     found, left_out, plan = planned(source)
 
     assert (found, left_out) == (keys, skipped)
-    assert plan.options.source == S3Url(place.bucket, root)
+    assert plan.options.source == S3Url(installation.bucket, root)
     assert (plan.images, plan.bytes, plan.unknown_sizes) == (len(keys), 5 * len(keys), 0)
 
 
@@ -95,9 +95,9 @@ def test_lists(put, planned, tmp_path, name, where):
     assert plan.unknown_sizes == {"keys.txt": 2, "keys.jsonl": 1}.get(name, 0)
 
 
-def test_a_list_that_is_not_in_the_bucket_is_named(tree, planned, place):
+def test_a_list_that_is_not_in_the_bucket_is_named(tree, planned, installation):
     with pytest.raises(SourceError, match=r"lists/gone\.txt does not exist"):
-        planned("s3://{bucket}/in/", manifest=f"s3://{place.bucket}/lists/gone.txt")
+        planned("s3://{bucket}/in/", manifest=f"s3://{installation.bucket}/lists/gone.txt")
 
 
 def test_head_fills_in_what_a_list_does_not_say(tree, planned, tmp_path):
@@ -134,7 +134,7 @@ def test_no_input_may_lie_under_the_destination(tree, planned, tmp_path):
 
 
 @pytest.fixture
-def inventory(put, place):
+def inventory(put, installation):
     """Write an S3 Inventory as Amazon S3 does, with one data file for each list of rows."""
 
     def inventory(rows, *, form="CSV", schema="Bucket, Key, Size, LastModifiedDate, ETag", bucket=None, md5=None):
@@ -144,22 +144,29 @@ def inventory(put, place):
             put(f"inv/data/{number}.csv.gz", body)
             digest = md5 or hashlib.md5(body, usedforsecurity=False).hexdigest()
             files.append({"key": f"inv/data/{number}.csv.gz", "size": len(body), "MD5checksum": digest})
-        facts = {"sourceBucket": bucket or place.bucket, "destinationBucket": f"arn:aws:s3:::{place.bucket}"}
+        facts = {
+            "sourceBucket": bucket or installation.bucket,
+            "destinationBucket": f"arn:aws:s3:::{installation.bucket}",
+        }
         facts |= {"version": "2016-11-30", "fileFormat": form, "fileSchema": schema, "files": files}
         return put("inv/2026-01-31T01-00Z/manifest.json", json.dumps(facts).encode())
 
     return inventory
 
 
-def row(place, key, *more):
-    return ",".join(f'"{field}"' for field in (place.bucket, key, "7", "2026-01-31T00:00:00.000Z", "e", *more))
+def row(installation, key, *more):
+    return ",".join(f'"{field}"' for field in (installation.bucket, key, "7", "2026-01-31T00:00:00.000Z", "e", *more))
 
 
-def test_an_inventory(place, planned, inventory):
+def test_an_inventory(installation, planned, inventory):
     manifest = inventory(
         [
-            [row(place, "in/d/a+%C3%BC%2B1.jpg"), row(place, "other/x.jpg"), row(place, "in/notes.txt")],
-            [row(place, "in/b.jpg")],
+            [
+                row(installation, "in/d/a+%C3%BC%2B1.jpg"),
+                row(installation, "other/x.jpg"),
+                row(installation, "in/notes.txt"),
+            ],
+            [row(installation, "in/b.jpg")],
         ]
     )
 
@@ -171,13 +178,13 @@ def test_an_inventory(place, planned, inventory):
     assert skipped == {Skip.OUTSIDE_SOURCE: 1, Skip.NOT_AN_IMAGE: 1}
 
 
-def test_old_versions_of_an_inventory_are_left_out(place, planned, inventory):
+def test_old_versions_of_an_inventory_are_left_out(installation, planned, inventory):
     manifest = inventory(
         [
             [
-                row(place, "a.jpg", "false", "false"),
-                row(place, "a.jpg", "true", "false"),
-                row(place, "b.jpg", "true", "true"),
+                row(installation, "a.jpg", "false", "false"),
+                row(installation, "a.jpg", "true", "false"),
+                row(installation, "b.jpg", "true", "true"),
             ]
         ],
         schema="Bucket, Key, Size, LastModifiedDate, ETag, IsLatest, IsDeleteMarker",
@@ -195,11 +202,11 @@ def test_old_versions_of_an_inventory_are_left_out(place, planned, inventory):
         ({"md5": "0" * 32}, (DigestMismatch, "not the file that its manifest.json describes")),
     ],
 )
-def test_an_inventory_that_cannot_be_used_is_refused(place, planned, inventory, facts, expected):
+def test_an_inventory_that_cannot_be_used_is_refused(installation, planned, inventory, facts, expected):
     error, match = expected
 
     with pytest.raises(error, match=match):
-        planned("s3://{bucket}/", manifest=inventory([[row(place, "a.jpg")]], **facts))
+        planned("s3://{bucket}/", manifest=inventory([[row(installation, "a.jpg")]], **facts))
 
 
 def test_other_json_is_no_inventory(put, planned):
@@ -207,13 +214,13 @@ def test_other_json_is_no_inventory(put, planned):
         planned("s3://{bucket}/", manifest=put("x.json", b'{"key": "a.jpg"}'))
 
 
-def test_a_plan_leaves_no_trace(tree, store, place, planned, tmp_path):
+def test_a_plan_leaves_no_trace(tree, store, installation, planned, tmp_path):
     (tmp_path / "p").mkdir()
     (tmp_path / "p/a.jpg").write_bytes(b"x")
-    before = [item.key for item in store.list(S3Url(place.bucket))]
+    before = [item.key for item in store.list(S3Url(installation.bucket))]
 
     planned("s3://{bucket}/in/")
     planned(str(tmp_path / "p"))
 
-    assert [item.key for item in store.list(S3Url(place.bucket))] == before
+    assert [item.key for item in store.list(S3Url(installation.bucket))] == before
     assert Counter(before) == Counter(f"in/{key}" for key in KEYS)

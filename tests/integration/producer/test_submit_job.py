@@ -11,7 +11,7 @@ import redis
 
 from producer import submit
 from producer.submit import Submitter, new_job_id
-from support.stack import Place
+from support.installation import Installation
 from worker.contract import redis_keys
 from worker.contract.errors import (
     BrokerUnavailable,
@@ -37,8 +37,8 @@ WINDOW = dispatcher.window(workers=0)
 
 
 @pytest.fixture
-def submitter_of(place: Place, store, ledger) -> Iterator[Callable[..., Submitter]]:
-    app = celery_app.make_celery(place.settings)
+def submitter_of(installation: Installation, store, ledger) -> Iterator[Callable[..., Submitter]]:
+    app = celery_app.make_celery(installation.settings)
     yield lambda **changes: Submitter(
         **({"store": store, "ledger": ledger, "celery": app, "chunk_images": 16} | changes)
     )
@@ -46,13 +46,13 @@ def submitter_of(place: Place, store, ledger) -> Iterator[Callable[..., Submitte
 
 
 @pytest.fixture
-def queue(place: Place) -> Callable[[], list[ChunkMessage]]:
+def queue(installation: Installation) -> Callable[[], list[ChunkMessage]]:
     """Return the chunk messages in the queue, oldest first."""
 
     def read() -> list[ChunkMessage]:
-        app = celery_app.make_celery(place.settings)
-        with redis.Redis.from_url(place.settings.redis.secret_url(), decode_responses=True) as server:
-            raw = server.lrange(f"{place.settings.redis.prefix}{redis_keys.QUEUE}", 0, -1)
+        app = celery_app.make_celery(installation.settings)
+        with redis.Redis.from_url(installation.settings.redis.secret_url(), decode_responses=True) as server:
+            raw = server.lrange(f"{installation.settings.redis.prefix}{redis_keys.QUEUE}", 0, -1)
         with app.connection_for_read() as connection:
             channel = connection.default_channel
             bodies = [channel.Message(json.loads(line), channel=channel).payload for line in reversed(raw)]
@@ -62,14 +62,14 @@ def queue(place: Place) -> Callable[[], list[ChunkMessage]]:
     return read
 
 
-def source_of(store, place: Place, keys: list[str]) -> str:
+def source_of(store, installation: Installation, keys: list[str]) -> str:
     for key in keys:
-        store.put(S3Url(place.bucket, f"in/{key}"), b"12345", content_type="image/jpeg")
-    return f"s3://{place.bucket}/in/"
+        store.put(S3Url(installation.bucket, f"in/{key}"), b"12345", content_type="image/jpeg")
+    return f"s3://{installation.bucket}/in/"
 
 
-def dest_of(place: Place) -> str:
-    return f"s3://{place.bucket}/out"
+def dest_of(installation: Installation) -> str:
+    return f"s3://{installation.bucket}/out"
 
 
 def one_job(ledger):
@@ -78,17 +78,17 @@ def one_job(ledger):
 
 
 @pytest.mark.parametrize(("images", "chunks"), [(1, 1), (15, 1), (16, 1), (17, 2), (33, 3)])
-def test_a_job_knows_its_size_and_its_images_in_order(submitter_of, place, queue, images, chunks):
+def test_a_job_knows_its_size_and_its_images_in_order(submitter_of, installation, queue, images, chunks):
     submitter = submitter_of()
     store, ledger = submitter.store, submitter.ledger
     keys = [f"{number:03d}.jpg" for number in range(images)]
 
-    view = submitter.submit(source_of(store, place, keys), dest_of(place), MASK).view
+    view = submitter.submit(source_of(store, installation, keys), dest_of(installation), MASK).view
 
     assert (view.status, view.total, view.chunks, view.bytes) == (JobStatus.RUNNING, images, chunks, 5 * images)
-    assert (view.done, view.chunk_images, str(view.options.dest)) == (0, 16, f"{dest_of(place)}/")
+    assert (view.done, view.chunk_images, str(view.options.dest)) == (0, 16, f"{dest_of(installation)}/")
     assert view == ledger.view(view.job)
-    entries = list(manifest.read(store, S3Url.folder(dest_of(place)), view.job, images))
+    entries = list(manifest.read(store, S3Url.folder(dest_of(installation)), view.job, images))
     assert [(entry.key, entry.size) for entry in entries] == [(key, 5) for key in keys]
     assert all(entry.etag for entry in entries)
     messages = queue()
@@ -96,13 +96,13 @@ def test_a_job_knows_its_size_and_its_images_in_order(submitter_of, place, queue
     assert [key for message in messages for key in message.keys] == keys[: 16 * WINDOW]
 
 
-def test_no_more_than_the_window_is_published(submitter_of, store, place, queue):
+def test_no_more_than_the_window_is_published(submitter_of, store, installation, queue):
     keys = [f"{number:03d}.jpg" for number in range(10)]
     progress = []
 
     view = (
         submitter_of(chunk_images=1, on_progress=lambda phase, count: progress.append((phase, count)))
-        .submit(source_of(store, place, keys), dest_of(place), MASK)
+        .submit(source_of(store, installation, keys), dest_of(installation), MASK)
         .view
     )
 
@@ -111,28 +111,28 @@ def test_no_more_than_the_window_is_published(submitter_of, store, place, queue)
     assert progress == [("listed", 10)]
 
 
-def test_beside_others_a_job_begins_with_one_chunk_that_goes_before_theirs(submitter_of, store, place):
-    source = source_of(store, place, [f"{number:03d}.jpg" for number in range(10)])
+def test_beside_others_a_job_begins_with_one_chunk_that_goes_before_theirs(submitter_of, store, installation):
+    source = source_of(store, installation, [f"{number:03d}.jpg" for number in range(10)])
     submitter = submitter_of(chunk_images=1)
-    submitter.submit(source, dest_of(place), MASK)
+    submitter.submit(source, dest_of(installation), MASK)
 
-    view = submitter.submit(source, f"s3://{place.bucket}/other", MASK).view
+    view = submitter.submit(source, f"s3://{installation.bucket}/other", MASK).view
 
-    client, prefix = submitter.ledger.connection.client, place.settings.redis.prefix
+    client, prefix = submitter.ledger.connection.client, installation.settings.redis.prefix
     lengths = {name: client.llen(redis_keys.queue(prefix, name)) for name in redis_keys.QUEUES}
     assert lengths == {redis_keys.EXPRESS_QUEUE: 1, redis_keys.QUEUE: WINDOW}
     assert view.cursor == 1
 
 
-def test_what_is_no_image_is_passed_over_and_counted(submitter_of, store, place):
-    source = source_of(store, place, ["a.jpg", "notes.txt", "d/b.PNG", "Thumbs.db"])
+def test_what_is_no_image_is_passed_over_and_counted(submitter_of, store, installation):
+    source = source_of(store, installation, ["a.jpg", "notes.txt", "d/b.PNG", "Thumbs.db"])
 
-    submitted = submitter_of().submit(source, dest_of(place), MASK)
+    submitted = submitter_of().submit(source, dest_of(installation), MASK)
 
     assert (submitted.view.total, submitted.skipped.total()) == (2, 2)
 
 
-def test_a_local_folder_is_uploaded_first(submitter_of, store, place, queue, tmp_path):
+def test_a_local_folder_is_uploaded_first(submitter_of, store, installation, queue, tmp_path):
     folder = tmp_path / "photos"
     (folder / "d").mkdir(parents=True)
     contents = {"a 1.jpg": b"one", "d/ü#%+.png": b"three"}
@@ -140,10 +140,10 @@ def test_a_local_folder_is_uploaded_first(submitter_of, store, place, queue, tmp
         (folder / name).write_bytes(content)
     (folder / "notes.txt").write_text("no image")
 
-    submitted = submitter_of().submit(str(folder), dest_of(place), MASK)
+    submitted = submitter_of().submit(str(folder), dest_of(installation), MASK)
 
     view = submitted.view
-    assert str(view.options.source).startswith(f"{dest_of(place)}/_maskmill/uploads/photos-")
+    assert str(view.options.source).startswith(f"{dest_of(installation)}/_maskmill/uploads/photos-")
     assert (view.total, view.bytes, submitted.skipped.total()) == (2, 8, 1)
     [message] = queue()
     assert set(message.keys) == set(contents)
@@ -152,13 +152,13 @@ def test_a_local_folder_is_uploaded_first(submitter_of, store, place, queue, tmp
     assert [item.key for item in store.list(origin)] == sorted(contents)
 
 
-def test_two_images_for_one_output_leave_no_job(submitter_of, store, ledger, place, queue):
-    source = source_of(store, place, ["d/a.jpg", "d/a.png", "x.jpg", "x.png", "y.jpg"])
+def test_two_images_for_one_output_leave_no_job(submitter_of, store, ledger, installation, queue):
+    source = source_of(store, installation, ["d/a.jpg", "d/a.png", "x.jpg", "x.png", "y.jpg"])
 
     with pytest.raises(OutputCollision, match=r"'(d/a|x)\.jpg' and '(d/a|x)\.png'.*2 such outputs"):
-        submitter_of().submit(source, dest_of(place), MASK)
+        submitter_of().submit(source, dest_of(installation), MASK)
 
-    assert ledger.jobs(10) == queue() == list(store.list(S3Url(place.bucket, "out/"))) == []
+    assert ledger.jobs(10) == queue() == list(store.list(S3Url(installation.bucket, "out/"))) == []
 
 
 def broken(keys, error):
@@ -173,34 +173,34 @@ def broken(keys, error):
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("S3 answered 503"), KeyboardInterrupt()])
-def test_a_listing_that_breaks_off_leaves_no_job(submitter_of, ledger, place, monkeypatch, error):
+def test_a_listing_that_breaks_off_leaves_no_job(submitter_of, ledger, installation, monkeypatch, error):
     submitter = submitter_of()
     monkeypatch.setattr(submitter.store, "list", broken(["a.jpg"], error))
 
     with pytest.raises(type(error)):
-        submitter.submit(f"s3://{place.bucket}/in/", dest_of(place), MASK)
+        submitter.submit(f"s3://{installation.bucket}/in/", dest_of(installation), MASK)
 
     assert ledger.jobs(10) == []
 
 
-def test_a_link_that_leads_nowhere_leaves_no_job(submitter_of, store, ledger, place, tmp_path):
+def test_a_link_that_leads_nowhere_leaves_no_job(submitter_of, store, ledger, installation, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(b"x")
     (folder / "c.jpg").symlink_to(tmp_path / "gone")
 
     with pytest.raises(SourceError, match=r"c\.jpg"):
-        submitter_of().submit(str(folder), dest_of(place), MASK)
+        submitter_of().submit(str(folder), dest_of(installation), MASK)
 
-    assert ledger.jobs(10) == list(store.list(S3Url(place.bucket))) == []
+    assert ledger.jobs(10) == list(store.list(S3Url(installation.bucket))) == []
 
 
-def test_a_file_that_goes_away_before_it_is_sent_cancels_the_job(submitter_of, ledger, place, queue, tmp_path):
+def test_a_file_that_goes_away_before_it_is_sent_cancels_the_job(submitter_of, ledger, installation, queue, tmp_path):
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"x")
     submitter = submitter_of()
 
-    with submitter.plan(str(tmp_path), dest_of(place), MASK) as plan:
+    with submitter.plan(str(tmp_path), dest_of(installation), MASK) as plan:
         (tmp_path / "b.jpg").unlink()
         with pytest.raises(SourceError, match=r"b\.jpg: No such file"):
             submitter.start(plan)
@@ -212,36 +212,38 @@ def test_a_file_that_goes_away_before_it_is_sent_cancels_the_job(submitter_of, l
 
 
 @pytest.mark.parametrize(("output", "looks"), [("a.png", True), ("A.png", True), ("_maskmill/old/x.png", False)])
-def test_outputs_are_seen_however_much_lies_in_front_of_them(submitter_of, store, place, output, looks):
+def test_outputs_are_seen_however_much_lies_in_front_of_them(submitter_of, store, installation, output, looks):
     for key in (output, "_maskmill/uploads/p-1/1.jpg", "_maskmill/uploads/p-1/2.jpg"):
-        store.put(S3Url(place.bucket, f"out/{key}"), b"1", content_type="image/png")
+        store.put(S3Url(installation.bucket, f"out/{key}"), b"1", content_type="image/png")
 
-    view = submitter_of().submit(source_of(store, place, ["a.jpg"]), dest_of(place), MASK).view
+    view = submitter_of().submit(source_of(store, installation, ["a.jpg"]), dest_of(installation), MASK).view
 
     assert view.policy.skip_existing is looks, "without outputs, workers need not look for them"
 
 
-def test_a_job_key_saves_listing_again(submitter_of, store, ledger, place, monkeypatch):
-    source = source_of(store, place, ["a.jpg"])
-    first = submitter_of().submit(source, dest_of(place), MASK, job_key="nightly")
+def test_a_job_key_saves_listing_again(submitter_of, store, ledger, installation, monkeypatch):
+    source = source_of(store, installation, ["a.jpg"])
+    first = submitter_of().submit(source, dest_of(installation), MASK, job_key="nightly")
     monkeypatch.setattr(store, "list", broken([], AssertionError("listed again")))
 
-    again = submitter_of().submit(source, dest_of(place), MASK, job_key="nightly")
+    again = submitter_of().submit(source, dest_of(installation), MASK, job_key="nightly")
 
     assert again.joined and again.view.job == first.view.job
 
 
 @pytest.fixture
-def being_listed(ledger, place, monkeypatch) -> str:
+def being_listed(ledger, installation, monkeypatch) -> str:
     """A job with the key `nightly` whose producer has just given a sign of life and may be silent for one second."""
     monkeypatch.setattr(submit, "LISTING_SILENT_SECONDS", 1.0)
     job = ledger.claim("nightly", new_job_id())
-    ledger.create(job, JobOptions(source=f"s3://{place.bucket}/in/", dest=dest_of(place)))
+    ledger.create(job, JobOptions(source=f"s3://{installation.bucket}/in/", dest=dest_of(installation)))
     return job
 
 
-def test_a_producer_that_died_a_moment_ago_is_not_relied_upon(submitter_of, store, ledger, place, being_listed):
-    submitted = submitter_of().submit(source_of(store, place, ["a.jpg"]), dest_of(place), MASK, job_key="nightly")
+def test_a_producer_that_died_a_moment_ago_is_not_relied_upon(submitter_of, store, ledger, installation, being_listed):
+    submitted = submitter_of().submit(
+        source_of(store, installation, ["a.jpg"]), dest_of(installation), MASK, job_key="nightly"
+    )
 
     assert not submitted.joined and submitted.view.status is JobStatus.RUNNING
     assert ledger.view(being_listed).status is JobStatus.CANCELLED
@@ -249,23 +251,25 @@ def test_a_producer_that_died_a_moment_ago_is_not_relied_upon(submitter_of, stor
 
 
 def test_a_job_that_is_being_listed_is_joined_once_its_producer_is_heard_of(
-    submitter_of, store, ledger, place, being_listed
+    submitter_of, store, ledger, installation, being_listed
 ):
     alive = threading.Timer(0.5, ledger.renew_listing, (being_listed,))
     alive.start()
 
-    submitted = submitter_of().submit(source_of(store, place, ["a.jpg"]), dest_of(place), MASK, job_key="nightly")
+    submitted = submitter_of().submit(
+        source_of(store, installation, ["a.jpg"]), dest_of(installation), MASK, job_key="nightly"
+    )
 
     alive.join()
     assert submitted.joined and submitted.view.job == being_listed
 
 
-def test_a_queue_that_is_gone_leaves_the_job_to_the_feeder(submitter_of, store, ledger, place):
-    gone = place.settings.redis.model_copy(update={"url": "redis://127.0.0.1:1/0"})
-    app = celery_app.make_celery(place.settings.model_copy(update={"redis": gone}))
+def test_a_queue_that_is_gone_leaves_the_job_to_the_feeder(submitter_of, store, ledger, installation):
+    gone = installation.settings.redis.model_copy(update={"url": "redis://127.0.0.1:1/0"})
+    app = celery_app.make_celery(installation.settings.model_copy(update={"redis": gone}))
 
     with pytest.raises(BrokerUnavailable, match="runs as soon as the queue is back"):
-        submitter_of(celery=app).submit(source_of(store, place, ["a.jpg"]), dest_of(place), MASK)
+        submitter_of(celery=app).submit(source_of(store, installation, ["a.jpg"]), dest_of(installation), MASK)
 
     app.close()
     view = one_job(ledger)
@@ -273,7 +277,7 @@ def test_a_queue_that_is_gone_leaves_the_job_to_the_feeder(submitter_of, store, 
     assert len(Backlog(ledger.connection).silent(view.job, 0)) == 1, "the reconciler must find what was not published"
 
 
-def test_a_job_cancelled_while_it_is_uploaded_is_not_started(submitter_of, ledger, place, queue, tmp_path):
+def test_a_job_cancelled_while_it_is_uploaded_is_not_started(submitter_of, ledger, installation, queue, tmp_path):
     for number in range(3):
         (tmp_path / f"{number}.jpg").write_bytes(b"x")
 
@@ -282,28 +286,28 @@ def test_a_job_cancelled_while_it_is_uploaded_is_not_started(submitter_of, ledge
             ledger.abandon(one_job(ledger).job, "by its owner")
 
     with pytest.raises(SourceError, match="was cancelled while it was being listed"):
-        submitter_of(on_progress=cancel).submit(str(tmp_path), dest_of(place), MASK)
+        submitter_of(on_progress=cancel).submit(str(tmp_path), dest_of(installation), MASK)
 
     assert one_job(ledger).status is JobStatus.CANCELLED
     assert queue() == []
 
 
 @pytest.mark.parametrize("keys", [[], ["notes.txt"]])
-def test_nothing_to_do_is_told_and_leaves_no_job(submitter_of, store, ledger, place, keys):
-    source = source_of(store, place, keys)
+def test_nothing_to_do_is_told_and_leaves_no_job(submitter_of, store, ledger, installation, keys):
+    source = source_of(store, installation, keys)
 
     with pytest.raises(SourceError, match=f"no images under {source}: names must end in"):
-        submitter_of().submit(source, dest_of(place), MASK)
+        submitter_of().submit(source, dest_of(installation), MASK)
 
     assert ledger.jobs(10) == []
 
 
-def test_what_is_not_there_leaves_no_job(submitter_of, store, ledger, place, tmp_path):
-    source = source_of(store, place, ["a.jpg"])
+def test_what_is_not_there_leaves_no_job(submitter_of, store, ledger, installation, tmp_path):
+    source = source_of(store, installation, ["a.jpg"])
     bad = [
         (source, "s3://there-is-no-such-bucket/out/", ServiceError, "bucket 'there-is-no-such-bucket'"),
-        ("s3://there-is-no-such-bucket/in/", dest_of(place), ServiceError, "bucket 'there-is-no-such-bucket'"),
-        (str(tmp_path / "none"), dest_of(place), SourceError, "neither an s3:// URL nor a folder"),
+        ("s3://there-is-no-such-bucket/in/", dest_of(installation), ServiceError, "bucket 'there-is-no-such-bucket'"),
+        (str(tmp_path / "none"), dest_of(installation), SourceError, "neither an s3:// URL nor a folder"),
         (source, str(tmp_path), SourceError, "not an S3 URL"),
         (source, f"{source}masks/", SettingsError, "overlap"),
     ]

@@ -21,10 +21,10 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def send(store, place, folder):
+def send(store, installation, folder):
     def send():
         sent = []
-        target = upload_folder(S3Url(place.bucket, "out/"), folder)
+        target = upload_folder(S3Url(installation.bucket, "out/"), folder)
         items = list(upload(store, folder, local.folder_files(folder, folder), target, sent.append))
         assert [item.key for item in items] == ["a.jpg", "b.jpg", "d/ü.jpg"]
         assert {i.key: store.get(target / i.key, max_bytes=99)[0] for i in items} == {

@@ -66,7 +66,7 @@ def test_a_worker_may_restore_lost_messages(secured):
 @pytest.mark.parametrize("wrong", ["authority", "name", "no certificate of ours", "no TLS"])
 def test_clients_refuse_an_untrusted_server(secured, wrong):
     changes: dict[str, object] = {
-        "authority": {"ca_file": secured.certificates.stranger},
+        "authority": {"ca_file": secured.certificates.unrelated},
         # An address of the same server that is not in its certificate.
         "name": {"url": f"rediss://127.0.0.2:{secured.tls_port}/0"},
         "no certificate of ours": {"cert_file": None, "key_file": None},

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.scheduler_harness import World
+from support.scheduler_harness import SchedulerHarness
 from worker.contract.queue import celery_app
 
 
 @pytest.fixture
-def world(place, ledger, store) -> Iterator[World]:
-    app = celery_app.make_celery(place.settings)
-    yield World(place.settings, place.bucket, ledger, store, app)
+def world(installation, ledger, store) -> Iterator[SchedulerHarness]:
+    app = celery_app.make_celery(installation.settings)
+    yield SchedulerHarness(installation.settings, installation.bucket, ledger, store, app)
     app.close()

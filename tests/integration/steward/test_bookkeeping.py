@@ -10,7 +10,7 @@ import pytest
 
 from support.jobs import HERE, lease, message, outcome, run
 from support.log_lines import log_text
-from support.scheduler_harness import World
+from support.scheduler_harness import SchedulerHarness
 from worker.contract import outcome_codec, redis_keys
 from worker.contract.errors import StoreUnavailable
 from worker.contract.job import JobStatus, JobView
@@ -21,14 +21,14 @@ from worker.steward import bookkeeper, job_lists
 OK, FAILED, CANCELLED = OutcomeKind.OK, OutcomeKind.FAILED, OutcomeKind.CANCELLED
 
 
-def folder(world: World, job: str = "job", dest: str = "out") -> dict[str, bytes]:
+def folder(world: SchedulerHarness, job: str = "job", dest: str = "out") -> dict[str, bytes]:
     """Return the objects in the job's folder, except the manifest, the collected outcomes and `job.json`."""
     place = manifest.job_folder(world.out if dest == "out" else type(world.out)(world.bucket, f"{dest}/"), job)
     found = {item.key: world.store.get(place / item.key, max_bytes=10**9)[0] for item in world.store.list(place)}
     return {name: body for name, body in found.items() if not name.startswith(("manifest/", "results/", "job.json"))}
 
 
-def listed(world: World) -> dict[str, list[Outcome]]:
+def listed(world: SchedulerHarness) -> dict[str, list[Outcome]]:
     """Return the outcomes of all lists by the first word of their names."""
     found: dict[str, list[Outcome]] = {"succeeded": [], "failed": [], "cancelled": []}
     for name, body in sorted(folder(world).items()):
@@ -38,7 +38,7 @@ def listed(world: World) -> dict[str, list[Outcome]]:
     return found
 
 
-def check_lists(world: World, view: JobView) -> dict:
+def check_lists(world: SchedulerHarness, view: JobView) -> dict:
     """Check that every image is in exactly one list, as its counter says; return the job summary."""
     found = listed(world)
     assert sorted(o.index for group in found.values() for o in group) == list(range(view.total))
@@ -56,7 +56,7 @@ def check_lists(world: World, view: JobView) -> dict:
     return facts
 
 
-def ended(world: World, job: str = "job") -> JobView:
+def ended(world: SchedulerHarness, job: str = "job") -> JobView:
     for _ in range(3):
         world.bookkeeper.tick()
     return world.ledger.view(job)

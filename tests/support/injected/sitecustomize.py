@@ -1,7 +1,7 @@
-"""Faults inside real processes: Python imports this module by itself wherever this folder is on PYTHONPATH.
+"""Faults inside real processes: Python imports this module at start-up if this folder is on PYTHONPATH.
 
-The product knows nothing of it. `FAULTS` (JSON of `support.faults.Faults`) says what is wrong in the processes of
-one test; each module concerned is changed right after its import, and no other is loaded earlier than it would be.
+The product does not know it. The variable `FAULTS` (JSON of `support.fault_injection.Faults`) describes the faults of
+one test. Each module concerned is patched right after its import; no module is imported earlier than without faults.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ FAULTS: dict[str, Any] = json.loads(os.environ.get("FAULTS", "{}"))
 
 
 def off(safeguard: str) -> bool:
-    """Whether this safeguard is to be missing."""
+    """Return whether this safeguard is disabled."""
     return safeguard in FAULTS["off"]
 
 
 def taken(token: str) -> bool:
-    """Take one of the tokens `TOKEN-*` from the folder of faults that happen so many times; False when none is left."""
+    """Remove one of the tokens `TOKEN-*`, each of which is one fault to come; return False if none is left."""
     for path in Path(FAULTS["tokens"]).glob(f"{token}-*"):
         try:
             path.unlink()
@@ -41,12 +41,12 @@ def taken(token: str) -> bool:
 
 
 def die() -> None:
-    """As the kernel's out-of-memory killer would have it: nothing is cleaned up."""
+    """End like a victim of the kernel's out-of-memory killer, without any clean-up."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def wrapped(owner: Any, name: str) -> Callable[[Callable[..., Any]], None]:
-    """Decorator: `owner.name` becomes the decorated function, which gets what it replaces as its first argument."""
+    """Return a decorator that replaces `owner.name` by the function, which gets the original as its first argument."""
     original = getattr(owner, name)
 
     def put(replacement: Callable[..., Any]) -> None:
@@ -59,23 +59,23 @@ def wrapped(owner: Any, name: str) -> Callable[[Callable[..., Any]], None]:
     return put
 
 
-# -- what can go wrong ------------------------------------------------------------------------------------------------
+# -- faults -----------------------------------------------------------------------------------------------------------
 
 
 def poison(key: str) -> None:
-    """Native code that fails over one image, again and again."""
+    """Fail in native code if the key of the image asks for it."""
     if "poison-segfault" in key:
         ctypes.string_at(0)
     elif "poison-hang" in key:
-        ctypes.PyDLL(None).sleep(3600)  # PyDLL keeps the interpreter lock: every thread of the process stands still
+        ctypes.PyDLL(None).sleep(3600)  # PyDLL keeps the interpreter lock, so every thread of the process stops
 
 
 def pipeline(module: ModuleType) -> None:
-    """Every execution of an image is written down, takes its time, and poison acts."""
+    """Record every execution of an image, take `image_seconds` for it, and let poison act."""
 
     @wrapped(module.Pipeline, "_transform")
     def transform(original: Callable[..., Any], self: Any, work: Any, *args: Any) -> Any:
-        with Path(FAULTS["executions"]).open("a") as file:  # one short write: whole, whoever else appends
+        with Path(FAULTS["executions"]).open("a") as file:  # one short write is atomic among processes that append
             file.write(f"{work.key}\t{os.getpid()}\n")
         time.sleep(FAULTS["image_seconds"])
         poison(work.key)
@@ -83,7 +83,7 @@ def pipeline(module: ModuleType) -> None:
 
 
 def transport(module: ModuleType) -> None:
-    """Between the reply to BRPOP and the entry in `unacked`: the gap in which a message is nowhere."""
+    """Stretch, or die in, the gap between the reply to BRPOP and the entry in `unacked`, when a message is nowhere."""
 
     @wrapped(module.QoS, "append")
     def append(original: Callable[..., Any], self: Any, *args: Any) -> Any:
@@ -94,7 +94,7 @@ def transport(module: ModuleType) -> None:
 
 
 def broker(module: ModuleType) -> None:
-    """Celery configured otherwise."""
+    """Apply the Celery settings of the test."""
 
     @wrapped(module, "make_celery")
     def make_celery(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -105,7 +105,7 @@ def broker(module: ModuleType) -> None:
 
 
 def dispatch(module: ModuleType) -> None:
-    """The leader dies when it has published half of what it took, which is nothing if it took one chunk."""
+    """Let the leader die after it has published half of the chunks it took (none, if it took one)."""
 
     @wrapped(module.Dispatcher, "send")
     def send(original: Callable[..., Any], self: Any, view: Any, chunks: Sequence[int], **kwargs: Any) -> None:
@@ -132,7 +132,7 @@ def reconciler(module: ModuleType) -> None:
 
 
 def lease(module: ModuleType) -> None:
-    """Leases run out although their holder works."""
+    """Leases expire although their holder works."""
     if off("renewal"):
         module.LeaseRenewal.start = lambda self, parent: None  # type: ignore[attr-defined]
 
@@ -159,12 +159,12 @@ def chunk_ledger(module: ModuleType) -> None:
 
 
 def supervisor(module: ModuleType) -> None:
-    """A test has no half a minute for each restart."""
+    """Restarts wait `back_off_seconds` at most; by default that is 30 s."""
     module._MAX_BACK_OFF_SECONDS = FAULTS["back_off_seconds"]  # type: ignore[attr-defined]
 
 
 def messages(module: ModuleType) -> None:
-    """A later release."""
+    """Messages have the schema of a later release."""
     if FAULTS["schema"]:
         module.ChunkMessage.SCHEMA = FAULTS["schema"]
         module.ChunkMessage.model_fields["schema_version"].default = FAULTS["schema"]
@@ -187,10 +187,10 @@ CHANGES: dict[str, Callable[[ModuleType], None]] = {
 
 
 class Finder(importlib.abc.MetaPathFinder):
-    """Lets the others find a module, and changes it once it has been executed."""
+    """Finds a module through the other finders and patches it after its execution."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
-        """As `importlib` asks."""
+        """Return the spec of a module to patch; None for any other module."""
         if name not in CHANGES:
             return None
         others = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)

@@ -55,8 +55,8 @@ def test_messages():
             message = ChunkMessage.read(payload)
             assert ChunkMessage.read(message.model_dump(mode="json")) == message
 
-    usual = {"schema_version": 1, "job": "j", "chunk": 0, "start": 0, "keys": ["k"]}
-    plausible = chunks.map(lambda changes: usual | changes)
+    valid = {"schema_version": 1, "job": "j", "chunk": 0, "start": 0, "keys": ["k"]}
+    plausible = chunks.map(lambda changes: valid | changes)
     assert fuzz(JSON | chunks | plausible, check) > 0
 
 
@@ -149,9 +149,9 @@ def test_a_decompression_bomb_in_a_list_is_refused():
         jsonlines.read_lines(store, PLACE)
 
 
-def picture(kind: str, mode: str, **how: Any) -> bytes:
+def picture(kind: str, mode: str, **options: Any) -> bytes:
     data = io.BytesIO()
-    Image.effect_noise((24, 16), 60).convert(mode).save(data, kind, **how)
+    Image.effect_noise((24, 16), 60).convert(mode).save(data, kind, **options)
     return data.getvalue()
 
 

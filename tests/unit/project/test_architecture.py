@@ -1,4 +1,4 @@
-"""What `.importlinter` cannot say, and that it says what it should: a forbidden import makes it fail."""
+"""Import rules that `.importlinter` cannot express, and a check that its contracts detect a forbidden import."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("worker", "producer")
 
-# Libraries of extras that are imported by name when they are needed -> the only places that may.
+# Libraries of extras, imported by name when needed -> the only modules that may import them.
 BY_NAME_ONLY_IN = {
     "huggingface_hub": ("worker/model/sources/hub_client.py",),
     "matplotlib": ("worker/bench/harness/plot_style.py",),
@@ -37,17 +37,17 @@ def imported_by_name(path: Path) -> set[str]:
     return {name.value.split(".")[0] for name in names if isinstance(name, ast.Constant)} - set(PACKAGES)
 
 
-def test_a_library_that_is_imported_by_name_has_one_home():
+def test_each_library_imported_by_name_has_one_importer():
     users = {str(path.relative_to(ROOT)): imported_by_name(path) for path in modules()}
 
     assert set().union(*users.values()) == set(BY_NAME_ONLY_IN)
-    strangers = {
+    others = {
         (library, user)
         for user, libraries in users.items()
         for library in libraries
         if not user.startswith(BY_NAME_ONLY_IN[library])
     }
-    assert not strangers
+    assert not others
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_the_package_root_imports_nothing():
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packages without what is not Python, and the contracts."""
+    """A copy of the Python files of both packages, and of the contracts."""
     root = tmp_path_factory.mktemp("copy")
     for path in modules():
         target = root / path.relative_to(ROOT)
@@ -80,7 +80,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def broken_contracts(root: Path) -> list[str]:
-    """Names of the contracts that import-linter finds broken."""
+    """Return the names of the contracts that import-linter reports as broken."""
     program = Path(sys.executable).with_name("lint-imports")
     run = subprocess.run(
         [program, "--no-cache"], cwd=root, capture_output=True, text=True, env={"PYTHONPATH": str(root)}, check=False
@@ -98,7 +98,7 @@ def broken_contracts(root: Path) -> list[str]:
         ("worker/steward/feeder.py", "boto3", "boto3 and botocore: the S3 client"),
     ],
 )
-def test_a_forbidden_import_is_found(copy, module, forbidden, contract):
+def test_a_forbidden_import_breaks_its_contract(copy, module, forbidden, contract):
     path = copy / module
     before = path.read_text("utf-8")
     try:

@@ -19,7 +19,7 @@ def test_every_locked_distribution_has_an_allowed_licence(lock):
     assert [(name, terms) for name, _, terms in found if not may_be_used(name, terms)] == []
 
 
-def test_programs_for_tests_are_not_installed_with_the_product():
+def test_programs_of_tests_are_not_installed_with_the_product():
     assert not PROGRAMS & set(locked(ROOT / "requirements.lock"))
 
 

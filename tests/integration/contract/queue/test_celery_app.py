@@ -14,8 +14,8 @@ from kombu import Consumer
 from kombu.exceptions import ContentDisallowed
 from pydantic import SecretStr
 
+from support.installation import Installation
 from support.proxy import Proxy
-from support.stack import Place
 from worker.contract import redis_keys
 from worker.contract.errors import BrokerUnavailable
 from worker.contract.messages import ChunkMessage
@@ -31,14 +31,14 @@ MAX_MESSAGE_BYTES = 1600
 
 
 @pytest.fixture
-def server(place: Place) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(place.settings.redis.secret_url(), decode_responses=True) as client:
+def server(installation: Installation) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(installation.settings.redis.secret_url(), decode_responses=True) as client:
         yield client
 
 
 @pytest.fixture
-def celery(place: Place) -> Iterator[Celery]:
-    app = celery_app.make_celery(place.settings, client_name=f"test-{place.bucket}")
+def celery(installation: Installation) -> Iterator[Celery]:
+    app = celery_app.make_celery(installation.settings, client_name=f"test-{installation.bucket}")
     yield app
     app.close()
 
@@ -61,10 +61,10 @@ def received(app: Celery, accept=None) -> list[tuple[dict, object]]:
                     return found
 
 
-def test_1200_messages_are_queued_with_their_ids(place, celery, server):
+def test_1200_messages_are_queued_with_their_ids(installation, celery, server):
     sent = celery_app.publish(celery, chunks(1200))
 
-    key = f"{place.settings.redis.prefix}{redis_keys.QUEUE}"
+    key = f"{installation.settings.redis.prefix}{redis_keys.QUEUE}"
     ids = [json.loads(message)["headers"]["id"] for message in server.lrange(key, 0, -1)]
     assert sent == server.llen(key) == 1200
     assert sorted(ids) == sorted(redis_keys.task_id("job", 0, number) for number in range(1200))
@@ -89,20 +89,20 @@ def subscriptions(server: redis.Redis) -> int:
     return server.info("commandstats").get("cmdstat_subscribe", {"calls": 0})["calls"]
 
 
-def test_sending_subscribes_to_nothing_and_leaves_no_result(place, celery, server):
+def test_sending_subscribes_to_nothing_and_leaves_no_result(installation, celery, server):
     before = subscriptions(server)
 
     celery_app.publish(celery, chunks(20))
 
     assert subscriptions(server) == before
     assert server.pubsub_channels("*celery-task-meta-*") == []
-    assert server.keys(f"{place.settings.redis.prefix}*celery-task-meta-*") == []
+    assert server.keys(f"{installation.settings.redis.prefix}*celery-task-meta-*") == []
 
 
-def test_the_stock_backend_subscribes_for_each_message(place, server, monkeypatch):
+def test_the_stock_backend_subscribes_for_each_message(installation, server, monkeypatch):
     """Control run of the test above: the stock backend is what it guards against."""
     monkeypatch.setattr(celery_app.RedisBackend, "on_task_call", celery_app.StockRedisBackend.on_task_call)
-    app = celery_app.make_celery(place.settings)
+    app = celery_app.make_celery(installation.settings)
     before = subscriptions(server)
 
     celery_app.publish(app, chunks(3))
@@ -112,8 +112,8 @@ def test_the_stock_backend_subscribes_for_each_message(place, server, monkeypatc
     assert subscriptions(server) == before + 3
 
 
-def test_every_key_has_the_prefix(place, celery, server):
-    prefix = place.settings.redis.prefix
+def test_every_key_has_the_prefix(installation, celery, server):
+    prefix = installation.settings.redis.prefix
     before = set(server.keys("*"))
 
     celery_app.publish(celery, chunks(1))
@@ -125,18 +125,18 @@ def test_every_key_has_the_prefix(place, celery, server):
     assert [key for key in new if not key.startswith(prefix)] == []
 
 
-def test_a_message_of_typical_keys_is_small(place, celery, server):
+def test_a_message_of_typical_keys_is_small(installation, celery, server):
     message = ChunkMessage(job="20261122-184111-a1b2c3", chunk=123, start=1968, keys=TYPICAL_KEYS)
 
     celery_app.publish(celery, [message])
 
-    [queued] = server.lrange(f"{place.settings.redis.prefix}{redis_keys.QUEUE}", 0, -1)
+    [queued] = server.lrange(f"{installation.settings.redis.prefix}{redis_keys.QUEUE}", 0, -1)
     assert len(queued.encode()) < MAX_MESSAGE_BYTES
-    assert place.settings.s3.secret_access_key.get_secret_value() not in queued
-    assert place.settings.redis.password.get_secret_value() not in queued
+    assert installation.settings.s3.secret_access_key.get_secret_value() not in queued
+    assert installation.settings.redis.password.get_secret_value() not in queued
 
 
-def test_only_json_is_read(place, celery):
+def test_only_json_is_read(installation, celery):
     with celery.connection_for_write() as connection, connection.Producer() as producer:
         producer.publish({"any": "thing"}, routing_key=redis_keys.QUEUE, serializer="pickle")
 
@@ -151,20 +151,20 @@ def test_only_json_is_read(place, celery):
     assert (celery.conf.task_serializer, celery.conf.result_serializer) == ("json", "json")
 
 
-def test_options_reach_the_connection(place, celery, server):
+def test_options_reach_the_connection(installation, celery, server):
     with celery.connection_for_read() as connection:
         channel = connection.default_channel
         channel.client.ping()
         asked = channel.client.connection_pool.connection_kwargs
         clients = {entry["name"] for entry in server.client_list()}
 
-        assert channel.visibility_timeout == place.settings.engine.lease_seconds
+        assert channel.visibility_timeout == installation.settings.engine.lease_seconds
         assert (channel.unacked_restore_limit, channel.unacked_mutex_expire) == (100, 30)
         assert channel.priority_steps == [0]
-        assert channel.global_keyprefix == place.settings.redis.prefix
-        assert asked["socket_timeout"] == place.settings.redis.timeout_seconds
+        assert channel.global_keyprefix == installation.settings.redis.prefix
+        assert asked["socket_timeout"] == installation.settings.redis.timeout_seconds
         assert (asked["socket_connect_timeout"], asked["health_check_interval"]) == (5, 10)
-        assert f"test-{place.bucket}" in clients
+        assert f"test-{installation.bucket}" in clients
 
 
 def test_the_result_of_an_unknown_id_is_pending(celery):
@@ -174,19 +174,19 @@ def test_the_result_of_an_unknown_id_is_pending(celery):
     assert time.monotonic() - began < 5
 
 
-def test_a_stored_result_is_read_by_the_chunks_id(place, celery, server):
+def test_a_stored_result_is_read_by_the_chunks_id(installation, celery, server):
     celery.backend.store_result(redis_keys.task_id("job", 0, 3), {"outcomes": ["ok"]}, "SUCCESS")
 
     result = celery.AsyncResult("job.0.3")
 
     assert (result.state, result.result) == ("SUCCESS", {"outcomes": ["ok"]})
-    [key] = server.keys(f"{place.settings.redis.prefix}*celery-task-meta-job.0.3")
-    assert 0 < server.ttl(key) <= place.settings.jobs.result_minutes * 60
+    [key] = server.keys(f"{installation.settings.redis.prefix}*celery-task-meta-job.0.3")
+    assert 0 < server.ttl(key) <= installation.settings.jobs.result_minutes * 60
 
 
-def test_an_unreachable_queue_raises(place):
-    gone = place.settings.model_copy(
-        update={"redis": place.settings.redis.model_copy(update={"url": "redis://127.0.0.1:1/0"})}
+def test_an_unreachable_queue_raises(installation):
+    gone = installation.settings.model_copy(
+        update={"redis": installation.settings.redis.model_copy(update={"url": "redis://127.0.0.1:1/0"})}
     )
     app = celery_app.make_celery(gone)
     began = time.monotonic()
@@ -199,15 +199,15 @@ def test_an_unreachable_queue_raises(place):
     app.close()
 
 
-def test_a_connection_that_dies_during_publishing_raises(place):
+def test_a_connection_that_dies_during_publishing_raises(installation):
     """The batch fails, not the connection: it is unknown whether the messages arrived."""
-    with Proxy(urlsplit(place.settings.redis.url).port) as line:
-        redis_settings = place.settings.redis.model_copy(
-            update={"url": line.url(place.settings.redis.url), "timeout_seconds": 0.3}
+    with Proxy(urlsplit(installation.settings.redis.url).port) as line:
+        redis_settings = installation.settings.redis.model_copy(
+            update={"url": line.url(installation.settings.redis.url), "timeout_seconds": 0.3}
         )
-        app = celery_app.make_celery(place.settings.model_copy(update={"redis": redis_settings}))
+        app = celery_app.make_celery(installation.settings.model_copy(update={"redis": redis_settings}))
         assert celery_app.publish(app, chunks(1)) == 1
-        line.forget()
+        line.make_half_open()
 
         with pytest.raises(BrokerUnavailable, match="cannot be reached: Timeout"):
             celery_app.publish(app, chunks(2))
@@ -216,9 +216,9 @@ def test_a_connection_that_dies_during_publishing_raises(place):
         app.close()
 
 
-def test_a_wrong_password_raises_without_naming_it(place):
-    wrong = place.settings.redis.model_copy(update={"password": SecretStr("wrong-and-secret")})
-    app = celery_app.make_celery(place.settings.model_copy(update={"redis": wrong}))
+def test_a_wrong_password_raises_without_naming_it(installation):
+    wrong = installation.settings.redis.model_copy(update={"password": SecretStr("wrong-and-secret")})
+    app = celery_app.make_celery(installation.settings.model_copy(update={"redis": wrong}))
 
     with pytest.raises(BrokerUnavailable) as raised:
         celery_app.publish(app, chunks(1))

@@ -29,8 +29,8 @@ def numbered(count: int):
     return (ObjectInfo(f"{index}.jpg", index, f"e{index}", {}) for index in range(count))
 
 
-def test_what_is_written_is_read_in_order(store, place):
-    dest = S3Url(place.bucket, "masks/")
+def test_what_is_written_is_read_in_order(store, installation):
+    dest = S3Url(installation.bucket, "masks/")
 
     writer = write(store, dest, (ObjectInfo(key, index, f"e{index}", {}) for index, key in enumerate(KEYS)))
     entries = list(manifest.read(store, dest, "job", len(KEYS)))
@@ -38,7 +38,7 @@ def test_what_is_written_is_read_in_order(store, place):
     assert [entry.key for entry in entries] == KEYS
     assert [(entry.size, entry.etag) for entry in entries] == [(i, f"e{i}") for i in range(len(KEYS))]
     assert (writer.images, writer.bytes) == (len(KEYS), sum(range(len(KEYS))))
-    assert [item.key for item in store.list(S3Url(place.bucket))] == [
+    assert [item.key for item in store.list(S3Url(installation.bucket))] == [
         "masks/_maskmill/job/manifest/part-00000.jsonl.gz"
     ]
 

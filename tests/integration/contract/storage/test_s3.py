@@ -43,8 +43,8 @@ def put(store: ObjectStore, place: S3Url, data: bytes = b"x") -> None:
     store.put(place, data, content_type="image/jpeg")
 
 
-def test_what_is_put_comes_back_with_its_metadata(store, place):
-    url = S3Url(place.bucket, "d/a.jpg")
+def test_what_is_put_comes_back_with_its_metadata(store, installation):
+    url = S3Url(installation.bucket, "d/a.jpg")
 
     store.put(url, b"bytes", content_type="image/jpeg", metadata={"maskmill-model": "abc"})
     data, got = store.get(url, max_bytes=5)
@@ -53,12 +53,12 @@ def test_what_is_put_comes_back_with_its_metadata(store, place):
     assert data == b"bytes"
     assert (got.key, got.size, dict(got.metadata)) == ("d/a.jpg", 5, {"maskmill-model": "abc"})
     assert (seen.key, seen.size, dict(seen.metadata)) == ("d/a.jpg", 5, {"maskmill-model": "abc"})
-    assert got.etag == seen.etag == next(store.list(S3Url(place.bucket, "d/"))).etag
+    assert got.etag == seen.etag == next(store.list(S3Url(installation.bucket, "d/"))).etag
     assert got.etag and '"' not in got.etag
 
 
-def test_an_object_is_replaced_whole(store, place):
-    url = S3Url(place.bucket, "a")
+def test_an_object_is_replaced_whole(store, installation):
+    url = S3Url(installation.bucket, "a")
     store.put(url, b"longer than the next", content_type="image/png", metadata={"old": "1"})
     put(store, url, b"new")
 
@@ -67,20 +67,25 @@ def test_an_object_is_replaced_whole(store, place):
     assert (data, dict(info.metadata)) == (b"new", {})
 
 
-def test_a_listing_gives_every_key_under_the_folder_relative_to_it(store, place):
-    folder = S3Url.folder(f"s3://{place.bucket}/in")
+def test_a_listing_gives_every_key_under_the_folder_relative_to_it(store, installation):
+    folder = S3Url.folder(f"s3://{installation.bucket}/in")
     for key in ("in/a.jpg", "in/d/b.jpg", "in2/c.jpg", "i.jpg"):
-        put(store, S3Url(place.bucket, key), key.encode())
+        put(store, S3Url(installation.bucket, key), key.encode())
 
     found = list(store.list(folder))
 
     assert [(item.key, item.size) for item in found] == [("a.jpg", 8), ("d/b.jpg", 10)]
-    assert [item.key for item in store.list(S3Url(place.bucket))] == ["i.jpg", "in/a.jpg", "in/d/b.jpg", "in2/c.jpg"]
-    assert list(store.list(S3Url(place.bucket, "none/"))) == []
+    assert [item.key for item in store.list(S3Url(installation.bucket))] == [
+        "i.jpg",
+        "in/a.jpg",
+        "in/d/b.jpg",
+        "in2/c.jpg",
+    ]
+    assert list(store.list(S3Url(installation.bucket, "none/"))) == []
 
 
-def test_a_long_listing_comes_page_by_page(store, place):
-    folder = S3Url(place.bucket, "many/")
+def test_a_long_listing_comes_page_by_page(store, installation):
+    folder = S3Url(installation.bucket, "many/")
     for index in range(25):
         put(store, folder / f"{index:05d}.jpg")
     events, pages = store._client.meta.events, []
@@ -98,8 +103,8 @@ def test_a_long_listing_comes_page_by_page(store, place):
 
 
 @pytest.mark.parametrize("key", UNUSUAL_KEYS)
-def test_unusual_keys_survive_every_method(store, place, tmp_path, key):
-    folder = S3Url(place.bucket, "in/")
+def test_unusual_keys_survive_every_method(store, installation, tmp_path, key):
+    folder = S3Url(installation.bucket, "in/")
     local = tmp_path / "file"
     local.write_bytes(b"uploaded")
 
@@ -115,9 +120,9 @@ def test_unusual_keys_survive_every_method(store, place, tmp_path, key):
     assert (tmp_path / "back").read_bytes() == b"uploaded"
 
 
-def test_a_listed_key_with_an_empty_folder_name_can_be_fetched(store, place):
+def test_a_listed_key_with_an_empty_folder_name_can_be_fetched(store, installation):
     """The embedded server collapses `//`. Any key that a server lists must lead back to the object."""
-    folder = S3Url(place.bucket, "in/")
+    folder = S3Url(installation.bucket, "in/")
     put(store, folder / "a//b.jpg", b"content")
 
     [listed] = store.list(folder)
@@ -126,15 +131,15 @@ def test_a_listed_key_with_an_empty_folder_name_can_be_fetched(store, place):
 
 
 @pytest.mark.parametrize("method", ["get", "head", "download"])
-def test_a_missing_object_is_named(store, place, tmp_path, method):
-    url = S3Url(place.bucket, "d/gone.jpg")
+def test_a_missing_object_is_named(store, installation, tmp_path, method):
+    url = S3Url(installation.bucket, "d/gone.jpg")
     calls = {
         "get": lambda: store.get(url, max_bytes=1),
         "head": lambda: store.head(url),
         "download": lambda: store.download(url, tmp_path / "file"),
     }
 
-    with pytest.raises(ObjectMissing, match=f"s3://{place.bucket}/d/gone.jpg"):
+    with pytest.raises(ObjectMissing, match=f"s3://{installation.bucket}/d/gone.jpg"):
         calls[method]()
 
     assert list(tmp_path.iterdir()) == []
@@ -157,8 +162,8 @@ def test_a_missing_bucket_is_distinguished_from_a_missing_object(store, tmp_path
         assert not raised.value.retryable
 
 
-def test_a_big_object_is_refused_before_its_body_is_read(store, place):
-    url = S3Url(place.bucket, "big")
+def test_a_big_object_is_refused_before_its_body_is_read(store, installation):
+    url = S3Url(installation.bucket, "big")
     put(store, url, bytes(32 << 20))
     tracemalloc.start()
     try:
@@ -172,12 +177,12 @@ def test_a_big_object_is_refused_before_its_body_is_read(store, place):
     assert store.get(url, max_bytes=32 << 20)[1].size == 32 << 20
 
 
-def test_large_files_are_transferred_in_parts(store, place, tmp_path):
+def test_large_files_are_transferred_in_parts(store, installation, tmp_path):
     content = bytes(range(256)) * (36 << 12)  # 36 MiB: a part has 8 MiB
     (tmp_path / "up").write_bytes(content)
 
-    store.upload(tmp_path / "up", S3Url(place.bucket, "big"))
-    store.download(S3Url(place.bucket, "big"), tmp_path / "down")
+    store.upload(tmp_path / "up", S3Url(installation.bucket, "big"))
+    store.download(S3Url(installation.bucket, "big"), tmp_path / "down")
 
     assert (tmp_path / "down").read_bytes() == content
     assert sorted(path.name for path in tmp_path.iterdir()) == ["down", "up"]
@@ -186,49 +191,49 @@ def test_large_files_are_transferred_in_parts(store, place, tmp_path):
 # -- credentials and addresses ------------------------------------------------------------------------------------
 
 
-def changed(place, **fields) -> ObjectStore:
-    return ObjectStore(place.settings.s3.model_copy(update=fields))
+def changed(installation, **fields) -> ObjectStore:
+    return ObjectStore(installation.settings.s3.model_copy(update=fields))
 
 
 @pytest.mark.parametrize("field", ["access_key_id", "secret_access_key"])
-def test_wrong_credentials_are_refused_without_naming_them(store, place, field):
+def test_wrong_credentials_are_refused_without_naming_them(store, installation, field):
     wrong = "wrong-and-secret-0123456789"
-    url = S3Url(place.bucket, "a")
+    url = S3Url(installation.bucket, "a")
     put(store, url)
 
-    with changed(place, **{field: SecretStr(wrong)}) as other:
+    with changed(installation, **{field: SecretStr(wrong)}) as other:
         for call in (
             lambda: other.get(url, max_bytes=9),
             lambda: other.head(url),
-            lambda: list(other.list(S3Url(place.bucket))),
+            lambda: list(other.list(S3Url(installation.bucket))),
             lambda: put(other, url),
             other.reach,
         ):
             with pytest.raises(AccessDenied, match="check the credentials") as raised:
                 call()
-            right = place.settings.s3.secret_access_key.get_secret_value()
+            right = installation.settings.s3.secret_access_key.get_secret_value()
             assert wrong not in str(raised.value) and right not in str(raised.value)
 
 
-def test_half_of_a_pair_of_credentials_is_refused(place):
+def test_half_of_a_pair_of_credentials_is_refused(installation):
     with pytest.raises(SettingsError, match="MASKMILL_S3__ACCESS_KEY_ID and MASKMILL_S3__SECRET_ACCESS_KEY"):
-        changed(place, secret_access_key=None)
+        changed(installation, secret_access_key=None)
 
 
-def test_missing_credentials_are_reported(place, monkeypatch):
+def test_missing_credentials_are_reported(installation, monkeypatch):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
 
     with (
-        changed(place, access_key_id=None, secret_access_key=None) as store,
+        changed(installation, access_key_id=None, secret_access_key=None) as store,
         pytest.raises(AccessDenied, match="no S3 credentials"),
     ):
-        store.head(S3Url(place.bucket, "a"))
+        store.head(S3Url(installation.bucket, "a"))
 
 
-def test_an_unreachable_server_is_reported_quickly(place):
-    with changed(place, endpoint_url="http://127.0.0.1:1", attempts=1) as store:
+def test_an_unreachable_server_is_reported_quickly(installation):
+    with changed(installation, endpoint_url="http://127.0.0.1:1", attempts=1) as store:
         began = time.monotonic()
         for call in (
             store.reach,
@@ -242,12 +247,12 @@ def test_an_unreachable_server_is_reported_quickly(place):
     assert time.monotonic() - began < 5
 
 
-def test_the_loopback_is_reached_without_the_proxies_of_the_environment(store, place, monkeypatch):
+def test_the_loopback_is_reached_without_the_proxies_of_the_environment(store, installation, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
 
-    with changed(place) as other:
-        assert list(other.list(S3Url(place.bucket))) == []
+    with changed(installation) as other:
+        assert list(other.list(S3Url(installation.bucket))) == []
 
 
 # -- the allow-list -----------------------------------------------------------------------------------------------
@@ -286,35 +291,35 @@ def test_no_method_leaves_the_allow_list(tmp_path, method):
 
 
 @pytest.mark.parametrize("entry", ["{bucket}", "{bucket}/in/", "{bucket}/"])
-def test_every_method_works_inside_the_allow_list(store, place, tmp_path, entry):
+def test_every_method_works_inside_the_allow_list(store, installation, tmp_path, entry):
     file = tmp_path / "file"
     file.write_bytes(b"mine")
-    put(store, S3Url(place.bucket, "in/d/a"))
+    put(store, S3Url(installation.bucket, "in/d/a"))
 
-    with changed(place, allow=("elsewhere", entry.format(bucket=place.bucket))) as fenced:
+    with changed(installation, allow=("elsewhere", entry.format(bucket=installation.bucket))) as fenced:
         for call in METHODS.values():
-            call(fenced, S3Url(place.bucket, "in/d/a"), file)
+            call(fenced, S3Url(installation.bucket, "in/d/a"), file)
 
 
-def test_an_entry_without_a_slash_is_a_folder_too(store, place):
-    put(store, S3Url(place.bucket, "photos-private/a"))
+def test_an_entry_without_a_slash_is_a_folder_too(store, installation):
+    put(store, S3Url(installation.bucket, "photos-private/a"))
 
-    with changed(place, allow=(f"{place.bucket}/photos",)) as fenced, pytest.raises(AccessDenied):
-        fenced.get(S3Url(place.bucket, "photos-private/a"), max_bytes=9)
+    with changed(installation, allow=(f"{installation.bucket}/photos",)) as fenced, pytest.raises(AccessDenied):
+        fenced.get(S3Url(installation.bucket, "photos-private/a"), max_bytes=9)
 
 
 @pytest.mark.parametrize("key", ["in/../out/a", "in/./../out/a", "in/%2e%2e/out/a", "in//../../out/a"])
-def test_dots_in_a_key_do_not_leave_the_allow_list(store, place, key):
+def test_dots_in_a_key_do_not_leave_the_allow_list(store, installation, key):
     """S3 keys are not paths, but a server that stores objects as files may resolve them as paths."""
-    private = S3Url(place.bucket, "out/a")
+    private = S3Url(installation.bucket, "out/a")
     put(store, private, b"private")
 
-    with changed(place, allow=(f"{place.bucket}/in/",)) as fenced:
+    with changed(installation, allow=(f"{installation.bucket}/in/",)) as fenced:
         with pytest.raises((ObjectMissing, ServiceError)):
-            data, _ = fenced.get(S3Url(place.bucket, key), max_bytes=99)
+            data, _ = fenced.get(S3Url(installation.bucket, key), max_bytes=99)
             pytest.fail(f"read {data!r}")
         with contextlib.suppress(ServiceError):
-            put(fenced, S3Url(place.bucket, key), b"overwritten")
+            put(fenced, S3Url(installation.bucket, key), b"overwritten")
 
     assert store.get(private, max_bytes=99)[0] == b"private"
 
@@ -411,16 +416,16 @@ def test_an_interrupted_download_keeps_the_existing_file(tmp_path):
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"old")]
 
 
-def test_a_closed_store_holds_no_connection(store, place):
+def test_a_closed_store_holds_no_connection(store, installation):
     import psutil
 
-    port = int(place.settings.s3.endpoint_url.rpartition(":")[2])
+    port = int(installation.settings.s3.endpoint_url.rpartition(":")[2])
 
     def connections() -> int:
         established = psutil.Process().net_connections("tcp")
         return sum(c.raddr != () and c.raddr.port == port and c.status == "ESTABLISHED" for c in established)
 
-    with ObjectStore(place.settings.s3) as other:
+    with ObjectStore(installation.settings.s3) as other:
         before = connections()
         other.reach()
         during = connections()

@@ -11,8 +11,8 @@ LARGE = {**FILES, BIN: bytes(range(256)) * (20 << 12)}
 """Weights of 20 MiB: boto3 requests parts of 8 MiB."""
 
 
-def test_progress_grows_and_ends_with_the_whole_file(place, store, tmp_path):
-    folder = S3Url.folder(f"s3://{place.bucket}/nets/")
+def test_progress_grows_and_ends_with_the_whole_file(installation, store, tmp_path):
+    folder = S3Url.folder(f"s3://{installation.bucket}/nets/")
     for name, data in {**LARGE, "manifest.json": manifest(LARGE)}.items():
         store.put(folder / name, data, content_type="application/octet-stream")
     seen: list[tuple[str, int, int]] = []
