@@ -73,7 +73,7 @@ def test_a_local_background_is_used_and_exif_is_kept_without_the_location(runnin
     assert (name, image.format, image.size) == ("shelf/cup.jpg", "JPEG", (400, 600))
     assert (exif[ExifTags.Base.Make], exif.get_ifd(ExifTags.IFD.GPSInfo)) == ("Maker", {})
     blue = sum(count for count, (r, g, b) in image.resize((40, 60)).getcolors(2400) if b > 150 and r < 40)
-    assert blue > 200  # of 2400: the table behind the cup
+    assert blue > 200  # of 2400 pixels: the table behind the cup
     with ObjectStore(running_installation.settings.s3) as store:
         backgrounds = list(
             store.list(S3Url.folder(f"s3://{running_installation.bucket}/{tmp_path.name}/_maskmill/backgrounds"))

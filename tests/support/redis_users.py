@@ -25,7 +25,7 @@ from worker.standalone.valkey import server_program
 
 INFRA = Path(__file__).parents[2] / "infra/redis"
 PREFIX = "maskmill:"
-STRANGER = "nobody"
+UNKNOWN_USER = "nobody"
 """Name of a user that does not exist. A test is refused with it, which stays in the server's ACL log."""
 WORKER, PRODUCER, ADMIN = "maskmill-worker", "maskmill-producer", "maskmill-admin"
 PASSWORDS = {name: f"canary+of/{name}#1" for name in (WORKER, PRODUCER, ADMIN)}

@@ -66,7 +66,7 @@ def installation_at(
 
 
 def client(installation: Installation, **options: Any) -> redis.Redis:
-    """Open a connection of the test; its name tells it from those of the workers."""
+    """Open a connection of the test, whose name differs from those of the workers."""
     return redis.Redis.from_url(
         installation.settings.redis.secret_url(), decode_responses=True, client_name="the-test", **options
     )

@@ -248,19 +248,19 @@ def test_a_second_run_does_only_what_changed(workers, ledger, store, executed):
         assert done.code == 0, done.err
         return done.lines[-1], len(executed()) - before
 
-    first, executed = run()
-    assert (first["ok"], first["skipped"], executed) == (6, 0, 6)
+    first, count = run()
+    assert (first["ok"], first["skipped"], count) == (6, 0, 6)
 
-    second, executed = run()
-    assert (second["ok"], second["skipped"], executed) == (0, 6, 0)
+    second, count = run()
+    assert (second["ok"], second["skipped"], count) == (0, 6, 0)
 
     store.put(sources[2], picture(80), content_type="image/png")  # another picture
     store.delete(S3Url(workers.installation.bucket, f"{dest}/4.png"))  # a lost output
-    third, executed = run()
-    assert (third["ok"], third["skipped"], executed) == (2, 4, 2)
+    third, count = run()
+    assert (third["ok"], third["skipped"], count) == (2, 4, 2)
 
-    fourth, executed = run("--force")
-    assert (fourth["ok"], fourth["skipped"], executed) == (6, 0, 6)
+    fourth, count = run("--force")
+    assert (fourth["ok"], fourth["skipped"], count) == (6, 0, 6)
 
 
 def test_two_jobs_with_one_destination_run_one_after_the_other(workers, ledger):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 from support import commands
-from support.redis_users import ADMIN, PREFIX, STRANGER
+from support.redis_users import ADMIN, PREFIX, UNKNOWN_USER
 from worker.contract import redis_keys
 
 
@@ -25,5 +25,5 @@ def test_no_command_of_producer_or_worker_is_refused(secured):
     with secured.redis.client(ADMIN) as admin:
         admin.delete(redis_keys.job(PREFIX, first))
         assert secured.run("recover", first, secured.url("out/least")).code == 0
-        refused = [entry for entry in admin.acl_log() if entry["username"] != STRANGER]
+        refused = [entry for entry in admin.acl_log() if entry["username"] != UNKNOWN_USER]
     assert refused == []

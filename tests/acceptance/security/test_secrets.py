@@ -17,7 +17,7 @@ import pytest
 
 from support import commands
 from support.installation import load_settings
-from support.redis_users import ADMIN, PASSWORDS, PRODUCER, STRANGER, WORKER
+from support.redis_users import ADMIN, PASSWORDS, PRODUCER, UNKNOWN_USER, WORKER
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore
 
@@ -99,7 +99,7 @@ def test_no_secret_is_shown(secured, secrets):
         failing = secured.run("submit", secured.url("in/bad"), secured.url("out/bad"), "--wait", "--json")
         config = commands.run("worker", "config", settings=secured.worker)
         check = commands.run("worker", "check", settings=secured.worker)
-        wrong = secured.producer | {"MASKMILL_REDIS__USERNAME": STRANGER}
+        wrong = secured.producer | {"MASKMILL_REDIS__USERNAME": UNKNOWN_USER}
         refused = commands.run("producer", "list", settings=wrong)
     finally:
         over.set()

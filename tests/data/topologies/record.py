@@ -2,7 +2,7 @@
 
     python tests/data/topologies/record.py > tests/data/topologies/NAME.txt
 
-Look the result over before you share it: names of control groups are in it.
+Check the result before you share it: it contains the names of control groups.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SEEN: dict[str, str] = {}
 
 
 class Recorder(Tree):
-    """Keeps what it reads."""
+    """Records every file that it reads."""
 
     def text(self, path: str) -> str | None:
         content = super().text(path)
@@ -28,7 +28,7 @@ class Recorder(Tree):
 
 
 def shortened(path: str, content: str) -> str:
-    """Without what the parser does not look at."""
+    """Return the content without the lines that the parser does not read."""
     keep = {
         "/proc/cpuinfo": ("processor\t: 0", "model name", "flags"),
         "/proc/meminfo": ("MemTotal", "MemAvailable"),

@@ -68,7 +68,7 @@ def test_prefixes_globs_and_objects(tree, planned, installation, source, expecte
     assert (plan.images, plan.bytes, plan.unknown_sizes) == (len(keys), 5 * len(keys), 0)
 
 
-def test_filters_on_what_s3_tells(tree, put, planned):
+def test_filters_on_size_and_time(tree, put, planned):
     put("in/large.jpg", b"x" * 100)
 
     assert planned("s3://{bucket}/in/", filters=Filters(min_size=50))[0] == ["large.jpg"]
@@ -85,7 +85,7 @@ LISTS = {
 
 @pytest.mark.parametrize("where", ["local", "s3"])
 @pytest.mark.parametrize("name", LISTS)
-def test_lists(put, planned, tmp_path, name, where):
+def test_key_lists(put, planned, tmp_path, name, where):
     (tmp_path / name).write_bytes(LISTS[name])
     manifest = put(f"lists/{name}", LISTS[name]) if where == "s3" else str(tmp_path / name)
 
@@ -95,12 +95,12 @@ def test_lists(put, planned, tmp_path, name, where):
     assert plan.unknown_sizes == {"keys.txt": 2, "keys.jsonl": 1}.get(name, 0)
 
 
-def test_a_list_that_is_not_in_the_bucket_is_named(tree, planned, installation):
+def test_a_missing_list_is_named(tree, planned, installation):
     with pytest.raises(SourceError, match=r"lists/gone\.txt does not exist"):
         planned("s3://{bucket}/in/", manifest=f"s3://{installation.bucket}/lists/gone.txt")
 
 
-def test_head_fills_in_what_a_list_does_not_say(tree, planned, tmp_path):
+def test_head_requests_complete_a_list(tree, planned, tmp_path):
     (tmp_path / "l.txt").write_text("a.jpg\ngone.jpg\nd/b.png\na.jpg\n")
 
     keys, skipped, plan = planned(
@@ -111,7 +111,7 @@ def test_head_fills_in_what_a_list_does_not_say(tree, planned, tmp_path):
     assert (plan.images, plan.bytes, plan.unknown_sizes) == (2, 10, 0)
 
 
-def test_rivals_far_apart_in_a_list_are_found(planned, tmp_path):
+def test_collisions_far_apart_in_a_list_are_found(planned, tmp_path):
     names = [f"{number}.jpg" for number in range(5000)]
     (tmp_path / "l.txt").write_text("\n".join(["x.jpg", *names, "x.png"]))
 
@@ -178,7 +178,7 @@ def test_an_inventory(installation, planned, inventory):
     assert skipped == {Skip.OUTSIDE_SOURCE: 1, Skip.NOT_AN_IMAGE: 1}
 
 
-def test_old_versions_of_an_inventory_are_left_out(installation, planned, inventory):
+def test_old_versions_in_an_inventory_are_skipped(installation, planned, inventory):
     manifest = inventory(
         [
             [
@@ -202,19 +202,19 @@ def test_old_versions_of_an_inventory_are_left_out(installation, planned, invent
         ({"md5": "0" * 32}, (DigestMismatch, "not the file that its manifest.json describes")),
     ],
 )
-def test_an_inventory_that_cannot_be_used_is_refused(installation, planned, inventory, facts, expected):
+def test_an_unusable_inventory_is_refused(installation, planned, inventory, facts, expected):
     error, match = expected
 
     with pytest.raises(error, match=match):
         planned("s3://{bucket}/", manifest=inventory([[row(installation, "a.jpg")]], **facts))
 
 
-def test_other_json_is_no_inventory(put, planned):
+def test_other_json_is_not_an_inventory(put, planned):
     with pytest.raises(SourceError, match="--manifest-format jsonl"):
         planned("s3://{bucket}/", manifest=put("x.json", b'{"key": "a.jpg"}'))
 
 
-def test_a_plan_leaves_no_trace(tree, store, installation, planned, tmp_path):
+def test_a_plan_changes_nothing(tree, store, installation, planned, tmp_path):
     (tmp_path / "p").mkdir()
     (tmp_path / "p/a.jpg").write_bytes(b"x")
     before = [item.key for item in store.list(S3Url(installation.bucket))]

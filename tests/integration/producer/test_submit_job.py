@@ -78,7 +78,7 @@ def one_job(ledger):
 
 
 @pytest.mark.parametrize(("images", "chunks"), [(1, 1), (15, 1), (16, 1), (17, 2), (33, 3)])
-def test_a_job_knows_its_size_and_its_images_in_order(submitter_of, installation, queue, images, chunks):
+def test_a_job_has_its_size_and_its_images_in_order(submitter_of, installation, queue, images, chunks):
     submitter = submitter_of()
     store, ledger = submitter.store, submitter.ledger
     keys = [f"{number:03d}.jpg" for number in range(images)]
@@ -111,7 +111,7 @@ def test_no_more_than_the_window_is_published(submitter_of, store, installation,
     assert progress == [("listed", 10)]
 
 
-def test_beside_others_a_job_begins_with_one_chunk_that_goes_before_theirs(submitter_of, store, installation):
+def test_the_first_chunk_of_a_new_job_precedes_those_of_running_jobs(submitter_of, store, installation):
     source = source_of(store, installation, [f"{number:03d}.jpg" for number in range(10)])
     submitter = submitter_of(chunk_images=1)
     submitter.submit(source, dest_of(installation), MASK)
@@ -124,7 +124,7 @@ def test_beside_others_a_job_begins_with_one_chunk_that_goes_before_theirs(submi
     assert view.cursor == 1
 
 
-def test_what_is_no_image_is_passed_over_and_counted(submitter_of, store, installation):
+def test_other_files_are_skipped_and_counted(submitter_of, store, installation):
     source = source_of(store, installation, ["a.jpg", "notes.txt", "d/b.PNG", "Thumbs.db"])
 
     submitted = submitter_of().submit(source, dest_of(installation), MASK)
@@ -152,7 +152,7 @@ def test_a_local_folder_is_uploaded_first(submitter_of, store, installation, que
     assert [item.key for item in store.list(origin)] == sorted(contents)
 
 
-def test_two_images_for_one_output_leave_no_job(submitter_of, store, ledger, installation, queue):
+def test_two_images_with_one_output_key_create_no_job(submitter_of, store, ledger, installation, queue):
     source = source_of(store, installation, ["d/a.jpg", "d/a.png", "x.jpg", "x.png", "y.jpg"])
 
     with pytest.raises(OutputCollision, match=r"'(d/a|x)\.jpg' and '(d/a|x)\.png'.*2 such outputs"):
@@ -173,7 +173,7 @@ def broken(keys, error):
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("S3 answered 503"), KeyboardInterrupt()])
-def test_a_listing_that_breaks_off_leaves_no_job(submitter_of, ledger, installation, monkeypatch, error):
+def test_a_listing_that_fails_creates_no_job(submitter_of, ledger, installation, monkeypatch, error):
     submitter = submitter_of()
     monkeypatch.setattr(submitter.store, "list", broken(["a.jpg"], error))
 
@@ -183,7 +183,7 @@ def test_a_listing_that_breaks_off_leaves_no_job(submitter_of, ledger, installat
     assert ledger.jobs(10) == []
 
 
-def test_a_link_that_leads_nowhere_leaves_no_job(submitter_of, store, ledger, installation, tmp_path):
+def test_a_broken_link_creates_no_job(submitter_of, store, ledger, installation, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(b"x")
@@ -195,7 +195,7 @@ def test_a_link_that_leads_nowhere_leaves_no_job(submitter_of, store, ledger, in
     assert ledger.jobs(10) == list(store.list(S3Url(installation.bucket))) == []
 
 
-def test_a_file_that_goes_away_before_it_is_sent_cancels_the_job(submitter_of, ledger, installation, queue, tmp_path):
+def test_a_file_deleted_before_its_upload_cancels_the_job(submitter_of, ledger, installation, queue, tmp_path):
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"x")
     submitter = submitter_of()
@@ -212,7 +212,9 @@ def test_a_file_that_goes_away_before_it_is_sent_cancels_the_job(submitter_of, l
 
 
 @pytest.mark.parametrize(("output", "looks"), [("a.png", True), ("A.png", True), ("_maskmill/old/x.png", False)])
-def test_outputs_are_seen_however_much_lies_in_front_of_them(submitter_of, store, installation, output, looks):
+def test_existing_outputs_are_found_behind_any_number_of_other_objects(
+    submitter_of, store, installation, output, looks
+):
     for key in (output, "_maskmill/uploads/p-1/1.jpg", "_maskmill/uploads/p-1/2.jpg"):
         store.put(S3Url(installation.bucket, f"out/{key}"), b"1", content_type="image/png")
 
@@ -221,7 +223,7 @@ def test_outputs_are_seen_however_much_lies_in_front_of_them(submitter_of, store
     assert view.policy.skip_existing is looks, "without outputs, workers need not look for them"
 
 
-def test_a_job_key_saves_listing_again(submitter_of, store, ledger, installation, monkeypatch):
+def test_a_known_job_key_skips_the_listing(submitter_of, store, ledger, installation, monkeypatch):
     source = source_of(store, installation, ["a.jpg"])
     first = submitter_of().submit(source, dest_of(installation), MASK, job_key="nightly")
     monkeypatch.setattr(store, "list", broken([], AssertionError("listed again")))
@@ -233,14 +235,14 @@ def test_a_job_key_saves_listing_again(submitter_of, store, ledger, installation
 
 @pytest.fixture
 def being_listed(ledger, installation, monkeypatch) -> str:
-    """A job with the key `nightly` whose producer has just given a sign of life and may be silent for one second."""
+    """A job with the key `nightly` whose producer has just sent a heartbeat and counts as dead 1 s after it."""
     monkeypatch.setattr(submit, "LISTING_SILENT_SECONDS", 1.0)
     job = ledger.claim("nightly", new_job_id())
     ledger.create(job, JobOptions(source=f"s3://{installation.bucket}/in/", dest=dest_of(installation)))
     return job
 
 
-def test_a_producer_that_died_a_moment_ago_is_not_relied_upon(submitter_of, store, ledger, installation, being_listed):
+def test_a_job_whose_producer_just_died_is_replaced(submitter_of, store, ledger, installation, being_listed):
     submitted = submitter_of().submit(
         source_of(store, installation, ["a.jpg"]), dest_of(installation), MASK, job_key="nightly"
     )
@@ -250,9 +252,7 @@ def test_a_producer_that_died_a_moment_ago_is_not_relied_upon(submitter_of, stor
     assert ledger.holder("nightly") == submitted.view.job
 
 
-def test_a_job_that_is_being_listed_is_joined_once_its_producer_is_heard_of(
-    submitter_of, store, ledger, installation, being_listed
-):
+def test_a_job_whose_producer_still_lists_is_joined(submitter_of, store, ledger, installation, being_listed):
     alive = threading.Timer(0.5, ledger.renew_listing, (being_listed,))
     alive.start()
 
@@ -264,7 +264,7 @@ def test_a_job_that_is_being_listed_is_joined_once_its_producer_is_heard_of(
     assert submitted.joined and submitted.view.job == being_listed
 
 
-def test_a_queue_that_is_gone_leaves_the_job_to_the_feeder(submitter_of, store, ledger, installation):
+def test_an_unreachable_queue_leaves_the_job_to_the_reconciler(submitter_of, store, ledger, installation):
     gone = installation.settings.redis.model_copy(update={"url": "redis://127.0.0.1:1/0"})
     app = celery_app.make_celery(installation.settings.model_copy(update={"redis": gone}))
 
@@ -293,7 +293,7 @@ def test_a_job_cancelled_while_it_is_uploaded_is_not_started(submitter_of, ledge
 
 
 @pytest.mark.parametrize("keys", [[], ["notes.txt"]])
-def test_nothing_to_do_is_told_and_leaves_no_job(submitter_of, store, ledger, installation, keys):
+def test_a_source_without_images_is_reported_and_creates_no_job(submitter_of, store, ledger, installation, keys):
     source = source_of(store, installation, keys)
 
     with pytest.raises(SourceError, match=f"no images under {source}: names must end in"):
@@ -302,7 +302,7 @@ def test_nothing_to_do_is_told_and_leaves_no_job(submitter_of, store, ledger, in
     assert ledger.jobs(10) == []
 
 
-def test_what_is_not_there_leaves_no_job(submitter_of, store, ledger, installation, tmp_path):
+def test_a_missing_source_or_bucket_creates_no_job(submitter_of, store, ledger, installation, tmp_path):
     source = source_of(store, installation, ["a.jpg"])
     bad = [
         (source, "s3://there-is-no-such-bucket/out/", ServiceError, "bucket 'there-is-no-such-bucket'"),
@@ -321,7 +321,7 @@ def test_what_is_not_there_leaves_no_job(submitter_of, store, ledger, installati
         ledger.view("job")
 
 
-def test_job_ids_are_valid_and_never_the_same():
+def test_job_ids_are_valid_and_unique():
     ids = [new_job_id() for _ in range(200)]
 
     assert len(set(ids)) == 200

@@ -45,7 +45,7 @@ def test_unchanged_files_are_not_sent_again(folder, send):
     assert send() == 0
 
 
-def test_an_interrupted_upload_goes_on(folder, send, store, monkeypatch):
+def test_an_interrupted_upload_is_resumed(folder, send, store, monkeypatch):
     real = store.upload
 
     def fails(path, place, **more):
@@ -61,7 +61,7 @@ def test_an_interrupted_upload_goes_on(folder, send, store, monkeypatch):
     assert 1 <= send() <= 2
 
 
-def test_copies_of_different_folders_lie_apart(tmp_path):
+def test_copies_of_different_folders_are_separate(tmp_path):
     dest = S3Url("b", "out/")
 
     places = {str(upload_folder(dest, tmp_path / name)) for name in ("x/photos", "y/photos", "y/../x/photos")}

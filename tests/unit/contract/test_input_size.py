@@ -24,7 +24,7 @@ def test_height_comes_first_and_one_number_is_a_square(text, size):
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "512x", "x512", "1024X1024", "1x2x3", "1024*1024", "123456", "01x2"])
-def test_other_texts_are_refused_with_the_form_that_is_expected(text):
+def test_other_texts_are_refused_with_the_expected_form(text):
     with pytest.raises(ValueError, match="HEIGHTxWIDTH"):
         InputSize.parse(text)
 

@@ -116,7 +116,7 @@ def test_the_json_and_the_digest_of_options_do_not_change(text, digest):
     assert JobView.read(record).options == options
 
 
-def test_places_of_a_job_are_parsed_once_as_folders():
+def test_source_and_destination_are_parsed_once_as_folders():
     options = JobOptions(source="s3://in/photos", dest=S3Url("out"))
 
     assert (options.source, options.dest) == (S3Url("in", "photos/"), S3Url("out"))
@@ -127,7 +127,7 @@ def test_places_of_a_job_are_parsed_once_as_folders():
 
 
 @pytest.mark.parametrize("place", ["photos/", "http://in/photos/", 7])
-def test_a_place_outside_s3_is_refused_with_its_field(place):
+def test_a_source_outside_s3_is_refused_with_its_field(place):
     with pytest.raises(ValidationError, match="source"):
         JobOptions(source=place, dest="s3://out/")
     record = {"job": "j", "status": "running", "created_at": "0"}

@@ -30,7 +30,7 @@ def test_bad_file_fails_with_its_code(folder, name):
 
 
 @pytest.mark.parametrize("name", [n for n, e in EXPECTED.items() if e.outcome == "ok"])
-def test_good_file_goes_all_the_way(folder, name):
+def test_good_file_is_rendered_in_every_kind(folder, name):
     picture = decode((folder / name).read_bytes(), LimitSettings())
     assert (picture.width, picture.height) == EXPECTED[name].size
     tensor = to_tensor(picture, 64)
@@ -62,7 +62,7 @@ def test_files_are_the_same_every_time(folder, tmp_path):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
 
 
-def test_names_are_awkward():
+def test_a_name_contains_special_characters():
     assert any(" " in n and "#" in n and "%" in n and not n.isascii() for n in EXPECTED)
 
 

@@ -98,7 +98,7 @@ def test_jpeg_has_no_transparency():
 
 
 @pytest.mark.parametrize("form", list(MAX_SIDES))
-def test_more_pixels_than_the_format_can_say(form):
+def test_more_pixels_than_the_format_allows(form):
     with pytest.raises(TooLarge, match=f"--max-side {MAX_SIDES[form]} or another format"):
         encode(Image.new("L", (MAX_SIDES[form] + 1, 1)), form)
 
@@ -115,7 +115,7 @@ def test_small_pictures(form, mode, size):
 
 
 @pytest.mark.parametrize("form", list(ImageFormat))
-def test_what_pillow_remembers_is_not_written(form):
+def test_metadata_that_pillow_keeps_is_not_written(form):
     image = photograph("coffee.png")
     exif = Image.Exif()
     exif[271] = "maker"

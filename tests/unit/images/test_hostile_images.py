@@ -65,7 +65,7 @@ def test_truncated_is_undecodable(kind, share):
         decode(data[: int(len(data) * share)], LIMITS)
 
 
-def test_flipped_bit_in_png_data_is_noticed():
+def test_flipped_bit_in_png_data_is_detected():
     data = bytearray(encoded(scene(), "PNG"))
     data[data.index(b"IDAT") + 10] ^= 1
     with pytest.raises(Undecodable, match="checksum"):

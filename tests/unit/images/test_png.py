@@ -117,7 +117,7 @@ def test_pixels_without_alpha_are_exact(shape):
     assert np.array_equal(np.asarray(image), noise(*shape))
 
 
-def test_exif_is_written_when_handed_over():
+def test_exif_is_written_if_given():
     exif = Image.Exif()
     exif[271] = "maker"
     data = write_png(scene(), SRGB, exif.tobytes().removeprefix(b"Exif\0\0"))

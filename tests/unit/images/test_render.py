@@ -121,7 +121,7 @@ def test_a_background_with_a_profile_is_converted():
     assert np.abs(np.array(Image.open(io.BytesIO(data)).getpixel((590, 5))) - (0xC0, 0x20, 0x10)).max() <= 3
 
 
-def test_a_profile_that_is_not_usable_leaves_the_background_as_it_is():
+def test_an_unusable_profile_leaves_the_background_unchanged():
     picture = Picture(photograph("coffee.png"), icc_profile=b"x" * 200)
 
     image = outputs_of(picture, CUP, outputs=(COMPOSITE,), format="webp", quality=100, background="#c02010")[1]
@@ -129,7 +129,7 @@ def test_a_profile_that_is_not_usable_leaves_the_background_as_it_is():
     assert image[COMPOSITE].getpixel((590, 5)) == (0xC0, 0x20, 0x10)
 
 
-def test_a_picture_covers_what_is_behind():
+def test_a_background_picture_is_scaled_to_cover():
     background = Image.new("RGB", (100, 400), (0, 0, 255))
     background.paste((255, 0, 0), (0, 0, 100, 100))
     background.paste((255, 0, 0), (0, 300, 100, 400))
@@ -142,7 +142,7 @@ def test_a_picture_covers_what_is_behind():
 
 
 @pytest.mark.parametrize("mask", [np.zeros((4, 4), np.float32), np.zeros((1, 4, 4), np.uint8)])
-def test_an_array_that_is_no_mask_is_refused(mask):
+def test_an_array_that_is_not_a_mask_is_refused(mask):
     with pytest.raises(ValueError, match="one plane"):
         render(Picture(Image.new("RGB", (4, 4))), mask, OutputOptions())
 

@@ -38,7 +38,7 @@ def test_a_part_is_cut_to_parts_of_a_pixel(mode, box, target):
     assert_resized(bilinear(image, target, box), image, target, box)
 
 
-def test_a_part_may_reach_to_the_edge_whatever_rounding_does():
+def test_a_part_may_reach_the_edge_despite_rounding():
     random = np.random.default_rng(5)
     image = noise("L", (509, 487))
     for left, top in random.uniform(0, 480, (500, 2)):
@@ -48,7 +48,7 @@ def test_a_part_may_reach_to_the_edge_whatever_rounding_does():
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("target", [(64, 64), (1023, 770)])
-def test_one_grey_stays_what_it_is(mode, size, target):
+def test_a_constant_grey_is_unchanged(mode, size, target):
     """Opaque stays opaque and transparent stays transparent."""
     for level in (0, 1, 127, 128, 254, 255):
         image = Image.new(mode, size, (level,) * 3 if mode == "RGB" else level)

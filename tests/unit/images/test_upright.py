@@ -1,4 +1,4 @@
-"""A box is transformed like the picture that it lies in."""
+"""A box is transformed like the picture that contains it."""
 
 import pytest
 from PIL import Image

@@ -82,7 +82,7 @@ def test_a_lock_held_beyond_the_limit_is_named(path):
     assert 0.2 <= time.monotonic() - began < 10
 
 
-def test_a_free_lock_is_taken_without_a_word(path, caplog):
+def test_a_free_lock_is_acquired_without_a_log_line(path, caplog):
     with caplog.at_level(logging.INFO):
         acquired(path, limit_seconds=0.0)
 

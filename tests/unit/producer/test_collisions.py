@@ -21,21 +21,21 @@ def found(keys):
         return sorted(check.found())
 
 
-def test_rivals_are_found_in_any_order():
+def test_collisions_are_found_in_any_order():
     assert found(["d/a.jpg", "x.jpg", "d/a.png"]) == [(0, 2, False)]
     assert found(["b.jpg", "a.png", "z.jpg", "a.jpg", "b.gif"]) == [(0, 4, False), (1, 3, False)]
 
 
-def test_the_same_key_again_is_a_duplicate():
+def test_a_repeated_key_is_a_duplicate():
     assert found(["a.jpg", "a.jpg", "a.png", "a.jpg"]) == [(0, 1, True), (0, 2, False), (0, 3, True)]
 
 
-def test_equal_names_in_different_folders_are_no_rivals():
+def test_equal_names_in_different_folders_do_not_collide():
     assert found(["a.jpg", "x/a.jpg", "x/y/a.jpg", "x/y/b.a.jpg", "x/y/b.jpg"]) == []
 
 
 @pytest.mark.parametrize("block", [24, 48])
-def test_what_lies_on_disk_is_compared_too(monkeypatch, block):
+def test_keys_on_disk_are_compared_too(monkeypatch, block):
     monkeypatch.setattr(collisions, "_BLOCK_BYTES", block)
     keys = [f"{number}.jpg" for number in range(3000)] + ["7.png", "2999.gif"]
 
@@ -52,7 +52,7 @@ keys = st.lists(
 
 
 @given(keys)
-def test_exactly_the_collisions_there_are_get_found(listing):
+def test_all_collisions_and_no_others_are_found(listing):
     outputs = [OPTIONS.output_key(key, OutputKind.MASK) for key in listing]
     expected = [
         (outputs.index(output), index, listing[outputs.index(output)] == listing[index])

@@ -45,7 +45,7 @@ def store_with(keys: list[str], outputs: dict[str, bytes]) -> Store:
     return Store({str(part): gzip.compress(lines.encode())} | {str(DEST / key): data for key, data in outputs.items()})
 
 
-def test_only_what_was_made_is_fetched(tmp_path):
+def test_only_outputs_of_finished_images_are_fetched(tmp_path):
     kinds = [OutcomeKind.OK, OutcomeKind.FAILED, OutcomeKind.SKIPPED, OutcomeKind.DEAD, OutcomeKind.CANCELLED, None]
     keys = [f"d/{index}.jpg" for index in range(6)]
     store = store_with(keys, {f"d/{index}.png": b"%d" % index for index in range(6)})
@@ -81,7 +81,7 @@ def test_keys_that_lead_out_of_the_folder_are_refused(tmp_path, key):
 
 
 @pytest.mark.parametrize("key", ["..a/b..c.jpg", "naïve #1 100%.jpg", "...jpg", "..", "a/..", "~/x.jpg"])
-def test_odd_keys_stay_below_the_folder(tmp_path, key):
+def test_unusual_keys_stay_below_the_folder(tmp_path, key):
     output = job(1).options.output_key(key, OutputKind.MASK)
 
     [fetched] = download(store_with([key], {output: b"x"}), FakeLedger([OutcomeKind.OK]), job(1), tmp_path)
@@ -90,7 +90,7 @@ def test_odd_keys_stay_below_the_folder(tmp_path, key):
     assert fetched.path.read_bytes() == b"x"
 
 
-def test_more_images_than_are_asked_for_at_once_stay_in_step(tmp_path):
+def test_outcomes_requested_in_batches_stay_aligned(tmp_path):
     total = 2030
     kinds = [OutcomeKind.OK if index in (0, 999, 1000, 2029) else OutcomeKind.FAILED for index in range(total)]
     keys = [f"{index}.jpg" for index in range(total)]
@@ -103,7 +103,7 @@ def test_more_images_than_are_asked_for_at_once_stay_in_step(tmp_path):
     assert ledger.asked == [(0, 1000), (1000, 1000), (2000, 30)]
 
 
-def test_files_that_are_there_are_replaced(tmp_path):
+def test_existing_files_are_replaced(tmp_path):
     (tmp_path / "a.png").write_bytes(b"old and longer")
 
     list(download(store_with(["a.jpg"], {"a.png": b"new"}), FakeLedger([OutcomeKind.OK]), job(1), tmp_path))
@@ -111,7 +111,7 @@ def test_files_that_are_there_are_replaced(tmp_path):
     assert (tmp_path / "a.png").read_bytes() == b"new"
 
 
-def test_an_output_that_is_gone_is_told(tmp_path):
+def test_a_missing_output_is_reported(tmp_path):
     store = store_with(["a.jpg", "b.jpg"], {"b.png": b"b"})
 
     first, second = download(store, FakeLedger([OutcomeKind.OK] * 2), job(2), tmp_path)
@@ -120,7 +120,7 @@ def test_an_output_that_is_gone_is_told(tmp_path):
     assert not second.gone and second.path.read_bytes() == b"b"
 
 
-def test_a_file_in_the_way_of_a_folder_is_named(tmp_path):
+def test_a_file_in_place_of_a_folder_is_named(tmp_path):
     (tmp_path / "d").write_bytes(b"a file")
     store = store_with(["d/a.jpg"], {"d/a.png": b"x"})
 
@@ -128,6 +128,6 @@ def test_a_file_in_the_way_of_a_folder_is_named(tmp_path):
         list(download(store, FakeLedger([OutcomeKind.OK]), job(1), tmp_path))
 
 
-def test_a_job_that_is_still_listed_has_nothing_to_fetch(tmp_path):
+def test_a_job_that_is_still_being_listed_has_no_outputs(tmp_path):
     with pytest.raises(SourceError, match="still being listed"):
         list(download(store_with([], {}), FakeLedger([]), job(None), tmp_path))

@@ -1,4 +1,4 @@
-"""An integration whose package is not installed says what to install."""
+"""The error of an integration without its package names the package to install."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.mark.parametrize(("module", "name"), [("airflow", "Apache Airflow"), ("dagster", "Dagster")])
-def test_a_missing_package_is_named_with_the_extra_that_brings_it(module, name, monkeypatch):
+def test_a_missing_package_is_named_with_its_extra(module, name, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.delitem(sys.modules, f"producer.integrations.{module}", raising=False)
 

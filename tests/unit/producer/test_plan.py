@@ -50,7 +50,7 @@ def test_a_plan_counts_and_shows_examples():
         plan.check()
 
 
-def test_what_is_up_to_date_is_counted_and_kept():
+def test_up_to_date_images_are_counted_and_remain_in_the_job():
     class Check:
         seen = ()
 
@@ -72,7 +72,7 @@ def test_what_is_up_to_date_is_counted_and_kept():
         (["a.jpg", "b.jpg"], Filters(min_size=101), "are left: 2 too small"),
     ],
 )
-def test_nothing_to_do_says_why(keys, filters, match):
+def test_a_plan_without_images_gives_the_reasons(keys, filters, match):
     with plan_of(*keys, filters=filters) as plan, pytest.raises(SourceError, match=match):
         plan.check()
 
@@ -99,7 +99,7 @@ def job(ok: int, seconds: float, core_seconds: float = 0.0, *, status=JobStatus.
     return JobView(job="j", status=status, options=options, ok=ok, skipped=skipped, core_seconds=core_seconds, **times)
 
 
-def test_live_workers_tell_the_rate_and_jobs_the_cost():
+def test_the_rate_comes_from_live_workers_and_the_cost_from_jobs():
     found = estimate(3600, [worker(0.5), worker(0.5), worker(None)], [job(100, 50.0, 200.0), job(100, 50.0, 400.0)])
 
     assert (found.processes, found.cores) == (3, 12)
@@ -109,7 +109,7 @@ def test_live_workers_tell_the_rate_and_jobs_the_cost():
     assert "live workers" in found.basis
 
 
-def test_without_workers_the_last_jobs_tell():
+def test_without_workers_the_rate_comes_from_the_last_jobs():
     others = [job(5, 1.0, status=JobStatus.CANCELLED), job(0, 1.0, skipped=50)]
 
     found = estimate(100, [], [*others, job(100, 50.0), job(100, 150.0)])
@@ -118,11 +118,11 @@ def test_without_workers_the_last_jobs_tell():
     assert found.core_hours is None and found.basis == "the last 2 finished jobs"
 
 
-def test_live_cores_stand_in_for_a_cost_that_was_not_measured():
+def test_without_a_measured_cost_live_cores_are_used():
     assert estimate(3600, [worker(1.0)], []).core_hours == pytest.approx(4.0)
 
 
-def test_nothing_measured_is_said():
+def test_a_plan_without_measurements_says_so():
     found = estimate(100, [worker(None)], [])
 
     assert (found.seconds, found.core_hours) == (None, None) and "--sample 100" in found.basis

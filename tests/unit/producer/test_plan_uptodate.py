@@ -70,7 +70,7 @@ def test_every_reason_for_work_counts(bucket):
     assert check(bucket, items) == UpToDate(1, "5 with outputs, all checked")
 
 
-def test_all_outputs_of_an_image_must_be_there(bucket):
+def test_all_outputs_of_an_image_must_exist(bucket):
     for kind in ("mask", "cutout"):
         bucket.output(f"{kind}/a.png", BOTH)
     bucket.output("mask/b.png", BOTH)
@@ -78,7 +78,7 @@ def test_all_outputs_of_an_image_must_be_there(bucket):
     assert check(bucket, [Item("a.jpg", 5, "e"), Item("b.jpg", 5, "e")], BOTH).images == 1
 
 
-def test_an_etag_that_a_list_does_not_say_is_asked_for(bucket):
+def test_a_missing_etag_is_requested(bucket):
     for key in ("a", "b", "c"):
         bucket.output(f"{key}.png")
     bucket.add(IN / "a.jpg", "e")
@@ -87,7 +87,7 @@ def test_an_etag_that_a_list_does_not_say_is_asked_for(bucket):
     assert check(bucket, [Item("a.jpg"), Item("b.jpg"), Item("c.jpg")]).images == 1
 
 
-def test_without_a_worker_any_model_will_do_and_that_is_said(bucket):
+def test_without_workers_any_model_counts_and_the_plan_says_so(bucket):
     bucket.output("a.png", model="whatever")
 
     found = check(bucket, [Item("a.jpg", 5, "e")], models=())
@@ -102,7 +102,7 @@ def test_an_empty_destination_costs_one_listing(bucket):
     assert (bucket.heads, bucket.listed) == (0, 0)
 
 
-def test_what_is_about_jobs_is_jumped_over(bucket):
+def test_job_folders_are_skipped(bucket):
     for index in range(50):
         bucket.add(OUT / f"{output_names.JOB_PREFIX}job/{index}")
     for key in ("A", "_", "_maskmilla", "z"):
@@ -113,7 +113,7 @@ def test_what_is_about_jobs_is_jumped_over(bucket):
 
 
 @pytest.mark.parametrize("stale", [slice(0, 600), slice(1400, 2000)])
-def test_many_are_estimated_from_a_sample_of_all(bucket, stale):
+def test_many_images_are_estimated_from_a_sample(bucket, stale):
     items = [Item(f"{index}.jpg", 5, "e") for index in range(3000)]
     for item in items[:2000]:
         bucket.output(f"{item.key[:-4]}.png", etag="old" if item in items[stale] else "e")
@@ -141,7 +141,7 @@ def test_a_local_file_that_changed_since_its_upload_is_work(bucket, tmp_path):
     assert check(bucket, items, options, root=tmp_path) == UpToDate(1, "4 with outputs, all checked")
 
 
-def test_a_background_that_was_never_used_here_leaves_nothing_up_to_date(bucket, tmp_path):
+def test_a_new_background_leaves_no_image_up_to_date(bucket, tmp_path):
     picture = tmp_path / "studio.png"
     picture.write_bytes(b"picture")
     request = OutputRequest(OutputOptions(outputs=("composite",)), picture)

@@ -40,7 +40,7 @@ def test_masks_that_need_review_are_counted_and_come_first():
 
 
 @pytest.mark.parametrize("samples", [0, 1, 7, 100])
-def test_room_that_one_group_does_not_use_goes_to_the_other(samples):
+def test_samples_that_one_group_does_not_use_go_to_the_other(samples):
     few = survey([outcome(0, "empty"), *(outcome(i) for i in range(1, 40))], samples=samples, seed="job")
     many = survey([outcome(0), *(outcome(i, "soft") for i in range(1, 40))], samples=samples, seed="job")
 

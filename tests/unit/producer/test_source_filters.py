@@ -17,7 +17,7 @@ def pick(keys, filters=None, **facts):
     return [item.key for item in choose(items, filters or Filters(**facts), skipped)], dict(skipped)
 
 
-def test_only_image_names_are_taken_and_the_rest_is_counted():
+def test_only_image_names_pass_and_the_others_are_counted():
     keys = ["a.jpg", "b.JPEG", "c.txt", "d", "e/f.heic", ".jpg", "_maskmill/j/input/x.jpg", "g.jpg.bak"]
 
     assert pick(keys) == (["a.jpg", "b.JPEG", "e/f.heic"], {Skip.NOT_AN_IMAGE: 4})
@@ -40,7 +40,7 @@ def test_sizes_and_times_are_inclusive():
 @pytest.mark.parametrize(
     ("facts", "match"), [({"min_size": 1}, "size of 'a.jpg'.*--head"), ({"newer_than": 1.0}, "last_modified.*--head")]
 )
-def test_a_fact_that_is_not_known_is_not_guessed(facts, match):
+def test_unknown_sizes_and_times_are_refused(facts, match):
     with pytest.raises(SourceError, match=match):
         pick([Item("a.jpg")], **facts)
 
@@ -54,7 +54,7 @@ def test_a_limit_ends_the_listing():
 KEYS = [f"{number:05d}.jpg" for number in range(4000)]
 
 
-def test_a_share_is_that_share_and_the_same_each_time():
+def test_a_fraction_is_approximate_and_reproducible():
     found, skipped = pick(KEYS, sample=SampleSize(share=0.1))
 
     assert 320 < len(found) < 480
@@ -65,7 +65,7 @@ def test_a_share_is_that_share_and_the_same_each_time():
     assert found == sorted(found)
 
 
-def test_a_number_is_exactly_that_number_in_the_order_of_the_listing():
+def test_a_sample_has_the_exact_size_in_listing_order():
     found, skipped = pick(KEYS, sample=SampleSize(count=100))
 
     assert len(found) == 100 and found == sorted(found)

@@ -66,7 +66,7 @@ def test_what_is_a_glob():
 
 
 @given(st.text("ab*?[]!-.", max_size=8).filter(lambda pattern: "**" not in pattern), st.text("ab.-!", max_size=6))
-def test_within_a_folder_the_meaning_is_that_of_the_standard_library(pattern, name):
+def test_within_a_folder_globs_agree_with_the_standard_library(pattern, name):
     expected = re.match(fnmatch.translate(pattern), name) is not None
 
     assert (re.fullmatch(to_regex(pattern), name, re.DOTALL) is not None) == expected

@@ -26,11 +26,11 @@ def read(text, form=None):
         ("manifest.json", "inventory"),
     ],
 )
-def test_a_name_tells_the_format(place, expected):
+def test_the_format_follows_from_the_name(place, expected):
     assert list_formats.format_from_name(place) == expected
 
 
-def test_text_lines_are_keys_as_they_are():
+def test_text_lines_are_keys_unchanged():
     text = "\ufeffa b.jpg\r\n\n  c.jpg \n#d%20e.jpg\nf\u2028g.jpg\n\x85h.jpg"
 
     assert [item.key for item in read(text)] == ["a b.jpg", "  c.jpg ", "#d%20e.jpg", "f\u2028g.jpg", "\x85h.jpg"]
@@ -67,24 +67,24 @@ def test_json_lines_are_strings_or_objects():
         ("x" * 70_000, "txt", "line 1: longer than"),
     ],
 )
-def test_what_cannot_be_read_is_named_with_its_line(text, form, match):
+def test_an_unreadable_line_is_named_with_its_number(text, form, match):
     with pytest.raises(SourceError, match=match):
         read(text, ListFormat(form))
 
 
-def test_gzip_is_known_by_its_content(tmp_path):
+def test_gzip_is_recognised_by_its_content(tmp_path):
     (tmp_path / "plain-name.txt").write_bytes(gzip.compress(b"a.jpg\n"))
     with line_reader.open_list(str(tmp_path / "plain-name.txt"), None) as file:
         assert file.read() == b"a.jpg\n"
 
 
-def test_a_gzip_that_breaks_off_is_damaged(tmp_path):
+def test_a_truncated_gzip_is_reported_as_damaged(tmp_path):
     (tmp_path / "a.gz").write_bytes(gzip.compress(b"a.jpg\n" * 1000)[:-12])
     with pytest.raises(SourceError, match="damaged"), line_reader.open_list(str(tmp_path / "a.gz"), None) as file:
         file.read()
 
 
-def test_a_list_that_is_not_there_is_named(tmp_path):
+def test_a_missing_list_is_named(tmp_path):
     with (
         pytest.raises(SourceError, match=r"gone\.txt cannot be read"),
         line_reader.open_list(str(tmp_path / "gone.txt"), None),

@@ -87,7 +87,7 @@ def write(folder: Path, *names: str) -> Path:
         (("{tmp}/[x].jpg",), None, None, LocalFiles),
     ],
 )
-def test_what_is_typed_decides_the_kind_of_source(tmp_path, places, manifest, form, kind):
+def test_the_argument_decides_the_kind_of_source(tmp_path, places, manifest, form, kind):
     write(tmp_path, "a.jpg", "[x].jpg")
     texts = [text.replace("{tmp}", str(tmp_path)) for text in places]
 
@@ -117,21 +117,21 @@ def test_local_files_are_listed_in_a_stable_order(tmp_path):
     assert {item.size for item in items} == {5}
 
 
-def test_what_is_no_folder_is_refused_and_the_name_beside_it_suggested(tmp_path):
+def test_a_missing_folder_is_refused_with_a_suggestion(tmp_path):
     (tmp_path / "photos").mkdir()
 
     with pytest.raises(SourceError, match=r"neither an s3:// URL nor a folder.*did you mean .*/photos\?"):
         resolved(str(tmp_path / "photo"))
 
 
-def test_a_name_that_is_no_text_is_named(tmp_path):
+def test_a_file_name_that_is_not_text_is_reported(tmp_path):
     (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"1")
 
     with pytest.raises(SourceError, match="rename"):
         keys(resolved(str(tmp_path)))
 
 
-def test_files_and_folders_are_relative_to_what_they_share(tmp_path):
+def test_files_and_folders_are_relative_to_their_common_folder(tmp_path):
     write(tmp_path, "x/a/1.jpg", "x/b/2.jpg", "x/b/c/3.jpg")
 
     several = resolved(str(tmp_path / "x/a/1.jpg"), str(tmp_path / "x/b"))
@@ -147,7 +147,7 @@ def test_a_local_glob(tmp_path):
     assert keys_and_skips(source) == (["a.jpg", "d/c.jpg"], {Skip.NOT_INCLUDED: 1})
 
 
-def test_a_local_glob_below_no_folder_is_refused(tmp_path):
+def test_a_local_glob_without_an_existing_folder_is_refused(tmp_path):
     with pytest.raises(SourceError, match="neither an s3:// URL nor a folder"):
         resolved(f"{tmp_path}/none/*.jpg")
 
@@ -173,7 +173,7 @@ def test_s3_is_listed_from_the_longest_literal_prefix(text, root, listed, found)
     assert (str(source.root), keys(source), bucket.listed) == (root, found, [listed])
 
 
-def test_keys_outside_a_glob_are_counted_and_those_beside_an_object_are_not():
+def test_keys_outside_a_glob_are_counted_but_not_siblings_of_an_object():
     bucket = Bucket("p/a.jpg", "p/a.jpg.bak", "p/b.png")
 
     assert keys_and_skips(resolved("s3://b/p/*.jpg", bucket=bucket)) == (["a.jpg"], {Skip.NOT_INCLUDED: 2})
@@ -198,7 +198,7 @@ def test_a_list_is_relative_to_its_source_or_absolute_below_it(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["s3://other/p/a.jpg", "s3://b/q/a.jpg", "https://x/a.jpg"])
-def test_a_url_that_is_not_under_the_source_is_named_with_its_line(tmp_path, line):
+def test_a_url_outside_the_source_is_named_with_its_line(tmp_path, line):
     (tmp_path / "l.txt").write_text(f"a.jpg\n{line}\n")
 
     with pytest.raises(SourceError, match=r"l\.txt, line 2: .*not under s3://b/p/"):
@@ -224,7 +224,7 @@ def stdin(monkeypatch, text: str | bytes) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(body))))
 
 
-def test_standard_input_tells_what_it_is_about(monkeypatch, tmp_path):
+def test_standard_input_may_hold_urls_json_or_paths(monkeypatch, tmp_path):
     stdin(monkeypatch, '{"key": "s3://b/p/a.jpg", "size": 7}\n"s3://b/b.jpg"\n')
     source = resolved("-")
     assert type(source) is StandardInput and not source.is_whole
@@ -246,7 +246,7 @@ def test_standard_input_tells_what_it_is_about(monkeypatch, tmp_path):
         resolved("-")
 
 
-def test_standard_input_that_breaks_off_is_damaged(monkeypatch):
+def test_truncated_standard_input_is_reported_as_damaged(monkeypatch):
     whole = gzip.compress(b"s3://b/a.jpg\n" * 100_000)
 
     stdin(monkeypatch, whole[:-12])
@@ -314,7 +314,7 @@ def test_an_inventory_has_no_local_files_and_needs_its_bucket(tmp_path, monkeypa
         (("s3://b/",), "l.xyz", "--manifest-format"),
     ],
 )
-def test_what_cannot_be_a_source_is_refused_with_a_remedy(places, manifest, match):
+def test_an_invalid_source_is_refused_with_a_remedy(places, manifest, match):
     with pytest.raises(SourceError, match=match):
         keys(resolved(*places, manifest=manifest))
 
@@ -328,11 +328,11 @@ def test_what_cannot_be_a_source_is_refused_with_a_remedy(places, manifest, matc
         ("s3://b", "s3://b/o/"),
     ],
 )
-def test_overlapping_places_are_refused(source, dest):
+def test_overlapping_source_and_destination_are_refused(source, dest):
     with pytest.raises(SettingsError, match="overlap"):
         refuse_overlap(S3Url.folder(source), S3Url.folder(dest))
 
 
 @pytest.mark.parametrize(("source", "dest"), [("s3://b/in/", "s3://b/in-masks/"), ("s3://a", "s3://b")])
-def test_separate_places_are_fine(source, dest):
+def test_separate_source_and_destination_are_accepted(source, dest):
     refuse_overlap(S3Url.folder(source), S3Url.folder(dest))

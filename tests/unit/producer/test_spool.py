@@ -9,7 +9,7 @@ from producer.sources.spool import Spool
 
 
 @pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 2500])
-def test_what_goes_in_comes_out_in_order(count):
+def test_items_come_out_in_order(count):
     items = [Item(f"ü\n{n}.jpg", n or None, f"e{n}", n / 3 if n else None) for n in range(count)]
     with Spool() as spool:
         for item in items:
@@ -20,7 +20,7 @@ def test_what_goes_in_comes_out_in_order(count):
         assert [spool.item(n) for n in range(0, count, 500)] == items[::500]
 
 
-def test_what_is_dropped_does_not_come_out():
+def test_dropped_items_do_not_come_out():
     with Spool() as spool:
         for n in range(1500):
             spool.add(Item(str(n)))

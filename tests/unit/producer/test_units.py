@@ -26,7 +26,7 @@ def test_sizes(text, expected):
 
 
 @pytest.mark.parametrize("text", ["", "M", "-1", "1X", "1 M M", "1e3", "ten"])
-def test_what_is_no_size_is_refused(text):
+def test_an_invalid_size_is_refused(text):
     with pytest.raises(SettingsError, match="10MiB"):
         parse_size(text)
 
@@ -49,7 +49,7 @@ def test_times(text, expected):
 
 
 @pytest.mark.parametrize("text", ["", "7", "d", "yesterday", "2026-13-01", "7y"])
-def test_what_is_no_time_is_refused(text):
+def test_an_invalid_time_is_refused(text):
     with pytest.raises(SettingsError, match="7d"):
         parse_time(text)
 
@@ -60,6 +60,6 @@ def test_samples():
 
 
 @pytest.mark.parametrize("text", ["", "%", "0", "0%", "101%", "-1", "1.5", "2000000", "nan%"])
-def test_what_is_no_sample_is_refused(text):
+def test_an_invalid_sample_is_refused(text):
     with pytest.raises(SettingsError, match="%"):
         parse_sample(text)

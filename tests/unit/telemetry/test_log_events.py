@@ -58,7 +58,7 @@ def line(message: str, *args: object, **more: object) -> dict:
     return json.loads(JsonFormatter("worker-0").format(record(message, *args, **more)))
 
 
-def test_every_log_call_of_a_worker_names_an_event_of_the_list():
+def test_every_log_call_of_a_worker_names_a_listed_event():
     found = list(log_calls())
 
     assert len(found) > 30
@@ -67,7 +67,7 @@ def test_every_log_call_of_a_worker_names_an_event_of_the_list():
         assert names and set(names) <= set(EVENTS), place
 
 
-def test_every_event_of_the_list_is_used():
+def test_every_listed_event_is_used():
     used = {name for _, call in log_calls() for name in named_events(call)}
 
     assert set(EVENTS) - used == {LIBRARY}
@@ -111,7 +111,7 @@ def test_text_from_outside_cannot_set_a_field():
     assert got["message"].startswith("event=job_ended job=other")
 
 
-def test_a_field_cannot_replace_a_name_of_every_line():
+def test_a_field_cannot_replace_a_standard_field():
     got = line("text", **event("role_failed", level="INFO", process="x", message="other", role="feed"))
 
     assert (got["level"], got["process"], got["message"], got["role"]) == ("WARNING", "worker-0", "text", "feed")

@@ -36,7 +36,7 @@ def test_a_line_has_time_level_process_and_text(capsys):
     ), line
 
 
-def test_time_is_told_in_utc(capsys):
+def test_times_are_in_utc(capsys):
     logs.configure(WorkerSettings(log_level="INFO"), "w")
     record = logging.LogRecord("worker", logging.INFO, "f", 1, "text", None, None)
     record.created, record.msecs = 0.25, 250.0
@@ -58,7 +58,7 @@ def test_time_is_told_in_utc(capsys):
         ("DEBUG", "botocore", logging.WARNING),
     ],
 )
-def test_who_speaks_from_which_level_up(level, name, lowest):
+def test_each_logger_has_its_level(level, name, lowest):
     logs.configure(WorkerSettings(log_level=level), "w")
 
     assert logging.getLogger(name).getEffectiveLevel() == lowest

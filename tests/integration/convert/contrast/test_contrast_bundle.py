@@ -57,7 +57,7 @@ def test_the_generator_gives_the_shipped_bytes(manifest, tmp_path):
     assert made == [manifest, manifest]
 
 
-def test_the_command_names_what_is_wrong(tmp_path, capsys):
+def test_the_command_refuses_a_folder_that_is_not_a_bundle(tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("mine")
 
     assert command.main([str(tmp_path)]) == 1

@@ -200,7 +200,7 @@ def test_other_answers(hub: Hub, tmp_path, status, error, message):
         get(tmp_path)
 
 
-def test_an_endpoint_that_is_no_hub(hub: Hub, tmp_path):
+def test_an_endpoint_that_is_not_a_hub(hub: Hub, tmp_path):
     hub.publish(REPO, FILES)
     hub.branches[REPO, "main"] = "short"
     hub.commits[REPO, "short"] = FILES
