@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from worker.bench.prepare import NAME
 from worker.contract.errors import BundleNotFound
+from worker.contract.input_size import InputSize
 from worker.contract.settings import ModelSettings
 from worker.model.format.variant import Variant
 from worker.model.sources.bundles import available, locate
@@ -45,7 +46,7 @@ class Contender:
         """For the child process."""
         variant = self.variant and {
             "name": self.variant.name,
-            "size": self.variant.size,
+            "size": str(self.variant.size),
             "precision": self.variant.precision,
             "xml": str(self.variant.xml),
             "bin": str(self.variant.bin),
@@ -60,7 +61,7 @@ class Contender:
         }
 
 
-def variants(folder: Path, size: int) -> list[Variant]:
+def variants(folder: Path, size: InputSize) -> list[Variant]:
     """The verified variants of a bundle at this size, most exact first.
 
     Raises:
@@ -73,7 +74,7 @@ def variants(folder: Path, size: int) -> list[Variant]:
     name = NAME if NAME in names else next(iter(names), None)
     if name is None or (len(names) > 1 and name != NAME):
         raise BundleNotFound(
-            f"{folder} has no single model of size {size} to measure; there is: {listing.labels()}; choose --size"
+            f"{folder} has no single model of size {size.short} to measure; there is: {listing.labels()}; choose --size"
         )
     of_name = {"source": str(folder), "name": name, "size": size}
     return [

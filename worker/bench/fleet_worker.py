@@ -18,6 +18,7 @@ from typing import Any
 from worker.consumer.lease import RENEWALS, renew
 from worker.contract import redis_keys
 from worker.contract.errors import SetupError
+from worker.contract.input_size import InputSize
 from worker.contract.ledger.fleet import BEAT_SECONDS, Fleet, WorkerFacts
 from worker.contract.ledger.jobs import Ledger, Verdict
 from worker.contract.messages import ChunkMessage, MaskQuality, Outcome, OutcomeKind
@@ -184,7 +185,7 @@ class _Crowd:
             streams=1,
             threads=1,
             model="simulated",
-            size=1,
+            size=InputSize.square(1),
             precision="none",
             seconds_per_image=self.seconds_per_image,
         )

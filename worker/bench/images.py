@@ -23,6 +23,7 @@ from PIL import Image, ImageFilter
 from worker.bench.harness import machine as machine_facts
 from worker.bench.harness.measure import rotated
 from worker.contract.errors import ImageError, SetupError
+from worker.contract.input_size import InputSize
 from worker.contract.outputs import OutputOptions
 from worker.contract.settings import LimitSettings
 from worker.cpu import topology
@@ -72,7 +73,7 @@ class Options:
     """What to measure."""
 
     megapixels: tuple[float, ...] = (2.0,)
-    size: int = 512
+    size: InputSize = InputSize.square(512)  # noqa: RUF009 -- frozen
     rounds: int = 5
     quick: bool = False
     photo: Path | None = None
@@ -116,7 +117,7 @@ def run(options: Options, say: Say) -> dict[str, Any]:
         "machine": machine_facts.facts(machine),
         "pillow": machine_facts.version("pillow"),
         "picture": options.photo.name if options.photo else "generated",
-        "size": options.size,
+        "size": options.size.as_json(),
         "rounds": options.rounds,
         "results": results,
     }
@@ -174,9 +175,9 @@ def _turn(case: _Case, data: bytes, mask: npt.NDArray[np.uint8], background: Pic
         stages, content = _reference(data, mask, cutout=case.label == REFERENCE_CUTOUT)
         return stages, len(content)
     times = [time.process_time()]
-    picture = decode(data, LimitSettings(), decode_target(case.options, len(mask)))
+    picture = decode(data, LimitSettings(), decode_target(case.options, InputSize(*mask.shape)))
     times.append(time.process_time())
-    to_tensor(picture, len(mask))
+    to_tensor(picture, InputSize(*mask.shape))
     times.append(time.process_time())
     behind = background if case.options.background_picture else None
     written = sum(len(content) for _, content in render(picture, mask, case.options, behind)[1])
@@ -190,7 +191,7 @@ def _reference(data: bytes, mask: npt.NDArray[np.uint8], *, cutout: bool) -> tup
     times = [time.process_time()]
     image = Image.open(io.BytesIO(data)).convert("RGB")
     times.append(time.process_time())
-    resized = image.resize((len(mask), len(mask)), Image.Resampling.BILINEAR)
+    resized = image.resize(mask.shape[::-1], Image.Resampling.BILINEAR)
     values = (np.asarray(resized, np.float32) / 255 - np.array(_MEAN, np.float32)) / np.array(_SCALE, np.float32)
     np.ascontiguousarray(values.transpose(2, 0, 1))
     times.append(time.process_time())
@@ -234,9 +235,10 @@ def _generated(width: int, height: int) -> Image.Image:
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))
 
 
-def _answer(size: int) -> npt.NDArray[np.uint8]:
+def _answer(size: InputSize) -> npt.NDArray[np.uint8]:
     """What a network might say: one subject with a wavy soft edge, over about a third of the picture."""
-    y, x = np.mgrid[0:size, 0:size] / size - 0.5
+    y, x = np.mgrid[0 : size.height, 0 : size.width]
+    y, x = y / size.height - 0.5, x / size.width - 0.5
     angle = np.arctan2(y, x)
     distance = np.hypot(x, y) - 0.31 - 0.03 * np.sin(9 * angle) - 0.01 * np.sin(41 * angle)
     mask: npt.NDArray[np.uint8] = (255 / (1 + np.exp((distance * 160).clip(-50, 50)))).astype(np.uint8)

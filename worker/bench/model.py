@@ -22,6 +22,7 @@ from worker.bench.harness.measure import Sample, take_turns
 from worker.bench.harness.process import Contestant, once
 from worker.bench.report import SCHEMA_VERSION, Measured, NotRun, result
 from worker.contract.errors import SettingsError, SetupError
+from worker.contract.input_size import InputSize
 from worker.contract.settings import PlanSettings
 from worker.cpu import isa, placement, topology
 from worker.cpu.pinning import refuse_forbidden_variables
@@ -43,7 +44,7 @@ Say = Callable[[str], None]
 class Options:
     """What to compare."""
 
-    sizes: tuple[int, ...]
+    sizes: tuple[InputSize, ...]
     rounds: int
     quick: bool = False
     """Two rounds, one stream on all cores, no profile: does it work, roughly how fast."""
@@ -56,7 +57,7 @@ class Options:
 class _Run:
     """One size in one layout, as it goes."""
 
-    size: int
+    size: InputSize
     streams: int
     core_set: CoreSet
     prepared: dict[str, Any]
@@ -96,7 +97,7 @@ def run(options: Options, plan: PlanSettings, say: Say) -> dict[str, Any]:
     results, weights, profiles = [], "", {}
     with tempfile.TemporaryDirectory(prefix="maskmill-bench-") as folder:
         for size in options.sizes:
-            say(f"{size}: building the networks")
+            say(f"{size.short}: building the networks")
             prepared = _prepare(options, size, core_set, Path(folder))
             weights = prepared["weights"]
             rows = _rows(options, prepared, size, arithmetic)
@@ -104,7 +105,7 @@ def run(options: Options, plan: PlanSettings, say: Say) -> dict[str, Any]:
                 one = _Run(size, streams, core_set, prepared, Path(folder), say)
                 results.append(_compare(one, rows, options.rounds))
             if not options.quick:
-                profiles[str(size)] = dict(_profiles(rows, prepared, core_set, Path(folder), say))
+                profiles[size.short] = dict(_profiles(rows, prepared, core_set, Path(folder), say))
     return {
         "schema_version": SCHEMA_VERSION,
         "benchmark": "model",
@@ -118,11 +119,11 @@ def run(options: Options, plan: PlanSettings, say: Say) -> dict[str, Any]:
     }
 
 
-def _prepare(options: Options, size: int, core_set: CoreSet, folder: Path) -> dict[str, Any]:
+def _prepare(options: Options, size: InputSize, core_set: CoreSet, folder: Path) -> dict[str, Any]:
     request = {
         "job": "prepare",
         "cpus": core_set.cpus,
-        "size": size,
+        "size": str(size),
         "checkpoint": _text(options.checkpoint),
         "folder": str(folder),
         "build_ours": options.bundle is None,
@@ -162,7 +163,7 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path.absolute())
 
 
-def _rows(options: Options, prepared: dict[str, Any], size: int, arithmetic: str) -> list[Contender]:
+def _rows(options: Options, prepared: dict[str, Any], size: InputSize, arithmetic: str) -> list[Contender]:
     plain = variants(Path(prepared["plain"]), size)[0]
     native = isinstance(library.find(metadata.version("openvino")), library.Library)
     ours = variants(options.bundle or Path(prepared["ours"]), size)
@@ -185,13 +186,13 @@ def _compare(run: _Run, rows: Sequence[Contender], rounds: int) -> dict[str, Any
     samples = take_turns(
         run.runners,
         rounds,
-        say=lambda number, name: run.say(f"{run.size}, {run.layout}: round {number} of {rounds}, {name}"),
+        say=lambda number, name: run.say(f"{run.size.short}, {run.layout}: round {number} of {rounds}, {name}"),
         fail=lambda name, error: _note_failure(run, by_label[name], error),
     )
     measured = [_measured(by_label[label], run.runners[label], taken) for label, taken in samples.items()]
     threads = run.core_set.threads
     head = {
-        "size": run.size,
+        "size": run.size.as_json(),
         "streams": run.streams,
         "threads": threads,
         "cpus": list(run.core_set.cpus),

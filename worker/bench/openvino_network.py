@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from worker.contract.errors import BundleError
+from worker.contract.input_size import InputSize
 from worker.model.format.variant import Variant
 from worker.model.inference import deformable
 from worker.model.inference.engine import Engine
@@ -104,5 +105,10 @@ def node_types(kernels: dict[str, Counter[str]], nodes: Counter[str], runs: int)
 def _variant(request: dict[str, Any]) -> Variant:
     facts = request["variant"]
     return Variant(
-        facts["name"], facts["size"], facts["precision"], Path(facts["xml"]), Path(facts["bin"]), facts["digest"]
+        facts["name"],
+        InputSize.parse(facts["size"]),
+        facts["precision"],
+        Path(facts["xml"]),
+        Path(facts["bin"]),
+        facts["digest"],
     )

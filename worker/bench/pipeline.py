@@ -97,7 +97,7 @@ def run(options: Options, config: Settings, variant: Variant, arithmetic: str, s
         "schema_version": SCHEMA_VERSION,
         "benchmark": "pipeline",
         "machine": machine_facts.facts(machine),
-        "network": {"name": variant.name, "size": variant.size, "precision": variant.precision},
+        "network": {"name": variant.name, "size": variant.size.as_json(), "precision": variant.precision},
         "arithmetic": arithmetic,
         "processes": len(plan.core_sets),
         "streams": streams,
@@ -133,7 +133,7 @@ def of_network(variant: Variant, arithmetic: str, config: Settings) -> dict[str,
     return {
         "MASKMILL_MODEL__SOURCE": config.model.source,
         "MASKMILL_MODEL__NAME": variant.name,
-        "MASKMILL_MODEL__SIZE": str(variant.size),
+        "MASKMILL_MODEL__SIZE": variant.size.short,
         "MASKMILL_MODEL__PRECISION": variant.precision,
         "MASKMILL_MODEL__INFERENCE_PRECISION": arithmetic,
     }

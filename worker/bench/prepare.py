@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from worker.contract.input_size import InputSize
 from worker.convert.birefnet import layout
 
 NAME = "birefnet_lite"
@@ -64,16 +65,17 @@ def _random(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     return (math.sqrt(2 / fan_in) * noise).astype(np.float32)
 
 
-def picture(size: int) -> npt.NDArray[np.uint8]:
-    """A smooth picture with some grain, u8 `[1, size, size, 3]`, the same on every machine."""
-    rng = np.random.default_rng(size)
-    grid = np.linspace(0, 2 * np.pi, size, endpoint=False)
-    waves = np.zeros((size, size, 3))
+def picture(size: InputSize) -> npt.NDArray[np.uint8]:
+    """A smooth picture with some grain, u8 `[1, height, width, 3]`, the same on every machine."""
+    shape = size.height, size.width
+    rng = np.random.default_rng(size.height if size.is_square else shape)
+    rows, columns = (np.linspace(0, 2 * np.pi, side, endpoint=False) for side in shape)
+    waves = np.zeros((*shape, 3))
     for _ in range(6):
         across, down = rng.integers(1, 6, 2)
-        wave = np.sin(across * grid[None, :] + down * grid[:, None] + rng.uniform(0, 2 * np.pi))
+        wave = np.sin(across * columns[None, :] + down * rows[:, None] + rng.uniform(0, 2 * np.pi))
         waves += wave[:, :, None] * rng.uniform(-1, 1, 3)
-    grain = rng.standard_normal((size, size, 3))
+    grain = rng.standard_normal((*shape, 3))
     levels: npt.NDArray[np.uint8] = np.clip(128 + 35 * waves + 6 * grain, 0, 255).astype(np.uint8)[None]
     return levels
 
@@ -94,12 +96,12 @@ def prepare(request: Mapping[str, Any]) -> dict[str, Any]:
     from worker.convert.birefnet.rewrites import ALL, NONE
     from worker.images.tensor import normalise
 
-    folder, size = Path(request["folder"]), int(request["size"])
+    folder, size = Path(request["folder"]), InputSize.parse(request["size"])
     weights, words = arrays(request["checkpoint"])
     answer: dict[str, Any] = {"weights": words, "ours": None}
     wanted = {"plain": NONE} | ({"ours": ALL} if request["build_ours"] else {})
     for role, rewrites in wanted.items():
-        xml = folder / role / "openvino_fp32" / f"{NAME}_{size}x{size}_fp32.xml"
+        xml = folder / role / "openvino_fp32" / f"{NAME}_{size}_fp32.xml"
         xml.parent.mkdir(parents=True, exist_ok=True)
         model = build(weights, size, rewrites)
         model.set_rt_info(" ".join(map(str, MEAN)), ["model_info", "mean_values"])

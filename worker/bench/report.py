@@ -21,6 +21,7 @@ from typing import Any
 
 from worker.bench.harness.measure import Sample, best, least_cpu, median, paired_speedup
 from worker.contract.errors import SetupError
+from worker.contract.input_size import InputSize
 
 SCHEMA_VERSION = 1
 MODEL_JSON = "model.json"
@@ -148,10 +149,15 @@ def title(result: dict[str, Any]) -> str:
     """What was run where, in words."""
     streams, threads = result["streams"], result["threads"]
     return (
-        f"{result['size']} x {result['size']}, {counted(streams, 'stream')} x "
+        f"{sides(result['size'])}, {counted(streams, 'stream')} x "
         f"{counted(threads // streams, 'thread')}, load average "
         f"{result['load_average_before']} to {result['load_average_after']}"
     )
+
+
+def sides(size: int | str) -> str:
+    """Height and width as a report holds them, in words: `512 x 512`, `1440 x 2560`."""
+    return str(InputSize.parse(size)).replace("x", " x ")
 
 
 def counted(number: int, word: str) -> str:

@@ -14,8 +14,10 @@ from worker.cli.bench_fleet import fleet_command
 from worker.cli.bench_images import images_command
 from worker.cli.bench_pipeline import pipeline_command
 from worker.cli.bench_scale import scale_command
+from worker.cli.input_size import INPUT_SIZE
 from worker.contract import console, settings
 from worker.contract.console import Exit
+from worker.contract.input_size import InputSize
 
 _ROUNDS = 5
 
@@ -51,7 +53,7 @@ for command in (images_command, pipeline_command, scale_command, fleet_command, 
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Measure the variants in this folder; without, the network is built in FP32.",
 )
-@click.option("--size", "sizes", type=click.IntRange(min=32), multiple=True, help="Input side, repeatable. [512]")
+@click.option("--size", "sizes", type=INPUT_SIZE, multiple=True, help="Input size, repeatable. [512]")
 @click.option("--rounds", type=click.IntRange(min=2), help=f"Turns of each contender. [{_ROUNDS}]")
 @click.option("--quick", is_flag=True, help="Two rounds, one stream on all cores, no profile.")
 @click.option(
@@ -64,7 +66,7 @@ def model_command(
     *,
     checkpoint: Path | None,
     bundle: Path | None,
-    sizes: tuple[int, ...],
+    sizes: tuple[InputSize, ...],
     rounds: int | None,
     quick: bool,
     output: Path,
@@ -78,7 +80,7 @@ def model_command(
 
     config = settings.load()
     options = model.Options(
-        sizes=sizes or (512,),
+        sizes=sizes or (InputSize.square(512),),
         rounds=rounds or (model.QUICK_ROUNDS if quick else _ROUNDS),
         quick=quick,
         checkpoint=checkpoint,

@@ -9,8 +9,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from worker.cli.input_size import INPUT_SIZE
 from worker.contract import console
 from worker.contract.console import Exit
+from worker.contract.input_size import InputSize
 
 _ROUNDS, _QUICK_ROUNDS = 7, 3
 
@@ -30,7 +32,7 @@ Examples:
     show_default=True,
     help="Of the JPEG, repeatable.",
 )
-@click.option("--size", type=click.IntRange(min=32), default=512, show_default=True, help="Side of the network input.")
+@click.option("--size", type=INPUT_SIZE, default="512", show_default=True, help="Size of the network input.")
 @click.option("--rounds", type=click.IntRange(min=1), help=f"Turns of each case. [{_ROUNDS}]")
 @click.option(
     "--photo",
@@ -45,7 +47,7 @@ Examples:
     help="Folder for images.json and images.png.",
 )
 def images_command(
-    *, megapixels: tuple[float, ...], size: int, rounds: int | None, photo: Path | None, quick: bool, output: Path
+    *, megapixels: tuple[float, ...], size: InputSize, rounds: int | None, photo: Path | None, quick: bool, output: Path
 ) -> int:
     """Decode, resize and encode: CPU time per image and megapixel, for every kind of output.
 

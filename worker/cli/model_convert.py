@@ -14,8 +14,10 @@ import click
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from worker.cli.input_size import INPUT_SIZE
 from worker.contract import console, settings
 from worker.contract.console import Exit
+from worker.contract.input_size import InputSize
 from worker.convert import variants
 from worker.convert.birefnet.rewrites import Rewrite
 from worker.convert.calibration import DEFAULT_IMAGES
@@ -23,7 +25,7 @@ from worker.convert.quantisation_config import Overflow, QuantisationConfig
 from worker.convert.request import BuiltVariant, ConversionProgress, ConversionRequest, ConversionResult
 from worker.model.format.layout import PRECISIONS
 
-_SIZES = (1024, 512)
+_SIZES = ("1024", "512")
 
 
 def _precisions(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
@@ -54,10 +56,10 @@ Examples:
     "--size",
     "sizes",
     multiple=True,
-    type=int,
+    type=INPUT_SIZE,
     default=_SIZES,
     show_default=True,
-    help="Input side in pixels; repeatable.",
+    help="Input size in pixels, multiples of 32; one number for a square; repeatable.",
 )
 @click.option(
     "--precision",
@@ -118,7 +120,7 @@ Examples:
 def convert_command(
     *,
     checkpoint: str,
-    sizes: tuple[int, ...],
+    sizes: tuple[InputSize, ...],
     precisions: tuple[str, ...],
     output: Path,
     calibration: str | None,
@@ -224,7 +226,7 @@ def _print(report: ConversionResult, *, as_json: bool) -> None:
 
 def _as_dict(built: BuiltVariant) -> dict[str, object]:
     return {
-        "size": built.size,
+        "size": built.size.as_json(),
         "precision": built.precision,
         "bytes": built.bytes,
         "build_seconds": built.build_seconds,

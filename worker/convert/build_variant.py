@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.contract.errors import BundleError, MaskmillError
+from worker.contract.input_size import InputSize
 from worker.convert import quantise
 from worker.convert.birefnet import checkpoint, network
 from worker.convert.evaluate.agreement import Masks, compare
@@ -39,13 +40,14 @@ class BuildTask:
     """What to build, and from which files."""
 
     checkpoint: str
-    size: int
+    size: str
+    """`HEIGHTxWIDTH`."""
     precision: str
     rewrites: tuple[str, ...]
     xml: str
     """File to write; the `.bin` goes beside it."""
     pictures: str
-    """`.npy` of u8 `[n, R, R, 3]` for calibration and comparison."""
+    """`.npy` of u8 `[n, H, W, 3]` for calibration and comparison."""
     compared: int
     """Number of pictures, from the first, to compare on. 0 if there is nothing to compare with; the network is then run
     once, as a check."""
@@ -102,7 +104,7 @@ def _model(task: BuildTask, pictures: npt.NDArray[np.uint8], on_progress: OnProg
     on_progress("read the checkpoint", 0, 0)
     weights = checkpoint.load(task.checkpoint)
     on_progress("build", 0, 0)
-    model = network.build(weights, task.size, task.rewrites)
+    model = network.build(weights, InputSize.parse(task.size), task.rewrites)
     del weights
     if task.precision == "int8wo":
         on_progress("compress weights", 0, 0)
@@ -123,7 +125,7 @@ def _save(model: Any, xml: Path, *, half: bool) -> None:
 
 
 def _masks(xml: Path, pictures: npt.NDArray[np.uint8], on_progress: OnProgress) -> Masks:
-    """Compute masks f32 `[n, R, R]` from the files on disk.
+    """Compute masks f32 `[n, H, W]` from the files on disk.
 
     The float part always runs in f32, whatever the CPU would choose, so that results of two machines are comparable.
     """

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from worker.contract.errors import BundleNotFound, SettingsError, SetupError
+from worker.contract.input_size import InputSize
 from worker.contract.settings import Settings
 from worker.convert import calibration
 from worker.convert.birefnet.rewrites import Rewrite
@@ -31,7 +32,7 @@ class ConversionRequest:
     """File, or `hf://OWNER/NAME[@REVISION]`."""
     output: Path
     """Folder of the bundle."""
-    sizes: tuple[int, ...]
+    sizes: tuple[InputSize, ...]
     precisions: tuple[str, ...]
     calibration_source: str | None = None
     """Folder or `s3://` prefix; None for the photographs of scikit-image."""
@@ -64,7 +65,7 @@ class ConversionProgress:
 class BuiltVariant:
     """One variant of the new bundle."""
 
-    size: int
+    size: InputSize
     precision: str
     bytes: int
     """Size of the `.bin` file."""
@@ -79,7 +80,7 @@ class BuiltVariant:
     @property
     def label(self) -> str:
         """Size and precision: `512 int8`."""
-        return f"{self.size} {self.precision}"
+        return f"{self.size.short} {self.precision}"
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,11 @@ def validate(request: ConversionRequest) -> None:
         SetupError: a required package is not installed.
     """
     writer.check_precisions(request.output, request.precisions)
-    wrong = [str(size) for size in request.sizes if size <= 0 or size % SIZE_MULTIPLE]
+    wrong = [size.short for size in request.sizes if not size.is_multiple_of(SIZE_MULTIPLE)]
     if wrong or not request.sizes:
         raise SettingsError(
-            f"size {', '.join(wrong) or 'missing'}: use a positive multiple of {SIZE_MULTIPLE}, such as 1024"
+            f"size {', '.join(wrong) or 'missing'}: height and width must be multiples of {SIZE_MULTIPLE}, such as "
+            "1024 or 1440x2560"
         )
     if request.calibration_images < 1:
         raise SettingsError(f"{request.calibration_images} calibration images; use at least 1")

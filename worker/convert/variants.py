@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from worker.contract.errors import BundleError
+from worker.contract.input_size import InputSize
 from worker.contract.settings import Settings
 from worker.convert import calibration, licence
 from worker.convert.birefnet.rewrites import ALL
@@ -101,7 +102,7 @@ class _Conversion:
         self._set: CalibrationSet | None = None
         self._variants = [
             (size, precision)
-            for size in sorted(set(request.sizes), reverse=True)
+            for size in sorted(set(request.sizes), key=lambda size: (size.pixels, size), reverse=True)
             # the others are compared with fp32, so it is built whether requested or not
             for precision in (REFERENCE, *(p for p in PRECISIONS if p in request.precisions and p != REFERENCE))
         ]
@@ -126,7 +127,7 @@ class _Conversion:
             )
         built = []
         for size, precision in self._variants:
-            self._next_step(f"{size} {precision}")
+            self._next_step(f"{size.short} {precision}")
             if precision == REFERENCE:
                 self._write_pictures(size, scratch)
             kept = precision in self._request.precisions
@@ -134,8 +135,8 @@ class _Conversion:
             built += [variant] if kept else []
         return built
 
-    def _build(self, checkpoint: Path, size: int, precision: str, root: Path, scratch: Path) -> BuiltVariant:
-        label = f"{size} {precision}"
+    def _build(self, checkpoint: Path, size: InputSize, precision: str, root: Path, scratch: Path) -> BuiltVariant:
+        label = f"{size.short} {precision}"
         xml = root / _candidate(size, precision).xml
         xml.parent.mkdir(parents=True, exist_ok=True)
         result = build_in_process(
@@ -155,11 +156,11 @@ class _Conversion:
             complaint=LIMITS[precision].complaint(agreement) if agreement else "",
         )
 
-    def _task(self, checkpoint: Path, size: int, precision: str, xml: Path, scratch: Path) -> dict[str, Any]:
+    def _task(self, checkpoint: Path, size: InputSize, precision: str, xml: Path, scratch: Path) -> dict[str, Any]:
         """Return the fields of `build_variant.BuildTask`."""
         return {
             "checkpoint": str(checkpoint),
-            "size": size,
+            "size": str(size),
             "precision": precision,
             "rewrites": self._rewrites,
             "xml": str(xml),
@@ -169,9 +170,9 @@ class _Conversion:
             "quantisation": asdict(self._request.quantisation),
         }
 
-    def _write_pictures(self, size: int, scratch: Path) -> None:
+    def _write_pictures(self, size: InputSize, scratch: Path) -> None:
         """Write the pictures at one size for the build processes to map; without a set, one grey picture."""
-        grey = np.full((1, size, size, 3), 128, np.uint8)
+        grey = np.full((1, size.height, size.width, 3), 128, np.uint8)
         np.save(scratch / f"pictures_{size}.npy", grey if self._set is None else self._set.tensors(size))
 
     def source_section(self, checkpoint: Path) -> dict[str, Any]:
@@ -226,13 +227,13 @@ def _without_path(source: str) -> str:
     return source if source.startswith("s3://") or source == calibration.BUILT_IN else Path(source).resolve().name
 
 
-def _candidate(size: int, precision: str) -> Candidate:
+def _candidate(size: InputSize, precision: str) -> Candidate:
     return Candidate(NAME, size, precision)
 
 
 def _manifest_entry(built: BuiltVariant) -> dict[str, Any]:
     """Return the entry of one variant in the bundle manifest."""
-    facts = asdict(built)
+    facts = asdict(built) | {"size": built.size.as_json()}
     del facts["bytes"]  # listed under `files`
     facts["kept_by_force"] = facts.pop("complaint")
     return facts | {"agreement": built.agreement and built.agreement.as_dict()}

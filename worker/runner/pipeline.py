@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.contract.errors import ImageError, ServiceError
+from worker.contract.input_size import InputSize
 from worker.contract.log_fields import event
 from worker.contract.messages import MaskQuality, Outcome, OutcomeKind, OutputKind
 from worker.contract.outputs import OutputOptions
@@ -50,12 +51,12 @@ class Network(Protocol):
     """What the pipeline needs of an engine."""
 
     @property
-    def size(self) -> int:
-        """Side of its square input in pixels."""
+    def size(self) -> InputSize:
+        """Height and width of its input in pixels."""
         ...
 
     def infer(self, tensor: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Mask u8 [size, size] of the u8 [1, size, size, 3] tensor; callable from several threads."""
+        """Mask u8 [height, width] of the u8 [1, height, width, 3] tensor; callable from several threads."""
         ...
 
 

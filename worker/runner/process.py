@@ -115,7 +115,7 @@ class Child:
             load_seconds = float(facts["load_seconds"]) + warm_seconds
             metrics.MODEL_LOAD.labels(name).set(load_seconds)
             kinds = ",".join(sorted(facts["execution_types"]))
-            what = (name, known.model, str(known.size), bundle.variant.precision, str(facts["inference_precision"]))
+            what = (name, known.model, known.size.short, bundle.variant.precision, str(facts["inference_precision"]))
             metrics.MODEL_INFO.labels(*what, kinds).set(1)
             model = f"{bundle.variant.label} {bundle.variant.digest[:12]} {facts['inference_precision']}"
             runner = ChunkRunner(

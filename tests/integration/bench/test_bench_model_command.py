@@ -19,6 +19,7 @@ from worker.bench.harness import machine, plot
 from worker.bench.harness.process import once
 from worker.cli.bench import bench_command
 from worker.contract.errors import SettingsError, SetupError
+from worker.contract.input_size import InputSize
 from worker.contract.settings import PlanSettings
 from worker.images.tensor import normalise
 from worker.model.format.layout import MANIFEST_NAME
@@ -113,7 +114,7 @@ def test_a_bundle_is_not_compared_with_other_weights(bundle, tmp_path):
     other.write_bytes(b"other weights")
 
     for checkpoint, words in ((None, "--checkpoint"), (other, hashlib.sha256(b"other weights").hexdigest())):
-        options = model.Options(sizes=(64,), rounds=2, bundle=bundle, checkpoint=checkpoint)
+        options = model.Options(sizes=(InputSize.square(64),), rounds=2, bundle=bundle, checkpoint=checkpoint)
         with pytest.raises(SettingsError, match=words):
             model.run(options, PlanSettings(), lambda _: None)
 
@@ -124,7 +125,11 @@ def test_the_checkpoint_of_a_bundle_is_taken(bundle, tmp_path):
 
     # It gets as far as reading it, which is no checkpoint.
     with pytest.raises(SetupError, match=r"same\.safetensors"):
-        model.run(model.Options(sizes=(64,), rounds=2, bundle=bundle, checkpoint=same), PlanSettings(), lambda _: None)
+        model.run(
+            model.Options(sizes=(InputSize.square(64),), rounds=2, bundle=bundle, checkpoint=same),
+            PlanSettings(),
+            lambda _: None,
+        )
 
 
 def test_an_output_that_is_a_file_is_refused_before_anything_is_measured(tmp_path):

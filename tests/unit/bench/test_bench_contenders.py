@@ -13,12 +13,13 @@ from worker.bench.harness.machine import isa_words, missing, version
 from worker.bench.harness.measure import Sample
 from worker.bench.model import Options, images_of_turn, run
 from worker.contract.errors import BundleNotFound, SettingsError, SetupError
+from worker.contract.input_size import InputSize
 from worker.contract.settings import PlanSettings
 from worker.model.format.variant import Variant
 
 
 def variant(precision: str) -> Variant:
-    return Variant("birefnet_lite", 512, precision, Path("m.xml"), Path("m.bin"), "0" * 64)
+    return Variant("birefnet_lite", InputSize.square(512), precision, Path("m.xml"), Path("m.bin"), "0" * 64)
 
 
 def test_every_kind_of_contender_is_there():
@@ -79,9 +80,9 @@ def test_a_bundle_without_the_size_is_refused(tmp_path):
     for suffix in ("xml", "bin"):
         (folder / f"birefnet_lite_512x512_fp32.{suffix}").write_bytes(b"x")
 
-    assert [v.precision for v in variants(tmp_path, 512)] == ["fp32"]
+    assert [v.precision for v in variants(tmp_path, InputSize.square(512))] == ["fp32"]
     with pytest.raises(BundleNotFound, match="size 1024"):
-        variants(tmp_path, 1024)
+        variants(tmp_path, InputSize.square(1024))
 
 
 @pytest.mark.parametrize("streams", range(1, 20))
@@ -148,11 +149,11 @@ def test_what_is_not_installed_is_named():
 
 def test_one_round_is_too_few():
     with pytest.raises(SettingsError, match="at least 2"):
-        run(Options(sizes=(512,), rounds=1), PlanSettings(), lambda _: None)
+        run(Options(sizes=(InputSize.square(512),), rounds=1), PlanSettings(), lambda _: None)
 
 
 def test_variables_that_break_pinning_are_refused(monkeypatch):
     monkeypatch.setenv("KMP_AFFINITY", "compact")
 
     with pytest.raises(SetupError, match="KMP_AFFINITY"):
-        run(Options(sizes=(512,), rounds=2), PlanSettings(), lambda _: None)
+        run(Options(sizes=(InputSize.square(512),), rounds=2), PlanSettings(), lambda _: None)

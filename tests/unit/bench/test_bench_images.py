@@ -14,6 +14,7 @@ from PIL import Image
 from worker.bench import images, images_report
 from worker.cli.bench import bench_command
 from worker.contract.errors import SetupError
+from worker.contract.input_size import InputSize
 from worker.contract.outputs import OutputOptions
 from worker.contract.settings import LimitSettings
 from worker.images.decode import decode
@@ -23,7 +24,7 @@ from worker.images.render import render
 @pytest.fixture(scope="module")
 def found():
     affinity = os.sched_getaffinity(0)
-    report = images.run(images.Options(megapixels=(0.02,), size=64, rounds=2), lambda line: None)
+    report = images.run(images.Options(megapixels=(0.02,), size=InputSize.square(64), rounds=2), lambda line: None)
     assert os.sched_getaffinity(0) == affinity
     return report
 
@@ -58,7 +59,7 @@ def test_a_case_is_what_it_is_called(label):
 def test_the_reference_does_the_same_work():
     """The mask that scripts write is ours, give or take a rounding."""
     data, size = images.jpeg(None, 0.05)
-    mask = images._answer(64)
+    mask = images._answer(InputSize.square(64))
 
     _, reference = images._reference(data, mask, cutout=False)
     [(_, ours)] = render(decode(data, LimitSettings()), mask, OutputOptions())[1]

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from worker.cli import model_convert
 from worker.contract.errors import SettingsError
+from worker.contract.input_size import InputSize
 from worker.convert.birefnet.rewrites import Rewrite
 from worker.convert.evaluate.agreement import Agreement
 from worker.convert.quantisation_config import Overflow, QuantisationConfig
@@ -28,8 +29,17 @@ def asked(monkeypatch) -> list[ConversionRequest]:
         for done in (0, 1, 2):
             on_progress(ConversionProgress(2, 4, "512 int8: quantise", done, 2))
         built = (
-            BuiltVariant(512, "fp32", 178_000_000, 3.0, 4.0, 900, None, ""),
-            BuiltVariant(512, "int8", 46_000_000, 60.0, 4.0, 2800, Agreement(0.03, 0.9, 0.4, 8), "MAE 0.03 above 0.02"),
+            BuiltVariant(InputSize.square(512), "fp32", 178_000_000, 3.0, 4.0, 900, None, ""),
+            BuiltVariant(
+                InputSize.square(512),
+                "int8",
+                46_000_000,
+                60.0,
+                4.0,
+                2800,
+                Agreement(0.03, 0.9, 0.4, 8),
+                "MAE 0.03 above 0.02",
+            ),
         )
         return ConversionResult(Path("/srv/bundle"), built, ("512 int8 disagrees with FP32",))
 
@@ -46,7 +56,12 @@ def test_by_default_the_published_set_is_converted(asked):
 
     assert done.exit_code == 0, done.output
     assert asked == [
-        ConversionRequest("model.safetensors", Path("bundle"), (1024, 512), ("fp32", "fp16", "int8", "int8wo"))
+        ConversionRequest(
+            "model.safetensors",
+            Path("bundle"),
+            (InputSize.square(1024), InputSize.square(512)),
+            ("fp32", "fp16", "int8", "int8wo"),
+        )
     ]
 
 
@@ -62,7 +77,7 @@ def test_every_option_is_part_of_the_request(asked):
         ConversionRequest(
             "model.safetensors",
             Path("bundle"),
-            (512, 256),
+            (InputSize.square(512), InputSize.square(256)),
             ("int8", "fp16"),
             calibration_source="s3://b/p",
             calibration_images=5,

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from worker.contract.errors import BundleError, BundleNotFound, SettingsError, SetupError, SourceError
+from worker.contract.input_size import InputSize
 from worker.contract.settings import Settings
 from worker.convert import request, variants
 from worker.convert.birefnet.rewrites import Rewrite
@@ -76,7 +77,7 @@ def ask(tmp_path: Path):
         usual = {
             "checkpoint": str(checkpoint),
             "output": tmp_path / "bundle",
-            "sizes": (64,),
+            "sizes": (InputSize.square(64),),
             "precisions": ("fp32", "int8"),
             "calibration_source": str(photos),
         }
@@ -90,7 +91,10 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def test_every_size_and_precision_is_written_under_its_published_name(builder, ask):
-    report = variants.convert(ask(sizes=(64, 32), precisions=("int8", "fp32", "int8wo", "fp16")), Settings())
+    report = variants.convert(
+        ask(sizes=(InputSize.square(64), InputSize.square(32)), precisions=("int8", "fp32", "int8wo", "fp16")),
+        Settings(),
+    )
 
     names = {c.xml for c in read_listing(tree(report.output)).candidates}
     assert names == {
@@ -104,13 +108,13 @@ def test_every_size_and_precision_is_written_under_its_published_name(builder, a
 def test_the_reference_is_built_first_and_kept_only_if_requested(builder, ask):
     report = variants.convert(ask(precisions=("int8",)), Settings())
 
-    assert builder.built == [(64, "fp32"), (64, "int8")]
+    assert builder.built == [("64x64", "fp32"), ("64x64", "int8")]
     assert [one.precision for one in report.variants] == ["int8"]
     assert not (report.output / "openvino_fp32").exists()
 
 
 def test_every_process_gets_the_pictures_at_its_size(builder, ask):
-    variants.convert(ask(sizes=(64, 32), precisions=("int8",)), Settings())
+    variants.convert(ask(sizes=(InputSize.square(64), InputSize.square(32)), precisions=("int8",)), Settings())
 
     assert builder.pictures == [(2, 64, 64, 3)] * 2 + [(2, 32, 32, 3)] * 2
 
@@ -157,7 +161,7 @@ def test_the_licence_note_says_what_the_licence_requires(builder, ask):
 def test_steps_are_counted_to_the_end(builder, ask):
     reports: list[ConversionProgress] = []
 
-    variants.convert(ask(sizes=(64, 32)), Settings(), reports.append)
+    variants.convert(ask(sizes=(InputSize.square(64), InputSize.square(32))), Settings(), reports.append)
 
     assert [report.step for report in reports] == sorted(report.step for report in reports)
     assert (reports[0].step, reports[-1].step, reports[-1].steps) == (0, 5, 6)
@@ -212,8 +216,8 @@ def test_a_failure_half_way_leaves_the_previous_content(builder, ask, tmp_path, 
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"sizes": (100,)}, SettingsError, "size 100: use a positive multiple of 32"),
-        ({"sizes": (64, 0, -32)}, SettingsError, "size 0, -32: use a positive multiple of 32"),
+        ({"sizes": (InputSize(96, 100),)}, SettingsError, "size 96x100: height and width must be multiples of 32"),
+        ({"sizes": (InputSize.square(64), InputSize.square(0))}, SettingsError, "size 0: height and width must be"),
         ({"sizes": ()}, SettingsError, "size missing"),
         ({"precisions": ("int4",)}, BundleError, "no such precision: int4; known: fp32"),
         ({"precisions": ()}, BundleError, "no model"),

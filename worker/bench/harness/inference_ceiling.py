@@ -15,6 +15,7 @@ import numpy as np
 from worker.bench.harness.measure import Sample
 from worker.bench.harness.process import Child
 from worker.bench.prepare import picture
+from worker.contract.input_size import InputSize
 from worker.cpu.placement import CoreSet
 from worker.model.format.variant import Variant
 
@@ -31,7 +32,7 @@ def request(variant: Variant, arithmetic: str, cores: CoreSet, image: Path) -> d
         "image": str(image),
         "variant": {
             "name": variant.name,
-            "size": variant.size,
+            "size": str(variant.size),
             "precision": variant.precision,
             "xml": str(variant.xml),
             "bin": str(variant.bin),
@@ -40,7 +41,7 @@ def request(variant: Variant, arithmetic: str, cores: CoreSet, image: Path) -> d
     }
 
 
-def image_file(folder: Path, size: int) -> Path:
+def image_file(folder: Path, size: InputSize) -> Path:
     """The picture of all measurements at one size, as a child reads it."""
     path = folder / f"image_{size}.npy"
     if not path.exists():

@@ -10,7 +10,7 @@ from typing import Any
 
 from worker.bench.harness import machine
 from worker.bench.harness.plot_style import INK, pyplot, save
-from worker.bench.report import counted
+from worker.bench.report import counted, sides
 
 _COLOURS = {"plain": "#8a8f98", "ours": "#0b6e99", "check": "#9cc5d6", "other": "#c98a3b"}
 _LEGEND = {
@@ -75,7 +75,7 @@ def _panel(axes: Any, one: dict[str, Any]) -> None:
     axes.set_xlabel("seconds per image (bar: best; dots: rounds; text: best, and speed against the plain conversion)")
     streams, threads = one["streams"], one["threads"]
     axes.set_title(
-        f"{one['size']} x {one['size']}, {counted(streams, 'stream')} x {counted(threads // streams, 'thread')}, "
+        f"{sides(one['size'])}, {counted(streams, 'stream')} x {counted(threads // streams, 'thread')}, "
         f"{one['rounds']} rounds in turn, load average {one['load_average_before']} to {one['load_average_after']}",
         loc="left",
         fontsize=10,

@@ -8,6 +8,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict, Field
 
 from worker.contract import redis_keys
+from worker.contract.input_size import InputSize
 from worker.contract.ledger.connection import RedisLink
 
 BEAT_SECONDS = 10.0
@@ -33,7 +34,7 @@ class WorkerFacts(BaseModel):
     streams: int
     threads: int
     model: str
-    size: int = Field(description="side of the network's input in pixels")
+    size: InputSize = Field(description="height and width of the network's input in pixels")
     precision: str
     digest: str = Field(default="", description="of the network, as outputs carry it; empty: not told")
     seconds_per_image: float | None = Field(default=None, description="of the last chunk: wall time over its images")

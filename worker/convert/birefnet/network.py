@@ -9,6 +9,7 @@ import openvino as ov
 from openvino import opset13 as opset
 
 from worker.contract.errors import BundleError, SettingsError
+from worker.contract.input_size import InputSize
 from worker.convert.birefnet import layout
 from worker.convert.birefnet.aspp import decoder_block
 from worker.convert.birefnet.decoder import decode
@@ -20,12 +21,12 @@ STRIDE = 32
 """The input size must be a multiple of this, because the deepest map is 32 times smaller."""
 
 
-def build(weights: Mapping[str, Array], size: int, rewrites: Iterable[Rewrite | str] = ALL) -> ov.Model:
+def build(weights: Mapping[str, Array], size: InputSize, rewrites: Iterable[Rewrite | str] = ALL) -> ov.Model:
     """Build the network.
 
     Args:
         weights: Arrays by published name, as `checkpoint.load` returns them.
-        size: R, the side of the square input in pixels, a multiple of 32.
+        size: Of the input in pixels; a square, multiples of 32.
         rewrites: Exact rewrites to apply, by member or by name; `rewrites.NONE` gives the network as published.
 
     Returns:
@@ -40,7 +41,7 @@ def build(weights: Mapping[str, Array], size: int, rewrites: Iterable[Rewrite | 
     """
     _check(weights, size)
     scope = Scope(weights, _named_rewrites(rewrites))
-    image = opset.parameter([1, 3, size, size], np.float32, name="image")
+    image = opset.parameter([1, 3, size.height, size.width], np.float32, name="image")
     image.output(0).get_tensor().set_names({"image"})
     features = _two_scales(image, scope.at("bb"))
     deepest = height_width(features[3])
@@ -60,9 +61,9 @@ def _two_scales(image: Node, scope: Scope) -> list[Node]:
     return [concat([one, resize(other, *height_width(one))]) for one, other in zip(whole, half, strict=True)]
 
 
-def _check(weights: Mapping[str, Array], size: int) -> None:
-    if size <= 0 or size % STRIDE:
-        msg = f"input size {size} is not a positive multiple of {STRIDE}; usual sizes are 512 and 1024"
+def _check(weights: Mapping[str, Array], size: InputSize) -> None:
+    if not size.is_multiple_of(STRIDE):
+        msg = f"input size {size}: height and width must be multiples of {STRIDE}; usual sizes are 512 and 1024"
         raise SettingsError(msg)
     wrong = [name for name, shape in layout.required().items() if name not in weights or weights[name].shape != shape]
     if wrong:
