@@ -498,4 +498,6 @@ def _shown(value: Any) -> str:
     """Return a value as it is typed in a source. `SecretStr` masks itself."""
     if value is None or value == ():
         return ""
+    if isinstance(value, InputSize):
+        return value.short
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

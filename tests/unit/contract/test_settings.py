@@ -108,7 +108,7 @@ def test_the_size_of_a_network_is_one_number_or_height_and_width(monkeypatch, te
     loaded = settings.load()
 
     assert loaded.model.size == size
-    assert str(explained(loaded)["MASKMILL_MODEL__SIZE"].value) == text
+    assert explained(loaded)["MASKMILL_MODEL__SIZE"].value == text
 
 
 @pytest.mark.parametrize("text", ["100", "0", "1440x2570", "2560*1440"])

@@ -1,4 +1,4 @@
-"""Read a published checkpoint of BiRefNet-lite strictly: all names must be known and all shapes correct.
+"""Read a published checkpoint of BiRefNet strictly: all names must be known and all shapes correct.
 
 A `.safetensors` file needs only the `safetensors` package; a `.pth` or `.pt` release is a pickle that needs PyTorch.
 Only tensors are unpickled.
@@ -45,7 +45,7 @@ def load(path: Path | str) -> dict[str, Array]:
 
     Raises:
         BundleNotFound: The file does not exist.
-        BundleError: The file is damaged or not a checkpoint of BiRefNet-lite; the wrong names are listed.
+        BundleError: The file is damaged or not a checkpoint of BiRefNet; the wrong names are listed.
         SetupError: The package that reads this kind of file is not installed.
     """
     path = Path(path)
@@ -66,7 +66,8 @@ def validate(arrays: Mapping[str, npt.NDArray[Any]], source: str) -> dict[str, A
         BundleError: A name is unknown, missing or given twice, a shape is wrong, or a value is not finite.
     """
     found = _without_prefixes(arrays, source)
-    required, optional = layout.required(), layout.optional()
+    backbone = layout.backbone_of({name: values.shape for name, values in found.items()})
+    required, optional = layout.required(backbone), layout.optional(backbone)
     known = {**required, **optional}
     complaints = {
         "unknown": [name for name in found if name not in known],
@@ -80,7 +81,7 @@ def validate(arrays: Mapping[str, npt.NDArray[Any]], source: str) -> dict[str, A
     }
     if any(complaints.values()):
         listed = "; ".join(f"{len(names)} {kind}: {_listed(names)}" for kind, names in complaints.items() if names)
-        msg = f"{source} is not a checkpoint of BiRefNet-lite: {listed}"
+        msg = f"{source} is not a checkpoint of BiRefNet with {backbone.name}: {listed}"
         raise BundleError(msg)
     return {name: np.ascontiguousarray(found[name], np.float32) for name in required}
 
@@ -108,7 +109,7 @@ def _read(path: Path) -> Arrays:
         return _read_safetensors(path)
     if path.suffix in PICKLES:
         return _read_pickle(path)
-    msg = f"{path} is neither .safetensors nor .pth; give the model.safetensors of ZhengPeng7/BiRefNet_lite"
+    msg = f"{path} is neither .safetensors nor .pth; give a model.safetensors such as that of ZhengPeng7/BiRefNet_lite"
     raise BundleError(msg)
 
 
@@ -150,6 +151,6 @@ def _read_pickle(path: Path) -> Arrays:
         msg = f"{path} is truncated or holds more than tensors ({error}); download it again"
         raise BundleError(msg) from error
     if not isinstance(state, Mapping) or not all(isinstance(values, torch.Tensor) for values in state.values()):
-        msg = f"{path} does not hold a plain state dict; give a checkpoint of BiRefNet-lite"
+        msg = f"{path} does not hold a plain state dict; give a checkpoint of BiRefNet"
         raise BundleError(msg)
     return {name: (values.float() if values.is_floating_point() else values).numpy() for name, values in state.items()}
