@@ -13,6 +13,7 @@ from worker.contract.input_size import InputSize
 from worker.contract.settings import Settings
 from worker.convert import calibration
 from worker.convert.birefnet.rewrites import Rewrite
+from worker.convert.birefnet.tile_order import OrderDecision, TileOrder
 from worker.convert.evaluate.agreement import Agreement
 from worker.convert.quantisation_config import QuantisationConfig
 from worker.model.format import writer
@@ -43,6 +44,10 @@ class ConversionRequest:
     quantisation: QuantisationConfig = QuantisationConfig()  # noqa: RUF009 -- frozen
     force: bool = False
     """Keep variants that differ too much from FP32."""
+    tile_order: TileOrder | None = None
+    """Order of the image tiles that the checkpoint was trained with; None: found out."""
+    name: str | None = None
+    """Name of the network in the bundle; None: that of the checkpoint's preset, or of its backbone."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,8 @@ class ConversionResult:
     output: Path
     variants: tuple[BuiltVariant, ...]
     warnings: tuple[str, ...]
+    tile_order: OrderDecision | None = None
+    """With which order of image tiles the network was built, and why."""
 
 
 OnProgress = Callable[[ConversionProgress], None]

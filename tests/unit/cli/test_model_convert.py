@@ -12,6 +12,7 @@ from worker.cli import model_convert
 from worker.contract.errors import SettingsError
 from worker.contract.input_size import InputSize
 from worker.convert.birefnet.rewrites import Rewrite
+from worker.convert.birefnet.tile_order import TileOrder
 from worker.convert.evaluate.agreement import Agreement
 from worker.convert.quantisation_config import Overflow, QuantisationConfig
 from worker.convert.request import BuiltVariant, ConversionProgress, ConversionRequest, ConversionResult
@@ -70,7 +71,7 @@ def test_every_option_is_part_of_the_request(asked):
         *NEEDED,
         *("--size", "512", "--size", "256", "--precision", "int8, fp16,int8", "--calibration", "s3://b/p"),
         *("--calibration-images", "5", "--without", "offsets", "--without", "same-size", "--float-offsets"),
-        *("--smooth-quant", "--seven-bit", "nowhere", "--force"),
+        *("--smooth-quant", "--seven-bit", "nowhere", "--force", "--tile-order", "columns", "--name", "mine"),
     )
 
     assert asked == [
@@ -84,6 +85,8 @@ def test_every_option_is_part_of_the_request(asked):
             without=frozenset({Rewrite.OFFSETS, Rewrite.SAME_SIZE}),
             quantisation=QuantisationConfig(float_offsets=True, smooth=True, overflow=Overflow.NOWHERE),
             force=True,
+            tile_order=TileOrder.COLUMNS,
+            name="mine",
         )
     ]
 
@@ -131,3 +134,10 @@ def test_an_invalid_size_is_a_settings_error():
 
     assert isinstance(done.exception, SettingsError)
     assert "size 100" in str(done.exception)
+
+
+def test_a_published_checkpoint_is_converted_at_its_own_size(asked):
+    call("--checkpoint", "hf://ZhengPeng7/BiRefNet_lite-2K", "--output", "bundle")
+
+    assert asked[0].sizes == (InputSize(1440, 2560),)
+    assert asked[0].tile_order is None

@@ -20,6 +20,7 @@ from worker.contract.input_size import InputSize
 from worker.contract.settings import Settings
 from worker.convert import request, variants
 from worker.convert.birefnet.rewrites import Rewrite
+from worker.convert.birefnet.tile_order import TileOrder
 from worker.convert.request import ConversionProgress, ConversionRequest
 from worker.model.format.layout import read_listing
 from worker.model.format.manifest import read_bundle_manifest
@@ -33,11 +34,18 @@ class Builder:
 
     def __init__(self) -> None:
         self.tasks: list[Mapping[str, Any]] = []
+        self.trials: list[tuple[tuple[int, ...], str]] = []
         self.agreements: dict[str, dict[str, float]] = {}
         self.error: BaseException | None = None
         self.pictures: list[tuple[int, ...]] = []
 
-    def __call__(self, task: Mapping[str, Any], label: str, on_progress: Any) -> dict[str, Any]:
+    def __call__(
+        self, task: Mapping[str, Any], label: str, on_progress: Any, module: str | None = None
+    ) -> dict[str, Any]:
+        if module:
+            self.trials.append((np.load(task["pictures"]).shape, task["size"]))
+            on_progress("run with rows", 1, 2)
+            return {"order": "columns", "reason": "crisper masks", "softness": {"rows": 0.2, "columns": 0.1}}
         self.tasks.append(task)
         if self.error and task["precision"] != "fp32":
             raise self.error
@@ -80,6 +88,7 @@ def ask(tmp_path: Path):
             "sizes": (InputSize.square(64),),
             "precisions": ("fp32", "int8"),
             "calibration_source": str(photos),
+            "tile_order": TileOrder.ROWS,
         }
         return ConversionRequest(**{**usual, **changes})
 
@@ -278,3 +287,69 @@ def test_a_checkpoint_from_the_hub_is_fetched_through_the_cache(ask, monkeypatch
 
     assert calls == [("o/n", revision, "model.safetensors", tmp_path / "cache")]
     assert json.loads((report.output / "manifest.json").read_text())["source"]["checkpoint"] == source
+
+
+def manifest_of(report: Any) -> dict[str, Any]:
+    return json.loads((report.output / "manifest.json").read_text())
+
+
+def test_the_order_of_the_tiles_is_found_out_on_photographs_and_recorded(builder, ask):
+    reports: list[ConversionProgress] = []
+
+    report = variants.convert(
+        ask(tile_order=None, sizes=(InputSize.square(64), InputSize(32, 64))), Settings(), reports.append
+    )
+
+    assert builder.trials == [((2, 32, 64, 3), "32x64")]  # at the smallest size
+    assert {task["tile_order"] for task in builder.tasks} == {"columns"}
+    assert builder.tasks[0]["facts"] == {"family": "birefnet", "tile_order": "columns: crisper masks"}
+    assert manifest_of(report)["source"]["tile_order"] == {
+        "order": "columns",
+        "reason": "crisper masks",
+        "softness": {"rows": 0.2, "columns": 0.1},
+    }
+    assert report.tile_order and report.tile_order.order == "columns"
+    assert "tile order: run with rows" in [progress.what for progress in reports]
+
+
+def test_a_requested_order_is_not_tried(builder, ask):
+    report = variants.convert(ask(tile_order=TileOrder.COLUMNS), Settings())
+
+    assert not builder.trials
+    assert {task["tile_order"] for task in builder.tasks} == {"columns"}
+    assert manifest_of(report)["source"]["tile_order"]["reason"] == "as requested"
+
+
+def test_a_published_checkpoint_needs_no_trial_and_has_its_own_name(monkeypatch, builder, ask):
+    monkeypatch.setattr(variants, "fetch_checkpoint", lambda source, settings: Path(ask().checkpoint))
+
+    report = variants.convert(ask(checkpoint="hf://ZhengPeng7/BiRefNet_HR", tile_order=None), Settings())
+
+    assert not builder.trials
+    assert {task["tile_order"] for task in builder.tasks} == {"rows"}
+    assert "openvino_fp32/birefnet_hr_64x64_fp32.xml" in tree(report.output)
+
+
+def test_without_photographs_the_order_is_a_stated_guess(monkeypatch, builder, ask):
+    monkeypatch.setitem(sys.modules, "skimage", None)
+
+    report = variants.convert(ask(tile_order=None, precisions=("fp32",), calibration_source=None), Settings())
+
+    assert {task["tile_order"] for task in builder.tasks} == {"rows"}
+    assert report.tile_order and report.tile_order.reason.startswith("a guess")
+
+
+def test_a_licence_that_forbids_commercial_use_is_said(monkeypatch, builder, ask):
+    monkeypatch.setattr(variants, "fetch_checkpoint", lambda source, settings: Path(ask().checkpoint))
+
+    report = variants.convert(ask(checkpoint="hf://briaai/RMBG-2.0"), Settings())
+
+    assert "forbids commercial use" in report.warnings[0]
+    assert manifest_of(report)["license"] == "CC BY-NC 4.0"
+    assert "forbids commercial use" in (report.output / "LICENSE").read_text()
+
+
+def test_a_name_can_be_given(builder, ask):
+    report = variants.convert(ask(name="mine", sizes=(InputSize(64, 96),)), Settings())
+
+    assert "openvino_int8/mine_64x96_int8.xml" in tree(report.output)

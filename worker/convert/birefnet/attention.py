@@ -59,7 +59,7 @@ def window_attention(x: Node, scope: Scope, grid: Grid, heads: int, mask: Node |
 
 
 def _attend(heads_of: Heads, scope: Scope, mask: Node | None) -> Node:
-    """Attend within each window: query, key and value `[windows, heads, area, width]` to `[windows, area, channels]`."""
+    """Attend within each window: query, key, value `[windows, heads, area, width]` to `[windows, area, channels]`."""
     query, key, value = heads_of
     count, heads, area, width = (int(side) for side in query.output(0).get_shape())
     query = opset.multiply(query, constant(np.full(1, 1 / math.sqrt(width), np.float32)))

@@ -7,6 +7,7 @@ Only tensors are unpickled.
 from __future__ import annotations
 
 import importlib
+import json
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from worker.contract.errors import BundleError, BundleNotFound, SetupError
 from worker.convert.birefnet import layout
+from worker.convert.birefnet.layout import Backbone
 from worker.convert.birefnet.rewrites import Array
 
 PREFIXES = ("module.", "_orig_mod.")
@@ -27,6 +29,9 @@ PICKLES = (".pth", ".pt")
 
 FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32}
 """NumPy types by safetensors name; BF16 is handled separately, because NumPy has no such type."""
+
+MAX_HEADER_BYTES = 10_000_000
+"""Upper limit for the header of a safetensors file, which lists some hundred arrays."""
 
 MOST_LISTED = 20
 """Most names listed per complaint; the count is always given."""
@@ -53,6 +58,23 @@ def load(path: Path | str) -> dict[str, Array]:
         msg = f"no checkpoint at {path}; give the path of model.safetensors"
         raise BundleNotFound(msg)
     return validate(_read(path), str(path))
+
+
+def backbone_in(path: Path) -> Backbone | None:
+    """Tell the backbone of a `.safetensors` file from its header, without reading the weights.
+
+    Returns:
+        None if the file is of another kind, damaged, or not a checkpoint of BiRefNet; `load` says what is wrong.
+    """
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), MAX_HEADER_BYTES)))
+        shapes = {_bare(name): tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    backbone = layout.backbone_of(shapes)
+    required = layout.required(backbone)
+    return backbone if all(shapes.get(name) == shape for name, shape in required.items()) else None
 
 
 def validate(arrays: Mapping[str, npt.NDArray[Any]], source: str) -> dict[str, Array]:
@@ -89,14 +111,18 @@ def validate(arrays: Mapping[str, npt.NDArray[Any]], source: str) -> dict[str, A
 def _without_prefixes(arrays: Mapping[str, npt.NDArray[Any]], source: str) -> Arrays:
     found: Arrays = {}
     for name, values in arrays.items():
-        bare = name
-        while bare.startswith(PREFIXES):
-            bare = bare.split(".", 1)[1]
+        bare = _bare(name)
         if bare in found:
             msg = f"{source} holds {bare} more than once, under different prefixes"
             raise BundleError(msg)
         found[bare] = values
     return found
+
+
+def _bare(name: str) -> str:
+    while name.startswith(PREFIXES):
+        name = name.split(".", 1)[1]
+    return name
 
 
 def _listed(names: list[str]) -> str:

@@ -1,7 +1,8 @@
 """The published checkpoints of the BiRefNet family, as data.
 
-Sizes are height x width of the training input; the authors write width x height. All checkpoints take ImageNet-normalised
-RGB, give one map of logits, and squeeze the picture to the input size without keeping its aspect ratio.
+Sizes are height x width of the training input; the authors write width x height. All checkpoints take
+ImageNet-normalised RGB, give one map of logits, and squeeze the picture to the input size without keeping its aspect
+ratio.
 
 Sources: the repository `ZhengPeng7/BiRefNet` (MIT) and its history, and the pages of the checkpoints on the hub.
 """

@@ -1,20 +1,23 @@
 """The order in which the decoder sees the tiles of the image, and how to put a network right that has the wrong one.
 
 The decoder cuts the image into a grid of tiles, which become the input channels of `ipt_blk5` .. `ipt_blk2`. Until
-2024-11-05 the published definition stacked them as (tile column, tile row, colour); since then as (colour, tile row, tile
-column). Names and shapes of the weights stayed, so a checkpoint does not tell which order it was trained with. Run with
-the other order, it gives blurred or wrong masks without an error.
+2024-11-05 the published definition stacked them as (tile column, tile row, colour); since then as (colour, tile row,
+tile column). Names and shapes of the weights stayed, so a checkpoint does not tell which order it was trained with.
+With the other order the decoder sees a scrambled picture, and no error is reported.
 
 The two are one network up to a permutation of the input channels of four convolutions:
 
     with_rows(weights, trained)       a checkpoint, for the graph of `network.build`, which cuts by rows
     reorder_tiles(model, trained)     a finished network of others, whatever order its graph cuts in
 
-`softness` measures which order suits: with the wrong one masks have more half-tones.
+`softness` measures which order suits: a network that sees a scrambled picture is less certain.
+
+OpenVINO is imported only by the functions that take a finished network: the command that converts does not load it.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,7 +28,6 @@ import numpy.typing as npt
 
 from worker.contract.errors import BundleError
 from worker.convert.birefnet.layout import INNER, TILE_GRIDS
-from worker.model.inference.runtime import core, ov
 
 Array = npt.NDArray[np.float32]
 Masks = npt.NDArray[np.floating[Any]]
@@ -144,7 +146,9 @@ def graph_order(model: Any) -> TileOrder:
     """
     orders = {_cut_order(node, grid, model) for node, grid in _with_grids(model)}
     if len(orders) != 1:
-        raise BundleError("the levels of this network cut the image in different orders; convert it from its checkpoint")
+        raise BundleError(
+            "the levels of this network cut the image in different orders; convert it from its checkpoint"
+        )
     return orders.pop()
 
 
@@ -202,20 +206,19 @@ def _with_grids(model: Any) -> list[tuple[Any, int]]:
 def _cut_order(node: Any, grid: int, model: Any) -> TileOrder:
     """Compare the channels that a convolution reads with the tiles of a picture, cut in both orders.
 
-    Each tile has one random level. The first pixels' mean, scale and colour order of the network change levels per
-    colour only, so channels are compared as ranks within a colour.
+    Each tile has one random level. Levels are correlated within a colour, because a mean and a scale per colour may be
+    part of the graph.
     """
+    runtime = _openvino()
     height, width = (int(side) for side in list(model.input(0).get_shape())[2:])
     levels = np.random.default_rng(grid).permutation(COLOURS * grid * grid).reshape(COLOURS, grid, grid)
     tile = np.ones((height // grid, width // grid))
     picture = np.kron(levels / levels.size, tile)[None].astype(np.float32)
-    probe = ov.Model([ov.opset13.result(node.input_value(0))], model.get_parameters(), "tiles")
-    compiled = core().compile_model(probe, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    result = runtime.ov.opset13.result(node.input_value(0))
+    probe = runtime.ov.Model([result], model.get_parameters(), "tiles")
+    compiled = runtime.core().compile_model(probe, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     seen = compiled([picture])[0][0].mean((1, 2))
-    by_rows = levels.ravel()
-    matches = {
-        order: np.corrcoef(seen, by_rows[channel_order(grid, TileOrder.ROWS, order)])[0, 1] for order in TileOrder
-    }
+    matches = {order: _match(seen, levels, order) for order in TileOrder}
     best = max(matches, key=lambda order: matches[order])
     if not matches[best] >= _MATCH:
         raise BundleError(
@@ -223,6 +226,18 @@ def _cut_order(node: Any, grid: int, model: Any) -> TileOrder:
             "checkpoint"
         )
     return best
+
+
+def _openvino() -> Any:
+    return importlib.import_module("worker.model.inference.runtime")
+
+
+def _match(seen: npt.NDArray[np.float32], levels: npt.NDArray[np.int64], order: TileOrder) -> float:
+    """Return the least correlation, over the colours, of channels with the tiles `[3, grid, grid]` in an order."""
+    grid = levels.shape[1]
+    arranged = channel_order(grid, TileOrder.ROWS, order)
+    expected, colour = levels.ravel()[arranged], arranged // grid**2
+    return min(float(np.corrcoef(seen[colour == one], expected[colour == one])[0, 1]) for one in range(COLOURS))
 
 
 def _constants_by_channel(node: Any, channels: int) -> Sequence[tuple[Any, Any]]:
@@ -249,9 +264,7 @@ def _constants_by_channel(node: Any, channels: int) -> Sequence[tuple[Any, Any]]
 
 
 def _constant_like(constant: Any, values: npt.NDArray[Any]) -> Any:
-    """Return a constant with other values; type, name and marks such as `decompression` stay."""
-    made = ov.opset13.constant(np.ascontiguousarray(values), constant.get_element_type())
+    """Return a constant with other values; type and name stay, marks that describe the old file do not."""
+    made = _openvino().ov.opset13.constant(np.ascontiguousarray(values), constant.get_element_type())
     made.set_friendly_name(constant.get_friendly_name())
-    for key, value in constant.get_rt_info().items():
-        made.get_rt_info()[key] = value
     return made
