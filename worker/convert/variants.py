@@ -58,6 +58,7 @@ TOOLS = ("maskmill", "openvino", "numpy", "pillow")
 """Distributions whose versions the bundle manifest records, with NNCF where it is used."""
 
 _SCRATCH = ".scratch"
+_GUESS = "a guess"
 
 
 def convert(
@@ -171,9 +172,7 @@ class _Conversion:
                 self._request.calibration_source, TRIAL_PICTURES, self._settings, scratch / "trial"
             )
         except SetupError:
-            return OrderDecision(
-                TileOrder.ROWS, "a guess: unknown checkpoint, and no photographs to try both orders on"
-            )
+            return OrderDecision(TileOrder.ROWS, f"{_GUESS}: unknown checkpoint, and no photographs to try both on")
         size = min(self._request.sizes, key=lambda size: size.pixels)
         few = replace(pictures, pictures=tuple(calibration.spread(pictures.pictures, TRIAL_PICTURES)))
         np.save(scratch / "trial.npy", few.tensors(size))
@@ -253,9 +252,18 @@ class _Conversion:
         skipped = self._set.skipped if self._set else ()
         return (
             *licence.warnings(self.preset),
+            *(
+                ["the order of the image tiles is uncertain: look at masks of both --tile-order"]
+                if self._doubtful
+                else []
+            ),
             *(f"calibration skipped {text}" for text in skipped),
             *(f"{v.label} differs too much from FP32, kept by --force: {v.complaint}" for v in built if v.complaint),
         )
+
+    @property
+    def _doubtful(self) -> bool:
+        return self.decision.is_close or self.decision.reason.startswith(_GUESS)
 
     def _next_step(self, what: str) -> None:
         self._step += 1

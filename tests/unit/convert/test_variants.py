@@ -337,6 +337,7 @@ def test_without_photographs_the_order_is_a_stated_guess(monkeypatch, builder, a
 
     assert {task["tile_order"] for task in builder.tasks} == {"rows"}
     assert report.tile_order and report.tile_order.reason.startswith("a guess")
+    assert "tiles is uncertain" in report.warnings[0]
 
 
 def test_a_licence_that_forbids_commercial_use_is_said(monkeypatch, builder, ask):

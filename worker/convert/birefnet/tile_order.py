@@ -40,6 +40,10 @@ _MATCH = 0.99
 """Least correlation of the tiles that a graph cuts with those of a known order."""
 
 
+_CLOSE = 0.95
+"""Ratio of the two values of softness from which a decision is uncertain."""
+
+
 class TileOrder(StrEnum):
     """Order of the tiles as channels."""
 
@@ -97,6 +101,11 @@ class OrderDecision:
     reason: str
     softness: Mapping[str, float] | None = None
     """By order, if both were run."""
+
+    @property
+    def is_close(self) -> bool:
+        """Whether both orders gave nearly the same softness, so that the decision is uncertain."""
+        return self.softness is not None and min(self.softness.values()) > _CLOSE * max(self.softness.values())
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for JSON."""

@@ -103,3 +103,10 @@ def test_the_presets_say_what_was_published():
 
 def test_converting_does_not_load_openvino_for_the_order():
     assert not hasattr(tile_order, "ov")
+
+
+@pytest.mark.parametrize(("rows", "is_close"), [(0.5, True), (0.9, False)])
+def test_nearly_equal_masks_leave_the_order_uncertain(rows, is_close):
+    masks = {ROWS: np.full((1, 2, 2), rows), COLUMNS: np.full((1, 2, 2), 0.52)}
+
+    assert decide(masks.__getitem__, pictures=1).is_close is is_close
