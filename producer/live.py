@@ -46,7 +46,8 @@ def describe_workers(workers: Iterable[WorkerFacts]) -> str:
     kinds: Counter[tuple[int, str]] = Counter(
         (
             len(worker.cpus),
-            f"{worker.model} {worker.size} {worker.precision} ({worker.streams} x {worker.threads // worker.streams})",
+            f"{worker.model} {worker.size.short} {worker.precision} "
+            f"({worker.streams} x {worker.threads // worker.streams})",
         )
         for worker in workers
     )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from support.birefnet_weights import DATA, stand_in_image, stand_in_state_dict
+from worker.contract.input_size import InputSize
 from worker.convert.birefnet.checkpoint import validate
 from worker.convert.birefnet.network import build
 from worker.model.inference import runtime
@@ -48,7 +49,7 @@ def test_the_graph_agrees_with_the_twin_on_other_weights_and_another_size():
     image = stand_in_image(160)
     properties = {"INFERENCE_PRECISION_HINT": "f32"}
 
-    graph = runtime.core().compile_model(build(other, 160), "CPU", properties)
+    graph = runtime.core().compile_model(build(other, InputSize.square(160)), "CPU", properties)
 
     assert np.abs(graph(image)[0] - run(other, image)["logits"]).max() <= TOLERANCE
 

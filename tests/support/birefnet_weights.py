@@ -1,4 +1,4 @@
-"""Deterministic stand-in weights for BiRefNet-lite, for tests without the checkpoint.
+"""Deterministic stand-in weights for BiRefNet, for tests without a checkpoint.
 
 Every array is drawn from a generator seeded by the CRC-32 of its name, so the values depend neither on the order nor on
 the machine. The values are random, but their spreads are chosen so that every path of the network has an effect
@@ -25,17 +25,18 @@ import numpy as np
 
 DATA = Path(__file__).parents[1] / "data" / "birefnet"
 
-WINDOW = 7
+LITE = DATA / "state_dict.tsv"
+SWIN_L = DATA / "state_dict_swin_l.tsv"
 
 SUBJECT_GAIN = 32.0
 SUBJECT_BRIGHTNESS = 0.7
 """Brightness from which a pixel is subject, in standard deviations of ImageNet pixels; the gain scales the logits."""
 
 
-def published_shapes() -> dict[str, tuple[int, ...]]:
-    """Return the shape of every entry of the published state dict, whether weight or not."""
-    with (DATA / "state_dict.tsv").open(encoding="utf-8") as table:
-        rows = csv.DictReader(table, delimiter="\t")
+def published_shapes(table: Path = LITE) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every entry of a published state dict, whether weight or not."""
+    with table.open(encoding="utf-8") as lines:
+        rows = csv.DictReader(lines, delimiter="\t")
         return {row["name"]: tuple(int(side) for side in row["shape"].split("x") if side) for row in rows}
 
 
@@ -45,7 +46,7 @@ def stand_in(name: str, shape: tuple[int, ...], salt: str = "") -> np.ndarray:
     if leaf == "num_batches_tracked":
         return np.zeros(shape, np.int64)
     if leaf == "relative_position_index":
-        return _position_index()
+        return _position_index(math.isqrt(shape[0]))
     rng = np.random.default_rng(zlib.crc32((salt + name).encode()))
     noise = rng.standard_normal(shape).astype(np.float32)
     if leaf == "running_var":
@@ -66,27 +67,33 @@ def _scaled(name: str, leaf: str, noise: np.ndarray) -> np.ndarray:
     return (gain / math.sqrt(np.prod(noise.shape[1:])) * noise).astype(np.float32)
 
 
-def _position_index() -> np.ndarray:
-    rows, cols = np.divmod(np.arange(WINDOW * WINDOW), WINDOW)
+def _position_index(window: int) -> np.ndarray:
+    rows, cols = np.divmod(np.arange(window * window), window)
     down, right = rows[:, None] - rows, cols[:, None] - cols
-    return ((down + WINDOW - 1) * (2 * WINDOW - 1) + right + WINDOW - 1).astype(np.int64)
+    return ((down + window - 1) * (2 * window - 1) + right + window - 1).astype(np.int64)
 
 
-def stand_in_state_dict(salt: str = "") -> dict[str, np.ndarray]:
-    """Return a complete state dict, 44 million parameters."""
-    return {name: stand_in(name, shape, salt) for name, shape in published_shapes().items()}
+def stand_in_state_dict(salt: str = "", table: Path = LITE) -> dict[str, np.ndarray]:
+    """Return a complete state dict: 44 million parameters, or 220 million of the Swin-L table."""
+    return {name: stand_in(name, shape, salt) for name, shape in published_shapes(table).items()}
 
 
-def stand_in_image(size: int) -> np.ndarray:
-    """Return a smooth, noisy picture, already normalised: `[1, 3, size, size]` float32."""
-    rng = np.random.default_rng(zlib.crc32(f"input{size}".encode()))
+def stand_in_image(size: int | tuple[int, int]) -> np.ndarray:
+    """Return a smooth, noisy picture, already normalised: `[1, 3, height, width]` float32."""
+    height, width = (size, size) if isinstance(size, int) else size
+    label = f"input{size}" if isinstance(size, int) else f"input{height}x{width}"
+    rng = np.random.default_rng(zlib.crc32(label.encode()))
     coarse = rng.standard_normal((3, 9, 9))
-    grid = np.linspace(0, 8, size)
-    low = np.floor(grid).astype(int).clip(0, 7)
-    part = grid - low
-    rows = coarse[:, low] * (1 - part)[None, :, None] + coarse[:, low + 1] * part[None, :, None]
-    picture = rows[:, :, low] * (1 - part) + rows[:, :, low + 1] * part
+    (low_y, part_y), (low_x, part_x) = _knots(height), _knots(width)
+    rows = coarse[:, low_y] * (1 - part_y)[None, :, None] + coarse[:, low_y + 1] * part_y[None, :, None]
+    picture = rows[:, :, low_x] * (1 - part_x) + rows[:, :, low_x + 1] * part_x
     return (picture + 0.2 * rng.standard_normal(picture.shape))[None].astype(np.float32)
+
+
+def _knots(length: int) -> tuple[np.ndarray, np.ndarray]:
+    grid = np.linspace(0, 8, length)
+    low = np.floor(grid).astype(int).clip(0, 7)
+    return low, grid - low
 
 
 def subject_state_dict() -> dict[str, np.ndarray]:

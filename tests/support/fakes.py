@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.contract.errors import ObjectMissing, TooLarge
+from worker.contract.input_size import InputSize
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectInfo
 
@@ -51,7 +52,7 @@ class FakeStore:
 class FakeNetwork:
     """Finds a subject in the middle half of every picture, and counts calls and concurrent calls."""
 
-    size = 32
+    size = InputSize.square(32)
 
     def __init__(self, *, seconds: float = 0.0) -> None:
         self._seconds = seconds
@@ -62,7 +63,7 @@ class FakeNetwork:
         self.error: BaseException | None = None
 
     def infer(self, tensor: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        assert tensor.shape == (1, self.size, self.size, 3)
+        assert tensor.shape == (1, self.size.height, self.size.width, 3)
         assert tensor.dtype == np.uint8
         with self._lock:
             self.calls += 1
@@ -75,7 +76,7 @@ class FakeNetwork:
         finally:
             with self._lock:
                 self._now -= 1
-        mask = np.zeros((self.size, self.size), np.uint8)
+        mask = np.zeros((self.size.height, self.size.width), np.uint8)
         mask[8:24, 8:24] = 255
         return mask
 

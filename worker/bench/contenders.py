@@ -10,6 +10,7 @@ from typing import Literal
 from worker.bench.harness.requests import NetworkRequest, files_of
 from worker.bench.prepare import NAME
 from worker.contract.errors import BundleNotFound
+from worker.contract.input_size import InputSize
 from worker.contract.settings import ModelSettings
 from worker.model.format.variant import Variant
 from worker.model.sources.bundles import available, locate
@@ -54,7 +55,7 @@ class Contender:
         }
 
 
-def variants(folder: Path, size: int) -> list[Variant]:
+def variants(folder: Path, size: InputSize) -> list[Variant]:
     """Return the verified variants of a bundle at this size, most exact first.
 
     Raises:
@@ -67,7 +68,7 @@ def variants(folder: Path, size: int) -> list[Variant]:
     name = NAME if NAME in names else next(iter(names), None)
     if name is None or (len(names) > 1 and name != NAME):
         raise BundleNotFound(
-            f"{folder} has no single model of size {size} to measure; it has: {listing.labels()}; choose --size"
+            f"{folder} has no single model of size {size.short} to measure; it has: {listing.labels()}; choose --size"
         )
     of_name = {"source": str(folder), "name": name, "size": size}
     return [

@@ -22,6 +22,7 @@ from worker.bench.harness.requests import SimulationAnswer, SimulationRequest
 from worker.consumer.lease import RENEWALS, renew
 from worker.contract import redis_keys
 from worker.contract.errors import SetupError
+from worker.contract.input_size import InputSize
 from worker.contract.ledger.chunks import ChunkLease, ChunkLedger, Verdict
 from worker.contract.ledger.connection import RedisConnection
 from worker.contract.ledger.fleet import HEARTBEAT_SECONDS, Fleet, WorkerFacts
@@ -196,7 +197,7 @@ class _SimulatedWorkers:
             streams=1,
             threads=1,
             model="simulated",
-            size=1,
+            size=InputSize.square(1),
             precision="none",
             seconds_per_image=self.seconds_per_image,
         )

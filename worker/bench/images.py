@@ -31,6 +31,7 @@ from worker.bench.images_report import (
     PictureResult,
 )
 from worker.contract.errors import ImageError, SetupError
+from worker.contract.input_size import InputSize
 from worker.contract.outputs import OutputOptions
 from worker.contract.settings import LimitSettings
 from worker.cpu import topology
@@ -73,8 +74,8 @@ class ImagesOptions:
     """What to measure."""
 
     megapixels: tuple[float, ...] = (2.0,)
-    size: int = 512
-    """Side of the network input."""
+    size: InputSize = InputSize.square(512)  # noqa: RUF009 -- frozen
+    """Of the network input."""
     rounds: int = 5
     quick: bool = False
     """Only `QUICK_CASES`."""
@@ -114,7 +115,7 @@ def run(options: ImagesOptions, on_progress: OnProgress) -> ImagesReport:
             "machine": machine_facts.facts(machine),
             "pillow": machine_facts.version("pillow"),
             "picture": options.photo.name if options.photo else "generated",
-            "size": options.size,
+            "size": options.size.as_json(),
             "rounds": options.rounds,
             "results": results,
         }
@@ -179,10 +180,11 @@ def _turn(case: _Case, data: bytes, mask: npt.NDArray[np.uint8], background: Pic
     if case.options is None:
         stages, content = _reference(data, mask, cutout=case.label == REFERENCE_CUTOUT)
         return stages, len(content)
+    size = InputSize(*mask.shape)
     times = [time.process_time()]
-    picture = decode(data, LimitSettings(), decode_target(case.options, len(mask)))
+    picture = decode(data, LimitSettings(), decode_target(case.options, size))
     times.append(time.process_time())
-    to_tensor(picture, len(mask))
+    to_tensor(picture, size)
     times.append(time.process_time())
     behind = background if case.options.background_picture else None
     written = sum(len(content) for _, content in render(picture, mask, case.options, behind)[1])
@@ -244,9 +246,10 @@ def _generated(width: int, height: int) -> Image.Image:
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))
 
 
-def _drawn_mask(size: int) -> npt.NDArray[np.uint8]:
+def _drawn_mask(size: InputSize) -> npt.NDArray[np.uint8]:
     """Return a mask such as a network may give: one subject with a wavy soft edge, on about a third of the picture."""
-    y, x = np.mgrid[0:size, 0:size] / size - 0.5
+    y, x = np.mgrid[0 : size.height, 0 : size.width]
+    y, x = y / size.height - 0.5, x / size.width - 0.5
     angle = np.arctan2(y, x)
     distance = np.hypot(x, y) - 0.31 - 0.03 * np.sin(9 * angle) - 0.01 * np.sin(41 * angle)
     mask: npt.NDArray[np.uint8] = (255 / (1 + np.exp((distance * 160).clip(-50, 50)))).astype(np.uint8)

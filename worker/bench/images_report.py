@@ -56,7 +56,7 @@ class ImagesDocument(Document):
 
     pillow: str | None
     picture: str
-    size: int
+    size: int | str
     """Side of the network input."""
     rounds: int
     results: list[PictureResult]

@@ -31,6 +31,7 @@ from worker.bench.model_report import (
     compare,
 )
 from worker.contract.errors import SettingsError, SetupError
+from worker.contract.input_size import InputSize
 from worker.contract.settings import PlanSettings
 from worker.cpu import isa, placement, topology
 from worker.cpu.pinning import refuse_forbidden_variables
@@ -51,7 +52,7 @@ TurnTaker = Contestant | BenchmarkApp
 class ModelOptions:
     """What to compare."""
 
-    sizes: tuple[int, ...]
+    sizes: tuple[InputSize, ...]
     rounds: int
     quick: bool = False
     """Measure one stream on all cores only, and no profile."""
@@ -64,7 +65,7 @@ class ModelOptions:
 class _LayoutRun:
     """One size in one layout while it is measured."""
 
-    size: int
+    size: InputSize
     streams: int
     core_set: CoreSet
     prepared: PreparedFiles
@@ -104,7 +105,7 @@ def run(options: ModelOptions, plan: PlanSettings, on_progress: OnProgress) -> M
     weights = ""
     with tempfile.TemporaryDirectory(prefix="maskmill-bench-") as folder:
         for size in options.sizes:
-            on_progress(f"{size}: building the networks")
+            on_progress(f"{size.short}: building the networks")
             prepared = _prepare(options, size, core_set, Path(folder))
             weights = prepared["weights"]
             rows = _contenders(options, prepared, size, arithmetic)
@@ -112,7 +113,7 @@ def run(options: ModelOptions, plan: PlanSettings, on_progress: OnProgress) -> M
                 layout = _LayoutRun(size, streams, core_set, prepared, Path(folder), on_progress)
                 results.append(_measure(layout, rows, options.rounds))
             if not options.quick:
-                profiles[str(size)] = dict(_profiles(rows, prepared, core_set, Path(folder), on_progress))
+                profiles[size.short] = dict(_profiles(rows, prepared, core_set, Path(folder), on_progress))
     return ModelReport(
         {
             "schema_version": SCHEMA_VERSION,
@@ -128,11 +129,11 @@ def run(options: ModelOptions, plan: PlanSettings, on_progress: OnProgress) -> M
     )
 
 
-def _prepare(options: ModelOptions, size: int, core_set: CoreSet, folder: Path) -> PreparedFiles:
+def _prepare(options: ModelOptions, size: InputSize, core_set: CoreSet, folder: Path) -> PreparedFiles:
     request: PrepareRequest = {
         "job": "prepare",
         "cpus": core_set.cpus,
-        "size": size,
+        "size": size.as_json(),
         "checkpoint": None if options.checkpoint is None else str(options.checkpoint.absolute()),
         "folder": str(folder),
         "build_ours": options.bundle is None,
@@ -168,7 +169,7 @@ def _stated_source(bundle: Path) -> str | None:
     return source.sha256 if source else None
 
 
-def _contenders(options: ModelOptions, prepared: PreparedFiles, size: int, arithmetic: str) -> list[Contender]:
+def _contenders(options: ModelOptions, prepared: PreparedFiles, size: InputSize, arithmetic: str) -> list[Contender]:
     plain = variants(Path(prepared["plain"]), size)[0]
     native = isinstance(library.find(metadata.version("openvino")), library.Library)
     ours = variants(options.bundle or Path(prepared["ours"] or ""), size)
@@ -191,13 +192,15 @@ def _measure(run: _LayoutRun, rows: Sequence[Contender], rounds: int) -> LayoutR
     timings = take_turns(
         run.takers,
         rounds,
-        on_turn=lambda number, name: run.on_progress(f"{run.size}, {run.layout}: round {number} of {rounds}, {name}"),
+        on_turn=lambda number, name: run.on_progress(
+            f"{run.size.short}, {run.layout}: round {number} of {rounds}, {name}"
+        ),
         on_failure=lambda name, error: _note_failure(run, by_label[name], error),
     )
     timed = [_timed(by_label[label], run.takers[label], taken) for label, taken in timings.items()]
     threads = run.core_set.threads
     return {
-        "size": run.size,
+        "size": run.size.as_json(),
         "streams": run.streams,
         "threads": threads,
         "cpus": list(run.core_set.cpus),
@@ -260,7 +263,7 @@ def images_of_turn(streams: int) -> int:
 
 def _onnx(run: _LayoutRun, request: NetworkRequest) -> str:
     """Return the file of the exported network, written once for each size."""
-    file = run.folder / f"twin_{run.size}.onnx"
+    file = run.folder / f"twin_{run.size.short}.onnx"
     if not file.exists():
         once(request | {"job": "export", "onnx": str(file)}, run.folder / "export.log")
     return str(file)

@@ -20,6 +20,7 @@ from worker.bench.harness.measure import TurnTiming, best, least_cpu, median, pa
 from worker.bench.harness.plot_style import ACCENT, GREY, INK, PALE, WARM, pyplot, save
 from worker.bench.report import Document, LoadAverages, Row, Table, counted
 from worker.contract.errors import SetupError
+from worker.contract.input_size import InputSize
 
 SCHEMA_VERSION = 1
 
@@ -135,7 +136,7 @@ class Comparison(TypedDict):
 class LayoutResult(Comparison, LoadAverages):
     """A comparison with the size and the layout it was made in."""
 
-    size: int
+    size: int | str
     streams: int
     threads: int
     cpus: list[int]
@@ -306,7 +307,7 @@ def title(one: LayoutResult) -> str:
     """Describe size, layout and load in words."""
     streams, threads = one["streams"], one["threads"]
     return (
-        f"{one['size']} x {one['size']}, {counted(streams, 'stream')} x "
+        f"{InputSize.parse(one['size'])}, {counted(streams, 'stream')} x "
         f"{counted(threads // streams, 'thread')}, load average "
         f"{one['load_average_before']} to {one['load_average_after']}"
     )
@@ -347,7 +348,7 @@ def _panel(axes: Any, one: LayoutResult) -> None:
     axes.set_xlabel("seconds per image (bar: best; dots: rounds; text: best, and speed against the plain conversion)")
     streams, threads = one["streams"], one["threads"]
     axes.set_title(
-        f"{one['size']} x {one['size']}, {counted(streams, 'stream')} x {counted(threads // streams, 'thread')}, "
+        f"{InputSize.parse(one['size'])}, {counted(streams, 'stream')} x {counted(threads // streams, 'thread')}, "
         f"{one['rounds']} rounds in turn, load average {one['load_average_before']} to {one['load_average_after']}",
         loc="left",
         fontsize=10,

@@ -135,7 +135,7 @@ def run(
             "schema_version": SCHEMA_VERSION,
             "benchmark": "pipeline",
             "machine": machine_facts.facts(machine),
-            "network": {"name": variant.name, "size": variant.size, "precision": variant.precision},
+            "network": {"name": variant.name, "size": variant.size.as_json(), "precision": variant.precision},
             "arithmetic": arithmetic,
             "processes": len(plan.core_sets),
             "streams": sum(core_set.streams for core_set in plan.core_sets),

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from worker.bench.harness.picture import picture
 from worker.bench.harness.requests import PreparedFiles, PrepareRequest
+from worker.contract.input_size import InputSize
 from worker.convert.birefnet import layout
 
 NAME = "birefnet_lite"
@@ -76,24 +77,24 @@ def prepare(request: PrepareRequest) -> PreparedFiles:
     from worker.convert.birefnet.rewrites import ALL, NONE
     from worker.images.tensor import normalise
 
-    folder, size = Path(request["folder"]), int(request["size"])
+    folder, size = Path(request["folder"]), InputSize.parse(request["size"])
     weights, words = arrays(request["checkpoint"])
     roles = {"plain": NONE} | ({"ours": ALL} if request["build_ours"] else {})
     for role, rewrites in roles.items():
-        xml = folder / role / "openvino_fp32" / f"{NAME}_{size}x{size}_fp32.xml"
+        xml = folder / role / "openvino_fp32" / f"{NAME}_{size}_fp32.xml"
         xml.parent.mkdir(parents=True, exist_ok=True)
         model = build(weights, size, rewrites)
         model.set_rt_info(" ".join(map(str, MEAN)), ["model_info", "mean_values"])
         model.set_rt_info(" ".join(map(str, SCALE)), ["model_info", "scale_values"])
         ov.save_model(model, str(xml), compress_to_fp16=False)
     image = picture(size)
-    np.save(folder / f"image_{size}.npy", image)
-    np.save(folder / f"normalised_{size}.npy", np.ascontiguousarray(normalise(image, MEAN, SCALE)))
+    np.save(folder / f"image_{size.short}.npy", image)
+    np.save(folder / f"normalised_{size.short}.npy", np.ascontiguousarray(normalise(image, MEAN, SCALE)))
     return {
         "weights": words,
         "checkpoint": request["checkpoint"],
-        "image": str(folder / f"image_{size}.npy"),
-        "normalised": str(folder / f"normalised_{size}.npy"),
+        "image": str(folder / f"image_{size.short}.npy"),
+        "normalised": str(folder / f"normalised_{size.short}.npy"),
         "plain": str(folder / "plain"),
         "ours": str(folder / "ours") if request["build_ours"] else None,
     }

@@ -38,7 +38,7 @@ class Network(TypedDict):
     """The network of a measurement."""
 
     name: str
-    size: int
+    size: int | str
     precision: str
 
 

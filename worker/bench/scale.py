@@ -79,7 +79,7 @@ def run(
             "schema_version": SCHEMA_VERSION,
             "benchmark": "scale",
             "machine": machine_facts.facts(machine),
-            "network": {"name": variant.name, "size": variant.size, "precision": variant.precision},
+            "network": {"name": variant.name, "size": variant.size.as_json(), "precision": variant.precision},
             "arithmetic": arithmetic,
             "cores_per_set": len(sets[0].cpus),
             "picture": {"width": size[0], "height": size[1], "jpeg_bytes": len(data)},

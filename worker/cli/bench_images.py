@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 
 from worker.cli.bench_output import OUTPUT, print_progress, publish
+from worker.cli.input_size import INPUT_SIZE
 from worker.contract.console import Exit
+from worker.contract.input_size import InputSize
 
 _ROUNDS, _QUICK_ROUNDS = 7, 3
 
@@ -27,7 +29,7 @@ Examples:
     show_default=True,
     help="Size of the JPEG, repeatable.",
 )
-@click.option("--size", type=click.IntRange(min=32), default=512, show_default=True, help="Side of the network input.")
+@click.option("--size", type=INPUT_SIZE, default="512", show_default=True, help="Network input.")
 @click.option("--rounds", type=click.IntRange(min=1), help=f"Turns of each case. [{_ROUNDS}]")
 @click.option(
     "--photo",
@@ -37,7 +39,7 @@ Examples:
 @click.option("--quick", is_flag=True, help="Three rounds, four cases.")
 @OUTPUT
 def images_command(
-    *, megapixels: tuple[float, ...], size: int, rounds: int | None, photo: Path | None, quick: bool, output: Path
+    *, megapixels: tuple[float, ...], size: InputSize, rounds: int | None, photo: Path | None, quick: bool, output: Path
 ) -> int:
     """Measure CPU time of decode, resize and encode, per image and megapixel, for every kind of output.
 

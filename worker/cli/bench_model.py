@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from worker.cli.bench_output import OUTPUT, print_progress, publish
+from worker.cli.input_size import INPUT_SIZE
 from worker.contract import settings
 from worker.contract.console import Exit
 
@@ -35,7 +36,7 @@ PyTorch, ONNX Runtime (with PyTorch and onnx to export the network) and matplotl
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Measure the variants in this folder; by default the network is built in FP32.",
 )
-@click.option("--size", "sizes", type=click.IntRange(min=32), multiple=True, help="Input side, repeatable. [512]")
+@click.option("--size", "sizes", type=INPUT_SIZE, multiple=True, help="Network input, repeatable. [512]")
 @click.option("--rounds", type=click.IntRange(min=2), help=f"Turns of each contender. [{_ROUNDS}]")
 @click.option("--quick", is_flag=True, help="Two rounds, one stream on all cores, no profile.")
 @OUTPUT
@@ -43,7 +44,7 @@ def model_command(
     *,
     checkpoint: Path | None,
     bundle: Path | None,
-    sizes: tuple[int, ...],
+    sizes: tuple[InputSize, ...],
     rounds: int | None,
     quick: bool,
     output: Path,
@@ -56,7 +57,7 @@ def model_command(
 
     config = settings.load()
     options = model.ModelOptions(
-        sizes=sizes or (512,),
+        sizes=sizes or (InputSize.square(512),),
         rounds=rounds or (model.QUICK_ROUNDS if quick else _ROUNDS),
         quick=quick,
         checkpoint=checkpoint,

@@ -14,16 +14,18 @@ import click
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from worker.cli.input_size import INPUT_SIZE
 from worker.contract import console, settings
 from worker.contract.console import Exit
+from worker.contract.input_size import InputSize
 from worker.convert import variants
+from worker.convert.birefnet.presets import DEFAULT_SIZES, find_preset
 from worker.convert.birefnet.rewrites import Rewrite
+from worker.convert.birefnet.tile_order import TileOrder
 from worker.convert.calibration import DEFAULT_IMAGES
 from worker.convert.quantisation_config import Overflow, QuantisationConfig
 from worker.convert.request import BuiltVariant, ConversionProgress, ConversionRequest, ConversionResult
 from worker.model.format.layout import PRECISIONS
-
-_SIZES = (1024, 512)
 
 
 def _precisions(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
@@ -38,6 +40,7 @@ def _precisions(_: click.Context, __: click.Parameter, text: str) -> tuple[str, 
 _EXAMPLES = """\b
 Examples:
   worker model convert --checkpoint hf://ZhengPeng7/BiRefNet_lite --output bundle
+  worker model convert --checkpoint hf://ZhengPeng7/BiRefNet_lite-2K --size 1440x2560 --output bundle
   worker model convert --checkpoint model.safetensors --size 512 --precision fp32,int8 \\
     --calibration s3://photos/sample/ --output bundle
 """
@@ -54,10 +57,9 @@ Examples:
     "--size",
     "sizes",
     multiple=True,
-    type=int,
-    default=_SIZES,
-    show_default=True,
-    help="Input side in pixels; repeatable.",
+    type=INPUT_SIZE,
+    show_default="those of the checkpoint, else 1024 and 512",
+    help="Input size in pixels, multiples of 32; one number for a square; repeatable.",
 )
 @click.option(
     "--precision",
@@ -113,12 +115,21 @@ Examples:
     show_default=True,
     help="INT8: where weights have 7 bits, to avoid overflow on CPUs without VNNI.",
 )
+@click.option(
+    "--tile-order",
+    type=click.Choice(["auto", *(order.value for order in TileOrder)]),
+    default="auto",
+    show_default=True,
+    help="Order of the image tiles in training; auto: known for published checkpoints, else the one whose masks of "
+    "photographs are crisper.",
+)
+@click.option("--name", help="Name of the network in file names.", show_default="that of the checkpoint")
 @click.option("--force", is_flag=True, help="Keep variants whose masks disagree with FP32.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per variant.")
 def convert_command(
     *,
     checkpoint: str,
-    sizes: tuple[int, ...],
+    sizes: tuple[InputSize, ...],
     precisions: tuple[str, ...],
     output: Path,
     calibration: str | None,
@@ -127,10 +138,14 @@ def convert_command(
     float_offsets: bool,
     smooth: bool,
     overflow: str,
+    tile_order: str,
+    name: str | None,
     force: bool,
     as_json: bool,
 ) -> int:
-    """Convert the published BiRefNet-lite checkpoint to a bundle.
+    """Convert a checkpoint of the BiRefNet family to a bundle.
+
+    Backbones Swin-T (lite) and Swin-L are told from the checkpoint.
 
     The bundle holds a variant for each requested size and precision. Each variant is compared with FP32 on photographs.
     An existing bundle in --output stays until the new one is complete.
@@ -138,13 +153,15 @@ def convert_command(
     request = ConversionRequest(
         checkpoint=checkpoint,
         output=output,
-        sizes=sizes,
+        sizes=sizes or _default_sizes(checkpoint),
         precisions=precisions,
         calibration_source=calibration,
         calibration_images=calibration_images,
         without=frozenset(map(Rewrite, without)),
         quantisation=QuantisationConfig(float_offsets, smooth, Overflow(overflow)),
         force=force,
+        tile_order=None if tile_order == "auto" else TileOrder(tile_order),
+        name=name,
     )
     config = settings.load()
     with _exit_on_sigterm(), _progress() as watch:
@@ -153,6 +170,11 @@ def convert_command(
         console.err.print(f"warning: {warning}", markup=False, soft_wrap=True)
     _print(report, as_json=as_json)
     return Exit.OK
+
+
+def _default_sizes(checkpoint: str) -> tuple[InputSize, ...]:
+    preset = find_preset(checkpoint)
+    return preset.sizes if preset else DEFAULT_SIZES
 
 
 @contextlib.contextmanager
@@ -204,7 +226,8 @@ class _Lines:
 def _print(report: ConversionResult, *, as_json: bool) -> None:
     if as_json:
         for built in report.variants:
-            console.print_json(_as_dict(built) | {"output": str(report.output)})
+            order = report.tile_order and report.tile_order.as_dict()
+            console.print_json(_as_dict(built) | {"output": str(report.output), "tile_order": order})
         return
     table = Table("variant", "MB", "build s", "peak MiB", "MAE", "IoU", "max", box=None, pad_edge=False)
     for column in table.columns[1:]:
@@ -219,12 +242,15 @@ def _print(report: ConversionResult, *, as_json: bool) -> None:
     pictures = next((built.agreement.pictures for built in report.variants if built.agreement), 0)
     if pictures:
         console.out.print(f"MAE, IoU at 0.5 and largest difference (max) from the FP32 masks, on {pictures} pictures")
+    if report.tile_order:
+        line = f"image tiles by {report.tile_order.order}: {report.tile_order.reason}"
+        console.out.print(line, markup=False, soft_wrap=True)
     console.out.print(str(report.output), markup=False, soft_wrap=True)
 
 
 def _as_dict(built: BuiltVariant) -> dict[str, object]:
     return {
-        "size": built.size,
+        "size": built.size.as_json(),
         "precision": built.precision,
         "bytes": built.bytes,
         "build_seconds": built.build_seconds,

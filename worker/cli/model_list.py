@@ -110,7 +110,7 @@ def _row(survey: Survey, candidate: Candidate, chosen: Candidate | None) -> dict
     digests = _digests(survey, candidate)
     return {
         "name": candidate.name,
-        "size": candidate.size,
+        "size": candidate.size.as_json(),
         "precision": candidate.precision,
         "bytes": sum(survey.sizes.get(path, 0) for path in (candidate.xml, candidate.bin)),
         "digests": digests,

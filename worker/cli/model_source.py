@@ -9,17 +9,21 @@ from typing import Any
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from worker.cli.input_size import INPUT_SIZE
 from worker.contract import console
 from worker.contract.settings import ModelSettings, Settings
 from worker.contract.storage.s3 import ObjectStore
-from worker.model.format.layout import PRECISIONS, SIZE_MULTIPLE
+from worker.model.format.layout import PRECISIONS
 from worker.model.sources.progress import OnProgress
 
 SOURCE = click.argument("source", required=False)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 NAME = click.option("--name", help="Model name, required if SOURCE holds several models.")
 SIZE = click.option(
-    "--size", type=click.IntRange(SIZE_MULTIPLE), show_default="the largest", help="Input side in pixels."
+    "--size",
+    type=INPUT_SIZE,
+    show_default="the largest",
+    help="Input size in pixels; one number for a square.",
 )
 PRECISION = click.option(
     "--precision", type=click.Choice(["auto", *PRECISIONS]), help="Precision; auto: the one that this CPU runs best."

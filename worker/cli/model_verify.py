@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from worker.cli.input_size import INPUT_SIZE
 from worker.cli.model_source import (
     JSON,
     NAME,
@@ -37,7 +38,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @SOURCE
 @NAME
 @click.option(
-    "--size", "sizes", type=int, multiple=True, help="Only variants of this input side in pixels; repeatable."
+    "--size", "sizes", type=INPUT_SIZE, multiple=True, help="Only variants of this input size in pixels; repeatable."
 )
 @click.option(
     "--precision",

@@ -51,6 +51,19 @@ class InputSize:
         """Height times width."""
         return self.height * self.width
 
+    @property
+    def longer(self) -> int:
+        """The longer of both sides."""
+        return max(self.height, self.width)
+
+    def is_multiple_of(self, step: int) -> bool:
+        """Whether both sides are positive multiples of `step`."""
+        return all(side > 0 and side % step == 0 for side in (self.height, self.width))
+
+    def as_json(self) -> int | str:
+        """Return what a pydantic field writes: one number for a square, else the text."""
+        return self.height if self.is_square else str(self)
+
     def __str__(self) -> str:
         """Return `HEIGHTxWIDTH`."""
         return f"{self.height}x{self.width}"
@@ -73,7 +86,5 @@ class InputSize:
 
         return core_schema.no_info_plain_validator_function(
             read,
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda size: size.height if size.is_square else str(size)
-            ),
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda size: size.as_json()),
         )

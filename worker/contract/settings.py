@@ -28,6 +28,7 @@ from pydantic_settings import (
 )
 
 from worker.contract.errors import SettingsError
+from worker.contract.input_size import InputSize
 
 ENV_PREFIX = "MASKMILL_"
 
@@ -164,11 +165,12 @@ class ModelSettings(_Group):
     name: str | None = Field(
         default=None, description="Name of the model, required only if the source holds more than one."
     )
-    size: int | None = Field(
+    size: InputSize | None = Field(
         default=None,
-        gt=0,
-        multiple_of=32,
-        description="Side of the network's input in pixels; empty selects the largest in the source.",
+        description=(
+            "Input size of the network in pixels, HEIGHTxWIDTH or one number for a square, multiples of 32; empty "
+            "selects the largest in the source."
+        ),
     )
     precision: Precision = Field(
         default="auto",
@@ -182,6 +184,14 @@ class ModelSettings(_Group):
         default="auto",
         description="Native deformable convolution; auto uses it if it is built and this CPU supports it.",
     )
+
+    @field_validator("size")
+    @classmethod
+    def _size_suits_networks(cls, size: InputSize | None) -> InputSize | None:
+        if size is not None and not size.is_multiple_of(32):
+            raise ValueError(f"{size} is not a size of a network: height and width must be multiples of 32")
+        return size
+
     cache_dir: Path = Field(
         default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "maskmill",
         description="Folder for downloaded bundles, compiled models and the results of `worker tune`.",
@@ -488,4 +498,6 @@ def _shown(value: Any) -> str:
     """Return a value as it is typed in a source. `SecretStr` masks itself."""
     if value is None or value == ():
         return ""
+    if isinstance(value, InputSize):
+        return value.short
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

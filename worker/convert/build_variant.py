@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,8 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.contract.errors import BundleError, MaskmillError
+from worker.contract.input_size import InputSize
 from worker.convert import quantise
 from worker.convert.birefnet import checkpoint, network
+from worker.convert.birefnet.tile_order import TileOrder, with_rows
 from worker.convert.evaluate.agreement import Masks, compare
 from worker.convert.model_info import write_model_info
 from worker.convert.quantisation_config import QuantisationConfig
@@ -41,13 +43,14 @@ class BuildTask:
     """What to build, and from which files."""
 
     checkpoint: str
-    size: int
+    size: str
+    """`HEIGHTxWIDTH`."""
     precision: str
     rewrites: tuple[str, ...]
     xml: str
     """File to write; the `.bin` goes beside it."""
     pictures: str
-    """`.npy` of u8 `[n, R, R, 3]` for calibration and comparison."""
+    """`.npy` of u8 `[n, H, W, 3]` for calibration and comparison."""
     compared: int
     """Number of pictures, from the first, to compare on. 0 if there is nothing to compare with; the network is then run
     once, as a check."""
@@ -55,6 +58,10 @@ class BuildTask:
     """`.npy` of the masks of fp32: written by fp32, read by the other precisions."""
     quantisation: dict[str, Any]
     """Fields of `QuantisationConfig`."""
+    tile_order: str = TileOrder.ROWS
+    """Order of the image tiles that the checkpoint was trained with."""
+    facts: dict[str, str] = field(default_factory=dict)
+    """Keys to add to `model_info`."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ def build(task: BuildTask, on_progress: OnProgress) -> BuildResult:
     began = time.perf_counter()
     pictures = np.load(task.pictures, mmap_mode="r")
     model = _model(task, pictures, on_progress)
-    write_model_info(model)
+    write_model_info(model, task.facts)
     on_progress("write", 0, 0)
     _save(model, Path(task.xml), half=task.precision == "fp16")
     del model
@@ -102,9 +109,9 @@ def build(task: BuildTask, on_progress: OnProgress) -> BuildResult:
 
 def _model(task: BuildTask, pictures: npt.NDArray[np.uint8], on_progress: OnProgress) -> Any:
     on_progress("read the checkpoint", 0, 0)
-    weights = checkpoint.load(task.checkpoint)
+    weights = with_rows(checkpoint.load(task.checkpoint), TileOrder(task.tile_order))
     on_progress("build", 0, 0)
-    model = network.build(weights, task.size, task.rewrites)
+    model = network.build(weights, InputSize.parse(task.size), task.rewrites)
     del weights
     if task.precision == "int8wo":
         on_progress("compress weights", 0, 0)
@@ -125,25 +132,38 @@ def _save(model: Any, xml: Path, *, half: bool) -> None:
 
 
 def _masks(xml: Path, pictures: npt.NDArray[np.uint8], on_progress: OnProgress) -> Masks:
-    """Compute masks f32 `[n, R, R]` from the files on disk.
+    """Compute masks f32 `[n, H, W]` from the files on disk.
 
     The float part always runs in f32, whatever the CPU would choose, so that results of two machines are comparable.
     """
-    on_progress("compare", 0, len(pictures))
     try:
         compiled = core().compile_model(str(xml), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1})
     except RuntimeError as error:
         raise BundleError(f"{xml.name} cannot be read back: {error}; check the free disk space") from error
+    return masks_of(compiled, pictures, lambda done: on_progress("compare", done, len(pictures)))
+
+
+def masks_of(compiled: Any, pictures: npt.NDArray[np.uint8], on_picture: Callable[[int], None]) -> Masks:
+    """Return the masks f32 `[n, H, W]` of a compiled network that takes ImageNet-normalised pictures, gives logits."""
+    on_picture(0)
     masks = []
     for index in range(len(pictures)):
         logits = compiled(normalise(pictures[index : index + 1], IMAGENET_MEAN, IMAGENET_SCALE))[0][0, 0]
         masks.append((1 + np.tanh(logits / 2)) / 2)  # the sigmoid, in a form that cannot overflow
-        on_progress("compare", index + 1, len(pictures))
+        on_picture(index + 1)
     return np.stack(masks).astype(np.float32)
 
 
 def main() -> int:
-    """Build the task on standard input; keep standard output free of everything but messages.
+    """Build the task on standard input."""
+    return serve(lambda task, on_progress: build(BuildTask(**task), on_progress))
+
+
+def serve(work: Callable[[dict[str, Any], OnProgress], Any]) -> int:
+    """Do the task on standard input; keep standard output free of everything but messages.
+
+    Args:
+        work: takes the task and returns a data class.
 
     Returns:
         0, or 1 after reporting an error.
@@ -151,16 +171,16 @@ def main() -> int:
     with os.fdopen(os.dup(sys.stdout.fileno()), "w") as lines, Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
         with redirect_stdout(nowhere):
-            return _run(json.load(sys.stdin), lines)
+            return _run(work, json.load(sys.stdin), lines)
 
 
-def _run(task: dict[str, Any], lines: IO[str]) -> int:
+def _run(work: Callable[[dict[str, Any], OnProgress], Any], task: dict[str, Any], lines: IO[str]) -> int:
     def send(kind: str, value: object) -> None:
         lines.write(json.dumps({kind: value}) + "\n")
         lines.flush()
 
     try:
-        result = build(BuildTask(**task), lambda activity, done, total: send("progress", [activity, done, total]))
+        result = work(task, lambda activity, done, total: send("progress", [activity, done, total]))
     except MaskmillError as error:
         send("error", [type(error).__name__, str(error)])
         return 1

@@ -1,6 +1,6 @@
 """Pictures from which INT8 ranges are taken and on which variants are compared.
 
-    folder, s3:// prefix or the photographs of scikit-image ──> CalibrationSet ── tensors(size) ──> u8 [n, R, R, 3]
+    folder, s3:// prefix or the photographs of scikit-image ──> CalibrationSet ── tensors(size) ──> u8 [n, H, W, 3]
 
 They are decoded and resized by the functions that the worker uses, so the network is calibrated on what it will see.
 """
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.contract.errors import BundleNotFound, ImageError, SetupError, SourceError, StandaloneError
+from worker.contract.input_size import InputSize
 from worker.contract.s3url import S3Url
 from worker.contract.settings import LimitSettings, Settings
 from worker.contract.storage.s3 import ObjectInfo, ObjectStore
@@ -65,8 +66,8 @@ class CalibrationSet:
         lines = "".join(f"{hashlib.sha256(data).hexdigest()}\n" for data in self.pictures)
         return hashlib.sha256(lines.encode("ascii")).hexdigest()
 
-    def tensors(self, size: int) -> npt.NDArray[np.uint8]:
-        """Return the pictures as the network's input: u8 `[n, size, size, 3]`."""
+    def tensors(self, size: InputSize) -> npt.NDArray[np.uint8]:
+        """Return the pictures as the network's input: u8 `[n, height, width, 3]`."""
         return np.concatenate([to_tensor(decode(data, self.limits), size) for data in self.pictures])
 
 

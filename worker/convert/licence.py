@@ -1,14 +1,14 @@
-"""The licence note written into a bundle of BiRefNet-lite."""
+"""The licence note written into a bundle of the BiRefNet family."""
 
 from __future__ import annotations
+
+from worker.convert.birefnet.presets import Preset
 
 FILE = "LICENSE"
 
 SPDX = "MIT"
 
-DESCRIPTION = "BiRefNet-lite: the subject of a photograph, in detail. Converted from the published checkpoint."
-
-TEXT = """\
+_TEXT = """\
 maskmill built the networks in this folder from the checkpoint that manifest.json names under "source". Weights were
 combined exactly (batch norms and adjacent convolutions); in the variants other than fp32 they are stored with fewer
 bits.
@@ -19,3 +19,25 @@ checkpoint came from. The licence requires that they accompany every copy: put t
 redistribute these networks. If the checkpoint came from another source, the licence of that source applies instead.
 maskmill has no information about rights in the images that the network was trained on.
 """
+
+
+def spdx(preset: Preset | None) -> str:
+    """Return the licence of a checkpoint."""
+    return preset.licence if preset else SPDX
+
+
+def description(name: str) -> str:
+    """Return one sentence about a network."""
+    return f"{name}, of the BiRefNet family: the subject of a photograph, in detail. Converted from a checkpoint."
+
+
+def text(preset: Preset | None) -> str:
+    """Return the content of the file `LICENSE`."""
+    return "".join(f"{line}.\n\n" for line in warnings(preset)) + _TEXT
+
+
+def warnings(preset: Preset | None) -> tuple[str, ...]:
+    """Return a sentence about a licence that forbids commercial use; empty for others."""
+    if preset is None or preset.commercial:
+        return ()
+    return (f"the licence of {preset.repository}, {preset.licence}, forbids commercial use",)

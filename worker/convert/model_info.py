@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from worker.contract.errors import BundleError
 from worker.model.inference.graph import IMAGENET_MEAN, IMAGENET_SCALE
@@ -23,9 +25,14 @@ _MODEL_INFO = {
 """Keys of OpenVINO's model_api; mean and scale are on the scale 0 to 255."""
 
 
-def write_model_info(model: ov.Model) -> None:
-    """Add the section to a network that takes ImageNet-normalised RGB and returns logits."""
-    for key, value in _MODEL_INFO.items():
+def write_model_info(model: ov.Model, facts: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Add the section to a network that takes ImageNet-normalised RGB and returns logits.
+
+    Args:
+        model: changed in place.
+        facts: further keys, for people.
+    """
+    for key, value in {**_MODEL_INFO, **facts}.items():
         model.set_rt_info(value, ["model_info", key])
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import openvino as ov
 
 from worker.contract.errors import BundleError
+from worker.contract.input_size import InputSize
 from worker.model.format import writer
 from worker.model.format.layout import Candidate
 
@@ -23,7 +24,7 @@ from worker.model.format.layout import Candidate
 def write_bundle(
     dest: Path,
     name: str,
-    models: Mapping[tuple[int, str], ov.Model],
+    models: Mapping[tuple[InputSize, str], ov.Model],
     *,
     description: str,
     license: str,
@@ -35,7 +36,7 @@ def write_bundle(
     Args:
         dest: folder of the bundle; absent, empty or a bundle.
         name: name of the model, the first part of the file names.
-        models: network by (side in pixels, precision). Networks are saved without fp16 compression, which is up to the
+        models: network by (size, precision). Networks are saved without fp16 compression, which is up to the
             caller.
         description: one sentence for the reader.
         license: SPDX expression.

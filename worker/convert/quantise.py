@@ -69,8 +69,8 @@ def post_training(
     """Quantise weights and activations to INT8, with ranges from pictures.
 
     Args:
-        model: float32 network with one input `[1, 3, R, R]`.
-        tensors: u8 `[n, R, R, 3]`, made by `worker.images.tensor.to_tensor` as for the worker.
+        model: float32 network with one input `[1, 3, H, W]`.
+        tensors: u8 `[n, H, W, 3]`, made by `worker.images.tensor.to_tensor` as for the worker.
         config: what to quantise; the defaults if None.
         on_progress: called with the number of pictures read so far; each is read `config.passes` times.
 

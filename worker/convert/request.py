@@ -9,9 +9,11 @@ from importlib import metadata
 from pathlib import Path
 
 from worker.contract.errors import BundleNotFound, SettingsError, SetupError
+from worker.contract.input_size import InputSize
 from worker.contract.settings import Settings
 from worker.convert import calibration
 from worker.convert.birefnet.rewrites import Rewrite
+from worker.convert.birefnet.tile_order import OrderDecision, TileOrder
 from worker.convert.evaluate.agreement import Agreement
 from worker.convert.quantisation_config import QuantisationConfig
 from worker.model.format import writer
@@ -31,7 +33,7 @@ class ConversionRequest:
     """File, or `hf://OWNER/NAME[@REVISION]`."""
     output: Path
     """Folder of the bundle."""
-    sizes: tuple[int, ...]
+    sizes: tuple[InputSize, ...]
     precisions: tuple[str, ...]
     calibration_source: str | None = None
     """Folder or `s3://` prefix; None for the photographs of scikit-image."""
@@ -42,6 +44,10 @@ class ConversionRequest:
     quantisation: QuantisationConfig = QuantisationConfig()  # noqa: RUF009 -- frozen
     force: bool = False
     """Keep variants that differ too much from FP32."""
+    tile_order: TileOrder | None = None
+    """Order of the image tiles that the checkpoint was trained with; None: found out."""
+    name: str | None = None
+    """Name of the network in the bundle; None: that of the checkpoint's preset, or of its backbone."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class ConversionProgress:
 class BuiltVariant:
     """One variant of the new bundle."""
 
-    size: int
+    size: InputSize
     precision: str
     bytes: int
     """Size of the `.bin` file."""
@@ -79,7 +85,7 @@ class BuiltVariant:
     @property
     def label(self) -> str:
         """Size and precision: `512 int8`."""
-        return f"{self.size} {self.precision}"
+        return f"{self.size.short} {self.precision}"
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,8 @@ class ConversionResult:
     output: Path
     variants: tuple[BuiltVariant, ...]
     warnings: tuple[str, ...]
+    tile_order: OrderDecision | None = None
+    """With which order of image tiles the network was built, and why."""
 
 
 OnProgress = Callable[[ConversionProgress], None]
@@ -105,10 +113,11 @@ def validate(request: ConversionRequest) -> None:
         SetupError: a required package is not installed.
     """
     writer.check_precisions(request.output, request.precisions)
-    wrong = [str(size) for size in request.sizes if size <= 0 or size % SIZE_MULTIPLE]
+    wrong = [size.short for size in request.sizes if not size.is_multiple_of(SIZE_MULTIPLE)]
     if wrong or not request.sizes:
         raise SettingsError(
-            f"size {', '.join(wrong) or 'missing'}: use a positive multiple of {SIZE_MULTIPLE}, such as 1024"
+            f"size {', '.join(wrong) or 'missing'}: height and width must be multiples of {SIZE_MULTIPLE}, such as "
+            "1024 or 1440x2560"
         )
     if request.calibration_images < 1:
         raise SettingsError(f"{request.calibration_images} calibration images; use at least 1")

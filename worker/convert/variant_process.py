@@ -23,13 +23,16 @@ OnProgress = Callable[[str, int, int], None]
 """Called with (activity, done, total); `total` is 0 when not known."""
 
 
-def build_in_process(task: Mapping[str, Any], label: str, on_progress: OnProgress) -> dict[str, Any]:
+def build_in_process(
+    task: Mapping[str, Any], label: str, on_progress: OnProgress, module: str | None = None
+) -> dict[str, Any]:
     """Build one variant in a child process.
 
     Args:
         task: fields of `build_variant.BuildTask`.
         label: the variant in words, for errors.
         on_progress: called with the progress that the process reports.
+        module: another module with the same protocol.
 
     Returns:
         Fields of `build_variant.BuildResult`.
@@ -40,7 +43,7 @@ def build_in_process(task: Mapping[str, Any], label: str, on_progress: OnProgres
     with tempfile.TemporaryFile("w+") as stderr:
         process = subprocess.Popen(
             # -P: a folder named `worker` in the working directory must not be imported
-            bound_to_parent([sys.executable, "-P", "-m", MODULE], signal.SIGKILL),
+            bound_to_parent([sys.executable, "-P", "-m", module or MODULE], signal.SIGKILL),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,

@@ -36,8 +36,8 @@ _PEAKS: dict[tuple[int, str, str], tuple[int, int]] = {
     (1024, "fp32", "bf16"): (556, 479),
     (1024, "fp32", "f32"): (658, 547),
 }
-"""(Side, stored precision, arithmetic of the float part) -> (MiB of a process without its streams, MiB of one stream).
-A combination that is missing counts as fp32 in f32, which needs the most."""
+"""(Side of a square input, stored precision, arithmetic of the float part) -> (MiB of a process without its streams,
+MiB of one stream). A combination that is missing counts as fp32 in f32, which needs the most."""
 
 _LARGEST = max(size for size, _, _ in _PEAKS)
 
@@ -54,7 +54,8 @@ class MemoryNeeds:
 def needs(model: ModelSettings, precision: str, arithmetic: str) -> MemoryNeeds:
     """Return the peak memory of the network in the settings.
 
-    A size between two measured ones counts as the larger one. Beyond the largest, a stream grows with the pixels.
+    Sizes are compared by their pixels. A size between two measured ones counts as the larger one. Beyond the largest, a
+    stream grows with the pixels.
 
     Args:
         model: source and size; without a size, the largest published one is assumed.
@@ -64,13 +65,13 @@ def needs(model: ModelSettings, precision: str, arithmetic: str) -> MemoryNeeds:
     if model.source.startswith(_BUILTIN):
         process, stream = _BUILTIN_NEEDS
         return MemoryNeeds(process + OVERHEAD_MIB, stream, "measured for the built-in network")
-    side = model.size or _LARGEST
+    pixels = model.size.pixels if model.size else _LARGEST**2
     stored = precision if (_LARGEST, precision, arithmetic) in _PEAKS else "fp32"
     known = arithmetic if (_LARGEST, stored, arithmetic) in _PEAKS else "f32"
-    nearest = min((size for size, p, a in _PEAKS if (p, a) == (stored, known) and size >= side), default=_LARGEST)
+    nearest = min((size for size, p, a in _PEAKS if (p, a) == (stored, known) and size**2 >= pixels), default=_LARGEST)
     process, stream = _PEAKS[nearest, stored, known]
-    if side > nearest:
-        stream = stream * side * side // (nearest * nearest)
+    if pixels > nearest**2:
+        stream = stream * pixels // nearest**2
     return MemoryNeeds(process + OVERHEAD_MIB, stream, f"measured for BiRefNet-lite {nearest} {stored} in {known}")
 
 

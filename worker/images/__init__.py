@@ -1,6 +1,6 @@
 """Bytes to pixels to bytes: pure functions over Pillow and NumPy.
 
-    object bytes ── decode ──> Picture ── to_tensor ──> u8 [1, size, size, 3] ──> (the model)
+    object bytes ── decode ──> Picture ── to_tensor ──> u8 [1, height, width, 3] ──> (the model)
                                   │                                                    │
     output bytes <── encode <── render <───────────────────────── u8 [h, w] <──────────┘
                                   ├── subject   crop, size, matte

@@ -1,7 +1,7 @@
 """Measure the quality of a mask from the network's output: 1 ms at any size of picture.
 
-Shares of the area are the same on the network's square output as at the size of the picture, since the resize between
-them preserves relative areas.
+Shares of the area are the same on the network's output as at the size of the picture, since the resize between them
+preserves relative areas.
 """
 
 from __future__ import annotations

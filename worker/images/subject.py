@@ -1,6 +1,6 @@
 """Compute crop, size and opacity of the subject, as all outputs of a picture show it.
 
-The mask is cropped and scaled once, from the network's square directly to the size of the outputs, so a matte is never
+The mask is cropped and scaled once, from the network's output directly to the size of the outputs, so a matte is never
 larger than the output.
 """
 
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops
 
+from worker.contract.input_size import InputSize
 from worker.contract.outputs import OutputKind, OutputOptions
 from worker.images.decode import DecodeTarget, Picture
 from worker.images.quality import SUBJECT
@@ -35,14 +36,18 @@ class Frame:
     size: tuple[int, int]
 
 
-def decode_target(options: OutputOptions, network_size: int) -> DecodeTarget:
-    """Return the resolution at which to decode a picture: full size only if an output may show it at full size."""
+def decode_target(options: OutputOptions, network_size: InputSize) -> DecodeTarget:
+    """Return the resolution at which to decode a picture: full size only if an output may show it at full size.
+
+    The picture may lie or stand whatever the shape of the input, so both of its sides keep the input's longer one.
+    """
+    least = network_size.longer
     shown = {OutputKind.CUTOUT, OutputKind.COMPOSITE} & set(options.outputs)
     if not shown:
-        return DecodeTarget(short_side=network_size, long_side=network_size, exif=options.exif)
+        return DecodeTarget(short_side=least, long_side=least, exif=options.exif)
     if options.max_side is None or options.crop:  # the size of a crop is known only after inference
         return DecodeTarget(exif=options.exif)
-    return DecodeTarget(short_side=network_size, long_side=max(network_size, options.max_side), exif=options.exif)
+    return DecodeTarget(short_side=least, long_side=max(least, options.max_side), exif=options.exif)
 
 
 def small_matte(picture: Picture, mask: npt.NDArray[np.uint8]) -> Image.Image:

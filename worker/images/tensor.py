@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from worker.contract.input_size import InputSize
 from worker.images.decode import Picture
 from worker.images.resize import bilinear
 
@@ -23,16 +24,16 @@ _CHANNELS = 3
 _PLANE = 2
 
 
-def to_tensor(picture: Picture, size: int) -> npt.NDArray[np.uint8]:
-    """Return the picture as network input, resized to a square without keeping the aspect ratio, as in training.
+def to_tensor(picture: Picture, size: InputSize) -> npt.NDArray[np.uint8]:
+    """Return the picture as network input, resized to `size` without keeping the aspect ratio, as in training.
 
     Returns:
-        u8 [1, size, size, 3], NHWC, RGB, writable and contiguous.
+        u8 [1, height, width, 3], NHWC, RGB, writable and contiguous.
     """
     seen = picture.rgb
     if picture.alpha is not None:
         seen = Image.composite(seen, Image.new("RGB", seen.size, BACKDROP), picture.alpha)
-    return np.array(bilinear(seen, (size, size), picture.box))[np.newaxis]
+    return np.array(bilinear(seen, (size.width, size.height), picture.box))[np.newaxis]
 
 
 def to_mask(mask: npt.NDArray[np.uint8], width: int, height: int) -> Image.Image:

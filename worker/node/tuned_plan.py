@@ -64,7 +64,7 @@ def fingerprint(topology: Topology, model: ModelSettings) -> dict[str, Any]:
         "openvino": importlib.metadata.version("openvino"),
         "source": model.source,
         "name": model.name,
-        "size": model.size,
+        "size": model.size and model.size.as_json(),
     }
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.contract.errors import ImageError, ServiceError
+from worker.contract.input_size import InputSize
 from worker.contract.log_fields import event
 from worker.contract.messages import MaskQuality, Outcome, OutcomeKind, OutputKind
 from worker.contract.outputs import OutputOptions
@@ -50,12 +51,12 @@ class Network(Protocol):
     """What the pipeline needs from an inference engine."""
 
     @property
-    def size(self) -> int:
-        """Side of the square input in pixels."""
+    def size(self) -> InputSize:
+        """Height and width of the input in pixels."""
         ...
 
     def infer(self, tensor: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return the mask, u8 [size, size], of a u8 [1, size, size, 3] tensor. Thread-safe."""
+        """Return the mask, u8 [height, width], of a u8 [1, height, width, 3] tensor. Thread-safe."""
         ...
 
 

@@ -173,5 +173,5 @@ def _set_metrics(name: str, loaded: _Loaded) -> None:
     metrics.MODEL_LOAD.labels(name).set(loaded.seconds)
     model = str(loaded.facts["model"])
     metrics.MODEL_INFO.labels(
-        name, model, str(variant.size), variant.precision, loaded.inference_precision, kernels
+        name, model, variant.size.short, variant.precision, loaded.inference_precision, kernels
     ).set(1)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from worker.contract.input_size import InputSize
 from worker.convert.model_info import write_model_info
 from worker.images.tensor import normalise
 from worker.model.format import writer
@@ -59,7 +60,7 @@ def write(
             if precision == "int8":
                 network = quantised(network, _calibration_pictures(folder))
             write_model_info(network)
-            xml = made / Candidate(NAME, SIZE, precision).xml
+            xml = made / Candidate(NAME, InputSize.square(SIZE), precision).xml
             xml.parent.mkdir()
             ov.save_model(network, xml, compress_to_fp16=precision != "fp32")
         (made / CARD.name).write_bytes(CARD.read_bytes())

@@ -20,6 +20,7 @@ from worker.bench.harness.process import once
 from worker.bench.model_report import ModelReport
 from worker.cli.bench import bench_command
 from worker.contract.errors import SettingsError, SetupError
+from worker.contract.input_size import InputSize
 from worker.contract.settings import PlanSettings
 from worker.images.tensor import normalise
 from worker.model.format.layout import MANIFEST_NAME
@@ -114,7 +115,7 @@ def test_a_bundle_is_not_compared_with_other_weights(bundle, tmp_path):
     other.write_bytes(b"other weights")
 
     for checkpoint, words in ((None, "--checkpoint"), (other, hashlib.sha256(b"other weights").hexdigest())):
-        options = model.ModelOptions(sizes=(64,), rounds=2, bundle=bundle, checkpoint=checkpoint)
+        options = model.ModelOptions(sizes=(InputSize.square(64),), rounds=2, bundle=bundle, checkpoint=checkpoint)
         with pytest.raises(SettingsError, match=words):
             model.run(options, PlanSettings(), lambda _: None)
 
@@ -126,7 +127,9 @@ def test_the_checkpoint_of_a_bundle_is_accepted(bundle, tmp_path):
     # The digest is accepted; reading the file then fails, because it is not a checkpoint.
     with pytest.raises(SetupError, match=r"same\.safetensors"):
         model.run(
-            model.ModelOptions(sizes=(64,), rounds=2, bundle=bundle, checkpoint=same), PlanSettings(), lambda _: None
+            model.ModelOptions(sizes=(InputSize.square(64),), rounds=2, bundle=bundle, checkpoint=same),
+            PlanSettings(),
+            lambda _: None,
         )
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from worker.bench.harness import inference_ceiling
+from worker.contract.input_size import InputSize
 from worker.cpu.placement import CoreSet
 from worker.model.format.variant import Variant
 
-VARIANT = Variant("tiny", 64, "fp32", Path("tiny.xml"), Path("tiny.bin"), "0" * 64)
+VARIANT = Variant("tiny", InputSize.square(64), "fp32", Path("tiny.xml"), Path("tiny.bin"), "0" * 64)
 SETS = [CoreSet(index, (index,), 0, 0, 0, 1, 1) for index in range(3)]
 
 

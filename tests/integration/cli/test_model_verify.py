@@ -14,6 +14,7 @@ from integration.cli.conftest import describe
 from integration.model.tiny_network import SIZE, plain_grey
 from worker.cli import cli
 from worker.contract.errors import BundleNotFound, SourceError
+from worker.contract.input_size import InputSize
 from worker.contract.settings import ModelSettings
 from worker.convert.evaluate.verify import check_files
 from worker.images.resize import bilinear
@@ -34,7 +35,7 @@ def verify(capsys, *args: object) -> tuple[int, dict]:
 def expected_masks(bundle, images, precision: str) -> list[np.ndarray]:
     """Compute the masks of all pictures with a plain OpenVINO call."""
     xml = bundle / f"openvino_{precision}/tiny_{SIZE}x{SIZE}_{precision}.xml"
-    variant = Variant("tiny", SIZE, precision, xml, xml.with_suffix(".bin"), "")
+    variant = Variant("tiny", InputSize.square(SIZE), precision, xml, xml.with_suffix(".bin"), "")
     pictures = [bilinear(Image.open(path), (SIZE, SIZE)) for path in sorted(images.iterdir())]
     return [plain_grey(variant, np.asarray(picture)[np.newaxis]) for picture in pictures]
 

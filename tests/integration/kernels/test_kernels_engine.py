@@ -13,6 +13,7 @@ import pytest
 
 from integration.model.tiny_network import MEAN, SCALE, SIZE, noise
 from support import kernels
+from worker.contract.input_size import InputSize
 from worker.kernels import library as built
 from worker.model.format.variant import Variant
 from worker.model.inference.engine import Engine
@@ -49,7 +50,14 @@ def network() -> ov.Model:
 def variant(request, tmp_path_factory) -> Variant:
     xml = tmp_path_factory.mktemp("deformable") / "deformable.xml"
     ov.save_model(network(), str(xml), compress_to_fp16=request.param)
-    return Variant("deformable", SIZE, "fp16" if request.param else "fp32", xml, xml.with_suffix(".bin"), "0" * 64)
+    return Variant(
+        "deformable",
+        InputSize.square(SIZE),
+        "fp16" if request.param else "fp32",
+        xml,
+        xml.with_suffix(".bin"),
+        "0" * 64,
+    )
 
 
 def load(variant: Variant, **changes) -> Engine:
@@ -106,10 +114,11 @@ from pathlib import Path
 cpu = int(sys.argv[2])
 os.sched_setaffinity(0, {cpu})
 import numpy as np
+from worker.contract.input_size import InputSize
 from worker.model.format.variant import Variant
 from worker.model.inference.engine import Engine
 xml = Path(sys.argv[1])
-variant = Variant("deformable", 64, "fp32", xml, xml.with_suffix(".bin"), "0" * 64)
+variant = Variant("deformable", InputSize.square(64), "fp32", xml, xml.with_suffix(".bin"), "0" * 64)
 engine = Engine.load(variant, streams=1, threads=1, inference_precision="f32")
 assert engine.describe()["deformable_convolution"].startswith("1 of 1"), engine.describe()
 stop, masks = threading.Event(), set()

@@ -7,6 +7,7 @@ import pytest
 
 from support import kernels
 from support.birefnet_weights import DATA, stand_in_image, stand_in_state_dict
+from worker.contract.input_size import InputSize
 from worker.convert.birefnet import checkpoint
 from worker.convert.birefnet.network import build
 from worker.convert.birefnet.rewrites import ALL, NONE
@@ -27,7 +28,7 @@ def weights() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(("arithmetic", "rewrites"), [("f32", NONE), ("f32", ALL), ("bf16", ALL), ("i8", ALL)])
 def test_the_logits_stay_near_the_published_ones(weights, arithmetic, rewrites):
-    model = build(weights, SIZE, rewrites)
+    model = build(weights, InputSize.square(SIZE), rewrites)
     done = kernels.replaced(model, arithmetic)
 
     logits = kernels.run(kernels.compiled(model), [stand_in_image(SIZE)])

@@ -13,6 +13,7 @@ from worker.bench.harness.machine import isa_words, missing, version
 from worker.bench.harness.measure import TurnTiming
 from worker.bench.model import ModelOptions, images_of_turn, run
 from worker.contract.errors import BundleNotFound, SettingsError, SetupError
+from worker.contract.input_size import InputSize
 from worker.contract.settings import PlanSettings
 from worker.model.format.variant import Variant
 
@@ -149,11 +150,11 @@ def test_modules_that_are_not_installed_are_named():
 
 def test_one_round_is_too_few():
     with pytest.raises(SettingsError, match="at least 2"):
-        run(ModelOptions(sizes=(512,), rounds=1), PlanSettings(), lambda _: None)
+        run(ModelOptions(sizes=(InputSize.square(512),), rounds=1), PlanSettings(), lambda _: None)
 
 
 def test_variables_that_break_pinning_are_refused(monkeypatch):
     monkeypatch.setenv("KMP_AFFINITY", "compact")
 
     with pytest.raises(SetupError, match="KMP_AFFINITY"):
-        run(ModelOptions(sizes=(512,), rounds=2), PlanSettings(), lambda _: None)
+        run(ModelOptions(sizes=(InputSize.square(512),), rounds=2), PlanSettings(), lambda _: None)

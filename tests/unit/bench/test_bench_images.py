@@ -15,6 +15,7 @@ from worker.bench import images
 from worker.bench.images_report import ImagesReport
 from worker.cli.bench import bench_command
 from worker.contract.errors import SetupError
+from worker.contract.input_size import InputSize
 from worker.contract.outputs import OutputOptions
 from worker.contract.settings import LimitSettings
 from worker.images.decode import decode
@@ -24,7 +25,9 @@ from worker.images.render import render
 @pytest.fixture(scope="module")
 def report() -> ImagesReport:
     affinity = os.sched_getaffinity(0)
-    report = images.run(images.ImagesOptions(megapixels=(0.02,), size=64, rounds=2), lambda line: None)
+    report = images.run(
+        images.ImagesOptions(megapixels=(0.02,), size=InputSize.square(64), rounds=2), lambda line: None
+    )
     assert os.sched_getaffinity(0) == affinity
     return report
 
@@ -59,7 +62,7 @@ def test_a_case_has_the_options_of_its_label(label):
 def test_the_reference_does_the_same_work():
     """Its mask differs from ours by rounding only."""
     data, size = images.jpeg(None, 0.05)
-    mask = images._drawn_mask(64)
+    mask = images._drawn_mask(InputSize.square(64))
 
     _, reference = images._reference(data, mask, cutout=False)
     [(_, ours)] = render(decode(data, LimitSettings()), mask, OutputOptions())[1]

@@ -8,6 +8,7 @@ import pytest
 from worker.bench.harness.picture import picture
 from worker.bench.prepare import _random, arrays
 from worker.contract.errors import MaskmillError
+from worker.contract.input_size import InputSize
 from worker.convert.birefnet import layout
 
 
@@ -41,8 +42,8 @@ def test_a_file_that_is_not_a_checkpoint_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("size", [32, 256])
 def test_the_picture_is_the_same_everywhere_and_not_flat(size):
-    image = picture(size)
+    image = picture(InputSize.square(size))
 
     assert image.shape == (1, size, size, 3) and image.dtype == np.uint8
-    assert np.array_equal(image, picture(size))
+    assert np.array_equal(image, picture(InputSize.square(size)))
     assert image.std() > 20

@@ -10,7 +10,9 @@ from click.testing import CliRunner, Result
 
 from worker.cli import model_convert
 from worker.contract.errors import SettingsError
+from worker.contract.input_size import InputSize
 from worker.convert.birefnet.rewrites import Rewrite
+from worker.convert.birefnet.tile_order import TileOrder
 from worker.convert.evaluate.agreement import Agreement
 from worker.convert.quantisation_config import Overflow, QuantisationConfig
 from worker.convert.request import BuiltVariant, ConversionProgress, ConversionRequest, ConversionResult
@@ -28,8 +30,17 @@ def asked(monkeypatch) -> list[ConversionRequest]:
         for done in (0, 1, 2):
             on_progress(ConversionProgress(2, 4, "512 int8: quantise", done, 2))
         built = (
-            BuiltVariant(512, "fp32", 178_000_000, 3.0, 4.0, 900, None, ""),
-            BuiltVariant(512, "int8", 46_000_000, 60.0, 4.0, 2800, Agreement(0.03, 0.9, 0.4, 8), "MAE 0.03 above 0.02"),
+            BuiltVariant(InputSize.square(512), "fp32", 178_000_000, 3.0, 4.0, 900, None, ""),
+            BuiltVariant(
+                InputSize.square(512),
+                "int8",
+                46_000_000,
+                60.0,
+                4.0,
+                2800,
+                Agreement(0.03, 0.9, 0.4, 8),
+                "MAE 0.03 above 0.02",
+            ),
         )
         return ConversionResult(Path("/srv/bundle"), built, ("512 int8 disagrees with FP32",))
 
@@ -46,7 +57,12 @@ def test_by_default_the_published_set_is_converted(asked):
 
     assert done.exit_code == 0, done.output
     assert asked == [
-        ConversionRequest("model.safetensors", Path("bundle"), (1024, 512), ("fp32", "fp16", "int8", "int8wo"))
+        ConversionRequest(
+            "model.safetensors",
+            Path("bundle"),
+            (InputSize.square(1024), InputSize.square(512)),
+            ("fp32", "fp16", "int8", "int8wo"),
+        )
     ]
 
 
@@ -55,20 +71,22 @@ def test_every_option_is_part_of_the_request(asked):
         *NEEDED,
         *("--size", "512", "--size", "256", "--precision", "int8, fp16,int8", "--calibration", "s3://b/p"),
         *("--calibration-images", "5", "--without", "offsets", "--without", "same-size", "--float-offsets"),
-        *("--smooth-quant", "--seven-bit", "nowhere", "--force"),
+        *("--smooth-quant", "--seven-bit", "nowhere", "--force", "--tile-order", "columns", "--name", "mine"),
     )
 
     assert asked == [
         ConversionRequest(
             "model.safetensors",
             Path("bundle"),
-            (512, 256),
+            (InputSize.square(512), InputSize.square(256)),
             ("int8", "fp16"),
             calibration_source="s3://b/p",
             calibration_images=5,
             without=frozenset({Rewrite.OFFSETS, Rewrite.SAME_SIZE}),
             quantisation=QuantisationConfig(float_offsets=True, smooth=True, overflow=Overflow.NOWHERE),
             force=True,
+            tile_order=TileOrder.COLUMNS,
+            name="mine",
         )
     ]
 
@@ -116,3 +134,10 @@ def test_an_invalid_size_is_a_settings_error():
 
     assert isinstance(done.exception, SettingsError)
     assert "size 100" in str(done.exception)
+
+
+def test_a_published_checkpoint_is_converted_at_its_own_size(asked):
+    call("--checkpoint", "hf://ZhengPeng7/BiRefNet_lite-2K", "--output", "bundle")
+
+    assert asked[0].sizes == (InputSize(1440, 2560),)
+    assert asked[0].tile_order is None

@@ -51,3 +51,10 @@ def test_other_types_are_refused(value):
 def test_sizes_have_an_order_and_an_area():
     assert sorted([InputSize(1024, 1024), InputSize(512, 512), InputSize(512, 1024)])[0] == InputSize(512, 512)
     assert InputSize(3, 5).pixels == 15 and not InputSize(3, 5).is_square
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(InputSize(64, 96), True), (InputSize(64, 100), False), (InputSize(0, 64), False)]
+)
+def test_both_sides_must_be_positive_multiples(size, expected):
+    assert size.is_multiple_of(32) is expected

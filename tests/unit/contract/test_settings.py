@@ -5,6 +5,7 @@ from pydantic import SecretStr
 
 from worker.contract import settings
 from worker.contract.errors import SettingsError
+from worker.contract.input_size import InputSize
 
 
 def explained(loaded):
@@ -98,3 +99,21 @@ def test_a_client_certificate_is_sent_to_the_server(tmp_path):
     url = redis.secret_url()
 
     assert url.endswith("my.key") and "&ssl_certfile=" in url and "&ssl_keyfile=" in url
+
+
+@pytest.mark.parametrize(("text", "size"), [("1024", InputSize.square(1024)), ("1440x2560", InputSize(1440, 2560))])
+def test_the_size_of_a_network_is_one_number_or_height_and_width(monkeypatch, text, size):
+    monkeypatch.setenv("MASKMILL_MODEL__SIZE", text)
+
+    loaded = settings.load()
+
+    assert loaded.model.size == size
+    assert explained(loaded)["MASKMILL_MODEL__SIZE"].value == text
+
+
+@pytest.mark.parametrize("text", ["100", "0", "1440x2570", "2560*1440"])
+def test_an_impossible_size_is_refused(monkeypatch, text):
+    monkeypatch.setenv("MASKMILL_MODEL__SIZE", text)
+
+    with pytest.raises(SettingsError, match="MASKMILL_MODEL__SIZE"):
+        settings.load()

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from worker.contract.errors import BundleNotFound, ObjectMissing, SetupError, SourceError, StandaloneError
+from worker.contract.input_size import InputSize
 from worker.contract.s3url import S3Url
 from worker.contract.settings import LimitSettings, Settings
 from worker.contract.storage.s3 import ObjectInfo
@@ -73,11 +74,11 @@ def test_a_choice_is_even_and_never_repeats(have, want, got):
 
 
 def test_pictures_are_prepared_as_the_worker_prepares_them(tmp_path):
-    got = calibration.from_folder(folder_of(tmp_path, 2), 2, LIMITS).tensors(32)
+    got = calibration.from_folder(folder_of(tmp_path, 2), 2, LIMITS).tensors(InputSize.square(32))
 
     assert got.dtype == np.uint8
     assert got.shape == (2, 32, 32, 3)
-    assert np.array_equal(got[1:], to_tensor(decode(png(1), LIMITS), 32))
+    assert np.array_equal(got[1:], to_tensor(decode(png(1), LIMITS), InputSize.square(32)))
 
 
 def test_the_digest_is_that_of_the_pictures_in_order(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from openvino import opset15 as op
 
 from worker.contract.errors import BundleError
+from worker.contract.input_size import InputSize
 from worker.convert import package
 from worker.model.inference import runtime
 
@@ -29,7 +30,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_manifest_describes_every_file(tmp_path):
-    models = {(32, "fp32"): tiny(), (32, "int8"): tiny()}
+    models = {(InputSize.square(32), "fp32"): tiny(), (InputSize.square(32), "int8"): tiny()}
 
     dest = package.write_bundle(tmp_path / "new" / "tiny", "tiny", models, **FACTS, tools={"nncf": "3.4.0"})
 
@@ -53,7 +54,7 @@ def test_the_manifest_describes_every_file(tmp_path):
 
 
 def test_a_written_network_can_be_loaded(tmp_path):
-    dest = package.write_bundle(tmp_path / "tiny", "tiny", {(32, "fp32"): tiny()}, **FACTS)
+    dest = package.write_bundle(tmp_path / "tiny", "tiny", {(InputSize.square(32), "fp32"): tiny()}, **FACTS)
 
     model = runtime.core().read_model(dest / "openvino_fp32" / "tiny_32x32_fp32.xml")
 
@@ -62,15 +63,20 @@ def test_a_written_network_can_be_loaded(tmp_path):
 
 
 def test_other_users_can_read_the_bundle(tmp_path):
-    dest = package.write_bundle(tmp_path / "tiny", "tiny", {(32, "fp32"): tiny()}, **FACTS)
+    dest = package.write_bundle(tmp_path / "tiny", "tiny", {(InputSize.square(32), "fp32"): tiny()}, **FACTS)
 
     assert dest.stat().st_mode & 0o777 == 0o755
 
 
 def test_a_bundle_is_replaced_as_a_whole(tmp_path):
-    dest = package.write_bundle(tmp_path / "tiny", "tiny", {(32, "fp32"): tiny(), (32, "int8"): tiny()}, **FACTS)
+    dest = package.write_bundle(
+        tmp_path / "tiny",
+        "tiny",
+        {(InputSize.square(32), "fp32"): tiny(), (InputSize.square(32), "int8"): tiny()},
+        **FACTS,
+    )
 
-    package.write_bundle(dest, "tiny", {(32, "fp32"): tiny(2.0)}, **FACTS)
+    package.write_bundle(dest, "tiny", {(InputSize.square(32), "fp32"): tiny(2.0)}, **FACTS)
 
     assert set(tree(dest)) == {
         "manifest.json",
@@ -85,7 +91,7 @@ def test_a_bundle_is_replaced_as_a_whole(tmp_path):
 def test_a_failure_half_way_leaves_the_previous_content(tmp_path, monkeypatch, error, there):
     dest = tmp_path / "tiny"
     if there:
-        package.write_bundle(dest, "tiny", {(32, "fp32"): tiny()}, **FACTS)
+        package.write_bundle(dest, "tiny", {(InputSize.square(32), "fp32"): tiny()}, **FACTS)
     before = tree(tmp_path)
     save = ov.save_model
 
@@ -97,14 +103,16 @@ def test_a_failure_half_way_leaves_the_previous_content(tmp_path, monkeypatch, e
     monkeypatch.setattr(package.ov, "save_model", second_fails)
     expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else BundleError
     with pytest.raises(expected):
-        package.write_bundle(dest, "tiny", {(32, "fp32"): tiny(2.0), (32, "int8"): tiny()}, **FACTS)
+        package.write_bundle(
+            dest, "tiny", {(InputSize.square(32), "fp32"): tiny(2.0), (InputSize.square(32), "int8"): tiny()}, **FACTS
+        )
 
     assert tree(tmp_path) == before
     assert list(tmp_path.iterdir()) == ([dest] if there else [])
 
 
 def test_the_old_bundle_is_restored_if_the_new_one_cannot_be_renamed(tmp_path, monkeypatch):
-    dest = package.write_bundle(tmp_path / "tiny", "tiny", {(32, "fp32"): tiny()}, **FACTS)
+    dest = package.write_bundle(tmp_path / "tiny", "tiny", {(InputSize.square(32), "fp32"): tiny()}, **FACTS)
     before = tree(tmp_path)
     rename = Path.rename
 
@@ -115,7 +123,7 @@ def test_the_old_bundle_is_restored_if_the_new_one_cannot_be_renamed(tmp_path, m
 
     monkeypatch.setattr(Path, "rename", refuse_the_new_one)
     with pytest.raises(BundleError, match="its previous content is unchanged"):
-        package.write_bundle(dest, "tiny", {(32, "fp32"): tiny(2.0)}, **FACTS)
+        package.write_bundle(dest, "tiny", {(InputSize.square(32), "fp32"): tiny(2.0)}, **FACTS)
 
     assert tree(tmp_path) == before
 
@@ -126,7 +134,7 @@ def test_a_folder_that_is_not_a_bundle_is_not_replaced(tmp_path):
     (photos / "cat.jpg").write_bytes(b"cat")
 
     with pytest.raises(BundleError, match="is not a bundle"):
-        package.write_bundle(photos, "tiny", {(32, "fp32"): tiny()}, **FACTS)
+        package.write_bundle(photos, "tiny", {(InputSize.square(32), "fp32"): tiny()}, **FACTS)
 
     assert tree(photos) == {"cat.jpg": b"cat"}
 
@@ -134,7 +142,7 @@ def test_a_folder_that_is_not_a_bundle_is_not_replaced(tmp_path):
 def test_an_empty_folder_is_accepted(tmp_path):
     (tmp_path / "tiny").mkdir()
 
-    dest = package.write_bundle(tmp_path / "tiny", "tiny", {(32, "fp32"): tiny()}, **FACTS)
+    dest = package.write_bundle(tmp_path / "tiny", "tiny", {(InputSize.square(32), "fp32"): tiny()}, **FACTS)
 
     assert (dest / "manifest.json").is_file()
 
@@ -143,10 +151,12 @@ def test_a_file_in_place_of_a_parent_folder_is_named(tmp_path):
     (tmp_path / "file").write_bytes(b"")
 
     with pytest.raises(BundleError, match="file"):
-        package.write_bundle(tmp_path / "file" / "tiny", "tiny", {(32, "fp32"): tiny()}, **FACTS)
+        package.write_bundle(tmp_path / "file" / "tiny", "tiny", {(InputSize.square(32), "fp32"): tiny()}, **FACTS)
 
 
-@pytest.mark.parametrize(("models", "named"), [({}, "no model"), ({(32, "fp8"): None}, "fp8; known: fp32")])
+@pytest.mark.parametrize(
+    ("models", "named"), [({}, "no model"), ({(InputSize.square(32), "fp8"): None}, "fp8; known: fp32")]
+)
 def test_invalid_models_are_refused(tmp_path, models, named):
     with pytest.raises(BundleError, match=named):
         package.write_bundle(tmp_path / "tiny", "tiny", models, **FACTS)

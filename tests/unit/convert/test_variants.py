@@ -16,9 +16,11 @@ import pytest
 from PIL import Image
 
 from worker.contract.errors import BundleError, BundleNotFound, SettingsError, SetupError, SourceError
+from worker.contract.input_size import InputSize
 from worker.contract.settings import Settings
 from worker.convert import request, variants
 from worker.convert.birefnet.rewrites import Rewrite
+from worker.convert.birefnet.tile_order import TileOrder
 from worker.convert.request import ConversionProgress, ConversionRequest
 from worker.model.format.layout import read_listing
 from worker.model.format.manifest import read_bundle_manifest
@@ -32,11 +34,18 @@ class Builder:
 
     def __init__(self) -> None:
         self.tasks: list[Mapping[str, Any]] = []
+        self.trials: list[tuple[tuple[int, ...], str]] = []
         self.agreements: dict[str, dict[str, float]] = {}
         self.error: BaseException | None = None
         self.pictures: list[tuple[int, ...]] = []
 
-    def __call__(self, task: Mapping[str, Any], label: str, on_progress: Any) -> dict[str, Any]:
+    def __call__(
+        self, task: Mapping[str, Any], label: str, on_progress: Any, module: str | None = None
+    ) -> dict[str, Any]:
+        if module:
+            self.trials.append((np.load(task["pictures"]).shape, task["size"]))
+            on_progress("run with rows", 1, 2)
+            return {"order": "columns", "reason": "crisper masks", "softness": {"rows": 0.2, "columns": 0.1}}
         self.tasks.append(task)
         if self.error and task["precision"] != "fp32":
             raise self.error
@@ -76,9 +85,10 @@ def ask(tmp_path: Path):
         usual = {
             "checkpoint": str(checkpoint),
             "output": tmp_path / "bundle",
-            "sizes": (64,),
+            "sizes": (InputSize.square(64),),
             "precisions": ("fp32", "int8"),
             "calibration_source": str(photos),
+            "tile_order": TileOrder.ROWS,
         }
         return ConversionRequest(**{**usual, **changes})
 
@@ -90,7 +100,10 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def test_every_size_and_precision_is_written_under_its_published_name(builder, ask):
-    report = variants.convert(ask(sizes=(64, 32), precisions=("int8", "fp32", "int8wo", "fp16")), Settings())
+    report = variants.convert(
+        ask(sizes=(InputSize.square(64), InputSize.square(32)), precisions=("int8", "fp32", "int8wo", "fp16")),
+        Settings(),
+    )
 
     names = {c.xml for c in read_listing(tree(report.output)).candidates}
     assert names == {
@@ -104,13 +117,13 @@ def test_every_size_and_precision_is_written_under_its_published_name(builder, a
 def test_the_reference_is_built_first_and_kept_only_if_requested(builder, ask):
     report = variants.convert(ask(precisions=("int8",)), Settings())
 
-    assert builder.built == [(64, "fp32"), (64, "int8")]
+    assert builder.built == [("64x64", "fp32"), ("64x64", "int8")]
     assert [one.precision for one in report.variants] == ["int8"]
     assert not (report.output / "openvino_fp32").exists()
 
 
 def test_every_process_gets_the_pictures_at_its_size(builder, ask):
-    variants.convert(ask(sizes=(64, 32), precisions=("int8",)), Settings())
+    variants.convert(ask(sizes=(InputSize.square(64), InputSize.square(32)), precisions=("int8",)), Settings())
 
     assert builder.pictures == [(2, 64, 64, 3)] * 2 + [(2, 32, 32, 3)] * 2
 
@@ -157,7 +170,7 @@ def test_the_licence_note_says_what_the_licence_requires(builder, ask):
 def test_steps_are_counted_to_the_end(builder, ask):
     reports: list[ConversionProgress] = []
 
-    variants.convert(ask(sizes=(64, 32)), Settings(), reports.append)
+    variants.convert(ask(sizes=(InputSize.square(64), InputSize.square(32))), Settings(), reports.append)
 
     assert [report.step for report in reports] == sorted(report.step for report in reports)
     assert (reports[0].step, reports[-1].step, reports[-1].steps) == (0, 5, 6)
@@ -212,8 +225,8 @@ def test_a_failure_half_way_leaves_the_previous_content(builder, ask, tmp_path, 
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"sizes": (100,)}, SettingsError, "size 100: use a positive multiple of 32"),
-        ({"sizes": (64, 0, -32)}, SettingsError, "size 0, -32: use a positive multiple of 32"),
+        ({"sizes": (InputSize(96, 100),)}, SettingsError, "size 96x100: height and width must be multiples of 32"),
+        ({"sizes": (InputSize.square(64), InputSize.square(0))}, SettingsError, "size 0: height and width must be"),
         ({"sizes": ()}, SettingsError, "size missing"),
         ({"precisions": ("int4",)}, BundleError, "no such precision: int4; known: fp32"),
         ({"precisions": ()}, BundleError, "no model"),
@@ -274,3 +287,70 @@ def test_a_checkpoint_from_the_hub_is_fetched_through_the_cache(ask, monkeypatch
 
     assert calls == [("o/n", revision, "model.safetensors", tmp_path / "cache")]
     assert json.loads((report.output / "manifest.json").read_text())["source"]["checkpoint"] == source
+
+
+def manifest_of(report: Any) -> dict[str, Any]:
+    return json.loads((report.output / "manifest.json").read_text())
+
+
+def test_the_order_of_the_tiles_is_found_out_on_photographs_and_recorded(builder, ask):
+    reports: list[ConversionProgress] = []
+
+    report = variants.convert(
+        ask(tile_order=None, sizes=(InputSize.square(64), InputSize(32, 64))), Settings(), reports.append
+    )
+
+    assert builder.trials == [((2, 32, 64, 3), "32x64")]  # at the smallest size
+    assert {task["tile_order"] for task in builder.tasks} == {"columns"}
+    assert builder.tasks[0]["facts"] == {"family": "birefnet", "tile_order": "columns: crisper masks"}
+    assert manifest_of(report)["source"]["tile_order"] == {
+        "order": "columns",
+        "reason": "crisper masks",
+        "softness": {"rows": 0.2, "columns": 0.1},
+    }
+    assert report.tile_order and report.tile_order.order == "columns"
+    assert "tile order: run with rows" in [progress.what for progress in reports]
+
+
+def test_a_requested_order_is_not_tried(builder, ask):
+    report = variants.convert(ask(tile_order=TileOrder.COLUMNS), Settings())
+
+    assert not builder.trials
+    assert {task["tile_order"] for task in builder.tasks} == {"columns"}
+    assert manifest_of(report)["source"]["tile_order"]["reason"] == "as requested"
+
+
+def test_a_published_checkpoint_needs_no_trial_and_has_its_own_name(monkeypatch, builder, ask):
+    monkeypatch.setattr(variants, "fetch_checkpoint", lambda source, settings: Path(ask().checkpoint))
+
+    report = variants.convert(ask(checkpoint="hf://ZhengPeng7/BiRefNet_HR", tile_order=None), Settings())
+
+    assert not builder.trials
+    assert {task["tile_order"] for task in builder.tasks} == {"rows"}
+    assert "openvino_fp32/birefnet_hr_64x64_fp32.xml" in tree(report.output)
+
+
+def test_without_photographs_the_order_is_a_stated_guess(monkeypatch, builder, ask):
+    monkeypatch.setitem(sys.modules, "skimage", None)
+
+    report = variants.convert(ask(tile_order=None, precisions=("fp32",), calibration_source=None), Settings())
+
+    assert {task["tile_order"] for task in builder.tasks} == {"rows"}
+    assert report.tile_order and report.tile_order.reason.startswith("a guess")
+    assert "tiles is uncertain" in report.warnings[0]
+
+
+def test_a_licence_that_forbids_commercial_use_is_said(monkeypatch, builder, ask):
+    monkeypatch.setattr(variants, "fetch_checkpoint", lambda source, settings: Path(ask().checkpoint))
+
+    report = variants.convert(ask(checkpoint="hf://briaai/RMBG-2.0"), Settings())
+
+    assert "forbids commercial use" in report.warnings[0]
+    assert manifest_of(report)["license"] == "CC BY-NC 4.0"
+    assert "forbids commercial use" in (report.output / "LICENSE").read_text()
+
+
+def test_a_name_can_be_given(builder, ask):
+    report = variants.convert(ask(name="mine", sizes=(InputSize(64, 96),)), Settings())
+
+    assert "openvino_int8/mine_64x96_int8.xml" in tree(report.output)

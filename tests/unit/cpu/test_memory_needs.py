@@ -11,7 +11,9 @@ from worker.cpu.memory import MemoryNeeds
 PUBLISHED = ModelSettings(source="/models/birefnet_lite")
 
 
-def of(size: int | None, precision: str = "int8", arithmetic: str = "bf16", source: str = "/models/x") -> MemoryNeeds:
+def of(
+    size: int | str | None, precision: str = "int8", arithmetic: str = "bf16", source: str = "/models/x"
+) -> MemoryNeeds:
     return memory.needs(ModelSettings(source=source, size=size), precision, arithmetic)
 
 
@@ -47,3 +49,9 @@ def test_numbers_set_by_hand_take_precedence():
 
     assert plan.memory_per_stream_mib == 99
     assert plan.memory_per_process_mib == of(1024).process_mib
+
+
+def test_pixels_decide_for_a_size_that_is_not_square():
+    assert of("512x1024") == of(1024)
+    assert of("256x1024") == of(512)
+    assert of("1440x2560").stream_mib == of(1024).stream_mib * (1440 * 2560) // 1024**2

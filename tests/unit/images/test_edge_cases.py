@@ -6,6 +6,7 @@ from PIL import Image
 
 from support import edge_case_images
 from worker.contract.errors import ImageError
+from worker.contract.input_size import InputSize
 from worker.contract.outputs import OutputKind, OutputOptions
 from worker.contract.settings import LimitSettings
 from worker.images.decode import decode
@@ -33,7 +34,7 @@ def test_bad_file_fails_with_its_code(folder, name):
 def test_good_file_is_rendered_in_every_kind(folder, name):
     picture = decode((folder / name).read_bytes(), LimitSettings())
     assert (picture.width, picture.height) == EXPECTED[name].size
-    tensor = to_tensor(picture, 64)
+    tensor = to_tensor(picture, InputSize.square(64))
     subject = (tensor[0, :, :, 1] < 150).astype(np.uint8) * 255
     options = OutputOptions(outputs=tuple(OutputKind), crop=True, refine=True, max_side=100)
     outputs = dict(render(picture, subject, options)[1])

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from tests.support.photographs import CUP, FOLDER, HEAD, photograph
+from worker.contract.input_size import InputSize
 from worker.contract.outputs import OutputKind, OutputOptions
 from worker.contract.settings import LimitSettings
 from worker.images.decode import Picture, decode
@@ -48,7 +49,7 @@ CASES = {
 
 def rendered(name: str, mask, options: dict) -> Image.Image:
     settings = OutputOptions(**{"max_side": SIDE} | options)
-    picture = decode((FOLDER / name).read_bytes(), LimitSettings(), decode_target(settings, len(mask)))
+    picture = decode((FOLDER / name).read_bytes(), LimitSettings(), decode_target(settings, InputSize(*mask.shape)))
     background = Picture(photograph("gravel.png")) if settings.background_picture else None
     [(_, data)] = render(picture, mask, settings, background)[1]
     return Image.open(io.BytesIO(data))

@@ -10,6 +10,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from tests.support.photographs import NAMES, jpeg, photograph
+from worker.contract.input_size import InputSize
 from worker.contract.settings import LimitSettings
 from worker.images import decode as module
 from worker.images.decode import FULL_SIZE, OVERSAMPLING, DecodeTarget, decode
@@ -49,8 +50,8 @@ def test_the_network_input_is_within_the_stated_error(name, scale):
 
     assert scaled.rgb.size == tuple(-(-side // scale) for side in image.size)
     assert scaled.size == image.size
-    exact = to_tensor(decode(data, LIMITS), size).astype(int)
-    error = np.abs(to_tensor(scaled, size).astype(int) - exact)
+    exact = to_tensor(decode(data, LIMITS), InputSize.square(size)).astype(int)
+    error = np.abs(to_tensor(scaled, InputSize.square(size)).astype(int) - exact)
     assert error.mean() <= 2.5
     assert np.percentile(error, 99) <= 15
 
@@ -68,7 +69,7 @@ def test_a_part_of_a_pixel_at_the_border_moves_nothing(orientation):
 
     assert scaled.rgb.width < exact.rgb.width / 7
     assert scaled.size == exact.size
-    error = np.abs(to_tensor(scaled, 24).astype(int) - to_tensor(exact, 24))
+    error = np.abs(to_tensor(scaled, InputSize.square(24)).astype(int) - to_tensor(exact, InputSize.square(24)))
     assert error.mean() <= 1.6
 
 
@@ -98,6 +99,7 @@ def peak_mib(script, data):
     whole = f"""
 import sys
 import numpy as np
+from worker.contract.input_size import InputSize
 from worker.contract.outputs import OutputOptions
 from worker.contract.settings import LimitSettings
 from worker.images.decode import decode
@@ -109,8 +111,8 @@ mask = np.zeros((320, 320), np.uint8)
 mask[80:240, 80:240] = 255
 def work(data, **options):
     options = OutputOptions(**options)
-    picture = decode(data, LimitSettings(), decode_target(options, 320))
-    to_tensor(picture, 320)
+    picture = decode(data, LimitSettings(), decode_target(options, InputSize.square(320)))
+    to_tensor(picture, InputSize.square(320))
     for kind, output in render(picture, mask, options)[1]:
         pass
 data = sys.stdin.buffer.read()

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from tests.support.photographs import HEAD, jpeg, photograph
+from worker.contract.input_size import InputSize
 from worker.contract.outputs import OutputKind, OutputOptions
 from worker.contract.settings import LimitSettings
 from worker.images.decode import FULL_SIZE, DecodeTarget, Picture, decode
@@ -37,7 +38,7 @@ def framed(mask, size=SIZE, **options):
     ],
 )
 def test_full_size_is_decoded_only_if_an_output_needs_it(options, expected):
-    assert decode_target(OutputOptions(**options), 512) == expected
+    assert decode_target(OutputOptions(**options), InputSize.square(512)) == expected
 
 
 def test_without_crop_everything_is_shown():
@@ -168,3 +169,8 @@ def test_colours_of_a_scaled_decode_are_those_of_the_picture():
     difference = np.abs(np.asarray(scaled).astype(int) - np.asarray(exact))
     assert difference.mean() < 2
     assert np.percentile(difference, 99) < 15
+
+
+def test_a_picture_keeps_the_longer_side_of_the_input_however_it_lies():
+    for size in (InputSize(1440, 2560), InputSize(2560, 1440)):
+        assert decode_target(OutputOptions(), size) == DecodeTarget(2560, 2560)

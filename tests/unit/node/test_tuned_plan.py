@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from worker.contract.errors import SetupError
+from worker.contract.input_size import InputSize
 from worker.contract.settings import ModelSettings, PlanSettings
 from worker.cpu import topology
 from worker.node import tuned_plan
@@ -35,7 +36,7 @@ def test_a_result_is_found_by_the_same_machine_and_network(tmp_path):
         (replace(HERE, model_name="another"), MODEL),
         (replace(HERE, flags=HERE.flags | {"amx_tile"}), MODEL),
         (replace(HERE, quota_cpus=1.5), MODEL),
-        (HERE, MODEL.model_copy(update={"size": 1024})),
+        (HERE, MODEL.model_copy(update={"size": InputSize.square(1024)})),
         (HERE, MODEL.model_copy(update={"source": "/models/other"})),
     ],
 )

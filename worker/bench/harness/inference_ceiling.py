@@ -17,6 +17,7 @@ from worker.bench.harness.measure import TurnTiming
 from worker.bench.harness.picture import picture
 from worker.bench.harness.process import Child
 from worker.bench.harness.requests import NetworkRequest, files_of
+from worker.contract.input_size import InputSize
 from worker.cpu.placement import CoreSet
 from worker.model.format.variant import Variant
 
@@ -35,9 +36,9 @@ def request(variant: Variant, arithmetic: str, cores: CoreSet, image: Path) -> N
     }
 
 
-def image_file(folder: Path, size: int) -> Path:
+def image_file(folder: Path, size: InputSize) -> Path:
     """Return the file with the picture of all measurements at one size, written on first use."""
-    path = folder / f"image_{size}.npy"
+    path = folder / f"image_{size.short}.npy"
     if not path.exists():
         np.save(path, picture(size))
     return path

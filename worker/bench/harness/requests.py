@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Required, TypedDict
 
+from worker.contract.input_size import InputSize
 from worker.model.format.variant import Variant
 
 
@@ -13,7 +14,8 @@ class VariantFiles(TypedDict):
     """A `Variant`, ready for JSON."""
 
     name: str
-    size: int
+    size: int | str
+    """One number for a square, else `HEIGHTxWIDTH`."""
     precision: str
     xml: str
     bin: str
@@ -49,7 +51,8 @@ class PrepareRequest(TypedDict):
 
     job: str
     cpus: Sequence[int]
-    size: int
+    size: int | str
+    """One number for a square, else `HEIGHTxWIDTH`."""
     checkpoint: str | None
     folder: str
     build_ours: bool
@@ -104,7 +107,7 @@ def files_of(variant: Variant) -> VariantFiles:
     """Return a variant as a JSON object."""
     return {
         "name": variant.name,
-        "size": variant.size,
+        "size": variant.size.as_json(),
         "precision": variant.precision,
         "xml": str(variant.xml),
         "bin": str(variant.bin),
@@ -122,5 +125,10 @@ def variant_of(request: NetworkRequest) -> Variant:
     if files is None:
         raise ValueError(f"the job {request['job']} needs a variant")
     return Variant(
-        files["name"], files["size"], files["precision"], Path(files["xml"]), Path(files["bin"]), files["digest"]
+        files["name"],
+        InputSize.parse(files["size"]),
+        files["precision"],
+        Path(files["xml"]),
+        Path(files["bin"]),
+        files["digest"],
     )

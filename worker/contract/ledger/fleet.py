@@ -7,6 +7,7 @@ from typing import cast
 from pydantic import BaseModel, ConfigDict, Field
 
 from worker.contract import redis_keys
+from worker.contract.input_size import InputSize
 from worker.contract.ledger.connection import RedisConnection
 
 HEARTBEAT_SECONDS = 10.0
@@ -28,7 +29,7 @@ class WorkerFacts(BaseModel):
     streams: int
     threads: int
     model: str
-    size: int = Field(description="side of the network's input in pixels")
+    size: InputSize = Field(description="height and width of the network's input in pixels")
     precision: str
     digest: str = Field(default="", description="of the network, as in the metadata of outputs; empty if unknown")
     seconds_per_image: float | None = Field(default=None, description="of the last chunk: wall time over its images")

@@ -1,4 +1,4 @@
-"""The decoder block of BiRefNet-lite, with its deformable ASPP.
+"""The decoder block of BiRefNet, with its deformable ASPP.
 
 Sources: arXiv 2401.03407; Zhu et al., "Deformable ConvNets v2", arXiv 1811.11168, for the modulated deformable
 convolution; Chen et al., arXiv 1706.05587, for the parallel branches and the pooled branch.

@@ -14,7 +14,6 @@ import numpy as np
 from openvino import opset13 as opset
 
 from worker.convert.birefnet import windows
-from worker.convert.birefnet.layout import SHIFT, WINDOW
 from worker.convert.birefnet.ops import (
     Node,
     Scope,
@@ -28,47 +27,61 @@ from worker.convert.birefnet.ops import (
     transpose,
 )
 from worker.convert.birefnet.rewrites import Rewrite
+from worker.convert.birefnet.windows import Grid
 
 Heads = tuple[Node, Node, Node]
-"""Query, key and value, each `[windows, heads, 49, width of a head]`."""
+"""Query, key and value, each `[windows, heads, area, width of a head]`."""
+
+EXPANDED_BYTES = 1 << 20
+"""A position bias that is larger stays a table in the file, and is expanded when the graph is compiled: those of Swin-L
+take 46.8 MB, their tables 1.2 MB. NNCF would quantise the table, so the small ones of Swin-T are stored expanded."""
 
 
-def window_attention(x: Node, scope: Scope, size: int, heads: int, mask: Node | None) -> Node:
+def window_attention(x: Node, scope: Scope, grid: Grid, heads: int, mask: Node | None) -> Node:
     """Add attention inside windows, with qkv and output projection.
 
     Args:
-        x: Tokens `[1, size * size, channels]`.
+        x: Tokens `[1, height * width, channels]`.
         scope: Weights of `attn`.
-        size: Side of the grid of tokens.
+        grid: Grid of the tokens.
         heads: Number of attention heads.
-        mask: `[windows, 1, 49, 49]` for shifted windows, None for unshifted ones.
+        mask: `[windows, 1, area, area]` for shifted windows, None for unshifted ones.
     """
     shifted = mask is not None
     qkv, projection = scope.conv("qkv"), scope.conv("proj")
     if scope.uses(Rewrite.REAL_TOKENS):
-        heads_of = _gathered_heads(linear(_with_zero(x), *qkv), windows.token_order(size, shifted=shifted), heads)
-        return linear(_to_tokens(_attend(heads_of, scope, mask), size, shifted), *projection)
+        heads_of = _gathered_heads(linear(_with_zero(x), *qkv), grid.token_order(shifted=shifted), heads)
+        return linear(_to_tokens(_attend(heads_of, scope, mask), grid, shifted), *projection)
     gathers = scope.uses(Rewrite.WINDOW_GATHER)
-    y = linear(_to_windows(x, size, shifted) if gathers else _cut(x, size, shifted), *qkv)
+    y = linear(_to_windows(x, grid, shifted) if gathers else _cut(x, grid, shifted), *qkv)
     y = linear(_attend(_split_heads(y, heads), scope, mask), *projection)
-    return _to_tokens(y, size, shifted) if gathers else _join(y, size, shifted)
+    return _to_tokens(y, grid, shifted) if gathers else _join(y, grid, shifted)
 
 
 def _attend(heads_of: Heads, scope: Scope, mask: Node | None) -> Node:
-    """Attend within each window: query, key and value `[windows, heads, 49, width]` to `[windows, 49, channels]`."""
+    """Attend within each window: query, key, value `[windows, heads, area, width]` to `[windows, area, channels]`."""
     query, key, value = heads_of
     count, heads, area, width = (int(side) for side in query.output(0).get_shape())
     query = opset.multiply(query, constant(np.full(1, 1 / math.sqrt(width), np.float32)))
-    bias = windows.position_bias(scope.array("relative_position_bias_table"))
-    scores = opset.add(opset.matmul(query, key, False, True), constant(bias))
+    scores = opset.add(opset.matmul(query, key, False, True), _position_bias(scope))
     if mask is not None:
         scores = opset.add(scores, mask)
     mixed = opset.matmul(opset.softmax(scores, -1), value, False, False)
     return reshape(transpose(mixed, 0, 2, 1, 3), count, area, heads * width)
 
 
+def _position_bias(scope: Scope) -> Node:
+    """Return the relative position bias `[1, heads, area, area]`."""
+    table, window = scope.array("relative_position_bias_table"), scope.backbone.window
+    heads, area = table.shape[1], window**2
+    if heads * area**2 * table.itemsize <= EXPANDED_BYTES:
+        return constant(windows.position_bias(table, window))
+    index = windows.position_index(window).astype(np.int32)
+    return reshape(transpose(opset.gather(constant(table), constant(index), integer(0)), 2, 0, 1), 1, heads, area, area)
+
+
 def _split_heads(qkv: Node, heads: int) -> Heads:
-    """Split `[windows, 49, 3 * channels]` into query, key and value, as published."""
+    """Split `[windows, area, 3 * channels]` into query, key and value, as published."""
     count, area, triple = (int(side) for side in qkv.output(0).get_shape())
     parts = transpose(reshape(qkv, count, area, 3, heads, triple // 3 // heads), 2, 0, 3, 1, 4)
     query, key, value = (opset.squeeze(part, integers([0])) for part in opset.split(parts, integer(0), 3).outputs())
@@ -95,42 +108,41 @@ def _with_zero(x: Node) -> Node:
     return concat([x, constant(np.zeros((1, 1, channels), np.float32))])
 
 
-def _to_windows(x: Node, size: int, shifted: bool) -> Node:
-    """Convert tokens to windows `[windows, 49, channels]` by one gather."""
-    order = constant(windows.token_order(size, shifted=shifted))
+def _to_windows(x: Node, grid: Grid, shifted: bool) -> Node:
+    """Convert tokens to windows `[windows, area, channels]` by one gather."""
+    order = constant(grid.token_order(shifted=shifted))
     return opset.squeeze(opset.gather(_with_zero(x), order, integer(1)), integers([0]))
 
 
-def _to_tokens(y: Node, size: int, shifted: bool) -> Node:
-    """Convert windows `[windows, 49, channels]` to tokens by one gather, which drops the padding."""
+def _to_tokens(y: Node, grid: Grid, shifted: bool) -> Node:
+    """Convert windows `[windows, area, channels]` to tokens by one gather, which drops the padding."""
     channels = y.output(0).get_shape()[2]
-    places = constant(windows.window_order(size, shifted=shifted))
+    places = constant(grid.window_order(shifted=shifted))
     return opset.gather(reshape(y, 1, -1, channels), places, integer(1))
 
 
-def _cut(x: Node, size: int, shifted: bool) -> Node:
-    """Convert tokens to windows `[windows, 49, channels]` as published: pad, roll, partition."""
-    channels = x.output(0).get_shape()[2]
-    side = windows.padded(size)
-    count, missing = side // WINDOW, side - size
-    x = reshape(x, 1, size, size, channels)
-    if missing:
-        x = opset.pad(x, integers([0, 0, 0, 0]), integers([0, missing, missing, 0]), "constant")
+def _cut(x: Node, grid: Grid, shifted: bool) -> Node:
+    """Convert tokens to windows `[windows, area, channels]` as published: pad, roll, partition."""
+    channels, window = x.output(0).get_shape()[2], grid.window
+    (height, width), (rows, columns) = grid.padded, grid.windows
+    x = reshape(x, 1, grid.height, grid.width, channels)
+    if (height, width) != (grid.height, grid.width):
+        missing = [0, height - grid.height, width - grid.width, 0]
+        x = opset.pad(x, integers([0, 0, 0, 0]), integers(missing), "constant")
     if shifted:
-        x = opset.roll(x, integers([-SHIFT, -SHIFT]), integers([1, 2]))
-    tiles = transpose(reshape(x, 1, count, WINDOW, count, WINDOW, channels), 0, 1, 3, 2, 4, 5)
-    return reshape(tiles, count * count, WINDOW * WINDOW, channels)
+        x = opset.roll(x, integers([-grid.shift, -grid.shift]), integers([1, 2]))
+    tiles = transpose(reshape(x, 1, rows, window, columns, window, channels), 0, 1, 3, 2, 4, 5)
+    return reshape(tiles, rows * columns, window * window, channels)
 
 
-def _join(y: Node, size: int, shifted: bool) -> Node:
+def _join(y: Node, grid: Grid, shifted: bool) -> Node:
     """Convert windows to tokens as published, the inverse of `_cut`."""
-    channels = y.output(0).get_shape()[2]
-    side = windows.padded(size)
-    count = side // WINDOW
-    tiles = transpose(reshape(y, 1, count, count, WINDOW, WINDOW, channels), 0, 1, 3, 2, 4, 5)
-    x = reshape(tiles, 1, side, side, channels)
+    channels, window = y.output(0).get_shape()[2], grid.window
+    (height, width), (rows, columns) = grid.padded, grid.windows
+    tiles = transpose(reshape(y, 1, rows, columns, window, window, channels), 0, 1, 3, 2, 4, 5)
+    x = reshape(tiles, 1, height, width, channels)
     if shifted:
-        x = opset.roll(x, integers([SHIFT, SHIFT]), integers([1, 2]))
-    if side != size:
-        x = crop(x, [0, 0], [size, size], [1, 2])
-    return reshape(x, 1, size * size, channels)
+        x = opset.roll(x, integers([grid.shift, grid.shift]), integers([1, 2]))
+    if (height, width) != (grid.height, grid.width):
+        x = crop(x, [0, 0], [grid.height, grid.width], [1, 2])
+    return reshape(x, 1, grid.tokens, channels)

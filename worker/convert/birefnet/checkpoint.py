@@ -1,4 +1,4 @@
-"""Read a published checkpoint of BiRefNet-lite strictly: all names must be known and all shapes correct.
+"""Read a published checkpoint of BiRefNet strictly: all names must be known and all shapes correct.
 
 A `.safetensors` file needs only the `safetensors` package; a `.pth` or `.pt` release is a pickle that needs PyTorch.
 Only tensors are unpickled.
@@ -7,6 +7,7 @@ Only tensors are unpickled.
 from __future__ import annotations
 
 import importlib
+import json
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from worker.contract.errors import BundleError, BundleNotFound, SetupError
 from worker.convert.birefnet import layout
+from worker.convert.birefnet.layout import Backbone
 from worker.convert.birefnet.rewrites import Array
 
 PREFIXES = ("module.", "_orig_mod.")
@@ -27,6 +29,9 @@ PICKLES = (".pth", ".pt")
 
 FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32}
 """NumPy types by safetensors name; BF16 is handled separately, because NumPy has no such type."""
+
+MAX_HEADER_BYTES = 10_000_000
+"""Upper limit for the header of a safetensors file, which lists some hundred arrays."""
 
 MOST_LISTED = 20
 """Most names listed per complaint; the count is always given."""
@@ -45,7 +50,7 @@ def load(path: Path | str) -> dict[str, Array]:
 
     Raises:
         BundleNotFound: The file does not exist.
-        BundleError: The file is damaged or not a checkpoint of BiRefNet-lite; the wrong names are listed.
+        BundleError: The file is damaged or not a checkpoint of BiRefNet; the wrong names are listed.
         SetupError: The package that reads this kind of file is not installed.
     """
     path = Path(path)
@@ -53,6 +58,23 @@ def load(path: Path | str) -> dict[str, Array]:
         msg = f"no checkpoint at {path}; give the path of model.safetensors"
         raise BundleNotFound(msg)
     return validate(_read(path), str(path))
+
+
+def backbone_in(path: Path) -> Backbone | None:
+    """Tell the backbone of a `.safetensors` file from its header, without reading the weights.
+
+    Returns:
+        None if the file is of another kind, damaged, or not a checkpoint of BiRefNet; `load` says what is wrong.
+    """
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), MAX_HEADER_BYTES)))
+        shapes = {_bare(name): tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    backbone = layout.backbone_of(shapes)
+    required = layout.required(backbone)
+    return backbone if all(shapes.get(name) == shape for name, shape in required.items()) else None
 
 
 def validate(arrays: Mapping[str, npt.NDArray[Any]], source: str) -> dict[str, Array]:
@@ -66,7 +88,8 @@ def validate(arrays: Mapping[str, npt.NDArray[Any]], source: str) -> dict[str, A
         BundleError: A name is unknown, missing or given twice, a shape is wrong, or a value is not finite.
     """
     found = _without_prefixes(arrays, source)
-    required, optional = layout.required(), layout.optional()
+    backbone = layout.backbone_of({name: values.shape for name, values in found.items()})
+    required, optional = layout.required(backbone), layout.optional(backbone)
     known = {**required, **optional}
     complaints = {
         "unknown": [name for name in found if name not in known],
@@ -80,7 +103,7 @@ def validate(arrays: Mapping[str, npt.NDArray[Any]], source: str) -> dict[str, A
     }
     if any(complaints.values()):
         listed = "; ".join(f"{len(names)} {kind}: {_listed(names)}" for kind, names in complaints.items() if names)
-        msg = f"{source} is not a checkpoint of BiRefNet-lite: {listed}"
+        msg = f"{source} is not a checkpoint of BiRefNet with {backbone.name}: {listed}"
         raise BundleError(msg)
     return {name: np.ascontiguousarray(found[name], np.float32) for name in required}
 
@@ -88,14 +111,18 @@ def validate(arrays: Mapping[str, npt.NDArray[Any]], source: str) -> dict[str, A
 def _without_prefixes(arrays: Mapping[str, npt.NDArray[Any]], source: str) -> Arrays:
     found: Arrays = {}
     for name, values in arrays.items():
-        bare = name
-        while bare.startswith(PREFIXES):
-            bare = bare.split(".", 1)[1]
+        bare = _bare(name)
         if bare in found:
             msg = f"{source} holds {bare} more than once, under different prefixes"
             raise BundleError(msg)
         found[bare] = values
     return found
+
+
+def _bare(name: str) -> str:
+    while name.startswith(PREFIXES):
+        name = name.split(".", 1)[1]
+    return name
 
 
 def _listed(names: list[str]) -> str:
@@ -108,7 +135,7 @@ def _read(path: Path) -> Arrays:
         return _read_safetensors(path)
     if path.suffix in PICKLES:
         return _read_pickle(path)
-    msg = f"{path} is neither .safetensors nor .pth; give the model.safetensors of ZhengPeng7/BiRefNet_lite"
+    msg = f"{path} is neither .safetensors nor .pth; give a model.safetensors such as that of ZhengPeng7/BiRefNet_lite"
     raise BundleError(msg)
 
 
@@ -150,6 +177,6 @@ def _read_pickle(path: Path) -> Arrays:
         msg = f"{path} is truncated or holds more than tensors ({error}); download it again"
         raise BundleError(msg) from error
     if not isinstance(state, Mapping) or not all(isinstance(values, torch.Tensor) for values in state.values()):
-        msg = f"{path} does not hold a plain state dict; give a checkpoint of BiRefNet-lite"
+        msg = f"{path} does not hold a plain state dict; give a checkpoint of BiRefNet"
         raise BundleError(msg)
     return {name: (values.float() if values.is_floating_point() else values).numpy() for name, values in state.items()}

@@ -1,4 +1,4 @@
-"""The decoder of BiRefNet-lite, from features of two scales and tiles of the image to logits.
+"""The decoder of BiRefNet, from features of two scales and tiles of the image to logits.
 
 Source: arXiv 2401.03407, section 3. Each level combines the output of the deeper level with the encoder's features and
 with the image, which is cut into tiles that are stacked as channels.
@@ -10,7 +10,6 @@ from openvino import opset13 as opset
 
 from worker.convert.birefnet.aspp import decoder_block, inner_features
 from worker.convert.birefnet.image_branch import image_logits
-from worker.convert.birefnet.layout import DECODER_BLOCKS
 from worker.convert.birefnet.ops import (
     Node,
     Scope,
@@ -30,13 +29,13 @@ def decode(image: Node, features: list[Node], context: Node, scope: Scope) -> No
     """Add the decoder and return the logits.
 
     Args:
-        image: `[1, 3, R, R]`.
-        features: Both scales concatenated, at R/4, R/8 and R/16.
-        context: Output of the squeeze block, `[1, 1536, R/32, R/32]`.
+        image: `[1, 3, H, W]`.
+        features: Both scales concatenated, at a 4th, an 8th and a 16th of the size.
+        context: Output of the squeeze block, at a 32nd.
         scope: Weights of `decoder`.
 
     Returns:
-        `[1, 1, R, R]`.
+        `[1, 1, H, W]`.
     """
     x = _level(context, image, scope, 4)
     for level, lateral in ((3, features[2]), (2, features[1])):
@@ -71,7 +70,8 @@ def _with_image(x: Node, image: Node, scope: Scope, level: int) -> Node:
 def tiles(image: Node, height: int, width: int) -> Node:
     """Cut the image into tiles of `height x width` pixels, stacked as channels: colour, tile row, tile column.
 
-    `[1, 3, R, R]` to `[1, 3 * (R / height) * (R / width), height, width]`.
+    `[1, 3, H, W]` to `[1, 3 * (H / height) * (W / width), height, width]`. Weights that were trained with another order
+    are permuted when they are loaded: see `tile_order`.
     """
     channels, size = 3, height_width(image)
     rows, cols = size[0] // height, size[1] // width
@@ -82,14 +82,14 @@ def tiles(image: Node, height: int, width: int) -> Node:
 
 
 def _logits(x: Node, image: Node, scope: Scope) -> Node:
-    """Add the last block at R/4, the image branch at full size, and the 1x1 convolution over both.
+    """Add the last block at a 4th of the size, the image branch at full size, and the 1x1 convolution over both.
 
     There is no activation between the block's last convolution and the logits, and a 1x1 convolution commutes with the
-    resize, whose weights add up to one. With `OUTPUT_CONV` the block therefore computes one channel of logits at R/4,
+    resize, whose weights add up to one. With `OUTPUT_CONV` the block therefore computes one channel of logits there,
     which is enlarged and added to the image branch.
     """
     block = scope.at("decoder_block1")
-    channels = DECODER_BLOCKS[1][1]
+    channels = scope.backbone.decoder_blocks[1][1]
     weight, bias = scope.conv("conv_out1.0")
     size = height_width(image)
     if scope.uses(Rewrite.OUTPUT_CONV):

@@ -21,13 +21,13 @@ def image_logits(image: Node, scope: Scope, pointwise: Array | None, bias: Array
     """Add `ipt_blk1` to the image, followed by a 1x1 convolution if one is given.
 
     Args:
-        image: `[1, 3, R, R]`.
+        image: `[1, 3, H, W]`.
         scope: Weights of `decoder`.
-        pointwise: `[1, 24, 1, 1]` or None.
+        pointwise: `[1, channels, 1, 1]` or None.
         bias: Bias of that convolution, `[1]`.
 
     Returns:
-        `[1, 1, R, R]`, or `[1, 24, R, R]` without the 1x1 convolution.
+        `[1, 1, H, W]`, or `[1, channels, H, W]` without the 1x1 convolution.
     """
     if not scope.uses(Rewrite.SAME_SIZE):
         image = resize(image, *height_width(image))

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from openvino import opset13 as opset
 
+from worker.convert.birefnet.layout import Backbone
 from worker.convert.birefnet.rewrites import BATCH_NORM_EPSILON, Array, Rewrite, batch_norm_scale, fold_scale
 
 Node = Any
@@ -23,15 +24,16 @@ LAYER_NORM_EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class Scope:
-    """The weights below one prefix of the state dict, and the enabled rewrites."""
+    """The weights below one prefix of the state dict, the enabled rewrites, and the backbone."""
 
     arrays: Mapping[str, Array]
     rewrites: frozenset[Rewrite]
+    backbone: Backbone
     prefix: str = ""
 
     def at(self, name: str) -> Scope:
         """Return the scope one or more levels down."""
-        return Scope(self.arrays, self.rewrites, f"{self.prefix}{name}.")
+        return Scope(self.arrays, self.rewrites, self.backbone, f"{self.prefix}{name}.")
 
     def array(self, name: str) -> Array:
         """Return one array by its name below this scope."""

@@ -21,7 +21,8 @@ class Rewrite(StrEnum):
     """One exact rewrite, for `network.build(..., rewrites=...)`."""
 
     OUTPUT_CONV = "output-conv"
-    """The last 1x1 convolution is folded into both of its inputs: one channel is upsampled instead of 96."""
+    """The last 1x1 convolution is folded into both of its inputs: one channel is upsampled instead of 96 or
+    192."""
     INPUT_PATCH = "input-patch"
     """The two 3x3 convolutions of `ipt_blk1` become one 5x5; the outermost ring of pixels is computed as published."""
     OFFSETS = "offsets"

@@ -9,6 +9,7 @@ import openvino as ov
 from openvino import opset15 as op
 from openvino.passes import ConstantFolding, Manager
 
+from worker.contract.input_size import InputSize
 from worker.convert.contrast.background import CELL, fit_background
 from worker.convert.contrast.colour import cielab
 from worker.convert.contrast.mask import filled, membership
@@ -52,7 +53,7 @@ def write(folder: Path) -> Path:
     return write_bundle(
         folder,
         NAME,
-        {(SIZE, "fp32"): contrast_model()},
+        {(InputSize.square(SIZE), "fp32"): contrast_model()},
         description=DESCRIPTION,
         license="Apache-2.0",
         source={"generator": "worker.convert.contrast"},

@@ -76,7 +76,7 @@ def with_true_mask(
     """Return a network's mask, resized to the size of the true mask, and the true mask: two u8 `[h, w]`.
 
     Args:
-        grey: u8 `[R, R]`, as the network gives it.
+        grey: u8 `[H, W]`, as the network gives it.
         mask: file of the true mask.
         limits: limits of a picture.
 

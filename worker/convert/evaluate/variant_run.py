@@ -40,7 +40,7 @@ class RunTask:
     arithmetic: FloatPrecision
     pictures: tuple[Path, ...]
     output: Path
-    """Folder for the masks: `{index of the picture}.npy`, u8 `[R, R]`."""
+    """Folder for the masks: `{index of the picture}.npy`, u8 `[H, W]`."""
     cpus: tuple[int, ...]
     limits: LimitSettings
 

@@ -109,7 +109,7 @@ def check_variants(
         settings: source and cache.
         candidates: variants of the source.
         options: pictures and limits.
-        scratch: folder for masks; needs about 2 x R x R bytes per picture.
+        scratch: folder for masks; needs about two bytes per pixel of the input per picture.
         objects: the S3 port, for an `s3://` source.
         progress: called with the progress of each download.
 

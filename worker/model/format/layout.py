@@ -1,4 +1,6 @@
-"""File names of a bundle, such as `openvino_int8/birefnet_lite_512x512_int8.xml` and the `.bin` beside it.
+"""File names of a bundle, such as `openvino_int8/birefnet_lite_1440x2560_int8.xml` and the `.bin` beside it.
+
+The height comes first, as in the shape of the input: 1440x2560 is wider than high.
 
 Pure text without file access: the same grammar reads a folder, an S3 listing and a hub repository.
 """
@@ -9,6 +11,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from worker.contract.input_size import InputSize
+
 PRECISIONS = ("fp32", "fp16", "int8", "int8wo")
 """Stored precisions, most exact first; each has the folder `openvino_{precision}`. `int8wo` has INT8 weights and float
 activations."""
@@ -17,7 +21,7 @@ MANIFEST_NAME = "manifest.json"
 """Optional file beside the precision folders: see `worker.model.format.manifest`."""
 
 SIZE_MULTIPLE = 32
-"""Input sides are multiples of this: the encoder halves the image five times."""
+"""Height and width of an input are multiples of this: the encoder halves the image five times."""
 
 _SUFFIXES = frozenset({"xml", "bin"})
 _PATH = re.compile(
@@ -33,8 +37,8 @@ class Candidate:
     """A variant found in a listing. Paths are relative to the root of the bundle, with forward slashes."""
 
     name: str
-    size: int
-    """Side of the square input in pixels."""
+    size: InputSize
+    """Height and width of the input in pixels."""
 
     precision: str
     missing: str = ""
@@ -43,7 +47,7 @@ class Candidate:
     @property
     def xml(self) -> str:
         """Path of the graph."""
-        return f"openvino_{self.precision}/{self.name}_{self.size}x{self.size}_{self.precision}.xml"
+        return f"openvino_{self.precision}/{self.name}_{self.size}_{self.precision}.xml"
 
     @property
     def bin(self) -> str:
@@ -52,8 +56,8 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """Name for messages: `birefnet_lite 1024 int8`."""
-        return f"{self.name} {self.size} {self.precision}"
+        """Name for messages: `birefnet_lite 1024 int8`, `birefnet_lite 1440x2560 int8`."""
+        return f"{self.name} {self.size.short} {self.precision}"
 
 
 @dataclass(frozen=True)
@@ -82,13 +86,13 @@ def read_listing(paths: Iterable[str]) -> Listing:
         folder, and the IR files at the top level, whose name does not follow the grammar, contradicts its folder or
         gives an impossible size. Other files, such as a README, are ignored.
     """
-    found: dict[tuple[str, int, str], set[str]] = {}
+    found: dict[tuple[str, InputSize, str], set[str]] = {}
     left_out: list[str] = []
     has_manifest = False
     for path in paths:
         match = _PATH.fullmatch(path)
         if match and _is_consistent(match):
-            key = match["name"], int(match["height"]), match["precision"]
+            key = match["name"], _size(match), match["precision"]
             found.setdefault(key, set()).add(match["suffix"])
         elif path == MANIFEST_NAME:
             has_manifest = True
@@ -99,12 +103,15 @@ def read_listing(paths: Iterable[str]) -> Listing:
     return Listing(tuple(candidates), tuple(sorted(left_out)), has_manifest)
 
 
+def _size(match: re.Match[str]) -> InputSize:
+    return InputSize(int(match["height"]), int(match["width"]))
+
+
 def _is_consistent(match: re.Match[str]) -> bool:
-    is_square = match["height"] == match["width"] and int(match["height"]) % SIZE_MULTIPLE == 0
-    return is_square and match["folder"] == match["precision"]
+    return _size(match).is_multiple_of(SIZE_MULTIPLE) and match["folder"] == match["precision"]
 
 
-def _candidate(name: str, size: int, precision: str, suffixes: set[str]) -> Candidate:
+def _candidate(name: str, size: InputSize, precision: str, suffixes: set[str]) -> Candidate:
     complete = Candidate(name, size, precision)
     paths = {"xml": complete.xml, "bin": complete.bin}
     missing = next((paths[suffix] for suffix in _SUFFIXES - suffixes), "")

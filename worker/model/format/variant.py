@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.contract.errors import BundleError, BundleNotFound
+from worker.contract.input_size import InputSize
 from worker.contract.settings import ModelSettings
 from worker.model.format.layout import PRECISIONS, Candidate, Listing
 
@@ -19,8 +20,8 @@ class Variant:
     """One network on this disk with verified files: the input of the engine."""
 
     name: str
-    size: int
-    """Side R in pixels of the square input and output."""
+    size: InputSize
+    """Height and width of input and output in pixels."""
 
     precision: str
     """As stored: fp32, fp16, int8 or int8wo. The CPU and the settings decide the precision it runs in."""
@@ -32,8 +33,8 @@ class Variant:
 
     @property
     def label(self) -> str:
-        """Name for messages: `birefnet_lite 1024 int8`."""
-        return f"{self.name} {self.size} {self.precision}"
+        """Name for messages: `birefnet_lite 1024 int8`, `birefnet_lite 1440x2560 int8`."""
+        return f"{self.name} {self.size.short} {self.precision}"
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,10 @@ def _filter_by_size(
     if settings.size:
         reasons.append("size as requested")
         return _require_match(left, [c for c in left if c.size == settings.size], "size", settings, listing)
-    sizes = sorted({c.size for c in left})
+    sizes = sorted({c.size for c in left}, key=lambda size: (size.pixels, size))
     in_precision = "" if settings.precision == "auto" else f" in {settings.precision}"
-    reasons.append(f"largest size of {', '.join(map(str, sizes))}{in_precision}" if sizes[1:] else "the only size")
+    listed = ", ".join(size.short for size in sizes)
+    reasons.append(f"largest size of {listed}{in_precision}" if sizes[1:] else "the only size")
     return [c for c in left if c.size == sizes[-1]]
 
 
@@ -143,6 +145,7 @@ def _require_match(
     if after or not before:
         return after
     requested = getattr(settings, what)
+    requested = requested.short if isinstance(requested, InputSize) else requested
     raise BundleNotFound(
         f"{settings.source} has no model of {what} {requested} that matches the other settings; available: "
         f"{listing.labels()}; change MASKMILL_MODEL__{what.upper()}"

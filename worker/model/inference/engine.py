@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.contract.errors import BundleError, InferenceFailed, PlacementError
+from worker.contract.input_size import InputSize
 from worker.contract.log_fields import event
 from worker.model.format.variant import Variant
 from worker.model.inference import compiled_cache, deformable
@@ -128,8 +129,8 @@ class Engine:
         return cls(compiled, facts)
 
     @property
-    def size(self) -> int:
-        """Side R of the square input and output, in pixels."""
+    def size(self) -> InputSize:
+        """Height and width of input and output, in pixels."""
         return self._facts.variant.size
 
     @property
@@ -141,15 +142,15 @@ class Engine:
         """Return the grey levels of one image.
 
         Args:
-            tensor: u8 [1, R, R, 3], RGB, not normalised. Must not change before this returns.
+            tensor: u8 [1, height, width, 3], RGB, not normalised. Must not change before this returns.
 
         Returns:
-            A new array u8 [R, R]: 255 * sigmoid(logits), rounded half to even.
+            A new array u8 [height, width]: 255 * sigmoid(logits), rounded half to even.
 
         Raises:
             InferenceFailed: the shape or type is wrong, or the network raised.
         """
-        expected = (1, self.size, self.size, 3)
+        expected = (1, self.size.height, self.size.width, 3)
         if tensor.shape != expected or tensor.dtype != np.uint8:
             raise InferenceFailed(f"expected a u8 tensor {expected}, got {tensor.dtype} {tensor.shape}")
         with self._request() as request:
@@ -165,7 +166,7 @@ class Engine:
     def warm_up(self) -> float:
         """Run every request once on a black image, which allocates all memory; return the seconds it took."""
         started = time.perf_counter()
-        black = np.zeros((1, self.size, self.size, 3), np.uint8)
+        black = np.zeros((1, self.size.height, self.size.width, 3), np.uint8)
         with ThreadPoolExecutor(self.requests) as pool:
             list(pool.map(self.infer, [black] * self.requests))
         return time.perf_counter() - started
@@ -180,7 +181,7 @@ class Engine:
         executed = [node for node in nodes if node["layerType"] not in _NOT_EXECUTED]
         return {
             "model": facts.variant.name,
-            "size": facts.variant.size,
+            "size": facts.variant.size.as_json(),
             "precision": facts.variant.precision,
             "digest": facts.variant.digest,
             "mean": list(facts.prepared.mean),

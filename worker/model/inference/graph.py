@@ -1,6 +1,6 @@
 """Prepare the graph to compile: pixels in, grey levels out, with all steps between inside the compiled model.
 
-    u8 [1,R,R,3] -> f32 -> (x - mean) / scale -> NCHW -> network -> sigmoid -> x 255, rounded -> u8 [1,1,R,R]
+    u8 [1,H,W,3] -> f32 -> (x - mean) / scale -> NCHW -> network -> sigmoid -> x 255, rounded -> u8 [1,1,H,W]
 
 Compared with the same steps in NumPy around the plain network, this saves three passes over the image in Python. Per
 pixel, 3 bytes enter and 1 byte leaves OpenVINO instead of 12 and 4.
@@ -54,13 +54,13 @@ def prepare(variant: Variant) -> Prepared:
 
 
 def _fix_shape(model: Any, variant: Variant, notes: list[str]) -> None:
-    """Check for one input [1, 3, R, R] and one output; make a dynamic input static, which the plugin runs faster."""
+    """Check for one input [1, 3, H, W] and one output; make a dynamic input static, which the plugin runs faster."""
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise BundleError(
             f"{variant.xml} has {len(model.inputs)} inputs and {len(model.outputs)} outputs, expected one of each; "
             "convert a network that returns a mask"
         )
-    expected = ov.PartialShape([1, _CHANNELS, variant.size, variant.size])
+    expected = ov.PartialShape([1, _CHANNELS, variant.size.height, variant.size.width])
     given = model.input(0).get_partial_shape()
     if not given.compatible(expected):
         raise BundleError(
@@ -130,8 +130,8 @@ def _with_grey_levels(model: Any, variant: Variant, notes: list[str]) -> Any:
 
 def _check_shapes(model: Any, variant: Variant) -> None:
     """Check for the static shapes in the diagram of this module."""
-    side = variant.size
-    expected = {"input": [1, side, side, _CHANNELS], "output": [1, 1, side, side]}
+    height, width = variant.size.height, variant.size.width
+    expected = {"input": [1, height, width, _CHANNELS], "output": [1, 1, height, width]}
     for what, port in (("input", model.input(0)), ("output", model.output(0))):
         shape = port.get_partial_shape()
         if shape != ov.PartialShape(expected[what]):

@@ -10,6 +10,7 @@ import openvino as ov
 import pytest
 from openvino.passes import ConstantFolding, Manager
 
+from worker.contract.input_size import InputSize
 from worker.convert.birefnet import layout
 from worker.convert.birefnet.network import build
 from worker.convert.birefnet.rewrites import ALL, NONE, Rewrite
@@ -42,7 +43,7 @@ def steps(model: ov.Model) -> list[Step]:
 @pytest.fixture(scope="session")
 def graphs(blank) -> dict[frozenset[Rewrite], list[Step]]:
     """The operations of the plain graph and of one graph per rewrite; the models are large and not kept."""
-    return {rewrites: steps(build(blank, SIZE, rewrites)) for rewrites in (NONE, *map(only, Rewrite))}
+    return {rewrites: steps(build(blank, InputSize.square(SIZE), rewrites)) for rewrites in (NONE, *map(only, Rewrite))}
 
 
 def only(rewrite: Rewrite) -> frozenset[Rewrite]:
@@ -60,7 +61,7 @@ def full_size(graph: list[Step], kind: str) -> list[int]:
 
 @pytest.mark.parametrize("rewrites", [NONE, ALL], ids=["plain", "default"])
 def test_the_graph_is_static_with_named_ends(blank, rewrites):
-    model = build(blank, SIZE, rewrites)
+    model = build(blank, InputSize.square(SIZE), rewrites)
 
     assert [(port.get_any_name(), list(port.shape)) for port in model.inputs] == [("image", [1, 3, SIZE, SIZE])]
     assert [(port.get_any_name(), list(port.shape)) for port in model.outputs] == [("logits", [1, 1, SIZE, SIZE])]
@@ -69,7 +70,7 @@ def test_the_graph_is_static_with_named_ends(blank, rewrites):
 
 
 def test_masks_are_constants_once_compiled(blank):
-    model = build(blank, 64, NONE)
+    model = build(blank, InputSize.square(64), NONE)
     masks = kinds(steps(model))["Gather"]
     folding = Manager()
     folding.register_pass(ConstantFolding())

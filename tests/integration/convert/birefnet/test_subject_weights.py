@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from support.birefnet_weights import subject_state_dict
+from worker.contract.input_size import InputSize
 from worker.convert.birefnet import checkpoint
 from worker.convert.birefnet.network import build
 from worker.convert.birefnet.rewrites import ALL
@@ -18,7 +19,7 @@ def test_bright_areas_are_the_subject():
     disc = np.hypot(down - 60, across - 70) < 40
     grain = 0.1 * np.random.default_rng(1).standard_normal((3, SIZE, SIZE))
     picture = (np.where(disc, 1.5, -1.0) + grain)[None].astype(np.float32)
-    model = build(checkpoint.validate(subject_state_dict(), "subject"), SIZE, ALL)
+    model = build(checkpoint.validate(subject_state_dict(), "subject"), InputSize.square(SIZE), ALL)
     compiled = runtime.core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     (logits,) = compiled({"image": picture}).values()

@@ -103,10 +103,11 @@ def test_a_cache_that_cannot_be_written_costs_time_only_and_is_announced(tmp_pat
 START_TOGETHER = """
 import json, os, sys
 from pathlib import Path
+from worker.contract.input_size import InputSize
 from worker.model.format.variant import Variant
 from worker.model.inference.engine import Engine
 xml, cache = map(Path, sys.argv[1:])
-variant = Variant("tiny", 64, "fp32", xml, xml.with_suffix(".bin"), "0" * 64)
+variant = Variant("tiny", InputSize.square(64), "fp32", xml, xml.with_suffix(".bin"), "0" * 64)
 sys.stdout.write("ready\\n"); sys.stdout.flush(); sys.stdin.readline()
 with Engine.load(variant, streams=1, threads=1, inference_precision="f32", cache_dir=cache) as engine:
     sys.stdout.write(json.dumps(engine.describe()["loaded_from_cache"]))

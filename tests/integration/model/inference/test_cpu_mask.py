@@ -25,10 +25,11 @@ import json, os, sys, threading, time
 from pathlib import Path
 
 def load(threads=1):
+    from worker.contract.input_size import InputSize
     from worker.model.format.variant import Variant
     from worker.model.inference.engine import Engine
     xml = Path(sys.argv[1])
-    variant = Variant("tiny", 64, "fp32", xml, xml.with_suffix(".bin"), "0" * 64)
+    variant = Variant("tiny", InputSize.square(64), "fp32", xml, xml.with_suffix(".bin"), "0" * 64)
     return Engine.load(variant, streams=1, threads=threads, inference_precision="f32")
 
 def report(value):

@@ -12,6 +12,7 @@ import pytest
 
 from integration.model.tiny_network import SIZE, build, noise, plain_grey, save
 from worker.contract.errors import InferenceFailed, PlacementError
+from worker.contract.input_size import InputSize
 from worker.model.format.variant import Variant
 from worker.model.inference import runtime
 from worker.model.inference.engine import Engine
@@ -177,3 +178,17 @@ def test_more_threads_than_cpus_are_refused(variant):
 def test_streams_without_a_thread_of_their_own_are_refused(variant):
     with pytest.raises(PlacementError, match=r"requested 2 streams with 1 threads in total, OpenVINO grants"):
         load(variant, streams=2, threads=1)
+
+
+def test_a_network_that_is_not_square(tmp_path):
+    size = InputSize(64, 96)
+    variant = save(build(size=size), tmp_path, size=size)
+    picture = noise(5, size)
+
+    with load(variant) as engine:
+        grey = engine.infer(picture)
+        facts = engine.describe()
+
+    assert grey.shape == (64, 96)
+    assert np.abs(grey.astype(int) - plain_grey(variant, picture)).max() <= 1
+    assert (facts["size"], variant.label) == ("64x96", "tiny 64x96 fp32")

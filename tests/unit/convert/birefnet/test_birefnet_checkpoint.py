@@ -9,7 +9,7 @@ import types
 import numpy as np
 import pytest
 
-from support.birefnet_weights import published_shapes
+from support.birefnet_weights import LITE, SWIN_L, published_shapes
 from worker.contract.errors import BundleError, BundleNotFound, SetupError
 from worker.convert.birefnet import checkpoint, layout
 
@@ -196,3 +196,34 @@ def test_a_damaged_or_foreign_pickle_is_refused(monkeypatch, tmp_path, answer):
 
     with pytest.raises(BundleError, match=r"a\.pth"):
         checkpoint.load(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(("table", "backbone"), [(LITE, layout.SWIN_T), (SWIN_L, layout.SWIN_L)])
+def test_the_backbone_is_told_from_the_header(tmp_path, table, backbone):
+    path = tmp_path / "model.safetensors"
+    header = {
+        f"module.{name}": {"dtype": "F16", "shape": list(shape), "data_offsets": [0, 0]}
+        for name, shape in published_shapes(table).items()
+    } | {"__metadata__": {"format": "pt"}}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+
+    assert checkpoint.backbone_in(path) is backbone
+
+
+@pytest.mark.parametrize("content", [b"", b"arrays", b"\xff" * 20, (2).to_bytes(8, "little") + b"{}"])
+def test_a_file_that_is_no_checkpoint_has_no_backbone(tmp_path, content):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+
+    assert checkpoint.backbone_in(path) is None
+    assert checkpoint.backbone_in(tmp_path / "absent") is None
+
+
+def test_swin_l_is_validated_against_its_own_table():
+    state = {name: np.zeros(shape, np.float16) for name, shape in published_shapes(SWIN_L).items()}
+
+    assert checkpoint.validate(state, "x").keys() == layout.required(layout.SWIN_L).keys()
+    del state["bb.layers.2.blocks.17.norm1.weight"]
+    with pytest.raises(BundleError, match=r"BiRefNet with Swin-L: 1 missing: bb\.layers\.2\.blocks\.17"):
+        checkpoint.validate(state, "x")

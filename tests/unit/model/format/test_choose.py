@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from worker.contract.errors import BundleError, BundleNotFound
+from worker.contract.input_size import InputSize
 from worker.contract.settings import ModelSettings
 from worker.model.format.layout import Candidate, Listing
 from worker.model.format.variant import choose
@@ -13,7 +14,7 @@ from worker.model.format.variant import choose
 def listing(*labels: str) -> Listing:
     """`listing("net 512 int8")`."""
     split = (label.split() for label in labels)
-    return Listing(tuple(Candidate(name, int(size), precision) for name, size, precision in split))
+    return Listing(tuple(Candidate(name, InputSize.parse(size), precision) for name, size, precision in split))
 
 
 FULL = listing("net 512 fp32", "net 512 int8", "net 1024 fp32", "net 1024 int8")
@@ -73,8 +74,30 @@ def test_an_empty_source_error_shows_the_file_names_of_a_bundle_and_the_unrecogn
 
 
 def test_a_variant_without_its_weights_is_not_replaced_by_another():
-    there = Listing((Candidate("net", 512, "int8"), Candidate("net", 1024, "int8", missing="openvino_int8/x.bin")))
+    there = Listing(
+        (
+            Candidate("net", InputSize.square(512), "int8"),
+            Candidate("net", InputSize.square(1024), "int8", missing="openvino_int8/x.bin"),
+        )
+    )
 
     with pytest.raises(BundleError, match=r"lacks openvino_int8/x\.bin"):
         choose(there, ModelSettings(source="/b"), ("int8",))
-    assert choose(there, ModelSettings(source="/b", size=512), ("int8",)).candidate.size == 512
+    assert choose(there, ModelSettings(source="/b", size=512), ("int8",)).candidate.size == InputSize.square(512)
+
+
+def test_the_largest_size_is_the_one_with_most_pixels():
+    there = listing("net 1440x2560 int8", "net 1504 int8")
+
+    choice = choose(there, ModelSettings(source="/b"), ("int8",))
+
+    assert choice.candidate.label == "net 1440x2560 int8"
+    assert "largest size of 1504, 1440x2560" in choice.reason
+
+
+def test_a_size_that_is_not_square_can_be_requested():
+    there = listing("net 96x128 int8", "net 128x96 int8")
+
+    assert choose(there, ModelSettings(source="/b", size="128x96"), ()).candidate.label == "net 128x96 int8"
+    with pytest.raises(BundleNotFound, match="no model of size 64x96 "):
+        choose(there, ModelSettings(source="/b", size="64x96"), ())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from worker.contract.input_size import InputSize
 from worker.model.format.layout import Candidate, read_listing
 
 PUBLISHED = [
@@ -35,7 +36,7 @@ def test_paths_are_rebuilt_from_a_candidate():
     "path",
     [
         "openvino_int8/net_512x512_fp32.xml",  # contradicts its folder
-        "openvino_int8/net_512x256_int8.xml",  # not square
+        "openvino_int8/net_512x250_int8.xml",  # the width is not a multiple of 32
         "openvino_int8/net_500x500_int8.xml",  # not a multiple of 32
         "openvino_int8/net_0512x0512_int8.xml",
         "openvino_int8/net_512x512_int8.onnx",
@@ -71,10 +72,20 @@ def test_a_missing_half_is_reported(suffix):
 
     listing = read_listing([f"{stem}.{suffix}"])
 
-    assert listing.candidates == (Candidate("net", 64, "fp32", missing=f"{stem}.{other}"),)
+    assert listing.candidates == (Candidate("net", InputSize.square(64), "fp32", missing=f"{stem}.{other}"),)
 
 
 def test_a_name_may_hold_digits_and_underscores():
     (candidate,) = read_listing(["openvino_fp16/a_64x64_b-2.1_96x96_fp16.xml"]).candidates
 
-    assert (candidate.name, candidate.size) == ("a_64x64_b-2.1", 96)
+    assert (candidate.name, candidate.size) == ("a_64x64_b-2.1", InputSize.square(96))
+
+
+def test_the_height_comes_first_in_a_file_name():
+    paths = [f"openvino_int8/net_1440x2560_int8.{suffix}" for suffix in ("xml", "bin")]
+
+    (candidate,) = read_listing(paths).candidates
+
+    assert candidate == Candidate("net", InputSize(1440, 2560), "int8")
+    assert (candidate.xml, candidate.bin) == tuple(paths)
+    assert candidate.label == "net 1440x2560 int8"
