@@ -10,6 +10,7 @@ from worker.cli.bench_output import OUTPUT, print_progress, publish
 from worker.cli.input_size import INPUT_SIZE
 from worker.contract import settings
 from worker.contract.console import Exit
+from worker.contract.input_size import InputSize
 
 _ROUNDS = 5
 
