@@ -147,7 +147,7 @@ def convert_command(
         force=force,
     )
     config = settings.load()
-    with _exit_on_sigterm(), _progress() as watch:
+    with exit_on_sigterm(), _progress() as watch:
         report = variants.convert(request, config, watch)
     for warning in report.warnings:
         console.err.print(f"warning: {warning}", markup=False, soft_wrap=True)
@@ -156,7 +156,7 @@ def convert_command(
 
 
 @contextlib.contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
+def exit_on_sigterm() -> Iterator[None]:
     """Turn SIGTERM into SystemExit, so that unfinished files are removed as after Ctrl-C."""
 
     def exit_process(number: int, _: FrameType | None) -> None:

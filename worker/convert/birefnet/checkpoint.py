@@ -108,6 +108,9 @@ def _read(path: Path) -> Arrays:
         return _read_safetensors(path)
     if path.suffix in PICKLES:
         return _read_pickle(path)
+    if path.suffix in (".onnx", ".xml"):
+        msg = f"{path} is a finished network, not a checkpoint; import it with `worker model import {path}`"
+        raise BundleError(msg)
     msg = f"{path} is neither .safetensors nor .pth; give the model.safetensors of ZhengPeng7/BiRefNet_lite"
     raise BundleError(msg)
 

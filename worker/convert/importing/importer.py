@@ -236,12 +236,9 @@ class _Bundle:
         memory: dict[str, dict[str, PeakMemory]],
     ) -> None:
         fitted, licence, path = self._fitted, self._request.licence, self._network.path
-        entries = {
-            variant.xml.relative_to(made).as_posix(): {
-                "precision": precision,
-                "memory": {kind: asdict(peak) for kind, peak in memory.get(precision, {}).items()},
-            }
-            for precision, variant in variants.items()
+        measured = {
+            variants[precision].xml.relative_to(made).as_posix(): {kind: asdict(peak) for kind, peak in peaks.items()}
+            for precision, peaks in memory.items()
         }
         tools = {"python": platform.python_version(), **{name: metadata.version(name) for name in _TOOLS}}
         title = PRESETS[fitted.family].title if fitted.family else "A network"
@@ -260,7 +257,7 @@ class _Bundle:
             licence=asdict(licence),
             decisions={decision.what: f"{decision.value}: {decision.why}" for decision in fitted.decisions},
             verification=asdict(verified) | {"summary": str(verified)},
-            variants=entries,
+            memory=measured,
         )
 
 

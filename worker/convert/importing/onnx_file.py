@@ -23,8 +23,6 @@ _GIT_LFS = b"version https://git-lfs"
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
-Buffer = mmap.mmap | memoryview
-
 
 @dataclass(frozen=True)
 class OnnxFrame:
@@ -50,8 +48,9 @@ def read_frame(path: Path) -> OnnxFrame:
         with path.open("rb") as file:
             if not path.stat().st_size:
                 raise BundleError(f"{path} is empty; download it again")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                frame = _parse(path, data)
+            # Not closed here: the traceback of an error holds pieces of it, and closing would raise another error.
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            frame = _parse(path, data)
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
     _check_external_files(path, frame.external_files)
@@ -70,14 +69,13 @@ def _parse(path: Path, data: mmap.mmap) -> OnnxFrame:
         )
     producer, opset, graph = ["", ""], 0, None
     try:
-        with memoryview(data) as view:
-            for field, value in _fields(view):
-                if field in (2, 3):  # producer_name, producer_version
-                    producer[field - 2] = _text(value)
-                elif field == 7:  # noqa: PLR2004 -- graph
-                    graph = _graph(value)
-                elif field == 8:  # noqa: PLR2004 -- opset_import
-                    opset = max(opset, _opset(value))
+        for field, value in _fields(memoryview(data)):
+            if field in (2, 3):  # producer_name, producer_version
+                producer[field - 2] = _text(value)
+            elif field == 7:  # noqa: PLR2004 -- graph
+                graph = _graph(value)
+            elif field == 8:  # noqa: PLR2004 -- opset_import
+                opset = max(opset, _opset(value))
     except (ValueError, IndexError) as error:
         raise BundleError(f"{path} is not an ONNX file, or it is cut short; download it again") from error
     if graph is None or not graph[0]:

@@ -25,7 +25,7 @@ where there is background."""
 _SMALL_LOGITS = (-1.0, 2.0)
 """Values inside these limits that leave 0..1 by more than the overshoot may be either."""
 
-_LEAST_CONTRAST = 0.25
+LEAST_CONTRAST = 0.25
 """Least distance of the smallest and the largest value for which the values say anything."""
 
 
@@ -69,7 +69,7 @@ def decide(graph: ValueRange, masks: Sequence[Floats], choice: ActivationChoice)
 def _from_values(low: float, high: float, seen: str) -> OutputKind:
     ask = "say what they are: --activation none for probabilities, --activation sigmoid for logits"
     if low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT:
-        if high - low < _LEAST_CONTRAST:
+        if high - low < LEAST_CONTRAST:
             raise SettingsError(f"the values {seen} tell too little about the output; {ask}")
         return OutputKind(OutputActivation.PROBABILITY, f"nothing limits the output, but its values are {seen}")
     if low >= 0:

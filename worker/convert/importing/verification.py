@@ -8,13 +8,14 @@ arithmetic.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from worker.contract.errors import BundleError
+from worker.convert.importing.output_kind import LEAST_CONTRAST
 from worker.convert.importing.pictures import Pictures
 from worker.convert.importing.reading import PublishedNetwork, read
 from worker.convert.importing.request import Verification
@@ -49,9 +50,11 @@ def verify(
     except _NotRun as error:
         return Verification("", 0, pictures.source, None, str(error))
     masks = bundle_masks(variant, pictures)
+    raw = [shaped.form.in_array(run(published_input(picture, shaped, facts))) for picture in pictures.tensors]
+    _check_activation(raw, facts, reference)
     furthest = 0
-    for picture, mask in zip(pictures.tensors, masks, strict=True):
-        expected = expected_levels(picture, run, shaped, facts)
+    for mask, values in zip(masks, raw, strict=True):
+        expected = expected_levels(values, facts)
         furthest = max(furthest, int(np.abs(mask.astype(int) - expected.astype(int)).max()))
     if furthest > MOST_LEVELS:
         raise BundleError(
@@ -69,9 +72,23 @@ def bundle_masks(variant: Variant, pictures: Pictures) -> list[Levels]:
     return [compiled(picture[np.newaxis])[0][0, 0].copy() for picture in pictures.tensors]
 
 
-def expected_levels(picture: Levels, run: Run, shaped: Shaped, facts: NetworkFacts) -> Levels:
-    """Return the grey levels that the published file gives for a picture u8 `[H, W, 3]`."""
-    raw = shaped.form.in_array(run(published_input(picture, shaped, facts)))
+def _check_activation(raw: Sequence[Floats], facts: NetworkFacts, reference: str) -> None:
+    """Check once more, with the values of the other runtime, that no sigmoid is put on probabilities.
+
+    Raises:
+        BundleError: one is. Both sides of the comparison would apply it, so the comparison would not find it.
+    """
+    low, high = min(float(values.min()) for values in raw), max(float(values.max()) for values in raw)
+    is_probability = low >= 0 and high <= 1 and high - low > LEAST_CONTRAST
+    if is_probability and facts.output_activation is OutputActivation.LOGITS:
+        raise BundleError(
+            f"{reference} returns probabilities for all pictures ({low:.3g}..{high:.3g}); a sigmoid on top would turn "
+            "every mask grey. Nothing was written; import it with --activation none"
+        )
+
+
+def expected_levels(raw: Floats, facts: NetworkFacts) -> Levels:
+    """Return the grey levels that the output of the published file, f32 `[H, W]`, means."""
     mask = raw.astype(np.float64)
     if facts.output_activation is OutputActivation.LOGITS:
         mask = (1 + np.tanh(mask / 2)) / 2  # the sigmoid, in a form that cannot overflow
