@@ -6,7 +6,7 @@ import pytest
 
 from worker.contract.settings import ModelSettings, PlanSettings
 from worker.cpu import memory
-from worker.cpu.memory import MemoryNeeds
+from worker.cpu.memory import MeasuredPeak, MemoryNeeds
 
 PUBLISHED = ModelSettings(source="/models/birefnet_lite")
 
@@ -47,3 +47,12 @@ def test_numbers_set_by_hand_take_precedence():
 
     assert plan.memory_per_stream_mib == 99
     assert plan.memory_per_process_mib == of(1024).process_mib
+
+
+def test_what_the_bundle_states_takes_the_place_of_the_table():
+    measured = MeasuredPeak(150, 60, "u2netp 320 fp32 in bf16")
+
+    found = memory.needs(PUBLISHED, "fp32", "bf16", measured)
+
+    assert (found.process_mib, found.stream_mib) == (150 + memory.OVERHEAD_MIB, 60)
+    assert found.why == "measured when u2netp 320 fp32 in bf16 was imported"

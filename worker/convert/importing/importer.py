@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from worker.contract.errors import BundleError, SettingsError
-from worker.contract.input_size import InputSize
 from worker.convert.importing import families, output_kind, peak_memory, pictures, reading, shaping, verification
 from worker.convert.importing.families import PRESETS, Family, Preset
 from worker.convert.importing.pictures import Pictures
@@ -29,6 +28,7 @@ from worker.convert.importing.request import (
     OnProgress,
     PeakMemory,
     Verification,
+    bundle_size,
 )
 from worker.convert.importing.shaping import Floats, Shaped
 from worker.model.format import writer
@@ -259,17 +259,6 @@ class _Bundle:
             verification=asdict(verified) | {"summary": str(verified)},
             memory=measured,
         )
-
-
-def bundle_size(size: InputSize) -> int:
-    """Return a size as file names and variants of a bundle hold it.
-
-    Raises:
-        SettingsError: the size is not a square.
-    """
-    if not size.is_square:
-        raise SettingsError(f"the network takes {size}; bundles hold square networks only")
-    return size.height
 
 
 def _name_of(path: Path) -> str:

@@ -10,29 +10,34 @@ result from the bundle manifest.
 from __future__ import annotations
 
 import importlib
+import json
 import logging
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worker.contract.errors import BundleError
+from worker.contract.errors import BundleError, MaskmillError
+from worker.contract.input_size import InputSize
 from worker.contract.settings import PlanSettings
-from worker.convert.importing.request import PeakMemory
+from worker.convert.importing.request import PeakMemory, bundle_size
 from worker.convert.peak_memory import peak_memory_mib
 from worker.cpu import isa, pinning, placement, topology
 from worker.model.format.variant import Variant
+from worker.processes.parent_death import bound_to_parent
 
 if TYPE_CHECKING:
     from worker.model.inference.engine import FloatPrecision
+
+_MODULE = "worker.convert.importing.peak_memory"
 
 
 def measure(variant: Variant) -> dict[str, PeakMemory]:
     """Return the peak memory by arithmetic of the float part: f32, and what this CPU prefers.
 
     Raises:
-        BundleError: a process died, most likely for lack of memory.
-        PlacementError: the CPUs cannot be used.
+        BundleError: a process died, most likely for lack of memory, or the network cannot be loaded.
     """
     machine = topology.read()
     cpus = tuple(placement.plan(machine, PlanSettings(processes=1)).core_sets[0].cpus)[:2]
@@ -50,20 +55,45 @@ def _of(variant: Variant, arithmetic: FloatPrecision, cpus: tuple[int, ...]) -> 
 
 def _peak(variant: Variant, arithmetic: FloatPrecision, cpus: tuple[int, ...]) -> int:
     """The peak of a process with one stream for each of the CPUs, in MiB."""
+    files = {"xml": str(variant.xml), "bin": str(variant.bin)}
+    given = files | {"name": variant.name, "size": str(variant.size), "precision": variant.precision}
+    task = given | {"arithmetic": arithmetic, "cpus": cpus}
+    # -P: a folder named `worker` in the working directory must not be imported
+    command = bound_to_parent([sys.executable, "-P", "-m", _MODULE], signal.SIGKILL)
+    done = subprocess.run(command, input=json.dumps(task), capture_output=True, text=True, check=False)
+    answer = json.loads(done.stdout) if done.returncode == 0 and done.stdout else {}
+    if "peak" in answer:
+        return int(answer["peak"])
+    said = answer.get("error") or (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    raise BundleError(
+        f"the process that measured the memory of {variant.label} failed: {said}; check the kernel's log for a lack of "
+        "memory, or import it on a larger machine"
+    )
+
+
+def main() -> int:
+    """Measure the task on standard input, in a process of its own."""
+    task = json.load(sys.stdin)
     # Pinned before the process imports anything that starts threads (NumPy, OpenVINO).
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=pinning.pin, initargs=(cpus,)) as pool:
-        try:
-            return pool.submit(_peak_here, variant, arithmetic, len(cpus)).result()
-        except BrokenProcessPool as error:
-            raise BundleError(
-                f"the process that measured the memory of {variant.label} died; check the kernel's log for a lack of "
-                "memory, or import it on a larger machine"
-            ) from error
+    pinning.pin(task["cpus"])
+    size = bundle_size(InputSize.parse(task["size"]))
+    variant = Variant(task["name"], size, task["precision"], Path(task["xml"]), Path(task["bin"]), "")
+    answer: dict[str, Any]
+    try:
+        answer = {"peak": _peak_here(variant, task["arithmetic"], len(task["cpus"]))}
+    except MaskmillError as error:
+        answer = {"error": str(error)}
+    sys.stdout.write(json.dumps(answer))
+    return 0
 
 
 def _peak_here(variant: Variant, arithmetic: FloatPrecision, streams: int) -> int:
-    engines: Any = importlib.import_module("worker.model.inference.engine")  # in the child process only
+    engines: Any = importlib.import_module("worker.model.inference.engine")  # in this process only
     logging.getLogger("worker").addHandler(logging.NullHandler())
     with engines.Engine.load(variant, streams=streams, threads=streams, inference_precision=arithmetic) as engine:
         engine.warm_up()
     return peak_memory_mib()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -166,3 +166,14 @@ class ImportReport:
 
 OnProgress = Callable[[str], None]
 """Called with each step in words."""
+
+
+def bundle_size(size: InputSize) -> int:
+    """Return a size as file names and variants of a bundle hold it.
+
+    Raises:
+        SettingsError: the size is not a square.
+    """
+    if not size.is_square:
+        raise SettingsError(f"the network takes {size}; bundles hold square networks only")
+    return size.height

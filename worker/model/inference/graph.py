@@ -167,7 +167,7 @@ def _stretched(mask: Any) -> Any:
 
 
 def _check_shapes(model: Any, variant: Variant) -> None:
-    """Check for the static shapes in the diagram of this module, before the output is turned into grey levels."""
+    """Check for the static shapes in the diagram of this module."""
     side = variant.size
     expected = {"input": [1, side, side, _CHANNELS], "output": [1, 1, side, side]}
     for what, port in (("input", model.input(0)), ("output", model.output(0))):
