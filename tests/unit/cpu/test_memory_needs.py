@@ -38,6 +38,15 @@ def test_a_combination_without_measurement_counts_as_one_with(precision, arithme
     assert found.stream_mib > 0 and found.process_mib > memory.OVERHEAD_MIB
 
 
+def test_what_the_bundle_states_takes_the_place_of_the_table():
+    measured = MeasuredPeak(150, 60, "u2netp 320 fp32 in bf16")
+
+    found = memory.needs(PUBLISHED, "fp32", "bf16", measured)
+
+    assert (found.process_mib, found.stream_mib) == (150 + memory.OVERHEAD_MIB, 60)
+    assert found.why == "measured when u2netp 320 fp32 in bf16 was imported"
+
+
 def test_the_builtin_network_is_small():
     assert of(None, source="builtin:contrast").stream_mib < of(512).stream_mib
 
@@ -47,12 +56,3 @@ def test_numbers_set_by_hand_take_precedence():
 
     assert plan.memory_per_stream_mib == 99
     assert plan.memory_per_process_mib == of(1024).process_mib
-
-
-def test_what_the_bundle_states_takes_the_place_of_the_table():
-    measured = MeasuredPeak(150, 60, "u2netp 320 fp32 in bf16")
-
-    found = memory.needs(PUBLISHED, "fp32", "bf16", measured)
-
-    assert (found.process_mib, found.stream_mib) == (150 + memory.OVERHEAD_MIB, 60)
-    assert found.why == "measured when u2netp 320 fp32 in bf16 was imported"
