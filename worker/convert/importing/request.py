@@ -10,7 +10,7 @@ from typing import Any, Literal
 from worker.contract.errors import SettingsError
 from worker.contract.input_size import InputSize
 from worker.convert.importing.families import Family
-from worker.model.format.layout import SIZE_MULTIPLE
+from worker.model.format.layout import SIZE_MULTIPLE, Candidate
 
 ActivationChoice = Literal["auto", "none", "sigmoid"]
 """`auto`: decided from the graph and two pictures. `none`: the output is a probability. `sigmoid`: it is logits."""
@@ -168,12 +168,14 @@ OnProgress = Callable[[str], None]
 """Called with each step in words."""
 
 
-def bundle_size(size: InputSize) -> int:
-    """Return a size as file names and variants of a bundle hold it.
+def bundle_size(size: InputSize) -> Any:
+    """Return a size in the type that file names and variants have: `InputSize`, or the side of a square.
 
     Raises:
-        SettingsError: the size is not a square.
+        SettingsError: variants have one side, and the size is not a square.
     """
+    if Candidate.__dataclass_fields__["size"].type != "int":
+        return size
     if not size.is_square:
         raise SettingsError(f"the network takes {size}; bundles hold square networks only")
     return size.height
