@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +79,7 @@ def read(path: Path) -> PublishedNetwork:
     """
     frame = read_frame(path) if path.suffix.lower() == ".onnx" else None
     try:
-        # Not core().read_model() for ONNX: it leaves each bias behind a Reshape of a ShapeOf, which NNCF passes over.
-        model = core().read_model(str(path)) if path.suffix.lower() == ".xml" else ov.convert_model(str(path))
+        model = core().read_model(str(path)) if path.suffix.lower() == ".xml" else _convert(path)
     except Exception as error:
         # Besides RuntimeError, OpenVINO raises a class of its converter that is no public name.
         raise BundleError(_explain(path, str(error), frame)) from error
@@ -87,6 +87,20 @@ def read(path: Path) -> PublishedNetwork:
     _compute_in_single(model)
     _check_numbers(path, model)
     return PublishedNetwork(path, model, frame, half)
+
+
+def _convert(path: Path) -> Any:
+    """Convert with OpenVINO's converter, and undo what it does to the root logger: its level, a handler and a filter.
+
+    Not `core().read_model`, which leaves each bias behind a Reshape of a ShapeOf, where NNCF passes over it.
+    """
+    root = logging.getLogger()
+    kept = root.level, list(root.handlers), list(root.filters)
+    try:
+        return ov.convert_model(str(path))
+    finally:
+        root.setLevel(kept[0])
+        root.handlers[:], root.filters[:] = kept[1:]
 
 
 def _explain(path: Path, text: str, frame: OnnxFrame | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import numpy as np
 import onnx
@@ -178,3 +179,12 @@ def test_without_onnx_runtime_the_bundle_says_that_it_is_not_verified(tmp_path, 
     said = "not verified: ONNX Runtime is not installed: pip install 'maskmill[import]'"
     assert str(report.verification) == said and said in report.warnings
     assert json.loads((report.output / "manifest.json").read_text())["verification"]["summary"] == said
+
+
+def test_the_converter_leaves_the_logs_alone(tmp_path):
+    root = logging.getLogger()
+    before = root.level, list(root.handlers), list(root.filters)
+
+    imported(toys.of_form("sigmoid"), tmp_path)
+
+    assert (root.level, list(root.handlers), list(root.filters)) == before
