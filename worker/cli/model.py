@@ -1,4 +1,4 @@
-"""`worker model`: inspect, fetch and convert model bundles. Sub-commands are imported only when they are called."""
+"""`worker model`: inspect, fetch, convert and import bundles. Sub-commands are imported only when they are called."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ _COMMANDS = {
     "fetch": ("worker.cli.model_fetch", "fetch_command"),
     "verify": ("worker.cli.model_verify", "verify_command"),
     "convert": ("worker.cli.model_convert", "convert_command"),
+    "import": ("worker.cli.model_import", "import_command"),
 }
 
 EPILOG = """\b
@@ -28,4 +29,4 @@ Examples:
 
 @click.group("model", cls=console.LazyGroup, entry_points=_COMMANDS, epilog=EPILOG)
 def model_command() -> None:
-    """List, show, fetch, verify and convert model bundles."""
+    """List, show, fetch, verify, convert and import model bundles."""

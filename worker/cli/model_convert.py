@@ -164,7 +164,7 @@ def convert_command(
         name=name,
     )
     config = settings.load()
-    with _exit_on_sigterm(), _progress() as watch:
+    with exit_on_sigterm(), _progress() as watch:
         report = variants.convert(request, config, watch)
     for warning in report.warnings:
         console.err.print(f"warning: {warning}", markup=False, soft_wrap=True)
@@ -178,7 +178,7 @@ def _default_sizes(checkpoint: str) -> tuple[InputSize, ...]:
 
 
 @contextlib.contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
+def exit_on_sigterm() -> Iterator[None]:
     """Turn SIGTERM into SystemExit, so that unfinished files are removed as after Ctrl-C."""
 
     def exit_process(number: int, _: FrameType | None) -> None:

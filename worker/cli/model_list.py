@@ -41,7 +41,7 @@ def list_command(*, source: str | None, as_json: bool) -> int:
     best = recommendation()
     chosen, why = _choice(survey, model, best)
     rows = [_row(survey, candidate, chosen) for candidate in survey.listing.candidates]
-    sound = all(row["sound"] for row in rows)
+    sound = bool(rows) and all(row["sound"] for row in rows)
     if as_json:
         console.print_json(
             {

@@ -43,6 +43,17 @@ _LARGEST = max(size for size, _, _ in _PEAKS)
 
 
 @dataclass(frozen=True)
+class MeasuredPeak:
+    """Peak memory that the manifest of a bundle states for the variant that runs."""
+
+    process_mib: int
+    """One process without its streams."""
+    stream_mib: int
+    what: str
+    """Variant and arithmetic in words: `u2netp 320 fp32 in bf16`."""
+
+
+@dataclass(frozen=True)
 class MemoryNeeds:
     """Peak memory of a network, and a sentence that says where the numbers come from."""
 
@@ -51,7 +62,7 @@ class MemoryNeeds:
     why: str
 
 
-def needs(model: ModelSettings, precision: str, arithmetic: str) -> MemoryNeeds:
+def needs(model: ModelSettings, precision: str, arithmetic: str, measured: MeasuredPeak | None = None) -> MemoryNeeds:
     """Return the peak memory of the network in the settings.
 
     Sizes are compared by their pixels. A size between two measured ones counts as the larger one. Beyond the largest, a
@@ -61,7 +72,11 @@ def needs(model: ModelSettings, precision: str, arithmetic: str) -> MemoryNeeds:
         model: source and size; without a size, the largest published one is assumed.
         precision: stored precision of the variant.
         arithmetic: of its float part.
+        measured: what the bundle states; None if it states nothing, and the table for BiRefNet-lite is used.
     """
+    if measured:
+        process = measured.process_mib + OVERHEAD_MIB
+        return MemoryNeeds(process, measured.stream_mib, f"measured when {measured.what} was imported")
     if model.source.startswith(_BUILTIN):
         process, stream = _BUILTIN_NEEDS
         return MemoryNeeds(process + OVERHEAD_MIB, stream, "measured for the built-in network")
@@ -75,9 +90,11 @@ def needs(model: ModelSettings, precision: str, arithmetic: str) -> MemoryNeeds:
     return MemoryNeeds(process + OVERHEAD_MIB, stream, f"measured for BiRefNet-lite {nearest} {stored} in {known}")
 
 
-def with_memory_needs(plan: PlanSettings, model: ModelSettings, precision: str, arithmetic: str) -> PlanSettings:
+def with_memory_needs(
+    plan: PlanSettings, model: ModelSettings, precision: str, arithmetic: str, measured: MeasuredPeak | None = None
+) -> PlanSettings:
     """Return the settings of a plan with the peak memory of the network, unless it is set by hand."""
-    found = needs(model, precision, arithmetic)
+    found = needs(model, precision, arithmetic, measured)
     return plan.model_copy(
         update={
             "memory_per_process_mib": plan.memory_per_process_mib or found.process_mib,

@@ -19,6 +19,7 @@ from worker.contract.settings import ModelSettings, PlanSettings
 from worker.cpu import isa, memory
 from worker.cpu.kernel import format_cpu_list
 from worker.cpu.topology import Topology
+from worker.model.sources.measured import measured_peak
 
 FILE = "tuned.json"
 SCHEMA_VERSION = 1
@@ -164,4 +165,6 @@ def with_memory(topology: Topology, plan: PlanSettings, model: ModelSettings) ->
     advice = isa.recommend(topology.flags, topology.memory_bytes)
     precision = advice.precisions[0] if model.precision == "auto" else model.precision
     asked = model.inference_precision
-    return memory.with_memory_needs(plan, model, precision, advice.inference_precision if asked == "auto" else asked)
+    arithmetic = advice.inference_precision if asked == "auto" else asked
+    measured = measured_peak(model, advice.precisions, arithmetic)
+    return memory.with_memory_needs(plan, model, precision, arithmetic, measured)

@@ -132,3 +132,13 @@ def test_fetch_refuses_a_missing_or_damaged_variant(tmp_path):
 def test_there_is_no_progress_bar_without_a_terminal(capsys):
     with model_source.progress_bar() as on_progress:
         assert on_progress is None
+
+
+def test_a_folder_that_holds_an_onnx_file_is_no_bundle_yet(tmp_path, capsys):
+    (tmp_path / "u2netp.onnx").write_bytes(b"x")
+
+    assert worker("list", tmp_path) == 1
+
+    shown = capsys.readouterr()
+    assert f"import it with `worker model import {tmp_path}/u2netp.onnx --output BUNDLE`" in shown.out
+    assert "ignored, not named like a variant: u2netp.onnx" in shown.err

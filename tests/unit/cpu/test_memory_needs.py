@@ -6,7 +6,7 @@ import pytest
 
 from worker.contract.settings import ModelSettings, PlanSettings
 from worker.cpu import memory
-from worker.cpu.memory import MemoryNeeds
+from worker.cpu.memory import MeasuredPeak, MemoryNeeds
 
 PUBLISHED = ModelSettings(source="/models/birefnet_lite")
 
@@ -38,6 +38,15 @@ def test_a_combination_without_measurement_counts_as_one_with(precision, arithme
     found = of(1024, precision, arithmetic)
 
     assert found.stream_mib > 0 and found.process_mib > memory.OVERHEAD_MIB
+
+
+def test_what_the_bundle_states_takes_the_place_of_the_table():
+    measured = MeasuredPeak(150, 60, "u2netp 320 fp32 in bf16")
+
+    found = memory.needs(PUBLISHED, "fp32", "bf16", measured)
+
+    assert (found.process_mib, found.stream_mib) == (150 + memory.OVERHEAD_MIB, 60)
+    assert found.why == "measured when u2netp 320 fp32 in bf16 was imported"
 
 
 def test_the_builtin_network_is_small():

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from unit.model.bundle_files import FILES, XML, manifest, write_bundle
 from worker.contract.errors import SetupError
 from worker.contract.input_size import InputSize
 from worker.contract.settings import ModelSettings, PlanSettings
-from worker.cpu import topology
+from worker.cpu import memory, topology
 from worker.node import tuned_plan
 from worker.node.tuned_plan import TunedLayout
 
@@ -85,3 +86,13 @@ def test_a_folder_that_cannot_be_written_is_reported_with_the_remedy(tmp_path):
 
     with pytest.raises(SetupError, match="MASKMILL_MODEL__CACHE_DIR"):
         tuned_plan.save(tmp_path / "file", tuned_plan.fingerprint(HERE, MODEL), TUNED)
+
+
+def test_the_plan_uses_the_memory_that_the_bundle_states(tmp_path):
+    peaks = {"f32": {"process_mib": 111, "stream_mib": 22}}
+    root = write_bundle(tmp_path, FILES | {"manifest.json": manifest(FILES, memory={XML: peaks})})
+
+    plan = tuned_plan.with_memory(HERE, PlanSettings(), ModelSettings(source=str(root)))
+
+    assert plan.memory_per_process_mib == 111 + memory.OVERHEAD_MIB
+    assert plan.memory_per_stream_mib == 22

@@ -18,7 +18,7 @@ BY_NAME_ONLY_IN = {
     "huggingface_hub": ("worker/model/sources/hub_client.py",),
     "matplotlib": ("worker/bench/harness/plot_style.py",),
     "nncf": ("worker/convert/", "worker/training/"),
-    "onnxruntime": ("worker/bench/",),
+    "onnxruntime": ("worker/bench/", "worker/convert/importing/"),
     "opentelemetry": ("worker/contract/tracing.py",),
     "openvino": ("worker/model/inference/", "worker/bench/benchmark_app.py"),
     "py_sod_metrics": ("worker/convert/evaluate/scores.py",),

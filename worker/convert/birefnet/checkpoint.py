@@ -131,6 +131,9 @@ def _listed(names: list[str]) -> str:
 
 
 def _read(path: Path) -> Arrays:
+    if path.suffix in (".onnx", ".xml"):
+        msg = f"{path} is a finished network, not a model.safetensors; import it with `worker model import {path}`"
+        raise BundleError(msg)
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix in PICKLES:

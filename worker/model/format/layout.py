@@ -29,7 +29,7 @@ _PATH = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,99})_(?P<height>[1-9][0-9]{1,4})x(?P<width>[1-9][0-9]{1,4})"
     rf"_(?P<precision>{'|'.join(PRECISIONS)})\.(?P<suffix>{'|'.join(_SUFFIXES)})"
 )
-_MODEL_FILE = re.compile(rf"openvino_[^/]*/.*|[^/]*\.({'|'.join(_SUFFIXES)})")
+_MODEL_FILE = re.compile(rf"openvino_[^/]*/.*|[^/]*\.({'|'.join(_SUFFIXES)})|(.*/)?[^/]*\.(onnx|tflite)")
 
 
 @dataclass(frozen=True)

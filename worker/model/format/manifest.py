@@ -40,6 +40,15 @@ class Origin(_Json):
     """Digest of the checkpoint; None for a network that needs no training."""
 
 
+class PeakMemory(_Json):
+    """Measured peak resident memory of a network."""
+
+    process_mib: int = Field(gt=0)
+    """One process without its streams."""
+    stream_mib: int = Field(gt=0)
+    """Each stream."""
+
+
 class BundleManifest(_Json):
     """`manifest.json`. Unknown keys are ignored, so that later versions can add some."""
 
@@ -51,6 +60,8 @@ class BundleManifest(_Json):
     """Path relative to the root of the bundle -> facts. Paths are only looked up, never joined to a folder."""
 
     source: Origin | None = None
+    memory: dict[str, dict[str, PeakMemory]] = {}
+    """Path of a graph -> arithmetic of the float part, such as `bf16` -> peak memory, where it was measured."""
 
     def facts_of(self, name: str) -> FileFacts:
         """Return what the manifest says about a file, by its path relative to the root of the bundle.

@@ -92,6 +92,12 @@ def _filter_by_name(listing: Listing, settings: ModelSettings, reasons: list[str
     everything = list(listing.candidates)
     if not everything:
         left_out = f"; not recognised: {', '.join(listing.left_out[:5])}" if listing.left_out else ""
+        importable = [name for name in listing.left_out if name.endswith((".onnx", ".tflite"))]
+        if importable:
+            raise BundleNotFound(
+                f"{settings.source} holds {importable[0]}, which is no bundle yet: import it with `worker model import "
+                f"{settings.source.rstrip('/')}/{importable[0]} --output BUNDLE`, and use that folder"
+            )
         raise BundleNotFound(
             f"{settings.source} holds no model; a bundle has files such as "
             f"openvino_int8/NAME_512x512_int8.xml and .bin{left_out}"

@@ -2,18 +2,23 @@
 
     u8 [1,H,W,3] -> f32 -> (x - mean) / scale -> NCHW -> network -> sigmoid -> x 255, rounded -> u8 [1,1,H,W]
 
+Where the facts of the network say so, the picture is scaled to its largest value first, blue comes first, there is no
+sigmoid, or the mask is stretched to 0..1 (see `worker.model.inference.facts`).
+
 Compared with the same steps in NumPy around the plain network, this saves three passes over the image in Python. Per
 pixel, 3 bytes enter and 1 byte leaves OpenVINO instead of 12 and 4.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from worker.contract.errors import BundleError
 from worker.model.format.variant import Variant
+from worker.model.inference.facts import InputScaling, NetworkFacts, OutputActivation, OutputStretch, read_facts
 from worker.model.inference.runtime import core, ov
+from worker.model.inference.value_range import value_range
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_SCALE = (58.395, 57.12, 57.375)
@@ -21,6 +26,9 @@ IMAGENET_SCALE = (58.395, 57.12, 57.375)
 0.225). BiRefNet was trained with these values; they are assumed for an IR that has none in `model_info`."""
 
 _CHANNELS = 3
+
+_TINY = 1e-6
+"""Least divisor: of a black picture, and of a mask without contrast, which becomes all background."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,9 @@ class Prepared:
     model: Any
     mean: tuple[float, ...]
     scale: tuple[float, ...]
-    """Per channel, red first, on the 0-255 scale."""
+    """Per channel, in the order in which the network takes them, on the 0-255 scale."""
+    facts: NetworkFacts
+    """As applied; nothing is left open."""
     notes: tuple[str, ...]
     """Sentences on what had to be assumed or adapted."""
 
@@ -47,10 +57,11 @@ def prepare(variant: Variant) -> Prepared:
         raise BundleError(f"{variant.xml} cannot be read as an OpenVINO IR: {_last_line(error)}") from error
     notes: list[str] = []
     _fix_shape(model, variant, notes)
-    mean, scale = _normalisation(model, variant, notes)
-    model = _with_grey_levels(_with_pixels(model, mean, scale), variant, notes)
+    facts = _complete(model, variant, notes)
+    mean, scale = facts.mean or IMAGENET_MEAN, facts.scale or IMAGENET_SCALE
+    model = _with_pixels(model, mean, scale, facts)
     _check_shapes(model, variant)
-    return Prepared(model, mean, scale, tuple(notes))
+    return Prepared(_with_grey_levels(model, facts, variant.label), mean, scale, facts, tuple(notes))
 
 
 def _fix_shape(model: Any, variant: Variant, notes: list[str]) -> None:
@@ -71,61 +82,88 @@ def _fix_shape(model: Any, variant: Variant, notes: list[str]) -> None:
         model.reshape(expected)
 
 
-def _normalisation(model: Any, variant: Variant, notes: list[str]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    mean, scale = _model_info(model, variant, "mean_values"), _model_info(model, variant, "scale_values")
-    if mean is None and scale is None:
+def _complete(model: Any, variant: Variant, notes: list[str]) -> NetworkFacts:
+    """Return the facts that the IR states; what it leaves out is found in the graph or assumed, with a note."""
+    facts = read_facts(model, str(variant.xml))
+    if facts.mean is None:
         notes.append("the IR has no mean_values and scale_values in model_info: those of ImageNet are assumed")
-        return IMAGENET_MEAN, IMAGENET_SCALE
-    if mean is None or scale is None or 0 in scale:
-        raise BundleError(f"{variant.xml}: model_info needs both mean_values and scale_values, and no scale may be 0")
-    return mean, scale
+        facts = replace(facts, mean=IMAGENET_MEAN, scale=IMAGENET_SCALE)
+    if facts.reverse_input_channels:
+        notes.append("reverse_input_channels is set: the network is given blue first")
+    if facts.output_activation is None:
+        facts = replace(facts, output_activation=_activation(model, variant, notes))
+    return facts
 
 
-def _model_info(model: Any, variant: Variant, key: str) -> tuple[float, ...] | None:
-    """Three numbers from the section `model_info`, which model_api reads as well; None if the key is absent."""
-    path = ["model_info", key]
-    if not model.has_rt_info(path):
-        return None
-    text = model.get_rt_info(path).astype(str)
-    try:
-        values = tuple(float(word) for word in text.replace(",", " ").split())
-    except ValueError:
-        values = ()
-    if len(values) != _CHANNELS:
-        raise BundleError(f"{variant.xml}: {key} in model_info is {text!r}, expected three numbers")
-    return values
+def _activation(model: Any, variant: Variant, notes: list[str]) -> OutputActivation:
+    """Tell from the graph whether the network returns logits.
+
+    Raises:
+        BundleError: the output has neither the range of logits nor that of probabilities.
+    """
+    found = value_range(model.output(0).get_node().input_value(0))
+    if found.is_probability:
+        notes.append(f"the IR already returns probabilities, from {found.origin or 'a constant'}: no sigmoid is added")
+        return OutputActivation.PROBABILITY
+    shape = model.output(0).get_partial_shape()
+    if found.never_negative and shape.rank.get_length() > 1 and shape[1] == 1:
+        raise BundleError(
+            f"{variant.xml}: its output lies in {found.low:g}..{found.high:g} ({found.origin}), so it is neither "
+            "logits nor a probability; import it again with `worker model import`"
+        )
+    return OutputActivation.LOGITS
 
 
-def _with_pixels(model: Any, mean: tuple[float, ...], scale: tuple[float, ...]) -> Any:
+def _with_pixels(model: Any, mean: tuple[float, ...], scale: tuple[float, ...], facts: NetworkFacts) -> Any:
     """Accept u8 NHWC pixels instead of normalised NCHW floats."""
     processor = ov.preprocess.PrePostProcessor(model)
     image = processor.input()
     image.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     image.model().set_layout(ov.Layout("NCHW"))
-    steps = image.preprocess().convert_element_type(ov.Type.f32).mean(list(mean)).scale(list(scale))
-    steps.convert_element_type(model.input(0).get_element_type())
+    steps = image.preprocess()
+    if facts.reverse_input_channels:
+        steps.reverse_channels()
+    steps.convert_element_type(ov.Type.f32)
+    if facts.input_scaling is InputScaling.PICTURE_MAXIMUM:
+        steps.custom(_divided_by_maximum)
+    steps.mean(list(mean)).scale(list(scale)).convert_element_type(model.input(0).get_element_type())
     return processor.build()
 
 
-def _with_grey_levels(model: Any, variant: Variant, notes: list[str]) -> Any:
-    """Return u8 grey levels instead of logits.
+def _divided_by_maximum(pixels: Any) -> Any:
+    """Scale a picture f32 [1,R,R,3] so that its largest value is 255."""
+    ops = ov.opset13
+    largest = ops.reduce_max(pixels, ops.constant([1, 2, 3], ov.Type.i64), keep_dims=True)
+    brightness = ops.divide(ops.constant(255.0, ov.Type.f32), ops.maximum(largest, ops.constant(_TINY, ov.Type.f32)))
+    return ops.multiply(pixels, brightness).output(0)
 
-    The conversion to u8 truncates, so the values are rounded first, half to even as in `numpy.rint`. A sigmoid lies in
-    0..1, so nothing can overflow.
+
+def _with_grey_levels(model: Any, facts: NetworkFacts, name: str) -> Any:
+    """Return u8 grey levels instead of what the network returns.
+
+    The conversion to u8 truncates, so the values are rounded first, half to even as in `numpy.rint`. It wraps modulo
+    256, so values that no sigmoid limits are clamped.
     """
     ops = ov.opset13
-    value = model.output(0).get_node().input_value(0)
-    if value.get_node().get_type_name() == "Sigmoid":
-        notes.append("the IR already ends in a sigmoid: none is added")
-        probability = ops.convert(value, "f32")
-    else:
-        probability = ops.sigmoid(ops.convert(value, "f32"))
-    levels = ops.round(ops.multiply(probability, ops.constant(255.0, ov.Type.f32)), "half_to_even")
-    model = ov.Model([ops.result(ops.convert(levels, "u8"))], model.get_parameters(), variant.label)
+    mask = ops.convert(model.output(0).get_node().input_value(0), "f32")
+    mask = ops.sigmoid(mask) if facts.output_activation is OutputActivation.LOGITS else ops.clamp(mask, 0.0, 1.0)
+    if facts.output_stretch is OutputStretch.MIN_MAX:
+        mask = _stretched(mask)
+    levels = ops.round(ops.multiply(mask, ops.constant(255.0, ov.Type.f32)), "half_to_even")
+    model = ov.Model([ops.result(ops.convert(levels, "u8"))], model.get_parameters(), name)
     # A generated name contains a counter of the process, and is part of the hash by which OpenVINO finds a model in its
     # cache: a second load would miss the model that the first one compiled.
     model.output(0).get_tensor().set_names({"grey_levels"})
     return model
+
+
+def _stretched(mask: Any) -> Any:
+    """Stretch a mask to 0..1. Its result cannot leave that range."""
+    ops = ov.opset13
+    axes = ops.constant([1, 2, 3], ov.Type.i64)
+    lowest, highest = ops.reduce_min(mask, axes, keep_dims=True), ops.reduce_max(mask, axes, keep_dims=True)
+    contrast = ops.maximum(ops.subtract(highest, lowest), ops.constant(_TINY, ov.Type.f32))
+    return ops.divide(ops.subtract(mask, lowest), contrast)
 
 
 def _check_shapes(model: Any, variant: Variant) -> None:

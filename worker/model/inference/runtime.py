@@ -81,6 +81,14 @@ def add_extension(path: str) -> None:
     core().add_extension(path)
 
 
+def fold_constants(model: Any) -> None:
+    """Replace every part of a graph that does not depend on its input by a constant."""
+    passes: Any = importlib.import_module("openvino.passes")
+    manager = passes.Manager()
+    manager.register_pass(passes.ConstantFolding())
+    manager.run_passes(model)
+
+
 def check_placement(threads: int) -> None:
     """Check that OpenVINO sees exactly the CPUs of this process, and that they are enough for `threads`.
 

@@ -96,6 +96,11 @@ class FolderSource:
             BundleNotFound: there is no such folder.
         """
         root = Path(source).expanduser()
+        if root.is_file() and root.suffix.lower() in (".onnx", ".tflite", ".xml"):
+            raise BundleNotFound(
+                f"{root} is one network, not a bundle: import it with `worker model import {root} --output BUNDLE`, "
+                "and set MASKMILL_MODEL__SOURCE to that folder"
+            )
         if not root.is_dir():
             raise BundleNotFound(f"{root} is not a folder; set MASKMILL_MODEL__SOURCE to the folder of a bundle")
         return cls(source, root)

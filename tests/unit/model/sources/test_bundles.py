@@ -184,3 +184,15 @@ def test_the_variants_can_be_listed_without_fetching(tmp_path):
 
     assert listing.labels() == "net 64 fp32"
     assert objects.downloads == []
+
+
+def test_a_folder_with_an_onnx_file_says_how_to_import_it(tmp_path):
+    (tmp_path / "u2netp.onnx").write_bytes(b"x")
+    with pytest.raises(
+        BundleNotFound, match=r"holds u2netp\.onnx.*`worker model import .*/u2netp\.onnx --output BUNDLE`"
+    ):
+        bundles.locate(ModelSettings(source=str(tmp_path)))
+    with pytest.raises(
+        BundleNotFound, match=r"u2netp\.onnx is one network, not a bundle: import it with `worker model"
+    ):
+        bundles.locate(ModelSettings(source=str(tmp_path / "u2netp.onnx")))

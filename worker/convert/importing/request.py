@@ -1,0 +1,181 @@
+"""What to import, and the report of an import. Nothing here loads OpenVINO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from worker.contract.errors import SettingsError
+from worker.contract.input_size import InputSize
+from worker.convert.importing.families import Family
+from worker.model.format.layout import SIZE_MULTIPLE, Candidate
+
+ActivationChoice = Literal["auto", "none", "sigmoid"]
+"""`auto`: decided from the graph and two pictures. `none`: the output is a probability. `sigmoid`: it is logits."""
+
+Commercial = Literal["yes", "no", "unclear"]
+
+Precisions = tuple[Literal["fp32", "fp16"], ...]
+
+_LARGEST_LEVEL = 255.0
+
+
+@dataclass(frozen=True)
+class LicenceFacts:
+    """The licence of the weights, as their source states it."""
+
+    id: str | None = None
+    """SPDX identifier; None if no source states one."""
+    text: str = ""
+    """What the source says, in a sentence or two."""
+    commercial: Commercial = "unclear"
+    """Whether it permits commercial use."""
+
+    @property
+    def warning(self) -> str:
+        """A sentence to read before use; empty if the licence permits commercial use."""
+        if self.commercial == "yes":
+            return ""
+        if self.commercial == "no":
+            return f"the licence of the weights, {self.id or 'unnamed'}, forbids commercial use. {self.text}".strip()
+        stated = f"is {self.id}" if self.id else "is not stated"
+        return (
+            f"the licence of the weights {stated}, and whether it permits commercial use is unclear. "
+            f"{self.text or 'Ask where the file came from'}"
+        )
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """What to import. What is None is told from the file or from its family."""
+
+    source: Path
+    """An `.onnx` file, an `.xml` of an OpenVINO IR, a `.tflite` file, or a folder that holds one of them."""
+    output: Path
+    """Folder of the bundle."""
+    name: str | None = None
+    """First part of the file names in the bundle; None for the name of the file."""
+    family: Family | None = None
+    size: InputSize | None = None
+    mean: tuple[float, float, float] | None = None
+    scale: tuple[float, float, float] | None = None
+    """Mean and deviation of each channel. Values up to 1 count on the scale 0 to 1, larger ones on 0 to 255; both are
+    on the same scale."""
+    input_scaling: Literal["fixed", "picture_maximum"] | None = None
+    output_name: str | None = None
+    """The output that holds the mask; None for the first."""
+    activation: ActivationChoice = "auto"
+    licence: LicenceFacts = LicenceFacts()
+    precisions: Precisions = ()
+    """Empty: `fp32`, or `fp16` for a file whose weights have 16 bits."""
+    measure_memory: bool = True
+    """Whether to measure the peak memory, in one child process per arithmetic and number of streams."""
+
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Return mean and deviation on the scale 0 to 255; None if neither is given.
+
+        Raises:
+            SettingsError: only one is given, or a deviation is not positive.
+        """
+        if self.mean is None and self.scale is None:
+            return None
+        if self.mean is None or self.scale is None:
+            raise SettingsError("mean and deviation belong together: give both --mean and --std")
+        if min(self.scale) <= 0:
+            raise SettingsError(f"--std {' '.join(map(str, self.scale))}: every deviation must be above 0")
+        factor = _LARGEST_LEVEL if max(*map(abs, self.mean), *self.scale) <= 1 else 1.0
+        return tuple(value * factor for value in self.mean), tuple(value * factor for value in self.scale)
+
+    def check_size(self) -> None:
+        """Check that a bundle can hold a network of the requested size.
+
+        Raises:
+            SettingsError: a side is not a multiple of 32.
+        """
+        if self.size and (self.size.height % SIZE_MULTIPLE or self.size.width % SIZE_MULTIPLE):
+            raise SettingsError(f"--size {self.size}: both sides must be multiples of {SIZE_MULTIPLE}, such as 512x512")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One fact about the network, and where it comes from."""
+
+    what: str
+    value: str
+    why: str
+
+    def __str__(self) -> str:
+        """Return one line for people."""
+        return f"{self.what}: {self.value} ({self.why})"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The comparison of the bundle's masks with those of another runtime."""
+
+    reference: str
+    """What computed the other masks: `ONNX Runtime 1.32.0`; empty if nothing did."""
+    pictures: int
+    source: str
+    """Where the pictures come from."""
+    max_levels: int | None
+    """Largest difference at any pixel, in grey levels of 255; None if not verified."""
+    why_not: str = ""
+    """Why nothing was compared; empty if the bundle is verified."""
+
+    def __str__(self) -> str:
+        """Return one line for people."""
+        if self.max_levels is None:
+            return f"not verified: {self.why_not}"
+        return (
+            f"verified: masks within {self.max_levels} of 255 grey levels of {self.reference}, on {self.pictures} "
+            f"{self.source}"
+        )
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Peak resident memory of a network."""
+
+    process_mib: int
+    """One process without its streams."""
+    stream_mib: int
+    """Each stream."""
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """The bundle that was written."""
+
+    output: Path
+    name: str
+    size: InputSize
+    precisions: tuple[str, ...]
+    decisions: tuple[Decision, ...]
+    verification: Verification
+    memory: dict[str, dict[str, PeakMemory]]
+    """Precision -> arithmetic of the float part -> peak memory; empty if not measured."""
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields for JSON."""
+        return asdict(self) | {"output": str(self.output), "size": str(self.size)}
+
+
+OnProgress = Callable[[str], None]
+"""Called with each step in words."""
+
+
+def bundle_size(size: InputSize) -> Any:
+    """Return a size in the type that file names and variants have: `InputSize`, or the side of a square.
+
+    Raises:
+        SettingsError: variants have one side, and the size is not a square.
+    """
+    if Candidate.__dataclass_fields__["size"].type != "int":
+        return size
+    if not size.is_square:
+        raise SettingsError(f"the network takes {size}; bundles hold square networks only")
+    return size.height
