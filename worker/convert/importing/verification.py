@@ -57,12 +57,20 @@ def verify(
         expected = expected_levels(values, facts)
         furthest = max(furthest, int(np.abs(mask.astype(int) - expected.astype(int)).max()))
     if furthest > MOST_LEVELS:
-        raise BundleError(
-            f"the masks of the imported network differ by {furthest} of 255 grey levels from those of {reference}, "
-            f"more than {MOST_LEVELS}; OpenVINO {version()} computes this file differently. Nothing was written: "
-            "export the network again with another opset, and report this"
-        )
+        raise BundleError(_difference(furthest, reference, network))
     return Verification(reference, len(masks), pictures.source, furthest)
+
+
+def _difference(furthest: int, reference: str, network: PublishedNetwork) -> str:
+    remedy = "export the network again with another opset, and report this"
+    if network.frame and network.frame.is_quantised:
+        remedy = (
+            "the file is quantised, and every runtime rounds in its own way; import the float file it was made from"
+        )
+    return (
+        f"the masks of the imported network differ by {furthest} of 255 grey levels from those of {reference}, more "
+        f"than {MOST_LEVELS}; OpenVINO {version()} computes this file differently. Nothing was written: {remedy}"
+    )
 
 
 def bundle_masks(variant: Variant, pictures: Pictures) -> list[Levels]:
