@@ -21,6 +21,9 @@ Commercial = Literal["yes", "no", "unclear"]
 Precisions = tuple[Literal["fp32", "fp16"], ...]
 
 _LARGEST_LEVEL = 255.0
+_PERMISSIVE = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC-BY-4.0", "CC0-1.0", "ISC", "MIT", "Unlicense")
+"""Licences that permit commercial use of weights without further conditions than a notice."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -34,6 +37,13 @@ class LicenceFacts:
     """What the source says, in a sentence or two."""
     commercial: Commercial = "unclear"
     """Whether it permits commercial use."""
+
+    @classmethod
+    def of(cls, spdx: str | None) -> LicenceFacts:
+        """Return what an SPDX identifier says about commercial use."""
+        if spdx in _PERMISSIVE:
+            return cls(spdx, "", "yes")
+        return cls(spdx, "", "no" if spdx and "-NC" in spdx else "unclear")
 
     @property
     def warning(self) -> str:
