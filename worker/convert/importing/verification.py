@@ -126,10 +126,9 @@ def _onnx_runtime(network: PublishedNetwork, shaped: Shaped) -> tuple[str, Run]:
         runtime: Any = importlib.import_module("onnxruntime")
     except ImportError as error:
         raise _NotRun("ONNX Runtime is not installed: pip install 'maskmill[import]'") from error
-    options = runtime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+    runtime.set_default_logger_severity(_ERRORS_ONLY)
     try:
-        session = runtime.InferenceSession(str(network.path), options, providers=["CPUExecutionProvider"])
+        session = runtime.InferenceSession(str(network.path), providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no public base class
         last = str(error).strip().splitlines()[-1]
         raise _NotRun(f"ONNX Runtime {runtime.__version__} does not run the file: {last}") from error
