@@ -120,7 +120,7 @@ def import_command(
         output=output,
         family=Family(family) if family else None,
         scale=std,
-        licence=LicenceFacts(id=licence),
+        licence=LicenceFacts.of(licence),
         **given,  # type: ignore[arg-type]  # click has validated them
     )
     began = time.monotonic()

@@ -55,7 +55,7 @@ def import_network(request: ImportRequest, on_progress: OnProgress = lambda step
         BundleError: the file cannot be read, is no network for masks, or its masks differ from those of the file.
         SettingsError: a value contradicts the file, or is needed and missing.
     """
-    request.check_size()
+    request.check()
     output = request.output.absolute()
     writer.check_destination(output)
     path = reading.find_file(request.source.expanduser())

@@ -19,6 +19,9 @@ NEWEST_OPSET = 28
 word, and nothing could check what it made of them."""
 
 _STANDARD_DOMAINS = ("", "ai.onnx")
+_QUANTISED = frozenset(
+    {"DynamicQuantizeLinear", "QuantizeLinear", "ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"}
+)
 _GIT_LFS = b"version https://git-lfs"
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -36,6 +39,11 @@ class OnnxFrame:
     """How often each operation occurs, with its domain unless that is the standard one."""
     external_files: tuple[str, ...]
     """Files that hold weights, relative to the folder of the ONNX file."""
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether it computes with integers, so that another runtime rounds differently."""
+        return any(kind.rpartition(".")[2] in _QUANTISED for kind in self.operations)
 
 
 def read_frame(path: Path) -> OnnxFrame:

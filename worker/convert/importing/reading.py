@@ -78,6 +78,8 @@ def read(path: Path) -> PublishedNetwork:
         BundleError: the file is damaged, uses operations that OpenVINO lacks, or has weights that are not numbers.
     """
     frame = read_frame(path) if path.suffix.lower() == ".onnx" else None
+    if path.suffix.lower() == ".xml" and not path.with_suffix(".bin").is_file():
+        raise BundleError(f"{path} has no {path.stem}.bin beside it, which holds its weights; copy both files")
     try:
         model = core().read_model(str(path)) if path.suffix.lower() == ".xml" else _convert(path)
     except Exception as error:

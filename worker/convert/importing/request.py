@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,10 @@ Commercial = Literal["yes", "no", "unclear"]
 Precisions = tuple[Literal["fp32", "fp16"], ...]
 
 _LARGEST_LEVEL = 255.0
+_PERMISSIVE = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC-BY-4.0", "CC0-1.0", "ISC", "MIT", "Unlicense")
+"""Licences that permit commercial use of weights without further conditions than a notice."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,13 @@ class LicenceFacts:
     """What the source says, in a sentence or two."""
     commercial: Commercial = "unclear"
     """Whether it permits commercial use."""
+
+    @classmethod
+    def of(cls, spdx: str | None) -> LicenceFacts:
+        """Return what an SPDX identifier says about commercial use."""
+        if spdx in _PERMISSIVE:
+            return cls(spdx, "", "yes")
+        return cls(spdx, "", "no" if spdx and "-NC" in spdx else "unclear")
 
     @property
     def warning(self) -> str:
@@ -88,12 +100,14 @@ class ImportRequest:
         factor = _LARGEST_LEVEL if max(*map(abs, self.mean), *self.scale) <= 1 else 1.0
         return tuple(value * factor for value in self.mean), tuple(value * factor for value in self.scale)
 
-    def check_size(self) -> None:
-        """Check that a bundle can hold a network of the requested size.
+    def check(self) -> None:
+        """Check that a bundle can hold a network of the requested name and size.
 
         Raises:
-            SettingsError: a side is not a multiple of 32.
+            SettingsError: the name has other characters, or a side is not a multiple of 32.
         """
+        if self.name is not None and not _NAME.fullmatch(self.name):
+            raise SettingsError(f"--name {self.name!r}: use letters, digits, dots, dashes and underscores")
         if self.size and (self.size.height % SIZE_MULTIPLE or self.size.width % SIZE_MULTIPLE):
             raise SettingsError(f"--size {self.size}: both sides must be multiples of {SIZE_MULTIPLE}, such as 512x512")
 

@@ -57,12 +57,20 @@ def verify(
         expected = expected_levels(values, facts)
         furthest = max(furthest, int(np.abs(mask.astype(int) - expected.astype(int)).max()))
     if furthest > MOST_LEVELS:
-        raise BundleError(
-            f"the masks of the imported network differ by {furthest} of 255 grey levels from those of {reference}, "
-            f"more than {MOST_LEVELS}; OpenVINO {version()} computes this file differently. Nothing was written: "
-            "export the network again with another opset, and report this"
-        )
+        raise BundleError(_difference(furthest, reference, network))
     return Verification(reference, len(masks), pictures.source, furthest)
+
+
+def _difference(furthest: int, reference: str, network: PublishedNetwork) -> str:
+    remedy = "export the network again with another opset, and report this"
+    if network.frame and network.frame.is_quantised:
+        remedy = (
+            "the file is quantised, and every runtime rounds in its own way; import the float file it was made from"
+        )
+    return (
+        f"the masks of the imported network differ by {furthest} of 255 grey levels from those of {reference}, more "
+        f"than {MOST_LEVELS}; OpenVINO {version()} computes this file differently. Nothing was written: {remedy}"
+    )
 
 
 def bundle_masks(variant: Variant, pictures: Pictures) -> list[Levels]:
@@ -118,10 +126,9 @@ def _onnx_runtime(network: PublishedNetwork, shaped: Shaped) -> tuple[str, Run]:
         runtime: Any = importlib.import_module("onnxruntime")
     except ImportError as error:
         raise _NotRun("ONNX Runtime is not installed: pip install 'maskmill[import]'") from error
-    options = runtime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+    runtime.set_default_logger_severity(_ERRORS_ONLY)
     try:
-        session = runtime.InferenceSession(str(network.path), options, providers=["CPUExecutionProvider"])
+        session = runtime.InferenceSession(str(network.path), providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no public base class
         last = str(error).strip().splitlines()[-1]
         raise _NotRun(f"ONNX Runtime {runtime.__version__} does not run the file: {last}") from error
