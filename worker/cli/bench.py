@@ -13,6 +13,7 @@ from worker.cli.bench_all import all_command
 from worker.cli.bench_fleet import fleet_command
 from worker.cli.bench_images import images_command
 from worker.cli.bench_pipeline import pipeline_command
+from worker.cli.bench_quality import quality_command
 from worker.cli.bench_scale import scale_command
 from worker.contract import console, settings
 from worker.contract.console import Exit
@@ -36,7 +37,7 @@ def bench_command() -> None:
     """Measure on this machine."""
 
 
-for command in (images_command, pipeline_command, scale_command, fleet_command, all_command):
+for command in (images_command, pipeline_command, scale_command, fleet_command, quality_command, all_command):
     bench_command.add_command(command)
 
 

@@ -47,7 +47,17 @@ def palette(colour: tuple[int, int, int]) -> bytes:
         palette((1, 1, 1)),
         palette((128, 0, 0)),
     ],
-    ids=["0/255", "0/1", "0/1 of 16 bits", "16 bits", "1 bit", "RGB 0/1", "palette", "dark palette", "coloured palette"],
+    ids=[
+        "0/255",
+        "0/1",
+        "0/1 of 16 bits",
+        "16 bits",
+        "1 bit",
+        "RGB 0/1",
+        "palette",
+        "dark palette",
+        "coloured palette",
+    ],
 )
 def test_every_way_of_storing_a_mask_gives_the_same(data):
     truth = read_true_mask(data, LIMITS)

@@ -1,9 +1,9 @@
 """Boundary IoU: the overlap of two masks within a band along their outlines.
 
-Cheng, Girshick, Dollár, Berg and Kirillov, "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation", CVPR
-2021. With `d` pixels, the boundary of a mask is the part of it that is at most `d` pixels from its outline, and Boundary
-IoU is the intersection over union of the boundaries of both masks. IoU counts every pixel alike, so it hardly sees the
-outline of a large subject; Boundary IoU sees nothing else.
+Cheng, Girshick, Dollár, Berg and Kirillov, "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation",
+CVPR 2021. With `d` pixels, the boundary of a mask is the part of it that is at most `d` pixels from its outline, and
+Boundary IoU is the intersection over union of the boundaries of both masks. IoU counts every pixel alike, so an outline
+that is wrong by a few pixels hardly changes it if the subject is large; Boundary IoU measures the outline alone.
 
 As in the authors' code, `d` is 2 % of the diagonal of the picture, rounded and at least 1; distance is that of the
 chessboard (erosion by a 3 x 3 square, `d` times); and the border of the picture counts as outline of a subject that it
