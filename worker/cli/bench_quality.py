@@ -103,7 +103,7 @@ def quality_command(
         from worker.training import exams
 
         name, folder = build_exam
-        console.out.print(exams.build(name, folder, cache / "downloads", say, count=count), markup=False)
+        console.out.print(exams.build(name, folder, cache / "downloads", say, count=count), markup=False, soft_wrap=True)
         return Exit.OK
     if not (sources and exam and output):
         raise click.UsageError("give --bundle, --exam and --output; or --build-exam")

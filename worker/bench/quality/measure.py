@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from worker.bench.quality.exam import Exam
 from worker.bench.quality.rembg import RembgNetwork
 from worker.bench.quality.report import (
     SCHEMA_VERSION,
+    NetworkFacts,
     NetworkRow,
     PictureScores,
     QualityDocument,
@@ -73,7 +74,7 @@ class _Answers:
     label: str
     folder: Path
     """Masks by index of the picture: `{index}.npy`, u8, of any size."""
-    facts: dict[str, Any]
+    facts: NetworkFacts
 
     def mask(self, index: int, shape: tuple[int, ...]) -> Grey:
         """Return the mask at the size of the picture: u8 `[h, w]`."""
@@ -154,15 +155,15 @@ def _bundle_answers(options: QualityOptions, scratch: Path, on_progress: OnProgr
             _Answers(
                 label,
                 folder,
-                {
-                    "source": bundle.source,
-                    "digest": bundle.variant.digest,
-                    "licence": bundle.license,
-                    "arithmetic": str(result.facts["inference_precision"]),
-                    "file_bytes": bundle.variant.xml.stat().st_size + bundle.variant.bin.stat().st_size,
-                    "seconds": result.seconds,
-                    "peak_mib": result.peak_mib,
-                },
+                NetworkFacts(
+                    source=bundle.source,
+                    digest=bundle.variant.digest,
+                    licence=bundle.license,
+                    arithmetic=str(result.facts["inference_precision"]),
+                    file_bytes=bundle.variant.xml.stat().st_size + bundle.variant.bin.stat().st_size,
+                    seconds=result.seconds,
+                    peak_mib=result.peak_mib,
+                ),
             )
         )
     return answers
@@ -178,15 +179,15 @@ def _rembg_answers(options: QualityOptions, scratch: Path, on_progress: OnProgre
             _Answers(
                 f"rembg {network.session}",
                 folder,
-                {
-                    "source": f"rembg {done.versions['rembg']}, ONNX Runtime {done.versions['onnxruntime']}",
-                    "digest": sha256_of(network.weights),
-                    "licence": "",
-                    "arithmetic": "f32",
-                    "file_bytes": network.weights.stat().st_size,
-                    "seconds": done.seconds,
-                    "peak_mib": done.peak_mib,
-                },
+                NetworkFacts(
+                    source=f"rembg {done.versions['rembg']}, ONNX Runtime {done.versions['onnxruntime']}",
+                    digest=sha256_of(network.weights),
+                    licence="",
+                    arithmetic="f32",
+                    file_bytes=network.weights.stat().st_size,
+                    seconds=done.seconds,
+                    peak_mib=done.peak_mib,
+                ),
             )
         )
     return answers

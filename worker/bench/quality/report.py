@@ -63,10 +63,9 @@ class PictureScores(Scores):
     """File name."""
 
 
-class NetworkRow(TypedDict):
-    """One network on the exam."""
+class NetworkFacts(TypedDict):
+    """What ran, and how."""
 
-    label: str
     source: str
     digest: str
     """Of the variant; of the weights, for rembg."""
@@ -79,6 +78,12 @@ class NetworkRow(TypedDict):
     """Median per picture on the CPUs of one core set: the network alone; for rembg with both resizes."""
     peak_mib: int
     """Peak memory of the process."""
+
+
+class NetworkRow(NetworkFacts):
+    """One network on the exam."""
+
+    label: str
     scores: Scores
     """Means over the pictures."""
     pictures: list[PictureScores]
