@@ -19,6 +19,8 @@ _INDEX_BITS = 24
 _DEPTH_STEPS = 1 << 36
 _FAR = np.int64((1 << 62) - 1)
 _TINY = 1e-12
+_ON_EDGE = 1e-9
+"""Tolerance by which a point on the edge of two triangles belongs to both, whatever the rounding."""
 _BATCH = 2_000_000
 """Pixels tested in one call."""
 
@@ -52,7 +54,7 @@ def visible(corners: Floats, height: int, width: int) -> Seen:
         x = left[:, None, None] + np.arange(wide)
         y = top[:, None, None] + np.arange(high)[:, None]
         weights = barycentric(corners[chosen][:, None, None], x + 0.5, y + 0.5)
-        inside = (weights >= 0).all(axis=-1) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        inside = (weights >= -_ON_EDGE).all(axis=-1) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
         which, _, _ = np.nonzero(inside)
         depth = (weights[inside] * scaled[chosen][which]).sum(axis=-1).clip(0, 1)
         keys = ((depth * (_DEPTH_STEPS - 1)).astype(np.int64) << _INDEX_BITS) | chosen[which]
