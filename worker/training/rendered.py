@@ -31,7 +31,7 @@ from worker.training.raster import Seen, visible
 
 SIDE = 512
 """Side of a picture in pixels."""
-COUNT = 120
+COUNT = 60
 SEED = 7
 SAMPLES = 3
 """Samples along each side of a pixel."""
