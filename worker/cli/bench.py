@@ -9,6 +9,7 @@ from worker.cli.bench_fleet import fleet_command
 from worker.cli.bench_images import images_command
 from worker.cli.bench_model import model_command
 from worker.cli.bench_pipeline import pipeline_command
+from worker.cli.bench_quality import quality_command
 from worker.cli.bench_scale import scale_command
 from worker.cli.bench_submit import submit_command
 
@@ -25,6 +26,7 @@ for command in (
     scale_command,
     fleet_command,
     submit_command,
+    quality_command,
     all_command,
 ):
     bench_command.add_command(command)

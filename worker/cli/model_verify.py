@@ -65,8 +65,9 @@ def verify_command(*, source: str | None, as_json: bool, masks: Path | None, **o
 
     Verifies digests, loads every variant and compares its masks with those of FP32. MAE, IoU of the subjects at 0.5 and
     the largest difference are measured on the output of the network, on the scale 0 to 1. With --masks, S-measure,
-    weighted F, E-measure, MAE and IoU are measured at the size of each true mask. Exits with 1 if a file does not match
-    the manifest, a variant does not run, or its IoU with FP32 is below --min-iou.
+    weighted F, E-measure, MAE, IoU and boundary IoU are measured at the size of the picture, which its true mask must
+    have too; true masks hold 0 and 255, 0 and 1, or 16 bits. Exits with 1 if a file does not match the manifest, a
+    variant does not run, or its IoU with FP32 is below --min-iou.
     """
     if masks and not options["images"]:
         raise click.UsageError("--masks needs --images: the pictures that the masks belong to")
@@ -172,7 +173,7 @@ def _print_one(checked: VariantCheck) -> None:
         true = checked.quality
         lines.append(
             f"against {true.pictures} true masks: S {true.s_measure:.4f}, weighted F {true.weighted_f:.4f}, "
-            f"E {true.e_measure:.4f}, MAE {true.mae:.5f}, IoU {true.iou:.4f}"
+            f"E {true.e_measure:.4f}, MAE {true.mae:.5f}, IoU {true.iou:.4f}, boundary IoU {true.boundary_iou:.4f}"
         )
     for line in (*lines, *(f"! {note}" for note in checked.notes)):
         console.out.print(f"       {line}", markup=False, soft_wrap=True)

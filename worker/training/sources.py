@@ -78,7 +78,23 @@ WALLPAPERS = _debian(
     "photographs of landscapes and surfaces",
     evaluation_only=True,
 )
-PACKAGES = (CLIP_ART, EMOJI, ENVIRONMENTS, STAMPS, WALLPAPERS)
+FURNITURE = _debian(
+    "sweethome3d-furniture",
+    "1.8-1",
+    "3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a2118668",
+    "CC-BY-3.0, CC-BY-3.0-US and CC0-1.0, by library",
+    "820 three-dimensional models with textures",
+    evaluation_only=True,
+)
+PLASMA_WALLPAPERS = _debian(
+    "plasma-workspace-wallpapers",
+    "4:5.27.5-2",
+    "32cd18b71c8c938a18b3b351f217c02ac590e323caa3cf322fbb875ce8892f8b",
+    "GPL-2.0-or-later",
+    "photographs of landscapes and surfaces, and drawings",
+    evaluation_only=True,
+)
+PACKAGES = (CLIP_ART, EMOJI, ENVIRONMENTS, STAMPS, WALLPAPERS, FURNITURE, PLASMA_WALLPAPERS)
 """All packages. The photographs inside scikit-image's wheel are used as well (`worker.standalone.photographs`,
 `library.SURFACES`)."""
 

@@ -22,6 +22,7 @@ BY_NAME_ONLY_IN = {
     "opentelemetry": ("worker/contract/tracing.py",),
     "openvino": ("worker/model/inference/", "worker/bench/benchmark_app.py"),
     "py_sod_metrics": ("worker/convert/evaluate/scores.py",),
+    "rembg": ("worker/bench/quality/rembg_child.py",),
     "safetensors": ("worker/convert/",),
     "torch": ("worker/convert/birefnet/checkpoint.py", "worker/bench/"),
 }

@@ -12,6 +12,7 @@ from worker.contract.settings import LimitSettings
 from worker.images.decode import Picture, decode
 from worker.images.png import write_png
 from worker.images.tensor import to_mask
+from worker.images.true_mask import read_true_mask
 from worker.standalone.photographs import copy_photographs
 
 _SHAPE_SIDE = 384
@@ -71,21 +72,49 @@ def read(path: Path, limits: LimitSettings) -> Picture:
 
 
 def with_true_mask(
-    grey: NDArray[np.uint8], mask: Path, limits: LimitSettings
+    grey: NDArray[np.uint8], picture: Path, mask: Path, limits: LimitSettings
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return a network's mask, resized to the size of the true mask, and the true mask: two u8 `[h, w]`.
+    """Return a network's mask, resized to the size of the picture, and the true mask: two u8 `[h, w]`.
 
     Args:
         grey: u8 `[H, W]`, as the network gives it.
-        mask: file of the true mask.
+        picture: file of the picture.
+        mask: file of its true mask.
         limits: limits of a picture.
 
     Raises:
-        SourceError: the true mask cannot be read.
+        SourceError: a file cannot be read, or the true mask has another size than the picture.
     """
-    truth = np.asarray(read(mask, limits).rgb.convert("L"))
+    truth = true_mask(picture, mask, limits)
     height, width = truth.shape
     return np.asarray(to_mask(grey, width, height)), truth
+
+
+def true_mask(picture: Path, mask: Path, limits: LimitSettings) -> NDArray[np.uint8]:
+    """Read a true mask: u8 `[h, w]`, 0 background, 255 subject.
+
+    Args:
+        picture: file of the picture.
+        mask: file of its true mask; see `worker.images.true_mask`.
+        limits: limits of a picture.
+
+    Raises:
+        SourceError: a file cannot be read, the true mask has another size than the picture, or its levels have no
+            agreed meaning.
+    """
+    width, height = read(picture, limits).size
+    try:
+        truth = read_true_mask(mask.read_bytes(), limits)
+    except OSError as error:
+        raise SourceError(f"{mask} cannot be read: {error.strerror}; check its permissions") from error
+    except ImageError as error:
+        raise SourceError(f"{mask}: {error}") from error
+    if truth.shape != (height, width):
+        raise SourceError(
+            f"{mask} has {truth.shape[1]} x {truth.shape[0]} pixels, but its picture {picture.name} has {width} x "
+            f"{height}; a true mask must have the size of its picture"
+        )
+    return truth
 
 
 def _files(folder: Path) -> list[Path]:

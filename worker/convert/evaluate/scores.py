@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import importlib
 import statistics
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worker.contract.errors import SetupError
-from worker.convert.evaluate.agreement import Agreement, Masks, compare
+from worker.convert.evaluate.agreement import THRESHOLD, Agreement, Masks, compare
+from worker.convert.evaluate.boundary import boundary_iou
 
 Grey = NDArray[np.uint8]
 
@@ -36,6 +37,8 @@ class Quality:
     """Mean absolute error; lower is better."""
     iou: float
     """Intersection over union of the pixels from 0.5 up; 1 where neither mask has any."""
+    boundary_iou: float
+    """IoU of the bands along the outlines; see `worker.convert.evaluate.boundary`."""
     pictures: int
 
 
@@ -64,10 +67,7 @@ def agreement(pairs: Iterable[tuple[Grey, Grey]]) -> tuple[Agreement, float]:
 
 
 def quality(pairs: Iterable[tuple[Grey, Grey]]) -> Quality:
-    """Measure masks against true masks.
-
-    S-measure, weighted F, E-measure and MAE are computed by pysodmetrics, the field's reference in Python. It first
-    stretches each mask to the full range, as in published figures. IoU is computed from the unstretched mask.
+    """Return the mean `score` over the pictures.
 
     Args:
         pairs: (mask, true mask), u8 `[h, w]` of the same shape within a pair; true pixels above 0.5 are subject.
@@ -76,23 +76,53 @@ def quality(pairs: Iterable[tuple[Grey, Grey]]) -> Quality:
         SetupError: pysodmetrics is not installed.
         ValueError: there is no pair, or the shapes of a pair differ.
     """
+    return mean([score(mask, truth) for mask, truth in pairs])
+
+
+def score(mask: Grey, truth: Grey) -> Quality:
+    """Measure one mask against the true mask.
+
+    S-measure, weighted F, E-measure and MAE are computed by pysodmetrics, the field's reference in Python. It first
+    stretches the mask to the full range, as in published figures. IoU and Boundary IoU are computed from the
+    unstretched mask, cut at 0.5.
+
+    Args:
+        mask: u8 `[h, w]`.
+        truth: u8 `[h, w]`; pixels above 0.5 are subject.
+
+    Raises:
+        SetupError: pysodmetrics is not installed.
+        ValueError: the shapes differ.
+    """
+    if mask.shape != truth.shape:
+        raise ValueError(f"a mask of shape {mask.shape} cannot be scored against one of {truth.shape}")
     sod = _pysodmetrics()
     structure, weighted, aligned, error = sod.Smeasure(), sod.WeightedFmeasure(), sod.Emeasure(), sod.MAE()
-    overlap = []
-    for mask, truth in pairs:
-        for measure in (structure, weighted, aligned, error):
-            measure.step(pred=mask, gt=truth)
-        overlap.append(compare(_probabilities(mask), _probabilities(truth)).iou)
-    if not overlap:
-        raise ValueError("quality of no pictures")
+    for measure in (structure, weighted, aligned, error):
+        measure.step(pred=mask, gt=truth)
+    here, there = _probabilities(mask), _probabilities(truth)
     return Quality(
         s_measure=float(structure.get_results()["sm"]),
         weighted_f=float(weighted.get_results()["wfm"]),
         e_measure=float(aligned.get_results()["em"]["curve"].mean()),
         mae=float(error.get_results()["mae"]),
-        iou=statistics.fmean(overlap),
-        pictures=len(overlap),
+        iou=compare(here, there).iou,
+        boundary_iou=boundary_iou(here[0] >= THRESHOLD, there[0] >= THRESHOLD),
+        pictures=1,
     )
+
+
+def mean(scored: Sequence[Quality]) -> Quality:
+    """Return the mean over pictures.
+
+    Raises:
+        ValueError: there are no pictures.
+    """
+    if not scored:
+        raise ValueError("quality of no pictures")
+    measures = [field.name for field in fields(Quality) if field.name != "pictures"]
+    means = {name: statistics.fmean(getattr(one, name) for one in scored) for name in measures}
+    return Quality(**means, pictures=sum(one.pictures for one in scored))
 
 
 def _probabilities(grey: Grey) -> Masks:

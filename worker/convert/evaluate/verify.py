@@ -208,4 +208,4 @@ class _Group:
     def _true_pairs(self, task: RunTask) -> Iterator[tuple[Grey, Grey]]:
         for index, true_mask in self._options.true_masks.items():
             (mask,) = variant_run.masks(task.output, [index])
-            yield with_true_mask(np.load(mask), true_mask, self._options.limits)
+            yield with_true_mask(np.load(mask), task.pictures[index], true_mask, self._options.limits)

@@ -82,10 +82,36 @@ def test_masks_of_other_pictures_are_refused(tmp_path):
         pictures.true_masks(found, touch(tmp_path / "masks", "other.png"))
 
 
-def test_a_mask_is_resized_to_the_size_of_the_true_mask(tmp_path):
+def test_a_mask_is_resized_to_the_size_of_its_picture(tmp_path):
+    Image.new("RGB", (30, 20)).save(tmp_path / "picture.png")
     Image.new("L", (30, 20), 255).save(tmp_path / "truth.png")
 
-    mask, truth = pictures.with_true_mask(np.full((64, 64), 77, np.uint8), tmp_path / "truth.png", LIMITS)
+    mask, truth = pictures.with_true_mask(
+        np.full((64, 64), 77, np.uint8), tmp_path / "picture.png", tmp_path / "truth.png", LIMITS
+    )
 
     assert mask.shape == truth.shape == (20, 30)
     assert (int(mask[0, 0]), int(truth[0, 0])) == (77, 255)
+
+
+def test_truth_of_zeros_and_ones_is_recognised(tmp_path):
+    Image.new("RGB", (30, 20)).save(tmp_path / "picture.png")
+    Image.new("L", (30, 20), 1).save(tmp_path / "truth.png")
+
+    assert (pictures.true_mask(tmp_path / "picture.png", tmp_path / "truth.png", LIMITS) == 255).all()
+
+
+def test_a_true_mask_of_another_size_is_refused(tmp_path):
+    Image.new("RGB", (30, 20)).save(tmp_path / "picture.png")
+    Image.new("L", (20, 30), 255).save(tmp_path / "truth.png")
+
+    with pytest.raises(SourceError, match=r"truth.png has 20 x 30 pixels, but its picture picture.png has 30 x 20"):
+        pictures.true_mask(tmp_path / "picture.png", tmp_path / "truth.png", LIMITS)
+
+
+def test_a_true_mask_of_unknown_levels_is_refused_by_name(tmp_path):
+    Image.new("RGB", (30, 20)).save(tmp_path / "picture.png")
+    Image.new("L", (30, 20), 9).save(tmp_path / "truth.png")
+
+    with pytest.raises(SourceError, match=r"truth.png: its highest level is 9"):
+        pictures.true_mask(tmp_path / "picture.png", tmp_path / "truth.png", LIMITS)

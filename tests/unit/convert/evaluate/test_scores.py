@@ -56,6 +56,7 @@ def test_the_true_mask_itself_scores_perfectly():
     got = scores.quality([(square(), square())])
 
     assert (got.s_measure, got.weighted_f, got.mae, got.iou, got.pictures) == (pytest.approx(1), 1.0, 0.0, 1.0, 1)
+    assert got.boundary_iou == 1.0
     assert got.e_measure > 0.99
 
 
@@ -67,8 +68,20 @@ def test_every_measure_gets_worse_with_the_error():
     assert good.weighted_f > bad.weighted_f
     assert good.e_measure > bad.e_measure
     assert good.iou > bad.iou
+    assert good.boundary_iou > bad.boundary_iou
     assert good.mae < bad.mae
     assert good.mae == pytest.approx(2 * 2 * 40 / 100**2)
+
+
+def test_the_scores_of_a_set_are_the_means_of_its_pictures():
+    pairs = [(square(left=22), square()), (square(left=50), square())]
+    each = [scores.score(*pair) for pair in pairs]
+
+    got = scores.quality(pairs)
+
+    assert got.pictures == 2
+    for name in ("s_measure", "weighted_f", "e_measure", "mae", "iou", "boundary_iou"):
+        assert getattr(got, name) == pytest.approx(sum(getattr(one, name) for one in each) / 2)
 
 
 def test_without_pysodmetrics_the_extra_is_named(monkeypatch):

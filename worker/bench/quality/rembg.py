@@ -1,0 +1,170 @@
+"""Masks by rembg with the same weights, from an environment and a process apart.
+
+    cache/rembg-2.0.86/            a virtual environment with rembg and its dependencies, made at the first use
+    U2NET_HOME = a scratch folder  where rembg finds the weights under the name that it expects, so it downloads none
+
+rembg's packages would replace some of those in this installation, so it is never installed here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.bench.harness.process import tail
+from worker.contract.errors import SetupError
+from worker.cpu.kernel import format_cpu_list
+from worker.processes.filelock import locked
+
+VERSION = "2.0.86"
+REQUIREMENT = f"rembg[cpu]=={VERSION}"
+CHILD = Path(__file__).with_name("rembg_child.py")
+
+_INSTALL_SECONDS, _RUN_SECONDS = 1800, 7200
+"""Time-outs in seconds. The first import of rembg compiles code for minutes on a slow CPU."""
+
+
+_NO_DOWNLOADS = "http://127.0.0.1:9"
+"""A proxy that does not exist: rembg fails instead of downloading weights that were not asked for."""
+
+
+@dataclass(frozen=True)
+class RembgNetwork:
+    """A network of rembg and its weights."""
+
+    session: str
+    """rembg's name of the network, such as u2netp or isnet-general-use."""
+    weights: Path
+    """The ONNX file."""
+
+    @classmethod
+    def parse(cls, text: str) -> RembgNetwork:
+        """Return the network of `SESSION=FILE`.
+
+        Raises:
+            ValueError: the text has another form, or the file does not exist.
+        """
+        session, equals, file = text.partition("=")
+        if not (session and equals and file):
+            raise ValueError(f"{text!r} is not SESSION=FILE, such as u2netp=/models/u2netp.onnx")
+        weights = Path(file).expanduser()
+        if not weights.is_file():
+            raise ValueError(f"{weights} is not a file; give the ONNX file of {session}")
+        return cls(session, weights.absolute())
+
+
+@dataclass(frozen=True)
+class RembgRun:
+    """Facts of a run."""
+
+    seconds: float
+    """Median time per picture: resize, network, resize."""
+    peak_mib: int
+    versions: dict[str, str]
+
+
+def interpreter(cache: Path) -> Path:
+    """Return the Python of rembg's environment; make the environment if it is missing.
+
+    Args:
+        cache: folder for it.
+
+    Raises:
+        SetupError: it cannot be made.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = cache / f"rembg-{VERSION}"
+    python, ready = folder / "bin/python", folder / "ready"
+    with locked(cache / f"rembg-{VERSION}.lock"):
+        if not ready.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            _install(folder, python)
+            ready.touch()
+    return python
+
+
+def run(
+    network: RembgNetwork, pictures: tuple[Path, ...], output: Path, cache: Path, cpus: tuple[int, ...]
+) -> RembgRun:
+    """Write rembg's masks of some pictures.
+
+    Args:
+        network: which network, with which weights.
+        pictures: files.
+        output: folder for the masks: `{index}.npy`, u8 `[h, w]` at the size of the picture.
+        cache: folder of rembg's environment.
+        cpus: CPUs of the process; it computes with as many threads.
+
+    Raises:
+        SetupError: rembg cannot be installed, or fails.
+    """
+    python = interpreter(cache)
+    home = output / "weights"
+    home.mkdir(parents=True, exist_ok=True)
+    link = home / f"{network.session}.onnx"
+    link.unlink(missing_ok=True)
+    link.symlink_to(network.weights)
+    request = {
+        "session": network.session,
+        "pictures": [str(path.absolute()) for path in pictures],
+        "output": str(output),
+    }
+    environment = {
+        **os.environ,
+        "U2NET_HOME": str(home),
+        "OMP_NUM_THREADS": str(len(cpus)),
+        **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), _NO_DOWNLOADS),
+        "PYTHONPATH": "",
+    }
+    log = output / "rembg.log"
+    with log.open("wb") as printed:
+        try:
+            done = subprocess.run(
+                [
+                    sys.executable,
+                    "-m",
+                    "worker.bench.harness.pin_exec",
+                    format_cpu_list(cpus),
+                    str(python),
+                    "-P",
+                    str(CHILD),
+                ],
+                input=json.dumps(request).encode(),
+                stdout=subprocess.PIPE,
+                stderr=printed,
+                env=environment,
+                timeout=_RUN_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise SetupError(
+                f"rembg {network.session} did not finish in {_RUN_SECONDS} s; use fewer pictures"
+            ) from error
+    if done.returncode:
+        raise SetupError(f"rembg {network.session} failed: {tail(log)}")
+    answer = json.loads(done.stdout.splitlines()[-1])
+    return RembgRun(answer["seconds"], answer["peak_mib"], answer["versions"])
+
+
+def _install(folder: Path, python: Path) -> None:
+    """Make a virtual environment with rembg.
+
+    Raises:
+        SetupError: it cannot be made; quotes the last line of pip.
+    """
+    steps = ([sys.executable, "-m", "venv", str(folder)], [str(python), "-m", "pip", "install", "-q", REQUIREMENT])
+    for step in steps:
+        try:
+            subprocess.run(step, check=True, capture_output=True, text=True, timeout=_INSTALL_SECONDS)
+        except subprocess.CalledProcessError as error:
+            lines = (error.stderr or error.stdout or "").strip().splitlines()
+            raise SetupError(
+                f"{REQUIREMENT} cannot be installed into {folder}: {lines[-1] if lines else 'no error message'}"
+            ) from error
+        except subprocess.TimeoutExpired as error:
+            raise SetupError(f"installing {REQUIREMENT} took over {_INSTALL_SECONDS} s; try again") from error
