@@ -19,10 +19,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No MASKMILL_*, AWS_* or proxy variable and no `.env` of the outside reaches a test."""
+    """No MASKMILL_*, AWS_* or proxy variable and no `.env` of the outside reaches a test; none downloads a network."""
     for name in os.environ:
         if name.startswith(("MASKMILL_", "AWS_", "PRODUCER_", "WORKER_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("MASKMILL_MODEL__SOURCE", "builtin:starter")  # by default, a first run fetches a network
     monkeypatch.chdir(tmp_path)
 
 

@@ -52,7 +52,8 @@ def test_the_plan_explains_itself(place):
 
 
 @pytest.mark.parametrize("command", ["worker", "producer"])
-def test_config_tells_values_and_origins_and_hides_secrets(place, command):
+def test_config_tells_values_and_origins_and_hides_secrets(place, command, monkeypatch):
+    monkeypatch.delenv("MASKMILL_MODEL__SOURCE")
     untouched = {name: value for name, value in place.environment.items() if name not in MODEL}
     done = commands.run(command, "config", "--json", settings=untouched)
 
@@ -60,7 +61,7 @@ def test_config_tells_values_and_origins_and_hides_secrets(place, command):
     assert rows["MASKMILL_REDIS__URL"]["origin"] == "environment"
     assert rows["MASKMILL_MODEL__SOURCE"] == {
         "setting": "MASKMILL_MODEL__SOURCE",
-        "value": "builtin:starter",
+        "value": "default",
         "origin": "default",
     }
     assert place.environment["MASKMILL_REDIS__PASSWORD"] not in done.out

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from worker.bench.tune.layouts import Layout, candidates
 from worker.bench.tune.sweep import Result, Trial, sweep
+from worker.cli.network import resolved
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.errors import BundleNotFound
@@ -44,7 +45,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 def tune_command(*, precisions: tuple[str, ...], seconds: float, rounds: int, dry_run: bool, as_json: bool) -> int:
     """Try layouts on this machine, on all its cores at once, and keep the best for `worker start`."""
-    config = settings.load()
+    config, _ = resolved(settings.load())
     refuse_forbidden_variables(os.environ)
     machine = topology.read()
     layouts = candidates(machine, tuned_plan.with_memory(machine, config.plan, config.model))
