@@ -57,7 +57,7 @@ def check_installed(entry: NetworkEntry) -> None:
     """
     if Path(entry.file).suffix in _CHECKPOINTS and importlib.util.find_spec("safetensors") is None:
         raise SetupError(f"{entry.name} is built from a checkpoint: pip install 'maskmill[convert]'")
-    if Path(entry.file).suffix not in _CHECKPOINTS and importlib.util.find_spec(_IMPORTING) is None:
+    if Path(entry.file).suffix not in _CHECKPOINTS and importlib.util.find_spec("onnxruntime") is None:
         raise SetupError(f"{entry.name} is imported from {entry.file}: pip install 'maskmill[import]'")
 
 
@@ -109,6 +109,5 @@ def _import(order: ImportOrder, on_step: OnStep) -> None:
         licence=importing.LicenceFacts(
             id=entry.licence.id, text=entry.licence.text, commercial=entry.licence.commercial
         ),
-        precisions=order.precisions,
     )
-    importing.import_network(request, lambda *what: on_step(" ".join(map(str, what))))
+    importing.import_network(request, on_step)
