@@ -17,7 +17,7 @@ from worker.model.sources.catalogue import DEFAULT_NETWORK, NetworkEntry
 from worker.model.sources.prepared import DEFAULT_SOURCE, Resolution
 from worker.processes.parent_death import bound_to_parent
 
-DEFAULT_LIMIT_SECONDS = 180.0
+DEFAULT_LIMIT_SECONDS = 300.0
 """Longest preparation of the default network, before workers start with the built-in one."""
 
 _LAST_LINE = 500
