@@ -24,10 +24,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Remove MASKMILL_*, AWS_*, PRODUCER_*, WORKER_* and proxy variables, and leave the folder with `.env`."""
+    """Remove MASKMILL_*, AWS_*, PRODUCER_*, WORKER_* and proxy variables, and leave the folder with `.env`.
+
+    No test fetches a network unless it says so: the default would.
+    """
     for name in os.environ:
         if name.startswith(("MASKMILL_", "AWS_", "PRODUCER_", "WORKER_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("MASKMILL_MODEL__SOURCE", "builtin:starter")  # by default, a first run fetches a network
     monkeypatch.chdir(tmp_path)
 
 

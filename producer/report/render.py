@@ -35,7 +35,7 @@ _STAGE_WORDS = {
 _FLAG_WORDS = {
     "empty": "no subject found",
     "full": "everything is part of the subject",
-    "soft": "mostly semi-transparent: the network is uncertain",
+    "soft": "semi-transparent over whole areas: the network is undecided",
     "border": "the subject touches the border",
 }
 _MINUTE, _HOUR = 60, 3600
@@ -183,7 +183,7 @@ def _filters(view: JobView, survey: Survey, cards: Sequence[dict[str, Any]]) -> 
     }
     if survey.needs_review:
         yield {
-            **{"flag": "review", "name": "Needs review", "title": "empty, full or mostly soft"},
+            **{"flag": "review", "name": "Needs review", "title": "empty, full or soft over whole areas"},
             **{"shown": sum(card["review"] for card in cards), "whole": survey.needs_review},
         }
     for flag in FLAGS:

@@ -52,7 +52,8 @@ def test_the_plan_gives_its_reasons(installation):
 
 
 @pytest.mark.parametrize("command", ["worker", "producer"])
-def test_config_shows_values_and_origins_but_no_secrets(installation, command):
+def test_config_shows_values_and_origins_but_no_secrets(installation, command, monkeypatch):
+    monkeypatch.delenv("MASKMILL_MODEL__SOURCE")
     without_model = {name: value for name, value in installation.environment.items() if name not in MODEL}
     done = commands.run(command, "config", "--json", settings=without_model)
 
@@ -60,7 +61,7 @@ def test_config_shows_values_and_origins_but_no_secrets(installation, command):
     assert rows["MASKMILL_REDIS__URL"]["origin"] == "environment"
     assert rows["MASKMILL_MODEL__SOURCE"] == {
         "setting": "MASKMILL_MODEL__SOURCE",
-        "value": "builtin:starter",
+        "value": "default",
         "origin": "default",
     }
     assert installation.environment["MASKMILL_REDIS__PASSWORD"] not in done.out

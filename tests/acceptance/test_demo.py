@@ -171,3 +171,19 @@ def test_a_demo_whose_worker_cannot_start_ends_with_the_reason(cache, tmp_path):
 
     assert done.code == 1 and time.monotonic() - began < 90
     assert "/no/such/bundle" in done.err
+
+
+def test_without_the_default_network_a_demo_runs_with_the_built_in_one_and_says_so(tmp_path):
+    nothing = {"PIP_NO_INDEX": "1", "HTTPS_PROXY": "http://127.0.0.1:9", "PIP_CONFIG_FILE": "/dev/null"}
+    settings = {"MASKMILL_MODEL__SOURCE": "default", "MASKMILL_MODEL__CACHE_DIR": str(tmp_path / "empty")} | nothing
+    photos, output = small_photographs(tmp_path / "photos"), tmp_path / "masks"
+
+    done = commands.run(
+        *("worker", "demo", "--state", str(tmp_path / "s"), "--photos", str(photos), "--output", str(output)),
+        settings=settings,
+    )
+
+    assert done.code == 0, done.out + done.err
+    (said,) = [line for line in done.out.splitlines() if line.startswith("network: ")]
+    assert "builtin:starter is used" in said and "`worker model fetch u2netp`" in said and "reason: " in said
+    assert len(list((output / "mask").iterdir())) == 3

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import click
 
+from worker.cli.network import resolved
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.errors import MaskmillError
@@ -40,8 +41,8 @@ def check_command(*, bucket: str | None, as_json: bool) -> int:
     Checks Redis, S3, pinning and memory, the model bundle and the network, one by one. Exits with 1 if a check fails;
     its line names the remedy.
     """
-    config = settings.load()
-    findings = Checks(config, bucket).run()
+    config, network = resolved(settings.load())
+    findings = Checks(config, bucket, network.why).run()
     for finding in findings:
         if as_json:
             console.print_json({"check": finding.name, "ok": finding.passed, "text": finding.text})
@@ -55,8 +56,8 @@ def check_command(*, bucket: str | None, as_json: bool) -> int:
 class Checks:
     """The checks, ordered so that a failure may explain the ones after it."""
 
-    def __init__(self, config: Settings, bucket: str | None) -> None:
-        self._config, self._bucket = config, bucket
+    def __init__(self, config: Settings, bucket: str | None, network: str = "") -> None:
+        self._config, self._bucket, self._network_note = config, bucket, network
         self._plan: placement.Plan | None = None
         self._bundle: Bundle | None = None
 
@@ -108,7 +109,8 @@ class Checks:
     def _find_bundle(self) -> str:
         with ObjectStore(self._config.s3) as store:
             self._bundle = find_bundle(self._config, store, recommendation())
-        warnings = "".join(f"; {warning}" for warning in self._bundle.warnings)
+        notes = filter(None, (self._network_note, *self._bundle.warnings))
+        warnings = "".join(f"; {note}" for note in notes)
         return f"{self._bundle.source}: {self._bundle.reason}{warnings}"
 
     def _network(self) -> str:

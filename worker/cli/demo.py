@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from worker.cli.standalone import STATE
+from worker.cli.standalone import STATE, model_settings
 from worker.contract import console
 from worker.contract.console import Exit
 from worker.standalone.photographs import copy_photographs
@@ -43,9 +43,10 @@ def demo_command(*, state: Path, photos: Path | None, output: Path) -> int:
         photos = state / "photos"
         copy_photographs(photos)
     echo = console.out.print
+    model = model_settings(echo)
     echo("[bold]1[/] starting Redis, S3 and workers")
     began = time.monotonic()
-    with Stack(state) as stack:
+    with Stack(state, settings=model) as stack:
         echo(f"  Redis {stack.services.redis_url}, S3 {stack.services.s3_endpoint}, log {stack.worker_log}")
         echo(f"[bold]2[/] producer submit {photos} {_DEST} --output both --wait")
         status = stack.run(["producer", "submit", str(photos), _DEST, "--output", "both", "--wait"])

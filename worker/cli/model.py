@@ -16,11 +16,13 @@ _COMMANDS = {
 }
 
 EPILOG = """\b
-SOURCE is builtin:NAME, a folder, s3://bucket/prefix or hf://owner/name[@revision]
-[default: the value of MASKMILL_MODEL__SOURCE].
+SOURCE is a name that `worker model list --known` shows, builtin:NAME, a folder, s3://bucket/prefix or
+hf://owner/name[@revision] [default: the value of MASKMILL_MODEL__SOURCE].
 
 \b
 Examples:
+  worker model list --known
+  worker model fetch u2netp
   worker model list hf://owner/birefnet-openvino
   worker model fetch hf://owner/birefnet-openvino --size 512
   worker model verify ./bundle --images photos --masks truth --min-iou 0.97

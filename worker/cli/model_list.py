@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from worker.cli.known_networks import entry_facts, known_rows, print_known
 from worker.cli.model_source import JSON, SOURCE, model_settings, object_store, print_warnings
 from worker.contract import console, settings
 from worker.contract.console import Exit
@@ -19,7 +20,7 @@ from worker.model.format.layout import Candidate
 from worker.model.format.manifest import verified_sha256
 from worker.model.format.variant import choose
 from worker.model.loading import recommendation
-from worker.model.sources import bundles
+from worker.model.sources import bundles, catalogue, prepared
 from worker.model.sources.bundles import Survey
 
 _MIB = 1 << 20
@@ -27,14 +28,17 @@ _MIB = 1 << 20
 
 @click.command("list")
 @SOURCE
+@click.option("--known", is_flag=True, help="List the published networks that have a name instead.")
 @JSON
-def list_command(*, source: str | None, as_json: bool) -> int:
+def list_command(*, source: str | None, known: bool, as_json: bool) -> int:
     """List the variants of SOURCE and mark the one that this CPU would run.
 
     The files of a local bundle are compared with the digests in its manifest. Of a remote bundle only the manifest is
     fetched.
     """
     config = settings.load()
+    if known:
+        return _list_known(config.model, as_json=as_json)
     model = model_settings(config, source)
     with object_store(config, model.source) as store:
         survey = bundles.survey(model, store)
@@ -70,6 +74,9 @@ def show_command(*, source: str | None, as_json: bool) -> int:
     """
     config = settings.load()
     model = model_settings(config, source)
+    known = entry_facts(model.source)
+    if known is not None and prepared.find(catalogue.get(model.source), model) is None:
+        return _show_known(known, as_json=as_json)
     with object_store(config, model.source) as store:
         survey = bundles.survey(model, store)
     facts = {key: value for key, value in survey.facts.items() if key != "files"}
@@ -83,18 +90,40 @@ def show_command(*, source: str | None, as_json: bool) -> int:
                 "model_info": info,
                 "warnings": list(survey.warnings),
             }
+            | ({"network": known} if known else {})
         )
         return Exit.OK
     console.out.print(f"[bold]{survey.source}[/]: {survey.listing.labels()}", soft_wrap=True)
     if not facts:
         console.out.print("no manifest: origin, licence and agreement are unknown")
     _print_tree(facts)
+    if known:
+        console.out.print("[bold]published network[/]")
+        _print_tree(known, 1)
     for label, section in info.items():
         console.out.print(f"[bold]model_info of {label}[/]")
         _print_tree(section, 1)
     if survey.root is None:
         console.out.print("model_info is shown for local networks only; `worker model fetch` prints where it puts them")
     print_warnings(survey.warnings)
+    return Exit.OK
+
+
+def _list_known(model: ModelSettings, *, as_json: bool) -> int:
+    if as_json:
+        console.print_json({"networks": known_rows(model)})
+    else:
+        print_known(model)
+    return Exit.OK
+
+
+def _show_known(known: dict[str, Any], *, as_json: bool) -> int:
+    """Show a network of the catalogue that is not prepared on this machine."""
+    if as_json:
+        console.print_json({"source": known["name"], "prepared": False, "network": known})
+        return Exit.OK
+    console.out.print(f"[bold]{known['name']}[/]: not prepared; `worker model fetch {known['name']}` does it")
+    _print_tree(known)
     return Exit.OK
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from worker.cli.network import resolved
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.cpu import isa, placement, topology
@@ -18,7 +19,7 @@ def plan_command(*, as_json: bool) -> int:
     Every number comes with its reason. `worker tune` measures the best layout for this machine. Each number can be set
     by hand with MASKMILL_PLAN__PROCESSES, MASKMILL_PLAN__STREAMS and MASKMILL_PLAN__THREADS.
     """
-    config = settings.load()
+    config, network = resolved(settings.load())
     machine = topology.read()
     tuned = tuned_plan.tuned_settings(machine, config.plan, config.model)
     plan = placement.plan(machine, tuned.plan, set_by=tuned.set_by)
@@ -30,6 +31,8 @@ def plan_command(*, as_json: bool) -> int:
                 "cpu": machine.model_name,
                 "isa": advice.isa,
                 "tuning": tuned.why,
+                "network": config.model.source,
+                "network_reason": network.why,
                 "precisions": list(advice.precisions),
                 "inference_precision": advice.inference_precision,
                 "precision_reasons": list(advice.why),
@@ -39,6 +42,7 @@ def plan_command(*, as_json: bool) -> int:
     console.out.print(f"[bold]{machine.model_name}[/] ({advice.isa})")
     console.out.print(plan.as_text(), markup=False, soft_wrap=True)
     console.out.print(f"- {tuned.why}", markup=False, soft_wrap=True)
+    console.out.print(f"network: {network.why or config.model.source}", markup=False, soft_wrap=True)
     console.out.print(
         f"precision: {', '.join(advice.precisions)}, best first; float part in {advice.inference_precision}"
     )

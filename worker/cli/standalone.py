@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from worker.contract import console
+from worker.cli.network import prepare
+from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.standalone.stack import Stack
 
@@ -19,6 +21,22 @@ STATE = click.option(
     show_default=True,
     help="Folder for data, credentials and logs; kept between runs.",
 )
+
+
+def model_settings(echo: Callable[..., None]) -> dict[str, str]:
+    """Prepare the network that workers of this machine will run, and return the setting that names it.
+
+    Args:
+        echo: prints a line for people.
+
+    Raises:
+        SettingsError: a setting is wrong.
+        BundleError: a network that the settings name cannot be prepared.
+    """
+    config, network = prepare(settings.load(), lambda what: echo(what, markup=False, soft_wrap=True))
+    if network.why:
+        echo(f"network: {network.why}", markup=False, soft_wrap=True)
+    return {"MASKMILL_MODEL__SOURCE": config.model.source}
 
 
 _EXAMPLES = """\b
@@ -39,7 +57,8 @@ def standalone_command(*, state: Path, workers: bool, command: tuple[str, ...]) 
     Without COMMAND, prints the settings to export and runs until Ctrl-C. With COMMAND, runs it with these settings,
     then stops everything and exits with the exit code of COMMAND.
     """
-    with Stack(state, workers=workers) as stack:
+    model = model_settings(console.err.print) if workers else {}
+    with Stack(state, workers=workers, settings=model) as stack:
         if command:
             return stack.run(command)
         console.out.print("[bold]Redis and S3 are running.[/] In another terminal:\n")

@@ -6,6 +6,7 @@ import logging
 
 import click
 
+from worker.cli.network import prepare
 from worker.contract import settings
 from worker.contract.console import Exit
 from worker.contract.errors import BrokerUnavailable
@@ -28,10 +29,18 @@ def start_command() -> int:
     until SIGTERM or Ctrl-C: the images in flight are then finished and all others return to the queue. A second signal
     kills the processes at once. While Redis cannot be reached, the command waits for it. It is an error if Redis
     refuses the credentials, or if its configuration could lose work.
+
+    A network that the settings name (`worker model list --known`) is fetched and imported first, if that was not done
+    on this machine. If the default one cannot be fetched, a small built-in network takes its place.
     """
     config = settings.load()
     logs.configure(config.worker, "supervisor")
     refuse_unfit(config.redis)
+    config, network = prepare(config, lambda what: log.info(what, extra=event("network_preparing")))
+    if network.is_fallback:
+        log.warning(network.why, extra=event("network_resolved"))
+    elif network.why:
+        log.info(network.why, extra=event("network_resolved"))
     machine = topology.read()
     tuned = tuned_plan.tuned_settings(machine, config.plan, config.model)
     log.info(tuned.why, extra=event("core_plan"))

@@ -11,6 +11,7 @@ from rich.table import Table
 from worker.bench.tune.layouts import Layout, candidates
 from worker.bench.tune.sweep import Trial, TrialResult, sweep
 from worker.cli.bench_output import print_progress
+from worker.cli.network import resolved
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.errors import BundleNotFound
@@ -45,7 +46,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 def tune_command(*, precisions: tuple[str, ...], seconds: float, rounds: int, dry_run: bool, as_json: bool) -> int:
     """Measure layouts on all cores of this machine at once, and save the fastest for `worker start`."""
-    config = settings.load()
+    config, _ = resolved(settings.load())
     refuse_forbidden_variables(os.environ)
     machine = topology.read()
     layouts = candidates(machine, tuned_plan.with_memory(machine, config.plan, config.model))

@@ -35,8 +35,11 @@ MAX_CHUNK_IMAGES = 256
 MAX_KEY_BYTES = 1024
 """Longest S3 key, in UTF-8 bytes (S3 API reference, object key naming)."""
 
+UNDECIDED = 0.3
+"""Share of a subject's opacity in soft areas without an edge above which a person should review its mask."""
+
 MOSTLY_SOFT = 0.4
-"""Share of soft pixels in a subject above which a person should review its mask: the network was undecided."""
+"""Share of soft pixels in a subject above which a mask counts as undecided in outcomes that lack that measurement."""
 
 
 FLAGS = ("empty", "full", "soft", "border")
@@ -87,6 +90,12 @@ class MaskQuality(_Wire):
     soft: float = Field(
         ge=0, le=1, description="share of the subject (opacity above 5 %) with an opacity of at most 95 %"
     )
+    undecided: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="share of the subject's opacity in soft areas without an edge nearby; absent in older outcomes",
+    )
     empty: bool = Field(description="less than 0.1 % of the image is subject (at least 50 % opacity)")
     full: bool = Field(description="more than 99.5 % of the image is subject")
     touches_border: bool = Field(description="the outermost pixels contain subject: the frame may cut it off")
@@ -94,7 +103,8 @@ class MaskQuality(_Wire):
     @property
     def flags(self) -> tuple[str, ...]:
         """Names of the conditions that apply: `empty`, `full`, `soft`, `border`."""
-        found = {"empty": self.empty, "full": self.full, "soft": self.soft > MOSTLY_SOFT, "border": self.touches_border}
+        soft = self.soft > MOSTLY_SOFT if self.undecided is None else self.undecided > UNDECIDED
+        found = {"empty": self.empty, "full": self.full, "soft": soft, "border": self.touches_border}
         return tuple(name for name in FLAGS if found[name])
 
     @property

@@ -156,10 +156,11 @@ class ModelSettings(_Group):
     """The network to run."""
 
     source: str = Field(
-        default="builtin:starter",
+        default="default",
         description=(
-            "Bundle of the network: builtin:NAME, a folder, s3://bucket/prefix or hf://owner/name[@revision]; the "
-            "default is part of the installation."
+            "The network: a name that `worker model list --known` shows, builtin:NAME, or a bundle in a folder, "
+            "s3://bucket/prefix or hf://owner/name[@revision]. `default` is u2netp if it was fetched to this machine, "
+            "else builtin:starter."
         ),
     )
     name: str | None = Field(

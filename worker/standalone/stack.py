@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -26,13 +26,15 @@ _POLL_SECONDS = 0.1
 class Stack:
     """Redis, S3 and, by default, the workers of this machine; `with Stack(folder) as stack:`."""
 
-    def __init__(self, state: Path, *, workers: bool = True) -> None:
+    def __init__(self, state: Path, *, workers: bool = True, settings: Mapping[str, str] | None = None) -> None:
         """Describe the stack without starting it.
 
         Args:
             state: state folder, see `services.Standalone`.
             workers: whether to run `worker start` as well.
+            settings: further variables for the environment of workers and commands.
         """
+        self._settings = dict(settings or {})
         self.services = Standalone(state)
         self._workers = workers
         self._worker: ServiceProcess | None = None
@@ -61,13 +63,13 @@ class Stack:
             raise
 
     def environment(self) -> dict[str, str]:
-        """Return the environment of this process plus the settings of the services.
+        """Return the environment of this process plus the settings given and those of the services.
 
         The scripts folder of this installation comes first on PATH.
         """
         programs = str(Path(sys.executable).parent)
         path = os.pathsep.join(filter(None, (programs, os.environ.get("PATH"))))
-        return {**os.environ, **self.services.environment(), "PATH": path}
+        return {**os.environ, **self._settings, **self.services.environment(), "PATH": path}
 
     @property
     def worker_log(self) -> Path:

@@ -12,10 +12,11 @@ def explained(loaded):
     return {row.variable: row for row in settings.explain(loaded)}
 
 
-def test_defaults_are_loaded_and_shown_as_defaults():
+def test_defaults_are_loaded_and_shown_as_defaults(monkeypatch):
+    monkeypatch.delenv("MASKMILL_MODEL__SOURCE")
     rows = explained(settings.load())
 
-    assert rows["MASKMILL_MODEL__SOURCE"].value == "builtin:starter"
+    assert rows["MASKMILL_MODEL__SOURCE"].value == "default"
     assert {row.origin for row in rows.values()} == {"default"}
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tests.support.photographs import CUP, HEAD, soft_ellipse
-from worker.contract.messages import MOSTLY_SOFT
+from worker.contract.messages import MOSTLY_SOFT, UNDECIDED, MaskQuality
 from worker.images.quality import assess
 
 
@@ -50,6 +50,7 @@ def test_a_clean_subject_needs_no_review():
     assert quality.flags == ()
     assert quality.coverage == pytest.approx(np.pi * 0.16 * 0.2, rel=0.1)
     assert 0 < quality.soft < MOSTLY_SOFT
+    assert quality.undecided < UNDECIDED / 3
 
 
 def test_a_subject_cut_off_by_the_frame_touches_the_border():
@@ -71,12 +72,59 @@ def test_a_mask_of_medium_opacity_is_soft():
     assert "soft" in of(ramp).flags
 
 
+def thin(side=320, pitch=32):
+    """Posts of 3 pixels with soft edges of 2 pixels on each side: a tripod, a mast, hair."""
+    post = np.array([85, 170, 255, 255, 255, 170, 85])
+    mask = flat(0, side)
+    for left in range(pitch, side - pitch, pitch):
+        mask[:, left : left + post.size] = post
+    return mask
+
+
+def test_a_subject_of_thin_parts_is_decided_although_most_of_it_is_soft():
+    quality = of(thin())
+
+    assert quality.soft > 0.5
+    assert quality.undecided < UNDECIDED / 3
+    assert not quality.needs_review
+
+
+@pytest.mark.parametrize("side", [320, 512, 1024])
+def test_a_haze_over_half_of_a_subject_needs_review_and_one_over_a_corner_does_not(side):
+    mask = flat(0, side)
+    mask[side // 4 : -side // 4, side // 4 : -side // 4] = 255
+    half, corner = mask.copy(), mask.copy()
+    half[side // 2 :, :] = np.minimum(half[side // 2 :, :], 120)
+    corner[: side // 3, : side // 3] = np.minimum(corner[: side // 3, : side // 3], 120)
+
+    assert of(half).needs_review and of(half).undecided == pytest.approx(0.32, abs=0.03)
+    assert not of(corner).needs_review
+
+
+def test_a_faint_halo_around_a_subject_counts_for_little():
+    mask = flat(0, 320)
+    mask[20:300, 20:300] = 20
+    mask[100:220, 100:220] = 255
+
+    assert of(mask).soft > 0.8
+    assert not of(mask).needs_review
+
+
+def test_the_outcome_of_an_earlier_version_is_judged_by_its_soft_share():
+    plain = {"coverage": 0.3, "empty": False, "full": False, "touches_border": False}
+
+    assert MaskQuality(soft=0.5, **plain).flags == ("soft",)
+    assert MaskQuality(soft=0.5, undecided=0.1, **plain).flags == ()
+    assert MaskQuality(soft=0.1, undecided=0.5, **plain).flags == ("soft",)
+
+
 def test_facts_do_not_depend_on_the_size():
     small = assess(Image.fromarray(HEAD))
     large = assess(Image.fromarray(HEAD).resize((1600, 900), Image.Resampling.BILINEAR))
 
     assert large.coverage == pytest.approx(small.coverage, abs=0.002)
     assert large.soft == pytest.approx(small.soft, abs=0.02)
+    assert large.undecided == pytest.approx(small.undecided, abs=0.02)
     assert large.flags == small.flags
 
 

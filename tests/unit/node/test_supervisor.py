@@ -153,6 +153,7 @@ def test_a_process_gets_its_share_in_its_environment():
     assert slot._env == {
         "PATH": "/bin",
         "MASKMILL_REDIS__PREFIX": "x:",
+        "MASKMILL_MODEL__SOURCE": "builtin:starter",
         "MASKMILL_WORKER__PROCESS_NAME": "worker-3",
         "MASKMILL_PLAN__STREAMS": "2",
         "MASKMILL_PLAN__THREADS": "4",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from worker.contract.settings import ModelSettings
 from worker.model.format.layout import MANIFEST_NAME, Candidate, Listing, read_listing
 from worker.model.format.manifest import BundleManifest, parse_bundle_manifest, variant_digest, verified_sha256
 from worker.model.format.variant import Bundle, Variant, choose
-from worker.model.sources import hub_client
+from worker.model.sources import catalogue, hub_client, prepared
 from worker.model.sources.bundle_sources import (
     BUILTIN_PREFIX,
     BuiltinSource,
@@ -30,6 +30,7 @@ from worker.model.sources.bundle_sources import (
     LocalCopy,
     S3Source,
 )
+from worker.model.sources.prepared import NamedSource
 from worker.model.sources.progress import OnProgress
 from worker.model.sources.s3_cache import Objects
 
@@ -131,7 +132,12 @@ def survey(settings: ModelSettings, objects: Objects | None = None) -> Survey:
 
 def _resolve(settings: ModelSettings, objects: Objects | None) -> BundleSource:
     """Return the source that the settings name, by the form of its address."""
-    source, cache_dir = settings.source, settings.cache_dir.expanduser()
+    resolution = prepared.resolve_default(settings)
+    source, cache_dir = resolution.model.source, settings.cache_dir.expanduser()
+    if resolution.is_fallback:
+        return replace(BuiltinSource.resolve(source), warnings=(resolution.why,))
+    if entry := catalogue.find(source):
+        return NamedSource.of(entry, settings)
     if source.startswith(BUILTIN_PREFIX):
         return BuiltinSource.resolve(source)
     if source.startswith("s3://"):
@@ -142,7 +148,8 @@ def _resolve(settings: ModelSettings, objects: Objects | None) -> BundleSource:
         return HubSource.resolve(source, cache_dir)
     if "://" in source:
         raise BundleNotFound(
-            f"{source} is not a model source; use builtin:NAME, a folder, s3://bucket/prefix or hf://owner/name"
+            f"{source} is not a model source; use builtin:NAME, a folder, s3://bucket/prefix or hf://owner/name, or a "
+            "name that `worker model list --known` shows"
         )
     return FolderSource.resolve(source)
 
