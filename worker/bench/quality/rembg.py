@@ -26,7 +26,7 @@ REQUIREMENT = f"rembg[cpu]=={VERSION}"
 CHILD = Path(__file__).with_name("rembg_child.py")
 
 _INSTALL_SECONDS, _RUN_SECONDS = 1800, 7200
-"""Time-outs in seconds. The first import of rembg compiles code for minutes on a slow CPU."""
+"""Time-outs."""
 
 
 _NO_DOWNLOADS = "http://127.0.0.1:9"
@@ -146,7 +146,7 @@ def run(
                 f"rembg {network.session} did not finish in {_RUN_SECONDS} s; use fewer pictures"
             ) from error
     if done.returncode:
-        raise SetupError(f"rembg {network.session} failed: {tail(log)}")
+        raise SetupError(f"rembg {network.session} failed with exit status {done.returncode}: {tail(log)}")
     answer = json.loads(done.stdout.splitlines()[-1])
     return RembgRun(answer["seconds"], answer["peak_mib"], answer["versions"])
 
@@ -157,7 +157,11 @@ def _install(folder: Path, python: Path) -> None:
     Raises:
         SetupError: it cannot be made; quotes the last line of pip.
     """
-    steps = ([sys.executable, "-m", "venv", str(folder)], [str(python), "-m", "pip", "install", "-q", REQUIREMENT])
+    steps = (
+        [sys.executable, "-m", "venv", str(folder)],
+        [str(python), "-m", "pip", "install", "-q", REQUIREMENT],
+        [str(python), "-P", "-c", "import rembg"],  # compiles parts of its dependencies, for minutes on a slow CPU
+    )
     for step in steps:
         try:
             subprocess.run(step, check=True, capture_output=True, text=True, timeout=_INSTALL_SECONDS)

@@ -73,7 +73,7 @@ def test_masks_come_back_at_the_size_of_the_pictures(cache, tmp_path):
 def test_a_failure_is_quoted(cache, tmp_path):
     (tmp_path / "mine.onnx").write_bytes(b"w")
 
-    with pytest.raises(SetupError, match=r"rembg u2netp failed: .*No such file"):
+    with pytest.raises(SetupError, match=r"rembg u2netp failed with exit status 1: .*No such file"):
         rembg.run(RembgNetwork("u2netp", tmp_path / "mine.onnx"), (tmp_path / "b.png",), tmp_path / "out", cache, cpu())
 
 
