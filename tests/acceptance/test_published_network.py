@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.stack import Place
 
 from support import commands
+from support.installation import Installation
 from support.photographs import photograph
 from support.public_networks import u2netp
 
@@ -26,17 +26,17 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def test_u2netp_from_the_published_file_to_masks_in_s3(place: Place, photos: Path, tmp_path: Path):
+def test_u2netp_from_the_published_file_to_masks_in_s3(installation: Installation, photos: Path, tmp_path: Path):
     bundle = tmp_path / "u2netp"
     done = commands.run("worker", "model", "import", str(u2netp()), "--output", str(bundle), settings={})
     assert done.code == 0, done.err
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert manifest["verification"]["max_levels"] in (0, 1)
     assert "activation: probability (Sigmoid (1959) limits the output" in done.out
-    environment = place.environment | {"MASKMILL_MODEL__SOURCE": str(bundle)}
+    environment = installation.environment | {"MASKMILL_MODEL__SOURCE": str(bundle)}
 
     with commands.workers(environment, tmp_path / "worker.log"):
-        dest = f"s3://{place.bucket}/masks/"
+        dest = f"s3://{installation.bucket}/masks/"
         sent = commands.run(
             *("producer", "submit", str(photos), dest, "--wait", "--json", "--timeout", "90"), settings=environment
         )

@@ -58,7 +58,7 @@ class Load:
     """A thread that submits jobs until `stop`; `jobs` lists them."""
 
     def __init__(self, installation: Installation, ledger: Ledger, left: Callable[[], int], seed: int) -> None:
-        self._place, self._ledger, self._left = installation, ledger, left
+        self._installation, self._ledger, self._left = installation, ledger, left
         self._rng = random.Random(seed + 1)
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
@@ -92,15 +92,15 @@ class Load:
         number = len(self.jobs)
         images = self._rng.choice(list(SETS))
         fate = self._rng.choices(["whole", "paused", "cancelled"], [8, 1, 1])[0]
-        job = Job(number, images, S3Url(self._place.bucket, f"out/{number:04d}/"), fate)
+        job = Job(number, images, S3Url(self._installation.bucket, f"out/{number:04d}/"), fate)
         self.jobs.append(job)
-        source = f"s3://{self._place.bucket}/in-{images}/"
+        source = f"s3://{self._installation.bucket}/in-{images}/"
         while not job.id:
             job.tries += 1
             done = commands.run(
                 "producer",
                 *("submit", source, str(job.dest), "--job-key", f"chaos-{number}", "--json"),
-                settings=self._place.environment,
+                settings=self._installation.environment,
             )
             if done.code == 0:
                 line = json.loads(done.out)
