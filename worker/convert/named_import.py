@@ -85,6 +85,7 @@ def _build(order: ImportOrder, on_step: OnStep) -> None:
         sizes=(order.size,),
         precisions=order.precisions,
         tile_order=order_of_tiles,
+        name=order.entry.name,
     )
     variants.convert(request, order.settings, lambda progress: on_step(progress.what))
 

@@ -119,8 +119,8 @@ class NamedSource(FolderSource):
         """
         root = find(entry, model)
         if root is None:
-            size = f" at {model.size}" if model.size is not None else ""
-            option = f" --size {model.size}" if model.size is not None else ""
+            size = f" at {model.size.short}" if model.size is not None else ""
+            option = f" --size {model.size.short}" if model.size is not None else ""
             raise BundleNotFound(
                 f"{entry.name} is not prepared{size} in {home(model.cache_dir, entry.name)}; run `worker model fetch "
                 f"{entry.name}{option}` once on this machine"
