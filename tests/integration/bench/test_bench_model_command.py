@@ -44,7 +44,7 @@ def tiny_networks(monkeypatch, tmp_path):
 
     def prepare(_options, size, _core_set, folder):
         for role, gain in (("plain", 1.0), ("ours", 2.0)):
-            stem = folder / role / "openvino_fp32" / f"birefnet_lite_{size}x{size}_fp32"
+            stem = folder / role / "openvino_fp32" / f"birefnet_lite_{size}_fp32"
             stem.parent.mkdir(parents=True)
             variant = save(build(gain=gain), tmp_path)
             shutil.move(variant.xml, stem.with_suffix(".xml"))
@@ -93,7 +93,7 @@ def test_the_networks_are_built_where_the_contenders_look_for_them(tmp_path):
 
     prepared = once(request, tmp_path / "log")
 
-    assert [v.label for v in variants(Path(prepared["plain"]), 64)] == ["birefnet_lite 64 fp32"]
+    assert [v.label for v in variants(Path(prepared["plain"]), InputSize.square(64))] == ["birefnet_lite 64 fp32"]
     assert prepared["ours"] is None and prepared["weights"].startswith("random")
     assert np.load(prepared["image"]).shape == (1, 64, 64, 3)
     assert np.load(prepared["normalised"]).shape == (1, 3, 64, 64)

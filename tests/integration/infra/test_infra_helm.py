@@ -13,6 +13,7 @@ import yaml
 from support.grafana_dashboards import DASHBOARDS
 from support.validators import INFRA
 from worker.contract import redis_keys, settings
+from worker.contract.input_size import InputSize
 
 helm = pytest.importorskip("helm_python", reason="helm-python-sdk is not installed: make .venv/.dev")
 
@@ -163,7 +164,9 @@ def test_workers_can_load_the_rendered_settings(monkeypatch, tmp_path):
     assert found.redis.password.get_secret_value() == "value of password"
     assert found.s3.secret_access_key.get_secret_value() == "value of secret-access-key"
     assert found.s3.allow == ("photos", "masks/shop/")
-    assert found.model.size == 1024 and found.plan.processes == 2 and found.limits.max_megapixels == 50
+    assert (
+        found.model.size == InputSize.square(1024) and found.plan.processes == 2 and found.limits.max_megapixels == 50
+    )
     mounts = {mount["mountPath"] for mount in pod(objects)["containers"][0]["volumeMounts"]}
     assert {str(found.redis.ca_file.parent), str(found.s3.ca_file.parent), "/run/maskmill/secrets"} <= mounts
 

@@ -14,10 +14,10 @@ from redis.retry import Retry
 from support.redis_users import ADMIN, PREFIX, PRODUCER, WORKER, SecuredRedis
 from worker.contract import redis_keys
 
-PRODUCER_SCRIPTS = ("beat", "seal", "control", "reopen", "reset", "resume", "take", "untake")
+PRODUCER_SCRIPTS = ("renew_listing", "seal", "control", "reopen", "reset", "resume", "take", "untake")
 WORKER_SCRIPTS = (
-    *("start", "begin", "record", "release", "died", "control"),
-    *("take", "untake", "reclaim", "settle", "close"),
+    *("start", "begin", "record", "release", "record_death", "control"),
+    *("take", "untake", "take_lost", "settle", "close"),
 )
 
 FORBIDDEN = (

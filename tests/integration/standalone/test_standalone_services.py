@@ -276,6 +276,7 @@ def test_a_failed_start_leaves_no_process_and_releases_the_folder(tmp_path, monk
     services = Standalone(tmp_path / "state")
     with monkeypatch.context() as context:
         context.setattr(seaweed.Seaweed, "ready_seconds", 0.0)
+        context.setattr(seaweed.Seaweed, "_missing", lambda self: "it is never ready")
         with pytest.raises(StandaloneError, match="S3 server was not ready within 0 s"):
             services.start()
 

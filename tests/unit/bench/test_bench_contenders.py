@@ -19,7 +19,7 @@ from worker.model.format.variant import Variant
 
 
 def variant(precision: str) -> Variant:
-    return Variant("birefnet_lite", 512, precision, Path("m.xml"), Path("m.bin"), "0" * 64)
+    return Variant("birefnet_lite", InputSize.square(512), precision, Path("m.xml"), Path("m.bin"), "0" * 64)
 
 
 def test_every_kind_of_contender_is_there():
@@ -80,9 +80,9 @@ def test_a_bundle_without_the_size_is_refused(tmp_path):
     for suffix in ("xml", "bin"):
         (folder / f"birefnet_lite_512x512_fp32.{suffix}").write_bytes(b"x")
 
-    assert [v.precision for v in variants(tmp_path, 512)] == ["fp32"]
+    assert [v.precision for v in variants(tmp_path, InputSize.square(512))] == ["fp32"]
     with pytest.raises(BundleNotFound, match="size 1024"):
-        variants(tmp_path, 1024)
+        variants(tmp_path, InputSize.square(1024))
 
 
 @pytest.mark.parametrize("streams", range(1, 20))

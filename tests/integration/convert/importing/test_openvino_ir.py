@@ -74,7 +74,7 @@ def test_damaged_files_are_refused(tmp_path):
     with pytest.raises(BundleError, match=r"cannot be read by OpenVINO: .*; download it again"):
         imported(variant.xml, tmp_path)
     variant.bin.unlink()
-    with pytest.raises(BundleError, match=r"has no tiny_64\.bin beside it"):
+    with pytest.raises(BundleError, match=r"has no tiny_64x64\.bin beside it"):
         imported(variant.xml, tmp_path)
 
 

@@ -9,6 +9,7 @@ import pytest
 from support.hub import Hub, RunningHub
 from unit.model.bundle_files import manifest, sha
 from worker.contract.errors import BundleNotFound, DigestMismatch, HubUnavailable
+from worker.contract.input_size import InputSize
 from worker.contract.settings import ModelSettings
 from worker.model.sources import bundles
 
@@ -65,7 +66,7 @@ def test_a_bundle_with_a_manifest_is_checked_against_it(hub: Hub, tmp_path):
 
     bundle = locate(tmp_path, size=512, precision="fp16")
 
-    assert (bundle.variant.size, bundle.variant.precision) == (512, "fp16")
+    assert (bundle.variant.size, bundle.variant.precision) == (InputSize.square(512), "fp16")
     assert (bundle.license, bundle.warnings) == ("MIT", ())
     assert len(hub.downloads()) == 3
 

@@ -118,8 +118,8 @@ def test_a_refusal_names_address_and_status(release, tmp_path, status, error):
     assert len(release.requests) == (3 if error is HubUnavailable else 1)
 
 
-def test_a_certificate_of_a_stranger_is_refused(release, certificates, tmp_path, monkeypatch):
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.stranger))
+def test_a_certificate_of_an_unrelated_authority_is_refused(release, certificates, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.unrelated))
 
     with pytest.raises(HubUnavailable, match="SSL_CERT_FILE"):
         fetch(release, tmp_path)

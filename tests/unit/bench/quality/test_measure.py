@@ -13,6 +13,7 @@ from unit.bench.quality.small_exam import inside, write_exam
 from worker.bench.quality import exam, measure
 from worker.bench.quality.rembg import RembgNetwork, RembgRun
 from worker.contract.errors import SourceError
+from worker.contract.input_size import InputSize
 from worker.contract.settings import LimitSettings
 from worker.convert.evaluate.variant_run import RunResult
 from worker.model.format.variant import Bundle, Variant
@@ -24,7 +25,12 @@ def bundle(tmp_path: Path, name: str, source: str = "") -> Bundle:
     xml, weights = tmp_path / f"{name}.xml", tmp_path / f"{name}.bin"
     xml.write_bytes(b"x" * 1000)
     weights.write_bytes(b"x" * 2000)
-    return Bundle(source or f"/models/{name}", Variant(name, 80, "fp32", xml, weights, "d" * 64), "", license="MIT")
+    return Bundle(
+        source or f"/models/{name}",
+        Variant(name, InputSize.square(80), "fp32", xml, weights, "d" * 64),
+        "",
+        license="MIT",
+    )
 
 
 @pytest.fixture
