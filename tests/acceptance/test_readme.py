@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 
 from support import commands
 from support.birefnet_weights import stand_in_state_dict
+from worker.cli.bench import bench_command
 from worker.convert.contrast.graph import contrast_model
 from worker.convert.package import write_bundle
 
@@ -31,8 +32,10 @@ PROGRAMS = [block for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTAL
 LINES = [line.partition(" #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
 COMMANDS = list(dict.fromkeys(LINES))
 UNTIL_STOPPED = {"worker start", "celery -A worker.app flower --address=127.0.0.1"}
-ALL_BENCHMARKS = {line for line in COMMANDS if line.startswith("worker bench all")}
-"""Minutes long; it runs the other commands of `worker bench`, which are run one by one."""
+BENCHMARKS = {line: found[1] for line in COMMANDS if (found := re.search(r"worker bench (\w+) (?!.*--help)", line))}
+RUN_BENCHMARKS = {name: line for line, name in reversed(BENCHMARKS.items()) if name != "all"}
+"""The first command of each benchmark; `all` runs them one after the other, for minutes."""
+MORE_BENCHMARKS = [line for line in BENCHMARKS if line not in RUN_BENCHMARKS.values()]
 MAKE = {line for line in COMMANDS if line.startswith("make ")}
 BEFORE = {
     "pause": lambda ledger, job: None,
@@ -134,9 +137,10 @@ def adapted(line: str, reader: dict) -> str:
     [
         line
         for line in COMMANDS
-        if line not in MAKE | UNTIL_STOPPED | ALL_BENCHMARKS and "export" not in line and not steers(line)
+        if line not in MAKE | UNTIL_STOPPED | {*MORE_BENCHMARKS} and "export" not in line and not steers(line)
     ],
 )
+@pytest.mark.timeout(400)
 def test_a_command_of_the_readme_works(line, reader):
     done = subprocess.run(
         ["sh", "-c", adapted(line, reader)],
@@ -144,11 +148,24 @@ def test_a_command_of_the_readme_works(line, reader):
         cwd=reader["home"],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=360,  # a benchmark starts its services and networks several times
         check=False,
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("line", MORE_BENCHMARKS)
+def test_further_examples_of_benchmarks_are_read(line, tmp_path, monkeypatch):
+    """The command line is parsed as it stands, with all its options; the benchmark does not run."""
+    (tmp_path / "shoe.jpg").write_bytes(b"")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    words = shlex.split(line)
+    name, *options = words[words.index("bench") + 1 :]
+
+    context = bench_command.commands[name].make_context(name, options)
+
+    assert context.params["output"].name == "bench"
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
