@@ -125,7 +125,9 @@ def adapted(line: str, reader: dict) -> str:
         line = f"{line} --seconds 2 --rounds 1"
     line = line.replace("s3://$BUCKET/photos/", reader["photos"]).replace("--photo shoe.jpg", "--photo photos/shoe.jpg")
     if "--checkpoint" in line:
-        line = line.replace("hf://ZhengPeng7/BiRefNet_lite", str(reader["checkpoint"]))
+        line = re.sub(r"hf://ZhengPeng7/\S+", str(reader["checkpoint"]), line)
+        if "--size" not in line:
+            line += " --size 64 --precision fp32"
         line = line.replace("--checkpoint model.safetensors", f"--checkpoint {reader['checkpoint']}")
         if "convert" in line:  # stand-in weights mean nothing, so neither does their agreement
             line += " --force"

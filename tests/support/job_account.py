@@ -10,6 +10,7 @@ from support import commands
 from support.fault_injection import Faults
 from support.fault_timing import RECONCILED_WITHIN, SLACK
 from support.installation import Installation
+from support.jobs import image_states
 from worker.contract import output_names, redis_keys
 from worker.contract.job import ENDED, JobStatus, JobView
 from worker.contract.ledger.backlog import Backlog
@@ -47,7 +48,7 @@ def settle(installation: Installation, job: str, faults: Faults | None = None, *
         commands.wait_for(lambda: ledger.view(job).status in ENDED, f"job {job} to end", seconds)
         view = ledger.view(job)
         assert view.status is JobStatus.FINISHED, view
-        states = Counter(ledger.states(job, view.total or 0))
+        states = Counter(image_states(ledger, job, view.total or 0))
         assert None not in states, f"{states[None]} images were lost"
         assert states == +Counter({kind: getattr(view, kind.value) for kind in OutcomeKind}), view
         folder = view.options.dest
