@@ -21,6 +21,7 @@ from safetensors.numpy import save_file
 from support import commands
 from support.birefnet_weights import stand_in_state_dict
 from worker.cli.bench import bench_command
+from worker.contract.input_size import InputSize
 from worker.convert.contrast.graph import contrast_model
 from worker.convert.package import write_bundle
 
@@ -66,7 +67,12 @@ def reader(running_installation, tmp_path_factory) -> dict:
     (home / "keys.csv.gz").write_bytes(gzip.compress(b"key\nshoe.jpg\n"))
     bundle = home / "birefnet_lite"
     write_bundle(
-        bundle, "stand_in", {(320, "fp32"): contrast_model()}, description="stand-in", license="none", source={}
+        bundle,
+        "stand_in",
+        {(InputSize.square(320), "fp32"): contrast_model()},
+        description="stand-in",
+        license="none",
+        source={},
     )
     checkpoint = home / "model.safetensors"
     save_file(stand_in_state_dict(), checkpoint)
