@@ -145,7 +145,7 @@ def convert_command(
 ) -> int:
     """Convert a checkpoint of the BiRefNet family to a bundle.
 
-    Backbones Swin-T (lite) and Swin-L are told from the checkpoint.
+    The backbone, Swin-T (lite) or Swin-L, is read from the checkpoint.
 
     The bundle holds a variant for each requested size and precision. Each variant is compared with FP32 on photographs.
     An existing bundle in --output stays until the new one is complete.

@@ -28,7 +28,6 @@ from worker.convert.importing.request import (
     OnProgress,
     PeakMemory,
     Verification,
-    bundle_size,
 )
 from worker.convert.importing.shaping import Floats, Shaped
 from worker.model.format import writer
@@ -213,7 +212,7 @@ class _Bundle:
         model = self._fitted.shaped.model
         if precision == "fp16":
             _check_fits_half(model)
-        candidate = Candidate(self._name, bundle_size(self._fitted.shaped.size), precision)
+        candidate = Candidate(self._name, self._fitted.shaped.size, precision)
         xml = made / candidate.xml
         xml.parent.mkdir(exist_ok=True)
         try:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from worker.contract.errors import BundleError, MaskmillError
 from worker.contract.input_size import InputSize
 from worker.contract.settings import PlanSettings
-from worker.convert.importing.request import PeakMemory, bundle_size
+from worker.convert.importing.request import PeakMemory
 from worker.cpu import isa, pinning, placement, topology
 from worker.model.format.variant import Variant
 from worker.processes.memory import peak_bytes
@@ -76,7 +76,7 @@ def main() -> int:
     task = json.load(sys.stdin)
     # Pinned before the process imports anything that starts threads (NumPy, OpenVINO).
     pinning.pin(task["cpus"])
-    size = bundle_size(InputSize.parse(task["size"]))
+    size = InputSize.parse(task["size"])
     variant = Variant(task["name"], size, task["precision"], Path(task["xml"]), Path(task["bin"]), "")
     answer: dict[str, Any]
     try:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from worker.contract.errors import SettingsError
 from worker.contract.input_size import InputSize
 from worker.convert.importing.families import Family
-from worker.model.format.layout import SIZE_MULTIPLE, Candidate
+from worker.model.format.layout import SIZE_MULTIPLE
 
 ActivationChoice = Literal["auto", "none", "sigmoid"]
 """`auto`: decided from the graph and two pictures. `none`: the output is a probability. `sigmoid`: it is logits."""
@@ -61,7 +61,7 @@ class LicenceFacts:
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """What to import. What is None is told from the file or from its family."""
+    """What to import. Fields that are None follow from the file or from its family."""
 
     source: Path
     """An `.onnx` file, an `.xml` of an OpenVINO IR, a `.tflite` file, or a folder that holds one of them."""
@@ -180,16 +180,3 @@ class ImportReport:
 
 OnProgress = Callable[[str], None]
 """Called with each step in words."""
-
-
-def bundle_size(size: InputSize) -> Any:
-    """Return a size in the type that file names and variants have: `InputSize`, or the side of a square.
-
-    Raises:
-        SettingsError: variants have one side, and the size is not a square.
-    """
-    if Candidate.__dataclass_fields__["size"].type != "int":
-        return size
-    if not size.is_square:
-        raise SettingsError(f"the network takes {size}; bundles hold square networks only")
-    return size.height

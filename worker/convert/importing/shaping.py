@@ -103,7 +103,7 @@ class Shaped:
 
 
 def traits(model: Any) -> Traits:
-    """Return what the family of a network is told from."""
+    """Return the facts that identify the family of a network."""
     shapes = [output.get_partial_shape() for output in model.outputs]
     masks = sum(shape.rank.is_static and shape.rank.get_length() == _RANK and shape[1] == 1 for shape in shapes)
     return Traits(len(shapes), masks, Counter(node.get_type_name() for node in model.get_ops()))

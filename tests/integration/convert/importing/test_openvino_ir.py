@@ -10,7 +10,6 @@ from integration.model.tiny_network import MEAN, SCALE, SIZE, build, furthest, n
 from worker.contract.errors import BundleError, SettingsError
 from worker.contract.input_size import InputSize
 from worker.convert.importing import ImportRequest, import_network
-from worker.convert.importing.request import bundle_size
 
 
 def imported(path, tmp_path, **options):
@@ -20,7 +19,7 @@ def imported(path, tmp_path, **options):
 
 def saved(model, tmp_path, **options):
     (tmp_path / "from").mkdir(exist_ok=True)
-    return save(model, tmp_path / "from", size=bundle_size(InputSize.square(SIZE)), **options)
+    return save(model, tmp_path / "from", size=InputSize.square(SIZE), **options)
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
