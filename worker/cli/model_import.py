@@ -13,6 +13,7 @@ from worker.contract import console
 from worker.contract.console import Exit
 from worker.contract.input_size import InputSize
 from worker.convert import importing
+from worker.convert.birefnet.tile_order import TileOrder
 from worker.convert.importing import Family, ImportReport, ImportRequest, LicenceFacts
 
 _EXAMPLES = """\b
@@ -88,6 +89,13 @@ def _precisions(_: click.Context, __: click.Parameter, text: str | None) -> tupl
     show_default=True,
     help="none: the output is a probability; sigmoid: it is logits; auto: look at the graph and run two pictures.",
 )
+@click.option(
+    "--tile-order",
+    type=click.Choice(["auto", *TileOrder]),
+    default="auto",
+    show_default=True,
+    help="BiRefNet: order of the image tiles in training; auto: the one whose masks of photographs are crisper.",
+)
 @click.option("--name", metavar="NAME", show_default="that of the file", help="Name of the model in the bundle.")
 @click.option(
     "--precision",
@@ -105,6 +113,7 @@ def import_command(
     output: Path,
     family: str | None,
     std: tuple[float, float, float] | None,
+    tile_order: str,
     licence: str | None,
     as_json: bool,
     **given: object,
@@ -120,6 +129,7 @@ def import_command(
         output=output,
         family=Family(family) if family else None,
         scale=std,
+        tile_order=None if tile_order == "auto" else TileOrder(tile_order),
         licence=LicenceFacts.of(licence),
         **given,  # type: ignore[arg-type]  # click has validated them
     )

@@ -110,6 +110,7 @@ def _import(order: ImportOrder, on_step: OnStep) -> None:
         input_scaling=entry.normalisation.input_scaling,
         output_name=entry.output.name,
         activation="none" if entry.output.activation == "probability" else "sigmoid",
+        tile_order=TileOrder(entry.tile_order) if entry.tile_order else None,
         licence=importing.LicenceFacts(
             id=entry.licence.id, text=entry.licence.text, commercial=entry.licence.commercial
         ),

@@ -17,7 +17,16 @@ from typing import Any
 import numpy as np
 
 from worker.contract.errors import BundleError, SettingsError
-from worker.convert.importing import families, output_kind, peak_memory, pictures, reading, shaping, verification
+from worker.convert.importing import (
+    families,
+    output_kind,
+    peak_memory,
+    pictures,
+    reading,
+    shaping,
+    tiles,
+    verification,
+)
 from worker.convert.importing.families import PRESETS, Family, Preset
 from worker.convert.importing.pictures import Pictures
 from worker.convert.importing.reading import PublishedNetwork
@@ -30,6 +39,7 @@ from worker.convert.importing.request import (
     Verification,
 )
 from worker.convert.importing.shaping import Floats, Shaped
+from worker.convert.importing.tiles import TileCheck
 from worker.model.format import writer
 from worker.model.format.layout import Candidate
 from worker.model.format.manifest import sha256_of
@@ -60,7 +70,7 @@ def import_network(request: ImportRequest, on_progress: OnProgress = lambda step
     path = reading.find_file(request.source.expanduser())
     on_progress(f"read {path.name}")
     network = reading.read(path)
-    fitted = _fit(request, network)
+    fitted = _fit(request, network, on_progress)
     with writer.staged(output) as made:
         return _Bundle(request, network, fitted, on_progress).write(made, output)
 
@@ -74,10 +84,12 @@ class _Fitted:
     pictures: Pictures
     decisions: tuple[Decision, ...]
     family: Family | None
+    tiles: TileCheck | None
+    """None for a network without image tiles."""
     warnings: tuple[str, ...]
 
 
-def _fit(request: ImportRequest, network: PublishedNetwork) -> _Fitted:
+def _fit(request: ImportRequest, network: PublishedNetwork, on_progress: OnProgress) -> _Fitted:
     """Shape the network and settle its facts."""
     stated = read_facts(network.model, str(network.path))
     output = shaping.choose_output(network.model, request.output_name)
@@ -96,7 +108,10 @@ def _fit(request: ImportRequest, network: PublishedNetwork) -> _Fitted:
     )
     decisions.append(Decision("activation", str(kind.activation), kind.reason))
     facts = replace(facts, output_activation=kind.activation)
-    return _Fitted(shaped, facts, shown, tuple(decisions), family, warnings)
+    checked, doubt = tiles.check(shaped, facts, shown, request.tile_order, on_progress)
+    if checked:
+        decisions.append(checked.decision)
+    return _Fitted(shaped, facts, shown, tuple(decisions), family, checked, (*warnings, *filter(None, [doubt])))
 
 
 def _family(request: ImportRequest, network: PublishedNetwork) -> tuple[Family | None, str, tuple[str, ...]]:
@@ -190,6 +205,9 @@ class _Bundle:
         self._on_progress("compare with ONNX Runtime" if self._network.frame else "compare with the file itself")
         exact = variants.get("fp32") or next(iter(variants.values()))
         verified = verification.verify(self._network, fitted.shaped, fitted.facts, exact, fitted.pictures)
+        if fitted.tiles and fitted.tiles.is_wrong:
+            fitted.tiles.put_right(fitted.shaped.model)
+            variants = {precision: self._save(made, precision) for precision in self._precisions}
         memory = self._measure(variants)
         warnings = [*fitted.warnings, *([fitted_warning] if (fitted_warning := self._request.licence.warning) else [])]
         if verified.max_levels is None:

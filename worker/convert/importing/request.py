@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from worker.contract.errors import SettingsError
 from worker.contract.input_size import InputSize
+from worker.convert.birefnet.tile_order import TileOrder
 from worker.convert.importing.families import Family
 from worker.model.format.layout import SIZE_MULTIPLE
 
@@ -79,6 +80,8 @@ class ImportRequest:
     output_name: str | None = None
     """The output that holds the mask; None for the first."""
     activation: ActivationChoice = "auto"
+    tile_order: TileOrder | None = None
+    """BiRefNet: the order of the image tiles that its weights were trained with; None to find out."""
     licence: LicenceFacts = LicenceFacts()
     precisions: Precisions = ()
     """Empty: `fp32`, or `fp16` for a file whose weights have 16 bits."""
