@@ -78,7 +78,7 @@ lint: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/clang-format --dry-run --Werror $(CPP)
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-cache --quiet || $(BIN)/lint-imports --no-cache
+	@$(BIN)/lint-imports --no-cache
 	@# Fields of records count as variables to vulture; unused local ones are found by ruff.
 	@! $(BIN)/vulture | grep -v 'unused variable'
 

@@ -22,7 +22,7 @@ import numpy as np
 from worker.contract.errors import BundleError, SetupError
 from worker.contract.input_size import InputSize
 from worker.contract.settings import Settings
-from worker.convert import calibration, licence
+from worker.convert import calibration, licence, peak_memory
 from worker.convert.birefnet import checkpoint as checkpoint_file
 from worker.convert.birefnet import layout
 from worker.convert.birefnet.presets import Preset, find_preset
@@ -40,9 +40,11 @@ from worker.convert.request import (
     validate,
 )
 from worker.convert.variant_process import build_in_process
+from worker.cpu.memory import LARGEST_KNOWN
 from worker.model.format import writer
 from worker.model.format.layout import PRECISIONS, Candidate
-from worker.model.format.manifest import sha256_of
+from worker.model.format.manifest import PeakMemory, sha256_of
+from worker.model.format.variant import Variant
 
 NAMES = {layout.SWIN_T.name: "birefnet_lite", layout.SWIN_L.name: "birefnet"}
 """Names of checkpoints without a preset, by backbone."""
@@ -53,6 +55,10 @@ TRIAL_PICTURES = 6
 
 COMPARED = 8
 """Pictures on which variants are compared with FP32; at 1024 each takes seconds in every precision."""
+
+LARGEST_SWIN_T = 300_000_000
+"""Bytes of a checkpoint above which its backbone is Swin-L: 220 M parameters, 440 MB in 16 bits. Swin-T has 44 M, 178
+MB in 32 bits."""
 
 TOOLS = ("maskmill", "openvino", "numpy", "pillow")
 """Distributions whose versions the bundle manifest records, with NNCF where it is used."""
@@ -99,6 +105,7 @@ def convert(
             calibration=conversion.calibration_section(),
             quantisation=asdict(request.quantisation) if "int8" in request.precisions else None,
             variants={conversion.candidate(b.size, b.precision).xml: _manifest_entry(b) for b in built},
+            memory=peak_memory.manifest_section(conversion.measure_memory(built, made)),
         )
     return ConversionResult(output, tuple(built), conversion.warnings(built), conversion.decision)
 
@@ -130,6 +137,7 @@ class _Conversion:
         self._report("checkpoint")
         path = fetch_checkpoint(self._request.checkpoint, self._settings)
         self._sha256 = sha256_of(path)
+        self._is_large = path.stat().st_size > LARGEST_SWIN_T
         self.preset = find_preset(self._request.checkpoint, self._sha256)
         self.name = self._request.name or (self.preset.model_name if self.preset else _name_by_backbone(path))
         return path
@@ -220,6 +228,17 @@ class _Conversion:
             "tile_order": str(self.decision.order),
             "facts": {"family": "birefnet", "tile_order": f"{self.decision.order}: {self.decision.reason}"},
         }
+
+    def measure_memory(self, built: Sequence[BuiltVariant], made: Path) -> dict[str, dict[str, PeakMemory]]:
+        """Measure the peak memory of variants that `worker plan` has no table for, by path of their graph."""
+        found = {}
+        for one in built:
+            if self._is_large or one.size.pixels > LARGEST_KNOWN**2:
+                self._report(f"{one.label}: peak memory")
+                files = self.candidate(one.size, one.precision)
+                variant = Variant(self.name, one.size, one.precision, made / files.xml, made / files.bin, "")
+                found[files.xml] = peak_memory.measure(variant)
+        return found
 
     def _write_pictures(self, size: InputSize, scratch: Path) -> None:
         """Write the pictures at one size for the build processes to map; without a set, one grey picture."""

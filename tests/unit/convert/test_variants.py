@@ -23,7 +23,7 @@ from worker.convert.birefnet.rewrites import Rewrite
 from worker.convert.birefnet.tile_order import TileOrder
 from worker.convert.request import ConversionProgress, ConversionRequest
 from worker.model.format.layout import read_listing
-from worker.model.format.manifest import read_bundle_manifest
+from worker.model.format.manifest import PeakMemory, read_bundle_manifest
 
 GOOD = {"mae": 0.0001, "iou": 0.999, "max_abs": 0.01, "pictures": 2}
 BAD = {"mae": 0.5, "iou": 0.1, "max_abs": 1.0, "pictures": 2}
@@ -354,3 +354,20 @@ def test_a_name_can_be_given(builder, ask):
     report = variants.convert(ask(name="mine", sizes=(InputSize(64, 96),)), Settings())
 
     assert "openvino_int8/mine_64x96_int8.xml" in tree(report.output)
+
+
+def test_memory_is_measured_where_the_plan_has_no_table(ask, builder, monkeypatch):
+    """Swin-L, told by the size of its checkpoint; `worker plan` reads the result."""
+    peaks = {"f32": PeakMemory(process_mib=900, stream_mib=700)}
+    measured = []
+    monkeypatch.setattr(variants.peak_memory, "measure", lambda variant: measured.append(variant.label) or peaks)
+    asked = ask(precisions=("fp32", "int8"))
+
+    small = read_bundle_manifest(variants.convert(asked, Settings()).output / "manifest.json")
+    monkeypatch.setattr(variants, "LARGEST_SWIN_T", 0)
+    large = read_bundle_manifest(variants.convert(asked, Settings()).output / "manifest.json")
+
+    assert small.memory == {}
+    assert len(large.memory) == len(measured) == 2
+    assert all(entry == peaks for entry in large.memory.values())
+    assert set(large.memory) < set(large.files)

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from worker.contract.errors import BundleError, SettingsError
+from worker.convert import peak_memory
 from worker.convert.importing import (
     families,
     output_kind,
-    peak_memory,
     pictures,
     reading,
     shaping,
@@ -35,14 +35,13 @@ from worker.convert.importing.request import (
     ImportReport,
     ImportRequest,
     OnProgress,
-    PeakMemory,
     Verification,
 )
 from worker.convert.importing.shaping import Floats, Shaped
 from worker.convert.importing.tiles import TileCheck
 from worker.model.format import writer
 from worker.model.format.layout import Candidate
-from worker.model.format.manifest import sha256_of
+from worker.model.format.manifest import PeakMemory, sha256_of
 from worker.model.format.variant import Variant
 from worker.model.inference.facts import InputScaling, NetworkFacts, OutputStretch, read_facts, write_facts
 from worker.model.inference.runtime import core, ov
@@ -253,10 +252,7 @@ class _Bundle:
         memory: dict[str, dict[str, PeakMemory]],
     ) -> None:
         fitted, licence, path = self._fitted, self._request.licence, self._network.path
-        measured = {
-            variants[precision].xml.relative_to(made).as_posix(): {kind: asdict(peak) for kind, peak in peaks.items()}
-            for precision, peaks in memory.items()
-        }
+        measured = {variants[precision].xml.relative_to(made).as_posix(): peaks for precision, peaks in memory.items()}
         tools = {"python": platform.python_version(), **{name: metadata.version(name) for name in _TOOLS}}
         title = PRESETS[fitted.family].title if fitted.family else "A network"
         writer.write_bundle_manifest(
@@ -274,7 +270,7 @@ class _Bundle:
             licence=asdict(licence),
             decisions={decision.what: f"{decision.value}: {decision.why}" for decision in fitted.decisions},
             verification=asdict(verified) | {"summary": str(verified)},
-            memory=measured,
+            memory=peak_memory.manifest_section(measured),
         )
 
 

@@ -10,9 +10,11 @@ from typing import Any, Literal
 
 from worker.contract.errors import SettingsError
 from worker.contract.input_size import InputSize
+from worker.convert import peak_memory
 from worker.convert.birefnet.tile_order import TileOrder
 from worker.convert.importing.families import Family
 from worker.model.format.layout import SIZE_MULTIPLE
+from worker.model.format.manifest import PeakMemory
 
 ActivationChoice = Literal["auto", "none", "sigmoid"]
 """`auto`: decided from the graph and two pictures. `none`: the output is a probability. `sigmoid`: it is logits."""
@@ -153,16 +155,6 @@ class Verification:
 
 
 @dataclass(frozen=True)
-class PeakMemory:
-    """Peak resident memory of a network."""
-
-    process_mib: int
-    """One process without its streams."""
-    stream_mib: int
-    """Each stream."""
-
-
-@dataclass(frozen=True)
 class ImportReport:
     """The bundle that was written."""
 
@@ -178,7 +170,11 @@ class ImportReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for JSON."""
-        return asdict(self) | {"output": str(self.output), "size": str(self.size)}
+        return asdict(self) | {
+            "output": str(self.output),
+            "size": str(self.size),
+            "memory": peak_memory.manifest_section(self.memory),
+        }
 
 
 OnProgress = Callable[[str], None]
