@@ -20,7 +20,7 @@ BY_NAME_ONLY_IN = {
     "nncf": ("worker/convert/", "worker/training/"),
     "onnxruntime": ("worker/bench/", "worker/convert/importing/"),
     "opentelemetry": ("worker/contract/tracing.py",),
-    "openvino": ("worker/model/inference/", "worker/bench/benchmark_app.py"),
+    "openvino": ("worker/model/inference/", "worker/bench/benchmark_app.py", "worker/bench/peers/script.py"),
     "py_sod_metrics": ("worker/convert/evaluate/scores.py",),
     "rembg": ("worker/bench/quality/rembg_child.py",),
     "safetensors": ("worker/convert/",),
