@@ -106,20 +106,17 @@ install:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(LOCK)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 
-# Lock files contain versions and hashes, but no URLs.
+# Lock files contain versions and hashes, but no URLs. They serve Python 3.11.0 to 3.13: the images run 3.12, but the
+# systemd guide installs the same files with Debian 12's Python 3.11.2.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+  --custom-compile-command 'make lock'
 lock: $(VENV)/.dev
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --custom-compile-command 'make lock' \
-	  pyproject.toml --extra demo --group build --output-file requirements.lock
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --custom-compile-command 'make lock' \
-	  pyproject.toml --extra demo --group dev --output-file dev.lock
-	@for image in build producer; do \
-	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.12 --custom-compile-command 'make lock' \
-	    --group image-$$image --constraint dev.lock --output-file infra/docker/$$image.lock || exit 1; done
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.12 --custom-compile-command 'make lock' \
-	  pyproject.toml --extra hub --constraint dev.lock --output-file infra/docker/worker.lock
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.12 --custom-compile-command 'make lock' \
-	  pyproject.toml --extra hub --group image-flower --constraint dev.lock --output-file infra/docker/flower.lock
+	@$(COMPILE) pyproject.toml --extra demo --group build --output-file requirements.lock
+	@$(COMPILE) pyproject.toml --extra demo --group dev --output-file dev.lock
+	@$(COMPILE) --group image-build --constraint dev.lock --output-file infra/docker/build.lock
+	@$(COMPILE) pyproject.toml --constraint dev.lock --output-file infra/docker/producer.lock
+	@$(COMPILE) pyproject.toml --extra hub --constraint dev.lock --output-file infra/docker/worker.lock
+	@$(COMPILE) pyproject.toml --extra hub --extra flower --constraint dev.lock --output-file infra/docker/flower.lock
 
 clean:
 	@rm -rf $(VENV) worker/kernels/lib dist .demo demo-masks .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-# The producer: no OpenVINO, no NumPy, no Pillow.
+# The producer: the base of maskmill, without OpenVINO and NumPy.
 #
 #   docker build --file infra/docker/producer.Dockerfile --tag maskmill-producer .
 #
@@ -17,9 +17,9 @@ RUN python -m venv --without-pip /opt/maskmill \
 COPY pyproject.toml README.md LICENSE ./
 COPY worker worker
 COPY producer producer
-# --no-deps: the wheel also requires the workers' libraries, which the producer never imports.
+# Without --no-deps: pip refuses the wheel if the lock file lacks a package that it requires.
 RUN /opt/build/bin/hatchling build --target wheel \
- && /opt/build/bin/pip --python /opt/maskmill/bin/python install --no-deps --no-index dist/maskmill-*.whl
+ && /opt/build/bin/pip --python /opt/maskmill/bin/python install --no-index --find-links dist maskmill
 
 FROM python:${PYTHON_TAG}
 LABEL org.opencontainers.image.title="maskmill producer" \

@@ -19,10 +19,11 @@ RUN python -m venv --without-pip /opt/maskmill \
 COPY pyproject.toml README.md LICENSE ./
 COPY worker worker
 COPY producer producer
-# The native kernels are built against the headers of the installed OpenVINO, then packed into the wheel.
+# The native kernels are built against the headers of the installed OpenVINO, then packed into the wheel. Without
+# --no-deps: pip refuses the wheel if the lock file lacks a package that it requires.
 RUN PATH=/opt/build/bin:$PATH /opt/maskmill/bin/python -m worker.cli kernels build \
  && MASKMILL_WHEEL_KERNELS=1 /opt/build/bin/hatchling build --target wheel \
- && /opt/build/bin/pip --python /opt/maskmill/bin/python install --no-deps --no-index dist/maskmill-*.whl
+ && /opt/build/bin/pip --python /opt/maskmill/bin/python install --no-index --find-links dist 'maskmill[hub]'
 # Remove files that a CPU worker never loads: headers, GPU and NPU plugins, readers of other formats (80 MB).
 WORKDIR /opt/maskmill
 RUN rm -rf lib/python3.*/site-packages/openvino/include lib/python3.*/site-packages/openvino/cmake \
@@ -33,7 +34,8 @@ FROM build AS build-flower
 WORKDIR /src
 COPY infra/docker/flower.lock infra/docker/
 RUN /opt/build/bin/pip --python /opt/maskmill/bin/python install --require-hashes --no-deps \
-      --requirement infra/docker/flower.lock
+      --requirement infra/docker/flower.lock \
+ && /opt/build/bin/pip --python /opt/maskmill/bin/python install --no-index --find-links dist 'maskmill[flower]'
 
 FROM python:${PYTHON_TAG} AS base
 RUN python -m pip uninstall --yes --root-user-action=ignore pip \

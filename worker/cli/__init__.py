@@ -9,17 +9,17 @@ import click
 from worker.contract import console
 
 _COMMANDS = {
-    "start": ("worker.cli.start", "start_command"),
-    "plan": ("worker.cli.plan", "plan_command"),
-    "tune": ("worker.cli.tune", "tune_command"),
-    "check": ("worker.cli.check", "check_command"),
-    "model": ("worker.cli.model", "model_command"),
+    "start": ("worker.cli.start", "start_command", "worker"),
+    "plan": ("worker.cli.plan", "plan_command", "worker"),
+    "tune": ("worker.cli.tune", "tune_command", "worker"),
+    "check": ("worker.cli.check", "check_command", "worker"),
+    "model": ("worker.cli.model", "model_command", "worker"),
     "config": ("worker.contract.console", "config_command"),
     "completion": ("worker.contract.console", "completion_command"),
-    "standalone": ("worker.cli.standalone", "standalone_command"),
-    "demo": ("worker.cli.demo", "demo_command"),
-    "bench": ("worker.cli.bench", "bench_command"),
-    "kernels": ("worker.cli.kernels", "kernels_command"),
+    "standalone": ("worker.cli.standalone", "standalone_command", "standalone"),
+    "demo": ("worker.cli.demo", "demo_command", "demo"),
+    "bench": ("worker.cli.bench", "bench_command", "worker"),
+    "kernels": ("worker.cli.kernels", "kernels_command", "worker"),
 }
 
 EPILOG = """\b

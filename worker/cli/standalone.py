@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from worker.cli.network import prepare
-from worker.contract import console, settings
+from worker.contract import console, extras, settings
 from worker.contract.console import Exit
 from worker.standalone.stack import Stack
 
@@ -57,6 +57,8 @@ def standalone_command(*, state: Path, workers: bool, command: tuple[str, ...]) 
     Without COMMAND, prints the settings to export and runs until Ctrl-C. With COMMAND, runs it with these settings,
     then stops everything and exits with the exit code of COMMAND.
     """
+    if workers:
+        extras.require("worker", "`worker standalone` without --no-workers")
     model = model_settings(console.err.print) if workers else {}
     with Stack(state, workers=workers, settings=model) as stack:
         if command:

@@ -17,8 +17,8 @@ from click.shell_completion import get_completion_class
 from rich.console import Console
 from rich.table import Table
 
-from worker.contract import settings
-from worker.contract.errors import MaskmillError
+from worker.contract import extras, settings
+from worker.contract.errors import MaskmillError, SetupError
 
 
 class Exit(IntEnum):
@@ -48,17 +48,29 @@ def run(command: click.Command) -> NoReturn:
         error.show()
         sys.exit(Exit.SETUP)
     except MaskmillError as error:
-        err.print(f"[bold red]error[/] ({error.code}): ", end="")
-        err.print(str(error), markup=False, soft_wrap=True)
-        sys.exit(Exit.SETUP)
+        _exit_with(error)
+    except ModuleNotFoundError as error:
+        if not (reason := extras.explain(error)):
+            raise
+        _exit_with(SetupError(reason))
     sys.exit(code if isinstance(code, int) else Exit.OK)
+
+
+def _exit_with(error: MaskmillError) -> NoReturn:
+    err.print(f"[bold red]error[/] ({error.code}): ", end="")
+    err.print(str(error), markup=False, soft_wrap=True)
+    sys.exit(Exit.SETUP)
+
+
+EntryPoint = tuple[str, str] | tuple[str, str, str]
+"""Module and attribute of a command, and the extra without which it cannot run."""
 
 
 class LazyGroup(click.Group):
     """A group that imports a command when it is called: `--help` and `status` do not load boto3 and Celery."""
 
-    def __init__(self, *args: Any, entry_points: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
-        """Create the group. `entry_points` maps the name of each command to a module and an attribute of it."""
+    def __init__(self, *args: Any, entry_points: Mapping[str, EntryPoint], **kwargs: Any) -> None:
+        """Create the group. `entry_points` maps the name of each command to where it is and what it needs."""
         super().__init__(*args, **kwargs)
         self._entry_points = entry_points
 
@@ -67,10 +79,12 @@ class LazyGroup(click.Group):
         return list(self._entry_points)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command; None for an unknown name."""
+        """Import a command; None for an unknown name. If its extra is missing, return one that only says so."""
         if cmd_name not in self._entry_points:
             return None
-        module, name = self._entry_points[cmd_name]
+        module, name, *needed = self._entry_points[cmd_name]
+        if needed and (reason := extras.missing(needed[0], f"`{ctx.command_path} {cmd_name}`")):
+            return _unavailable(cmd_name, reason)
         command: click.Command = getattr(importlib.import_module(module), name)
         _show_variables(command, f"{ctx.auto_envvar_prefix}_{cmd_name.upper()}" if ctx.auto_envvar_prefix else None)
         return command
@@ -82,6 +96,23 @@ class LazyGroup(click.Group):
         if args[0] not in self._entry_points and (close := difflib.get_close_matches(args[0], self._entry_points, n=1)):
             ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")
         return super().resolve_command(ctx, args)
+
+
+def _unavailable(name: str, reason: str) -> click.Command:
+    """Return a command that takes any arguments and fails with `reason`, which its help shows too."""
+
+    def fail(arguments: tuple[str, ...]) -> NoReturn:
+        raise SetupError(reason)
+
+    arguments = click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)
+    return click.Command(
+        name,
+        callback=fail,
+        params=[arguments],
+        help=f"{reason[0].upper()}{reason[1:]}",
+        short_help=f"(needs {reason.partition(' needs ')[2]})",
+        context_settings={"ignore_unknown_options": True},
+    )
 
 
 def _show_variables(command: click.Command, prefix: str | None) -> None:

@@ -136,7 +136,7 @@ def _openvino() -> Path:
     """Folder of the installed openvino wheel, found without importing it."""
     spec = importlib.util.find_spec("openvino")
     if spec is None or not spec.submodule_search_locations:
-        raise SetupError("openvino is not installed: pip install maskmill")
+        raise SetupError("OpenVINO is not installed: pip install 'maskmill[kernels]'")
     return Path(next(iter(spec.submodule_search_locations)))
 
 

@@ -21,7 +21,7 @@ DOTS_PER_INCH = 130
 def why_no_plot() -> str:
     """Return why no plot can be drawn; empty if one can."""
     if machine.missing("matplotlib"):
-        return "matplotlib is not installed; install maskmill[bench]"
+        return "matplotlib is not installed: pip install 'maskmill[bench]'"
     return ""
 
 
