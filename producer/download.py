@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,38 @@ class Fetched:
 
     gone: bool
     """The output was deleted from the bucket, so there is no file."""
+
+
+OnFile = Callable[[Fetched], None]
+"""Called for each output, in order."""
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """What a download has copied."""
+
+    folder: Path
+    files: int
+    """Outputs that are complete in the folder."""
+
+    gone: int
+    """Outputs that were deleted from the bucket since the job wrote them."""
+
+
+def download_all(
+    store: ObjectStore, ledger: Ledger, view: JobView, folder: Path, on_file: OnFile = lambda fetched: None
+) -> Downloaded:
+    """Fetch every output of a job, as `download` does, and count.
+
+    Raises:
+        SourceError: as for `download`.
+    """
+    files = gone = 0
+    for fetched in download(store, ledger, view, folder):
+        gone += fetched.gone
+        files += not fetched.gone
+        on_file(fetched)
+    return Downloaded(folder, files, gone)
 
 
 def download(store: ObjectStore, ledger: Ledger, view: JobView, folder: Path) -> Iterator[Fetched]:

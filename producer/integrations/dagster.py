@@ -58,7 +58,7 @@ class MaskmillResource(ConfigurableResource):  # type: ignore[misc]  # Dagster i
         *,
         outputs: OutputOptions | Mapping[str, Any] | None = None,
         policy: JobPolicy | Mapping[str, Any] | None = None,
-        keys: Sequence[str] | None = None,
+        keys: str | Sequence[str] | None = None,
         job_key: str = "",
         allow_failed: bool = False,
         timeout: float | None = None,

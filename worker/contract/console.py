@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
+import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from enum import IntEnum
 from typing import Any, NoReturn
@@ -19,6 +20,7 @@ from rich.table import Table
 
 from worker.contract import extras, settings
 from worker.contract.errors import MaskmillError, SetupError
+from worker.contract.spelling import did_you_mean
 
 
 class Exit(IntEnum):
@@ -32,6 +34,10 @@ class Exit(IntEnum):
     TIMED_OUT = 6
     INTERRUPTED = 128 + signal.SIGINT
 
+
+_SIMILAR = 0.8
+"""Similarity (`difflib`) from which a word in the name of a variable counts as a misspelt command. STATE has 0.73 of
+STATUS."""
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -95,7 +101,44 @@ class LazyGroup(click.Group):
         """Resolve a command as click does, and suggest the closest name for a misspelt one."""
         if args[0] not in self._entry_points and (close := difflib.get_close_matches(args[0], self._entry_points, n=1)):
             ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        asks_for_help = not {"-h", "--help"}.isdisjoint(rest)
+        if name and command and ctx.auto_envvar_prefix and not ctx.resilient_parsing and not asks_for_help:
+            self._refuse_unknown_variables(ctx, ctx.auto_envvar_prefix, name, command)
+        return name, command, rest
+
+    def _refuse_unknown_variables(self, ctx: click.Context, prefix: str, name: str, command: click.Command) -> None:
+        """Fail if an environment variable looks like an option of the command, or of a misspelt one, and is none.
+
+        Variables of other programs may begin with the same word: only those that continue with the name of a command,
+        or with a similar name, are refused.
+        """
+        own = f"{prefix}_{name.upper()}_"
+        known = set(_variables(command, own.rstrip("_")))
+        commands = [word.upper() for word in self._entry_points]
+        for variable in sorted(name for name in os.environ if name.startswith(f"{prefix}_")):
+            if variable.startswith(own):
+                # The commands of a lazy group check their own variables.
+                hint = did_you_mean(variable, known)
+                wrong = variable not in known and not isinstance(command, LazyGroup)
+            else:
+                word, _, option = variable.removeprefix(f"{prefix}_").partition("_")
+                close = difflib.get_close_matches(word, commands, n=1, cutoff=_SIMILAR)
+                hint = f"; did you mean {prefix}_{close[0]}_{option}?" if close else ""
+                wrong = bool(option and close) and word not in commands
+            if wrong:
+                ctx.fail(f"{variable} sets no option{hint} (`{ctx.command_path} {name} --help` names the variables)")
+
+
+def _variables(command: click.Command, prefix: str) -> Iterator[str]:
+    """Yield the environment variables that the options of a command and of its own commands read."""
+    for option in command.params:
+        if isinstance(option, click.Option):
+            given = option.envvar if isinstance(option.envvar, str) else f"{prefix}_{option.name}".upper()
+            yield given
+    if isinstance(command, click.Group) and not isinstance(command, LazyGroup):
+        for name, one in command.commands.items():
+            yield from _variables(one, f"{prefix}_{name}".upper().replace("-", "_"))
 
 
 def _unavailable(name: str, reason: str) -> click.Command:

@@ -29,6 +29,7 @@ from pydantic_settings import (
 
 from worker.contract.errors import SettingsError
 from worker.contract.input_size import InputSize
+from worker.contract.spelling import did_you_mean
 
 ENV_PREFIX = "MASKMILL_"
 
@@ -388,7 +389,7 @@ class Settings(BaseSettings):
         env_file=".env",
         env_file_encoding="utf-8",
         env_ignore_empty=True,
-        extra="ignore",  # for MASKMILL_CONFIG, MASKMILL_SECRETS_DIR and .env; see `_refuse_unknown_variables`
+        extra="ignore",  # for MASKMILL_CONFIG, MASKMILL_SECRETS_DIR and .env; see `_refuse_unknown_names`
         frozen=True,
         hide_input_in_errors=True,
     )
@@ -440,34 +441,61 @@ def load(**overrides: Any) -> Settings:
     """Load the settings from all sources. `overrides` (whole groups) take precedence over every source.
 
     Raises:
-        SettingsError: a setting is invalid. The text names every such variable, never its value.
+        SettingsError: a setting is invalid or unknown. The text names every such variable, never its value.
     """
-    _refuse_unknown_variables()
     try:
+        _refuse_unknown_names()
         return Settings(**overrides)
     except ValidationError as error:
-        lines = [
-            f"  {ENV_PREFIX}{'__'.join(str(part) for part in e['loc']).upper()}: {e['msg']}" for e in error.errors()
-        ]
+        lines = [f"  {_invalid(e)}" for e in error.errors()]
         raise SettingsError("invalid settings:\n" + "\n".join(lines)) from error
     except ValueError as error:  # a source cannot be parsed: invalid TOML, or a list that is not JSON
         raise SettingsError(f'settings cannot be read: {error}; write lists as JSON: ["a", "b"]') from error
 
 
-def _refuse_unknown_variables() -> None:
-    """Refuse unknown variables with our prefix: a misspelt name must not be ignored silently."""
-    known = {f"{ENV_PREFIX}CONFIG", f"{ENV_PREFIX}SECRETS_DIR"}
-    groups = tuple(f"{ENV_PREFIX}{group.upper()}" for group in Settings.model_fields)
-    unknown = [
-        name
-        for name in os.environ
-        if name.startswith(ENV_PREFIX)
-        and name not in known
-        and name not in groups
-        and not name.startswith(tuple(f"{group}__" for group in groups))
+def _invalid(error: Any) -> str:
+    """Return the variable of an invalid setting, and why it is invalid."""
+    name = f"{ENV_PREFIX}{'__'.join(str(part) for part in error['loc']).upper()}"
+    if error["type"] == "extra_forbidden":
+        return f"{name}: no such setting{did_you_mean(name, _all_variables())}"
+    return f"{name}: {error['msg']}"
+
+
+def _all_variables() -> list[str]:
+    """Return the variable of every setting."""
+    groups = {name: field.annotation for name, field in Settings.model_fields.items()}
+    return [
+        f"{ENV_PREFIX}{group}__{name}".upper()
+        for group, kind in groups.items()
+        if isinstance(kind, type) and issubclass(kind, BaseModel)
+        for name in kind.model_fields
     ]
+
+
+def _refuse_unknown_names() -> None:
+    """Refuse names with our prefix, or nearly our prefix, that are no settings: a typo must not be ignored silently.
+
+    The fields of a group are checked by its model. Names are compared without case, as they are read.
+    """
+    unknown: list[str] = []
+    for origin, source in _sources():
+        place = "" if origin == "environment" else f" in {origin}"
+        if isinstance(source, TomlConfigSettingsSource):
+            groups = [name for name in source.toml_data if name not in Settings.model_fields]
+            unknown += [f"[{name}]{place}{did_you_mean(name, Settings.model_fields)}" for name in groups]
+        elif isinstance(source, EnvSettingsSource):
+            names = sorted(name.upper() for name in source.env_vars if _is_typo(name.upper()))
+            unknown += [f"{name}{place}{did_you_mean(name, _all_variables())}" for name in names]
     if unknown:
-        raise SettingsError(f"no such setting: {', '.join(sorted(unknown))}; `worker config` lists all settings")
+        raise SettingsError(f"no such setting: {', '.join(unknown)}; `worker config` lists all settings")
+
+
+def _is_typo(name: str) -> bool:
+    """Return whether a variable is meant as a setting, by its beginning, and names no group of settings."""
+    if not name.startswith(ENV_PREFIX):
+        return "__" in name and bool(did_you_mean(name.partition("_")[0], [ENV_PREFIX.rstrip("_")], similarity=0.8))
+    is_group = name.removeprefix(ENV_PREFIX).partition("__")[0].lower() in Settings.model_fields
+    return name not in (f"{ENV_PREFIX}CONFIG", f"{ENV_PREFIX}SECRETS_DIR") and not is_group
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,12 @@ from worker.contract.job import JobStatus
 
 pytest.importorskip("airflow.sdk", reason="Apache Airflow is not installed: pip install 'maskmill[airflow]'")
 
-from airflow.sdk.exceptions import AirflowException, TaskDeferred
+from airflow.sdk.exceptions import AirflowException
+
+try:
+    from airflow.sdk.exceptions import TaskDeferred
+except ImportError:  # before Airflow 3.2
+    from airflow.exceptions import TaskDeferred
 
 from producer.integrations import airflow
 from producer.integrations.airflow import JobTrigger, MaskmillOperator
