@@ -17,7 +17,6 @@ _COMMANDS = {
     "config": ("worker.contract.console", "config_command"),
     "completion": ("worker.contract.console", "completion_command"),
     "standalone": ("worker.cli.standalone", "standalone_command"),
-    "demo": ("worker.cli.demo", "demo_command"),
     "bench": ("worker.cli.bench", "bench_command"),
     "kernels": ("worker.cli.kernels", "kernels_command"),
 }

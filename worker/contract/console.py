@@ -72,7 +72,7 @@ class LazyGroup(click.Group):
             return None
         module, name = self._entry_points[cmd_name]
         command: click.Command = getattr(importlib.import_module(module), name)
-        _show_variables(command, f"{ctx.auto_envvar_prefix}_{cmd_name.upper()}" if ctx.auto_envvar_prefix else None)
+        show_variables(command, f"{ctx.auto_envvar_prefix}_{cmd_name.upper()}" if ctx.auto_envvar_prefix else None)
         return command
 
     def resolve_command(
@@ -84,7 +84,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def _show_variables(command: click.Command, prefix: str | None) -> None:
+def show_variables(command: click.Command, prefix: str | None) -> None:
     """Give every option an environment variable, such as PRODUCER_STATUS_JSON for `--json`, and show it in the help."""
     for option in command.params:
         if isinstance(option, click.Option) and prefix and not option.is_eager:
