@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import click
@@ -101,18 +102,39 @@ def list_command(*, limit: int, as_json: bool) -> int:
 
 
 def follow_to_end(
-    ledger: Ledger, job: str, *, timeout: float | None, as_json: bool, notifier: Notifier | None = None
+    ledger: Ledger,
+    job: str,
+    *,
+    timeout: float | None,
+    as_json: bool,
+    notifier: Notifier | None = None,
+    on_snapshot: Callable[[JobSnapshot], None] = lambda snapshot: None,
+    remedy: str = "",
 ) -> Exit:
     """Show progress until the job ends or the time-out expires, then show the result and notify of an end.
+
+    Args:
+        ledger: ledger that holds the job.
+        job: id of the job.
+        timeout: longest time to wait, in seconds; None waits until the job ends.
+        as_json: print JSON lines instead of a bar.
+        notifier: notifies of the end.
+        on_snapshot: called with each snapshot before it is shown.
+        remedy: what to do after an interruption; empty: to follow the job again.
 
     Returns:
         The exit code of the command.
     """
-    snapshots = follow(ledger, job, interval=progress.POLL_SECONDS, timeout=timeout)
+
+    def snapshots() -> Iterator[JobSnapshot]:
+        for snapshot in follow(ledger, job, interval=progress.POLL_SECONDS, timeout=timeout):
+            on_snapshot(snapshot)
+            yield snapshot
+
     try:
-        view = progress.show(snapshots, as_json=as_json)
+        view = progress.show(snapshots(), as_json=as_json)
     except KeyboardInterrupt:
-        console.err.print(f"\nthe job continues: follow it again with `producer watch {job}`")
+        console.err.print(f"\nthe job continues: {remedy or f'follow it again with `producer watch {job}`'}")
         return Exit.INTERRUPTED
     if progress.shows_bar(as_json=as_json):
         _print_view(view, ledger.failures(job) if view.failed or view.dead else [])

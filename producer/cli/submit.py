@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import click
 
+from producer import folder_dest
 from producer.backgrounds import OutputRequest
 from producer.cli import plan_view, progress
 from producer.cli.jobs import NOTIFY, TIMEOUT, WAIT, follow_to_end
 from producer.cli.output_options import output_options
 from producer.cli.policy_options import policy_options
 from producer.cli.source_options import source_options
+from producer.delivery import Delivery
 from producer.estimate import estimate_plan
 from producer.notify import Notifier
 from producer.plan import Plan, skips_in_words
+from producer.sources.line_reader import STDIN
 from producer.sources.resolve import SourceSpec
 from producer.submit import Submitted, Submitter
 from producer.uptodate import FORCED
+from producer.watch import JobSnapshot
 from worker.contract import console, settings, tracing
 from worker.contract.errors import ConfirmationNeeded
 from worker.contract.ledger.jobs import Ledger
@@ -36,6 +41,7 @@ Examples:
   find photos -name '*.png' | producer submit - s3://shop/masks/
   producer submit s3://shop/photos/ s3://try/ --sample 1% --exclude 'old/**' --min-size 10k
   producer submit ./photos s3://shop/cutouts/ --output cutout --format webp --crop --crop-margin 5%
+  producer submit ./photos ./masks
   producer submit s3://shop/photos/ s3://shop/white/ --output composite --format jpeg --background '#ffffff' --refine
   producer submit s3://shop/photos/ s3://shop/all/ --output mask,cutout --name '{dir}/{stem}-{kind}.{ext}'
 """
@@ -79,14 +85,19 @@ def submit_command(
 
     SOURCE is an s3:// prefix, object or glob (quoted); or local folders, files and globs, which are uploaded first
     (unchanged files are not uploaded again); or - for a list of s3:// URLs or local paths on standard input, as text
-    or JSON lines. DEST is an s3:// prefix. The mask of `shoes/1.jpg` is `shoes/1.png` under DEST; with
-    `--output mask,cutout`, the outputs are `mask/shoes/1.png` and `cutout/shoes/1.png`.
+    or JSON lines. DEST is an s3:// prefix; or, with services on this machine (`maskmill serve`), a folder: the command
+    then waits for the job, and outputs appear in the folder as they are done. The mask of `shoes/1.jpg` is
+    `shoes/1.png` under DEST; with `--output mask,cutout`, the outputs are `mask/shoes/1.png` and `cutout/shoes/1.png`.
 
     Filters apply in this order: suffix, --include, --exclude, --min-size and --max-size, --newer-than, --sample,
     --limit. In globs, * and ? match within a folder, ** matches across folders, and [abc] and {jpg,png} match one of
     several.
     """
     config = settings.load()
+    folder = folder_dest.find_folder(dest, config.s3)
+    if folder is not None:
+        folder_dest.refuse_overlap(map(Path, filter(_is_local, spec.places)), folder)
+        dest, wait = str(folder_dest.place_of(folder)), True
     if notify and not wait:
         raise click.UsageError("--notify requires --wait; or run `producer watch JOB --notify URL` later")
     notifier = Notifier(notify, config.notify) if notify else None
@@ -101,12 +112,28 @@ def submit_command(
                 plan = submitter.plan(spec, dest, outputs, count_up_to_date=policy.skip_existing)
             return _show_plan(plan, ledger, force=not policy.skip_existing, as_json=as_json)
         approve = partial(_approve, display=display, ledger=ledger, confirm_over=None if yes else confirm_over)
+        if folder is not None:
+            folder_dest.create(folder)
         with display:
             submitted = submitter.submit(spec, dest, outputs, policy=policy, job_key=job_key, approve=approve)
-        _show_submitted(submitted, as_json=as_json)
+        _show_submitted(submitted, folder, as_json=as_json)
         if not wait:
             return console.Exit.OK
-        return follow_to_end(ledger, submitted.view.job, timeout=timeout, as_json=as_json, notifier=notifier)
+        job, follow = submitted.view.job, partial(follow_to_end, timeout=timeout, as_json=as_json, notifier=notifier)
+        if folder is None:
+            return follow(ledger, job)
+        delivery = Delivery(store, ledger, submitted.view, folder)
+        remedy = f"`producer download {job} {folder}` fetches its outputs"
+        return follow(ledger, job, on_snapshot=partial(_deliver, delivery), remedy=remedy)
+
+
+def _is_local(place: str) -> bool:
+    return place != STDIN and "://" not in place
+
+
+def _deliver(delivery: Delivery, snapshot: JobSnapshot) -> None:
+    for _ in delivery.collect(snapshot.view):
+        pass
 
 
 def _approve(plan: Plan, *, display: progress.PhaseDisplay, ledger: Ledger, confirm_over: int | None) -> None:
@@ -135,7 +162,7 @@ def _show_plan(plan: Plan, ledger: Ledger, *, force: bool, as_json: bool) -> int
     return console.Exit.OK
 
 
-def _show_submitted(submitted: Submitted, *, as_json: bool) -> None:
+def _show_submitted(submitted: Submitted, folder: Path | None, *, as_json: bool) -> None:
     view = submitted.view
     if as_json:
         console.print_json(
@@ -151,6 +178,7 @@ def _show_submitted(submitted: Submitted, *, as_json: bool) -> None:
                 "source": str(view.options.source),
                 "dest": str(view.options.dest),
             }
+            | ({} if folder is None else {"folder": str(folder)})
         )
         return
     console.out.print(
@@ -162,7 +190,7 @@ def _show_submitted(submitted: Submitted, *, as_json: bool) -> None:
         console.out.print(f"it was submitted earlier with this key and is {view.status.value}")
     if submitted.waits_for:
         console.out.print(f"it starts when job {submitted.waits_for} ends, which writes to the same destination")
-    console.out.print(f"outputs go to {view.options.dest}", soft_wrap=True)
+    console.out.print(f"outputs go to {folder or view.options.dest}", markup=False, soft_wrap=True)
 
 
 def _counted(number: int, noun: str) -> str:

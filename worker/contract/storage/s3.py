@@ -99,7 +99,7 @@ class ObjectStore:
                 # Many S3-compatible servers refuse checksum trailers, and computing them costs CPU for every mask.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
-                proxies={} if _is_loopback(settings.endpoint_url) else None,
+                proxies={} if is_loopback(settings.endpoint_url) else None,
             ),
         )
 
@@ -253,7 +253,7 @@ def _covers(entry: str, url: S3Url) -> bool:
     return url.bucket == bucket and url.key.startswith(folder)
 
 
-def _is_loopback(endpoint_url: str | None) -> bool:
+def is_loopback(endpoint_url: str | None) -> bool:
     """Return whether an endpoint is on this host's loopback, which a proxy of the environment cannot reach."""
     host = urlsplit(endpoint_url).hostname if endpoint_url else None
     if host is None:
