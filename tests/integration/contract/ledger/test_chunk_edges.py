@@ -59,10 +59,15 @@ def test_numbers_that_do_not_follow_from_the_job_are_stale(ledger, chunk_ledger,
     assert ledger.seal("crooked", total=5, chunk_images=3, size=1)
     client = ledger.connection.client
     right = ChunkMessage(job="crooked", chunk=1, start=3, keys=("a", "b"))
-    before = {key: client.dump(key) for key in client.scan_iter("*crooked*")}
+
+    def stored() -> dict[str, object]:
+        kinds = {key: client.type(key) for key in client.scan_iter("*crooked*")}
+        return {key: client.hgetall(key) if kind == "hash" else client.dump(key) for key, kind in kinds.items()}
+
+    before = stored()
 
     lease = chunk_ledger.start(right.model_copy(update=numbers), "worker-0@here")
 
     assert lease.verdict is Verdict.STALE
-    assert {key: client.dump(key) for key in client.scan_iter("*crooked*")} == before
+    assert stored() == before
     assert chunk_ledger.start(right, "worker-0@here").verdict is Verdict.RUN
