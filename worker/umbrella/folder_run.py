@@ -31,7 +31,7 @@ from producer.sources.resolve import SourceSpec
 from producer.sources.upload import FOLDER as UPLOADS
 from producer.submit import Submitter, new_job_id
 from worker.contract import local_services, output_names
-from worker.contract.errors import JobStateError, StandaloneError
+from worker.contract.errors import JobStateError, ServiceError, StandaloneError
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.backlog import Backlog
 from worker.contract.ledger.jobs import Ledger
@@ -164,7 +164,8 @@ class FolderRun:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._on_end:
+        with self._on_end, contextlib.suppress(ServiceError):  # then a later run cleans up, by the marker
+            self._cancel(self._marker.name, "its `maskmill cut` has ended")
             self._discard(self._marker.name)
             self._marker.unlink()
 
