@@ -147,6 +147,7 @@ def as_dict(outcome: Outcome, view: JobView) -> dict[str, Any]:
         "outcome": outcome.kind.value,
         "code": outcome.code,
         "message": outcome.message,
+        "notes": list(outcome.notes),
         "outputs": output_keys(outcome, view),
         "finished_at": outcome.at,
         "seconds": round(outcome.seconds, 4),

@@ -45,6 +45,7 @@ def as_row(outcome: Outcome, view: JobView) -> dict[str, Any]:
         "soft": fields["soft"],
         **{f"flag_{flag}": flag in fields["flags"] if assessed else None for flag in FLAGS},
         "needs_review": fields["needs_review"],
+        "notes": "; ".join(outcome.notes),
     }
 
 

@@ -80,7 +80,8 @@ def results_command(
     Each line holds the key, the outcome, the code and message of a failure, the outputs, the time of the outcome and
     the seconds spent in each stage. It also describes the mask: coverage (mean opacity), soft (share of the subject
     that is neither transparent nor opaque), and flags for a mask that is empty, full or soft over whole areas
-    (the network was undecided) and for a subject that touches the border. Memory use does not grow with the job.
+    (the network was undecided) and for a subject that touches the border. Notes say what the file of an image lacked,
+    such as its last bytes or a usable ICC profile. Memory use does not grow with the job.
     """
     chosen = TableFormat(table_format)
     if chosen is TableFormat.PARQUET and output is None:

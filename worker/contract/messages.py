@@ -233,4 +233,7 @@ class Outcome(_Wire):
     seconds: float = Field(default=0.0, description="wall time from fetch to store")
     stages: dict[str, float] = Field(default_factory=dict, description="wall time of each stage (see `Stage`)")
     quality: MaskQuality | None = Field(default=None, description="measurements of the mask, if there is one")
+    notes: tuple[str, ...] = Field(
+        default=(), description="what the outputs lack or guess, such as a profile that was not usable; short sentences"
+    )
     at: float | None = Field(default=None, description="when it was recorded, by the clock of Redis, in Unix seconds")

@@ -72,6 +72,14 @@ class WorkItem:
     options: OutputOptions = field(default_factory=OutputOptions)
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What is known about an image whose outputs are written."""
+
+    quality: MaskQuality
+    notes: tuple[str, ...]
+
+
 class _Run:
     """The images of one chunk in flight, possibly started before the ledger has given the chunk to this worker."""
 
@@ -287,15 +295,15 @@ class Pipeline:
 
     def _image(self, work: WorkItem, run: _Run) -> Outcome | None:
         started = time.monotonic()
-        kind, quality, spent = None, None, StageTimes(self._observe)
+        kind, made, spent = None, None, StageTimes(self._observe)
         metadata = {MODEL: self._network_digest, **run.metadata}
         try:
             if run.skip_existing:
                 with spent.timed(Stage.CHECK):
                     kind = existing_outcome(self._store, work.source, work.outputs.values(), metadata)
             if kind is None:
-                quality = self._transform(work, run, metadata, spent)
-                if quality is None:
+                made = self._transform(work, run, metadata, spent)
+                if made is None:
                     return None
         except (ImageError, ServiceError) as error:
             if error.retryable:
@@ -314,12 +322,11 @@ class Pipeline:
             outputs=work.output_keys,
             seconds=round(time.monotonic() - started, 4),
             stages=spent.seconds(),
-            quality=quality,
+            quality=made.quality if made else None,
+            notes=made.notes if made else (),
         )
 
-    def _transform(
-        self, work: WorkItem, run: _Run, metadata: Mapping[str, str], spent: StageTimes
-    ) -> MaskQuality | None:
+    def _transform(self, work: WorkItem, run: _Run, metadata: Mapping[str, str], spent: StageTimes) -> _Made | None:
         """Do all stages of one image; return None if it was started ahead and its chunk was dropped."""
         background = self._backgrounds.get(work.options)
         with spent.timed(Stage.FETCH):
@@ -351,7 +358,7 @@ class Pipeline:
                 break
             with spent.timed(Stage.RENDER):
                 rendered = next(outputs, None)
-        return quality
+        return _Made(quality, picture.notes)
 
 
 def _never() -> bool:

@@ -25,6 +25,7 @@ GOOD = Outcome(
     seconds=1.25,
     stages={"fetch": 0.25, "infer": 0.75},
     quality=SOFT,
+    notes=("a", "b"),
     at=1_700_000_000.5,
 )
 BAD = Outcome(index=1, key="b.jpg", kind=OutcomeKind.FAILED, code="undecodable", message="cut\noff")
@@ -38,6 +39,7 @@ def test_every_json_line_has_the_same_fields():
     assert list(good) == list(bad)
     assert good["outputs"] == {"mask": 'mask/a/"x", y.png', "cutout": 'cutout/a/"x", y.png'}
     assert (good["flags"], good["needs_review"], good["coverage"]) == (["soft", "border"], True, 0.25)
+    assert (good["notes"], bad["notes"]) == (["a", "b"], [])
     assert (bad["outcome"], bad["code"], bad["outputs"], bad["flags"]) == ("failed", "undecodable", {}, [])
 
 
@@ -49,6 +51,7 @@ def test_csv_has_one_column_for_each_fact():
     assert (good["key"], good["output_cutout"]) == (GOOD.key, 'cutout/a/"x", y.png')
     assert (good["flag_soft"], good["flag_empty"], good["needs_review"]) == ("true", "false", "true")
     assert (good["seconds_infer"], good["finished_at"]) == ("0.75", "2023-11-14T22:13:20.500+00:00")
+    assert (good["notes"], bad["notes"]) == ("a; b", "")
     assert (bad["message"], bad["flag_soft"], bad["coverage"], bad["finished_at"]) == ("cut\noff", "", "", "")
 
 
