@@ -84,7 +84,7 @@ def submit_command(
 
     Filters apply in this order: suffix, --include, --exclude, --min-size and --max-size, --newer-than, --sample,
     --limit. In globs, * and ? match within a folder, ** matches across folders, and [abc] and {jpg,png} match one of
-    several.
+    several. Case matters, but not in the suffix: *.jpg matches A.JPG.
     """
     config = settings.load()
     if notify and not wait:
@@ -103,7 +103,7 @@ def submit_command(
         approve = partial(_approve, display=display, ledger=ledger, confirm_over=None if yes else confirm_over)
         with display:
             submitted = submitter.submit(spec, dest, outputs, policy=policy, job_key=job_key, approve=approve)
-        _show_submitted(submitted, as_json=as_json)
+        _show_submitted(submitted, as_json=as_json or progress.is_followed_by_lines(wait=wait))
         if not wait:
             return console.Exit.OK
         return follow_to_end(ledger, submitted.view.job, timeout=timeout, as_json=as_json, notifier=notifier)
@@ -153,15 +153,16 @@ def _show_submitted(submitted: Submitted, *, as_json: bool) -> None:
             }
         )
         return
-    console.out.print(
-        f"job [bold]{view.job}[/]: {_counted(view.total or 0, 'image')} in {_counted(view.chunks, 'chunk')}"
-    )
+    counts = f"{_counted(view.total or 0, 'image')} in {_counted(view.chunks, 'chunk')}"
+    console.out.print(f"job [bold]{view.job}[/]: {counts}", soft_wrap=True)
     if submitted.skipped:
-        console.out.print(f"left out: {skips_in_words(submitted.skipped)}")
+        console.out.print(f"left out: {skips_in_words(submitted.skipped)}", soft_wrap=True)
     if submitted.joined:
         console.out.print(f"it was submitted earlier with this key and is {view.status.value}")
     if submitted.waits_for:
-        console.out.print(f"it starts when job {submitted.waits_for} ends, which writes to the same destination")
+        console.out.print(
+            f"it starts when job {submitted.waits_for} ends, which writes to the same destination", soft_wrap=True
+        )
     console.out.print(f"outputs go to {view.options.dest}", soft_wrap=True)
 
 
