@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from producer.wording import iso_time
 from worker.contract.errors import ContractError, JobNotFound, ObjectMissing, SourceError
 from worker.contract.job import JobView
 from worker.contract.ledger.backlog import Backlog
@@ -149,7 +150,7 @@ def as_dict(outcome: Outcome, view: JobView) -> dict[str, Any]:
         "message": outcome.message,
         "notes": list(outcome.notes),
         "outputs": output_keys(outcome, view),
-        "finished_at": outcome.at,
+        "finished_at": iso_time(outcome.at),
         "seconds": round(outcome.seconds, 4),
         "stages": outcome.stages,
         "coverage": quality.coverage if quality else None,

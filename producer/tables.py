@@ -7,7 +7,7 @@ import csv
 import itertools
 import json
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
@@ -38,7 +38,7 @@ def as_row(outcome: Outcome, view: JobView) -> dict[str, Any]:
     return {
         **{name: fields[name] for name in ("index", "key", "outcome", "code", "message")},
         **{f"output_{kind.value}": fields["outputs"].get(kind.value) for kind in view.options.outputs},
-        "finished_at": None if outcome.at is None else datetime.fromtimestamp(outcome.at, UTC),
+        "finished_at": fields["finished_at"],
         "seconds": fields["seconds"],
         **{f"seconds_{stage}": outcome.stages.get(stage) for stage in _STAGES},
         "coverage": fields["coverage"],
@@ -63,7 +63,7 @@ def write_jsonl(outcomes: Iterable[Outcome], view: JobView, file: IO[str]) -> No
 def write_csv(outcomes: Iterable[Outcome], view: JobView, file: IO[str]) -> None:
     """Write a header line, then one line per image.
 
-    Times are in ISO 8601, booleans are `true` or `false`, and an unknown value is empty.
+    Times are in ISO 8601 (UTC, with Z), booleans are `true` or `false`, and an unknown value is empty.
     """
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns(view))
@@ -79,7 +79,7 @@ def write_parquet(outcomes: Iterable[Outcome], view: JobView, path: Path) -> Non
     """
     pa, pq = _pyarrow()
     schema = pa.schema([(name, _arrow_type(pa, name)) for name in columns(view)])
-    rows = (as_row(outcome, view) for outcome in outcomes)
+    rows = (_typed(as_row(outcome, view)) for outcome in outcomes)
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         while group := list(itertools.islice(rows, _GROUP_ROWS)):
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
@@ -102,10 +102,16 @@ def atomic_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def _typed(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row whose time is a `datetime`, as Parquet stores it."""
+    at = row["finished_at"]
+    return row | {"finished_at": at and datetime.fromisoformat(at)}
+
+
 def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
-    return value.isoformat(timespec="milliseconds") if isinstance(value, datetime) else value
+    return value
 
 
 def _arrow_type(pa: Any, column: str) -> Any:

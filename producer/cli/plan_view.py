@@ -21,6 +21,7 @@ def as_dict(plan: Plan, cost: Estimate) -> dict[str, object]:
         "images": plan.images,
         "bytes": plan.bytes,
         "images_of_unknown_size": plan.unknown_sizes,
+        "unreadable": plan.unreadable,
         "skipped": {reason.value: count for reason, count in plan.skipped.items()},
         "up_to_date": plan.up_to_date,
         "up_to_date_by": plan.up_to_date_basis,
@@ -46,6 +47,8 @@ def show(plan: Plan, cost: Estimate) -> None:
         console.out.print(f"{name:<11}{text}", markup=False, soft_wrap=True)
 
     line("images", f"{plan.images:,}, {_size(plan)}")
+    if plan.unreadable:
+        line("unreadable", f"{plan.unreadable:,} HEIC, which will fail: convert them, or --exclude '*.{{heic,heif}}'")
     if plan.skipped:
         line("left out", skips_in_words(plan.skipped))
     count = "" if plan.up_to_date is None else f"{plan.up_to_date:,}, which workers will skip: "

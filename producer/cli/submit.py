@@ -91,7 +91,7 @@ def submit_command(
 
     Filters apply in this order: suffix, --include, --exclude, --min-size and --max-size, --newer-than, --sample,
     --limit. In globs, * and ? match within a folder, ** matches across folders, and [abc] and {jpg,png} match one of
-    several.
+    several. Case matters, but not in the suffix: *.jpg matches A.JPG.
     """
     config = settings.load()
     folder = folder_dest.find_folder(dest, config.s3)
@@ -116,7 +116,7 @@ def submit_command(
             folder_dest.create(folder)
         with display:
             submitted = submitter.submit(spec, dest, outputs, policy=policy, job_key=job_key, approve=approve)
-        _show_submitted(submitted, folder, as_json=as_json)
+        _show_submitted(submitted, folder, as_json=as_json or progress.is_followed_by_lines(wait=wait))
         if not wait:
             return console.Exit.OK
         job, follow = submitted.view.job, partial(follow_to_end, timeout=timeout, as_json=as_json, notifier=notifier)
@@ -181,15 +181,16 @@ def _show_submitted(submitted: Submitted, folder: Path | None, *, as_json: bool)
             | ({} if folder is None else {"folder": str(folder)})
         )
         return
-    console.out.print(
-        f"job [bold]{view.job}[/]: {_counted(view.total or 0, 'image')} in {_counted(view.chunks, 'chunk')}"
-    )
+    counts = f"{_counted(view.total or 0, 'image')} in {_counted(view.chunks, 'chunk')}"
+    console.out.print(f"job [bold]{view.job}[/]: {counts}", soft_wrap=True)
     if submitted.skipped:
-        console.out.print(f"left out: {skips_in_words(submitted.skipped)}")
+        console.out.print(f"left out: {skips_in_words(submitted.skipped)}", soft_wrap=True)
     if submitted.joined:
         console.out.print(f"it was submitted earlier with this key and is {view.status.value}")
     if submitted.waits_for:
-        console.out.print(f"it starts when job {submitted.waits_for} ends, which writes to the same destination")
+        console.out.print(
+            f"it starts when job {submitted.waits_for} ends, which writes to the same destination", soft_wrap=True
+        )
     console.out.print(f"outputs go to {folder or view.options.dest}", markup=False, soft_wrap=True)
 
 

@@ -39,6 +39,9 @@ _SIMILAR = 0.8
 """Similarity (`difflib`) from which a word in the name of a variable counts as a misspelt command. STATE has 0.73 of
 STATUS."""
 
+_UNLIMITED = 100_000
+"""Columns, more than any table has."""
+
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -169,6 +172,14 @@ def show_variables(command: click.Command, prefix: str | None) -> None:
 def no_display() -> AbstractContextManager[None]:
     """Return a context manager that takes the place of a live display and shows nothing."""
     return nullcontext()
+
+
+def print_table(table: Table) -> None:
+    """Print a table on standard output: as wide as the terminal, or as wide as its content where there is none."""
+    if out.is_terminal:
+        out.print(table)
+    else:
+        Console(width=_UNLIMITED, highlight=False).print(table)
 
 
 def print_json(value: object) -> None:

@@ -1,4 +1,4 @@
-"""Write the lists of a job that ends: every image in exactly one list, then the job summary, then `_SUCCESS`.
+"""Write the lists of a job that ends: every image in exactly one list, then the summary, then `_SUCCESS` or `_DONE`.
 
 Each object appears completely or not at all. Written again after an interruption, the objects are the same.
 """
@@ -22,9 +22,6 @@ from worker.contract.storage.s3 import ObjectStore
 
 LIST_IMAGES = 10_000
 """Images in one `succeeded-*.jsonl.gz`."""
-
-SUCCESS = "_SUCCESS"
-"""Empty object: every image of the job has an outcome and all lists are written."""
 
 UNKNOWN = "unknown"
 """Code of a failure whose details were lost in Redis before they reached S3."""
@@ -116,11 +113,18 @@ def write_lists(store: ObjectStore, ledger: Ledger, view: JobView, price_per_cor
     _drop_leftovers(store, folder, set(lists.names))
     summary = _summary(view, dict(lists.codes), lists.review, lists.names, price_per_core_hour)
     outcome_log.write_json(store, dest, view.job, outcome_log.SUMMARY, summary)
-    if view.ending == "finished":
-        store.put(folder / SUCCESS, b"", content_type="application/octet-stream")
-    else:
-        store.delete(folder / SUCCESS)  # of an earlier epoch
+    _mark(store, folder, view)
     return summary
+
+
+def _mark(store: ObjectStore, folder: S3Url, view: JobView) -> None:
+    """Write the marker of a finished job. Programs start on `_SUCCESS`, so it never stands for a job with failures."""
+    failed = bool(view.failed or view.dead)
+    marker = None if view.ending != "finished" else outcome_log.DONE if failed else outcome_log.SUCCESS
+    for name in {outcome_log.SUCCESS, outcome_log.DONE} - {marker}:
+        store.delete(folder / name)  # of an earlier epoch
+    if marker is not None:
+        store.put(folder / marker, b"", content_type="application/octet-stream")
 
 
 def _final(store: ObjectStore, ledger: Ledger, view: JobView, dest: S3Url) -> Iterator[Outcome]:

@@ -50,7 +50,7 @@ def test_csv_has_one_column_for_each_fact():
     good, bad = csv.DictReader(io.StringIO(file.getvalue()))
     assert (good["key"], good["output_cutout"]) == (GOOD.key, 'cutout/a/"x", y.png')
     assert (good["flag_soft"], good["flag_empty"], good["needs_review"]) == ("true", "false", "true")
-    assert (good["seconds_infer"], good["finished_at"]) == ("0.75", "2023-11-14T22:13:20.500+00:00")
+    assert (good["seconds_infer"], good["finished_at"]) == ("0.75", "2023-11-14T22:13:20.500Z")
     assert (good["notes"], bad["notes"]) == ("a; b", "")
     assert (bad["message"], bad["flag_soft"], bad["coverage"], bad["finished_at"]) == ("cut\noff", "", "", "")
 
