@@ -18,6 +18,9 @@ from worker.contract.job import JobView
 from worker.contract.messages import FLAGS, Outcome, OutcomeKind
 from worker.contract.stages import Stage
 
+_FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
+"""Beginnings of a cell that spreadsheets take for a formula (OWASP, CSV injection)."""
+
 _GROUP_ROWS = 10_000
 _text = json.JSONEncoder(ensure_ascii=False).encode
 _STAGES = [stage.value for stage in Stage if stage is not Stage.RECORD]
@@ -60,15 +63,23 @@ def write_jsonl(outcomes: Iterable[Outcome], view: JobView, file: IO[str]) -> No
         file.write(_text(as_dict(outcome, view)) + "\n")
 
 
-def write_csv(outcomes: Iterable[Outcome], view: JobView, file: IO[str]) -> None:
+def write_csv(outcomes: Iterable[Outcome], view: JobView, file: IO[str], *, guard_formulas: bool = False) -> None:
     """Write a header line, then one line per image.
 
-    Times are in ISO 8601 (UTC, with Z), booleans are `true` or `false`, and an unknown value is empty.
+    Times are in ISO 8601 (UTC, with Z), booleans are `true` or `false`, and an unknown value is empty. Texts with
+    a line feed or a carriage return are quoted.
+
+    Args:
+        outcomes: one per line.
+        view: the job.
+        file: to write to.
+        guard_formulas: put an apostrophe before texts that a spreadsheet would run as a formula.
     """
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv.writer(_LineFeeds(file), lineterminator=_LineFeeds.TERMINATOR)
+    cell = _guarded if guard_formulas else _cell
     writer.writerow(columns(view))
     for outcome in outcomes:
-        writer.writerow(map(_cell, as_row(outcome, view).values()))
+        writer.writerow(map(cell, as_row(outcome, view).values()))
 
 
 def write_parquet(outcomes: Iterable[Outcome], view: JobView, path: Path) -> None:
@@ -106,6 +117,24 @@ def _typed(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row whose time is a `datetime`, as Parquet stores it."""
     at = row["finished_at"]
     return row | {"finished_at": at and datetime.fromisoformat(at)}
+
+
+class _LineFeeds:
+    """Ends lines with a line feed. The csv module quotes a carriage return only if it is part of its line end."""
+
+    TERMINATOR = "\r\n"
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, line: str) -> None:
+        """Write a line that the csv module has ended."""
+        self._file.write(line.removesuffix(self.TERMINATOR) + "\n")
+
+
+def _guarded(value: Any) -> Any:
+    is_formula = isinstance(value, str) and value.startswith(_FORMULA_PREFIXES)
+    return f"'{value}" if is_formula else _cell(value)
 
 
 def _cell(value: Any) -> Any:

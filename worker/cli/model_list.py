@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from worker.cli.known_networks import entry_facts, known_rows, print_known
@@ -174,7 +173,7 @@ def _print_list(survey: Survey, rows: list[dict[str, Any]], why: str, best: Reco
             "*" if row["chosen"] else "", row["name"], str(row["size"]), row["precision"], size, row["digests"]
         )
     console.out.print(survey.source, style="bold", markup=False, soft_wrap=True)
-    Console(width=max(console.out.width, 120), highlight=False).print(table)
+    console.SafeConsole(width=max(console.out.width, 120), highlight=False).print(table)
     console.out.print(f"* {why}", markup=False, soft_wrap=True)
     console.out.print(f"float part in {best.inference_precision}; this CPU: {best.isa}")
     for sentence in best.why:

@@ -17,9 +17,11 @@ import click
 from click.shell_completion import get_completion_class
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from worker.contract import extras, settings
 from worker.contract.errors import MaskmillError, SetupError
+from worker.contract.printable import printable
 from worker.contract.spelling import did_you_mean
 
 
@@ -42,8 +44,17 @@ STATUS."""
 _UNLIMITED = 100_000
 """Columns, more than any table has."""
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
+class SafeConsole(Console):
+    """A console that shows unsafe characters of any text as escapes; see `worker.contract.printable`."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return styled text. Rich calls this for every string: of `print`, and of the cells of a table."""
+        return super().render_str(printable(text, keep="\n\t"), **options)
+
+
+out = SafeConsole(highlight=False)
+err = SafeConsole(stderr=True, highlight=False)
 
 
 def run(command: click.Command) -> NoReturn:
@@ -179,7 +190,7 @@ def print_table(table: Table) -> None:
     if out.is_terminal:
         out.print(table)
     else:
-        Console(width=_UNLIMITED, highlight=False).print(table)
+        SafeConsole(width=_UNLIMITED, highlight=False).print(table)
 
 
 def print_json(value: object) -> None:
@@ -220,4 +231,4 @@ def config_command(*, as_json: bool) -> None:
     table = Table("setting", "value", "from", box=None, header_style="bold", pad_edge=False)
     for row in rows:
         table.add_row(row.variable, row.value or "[dim]-[/]", row.origin)
-    Console(width=max(out.width, 120), highlight=False).print(table)
+    SafeConsole(width=max(out.width, 120), highlight=False).print(table)

@@ -109,3 +109,17 @@ def test_outputs_are_named_even_if_details_were_lost():
     lost = Outcome(index=0, key="a.jpg", kind=OutcomeKind.SKIPPED)
 
     assert as_dict(lost, VIEW)["outputs"] == {"mask": "mask/a.png", "cutout": "cutout/a.png"}
+
+
+def test_csv_quotes_a_carriage_return_and_guards_formulas_on_request():
+    plain, guarded = io.StringIO(newline=""), io.StringIO(newline="")
+    hostile = GOOD.model_copy(update={"key": "=cmd|' /C calc'!A0\rb.png"})
+
+    tables.write_csv([hostile, GOOD], VIEW, plain)
+    tables.write_csv([hostile, GOOD], VIEW, guarded, guard_formulas=True)
+
+    assert '"=cmd|' in plain.getvalue() and plain.getvalue().count("\n") == guarded.getvalue().count("\n")
+    assert "\r\n" not in plain.getvalue()
+    assert next(csv.DictReader(io.StringIO(plain.getvalue(), newline="")))["key"] == hostile.key
+    first, second = csv.DictReader(io.StringIO(guarded.getvalue(), newline=""))
+    assert (first["key"], second["key"]) == (f"'{hostile.key}", GOOD.key)
