@@ -155,6 +155,7 @@ def as_dict(outcome: Outcome, view: JobView) -> dict[str, Any]:
         "stages": outcome.stages,
         "coverage": quality.coverage if quality else None,
         "soft": quality.soft if quality else None,
+        "box": list(quality.box) if quality and quality.box else None,
         "flags": list(quality.flags) if quality else [],
         "needs_review": bool(quality and quality.needs_review),
     }

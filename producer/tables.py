@@ -22,6 +22,7 @@ _FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
 """Beginnings of a cell that spreadsheets take for a formula (OWASP, CSV injection)."""
 
 _GROUP_ROWS = 10_000
+_BOX = ("box_left", "box_top", "box_right", "box_bottom")
 _text = json.JSONEncoder(ensure_ascii=False).encode
 _STAGES = [stage.value for stage in Stage if stage is not Stage.RECORD]
 """RECORD is left out: an outcome is complete before it is recorded."""
@@ -46,6 +47,7 @@ def as_row(outcome: Outcome, view: JobView) -> dict[str, Any]:
         **{f"seconds_{stage}": outcome.stages.get(stage) for stage in _STAGES},
         "coverage": fields["coverage"],
         "soft": fields["soft"],
+        **dict(zip(_BOX, fields["box"] or (None,) * len(_BOX), strict=True)),
         **{f"flag_{flag}": flag in fields["flags"] if assessed else None for flag in FLAGS},
         "needs_review": fields["needs_review"],
         "notes": "; ".join(outcome.notes),
@@ -150,7 +152,7 @@ def _arrow_type(pa: Any, column: str) -> Any:
         return pa.timestamp("ms", tz="UTC")
     if column.startswith("flag_") or column == "needs_review":
         return pa.bool_()
-    return pa.float64() if column.startswith("seconds") or column in ("coverage", "soft") else pa.string()
+    return pa.float64() if column.startswith("seconds") or column in ("coverage", "soft", *_BOX) else pa.string()
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -13,7 +13,7 @@ from producer import live
 from producer.cli import progress
 from producer.notify import Notifier
 from producer.watch import JobSnapshot, follow, mean_rate
-from producer.wording import counts_in_words, iso_time
+from producer.wording import cost_fields, cost_in_words, counts_in_words, iso_time
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.errors import NotificationFailed
@@ -21,6 +21,7 @@ from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.jobs import Ledger
 
 _SHOWN_FAILURES = 10
+_HOUR = 3600.0
 _SMALLEST_SHOWN_SHARE = 0.005
 """Smaller shares would be printed as 0%."""
 
@@ -41,7 +42,8 @@ NOTIFY = click.option(
 @JSON
 def status_command(*, job: str, as_json: bool) -> int:
     """Show the state of JOB and the live workers. The exit code is 0 unless the job cannot be read."""
-    with Ledger(settings.load().redis) as ledger:
+    config = settings.load()
+    with Ledger(config.redis) as ledger:
         view = ledger.view(job)
         failures = ledger.failures(job) if view.failed or view.dead else []
         workers = [] if view.ended else live.workers(ledger)
@@ -53,7 +55,9 @@ def status_command(*, job: str, as_json: bool) -> int:
             "stage_shares": shares,
             **({"waiting": waiting} if waiting else {}),
         }
-        console.print_json(_as_dict(view) | {"failures": failures} | ({} if view.ended else activity))
+        spent = view.core_seconds / _HOUR
+        costs = {"core_hours": round(spent, 6)} | cost_fields(spent, config.jobs)
+        console.print_json(_as_dict(view) | costs | {"failures": failures} | ({} if view.ended else activity))
         return Exit.OK
     _print_view(view, failures)
     if not view.ended:
@@ -198,6 +202,8 @@ def _print_view(view: JobView, failures: list[dict[str, str]]) -> None:
     if rate:
         seconds = f", {progress.duration(view.done / rate)} since the first image started" if view.started_at else ""
         out.print(f"{rate:.2f} images/s{seconds}", soft_wrap=True)
+    if view.core_seconds:
+        out.print(cost_in_words(view.core_seconds / _HOUR, settings.load().jobs), markup=False, soft_wrap=True)
     for failure in failures[:_SHOWN_FAILURES]:
         text = f"  {failure['kind']} {failure['code']}: {failure['key']}: {failure['message']}"
         out.print(text, markup=False, soft_wrap=True)

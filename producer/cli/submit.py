@@ -29,6 +29,7 @@ from worker.contract.errors import ConfirmationNeeded
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobPolicy
 from worker.contract.queue.celery_app import make_celery
+from worker.contract.settings import JobSettings
 from worker.contract.storage.s3 import ObjectStore
 
 _EXAMPLES = """\b
@@ -110,8 +111,9 @@ def submit_command(
         if dry_run:
             with display:
                 plan = submitter.plan(spec, dest, outputs, count_up_to_date=policy.skip_existing)
-            return _show_plan(plan, ledger, force=not policy.skip_existing, as_json=as_json)
-        approve = partial(_approve, display=display, ledger=ledger, confirm_over=None if yes else confirm_over)
+            return _show_plan(plan, ledger, config.jobs, force=not policy.skip_existing, as_json=as_json)
+        limit = None if yes else confirm_over
+        approve = partial(_approve, display=display, ledger=ledger, jobs=config.jobs, confirm_over=limit)
         if folder is not None:
             folder_dest.create(folder)
         with display:
@@ -136,28 +138,30 @@ def _deliver(delivery: Delivery, snapshot: JobSnapshot) -> None:
         pass
 
 
-def _approve(plan: Plan, *, display: progress.PhaseDisplay, ledger: Ledger, confirm_over: int | None) -> None:
+def _approve(
+    plan: Plan, *, display: progress.PhaseDisplay, ledger: Ledger, jobs: JobSettings, confirm_over: int | None
+) -> None:
     """Ask for confirmation if the plan has more images than `confirm_over`; None never asks.
 
     Raises:
         ConfirmationNeeded: the answer is no, or there is no terminal to ask on.
     """
     with display.paused():
-        if confirm_over is not None and not plan_view.confirm(plan, ledger, confirm_over):
+        if confirm_over is not None and not plan_view.confirm(plan, ledger, confirm_over, jobs):
             raise ConfirmationNeeded("nothing was submitted")
     display.total = plan.images
 
 
-def _show_plan(plan: Plan, ledger: Ledger, *, force: bool, as_json: bool) -> int:
+def _show_plan(plan: Plan, ledger: Ledger, jobs: JobSettings, *, force: bool, as_json: bool) -> int:
     """Show the plan and close it; a plan that could not be submitted is an error here too."""
     if force:
         plan = replace(plan, up_to_date_basis=FORCED.basis)
     with plan:
         cost = estimate_plan(plan, ledger)
         if as_json:
-            console.print_json(plan_view.as_dict(plan, cost))
+            console.print_json(plan_view.as_dict(plan, cost, jobs))
         else:
-            plan_view.show(plan, cost)
+            plan_view.show(plan, cost, jobs)
         plan.check()
     return console.Exit.OK
 

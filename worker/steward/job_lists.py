@@ -96,7 +96,9 @@ class _Lists:
         return {"flags": dict(self.flags), "needs_review": self.needs_review, "review_list": outcome_log.REVIEW}
 
 
-def write_lists(store: ObjectStore, ledger: Ledger, view: JobView, price_per_core_hour: float | None) -> dict[str, Any]:
+def write_lists(
+    store: ObjectStore, ledger: Ledger, view: JobView, price_per_core_hour: float | None, currency: str = ""
+) -> dict[str, Any]:
     """Write all lists and the summary of a job in state `closing`, and return the summary (`manifest.json`).
 
     Uses one byte of memory per image.
@@ -111,7 +113,14 @@ def write_lists(store: ObjectStore, ledger: Ledger, view: JobView, price_per_cor
         lists = _Lists(store, folder, Path(scratch))
         lists.write(_final(store, ledger, view, dest))
     _drop_leftovers(store, folder, set(lists.names))
-    summary = _summary(view, dict(lists.codes), lists.review, lists.names, price_per_core_hour)
+    summary = _summary(
+        view,
+        codes=dict(lists.codes),
+        review=lists.review,
+        lists=lists.names,
+        price_per_core_hour=price_per_core_hour,
+        currency=currency,
+    )
     outcome_log.write_json(store, dest, view.job, outcome_log.SUMMARY, summary)
     _mark(store, folder, view)
     return summary
@@ -143,10 +152,12 @@ def _drop_leftovers(store: ObjectStore, folder: S3Url, written: set[str]) -> Non
 
 def _summary(
     view: JobView,
+    *,
     codes: dict[str, int],
     review: dict[str, object],
     lists: list[str],
     price_per_core_hour: float | None,
+    currency: str,
 ) -> dict[str, Any]:
     counts = {kind.value: int(getattr(view, kind.value)) for kind in OutcomeKind}
     done = max(1, view.ok)
@@ -181,5 +192,7 @@ def _summary(
             if price_per_core_hour is None
             else round(view.core_seconds / done * 1000 / 3600 * price_per_core_hour, 6)
         ),
+        "cost": None if price_per_core_hour is None else round(view.core_seconds / 3600 * price_per_core_hour, 6),
+        "currency": currency,
         "lists": lists,
     }

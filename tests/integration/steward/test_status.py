@@ -95,6 +95,17 @@ def test_ctrl_c_names_how_to_follow_and_how_to_stop(world, monkeypatch):
     assert "`producer watch job` follows it again, `producer cancel job` stops it" in done.stderr
 
 
+def test_status_shows_core_hours_and_costs_when_a_price_is_set(world, monkeypatch):
+    run(world.ledger, world.submit(3), [0])
+    assert "core-hours" in status() and "EUR" not in status() and "cost" not in json.loads(status("--json"))
+    monkeypatch.setenv("MASKMILL_JOBS__PRICE_PER_CORE_HOUR", "3600")
+    monkeypatch.setenv("MASKMILL_JOBS__CURRENCY", "EUR")
+
+    spent = world.ledger.view("job").core_seconds
+    assert f"core-hours, {spent:.3g} EUR" in status()
+    assert (json.loads(status("--json"))["cost"], json.loads(status("--json"))["currency"]) == (spent, "EUR")
+
+
 def test_status_of_an_ended_job_shows_neither(world):
     run(world.ledger, world.submit(3), [0])
     for _ in range(2):

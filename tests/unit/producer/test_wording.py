@@ -4,9 +4,10 @@ import re
 
 import pytest
 
-from producer.wording import counts_in_words, iso_time
+from producer.wording import cost_fields, cost_in_words, counts_in_words, iso_time
 from worker.contract.job import JobStatus, JobView
 from worker.contract.messages import JobOptions
+from worker.contract.settings import JobSettings
 
 OPTIONS = JobOptions(source="s3://a/", dest="s3://b/")
 
@@ -33,3 +34,13 @@ def test_the_counts_add_up_to_the_images_of_the_job(counts, words):
 def test_times_are_utc_with_z():
     assert iso_time(1_700_000_000.5) == "2023-11-14T22:13:20.500Z"
     assert iso_time(None) is None
+
+
+def test_costs_have_their_currency():
+    priced = JobSettings(price_per_core_hour=0.05, currency="EUR")
+
+    assert cost_in_words(10.0, priced) == "10 core-hours, 0.5 EUR"
+    assert cost_in_words(0.123, JobSettings(price_per_core_hour=1)) == "0.12 core-hours, 0.123 (no currency set)"
+    assert cost_in_words(0.123, JobSettings()) == "0.12 core-hours"
+    assert cost_fields(10.0, priced) == {"cost": 0.5, "currency": "EUR"}
+    assert cost_fields(10.0, JobSettings()) == cost_fields(None, priced) == {}
