@@ -88,7 +88,7 @@ def build(task: BuildTask, on_progress: OnProgress) -> BuildResult:
     began = time.perf_counter()
     pictures = np.load(task.pictures, mmap_mode="r")
     model = _model(task, pictures, on_progress)
-    write_model_info(model, task.facts)
+    write_model_info(model, task.facts)  # again, as NNCF returns another graph
     on_progress("write", 0, 0)
     _save(model, Path(task.xml), half=task.precision == "fp16")
     del model
@@ -113,6 +113,7 @@ def _model(task: BuildTask, pictures: npt.NDArray[np.uint8], on_progress: OnProg
     on_progress("build", 0, 0)
     model = network.build(weights, InputSize.parse(task.size), task.rewrites)
     del weights
+    write_model_info(model, task.facts)  # calibration reads there how the network is fed
     if task.precision == "int8wo":
         on_progress("compress weights", 0, 0)
         return quantise.weight_only(model)

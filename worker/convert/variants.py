@@ -29,7 +29,7 @@ from worker.convert.birefnet.presets import Preset, find_preset
 from worker.convert.birefnet.rewrites import ALL
 from worker.convert.birefnet.tile_order import OrderDecision, TileOrder
 from worker.convert.calibration import CalibrationSet
-from worker.convert.evaluate.agreement import LIMITS, Agreement
+from worker.convert.evaluate.agreement import Agreement
 from worker.convert.request import (
     BuiltVariant,
     ConversionProgress,
@@ -42,6 +42,7 @@ from worker.convert.request import (
 from worker.convert.variant_process import build_in_process
 from worker.cpu.memory import LARGEST_KNOWN
 from worker.model.format import writer
+from worker.model.format.agreement_limits import LIMITS
 from worker.model.format.layout import PRECISIONS, Candidate
 from worker.model.format.manifest import PeakMemory, sha256_of
 from worker.model.format.variant import Variant
@@ -210,7 +211,7 @@ class _Conversion:
             compare_seconds=result["compare_seconds"],
             peak_memory_mib=result["peak_memory_mib"],
             agreement=agreement,
-            complaint=LIMITS[precision].complaint(agreement) if agreement else "",
+            complaint=agreement.complaint(LIMITS[precision]) if agreement else "",
         )
 
     def _task(self, checkpoint: Path, size: InputSize, precision: str, xml: Path, scratch: Path) -> dict[str, Any]:

@@ -79,7 +79,9 @@ def jpeg_facts(data: bytes) -> JpegFacts:
 def _components(header: bytes) -> dict[int, list[int]]:
     """Return component -> bits of each coefficient that are still missing, from a frame header (B.2.2)."""
     if header and header[0] != _BITS:
-        raise UnsupportedFormat(f"a JPEG of {header[0]} bits per channel is not supported; save it as 8-bit JPEG or PNG")
+        raise UnsupportedFormat(
+            f"a JPEG of {header[0]} bits per channel is not supported; save it as 8-bit JPEG or PNG"
+        )
     return {header[at]: [_MISSING] * _COEFFICIENTS for at in range(6, len(header) - 2, 3)}
 
 

@@ -149,7 +149,12 @@ def test_the_manifest_records_every_origin(builder, ask):
     assert manifest["calibration"]["source"] == "photos"
     assert manifest["calibration"]["images"] == 2
     assert len(manifest["calibration"]["sha256"]) == 64
-    assert manifest["quantisation"] == {"float_offsets": False, "smooth": False, "overflow": "everywhere"}
+    assert manifest["quantisation"] == {
+        "float_offsets": False,
+        "smooth": False,
+        "overflow": "everywhere",
+        "bias_correction": True,
+    }
     int8 = manifest["variants"]["openvino_int8/birefnet_lite_64x64_int8.xml"]
     assert int8["agreement"] == GOOD
     assert int8["peak_memory_mib"] == 700
