@@ -24,7 +24,7 @@ from producer.sources.spool import Spool
 from producer.sources.upload import upload_folder
 from producer.uptodate import NOT_COUNTED, UpToDateCheck
 from worker.contract.errors import OutputCollision, SettingsError, SourceError
-from worker.contract.messages import JobOptions
+from worker.contract.messages import MAX_KEY_BYTES, JobOptions
 from worker.contract.outputs import OutputOptions
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore
@@ -120,7 +120,7 @@ def make_plan(
         start_check: see `StartCheck`; None: up-to-date images are not counted.
 
     Raises:
-        SourceError: the source cannot be read.
+        SourceError: the source cannot be read, or a key is too long for S3.
         SettingsError: source and destination overlap.
         ServiceError: S3 failed.
     """
@@ -155,6 +155,7 @@ class _Listing:
 
     def add(self, item: Item) -> None:
         """Take one image."""
+        refuse_long_keys(self._options, item.key)
         rivals = self._options.collision_keys(item.key)
         self._collisions.add(item.key, rivals)
         self._spool.add(item)
@@ -282,6 +283,22 @@ def _nothing_to_submit(plan: Plan) -> str:
             "unless --any-suffix is given"
         )
     return f"no images under {plan.spec} are left: {skips_in_words(plan.skipped)}"
+
+
+def refuse_long_keys(options: JobOptions, key: str) -> None:
+    """Refuse an image whose own key or the key of an output is longer than S3 allows.
+
+    Raises:
+        SourceError: names the image, the length and the remedy.
+    """
+    places = [("it", options.source / key)]
+    places += [(f"its {kind.value}", options.dest / options.output_key(key, kind)) for kind in options.outputs]
+    for what, place in places:
+        if len(place.key) * 4 > MAX_KEY_BYTES and (length := len(place.key.encode())) > MAX_KEY_BYTES:
+            raise SourceError(
+                f"{key!r}: {what} would have a key of {length:,} bytes in bucket {place.bucket!r}, S3 allows "
+                f"{MAX_KEY_BYTES:,}: rename it, --exclude it, or choose a shorter destination"
+            )
 
 
 def skips_in_words(skipped: Skipped) -> str:

@@ -146,3 +146,20 @@ def test_a_plan_without_measurements_says_so():
     found = estimate(100, [worker(None)], [])
 
     assert (found.seconds, found.core_hours) == (None, None) and "--sample 100" in found.basis
+
+
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        ("d/" + "ü" * 507 + "g.jpg", "its mask would have a key of 1,025 bytes in bucket 'b'"),
+        ("a" * 1022 + ".jpg", "it would have a key of 1,029 bytes"),
+    ],
+)
+def test_a_key_that_s3_does_not_allow_is_refused_with_the_remedy(key, what):
+    with pytest.raises(SourceError, match=f"{what}.*1,024: rename it, --exclude it, or choose a shorter destination"):
+        plan_of("a.jpg", key)
+
+
+def test_the_longest_key_is_submitted():
+    with plan_of("a" * (1024 - len("out/.jpg")) + ".jpg") as plan:
+        assert plan.images == 1
