@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from worker.contract.errors import BundleError, MaskmillError
 from worker.contract.input_size import InputSize
-from worker.convert import quantise
+from worker.convert import calibration, quantise
 from worker.convert.birefnet import checkpoint, network
 from worker.convert.birefnet.tile_order import TileOrder, with_rows
 from worker.convert.evaluate.agreement import Masks, compare
@@ -52,8 +52,8 @@ class BuildTask:
     pictures: str
     """`.npy` of u8 `[n, H, W, 3]` for calibration and comparison."""
     compared: int
-    """Number of pictures, from the first, to compare on. 0 if there is nothing to compare with; the network is then run
-    once, as a check."""
+    """Number of pictures, from the first, to compare on; INT8 is calibrated on the others. 0 if there is nothing to
+    compare with; the network is then run once, as a check."""
     reference: str
     """`.npy` of the masks of fp32: written by fp32, read by the other precisions."""
     quantisation: dict[str, Any]
@@ -119,9 +119,10 @@ def _model(task: BuildTask, pictures: npt.NDArray[np.uint8], on_progress: OnProg
         return quantise.weight_only(model)
     if task.precision == "int8":
         config = QuantisationConfig(**task.quantisation)
-        total = len(pictures) * config.passes
+        calibrated = calibration.not_compared(pictures, task.compared)
+        total = len(calibrated) * config.passes
         on_progress("quantise", 0, total)
-        return quantise.post_training(model, pictures, config, lambda done: on_progress("quantise", done, total))
+        return quantise.post_training(model, calibrated, config, lambda done: on_progress("quantise", done, total))
     return model
 
 
