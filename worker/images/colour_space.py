@@ -40,7 +40,9 @@ _HDR = {16: "PQ", 18: "HLG"}
 _NAMES = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
 
 _D50 = (0.9642, 1.0, 0.8249)  # ICC.1:2022, 7.2.16
-_BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])  # ICC.1, annex E
+_BRADFORD = np.array(
+    [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
+)  # ICC.1, annex E
 _SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)  # IEC 61966-2-1, as a curve of type 3 (ICC.1, 10.18)
 _UNIT = 100_000  # of gAMA and cHRM
 _SRGB_EXPONENT = 2.2
@@ -89,10 +91,10 @@ def from_gamma(gamma: bytes, primaries: bytes) -> Signalled | None:
             return Signalled(b"", "a gamma that cannot be meant is ignored")
         exponent = _UNIT / stored
         exponent = None if abs(exponent - _SRGB_EXPONENT) < _NEAR_EXPONENT else exponent
-    points = _BT709
+    points: tuple[float, ...] = _BT709
     if len(primaries) == struct.calcsize(">8I"):
         white_x, white_y, *rest = (value / _UNIT for value in struct.unpack(">8I", primaries))
-        points = (*rest, white_x, white_y)  # type: ignore[assignment]
+        points = (*rest, white_x, white_y)
     return _signalled(points, exponent)
 
 
@@ -175,7 +177,7 @@ def rgb_profile(points: tuple[float, ...], exponent: float | None) -> bytes:
 
 
 def _to_d50(points: tuple[float, ...]) -> _Matrix | None:
-    """Return the matrix from linear RGB to XYZ under D50, adapted by Bradford (ICC.1, annex E); None if there is none."""
+    """Return the matrix from linear RGB to XYZ under D50, adapted as in ICC.1, annex E; None if there is none."""
     x, y = np.array(points[0::2]), np.array(points[1::2])
     if (y < _NEAR).any():
         return None

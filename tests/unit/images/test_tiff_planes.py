@@ -241,7 +241,5 @@ def test_big_endian_bigtiff_is_refused_by_name():
     with pytest.raises(UnsupportedFormat, match="big-endian BigTIFF"):
         decode(data.getvalue(), LIMITS)
     data = io.BytesIO()
-    tifffile.imwrite(
-        data, np.moveaxis(stored(3, 16), -1, 0), photometric="rgb", bigtiff=True, planarconfig="separate"
-    )
+    tifffile.imwrite(data, np.moveaxis(stored(3, 16), -1, 0), photometric="rgb", bigtiff=True, planarconfig="separate")
     assert np.array_equal(np.asarray(decode(data.getvalue(), LIMITS).rgb), stored(3, 16) >> 8)
