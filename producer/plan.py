@@ -263,7 +263,7 @@ def refuse_overlap(source: S3Url, dest: S3Url) -> None:
 
 
 def _nothing_to_submit(plan: Plan) -> str:
-    if not plan.skipped or set(plan.skipped) == {Skip.NOT_AN_IMAGE}:
+    if not plan.skipped or {Skip.NOT_AN_IMAGE} <= set(plan.skipped) <= {Skip.NOT_AN_IMAGE, Skip.MARKER}:
         return (
             f"no images under {plan.spec}: names must end in {' '.join(sorted(IMAGE_SUFFIXES))}, "
             "unless --any-suffix is given"

@@ -32,6 +32,7 @@ class Item(NamedTuple):
 class Skip(StrEnum):
     """Why an object was left out."""
 
+    MARKER = "marker"
     NOT_AN_IMAGE = "not_an_image"
     NOT_INCLUDED = "not_included"
     EXCLUDED = "excluded"
@@ -54,6 +55,7 @@ Skipped = Counter[Skip]
 """Number of objects left out, by reason."""
 
 _WORDS = {
+    Skip.MARKER: "markers of folders or Apple's `._` files",
     Skip.NOT_AN_IMAGE: "without an image suffix",
     Skip.NOT_INCLUDED: "not matched by --include or the glob",
     Skip.DUPLICATE: "listed more than once",
@@ -68,3 +70,13 @@ def has_image_suffix(key: str) -> bool:
     name = key.rpartition("/")[2]
     stem, dot, suffix = name.rpartition(".")
     return bool(stem) and f"{dot}{suffix}".lower() in IMAGE_SUFFIXES
+
+
+def is_marker(item: Item) -> bool:
+    """Return whether an object holds no file of a user: a marker of a folder, or what macOS keeps beside a file.
+
+    Consoles mark a folder by an empty object `sub/`, Hadoop by `sub_$folder$`. macOS writes `._1.jpg` beside `1.jpg` on
+    volumes that cannot hold its metadata (AppleDouble, RFC 1740).
+    """
+    name = item.key.rpartition("/")[2]
+    return name.startswith("._") or (not item.size and (not name or name.endswith("_$folder$")))
