@@ -277,7 +277,7 @@ def _nothing_to_submit(plan: Plan) -> str:
         if str(plan.spec).rstrip("/") == place.rstrip("/"):
             return f"no images under {place}: it is empty; check the spelling (files of earlier jobs do not count)"
         return f"no images: {plan.spec} matches nothing, and no name under {place} begins like it"
-    if set(plan.skipped) == {Skip.NOT_AN_IMAGE}:
+    if {Skip.NOT_AN_IMAGE} <= set(plan.skipped) <= {Skip.NOT_AN_IMAGE, Skip.MARKER}:
         return (
             f"no images under {plan.spec}: names must end in {' '.join(sorted(IMAGE_SUFFIXES))}, "
             "unless --any-suffix is given"

@@ -36,6 +36,7 @@ class Item(NamedTuple):
 class Skip(StrEnum):
     """Why an object was left out."""
 
+    MARKER = "marker"
     NOT_AN_IMAGE = "not_an_image"
     NOT_INCLUDED = "not_included"
     CASE_DIFFERS = "case_differs"
@@ -59,6 +60,7 @@ Skipped = Counter[Skip]
 """Number of objects left out, by reason."""
 
 _WORDS = {
+    Skip.MARKER: "markers of folders or Apple's `._` files",
     Skip.NOT_AN_IMAGE: "without an image suffix",
     Skip.NOT_INCLUDED: "not matched by --include or the glob",
     Skip.CASE_DIFFERS: "not matched only because upper and lower case differ",
@@ -74,3 +76,13 @@ def has_image_suffix(key: str, suffixes: Collection[str] = IMAGE_SUFFIXES) -> bo
     name = key.rpartition("/")[2]
     stem, dot, suffix = name.rpartition(".")
     return bool(stem) and f"{dot}{suffix}".lower() in suffixes
+
+
+def is_marker(item: Item) -> bool:
+    """Return whether an object holds no file of a user: a marker of a folder, or what macOS keeps beside a file.
+
+    Consoles mark a folder by an empty object `sub/`, Hadoop by `sub_$folder$`. macOS writes `._1.jpg` beside `1.jpg` on
+    volumes that cannot hold its metadata (AppleDouble, RFC 1740).
+    """
+    name = item.key.rpartition("/")[2]
+    return name.startswith("._") or (not item.size and (not name or name.endswith("_$folder$")))

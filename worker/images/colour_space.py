@@ -91,10 +91,10 @@ def from_gamma(gamma: bytes, primaries: bytes) -> Signalled | None:
             return Signalled(b"", "a gamma that cannot be meant is ignored")
         exponent = _UNIT / stored
         exponent = None if abs(exponent - _SRGB_EXPONENT) < _NEAR_EXPONENT else exponent
-    points = _BT709
+    points: tuple[float, ...] = _BT709
     if len(primaries) == struct.calcsize(">8I"):
         white_x, white_y, *rest = (value / _UNIT for value in struct.unpack(">8I", primaries))
-        points = (*rest, white_x, white_y)  # type: ignore[assignment]
+        points = (*rest, white_x, white_y)
     return _signalled(points, exponent)
 
 
@@ -177,7 +177,7 @@ def rgb_profile(points: tuple[float, ...], exponent: float | None) -> bytes:
 
 
 def _to_d50(points: tuple[float, ...]) -> _Matrix | None:
-    """Return the matrix from linear RGB to XYZ under D50, adapted by Bradford (ICC.1, annex E); None if there is none."""
+    """Return the matrix from linear RGB to XYZ under D50, adapted as in ICC.1, annex E; None if there is none."""
     x, y = np.array(points[0::2]), np.array(points[1::2])
     if (y < _NEAR).any():
         return None

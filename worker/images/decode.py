@@ -40,7 +40,7 @@ from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ExifTags import Base
 from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import jpeg_factory
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
@@ -53,8 +53,8 @@ from worker.images.colour import to_rgb
 from worker.images.colour_space import Signalled, avif_colours
 from worker.images.exif import filter_exif
 from worker.images.headers import sniff, webp_size
-from worker.images.jpeg_file import completions, jpeg_facts
-from worker.images.png_file import MISSING_END, PngFile, read_png
+from worker.images.jpeg_file import completions, jpeg_facts, without
+from worker.images.png_file import DAMAGED_METADATA, MISSING_END, PngFile, read_png
 from worker.images.tiff_file import TiffTags
 from worker.images.upright import Box, orient, orient_box
 
@@ -80,7 +80,7 @@ PILLOW_ERRORS = (
 """
 
 _PARSERS: dict[str, Callable[[IO[bytes], str], ImageFile.ImageFile]] = {
-    "JPEG": jpeg_factory,
+    "JPEG": JpegImageFile,
     "PNG": PngImageFile,
     "GIF": GifImageFile,
     "WEBP": WebPImageFile,
@@ -243,7 +243,10 @@ class _Opened:
 class _Jpeg(_Opened):
     def __init__(self, name: str, data: bytes, limits: LimitSettings) -> None:
         facts = jpeg_facts(data)
+        data = without(data, facts.metadata)
         super().__init__(name, data, limits)
+        if facts.is_damaged:
+            self.notes.append(DAMAGED_METADATA)
         # Files without an end are compared at full size, so that they have one outcome whatever the outputs are.
         self.may_shrink = facts.is_dct and facts.has_end
         self._versions = () if facts.has_end else completions(data)
@@ -253,7 +256,7 @@ class _Jpeg(_Opened):
     def load(self) -> Image.Image:
         if not self._versions:
             return super().load()
-        self.image, *others = (jpeg_factory(io.BytesIO(version), "") for version in self._versions)
+        self.image, *others = (JpegImageFile(io.BytesIO(version), "") for version in self._versions)
         self.image.load()
         for other in others:
             other.load()
@@ -292,7 +295,7 @@ class _Png(_Opened):
 
 
 def _low_bytes(data: bytes) -> Image.Image | None:
-    """Decode the low bytes of a PNG with 16 bits per colour: Pillow keeps the first of two bytes, or as here the second."""
+    """Open a PNG of 16 bits so that its low bytes are decoded: Pillow keeps the first of two bytes, here the second."""
     image = PngImageFile(io.BytesIO(data), "")
     if not image.tile or image.tile[0].args != "RGB;16B":
         return None

@@ -28,6 +28,9 @@ _REFUSED = {
     0xCF: "hierarchical JPEG",
     0xF7: "JPEG-LS",  # ITU-T T.87
 }
+_PHOTOSHOP = 0xED
+# Bytes that a segment of this name has at least: JFIF 1.02; T.872, 6.5.3; ICC.1:2022, B.4.
+_LEAST = {0xE0: ((b"JFIF", 14),), 0xEE: ((b"Adobe", 12),), 0xE2: ((b"ICC_PROFILE\0", 14),)}
 _COEFFICIENTS = 64
 _BITS = 8
 _MISSING = 99  # "not sent yet", more than any point transform (0 to 13)
@@ -45,6 +48,12 @@ class JpegFacts(NamedTuple):
     has_all_scans: bool
     """Whether scans for every bit of every coefficient have begun; always false for a lossless JPEG."""
 
+    metadata: tuple[tuple[int, int], ...] = ()
+    """Beginning and end of segments that Pillow must not see: it refuses the picture where it cannot read them."""
+
+    is_damaged: bool = False
+    """Whether one of these segments is malformed."""
+
 
 def jpeg_facts(data: bytes) -> JpegFacts:
     """Read the segments of a JPEG up to its end marker.
@@ -55,11 +64,12 @@ def jpeg_facts(data: bytes) -> JpegFacts:
     """
     frame, scans, position = 0, 0, 2
     sent: dict[int, list[int]] = {}
-    while found := _MARKER.search(data, position):
+    metadata: list[tuple[int, int]] = []
+    has_end = is_damaged = False
+    while not has_end and (found := _MARKER.search(data, position)):
         marker, start = data[found.start() + 1], found.end()
-        if marker == _EOI:
-            return JpegFacts(frame in _DCT, True, _is_complete(frame, sent))
-        if marker in (_SOI, _TEM):
+        has_end = marker == _EOI
+        if has_end or marker in (_SOI, _TEM):
             position = start
             continue
         position = start + int.from_bytes(data[start : start + 2], "big")
@@ -68,20 +78,43 @@ def jpeg_facts(data: bytes) -> JpegFacts:
             raise UnsupportedFormat(f"{_REFUSED[marker]} is not supported; save it as 8-bit JPEG or PNG")
         if marker in _DCT or marker == _LOSSLESS:
             frame, sent = marker, _components(body)
-        scans += marker == _SOS
+        elif marker == _SOS:
+            scans += 1
+            _note_scan(body, sent)
+        elif not scans and (malformed := _is_malformed(marker, body)) is not None:
+            metadata.append((found.start(), position))
+            is_damaged |= malformed
         if scans > MAX_JPEG_SCANS:
             raise Undecodable(f"JPEG with more than {MAX_JPEG_SCANS} scans; export it again")
-        if marker == _SOS:
-            _note_scan(body, sent)
-    return JpegFacts(frame in _DCT, False, _is_complete(frame, sent))
+    is_complete = frame in _DCT and bool(sent) and not any(map(any, sent.values()))
+    return JpegFacts(frame in _DCT, has_end, is_complete, tuple(metadata), is_damaged)
+
+
+def _is_malformed(marker: int, body: bytes) -> bool | None:
+    """Return whether metadata that Pillow must not see is malformed; None for all that it may see.
+
+    libjpeg, which derives the colours from JFIF and Adobe segments, ignores those that are too short as well.
+    """
+    if marker == _PHOTOSHOP:  # no more than a resolution is in it
+        return False
+    return True if any(body.startswith(name) and len(body) < least for name, least in _LEAST.get(marker, ())) else None
+
+
+def without(data: bytes, spans: tuple[tuple[int, int], ...]) -> bytes:
+    """Return `data` without the parts from a beginning to an end, in ascending order."""
+    if not spans:
+        return data
+    view, at, parts = memoryview(data), 0, []
+    for start, end in spans:
+        parts.append(view[at:start])
+        at = end
+    return b"".join((*parts, view[at:]))
 
 
 def _components(header: bytes) -> dict[int, list[int]]:
     """Return component -> bits of each coefficient that are still missing, from a frame header (B.2.2)."""
     if header and header[0] != _BITS:
-        raise UnsupportedFormat(
-            f"a JPEG of {header[0]} bits per channel is not supported; save it as 8-bit JPEG or PNG"
-        )
+        raise UnsupportedFormat(f"a JPEG of {header[0]} bits per channel is not supported; save it with 8 or as PNG")
     return {header[at]: [_MISSING] * _COEFFICIENTS for at in range(6, len(header) - 2, 3)}
 
 
@@ -96,10 +129,6 @@ def _note_scan(header: bytes, sent: dict[int, list[int]]) -> None:
         if missing is not None:
             for index in range(first, min(last + 1, _COEFFICIENTS)):
                 missing[index] = bits
-
-
-def _is_complete(frame: int, sent: dict[int, list[int]]) -> bool:
-    return frame in _DCT and bool(sent) and not any(map(any, sent.values()))
 
 
 def completions(data: bytes) -> tuple[bytes, ...]:

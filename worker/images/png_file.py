@@ -23,6 +23,7 @@ from worker.images.colour_space import MAX_PROFILE_BYTES, Signalled, from_cicp, 
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MISSING_END = "damaged: the end of the file is missing, but its pixels are all there"
+DAMAGED_METADATA = "damaged: metadata that cannot be read was dropped"
 
 MAX_TEXT_BYTES = 1 << 20
 """Limit of an inflated text, the one of Pillow."""
@@ -108,7 +109,7 @@ class _Reader:
         elif not kind[0] & 0x20:
             raise UnsupportedFormat(f"a PNG with the unknown critical chunk {kind!r} is not supported; export it again")
         elif not intact:
-            self._note("damaged: metadata with a wrong checksum was dropped")
+            self._note(DAMAGED_METADATA)
         elif kind in _TEXTS:
             self._take_text(kind, chunk, bytes(body))
         elif kind == b"eXIf" and self._first(kind):
@@ -148,10 +149,10 @@ class _Reader:
             self._note(f"{what} not readable or larger than {MAX_TEXT_BYTES >> 20} MiB: not read")
 
     def _read_colour_space(self) -> None:
-        """Choose among the descriptions of the colours: cICP, then iCCP, then sRGB, then gAMA and cHRM (section 4.3)."""
+        """Choose among what describes the colours: cICP, then iCCP, then sRGB, then gAMA and cHRM (section 4.3)."""
         facts = self._facts
-        if signalled := from_cicp(facts.get(b"cICP", b"")):
-            self._found.signalled = signalled
+        if b"cICP" in facts:
+            self._found.signalled = from_cicp(facts[b"cICP"])
         elif b"iCCP" in facts:
             packed = facts[b"iCCP"].partition(b"\0")[2][1:]
             profile = _inflated(packed, MAX_PROFILE_BYTES)

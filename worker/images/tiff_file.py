@@ -214,8 +214,8 @@ def _as_8_bits(plane: Image.Image, kind: _Kind) -> Image.Image:
     if plane.mode == "L":
         return plane
     values = np.asarray(plane).astype(np.uint32)
-    values = (values + 128) // 257 if kind.mode == "L" else values >> 8
-    return Image.fromarray(values.astype(np.uint8))
+    levels = (values + 128) // 257 if kind.mode == "L" else values >> 8
+    return Image.fromarray(levels.astype(np.uint8))
 
 
 def _plane(data: bytes, tags: TiffTags, samples: int, index: int) -> bytes:
