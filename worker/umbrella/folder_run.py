@@ -257,7 +257,7 @@ class FolderRun:
 
         def delete(found: ObjectInfo) -> int:
             self._store.delete(folder / found.key)
-            return found.size
+            return found.size or 0
 
         self._deleted += sum(in_order(copies, delete, _DELETIONS_AT_ONCE))
 
