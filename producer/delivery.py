@@ -41,10 +41,11 @@ class Delivery:
     """Remembers which images of a job are delivered: one byte per image."""
 
     def __init__(self, store: ObjectStore, ledger: Ledger, view: JobView, folder: Path) -> None:
-        """Describe the delivery of a job that was submitted, so its number of images is known."""
+        """Start with no image delivered."""
         self._store, self._ledger, self._folder = store, ledger, folder
-        self._job, self._options, self._total = view.job, view.options, view.total or 0
-        self._delivered = bytearray(self._total)
+        self._job, self._options = view.job, view.options
+        self._total = 0
+        self._delivered = bytearray()
         self._part = lru_cache(_PARTS_KEPT)(self._read_part)
         self._seen = -1
         self.images = 0
@@ -60,8 +61,10 @@ class Delivery:
             SourceError: a file cannot be written, or a key cannot be a path below the folder.
             ServiceError: S3 or Redis failed.
         """
-        if view.done == self._seen:
+        if view.total is None or view.done == self._seen:
             return
+        if not self._delivered:
+            self._total, self._delivered = view.total, bytearray(view.total)
         for index, delivered in in_order(self._done_now(), self._deliver, AT_ONCE):
             self._delivered[index] = 1
             self.images += 1

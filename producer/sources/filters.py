@@ -129,16 +129,17 @@ def choose(
 
 def only_matching(items: Iterable[Item], pattern: str, skipped: Skipped) -> Iterator[Item]:
     """Yield the items whose whole key matches a glob; the others are counted as not included."""
-    matches = matcher([f"/{pattern}"])
+    matches, nearly = matcher([f"/{pattern}"]), matcher([f"/{pattern}"], ignore_case=True)
     for item in items:
         if matches(item.key):
             yield item
         else:
-            skipped[Skip.NOT_INCLUDED] += 1
+            skipped[Skip.CASE_DIFFERS if nearly(item.key) else Skip.NOT_INCLUDED] += 1
 
 
 def _by_name(items: Iterable[Item], filters: Filters, skipped: Skipped) -> Iterator[Item]:
     included = matcher(filters.include) if filters.include else None
+    nearly = matcher(filters.include, ignore_case=True)
     excluded = matcher(filters.exclude) if filters.exclude else None
     for item in items:
         key = item.key
@@ -149,7 +150,7 @@ def _by_name(items: Iterable[Item], filters: Filters, skipped: Skipped) -> Itera
         elif not (filters.any_suffix or has_image_suffix(key)):
             skipped[Skip.NOT_AN_IMAGE] += 1
         elif included is not None and not included(key):
-            skipped[Skip.NOT_INCLUDED] += 1
+            skipped[Skip.CASE_DIFFERS if nearly(key) else Skip.NOT_INCLUDED] += 1
         elif excluded is not None and excluded(key):
             skipped[Skip.EXCLUDED] += 1
         else:

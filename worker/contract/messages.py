@@ -109,6 +109,13 @@ class MaskQuality(_Wire):
     empty: bool = Field(description="less than 0.1 % of the image is subject (at least 50 % opacity)")
     full: bool = Field(description="more than 99.5 % of the image is subject")
     touches_border: bool = Field(description="the outermost pixels contain subject: the frame may cut it off")
+    box: tuple[float, float, float, float] | None = Field(
+        default=None,
+        description=(
+            "left, top, right and bottom of the subject (at least 50 % opacity) in the upright picture, as shares of "
+            "its width and height; None without a subject, and in older outcomes"
+        ),
+    )
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -202,6 +209,8 @@ class ChunkMessage(_Wire):
     def read(cls, payload: Any) -> ChunkMessage:
         """Validate a message from the queue.
 
+        A key that S3 does not allow is no error of the message: it fails its image (`InvalidKey`), not its neighbours.
+
         Raises:
             BadMessage: another schema version, or invalid. The text names the field, never its content.
         """
@@ -212,13 +221,10 @@ class ChunkMessage(_Wire):
                 "upgrade the workers before the producers"
             )
         try:
-            message = cls.model_validate(payload)
+            return cls.model_validate(payload)
         except ValidationError as error:
             fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
             raise BadMessage(f"chunk message has invalid fields: {fields}") from error
-        if any(not k or len(k.encode()) > MAX_KEY_BYTES for k in message.keys):
-            raise BadMessage(f"chunk {message.chunk} of job {message.job} contains an invalid S3 key")
-        return message
 
 
 class Outcome(_Wire):

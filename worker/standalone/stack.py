@@ -8,6 +8,7 @@ can return their chunks to the queue, then S3 and Redis. While they run, a recor
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from worker.standalone.services import Standalone
 
 _WORKER_GRACE_SECONDS = 30.0
 _POLL_SECONDS = 0.1
+_ERROR_LINE = re.compile(r" ERROR \S+ (?:\w+=\S+ )*(.+)")
+"""A line of a worker's log at level ERROR, as text (`worker.telemetry.logs`): time, level, process, fields, message."""
 _OF_OTHER_SERVICES = ("MASKMILL_REDIS__", "MASKMILL_S3__")
 """Variables that belong to the services a user has configured, such as a key prefix or an allow-list."""
 
@@ -118,6 +121,13 @@ class Stack:
                 process.terminate()
                 raise
         return process.returncode
+
+    def worker_error(self) -> str:
+        """Return the last error in the log of workers that have exited; empty if they run, or ended without one."""
+        if self._worker is None or self._worker.running:
+            return ""
+        errors = [found[1] for line in self._worker.log_tail().splitlines() if (found := _ERROR_LINE.search(line))]
+        return errors[-1] if errors else ""
 
     def check(self) -> None:
         """Check that all parts of the stack are still running.

@@ -34,7 +34,7 @@ class Pictures:
     def _find_outputs_inside(self) -> str | None:
         """Return the destination relative to the root with a closing slash, if it lies below the root."""
         root, dest = self.root.resolve(), self.dest.resolve()
-        if root == dest or root.is_relative_to(dest):
+        if root == dest or (self.source.is_dir() and root.is_relative_to(dest)):
             raise SettingsError(
                 f"{self.dest} contains the pictures, so an output could replace one: choose a folder of its own, such "
                 f"as {self.root.with_name(self.root.name + '-cutouts')}"

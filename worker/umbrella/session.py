@@ -59,6 +59,8 @@ class Session:
             StandaloneError: they have ended; the message says why, as far as known.
         """
         if self.stack is not None:
+            if reason := self.stack.worker_error():
+                raise StandaloneError(f"the workers have ended: {reason}; their log: {self.worker_log}")
             self.stack.check()
         elif local_services.find_running(local_services.folder()) != self.running:
             raise StandaloneError(f"`maskmill {self.running.command}`, whose services were used, has ended")
