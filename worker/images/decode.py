@@ -358,7 +358,7 @@ class _PlanarTiff(_Opened):
 
     def exif(self) -> Image.Exif:
         exif = Image.Exif()
-        exif.endian, exif.bigtiff = self._tags.order, self._tags.is_big
+        vars(exif).update(endian=self._tags.order, bigtiff=self._tags.is_big)
         exif.load_from_fp(io.BytesIO(self._data), self._tags.offset)
         return exif
 
