@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from worker.contract.job import JobView
@@ -20,6 +20,9 @@ class JobSnapshot:
     view: JobView
     rate: float | None
     """Images per second over the last minute; None if no image finished in that time."""
+
+    waiting: str = ""
+    """What the job waits for: another job, or S3; empty: nothing is known."""
 
     @property
     def eta_seconds(self) -> float | None:
@@ -43,10 +46,18 @@ class JobSnapshot:
             "cancelled": view.cancelled,
             "images_per_second": None if self.rate is None else round(self.rate, 3),
             "eta_seconds": None if self.eta_seconds is None else round(self.eta_seconds, 1),
+            "waits_for": self.waiting,
         }
 
 
-def follow(ledger: Ledger, job: str, *, interval: float, timeout: float | None = None) -> Iterator[JobSnapshot]:
+def follow(
+    ledger: Ledger,
+    job: str,
+    *,
+    interval: float,
+    timeout: float | None = None,
+    waiting: Callable[[JobView], str] = lambda view: "",
+) -> Iterator[JobSnapshot]:
     """Yield one snapshot of a job per interval, and a last one when the job ends or the time-out expires.
 
     Args:
@@ -54,6 +65,7 @@ def follow(ledger: Ledger, job: str, *, interval: float, timeout: float | None =
         job: id of the job.
         interval: seconds between two snapshots.
         timeout: longest time to follow the job, in seconds; if it expires, `view.ended` of the last snapshot is False.
+        waiting: returns what the job waits for. Called while no image finishes.
 
     Raises:
         JobNotFound: Redis does not know the job.
@@ -65,7 +77,8 @@ def follow(ledger: Ledger, job: str, *, interval: float, timeout: float | None =
         history.append((now, view.done))
         while len(history) > 2 and history[1][0] <= now - _RATE_WINDOW_SECONDS:  # noqa: PLR2004 -- a rate needs two
             history.popleft()
-        yield JobSnapshot(view, _rate(history))
+        rate = _rate(history)
+        yield JobSnapshot(view, rate, "" if rate or view.ended else waiting(view))
         pause = interval if timeout is None else min(interval, started + timeout - time.monotonic())
         if view.ended or pause <= 0:
             return

@@ -45,11 +45,14 @@ def status_command(*, job: str, as_json: bool) -> int:
         failures = ledger.failures(job) if view.failed or view.dead else []
         workers = [] if view.ended else live.workers(ledger)
         shares = {} if view.ended else live.stage_shares(ledger, job)
+        waits_for = live.waiting(ledger, view)
     if as_json:
         activity = {"workers": [worker.model_dump(mode="json") for worker in workers], "stage_shares": shares}
-        console.print_json(_as_dict(view) | {"failures": failures} | ({} if view.ended else activity))
+        console.print_json(_as_dict(view, waits_for) | {"failures": failures} | ({} if view.ended else activity))
         return Exit.OK
     _print_view(view, failures)
+    if waits_for:
+        console.out.print(f"waits for {waits_for}", markup=False, soft_wrap=True)
     if not view.ended:
         console.out.print(live.describe_workers(workers), markup=False, soft_wrap=True)
         if shares:
@@ -153,8 +156,8 @@ def _notify(notifier: Notifier, view: JobView, code: Exit) -> None:
         console.err.print(str(error), markup=False, soft_wrap=True)
 
 
-def _as_dict(view: JobView) -> dict[str, object]:
-    return JobSnapshot(view, mean_rate(view)).as_dict() | {
+def _as_dict(view: JobView, waits_for: str = "") -> dict[str, object]:
+    return JobSnapshot(view, mean_rate(view), waits_for).as_dict() | {
         "source": str(view.options.source),
         "dest": str(view.options.dest),
         "outputs": [kind.value for kind in view.options.outputs],

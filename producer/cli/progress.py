@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator
 
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from producer.watch import JobSnapshot
@@ -91,7 +92,7 @@ def _bar(snapshots: Iterable[JobSnapshot]) -> JobView:
             view = snapshot.view
             bar.update(
                 task,
-                description=_state(view),
+                description=_state(snapshot),
                 total=view.total,
                 completed=view.done,
                 rate=f"{snapshot.rate:.1f} images/s" if snapshot.rate else "",
@@ -106,7 +107,10 @@ def _last(view: JobView | None) -> JobView:
     return view
 
 
-def _state(view: JobView) -> str:
+def _state(snapshot: JobSnapshot) -> str:
+    view = snapshot.view
+    if snapshot.waiting:
+        return escape(f"waits for {snapshot.waiting}")
     if view.status is JobStatus.RUNNING and view.started_at is None:
         return "waiting for a worker"
     return view.status.value

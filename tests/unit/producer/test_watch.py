@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from producer import watch
+from producer.cli import progress
 from support.fakes import Clock
 from worker.contract.errors import JobNotFound
 from worker.contract.job import JobStatus, JobView
@@ -134,8 +135,17 @@ def test_a_line_for_machines_has_all_counts():
         **counts,
         "images_per_second": 3.0,
         "eta_seconds": 1.7,
+        "waits_for": "",
     }
     assert watch.JobSnapshot(view(), rate=None).as_dict()["images_per_second"] is None
+
+
+def test_a_job_without_progress_says_what_it_waits_for():
+    ledger = FakeLedger(view(0), view(10), view(100, status=JobStatus.FINISHED))
+    snapshots = list(watch.follow(ledger, "job", interval=1.0, waiting=lambda view: f"job x at {view.done}"))
+
+    assert [snapshot.as_dict()["waits_for"] for snapshot in snapshots] == ["job x at 0", "", ""]
+    assert progress._state(snapshots[0]) == "waits for job x at 0"
 
 
 @pytest.mark.parametrize(
