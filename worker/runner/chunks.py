@@ -16,7 +16,7 @@ from typing import Any
 
 from celery.exceptions import Ignore, Reject
 
-from worker.contract.errors import ServiceError, StoreUnavailable
+from worker.contract.errors import CALLER_ERRORS, MaskmillError, ServiceError, StoreUnavailable
 from worker.contract.ledger.chunks import ChunkLease, ChunkLedger, Verdict
 from worker.contract.log_fields import event
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 
 RETRY_PAUSE_SECONDS = 5.0
 """Pause before a chunk goes back to the queue because a service is down, so that messages do not circulate fast."""
+
+REFUSED_PAUSE_SECONDS = 1.0
+"""Pause before a chunk goes back that arrived although S3 refuses this process."""
 
 STORE_TRIES = 3
 """Tries of an image for which S3 fails while it serves other objects; a try has several requests (`s3.attempts`)."""
@@ -73,6 +76,7 @@ class ChunkRunner:
         nearly_done: Callable[[], None] = lambda: None,
         pause: Callable[[float], None] = time.sleep,
         tracing: Tracing = OFF,
+        refused: Callable[[MaskmillError], None] = lambda error: None,
     ) -> None:
         """Run nothing yet.
 
@@ -85,10 +89,11 @@ class ChunkRunner:
             nearly_done: called when the last images of a chunk start.
             pause: sleeps.
             tracing: records every chunk and image.
+            refused: called when S3 refuses the credentials or the clock of this process.
         """
         self._ledger, self._pipeline, self._identity = ledger, pipeline, identity
         self._channel, self._report, self._pause = channel, report, pause
-        self._nearly_done, self._tracing = nearly_done, tracing
+        self._nearly_done, self._tracing, self._refused = nearly_done, tracing, refused
 
     def run(self, payload: Any) -> dict[str, Any]:
         """Run one chunk.
@@ -104,12 +109,17 @@ class ChunkRunner:
         """
         message = ChunkMessage.read(payload)
         self._channel.record_progress()
+        if self._channel.refused():  # it was on its way when S3 refused this process: others may run it
+            self._pause(REFUSED_PAUSE_SECONDS)
+            raise Reject("S3 refuses this worker", requeue=True)
         try:
             with self._tracing.span("chunk", parent=message.traceparent, job=message.job, chunk=message.chunk):
                 return self._run(message)
         except ServiceError as error:
             log.warning(error, extra=event("chunk_returned", job=message.job, chunk=message.chunk, code=error.code))
-            if not self._channel.stopping():
+            if isinstance(error, CALLER_ERRORS):
+                self._refused(error)
+            elif not self._channel.stopping():
                 self._pause(RETRY_PAUSE_SECONDS)
             raise Reject(str(error), requeue=True) from error
 

@@ -23,9 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.contract.errors import (
+    CALLER_ERRORS,
     AccessDenied,
     ImageError,
     InvalidKey,
+    MaskmillError,
     QuotaExceeded,
     ServiceError,
     StoreFailed,
@@ -360,6 +362,8 @@ class Pipeline:
         except (ImageError, ServiceError) as error:
             if error.retryable:
                 raise
+            if isinstance(error, CALLER_ERRORS):
+                error = self._error_of_image(error)
             return _failed(work, error.code, str(error), started, spent)
         except MemoryError:
             log.exception("image failed", extra=event("out_of_memory", image=work.index, source=str(work.source)))
@@ -376,6 +380,18 @@ class Pipeline:
             stages=spent.seconds(),
             quality=quality,
         )
+
+    def _error_of_image(self, error: MaskmillError) -> AccessDenied:
+        """Return the error of an image whose request alone is refused as if the caller were unknown.
+
+        Raises:
+            CredentialsRefused, ClockSkewed: S3 refuses this process whatever it asks for, or cannot be asked.
+        """
+        try:
+            self.store.probe()
+        except ServiceError:
+            raise error from None
+        return AccessDenied(f"{error}; S3 accepts other requests of this worker, so a gateway may rewrite this key")
 
     def _transform(
         self, work: WorkItem, run: _Run, metadata: Mapping[str, str], spent: StageTimes

@@ -8,13 +8,22 @@ from types import SimpleNamespace
 import pytest
 from celery.exceptions import Ignore, Reject
 
+from support.commands import wait_for
 from support.fakes import FakeNetwork
 from support.misbehaving_s3 import MisbehavingS3, Mode, Refusal
 from support.work_items import JPEG, LIMITS
 from worker.contract.ledger.chunks import ChunkLease, Recorded, Verdict
-from worker.contract.messages import ChunkMessage, JobOptions, OutcomeKind
+from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, OutcomeKind
 from worker.contract.storage.s3 import ObjectStore
-from worker.runner.chunks import RETRY_PAUSE_SECONDS, STORE_RETRY_SECONDS, STORE_TRIES, ChunkRunner, Identity
+from worker.runner.acceptance import Acceptance
+from worker.runner.chunks import (
+    REFUSED_PAUSE_SECONDS,
+    RETRY_PAUSE_SECONDS,
+    STORE_RETRY_SECONDS,
+    STORE_TRIES,
+    ChunkRunner,
+    Identity,
+)
 from worker.runner.parent_channel import ParentChannel
 from worker.runner.pipeline import Pipeline
 
@@ -48,10 +57,11 @@ class Ledger:
     outcomes: dict = field(default_factory=dict)
     answers: list = field(default_factory=list)
     retry_after: float = 0.0
+    policy: JobPolicy = field(default_factory=lambda: JobPolicy(skip_existing=False))
 
     def start(self, message, worker):
         kinds = tuple(self.outcomes[key].kind if key in self.outcomes else None for key in message.keys)
-        return Lease(None, message, worker, Verdict.RUN, kinds, options=OPTIONS, ledger=self)
+        return Lease(None, message, worker, Verdict.RUN, kinds, OPTIONS, self.policy, ledger=self)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +84,8 @@ def bench(server, shared):
     """A chunk runner over a real pipeline; `deliver` runs the chunk once."""
     pipeline = Pipeline(shared[1], FakeNetwork(), "digest", LIMITS, in_flight=2)
     ledger, pauses = Ledger(), []
-    runner = ChunkRunner(ledger, pipeline, Identity("w", "m", 1), ParentChannel(), pause=pauses.append)
+    channel, refused = ParentChannel(), []
+    runner = ChunkRunner(ledger, pipeline, Identity("w", "m", 1), channel, pause=pauses.append, refused=refused.append)
 
     def deliver():
         try:
@@ -86,7 +97,7 @@ def bench(server, shared):
     def kinds():
         return {key: (outcome.kind.value, outcome.code) for key, outcome in ledger.outcomes.items()}
 
-    yield SimpleNamespace(deliver=deliver, kinds=kinds, ledger=ledger, pauses=pauses)
+    yield SimpleNamespace(deliver=deliver, kinds=kinds, ledger=ledger, pauses=pauses, channel=channel, refused=refused)
     pipeline.close()
 
 
@@ -147,3 +158,61 @@ def test_the_only_object_of_a_folder_is_given_up_too(server, bench):
         bench.deliver()
 
     assert bench.kinds()["bad.jpg"] == ("failed", "store_failed")
+
+
+# -- S3 refuses the caller ----------------------------------------------------------------------------------------
+
+CALLER = [(403, "InvalidAccessKeyId"), (403, "SignatureDoesNotMatch"), (400, "ExpiredToken")]
+CALLER += [(403, "RequestTimeTooSkewed")]
+
+
+@pytest.mark.parametrize("answer", CALLER)
+@pytest.mark.parametrize("skip_existing", [False, True])  # HEAD hides the reason
+def test_an_answer_about_the_caller_fails_no_image(server, bench, answer, skip_existing):
+    server.mode.refusals = [Refusal(*answer)]
+    bench.ledger.policy = JobPolicy(skip_existing=skip_existing)
+
+    assert bench.deliver() is Reject
+
+    assert (bench.kinds(), bench.pauses) == ({}, [])
+    assert [error.code for error in bench.refused] == ["clock_skewed" if "Time" in answer[1] else "credentials_refused"]
+
+
+def test_a_process_that_s3_refuses_hands_back_what_it_still_gets(server, bench):
+    bench.channel.set_refused(True)
+
+    assert bench.deliver() is Reject
+    assert (bench.kinds(), bench.pauses) == ({}, [REFUSED_PAUSE_SECONDS])
+
+
+def test_one_object_whose_signature_a_gateway_breaks_fails_alone(server, bench):
+    server.mode.refusals = [Refusal(403, "SignatureDoesNotMatch", part="in/bad")]
+
+    assert bench.deliver() is None
+
+    assert bench.kinds() == ALL_OK | {"bad.jpg": ("failed", "access_denied")}
+    assert "a gateway may rewrite this key" in bench.ledger.outcomes["bad.jpg"].message
+
+
+def test_a_refused_process_is_out_of_work_until_a_probe_succeeds(server, shared):
+    server.mode.refusals = [Refusal(403, "InvalidAccessKeyId")]
+    channel = ParentChannel()
+    acceptance = Acceptance(shared[1], channel, "worker-0@here", seconds=0.01)
+    try:
+        assert not acceptance.probe() and channel.refused()
+        wait_for(lambda: len(server.requests) > 2, 10)
+        assert channel.refused()
+        server.mode.refusals = []
+        wait_for(lambda: not channel.refused(), 10)
+    finally:
+        acceptance.close()
+
+
+@pytest.mark.parametrize("answer", [(403, "AccessDenied"), (501, "NotImplemented"), (503, "SlowDown")])
+def test_rights_and_outages_do_not_take_a_process_out_of_work(server, shared, answer):
+    server.mode.refusals = [Refusal(*answer)]
+    channel = ParentChannel()
+    acceptance = Acceptance(shared[1], channel, "worker-0@here")
+
+    assert acceptance.probe() and not channel.refused()
+    acceptance.close()

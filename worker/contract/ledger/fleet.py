@@ -57,6 +57,10 @@ class Fleet:
         key = redis_keys.worker_facts(self._prefix)
         self._connection.call(lambda: self._connection.client.hset(key, facts.name, facts.model_dump_json()))
 
+    def withdraw(self, worker: str) -> None:
+        """Let a worker process not count as live until its next heartbeat; what it runs stays known."""
+        self._connection.call(lambda: self._connection.client.zrem(redis_keys.workers(self._prefix), worker))
+
     def deregister(self, worker: str) -> None:
         """Remove a worker process that stops; without this it counts as live for `GONE_SECONDS`."""
 

@@ -39,6 +39,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as AwsConnectionError
 
 from worker.contract.errors import (
+    CALLER_ERRORS,
     AccessDenied,
     ClockSkewed,
     CredentialsRefused,
@@ -370,6 +371,20 @@ class ObjectStore:
         """Check endpoint and credentials by listing the buckets, when no bucket is known yet."""
         with _translate_errors(S3Url("")):
             self._client.list_buckets()
+
+    def probe(self) -> None:
+        """Find out whether S3 accepts the credentials and the clock of this process, whatever its rights are.
+
+        Raises:
+            CredentialsRefused, ClockSkewed: it does not.
+            StoreUnavailable: S3 cannot be asked.
+        """
+        try:
+            self.reach()
+        except (*CALLER_ERRORS, StoreUnavailable):
+            raise
+        except ServiceError:  # no right to list the buckets, or a server without that request
+            return
 
     def close(self) -> None:
         """Close idle connections. A stopping server waits for them."""
