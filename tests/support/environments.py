@@ -82,12 +82,14 @@ class Environment:
     """A virtual environment."""
 
     folder: Path
+    python: Path | None = None
+    """The Python that it was made from, if this module made it."""
 
     @classmethod
     def new(cls, folder: Path, python: Path) -> Environment:
         """Create an empty one for this Python, without pip."""
         _uv("venv", "--python", python, folder)
-        return cls(folder)
+        return cls(folder, python)
 
     @property
     def bin(self) -> Path:

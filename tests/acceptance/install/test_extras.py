@@ -173,6 +173,7 @@ def test_airflow_with_its_constraints_then_maskmill(built, make_environment, tmp
 
     assert before["rich"] == "13.9.4" != after["rich"]
     assert f"apache-airflow=={before['apache-airflow']}" == f"apache-airflow=={after['apache-airflow']}" == airflow
+    assert "openvino" not in after
     environment.run("python", "-I", "-c", "import producer.integrations.airflow")
 
 
@@ -180,15 +181,3 @@ def versions(environment: Environment) -> dict[str, str]:
     """Return distribution -> version of all that is installed."""
     listed = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
     return dict(json.loads(environment.run("python", "-I", "-c", listed).out))
-
-
-@pytest.mark.parametrize("name", ["airflow", "dagster"])
-def test_an_orchestrator_does_not_bring_openvino(name, built, make_environment):
-    """`make orchestrators` runs the operator and the resource in these environments."""
-    environment = make_environment(THIS_PYTHON)
-    environment.install("--require-hashes", "--requirement", ROOT / "tests/environments" / f"{name}.lock")
-    environment.install("--no-index", built.with_extras(name))
-
-    environment.run("python", "-I", "-c", f"import producer.integrations.{name}")
-    assert not list(environment.folder.glob("lib/python3*/site-packages/openvino"))
-    assert "worker start" in missing_of(environment)
