@@ -1,4 +1,4 @@
-"""The resource in runs of the real Dagster, if it is installed.
+"""The resource in runs of the real Dagster (`make orchestrators`).
 
 Dagster evaluates annotations when it defines an op, so this file must not use `from __future__ import annotations`.
 """
@@ -8,13 +8,11 @@ import signal
 import threading
 import time
 
+import dagster
 import pytest
 
+from producer.integrations.dagster import MaskmillResource
 from support.commands import wait_for
-
-dagster = pytest.importorskip("dagster", reason="Dagster is not installed: pip install 'maskmill[dagster]'")
-
-from producer.integrations.dagster import MaskmillResource  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 DAYS = dagster.StaticPartitionsDefinition(["mon", "tue"])
