@@ -44,7 +44,7 @@ def open_heif(name: str, data: bytes) -> ImageFile.ImageFile:
 def _opener() -> Any:
     """Import the library; it decodes in the calling thread, since each process has a fixed share of the cores."""
     pi_heif: Any = importlib.import_module("pi_heif")
-    pi_heif.options.DECODE_THREADS = 1
+    vars(pi_heif.options).update(DECODE_THREADS=1)
     return pi_heif.HeifImageFile
 
 
