@@ -71,6 +71,7 @@ _REMEDY = "save it as 8-bit JPEG or PNG"
 _BROKEN = "TIFF is truncated or broken"
 _AGAIN = "export or upload it again"
 _MAX_VALUES = 1 << 20
+_NEEDED = frozenset((BITS, STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES, EXTRA_SAMPLES, SAMPLE_FORMAT))
 
 
 class _Kind(NamedTuple):
@@ -157,7 +158,9 @@ def _read_page(data: bytes, at: int, order: str, *, is_big: bool) -> dict[int, t
         if number * struct.calcsize(code) > inline:
             (value,) = struct.unpack_from(order + offset_code, data, value)
             if value + number * struct.calcsize(code) > len(data):
-                continue  # Pillow drops tags that lie outside the file; those that it needs are checked when used
+                if tag in _NEEDED:
+                    raise Undecodable(f"{_BROKEN} (its tags are cut off); {_AGAIN}")
+                continue
         found[tag] = struct.unpack_from(f"{order}{number}{code}", data, value)
     return found
 

@@ -208,6 +208,14 @@ def test_planes_that_are_missing_or_cut_off_are_refused():
             decode(data[:end], LIMITS)
 
 
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_a_tiff_that_is_cut_off_is_broken_and_not_unsupported(compression):
+    data = encoded(Image.new("RGB", (31, 20), (9, 99, 200)), "TIFF", compression=compression)
+    for end in [*range(8, len(data) - 4, 11), *range(len(data) - 20, len(data) - 4)]:
+        with pytest.raises(Undecodable):
+            decode(data[:end], LIMITS)
+
+
 def test_planes_without_the_sizes_of_their_strips():
     data = tiff(stored(3, 8), "RGB", planar=True, tags={279: None})
     assert np.array_equal(np.asarray(decode(data, LIMITS).rgb), stored(3, 8))
