@@ -91,7 +91,7 @@ _PARSERS: dict[str, Callable[[IO[bytes], str], ImageFile.ImageFile]] = {
     "BMP": BmpImageFile,
 }
 _UNSUPPORTED = ("unsupported", "not yet supported", "cannot handle", "unknown pixel mode", "not been built in")
-_TIFF_SUBFILE_TYPE, _TIFF_DNG_VERSION, _TIFF_ICC_PROFILE = 254, 50706, 34675
+_TIFF_ICC_PROFILE = 34675
 _REDUCED_RESOLUTION = 1  # bit 0 of NewSubfileType, TIFF 6.0, section 8
 _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _MIB = 1 << 20
@@ -392,7 +392,11 @@ class _PlanarTiff(_Opened):
 
 def _open_tiff(name: str, data: bytes, limits: LimitSettings) -> _Opened:
     tags = tiff_file.read_tags(data)
-    return _PlanarTiff(data, tags, limits) if tags.is_planar else _Tiff(name, data, tags, limits)
+    data = tiff_file.without_malformed(data, tags)
+    opened = _PlanarTiff(data, tags, limits) if tags.is_planar else _Tiff(name, data, tags, limits)
+    if tags.malformed:
+        opened.notes.append(DAMAGED_METADATA)
+    return opened
 
 
 def _grey_tiff(data: bytes) -> Image.Image:
@@ -431,7 +435,7 @@ def _check_size(size: tuple[int, int], limits: LimitSettings) -> None:
 
 def _refuse_preview(tags: TiffTags) -> None:
     """Refuse camera raw formats that are TIFFs with a thumbnail as first page: a mask of the thumbnail is useless."""
-    if _TIFF_DNG_VERSION in tags.values or tags.first(_TIFF_SUBFILE_TYPE, 0) & _REDUCED_RESOLUTION:
+    if tiff_file.DNG_VERSION in tags.values or tags.first(tiff_file.SUBFILE_TYPE, 0) & _REDUCED_RESOLUTION:
         raise UnsupportedFormat("camera raw, or a TIFF that begins with a preview, is not supported; develop it first")
 
 
