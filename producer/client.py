@@ -18,10 +18,11 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
+from producer import live
 from producer.backgrounds import OutputRequest
 from producer.download import Downloaded, OnFile, download_all
 from producer.estimate import Estimate, estimate_plan
@@ -35,6 +36,7 @@ from producer.sources.resolve import SourceSpec
 from producer.sources.units import texts
 from producer.submit import OnProgress, Submitted, Submitter
 from producer.watch import JobSnapshot, follow
+from producer.wording import counts_in_words
 from worker.contract import tracing
 from worker.contract.errors import SettingsError
 from worker.contract.job import JobView
@@ -185,21 +187,24 @@ class Client:
             job: id of the job.
             timeout: longest time to wait, in seconds; None waits until the job ends.
             poll_seconds: seconds between two reads of the job's state.
-            on_progress: called with each snapshot: the job, its rate in images per second and the time left.
+            on_progress: called with each snapshot: the job, its rate in images per second, the time left, and why it
+                makes no progress, if it makes none.
 
         Raises:
             TimeoutError: the time-out expired; the job continues, so `wait` can be called again.
             JobNotFound: Redis does not know the job.
             ServiceError: Redis has been unreachable for longer than a restart takes; the job continues.
         """
-        for snapshot in follow(self._ledger, job, interval=poll_seconds, timeout=timeout):
+        why = partial(live.why_waiting, self._ledger)
+        for snapshot in follow(self._ledger, job, interval=poll_seconds, timeout=timeout, why_waiting=why):
             on_progress(snapshot)
             if snapshot.view.ended:
                 return snapshot.view
         view = snapshot.view
+        waiting = f" ({snapshot.waiting})" if snapshot.waiting else ""
         raise TimeoutError(
-            f"job {job} is still {view.status.value} after {timeout:g} s, with {view.done:,} of "
-            f"{'?' if view.total is None else f'{view.total:,}'} images done: it continues, so call wait() again"
+            f"job {job} is still {view.status.value} after {timeout:g} s, with {counts_in_words(view)}{waiting}; it "
+            "continues, so call wait() again"
         )
 
     def results(

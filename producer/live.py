@@ -1,4 +1,4 @@
-"""Live workers, what a job waits for, and which stages the last images of a job spent their time in."""
+"""Live workers, why a job waits, and which stages the last images of a job spent their time in."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
+from producer.wording import iso_time
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.backlog import Backlog, blocker
-from worker.contract.ledger.fleet import Fleet, WorkerFacts
+from worker.contract.ledger.fleet import Fleet, StartFailure, WorkerFacts
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import Outcome
 
@@ -20,6 +20,44 @@ _LAST_IMAGES = 200
 def workers(ledger: Ledger) -> list[WorkerFacts]:
     """Return the live worker processes, sorted by name; a process that is still loading its model does not count."""
     return sorted(Fleet(ledger.connection).facts(), key=lambda worker: worker.name)
+
+
+def why_waiting(ledger: Ledger, view: JobView) -> str:
+    """Return why a job makes no progress; empty if nothing is known.
+
+    It is paused, waits for an earlier job that writes to the same place or for an S3 that fails, or has no worker.
+    """
+    if view.status is JobStatus.PAUSED:
+        return f"paused: `producer resume {view.job}` continues it"
+    if view.status is JobStatus.RUNNING and not view.done:
+        other = blocker(view, Backlog(ledger.connection).active())
+        if other is not None:
+            return f"waits for {describe_blocker(other)}"
+    if view.waits_for_store(time.time()):
+        return f"waits for S3 since {iso_time(view.wait_since or view.wait_at or 0.0)}: {view.wait_for}"
+    fleet = Fleet(ledger.connection)
+    if fleet.facts():
+        return ""
+    return without_worker(fleet.last_failure(), loading=len(fleet.live()))
+
+
+def describe_blocker(other: JobView) -> str:
+    """Return `job X (paused), which writes to s3://...`."""
+    return f"job {other.job} ({other.status.value}), which writes to {other.options.dest}"
+
+
+def without_worker(failure: StartFailure | None, *, loading: int = 0) -> str:
+    """Return `no live worker`, with the reason of the last failure to start, or with what to do.
+
+    Args:
+        failure: the last failure to start.
+        loading: live processes that are still loading their model.
+    """
+    if failure is not None:
+        return f"no live worker; last reason: {failure.reason} (node {failure.node}, {iso_time(failure.at)})"
+    if loading:
+        return f"no live worker yet: {loading:,} loading the model"
+    return "no live worker: start workers on a node with `worker start`"
 
 
 def stage_shares(ledger: Ledger, job: str) -> dict[str, float]:
@@ -41,30 +79,8 @@ def time_shares(stages: Iterable[dict[str, float]]) -> dict[str, float]:
     return {stage: seconds / total for stage, seconds in seconds_by_stage.most_common()} if total > 0 else {}
 
 
-def waiting(ledger: Ledger, view: JobView) -> str:
-    """Return what a job waits for, as text to follow `waits for`; empty if it waits for nothing.
-
-    It waits for an earlier job that writes to the same place, or for an S3 that fails.
-    """
-    if view.ended:
-        return ""
-    if view.status in (JobStatus.RUNNING, JobStatus.PAUSED) and not view.done:
-        other = blocker(view, Backlog(ledger.connection).active())
-        if other is not None:
-            return describe_blocker(other)
-    if view.waits_for_store(time.time()):
-        since = datetime.fromtimestamp(view.wait_since or view.wait_at or 0.0, UTC)
-        return f"S3 since {since:%Y-%m-%d %H:%M:%S} UTC: {view.wait_for}"
-    return ""
-
-
-def describe_blocker(other: JobView) -> str:
-    """Return `job X (paused), which writes to s3://...`."""
-    return f"job {other.job} ({other.status.value}), which writes to {other.options.dest}"
-
-
 def describe_workers(workers: Iterable[WorkerFacts]) -> str:
-    """Return `3 live workers: 2 on 16 cores with birefnet_lite 1024 int8 (2 x 8); 1 on ...`.
+    """Return `3 live workers: 2 on 16 cores with birefnet_lite 1024 int8 (2 x 8); 1 on ...`; empty without workers.
 
     The numbers in brackets are inference streams x threads per stream.
     """
@@ -77,6 +93,6 @@ def describe_workers(workers: Iterable[WorkerFacts]) -> str:
         for worker in workers
     )
     if not kinds:
-        return "no live worker: start workers on a node with `worker start`"
+        return ""
     parts = (f"{count} on {cores} cores with {model}" for (cores, model), count in kinds.most_common())
     return f"{kinds.total()} live worker{'' if kinds.total() == 1 else 's'}: {'; '.join(parts)}"

@@ -30,6 +30,7 @@ from worker.contract.ledger.backlog import Backlog, first_writer
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobPolicy
 from worker.contract.queue.celery_app import make_celery
+from worker.contract.settings import JobSettings
 from worker.contract.storage.s3 import ObjectStore
 
 _EXAMPLES = """\b
@@ -92,7 +93,7 @@ def submit_command(
 
     Filters apply in this order: suffix, --include, --exclude, --min-size and --max-size, --newer-than, --sample,
     --limit. In globs, * and ? match within a folder, ** matches across folders, and [abc] and {jpg,png} match one of
-    several.
+    several. Case matters, but not in the suffix: *.jpg matches A.JPG.
     """
     config = settings.load()
     folder = folder_dest.find_folder(dest, config.s3)
@@ -111,13 +112,14 @@ def submit_command(
         if dry_run:
             with display:
                 plan = submitter.plan(spec, dest, outputs, count_up_to_date=policy.skip_existing)
-            return _show_plan(plan, ledger, force=not policy.skip_existing, as_json=as_json)
-        approve = partial(_approve, display=display, ledger=ledger, confirm_over=None if yes else confirm_over)
+            return _show_plan(plan, ledger, config.jobs, force=not policy.skip_existing, as_json=as_json)
+        limit = None if yes else confirm_over
+        approve = partial(_approve, display=display, ledger=ledger, jobs=config.jobs, confirm_over=limit)
         if folder is not None:
             folder_dest.create(folder)
         with display:
             submitted = submitter.submit(spec, dest, outputs, policy=policy, job_key=job_key, approve=approve)
-        _show_submitted(submitted, folder, as_json=as_json)
+        _show_submitted(submitted, folder, as_json=as_json or progress.is_followed_by_lines(wait=wait))
         if not wait:
             return console.Exit.OK
         job, follow = submitted.view.job, partial(follow_to_end, timeout=timeout, as_json=as_json, notifier=notifier)
@@ -137,19 +139,21 @@ def _deliver(delivery: Delivery, snapshot: JobSnapshot) -> None:
         pass
 
 
-def _approve(plan: Plan, *, display: progress.PhaseDisplay, ledger: Ledger, confirm_over: int | None) -> None:
+def _approve(
+    plan: Plan, *, display: progress.PhaseDisplay, ledger: Ledger, jobs: JobSettings, confirm_over: int | None
+) -> None:
     """Ask for confirmation if the plan has more images than `confirm_over`; None never asks.
 
     Raises:
         ConfirmationNeeded: the answer is no, or there is no terminal to ask on.
     """
     with display.paused():
-        if confirm_over is not None and not plan_view.confirm(plan, ledger, confirm_over):
+        if confirm_over is not None and not plan_view.confirm(plan, ledger, confirm_over, jobs):
             raise ConfirmationNeeded("nothing was submitted")
     display.total = plan.images
 
 
-def _show_plan(plan: Plan, ledger: Ledger, *, force: bool, as_json: bool) -> int:
+def _show_plan(plan: Plan, ledger: Ledger, jobs: JobSettings, *, force: bool, as_json: bool) -> int:
     """Show the plan and close it; a plan that could not be submitted is an error here too."""
     if force:
         plan = replace(plan, up_to_date_basis=FORCED.basis)
@@ -158,9 +162,9 @@ def _show_plan(plan: Plan, ledger: Ledger, *, force: bool, as_json: bool) -> int
         other = first_writer(plan.options.dest, Backlog(ledger.connection).active())
         waits_for = live.describe_blocker(other) if other else ""
         if as_json:
-            console.print_json(plan_view.as_dict(plan, cost, waits_for))
+            console.print_json(plan_view.as_dict(plan, cost, jobs, waits_for))
         else:
-            plan_view.show(plan, cost, waits_for)
+            plan_view.show(plan, cost, jobs, waits_for)
         plan.check()
     return console.Exit.OK
 
@@ -184,15 +188,16 @@ def _show_submitted(submitted: Submitted, folder: Path | None, *, as_json: bool)
             | ({} if folder is None else {"folder": str(folder)})
         )
         return
-    console.out.print(
-        f"job [bold]{view.job}[/]: {_counted(view.total or 0, 'image')} in {_counted(view.chunks, 'chunk')}"
-    )
+    counts = f"{_counted(view.total or 0, 'image')} in {_counted(view.chunks, 'chunk')}"
+    console.out.print(f"job [bold]{view.job}[/]: {counts}", soft_wrap=True)
     if submitted.skipped:
-        console.out.print(f"left out: {skips_in_words(submitted.skipped)}")
+        console.out.print(f"left out: {skips_in_words(submitted.skipped)}", soft_wrap=True)
     if submitted.joined:
         console.out.print(f"it was submitted earlier with this key and is {view.status.value}")
     if submitted.waits_for:
-        console.out.print(f"it starts when job {submitted.waits_for} ends, which writes to the same destination")
+        console.out.print(
+            f"it starts when job {submitted.waits_for} ends, which writes to the same destination", soft_wrap=True
+        )
     console.out.print(f"outputs go to {folder or view.options.dest}", markup=False, soft_wrap=True)
 
 

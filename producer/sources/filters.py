@@ -2,8 +2,8 @@
 
 The filters apply in this order. An item that is left out is counted under the first filter that refuses it:
 
-    files of earlier jobs (not counted) -> suffix -> --include -> --exclude -> --min-size, --max-size ->
-    --newer-than -> --sample -> --limit
+    files of earlier jobs (not counted) -> markers of folders, `._` files -> suffix -> --include -> --exclude ->
+    --min-size, --max-size -> --newer-than -> --sample -> --limit
 
 So --exclude wins over --include, a sample is drawn from the items that passed all other filters, and a limit ends the
 listing.
@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from producer.sources.globs import matcher
-from producer.sources.item import Item, Skip, Skipped, has_image_suffix
+from producer.sources.item import Item, Skip, Skipped, has_image_suffix, is_marker
 from producer.sources.units import SampleSize, parse_sample, parse_size, parse_time, texts
 from worker.contract import output_names
 from worker.contract.errors import SettingsError, SourceError
@@ -129,25 +129,28 @@ def choose(
 
 def only_matching(items: Iterable[Item], pattern: str, skipped: Skipped) -> Iterator[Item]:
     """Yield the items whose whole key matches a glob; the others are counted as not included."""
-    matches = matcher([f"/{pattern}"])
+    matches, nearly = matcher([f"/{pattern}"]), matcher([f"/{pattern}"], ignore_case=True)
     for item in items:
         if matches(item.key):
             yield item
         else:
-            skipped[Skip.NOT_INCLUDED] += 1
+            skipped[Skip.CASE_DIFFERS if nearly(item.key) else Skip.NOT_INCLUDED] += 1
 
 
 def _by_name(items: Iterable[Item], filters: Filters, skipped: Skipped) -> Iterator[Item]:
     included = matcher(filters.include) if filters.include else None
+    nearly = matcher(filters.include, ignore_case=True)
     excluded = matcher(filters.exclude) if filters.exclude else None
     for item in items:
         key = item.key
         if key.startswith(output_names.JOB_PREFIX):
             continue  # users do not count reports and manifests of earlier jobs among their files
-        if not (filters.any_suffix or has_image_suffix(key)):
+        if is_marker(item):
+            skipped[Skip.MARKER] += 1
+        elif not (filters.any_suffix or has_image_suffix(key)):
             skipped[Skip.NOT_AN_IMAGE] += 1
         elif included is not None and not included(key):
-            skipped[Skip.NOT_INCLUDED] += 1
+            skipped[Skip.CASE_DIFFERS if nearly(key) else Skip.NOT_INCLUDED] += 1
         elif excluded is not None and excluded(key):
             skipped[Skip.EXCLUDED] += 1
         else:

@@ -19,6 +19,8 @@ from PIL import Image
 from support import commands
 from support.local_services import assert_all_gone
 
+pytestmark = pytest.mark.timeout(300)  # several runs of real workers in each test
+
 S3_WORDS = re.compile(r"s3|bucket|\bmake\b", re.IGNORECASE)
 
 

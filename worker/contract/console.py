@@ -17,9 +17,11 @@ import click
 from click.shell_completion import get_completion_class
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from worker.contract import extras, settings
 from worker.contract.errors import MaskmillError, SetupError
+from worker.contract.printable import printable
 from worker.contract.spelling import did_you_mean
 
 
@@ -39,8 +41,20 @@ _SIMILAR = 0.8
 """Similarity (`difflib`) from which a word in the name of a variable counts as a misspelt command. STATE has 0.73 of
 STATUS."""
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+_UNLIMITED = 100_000
+"""Columns, more than any table has."""
+
+
+class SafeConsole(Console):
+    """A console that shows unsafe characters of any text as escapes; see `worker.contract.printable`."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return styled text. Rich calls this for every string: of `print`, and of the cells of a table."""
+        return super().render_str(printable(text, keep="\n\t"), **options)
+
+
+out = SafeConsole(highlight=False)
+err = SafeConsole(stderr=True, highlight=False)
 
 
 def run(command: click.Command) -> NoReturn:
@@ -171,6 +185,14 @@ def no_display() -> AbstractContextManager[None]:
     return nullcontext()
 
 
+def print_table(table: Table) -> None:
+    """Print a table on standard output: as wide as the terminal, or as wide as its content where there is none."""
+    if out.is_terminal:
+        out.print(table)
+    else:
+        SafeConsole(width=_UNLIMITED, highlight=False).print(table)
+
+
 def print_json(value: object) -> None:
     """Print a value as one line of JSON on standard output."""
     click.echo(json.dumps(value, ensure_ascii=False))
@@ -209,4 +231,4 @@ def config_command(*, as_json: bool) -> None:
     table = Table("setting", "value", "from", box=None, header_style="bold", pad_edge=False)
     for row in rows:
         table.add_row(row.variable, row.value or "[dim]-[/]", row.origin)
-    Console(width=max(out.width, 120), highlight=False).print(table)
+    SafeConsole(width=max(out.width, 120), highlight=False).print(table)

@@ -109,6 +109,13 @@ class MaskQuality(_Wire):
     empty: bool = Field(description="less than 0.1 % of the image is subject (at least 50 % opacity)")
     full: bool = Field(description="more than 99.5 % of the image is subject")
     touches_border: bool = Field(description="the outermost pixels contain subject: the frame may cut it off")
+    box: tuple[float, float, float, float] | None = Field(
+        default=None,
+        description=(
+            "left, top, right and bottom of the subject (at least 50 % opacity) in the upright picture, as shares of "
+            "its width and height; None without a subject, and in older outcomes"
+        ),
+    )
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -232,4 +239,7 @@ class Outcome(_Wire):
     seconds: float = Field(default=0.0, description="wall time from fetch to store")
     stages: dict[str, float] = Field(default_factory=dict, description="wall time of each stage (see `Stage`)")
     quality: MaskQuality | None = Field(default=None, description="measurements of the mask, if there is one")
+    notes: tuple[str, ...] = Field(
+        default=(), description="what the outputs lack or guess, such as a profile that was not usable; short sentences"
+    )
     at: float | None = Field(default=None, description="when it was recorded, by the clock of Redis, in Unix seconds")

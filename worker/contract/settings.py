@@ -299,9 +299,15 @@ class JobSettings(_Group):
         default=None,
         ge=0,
         description=(
-            "Price of one core for one hour in any currency, for the costs in the job summary (manifest.json) and the "
-            "report; empty: no costs."
+            "Price of one core for one hour, for the costs in the dry run, `producer status`, the job summary "
+            "(manifest.json) and the report; empty: no costs."
         ),
+    )
+    currency: str = Field(
+        default="",
+        max_length=8,
+        pattern=r"^[^\s\d]*$",
+        description="Currency of the price, such as EUR, which is shown with every cost.",
     )
 
 

@@ -29,7 +29,7 @@ from worker.convert.birefnet.presets import Preset, find_preset
 from worker.convert.birefnet.rewrites import ALL
 from worker.convert.birefnet.tile_order import OrderDecision, TileOrder
 from worker.convert.calibration import CalibrationSet
-from worker.convert.evaluate.agreement import LIMITS, Agreement
+from worker.convert.evaluate.agreement import Agreement
 from worker.convert.request import (
     BuiltVariant,
     ConversionProgress,
@@ -42,6 +42,7 @@ from worker.convert.request import (
 from worker.convert.variant_process import build_in_process
 from worker.cpu.memory import LARGEST_KNOWN
 from worker.model.format import writer
+from worker.model.format.agreement_limits import LIMITS
 from worker.model.format.layout import PRECISIONS, Candidate
 from worker.model.format.manifest import PeakMemory, sha256_of
 from worker.model.format.variant import Variant
@@ -54,7 +55,10 @@ TRIAL_PICTURES = 6
 """Pictures on which the order of the image tiles is found out."""
 
 COMPARED = 8
-"""Pictures on which variants are compared with FP32; at 1024 each takes seconds in every precision."""
+"""Most pictures on which variants are compared with FP32; at 1024 each takes seconds in every precision."""
+
+COMPARED_SHARE = 4
+"""One picture of so many is compared on. INT8 is not calibrated on it, so that the comparison is a fair one."""
 
 LARGEST_SWIN_T = 300_000_000
 """Bytes of a checkpoint above which its backbone is Swin-L: 220 M parameters, 440 MB in 16 bits. Swin-T has 44 M, 178
@@ -210,7 +214,7 @@ class _Conversion:
             compare_seconds=result["compare_seconds"],
             peak_memory_mib=result["peak_memory_mib"],
             agreement=agreement,
-            complaint=LIMITS[precision].complaint(agreement) if agreement else "",
+            complaint=agreement.complaint(LIMITS[precision]) if agreement else "",
         )
 
     def _task(self, checkpoint: Path, size: InputSize, precision: str, xml: Path, scratch: Path) -> dict[str, Any]:
@@ -222,7 +226,7 @@ class _Conversion:
             "rewrites": self._rewrites,
             "xml": str(xml),
             "pictures": str(scratch / f"pictures_{size}.npy"),
-            "compared": 0 if self._set is None else min(COMPARED, len(self._set.pictures)),
+            "compared": self._compared,
             "reference": str(scratch / f"reference_{size}.npy"),
             "quantisation": asdict(self._request.quantisation),
             "tile_order": str(self.decision.order),
@@ -263,8 +267,18 @@ class _Conversion:
         return {
             "source": _without_path(self._set.source),
             "images": len(self._set.pictures),
+            "compared": self._compared,
             "sha256": self._set.digest,
         }
+
+    @property
+    def _compared(self) -> int:
+        """Number of pictures, from the first, that are compared on and, if there are others, not calibrated on."""
+        if self._set is None:
+            return 0
+        count = len(self._set.pictures)
+        kept = max(count // COMPARED_SHARE, 1) if "int8" in self._request.precisions else count
+        return min(COMPARED, kept)
 
     def warnings(self, built: Sequence[BuiltVariant]) -> tuple[str, ...]:
         """Return warnings: a restrictive licence, skipped calibration files, variants kept only because of `force`."""
@@ -274,6 +288,11 @@ class _Conversion:
             *(
                 ["the order of the image tiles is uncertain: look at masks of both --tile-order"]
                 if self._doubtful
+                else []
+            ),
+            *(
+                ["INT8 was calibrated on the only picture that it was compared on: give more pictures"]
+                if self._set and len(self._set.pictures) == 1 and any(v.precision == "int8" for v in built)
                 else []
             ),
             *(f"calibration skipped {text}" for text in skipped),

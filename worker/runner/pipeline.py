@@ -104,6 +104,14 @@ class WorkItem:
     options: OutputOptions = field(default_factory=OutputOptions)
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What is known about an image whose outputs are written."""
+
+    quality: MaskQuality
+    notes: tuple[str, ...]
+
+
 class _Run:
     """The images of one chunk in flight, possibly started before the ledger has given the chunk to this worker."""
 
@@ -345,7 +353,7 @@ class Pipeline:
 
     def _image(self, work: WorkItem, run: _Run) -> Outcome | None:
         started = time.monotonic()
-        kind, quality, spent = None, None, StageTimes(self._observe)
+        kind, made, spent = None, None, StageTimes(self._observe)
         metadata = {MODEL: self._network_digest, **run.metadata}
         try:
             _check_keys(work)
@@ -353,8 +361,8 @@ class Pipeline:
                 with spent.timed(Stage.CHECK):
                     kind = existing_outcome(self.store, work.source, work.outputs.values(), metadata)
             if kind is None:
-                quality = self._transform(work, run, metadata, spent)
-                if quality is None:
+                made = self._transform(work, run, metadata, spent)
+                if made is None:
                     return None
         except StoreUnavailable as error:
             message = self._store_failure(work, run, error)
@@ -378,7 +386,8 @@ class Pipeline:
             outputs=work.output_keys,
             seconds=round(time.monotonic() - started, 4),
             stages=spent.seconds(),
-            quality=quality,
+            quality=made.quality if made else None,
+            notes=made.notes if made else (),
         )
 
     def _error_of_image(self, error: MaskmillError) -> AccessDenied:
@@ -393,9 +402,7 @@ class Pipeline:
             raise error from None
         return AccessDenied(f"{error}; S3 accepts other requests of this worker, so a gateway may rewrite this key")
 
-    def _transform(
-        self, work: WorkItem, run: _Run, metadata: Mapping[str, str], spent: StageTimes
-    ) -> MaskQuality | None:
+    def _transform(self, work: WorkItem, run: _Run, metadata: Mapping[str, str], spent: StageTimes) -> _Made | None:
         """Do all stages of one image; return None if it was started ahead and its chunk was dropped."""
         background = self._backgrounds.get(work.options)
         with spent.timed(Stage.FETCH):
@@ -427,7 +434,7 @@ class Pipeline:
                 break
             with spent.timed(Stage.RENDER):
                 rendered = next(outputs, None)
-        return quality
+        return _Made(quality, picture.notes)
 
 
 def _check_keys(work: WorkItem) -> None:

@@ -119,7 +119,7 @@ class Bookkeeper:
         try:
             self._collect(job)
             view = self._ledger.view(name)
-            write_lists(self._store, self._ledger, view, self._jobs.price_per_core_hour)
+            write_lists(self._store, self._ledger, view, self._jobs.price_per_core_hour, self._jobs.currency)
         except (ContractError, ImageError, ServiceError) as error:
             if isinstance(error, ServiceError) and passes(error):
                 raise

@@ -10,5 +10,5 @@ workers. Each command is imported when it is called, so that one installed witho
       session       services of this machine: running ones, or new ones
       folder_run    batches of pictures through the services, outputs into the folder
       report        the report page; display: progress; stop_signal: Ctrl-C and SIGTERM
-    stored          services that start only to read what is stored, for `list`, `status` and `results`
+    stored          which services a command of the producer reaches here: running ones, or what is stored
 """

@@ -98,8 +98,8 @@ class Umbrella(console.LazyGroup):
         command.name = cmd_name
         command.params = [copy.copy(param) for param in command.params]
         console.show_variables(command, f"{entry.variables}_{cmd_name.upper()}" if entry.variables else None)
-        if entry.reads_jobs and command.callback is not None:
-            command.callback = _reading(command.callback)
+        if entry.variables == "PRODUCER" and command.callback is not None:
+            command.callback = _reaching(command.callback, start=entry.reads_jobs)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -149,13 +149,13 @@ def _naming_extra(extra: str) -> Iterator[None]:
         raise SetupError(f"this command needs {package}: pip install 'maskmill[{extra}]'") from error
 
 
-def _reading(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the callback of a command that also finds jobs while no services run."""
+def _reaching(callback: Callable[..., Any], *, start: bool) -> Callable[..., Any]:
+    """Return the callback of a command of the producer that finds the services of this machine."""
 
     def call(*args: Any, **values: Any) -> Any:
-        from worker.umbrella.stored import stored_services
+        from worker.umbrella.stored import reachable_services
 
-        with stored_services():
+        with reachable_services(start=start):
             return callback(*args, **values)
 
     return call

@@ -54,7 +54,7 @@ Exit codes: 0 every picture is done; 1 usage or set-up error; 3 some pictures fa
 @click.command("cut", epilog=_EXAMPLES)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("dest", type=click.Path(path_type=Path))
-@output_options_with(OutputKind.CUTOUT)
+@output_options_with(OutputKind.CUTOUT, background="Background of composites: '#rrggbb' or a picture. [#ffffff]")
 @click.option(
     "--network",
     metavar="NAME",
@@ -198,8 +198,10 @@ class Cut:
         """Yield services whose workers run the network; it is prepared first if new workers are needed."""
         self._prepare_dest()
         running = local_services.find_running(local_services.folder())
-        model = self.config.model
-        if running is None or not running.workers:
+        model = resolved(self.config)[0].model
+        if running is not None and running.workers:
+            display.say(f"using the workers of `maskmill {running.command}`, process {running.pid}")
+        else:
             config, network = prepare(self.config, display.say)
             model = config.model
             entry = catalogue.find(model.source)

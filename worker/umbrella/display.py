@@ -22,7 +22,7 @@ class Display:
         self._bar: Progress | None = None
         if console.err.is_terminal:
             self._bar = Progress(TextColumn("{task.description}"), BarColumn(), console=console.err, transient=True)
-            self._task = self._bar.add_task("", total=None)
+            self._task = self._bar.add_task("preparing", total=None)
         self._shown: str = ""
         self._shown_at = time.monotonic()
         self._first: tuple[float, int] | None = None
@@ -52,6 +52,8 @@ class Display:
         parts = [f"{totals.done:,} of {totals.planned:,} done"]
         if totals.failures:
             parts.append(f"{len(totals.failures):,} failed")
+        if totals.done >= totals.planned:
+            return ", ".join(parts)
         if rate:
             parts += [f"{rate:.1f} pictures/s", f"{(totals.planned - totals.done) / rate:.0f} s left"]
         return ", ".join(parts)

@@ -31,14 +31,14 @@ from producer.sources.resolve import SourceSpec
 from producer.sources.upload import FOLDER as UPLOADS
 from producer.submit import Submitter, new_job_id
 from worker.contract import local_services, output_names
-from worker.contract.errors import JobStateError, StandaloneError
+from worker.contract.errors import JobStateError, ServiceError, StandaloneError
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.backlog import Backlog
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobPolicy
 from worker.contract.queue.celery_app import make_celery
 from worker.contract.s3url import S3Url
-from worker.contract.storage.s3 import ObjectStore
+from worker.contract.storage.s3 import ObjectInfo, ObjectStore
 from worker.processes.filelock import locked
 from worker.umbrella.made import MadeRecord
 from worker.umbrella.pictures import Pictures
@@ -53,6 +53,9 @@ _POLL_SECONDS = 0.2
 _STOP_SECONDS = 20.0
 """Longest wait for the images in flight of workers that another command started."""
 _DELETIONS_AT_ONCE = 16
+_RECLAIM_BYTES = 512 * 1024**2
+"""Deleted copies after which their disk space is freed, which takes about a second."""
+_RECLAIM_AT_END_BYTES = 32 * 1024**2
 _ALL_RUNS = S3Url(local_services.BUCKET, "cut/")
 
 
@@ -102,6 +105,7 @@ class FolderRun:
         self._session, self._pictures, self._request, self._made = session, pictures, request, made
         self._recipe, self._on_progress = recipe, on_progress
         self._active: list[_Batch] = []
+        self._deleted = 0
         self.totals = Totals()
         self.failed: set[tuple[str, int | None, float | None]] = set()
         """Key, size and time of change of each picture that failed."""
@@ -164,8 +168,10 @@ class FolderRun:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._on_end:
+        with self._on_end, contextlib.suppress(ServiceError):  # then a later run cleans up, by the marker
+            self._cancel(self._marker.name, "its `maskmill cut` has ended")
             self._discard(self._marker.name)
+            self._reclaim(_RECLAIM_AT_END_BYTES)
             self._marker.unlink()
 
     def _submit(self, batch: Sequence[Item]) -> None:
@@ -225,6 +231,7 @@ class FolderRun:
         self.totals.cancelled |= view.status is not JobStatus.FINISHED
         self._report.add(view)
         self._discard(view.options.dest.key.removeprefix(_ALL_RUNS.key))
+        self._reclaim(_RECLAIM_BYTES)
         self._active.remove(batch)
 
     def _sweep(self, runs: Path) -> None:
@@ -245,10 +252,20 @@ class FolderRun:
     def _discard(self, name: str) -> None:
         """Delete pictures and outputs of a run or a batch; the lists of its jobs stay, for `maskmill results`."""
         folder = (_ALL_RUNS / name).as_folder()
-        keys = (f"{folder.key}{found.key}" for found in self._store.list(folder))
-        copies = (key for key in keys if not _is_list(key.removeprefix(_ALL_RUNS.key)))
-        for _ in in_order(copies, lambda key: self._store.delete(S3Url(folder.bucket, key)), _DELETIONS_AT_ONCE):
-            pass
+        inside = folder.key.removeprefix(_ALL_RUNS.key)
+        copies = (found for found in self._store.list(folder) if not _is_list(inside + found.key))
+
+        def delete(found: ObjectInfo) -> int:
+            self._store.delete(folder / found.key)
+            return found.size or 0
+
+        self._deleted += sum(in_order(copies, delete, _DELETIONS_AT_ONCE))
+
+    def _reclaim(self, least_bytes: int) -> None:
+        """Free the disk space of deleted copies, if it is worth it and the services are ours."""
+        if self._session.stack is not None and self._deleted >= least_bytes:
+            self._session.stack.services.s3.reclaim()
+            self._deleted = 0
 
 
 def _is_list(key: str) -> bool:

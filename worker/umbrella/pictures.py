@@ -70,5 +70,5 @@ class Pictures:
 
 def describe_skipped(skipped: Skipped) -> str:
     """Return a sentence part about the files that are no pictures; empty without any."""
-    count = skipped[Skip.NOT_AN_IMAGE]
+    count = skipped[Skip.NOT_AN_IMAGE] + skipped[Skip.MARKER]
     return f"{count:,} other file{'' if count == 1 else 's'} left out" if count else ""

@@ -64,7 +64,7 @@ class RunReport:
             replace(survey(outcomes, samples=0, seed=view.job), samples=[pair.outcome for pair in self._pairs]),
             self._pairs,
             now=time.time(),
-            price_per_core_hour=self._config.jobs.price_per_core_hour,
+            jobs=self._config.jobs,
             places=(str(self._pictures.source), str(self._pictures.dest)),
         )
         path = self._pictures.dest / NAME

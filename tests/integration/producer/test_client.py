@@ -85,7 +85,7 @@ def test_filters_policy_and_a_plan_reach_the_job(client, world, source):
     assert (done.view.total, done.view.policy.max_failed) == (1, 3)
     with pytest.raises(SettingsError, match="SourceSpec"):
         client.submit(spec, str(world.out), keys=["a.jpg"])
-    with pytest.raises(SourceError, match="no images"):
+    with pytest.raises(SourceError, match="the list of keys is empty"):
         client.submit(source, str(world.out), keys=[])
 
 
@@ -167,7 +167,9 @@ def test_a_retried_image_has_its_last_outcome(client, world):
 def test_waiting_ends_with_the_job_or_with_the_time(client, world):
     run(world.ledger, world.submit(3), [0])
     snapshots = []
-    with pytest.raises(TimeoutError, match=r"job job is still \w+ after 0.1 s, with 3 of 3 images done: it continues"):
+    with pytest.raises(
+        TimeoutError, match=r"job job is still \w+ after 0.1 s, with 3 of 3 images done: 3 ok; it continues"
+    ):
         client.wait("job", timeout=0.1, poll_seconds=0.05, on_progress=snapshots.append)
     assert snapshots[0].view.done == 3
     end(world)

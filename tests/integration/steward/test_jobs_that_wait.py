@@ -102,7 +102,7 @@ def test_status_names_the_job_that_a_job_waits_for(world, action):
 
     expected = f"job job ({now}), which writes to {first.options.dest}"
     assert f"waits for {expected}" in status("second")
-    assert json.loads(status("second", "--json"))["waits_for"] == expected
+    assert json.loads(status("second", "--json"))["waiting"] == f"waits for {expected}"
     assert "waits for" not in status("job")
 
 

@@ -136,6 +136,20 @@ def test_without_a_variant_to_compare_no_pictures_are_needed(builder, ask):
     assert builder.tasks[0]["compared"] == 0
 
 
+@pytest.mark.parametrize(
+    ("precisions", "compared", "is_warned"),
+    [(("fp32", "int8"), 1, False), (("fp32", "fp16"), 2, False), (("fp32", "int8"), 1, True)],
+)
+def test_int8_is_compared_on_pictures_that_it_was_not_calibrated_on(builder, ask, precisions, compared, is_warned):
+    report = variants.convert(ask(precisions=precisions, calibration_images=1 if is_warned else 32), Settings())
+
+    assert {task["compared"] for task in builder.tasks} == {compared}
+    manifest = json.loads((report.output / "manifest.json").read_text())
+    assert manifest["calibration"]["compared"] == compared
+    said = [one for one in report.warnings if "calibrated on the only picture" in one]
+    assert bool(said) == is_warned
+
+
 def test_the_manifest_records_every_origin(builder, ask):
     report = variants.convert(ask(without=frozenset({Rewrite.OFFSETS})), Settings())
 
@@ -149,7 +163,12 @@ def test_the_manifest_records_every_origin(builder, ask):
     assert manifest["calibration"]["source"] == "photos"
     assert manifest["calibration"]["images"] == 2
     assert len(manifest["calibration"]["sha256"]) == 64
-    assert manifest["quantisation"] == {"float_offsets": False, "smooth": False, "overflow": "everywhere"}
+    assert manifest["quantisation"] == {
+        "float_offsets": False,
+        "smooth": False,
+        "overflow": "everywhere",
+        "bias_correction": True,
+    }
     int8 = manifest["variants"]["openvino_int8/birefnet_lite_64x64_int8.xml"]
     assert int8["agreement"] == GOOD
     assert int8["peak_memory_mib"] == 700

@@ -292,6 +292,14 @@ def test_an_outcome_describes_the_mask(pipeline_of):
     assert outcome.quality.flags == ()
 
 
+def test_an_outcome_carries_the_notes_of_the_decoder(pipeline_of):
+    store = store_of(a=encoded(scene().convert("CMYK"), "JPEG"), b=JPEG)
+
+    outcomes = run(pipeline_of(store), [work_item(0, "a.jpg"), work_item(1, "b.jpg")])
+
+    assert [outcomes[i].notes for i in (0, 1)] == [("CMYK without an ICC profile: plain conversion",), ()]
+
+
 def test_a_failed_image_has_no_quality(pipeline_of):
     assert run(pipeline_of(store_of()), [work_item(0, "a.jpg")])[0].quality is None
 

@@ -10,11 +10,13 @@ import click
 import pytest
 
 from producer.cli import _COMMANDS as PRODUCER_COMMANDS
-from worker.contract.errors import SettingsError
-from worker.contract.settings import Settings
+from worker.contract import settings
+from worker.contract.errors import BrokerUnavailable, SettingsError
+from worker.contract.settings import RedisSettings, Settings
 from worker.umbrella.commands import _COMMANDS, cli
 from worker.umbrella.cut import _with_network
 
+NOWHERE = "redis://127.0.0.1:1/0"
 LIGHT = ("submit", "list", "status", "watch", "results", "download", "cancel", "config")
 
 
@@ -93,3 +95,17 @@ def test_a_misspelt_network_is_refused_at_once():
         _with_network(Settings(), "u2netpp")
     assert _with_network(Settings(), "u2netp").model.source == "u2netp"
     assert _with_network(Settings(), None).model.source == Settings().model.source
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("watch", "job"), ("submit", "s3://b/in/", "s3://b/out/")])
+def test_without_any_services_a_command_says_how_to_start_them(arguments, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(settings, "load", lambda: Settings(redis=RedisSettings(url=NOWHERE)))
+
+    with pytest.raises(BrokerUnavailable, match="`maskmill serve` starts them"):
+        cli.main(list(arguments), standalone_mode=False)
+
+    monkeypatch.setenv("MASKMILL_REDIS__URL", NOWHERE)
+    with pytest.raises(BrokerUnavailable) as named:
+        cli.main(list(arguments), standalone_mode=False)
+    assert "maskmill serve" not in str(named.value)
