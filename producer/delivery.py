@@ -17,6 +17,7 @@ from pathlib import Path
 from producer.download import AT_ONCE, Fetched, fetch
 from producer.sources.lookup import in_order
 from worker.contract import outcome_codec
+from worker.contract.errors import SourceError
 from worker.contract.job import JobView
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import OutcomeKind
@@ -84,6 +85,9 @@ class Delivery:
         key = self._part(number)[line].key
         outputs = (self._options.output_key(key, kind) for kind in self._options.outputs)
         files = tuple(fetch(self._store, self._options.dest, output, self._folder) for output in outputs)
+        for file in files:
+            if file.problem:
+                raise SourceError(file.problem)
         return index, Delivered(key, files)
 
     def _read_part(self, number: int) -> list[manifest.Entry]:

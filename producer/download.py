@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from producer.sources.lookup import in_order
-from worker.contract.errors import ObjectMissing, SourceError
+from worker.contract.errors import ImageError, ObjectMissing, SourceError, StoreUnavailable
 from worker.contract.job import JobView
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import OutcomeKind
@@ -20,6 +21,9 @@ AT_ONCE = 8
 
 _OUTCOMES_AT_ONCE = 1000
 
+_ENDS_ALL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""Errors of the file system that every further file would meet too."""
+
 
 @dataclass(frozen=True)
 class Fetched:
@@ -31,6 +35,9 @@ class Fetched:
 
     gone: bool
     """The output was deleted from the bucket, so there is no file."""
+
+    problem: str = ""
+    """Why there is no file although the output exists: its key cannot be a file here, or S3 fails for it."""
 
 
 OnFile = Callable[[Fetched], None]
@@ -48,6 +55,9 @@ class Downloaded:
     gone: int
     """Outputs that were deleted from the bucket since the job wrote them."""
 
+    failed: int = 0
+    """Outputs that exist and are not in the folder; `on_file` gets the problem of each."""
+
 
 def download_all(
     store: ObjectStore, ledger: Ledger, view: JobView, folder: Path, on_file: OnFile = lambda fetched: None
@@ -55,42 +65,56 @@ def download_all(
     """Fetch every output of a job, as `download` does, and count.
 
     Raises:
-        SourceError: as for `download`.
+        SourceError, ServiceError: as for `download`.
     """
-    files = gone = 0
+    files = gone = failed = 0
     for fetched in download(store, ledger, view, folder):
         gone += fetched.gone
-        files += not fetched.gone
+        failed += bool(fetched.problem)
+        files += not fetched.gone and not fetched.problem
         on_file(fetched)
-    return Downloaded(folder, files, gone)
+    return Downloaded(folder, files, gone, failed)
 
 
 def download(store: ObjectStore, ledger: Ledger, view: JobView, folder: Path) -> Iterator[Fetched]:
     """Fetch every output of a job, keeping the tree; yield each, in order, when its file is complete.
 
-    Existing files are replaced. A file appears under its name only when it is complete.
+    Existing files are replaced. A file appears under its name only when it is complete. An output that cannot be a file
+    here, or that S3 fails for, does not stop the others (`Fetched.problem`).
 
     Raises:
-        SourceError: the job has no list of images yet, a key cannot be a path below `folder`, or a file cannot be
-            written.
+        SourceError: the job has no list of images yet, the folder cannot be created, or its disk is full or read-only.
+        ServiceError: S3 or Redis failed.
     """
     if view.total is None:
         raise SourceError(f"job {view.job} is still being listed: wait until it runs")
-
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SourceError(f"{folder} cannot be created: {error.strerror}") from error
     keys = _output_keys(store, ledger, view)
     yield from in_order(keys, lambda key: fetch(store, view.options.dest, key, folder), AT_ONCE)
 
 
 def fetch(store: ObjectStore, dest: S3Url, key: str, folder: Path) -> Fetched:
     """Fetch one output below a destination to its place below a local folder; see `download`."""
-    path = local_path(folder, key)
+    path = folder
     try:
+        path = local_path(folder, key)
         path.parent.mkdir(parents=True, exist_ok=True)
         store.download(dest / key, path)
     except ObjectMissing:
         return Fetched(key, path, gone=True)
     except OSError as error:
-        raise SourceError(f"{path} cannot be written: {error.strerror}") from error
+        if error.errno in _ENDS_ALL:
+            raise SourceError(f"{path} cannot be written: {error.strerror}") from error
+        return Fetched(key, path, gone=False, problem=f"{path} cannot be written: {error.strerror}")
+    except (SourceError, ImageError) as error:
+        return Fetched(key, path, gone=False, problem=str(error))
+    except StoreUnavailable as error:
+        if not error.of_object:
+            raise
+        return Fetched(key, path, gone=False, problem=str(error))
     return Fetched(key, path, gone=False)
 
 
@@ -110,5 +134,7 @@ def local_path(folder: Path, key: str) -> Path:
     """Return the file for a key. Keys are untrusted: `../../x` must stay below the folder, `a//b` must not be `a/b`."""
     parts = key.split("/")
     if "\0" in key or any(part in ("", ".", "..") for part in parts):
-        raise SourceError(f"key {key!r} cannot be a file below {folder}: rename the picture, or give --name")
+        raise SourceError(
+            f"key {key!r} cannot be a file below {folder}: rename the picture, or submit it with another --name"
+        )
     return folder.joinpath(*parts)

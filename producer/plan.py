@@ -23,6 +23,7 @@ from producer.sources.resolve import SourceSpec, resolve_source
 from producer.sources.spool import Spool
 from producer.sources.upload import upload_folder
 from producer.uptodate import NOT_COUNTED, UpToDateCheck
+from worker.contract import output_names
 from worker.contract.errors import OutputCollision, SettingsError, SourceError
 from worker.contract.messages import MAX_KEY_BYTES, JobOptions
 from worker.contract.outputs import OutputOptions
@@ -81,7 +82,8 @@ class Plan:
         """
         if self.collisions:
             more = f"; {self.collisions:,} such outputs in all" if self.collisions > 1 else ""
-            raise OutputCollision(f"{self.collision_examples[0]}: rename one, or submit them to two destinations{more}")
+            remedy = _collision_remedy(self.options)
+            raise OutputCollision(f"{self.collision_examples[0]}: {remedy}{more}")
         if not self.images:
             raise SourceError(_nothing_to_submit(self))
 
@@ -130,7 +132,7 @@ def make_plan(
     options = options_for(upload_folder(dest, source.root) if isinstance(source.root, Path) else source.root)
     up_to_date = start_check(options, source.root) if start_check else None
     with contextlib.ExitStack() as on_error:
-        listing = on_error.enter_context(_Listing(options, up_to_date))
+        listing = on_error.enter_context(_Listing(options, up_to_date, local=isinstance(source.root, Path)))
         for item in _chosen(spec, source, store, listing.skipped):
             refuse_input(item)
             listing.add(item)
@@ -145,10 +147,10 @@ def make_plan(
 class _Listing:
     """Counts, checks and keeps the images of a plan while they are listed."""
 
-    def __init__(self, options: JobOptions, up_to_date: UpToDateCheck | None) -> None:
+    def __init__(self, options: JobOptions, up_to_date: UpToDateCheck | None, *, local: bool) -> None:
         self.images = 0
         self.skipped: Skipped = Counter()
-        self._options, self._up_to_date = options, up_to_date
+        self._options, self._up_to_date, self._local = options, up_to_date, local
         self._spool, self._collisions = Spool(), CollisionCheck()
         self._bytes = self._unknown_sizes = self._unreadable = 0
         self._outputs: list[tuple[str, str]] = []
@@ -156,13 +158,13 @@ class _Listing:
     def add(self, item: Item) -> None:
         """Take one image."""
         refuse_long_keys(self._options, item.key)
-        rivals = self._options.collision_keys(item.key)
+        rivals = _rivals(self._options, item.key, local=self._local)
         self._collisions.add(item.key, rivals)
         self._spool.add(item)
         self.images += 1
         self._count(item, 1)
         if len(self._outputs) < EXAMPLES:
-            self._outputs.append((item.key, rivals[0]))
+            self._outputs.append((item.key, next(iter(self._options.collision_keys(item.key)))))
         if self._up_to_date is not None:
             self._up_to_date.add(item)
 
@@ -226,9 +228,29 @@ def _chosen(spec: SourceSpec, source: KeySource, store: ObjectStore, skipped: Sk
     return choose(items, spec.filters, skipped, look_up=lambda named: look_up(store, root, named, skipped))
 
 
+def _collision_remedy(options: JobOptions) -> str:
+    """Return what keeps `a.jpg` and `a.png` apart: a name with the suffix of the input."""
+    name = "{kind}/{dir}/{name}.{ext}" if len(options.outputs) > 1 else "{dir}/{name}.{ext}"
+    return f"rename one, give --name '{name}' if only their suffixes differ, or submit them to two destinations"
+
+
+def _rivals(options: JobOptions, key: str, *, local: bool) -> tuple[str, ...]:
+    """Return the objects that only this image may write: its outputs, and the copy of a local file.
+
+    Some S3 servers read a backslash as a slash. Names of local files come from no S3, so the two could become one.
+    """
+    outputs = tuple(options.collision_keys(key))
+    if not local:
+        return outputs
+    copy = f"{output_names.JOB_PREFIX}{key}"
+    return (*(output.replace("\\", "/") for output in outputs), copy.replace("\\", "/"))
+
+
 def _collision_in_words(first: str, second: str, options: JobOptions) -> str:
-    output = min(set(options.collision_keys(first)) & set(options.collision_keys(second)))
-    return f"{first!r} and {second!r} would both be written to {output!r}"
+    exact = set(options.collision_keys(first)) & set(options.collision_keys(second))
+    if exact:
+        return f"{first!r} and {second!r} would both be written to {min(exact)!r}"
+    return f"{first!r} and {second!r} would be one object on servers that read a backslash as a slash"
 
 
 def _overlap_check(source: KeySource, dest: S3Url) -> Callable[[Item], None]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from producer.outcomes import as_dict
+from worker.contract.console import json_for
 from worker.contract.errors import SetupError, SourceError
 from worker.contract.job import JobView
 from worker.contract.messages import FLAGS, Outcome, OutcomeKind
@@ -62,7 +63,7 @@ def columns(view: JobView) -> list[str]:
 def write_jsonl(outcomes: Iterable[Outcome], view: JobView, file: IO[str]) -> None:
     """Write one JSON object per line."""
     for outcome in outcomes:
-        file.write(_text(as_dict(outcome, view)) + "\n")
+        file.write(json_for(file, _text(as_dict(outcome, view))) + "\n")
 
 
 def write_csv(outcomes: Iterable[Outcome], view: JobView, file: IO[str], *, guard_formulas: bool = False) -> None:

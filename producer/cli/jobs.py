@@ -56,7 +56,7 @@ def status_command(*, job: str, as_json: bool) -> int:
         }
         spent = view.core_seconds / _HOUR
         costs = {"core_hours": round(spent, 6)} | cost_fields(spent, config.jobs)
-        console.print_json(_as_dict(view, waiting) | costs | {"failures": failures} | ({} if view.ended else activity))
+        console.print_json(_as_dict(view) | costs | {"failures": failures} | ({} if view.ended else activity))
         return Exit.OK
     _print_view(view, failures)
     if not view.ended:
@@ -174,8 +174,8 @@ def _notify(notifier: Notifier, view: JobView, code: Exit) -> None:
         console.err.print(str(error), markup=False, soft_wrap=True)
 
 
-def _as_dict(view: JobView, waiting: str = "") -> dict[str, object]:
-    return JobSnapshot(view, mean_rate(view), waiting).as_dict() | {
+def _as_dict(view: JobView) -> dict[str, object]:
+    return JobSnapshot(view, mean_rate(view)).as_dict() | {
         "source": str(view.options.source),
         "dest": str(view.options.dest),
         "outputs": [kind.value for kind in view.options.outputs],

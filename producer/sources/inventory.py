@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -21,7 +22,8 @@ from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore
 
 _MAX_MANIFEST_BYTES = 64 * 1024 * 1024
-_ARN = "arn:aws:s3:::"
+_ARN = re.compile(r"arn:aws[a-z-]*:s3:::")
+"""Of a bucket, in any partition: `aws`, `aws-cn`, `aws-us-gov`, ..."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class S3Inventory:
                 f"give s3://{facts['sourceBucket']}/ as SOURCE"
             )
         columns = [column.strip().lower() for column in facts["fileSchema"].split(",")]
-        bucket = facts["destinationBucket"].removeprefix(_ARN)
+        bucket = _ARN.sub("", facts["destinationBucket"], count=1)
         for data in facts["files"]:
             name = str(S3Url(bucket, data["key"]))
             with open_list(name, self.store, md5=data.get("MD5checksum", "")) as rows:

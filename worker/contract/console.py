@@ -11,7 +11,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from enum import IntEnum
-from typing import Any, NoReturn
+from io import TextIOWrapper
+from typing import IO, Any, NoReturn
 
 import click
 from click.shell_completion import get_completion_class
@@ -59,6 +60,9 @@ err = SafeConsole(stderr=True, highlight=False)
 
 def run(command: click.Command) -> NoReturn:
     """Run a command and exit. An expected error prints one message on standard error and sets a documented code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal or pipe that is not UTF-8 shows what it lacks as escapes
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = command.main(standalone_mode=False)
     except click.exceptions.Abort:
@@ -201,8 +205,17 @@ def print_table(table: Table) -> None:
 
 
 def print_json(value: object) -> None:
-    """Print a value as one line of JSON on standard output."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    """Print a value as one line of JSON on standard output; with escapes where its encoding lacks a character."""
+    click.echo(json_for(sys.stdout, json.dumps(value, ensure_ascii=False)))
+
+
+def json_for(stream: IO[str], text: str) -> str:
+    """Return JSON with all non-ASCII characters escaped if the encoding of a stream lacks one of them."""
+    try:
+        text.encode(getattr(stream, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(json.loads(text))
+    return text
 
 
 _COMPLETION = """\b

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from worker.contract.errors import SettingsError
+
 BUCKET = "maskmill"
 """The bucket that the services on this machine always have."""
 
@@ -41,9 +43,19 @@ class RunningServices(BaseModel):
 
 
 def cache_home() -> Path:
-    """Return the folder of the user's caches: XDG_CACHE_HOME if it is an absolute path, else ~/.cache."""
-    named = Path(os.environ.get("XDG_CACHE_HOME", "")).expanduser()
-    return named if named.is_absolute() else Path("~/.cache").expanduser()
+    """Return the folder of the user's caches: XDG_CACHE_HOME if it is an absolute path, else ~/.cache.
+
+    Raises:
+        SettingsError: the user has no home folder, as in a container with an arbitrary user id.
+    """
+    try:
+        named = Path(os.environ.get("XDG_CACHE_HOME", "")).expanduser()
+        return named if named.is_absolute() else Path("~/.cache").expanduser()
+    except RuntimeError as error:
+        raise SettingsError(
+            f"user {os.getuid()} has no home folder (no HOME, no entry in passwd): set MASKMILL_MODEL__CACHE_DIR to a "
+            "folder, or HOME"
+        ) from error
 
 
 def folder() -> Path:
@@ -58,6 +70,14 @@ def find_running(state: Path) -> RunningServices | None:
     except (OSError, ValidationError):
         return None
     return found if process_start(found.pid) == found.started else None
+
+
+def running_here() -> RunningServices | None:
+    """Return the services of this user that run; None if there are none, or the user has no home folder for them."""
+    try:
+        return find_running(folder())
+    except SettingsError:
+        return None
 
 
 def write_running(state: Path, record: RunningServices) -> None:

@@ -468,7 +468,7 @@ def names_services() -> bool:
 def _sources() -> list[tuple[str, PydanticBaseSettingsSource]]:
     """Return every source with the name that `explain` shows. The first that has a value wins."""
     sources = _written_sources()
-    running = local_services.find_running(local_services.folder())
+    running = local_services.running_here()
     if running is not None and not names_services():
         sources.append((f"maskmill {running.command}", InitSettingsSource(Settings, dict(running.settings))))
     return sources

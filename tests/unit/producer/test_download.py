@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 from pathlib import Path
 
 import pytest
 
-from producer.download import download
+from producer.download import download, download_all
 from support.fakes import FakeStore
-from worker.contract.errors import ObjectMissing, SourceError
+from worker.contract.errors import ObjectArchived, ObjectMissing, SourceError, StoreUnavailable
 from worker.contract.job import JobStatus, JobView
 from worker.contract.messages import JobOptions, OutcomeKind, OutputKind
 from worker.contract.s3url import S3Url
@@ -74,8 +75,9 @@ def test_keys_that_lead_out_of_the_folder_are_refused(tmp_path, key):
     folder = tmp_path / "inside"
     everything = dict.fromkeys((job(1).options.output_key(key, OutputKind.MASK), key), b"evil")
 
-    with pytest.raises(SourceError, match="cannot be a file below"):
-        list(download(store_with([key], everything), FakeLedger([OutcomeKind.OK]), job(1), folder))
+    [fetched] = download(store_with([key], everything), FakeLedger([OutcomeKind.OK]), job(1), folder)
+
+    assert "cannot be a file below" in fetched.problem
 
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
@@ -124,8 +126,54 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path):
     (tmp_path / "d").write_bytes(b"a file")
     store = store_with(["d/a.jpg"], {"d/a.png": b"x"})
 
-    with pytest.raises(SourceError, match="cannot be written"):
-        list(download(store, FakeLedger([OutcomeKind.OK]), job(1), tmp_path))
+    [fetched] = download(store, FakeLedger([OutcomeKind.OK]), job(1), tmp_path)
+
+    assert "cannot be written" in fetched.problem and (tmp_path / "d").read_bytes() == b"a file"
+
+
+LONG = "ü" * 150 + ".jpg"  # 304 bytes; a file system takes 255
+
+
+@pytest.mark.parametrize("odd", ["2//x.jpg", "../x.jpg", "k.png/inner.jpg", LONG])
+def test_an_output_that_cannot_be_a_file_does_not_stop_the_others(tmp_path, odd):
+    keys = ["1.jpg", "k.jpg", odd, "z.jpg"]
+    outputs = {job(1).options.output_key(key, OutputKind.MASK): b"x" for key in keys}
+    seen = []
+
+    done = download_all(store_with(keys, outputs), FakeLedger([OutcomeKind.OK] * 4), job(4), tmp_path, seen.append)
+
+    assert (done.files, done.gone, done.failed) == (3, 0, 1)
+    assert len(seen) == 4
+    assert sum(path.is_file() for path in tmp_path.rglob("*")) == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "stops"),
+    [
+        (ObjectArchived("restore it"), False),
+        (StoreUnavailable("500", of_object=True), False),
+        (StoreUnavailable("away"), True),
+        (OSError(errno.EACCES, "not allowed"), False),
+        (OSError(errno.ENOSPC, "disk full"), True),
+    ],
+)
+def test_only_what_every_output_would_meet_stops_a_download(tmp_path, monkeypatch, error, stops):
+    store = store_with(["a.jpg", "b.jpg"], {"a.png": b"x", "b.png": b"x"})
+    whole = store.download
+
+    def failing(place, path):
+        if place.key.endswith("a.png"):
+            raise error
+        whole(place, path)
+
+    monkeypatch.setattr(store, "download", failing)
+    ledger = FakeLedger([OutcomeKind.OK] * 2)
+    if stops:
+        with pytest.raises((SourceError, StoreUnavailable)):
+            download_all(store, ledger, job(2), tmp_path)
+    else:
+        done = download_all(store, ledger, job(2), tmp_path)
+        assert (done.files, done.failed) == (1, 1)
 
 
 def test_a_job_that_is_still_being_listed_has_no_outputs(tmp_path):

@@ -8,7 +8,7 @@ from producer.sources.filters import Filters
 from producer.sources.item import Skip
 from producer.sources.resolve import SourceSpec
 from producer.uptodate import UpToDate
-from worker.contract.errors import SourceError
+from worker.contract.errors import OutputCollision, SourceError
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.fleet import WorkerFacts
 from worker.contract.messages import JobOptions
@@ -163,3 +163,31 @@ def test_a_key_that_s3_does_not_allow_is_refused_with_the_remedy(key, what):
 def test_the_longest_key_is_submitted():
     with plan_of("a" * (1024 - len("out/.jpg")) + ".jpg") as plan:
         assert plan.images == 1
+
+
+def local_plan(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    options = lambda root: JobOptions(source=str(root), dest=str(DEST))  # noqa: E731
+    return make_plan(SourceSpec((str(folder),)), DEST, options, Store())
+
+
+def test_a_collision_names_the_template_that_solves_it(tmp_path):
+    with (
+        local_plan(tmp_path, "a.jpg", "a.png") as plan,
+        pytest.raises(OutputCollision, match=r"--name '{dir}/{name}.{ext}'"),
+    ):
+        plan.check()
+
+
+@pytest.mark.parametrize("names", [("d\\a.jpg", "d/a.jpg"), ("d\\a.jpg", "d/a.png")])
+def test_local_names_that_differ_in_a_backslash_are_refused_before_the_upload(tmp_path, names):
+    with local_plan(tmp_path, *names) as plan, pytest.raises(OutputCollision, match="read a backslash as a slash"):
+        plan.check()
+
+
+def test_a_single_name_with_a_backslash_is_submitted(tmp_path):
+    with local_plan(tmp_path, "d\\a.jpg", "d/b.jpg") as plan:
+        plan.check()
+        assert plan.images == 2

@@ -276,6 +276,13 @@ def test_an_inventory_gives_the_current_objects_under_its_root():
     assert skipped == {Skip.NOT_CURRENT: 1, Skip.OUTSIDE_SOURCE: 1}
 
 
+@pytest.mark.parametrize("destination", ["arn:aws-cn:s3:::i", "arn:aws-us-gov:s3:::i", "arn:aws:s3:::i", "i"])
+def test_an_inventory_of_any_partition_is_read(destination):
+    bucket = inventory(b"b,p/a.jpg,7,e,true\n", destinationBucket=destination)
+
+    assert keys(resolved("s3://b/p", manifest="s3://i/m.json", bucket=bucket)) == ["a.jpg"]
+
+
 @pytest.mark.parametrize(
     ("source", "changes", "error", "match"),
     [

@@ -5,7 +5,6 @@ import itertools
 import pytest
 
 from producer import watch
-from producer.cli import progress
 from support.fakes import Clock
 from worker.contract.errors import JobNotFound
 from worker.contract.job import JobStatus, JobView
@@ -135,7 +134,6 @@ def test_a_line_for_machines_has_all_counts():
         **counts,
         "images_per_second": 3.0,
         "eta_seconds": 1.7,
-        "waiting": "",
     }
     assert watch.JobSnapshot(view(), rate=None).as_dict()["images_per_second"] is None
 
@@ -168,4 +166,3 @@ def test_a_job_without_progress_says_why_and_the_reason_goes_with_the_next_image
     assert [(at - start, done) for at, done in asked] == [(0, 0), (5, 0), (14, 1)]
     assert [bool(snapshot.waiting) for snapshot in found] == [True] * 9 + [False] * 5 + [True] * 3 + [False]
     assert found[0].as_dict()["waiting"] == "no live worker" and found[-1].as_dict()["waiting"] == ""
-    assert progress._state(found[0]) == "waiting"

@@ -130,6 +130,15 @@ def test_a_listed_key_with_an_empty_folder_name_can_be_fetched(store, installati
     assert store.get(folder / listed.key, max_bytes=100)[0] == b"content"
 
 
+@pytest.mark.parametrize("folder", ["in//", "in///", "/in/"])
+def test_a_folder_whose_slashes_the_server_folds_is_refused_with_the_right_one(store, installation, folder):
+    """Each of its keys would lead to no object."""
+    put(store, S3Url(installation.bucket, "in/a.jpg"))
+
+    with pytest.raises(ServiceError, match=f"write s3://{installation.bucket}/in/$"):
+        list(store.list(S3Url(installation.bucket, folder)))
+
+
 @pytest.mark.parametrize("method", ["get", "head", "download"])
 def test_a_missing_object_is_named(store, installation, tmp_path, method):
     url = S3Url(installation.bucket, "d/gone.jpg")
