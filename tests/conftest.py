@@ -50,8 +50,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Remove MASKMILL_*, AWS_*, PRODUCER_*, WORKER_* and proxy variables, and leave the folder with `.env`.
 
-    No test fetches a network unless it says so: the default would.
+    No test fetches a network unless it says so: the default would. Services that the developer runs on this machine are
+    not found.
     """
+    from worker.contract import local_services
+
+    find, own = local_services.find_running, local_services.folder()
+    monkeypatch.setattr(local_services, "find_running", lambda state: None if state == own else find(state))
     for name in os.environ:
         if name.startswith(("MASKMILL_", "AWS_", "PRODUCER_", "WORKER_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)

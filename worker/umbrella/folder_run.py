@@ -114,11 +114,6 @@ class FolderRun:
         self._batches = itertools.count(1)
         self._ticked = 0.0
 
-    @property
-    def jobs(self) -> list[str]:
-        """Return the ids of the jobs that have ended."""
-        return [view.job for view in self._report.views]
-
     def process(self, items: Sequence[Item]) -> None:
         """Make the outputs of these pictures. Returns when all are done or have failed.
 
