@@ -15,11 +15,15 @@ FOLDER ?= starter
 # `make demo` owns this folder.
 DEMO ?= demo
 
-.PHONY: help demo test chaos fuzz licences audit lint format lock kernels wheel starter clean
+# Each has an environment of its own for its tests, with the versions of tests/environments/NAME.lock.
+ORCHESTRATORS := airflow dagster
+
+.PHONY: help demo test orchestrators chaos fuzz licences audit lint format lock kernels wheel starter clean
 
 help:
 	@echo 'make demo     cut out the sample photographs: maskmill cut demo/photographs demo/cutouts'
 	@echo 'make test     run the whole test suite (ARGS="-k name": a part of it)'
+	@echo 'make orchestrators  test the Airflow operator and the Dagster resource, in environments of their own'
 	@echo 'make kernels  build the native kernels if there is a C++ compiler'
 	@echo 'make wheel    build a wheel for Linux x86-64 that contains the native kernels, in dist/'
 	@echo 'make starter  train the built-in model in FOLDER=starter: a few hours on 2 cores; resumes after an interruption'
@@ -28,7 +32,7 @@ help:
 	@echo 'make licences list the licences of all dependencies; fails if one is not on the allow-list'
 	@echo 'make audit    check all dependencies against a public database of vulnerabilities'
 	@echo 'make lint     run ruff, clang-format, mypy, import-linter (layers) and vulture (dead code)'
-	@echo 'make lock     update requirements.lock, dev.lock and infra/docker/*.lock'
+	@echo 'make lock     update requirements.lock, dev.lock, infra/docker/*.lock and tests/environments/*.lock'
 	@echo 'make clean    remove the virtual environment and the state of the demo'
 
 # A picture that fails (exit code 3) is in the account that the command prints; it is no failure of make. Cut-outs of an
@@ -42,9 +46,16 @@ test: $(VENV)/.dev kernels
 ifeq ($(strip $(ARGS)),)
 	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile tests/unit tests/integration tests/benchmarks
 	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile tests/acceptance
+	@$(MAKE) --no-print-directory orchestrators
 else
 	@$(BIN)/python -m pytest $(ARGS)
 endif
+
+orchestrators: $(ORCHESTRATORS:%=$(VENV)/%/.ready)
+	@$(MAKE) --no-print-directory --jobs $(PROCESSES) --output-sync $(ORCHESTRATORS:%=.orchestrator-%)
+
+.orchestrator-%: $(VENV)/%/.ready
+	@$(VENV)/$*/bin/python -m pytest tests/integration/orchestrators/test_$*.py
 
 # Does nothing if the library was built from the current sources. Without a compiler it reports that OpenVINO's own
 # operation is used.
@@ -102,6 +113,13 @@ $(VENV)/.dev: dev.lock pyproject.toml
 	@$(MAKE) --no-print-directory install LOCK=dev.lock
 	@touch $@ $(VENV)/.demo
 
+$(VENV)/%/.ready: tests/environments/%.lock pyproject.toml $(VENV)/.dev
+	@echo 'installing $< into $(VENV)/$*'
+	@$(BIN)/uv venv --quiet --clear --no-python-downloads --python $(BIN)/python $(VENV)/$*
+	@$(BIN)/uv pip install --quiet --python $(VENV)/$*/bin/python --require-hashes --requirement $<
+	@$(BIN)/uv pip install --quiet --python $(VENV)/$*/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
 .PHONY: install
 install:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -117,6 +135,8 @@ install:
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
   --custom-compile-command 'make lock'
 lock: $(VENV)/.dev
+	@for name in $(ORCHESTRATORS); do $(COMPILE) pyproject.toml --extra $$name --extra standalone --group build \
+	  --group orchestrator-tests --output-file tests/environments/$$name.lock || exit 1; done
 	@$(COMPILE) pyproject.toml --extra demo --group build --output-file requirements.lock
 	@$(COMPILE) pyproject.toml --extra demo --group dev --output-file dev.lock
 	@$(COMPILE) --group image-build --constraint dev.lock --output-file infra/docker/build.lock

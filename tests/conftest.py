@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from hypothesis import settings as hypothesis_settings
 
+_CI = os.environ.get("CI") == "true"
 _ROOT = Path(__file__).parent
+_Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
 
 # Examples have no deadline: on a busy machine one that takes long says nothing about the code.
 hypothesis_settings.register_profile("maskmill", deadline=None)
 hypothesis_settings.load_profile("maskmill")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test that skips in CI: there, everything that tests need is installed."""
+    return _failed_if_skipped((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Fail a module that skips in CI as a whole."""
+    return _failed_if_skipped((yield))
+
+
+def _failed_if_skipped(report: _Report) -> _Report:
+    if _CI and report.outcome == "skipped":
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome, report.longrepr = "failed", f"no test may skip in CI. {reason}"
+    return report
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,6 +9,7 @@ import click
 
 from producer.cli import progress
 from producer.download import Fetched, download_all
+from producer.wording import counts_in_words
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.ledger.jobs import Ledger
@@ -43,5 +44,5 @@ def download_command(*, job: str, folder: Path, as_json: bool) -> int:
             f"{gone:,} outputs are missing from the bucket: they have been deleted since the job wrote them"
         )
     if not view.ended:
-        console.err.print(f"the job is still {view.status.value}: {view.done:,} of {view.total or 0:,} images are done")
+        console.err.print(f"the job is still {view.status.value}: {counts_in_words(view)}", soft_wrap=True)
     return Exit.OK

@@ -12,6 +12,7 @@ import click
 from producer.cli.job_options import DEST, find_job, split_choices
 from producer.outcomes import read_outcomes
 from producer.tables import TableFormat, atomic_file, write_csv, write_jsonl, write_parquet
+from producer.wording import counts_in_words
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.job import JobView
@@ -102,7 +103,7 @@ def results_command(
         )
         _write(_flagged(found, frozenset(flags)), view, chosen, output, guard_formulas=guard_formulas)
     if not view.ended:
-        console.err.print(f"the job is still {view.status.value}: {view.done:,} of {view.total or 0:,} images are done")
+        console.err.print(f"the job is still {view.status.value}: {counts_in_words(view)}", soft_wrap=True)
     return Exit.OK
 
 

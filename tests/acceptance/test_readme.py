@@ -142,8 +142,8 @@ def adapted(line: str, reader: dict) -> str:
             line += " --size 64"
         if benchmark[1] == "fleet" and "--nodes" not in line:
             line += " --nodes 1,10"
-    elif line.startswith("worker tune") and "--rounds 1" not in line:
-        line = f"{line} --seconds 2 --rounds 1"
+    elif line.startswith("worker tune"):
+        line = f"{line} --seconds 2 --rounds 1 --accept-load"
     line = line.replace("s3://$BUCKET/photos/", reader["photos"]).replace("--photo shoe.jpg", "--photo photos/shoe.jpg")
     if "--checkpoint" in line:
         line = re.sub(r"hf://ZhengPeng7/\S+", str(reader["checkpoint"]), line)

@@ -176,7 +176,7 @@ def with_constant_channel() -> onnx.ModelProto:
         "w1": first,
         "b1": np.array([0.0] * 8 + [CONSTANT]),
         "w2": last,
-        "b2": np.array([-1.0 - CONSTANT * heavy.sum()]),
+        "b2": np.array([1.0 - CONSTANT * heavy.sum()]),
     }
     nodes = [
         node("Conv", "image w1 b1", "hidden", pads=[1, 1, 1, 1]),

@@ -102,6 +102,10 @@ class Umbrella(console.LazyGroup):
             command.callback = _reaching(command.callback, start=entry.reads_jobs)
         return command
 
+    def variables_prefix(self, ctx: click.Context, name: str) -> str | None:
+        """Return the first word of the variables that the options of a command read; None if it reads none."""
+        return _COMMANDS[name].variables or None
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command, which may import more.
 

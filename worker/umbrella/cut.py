@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -28,11 +29,14 @@ from worker.model.sources import catalogue
 from worker.model.sources.prepared import DEFAULT_SOURCE
 from worker.standalone.stack import model_variables
 from worker.umbrella.display import Display
-from worker.umbrella.folder_run import FolderRun, Totals
 from worker.umbrella.made import MadeRecord
 from worker.umbrella.pictures import Pictures, describe_skipped
 from worker.umbrella.session import Session, services
 from worker.umbrella.stop_signal import StopSignal
+from worker.umbrella.totals import Totals
+
+if TYPE_CHECKING:
+    from worker.umbrella.folder_run import FolderRun
 
 _SHOWN_FAILURES = 20
 _WATCH_SECONDS = 2.0
@@ -108,28 +112,23 @@ class Cut:
             if not force and not self._missing(found, made, self._likely_model()):
                 _print(f"nothing to do: all of them are up to date in {self.pictures.dest}")
                 return Exit.OK
-            began, totals, interrupted, report = time.monotonic(), Totals(), False, None
-            try:
-                with Display() as display, self._session(display) as session:
-                    todo = found if force else self._missing(found, made, session.model)
-                    if len(todo) < len(found):
-                        display.say(f"{len(found) - len(todo):,} are up to date, {len(todo):,} to do")
-                    with self._run(session, made, display) as run:
-                        totals = run.totals
-                        interrupted = self._process(run, todo, display)
-                        report = None if interrupted else run.write_report()
-            except KeyboardInterrupt:
-                interrupted = True
-        if interrupted:
-            return self._say_interrupted(totals)
-        _print(f"{totals.ok:,} done, {len(totals.failures):,} failed, in {time.monotonic() - began:.0f} s")
-        _print_failures(totals.failures)
-        self._print_places(report)
-        return _exit_code(totals)
+            began, totals, finished = time.monotonic(), Totals(), False
+            with contextlib.suppress(KeyboardInterrupt), Display() as display, self._session(display) as session:
+                todo = found if force else self._missing(found, made, session.model)
+                if len(todo) < len(found):
+                    display.say(f"{len(found) - len(todo):,} are up to date, {len(todo):,} to do")
+                with self._run(session, made, display) as run:
+                    totals = run.totals
+                    finished = self._process(run, todo, display)
+                    if finished:
+                        report = run.write_report()
+                        display.stop()
+                        self._say_done(totals, report, time.monotonic() - began)
+        return _exit_code(totals) if finished else self._say_interrupted(totals)
 
     def watch(self) -> int:
         """Make what is new or changed until Ctrl-C, and return the exit code."""
-        totals = Totals()
+        totals, report = Totals(), None
         with contextlib.suppress(KeyboardInterrupt), self._made() as made, Display() as display:
             self._prepare_dest()
             with self._session(display) as session, self._run(session, made, display) as run:
@@ -180,13 +179,13 @@ class Cut:
         run.write_report()
 
     def _process(self, run: FolderRun, todo: list[Item], display: Display) -> bool:
-        """Process the pictures, and return whether that was interrupted."""
+        """Process the pictures, and return whether that was finished, not interrupted."""
         try:
             run.process(todo)
         except KeyboardInterrupt:
             self._finish_in_flight(run, display)
-            return True
-        return False
+            return False
+        return True
 
     def _finish_in_flight(self, run: FolderRun, display: Display) -> None:
         self.stop.acknowledge()
@@ -214,6 +213,9 @@ class Cut:
             yield session
 
     def _run(self, session: Session, made: MadeRecord, display: Display) -> FolderRun:
+        # Celery and the report take a second to import: now, while the workers start, and not before.
+        from worker.umbrella.folder_run import FolderRun
+
         def on_progress(totals: Totals) -> None:
             self.stop.check()
             display.update(totals)
@@ -249,6 +251,12 @@ class Cut:
             self.pictures.dest.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SourceError(f"{self.pictures.dest} cannot be created: {error.strerror}") from error
+
+    def _say_done(self, totals: Totals, report: Path | None, seconds: float) -> None:
+        """Print the result. Services are stopped afterwards, which takes a few seconds more."""
+        _print(f"{totals.ok:,} done, {len(totals.failures):,} failed, in {seconds:.0f} s")
+        _print_failures(totals.failures)
+        self._print_places(report)
 
     def _say_interrupted(self, totals: Totals) -> int:
         count = f"{totals.ok:,} of {totals.planned:,} pictures are" if totals.planned else "no picture is"

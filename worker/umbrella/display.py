@@ -8,7 +8,7 @@ from typing import Self
 from rich.progress import BarColumn, Progress, TextColumn
 
 from worker.contract import console
-from worker.umbrella.folder_run import Totals
+from worker.umbrella.totals import Totals
 
 _LINE_SECONDS = 5.0
 _RATE_IMAGES = 3
@@ -42,6 +42,11 @@ class Display:
         """Print one line on standard error, above the bar."""
         console.err.print(text, markup=False, soft_wrap=True)
 
+    def stop(self) -> None:
+        """Remove the bar, before a result is printed."""
+        if self._bar is not None:
+            self._bar.stop()
+
     def _words(self, totals: Totals) -> str:
         if not totals.done:
             return f"{totals.planned:,} to do, waiting for the first one"
@@ -64,5 +69,4 @@ class Display:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self.stop()

@@ -44,7 +44,8 @@ class MadeRecord:
                 self._rewrite()
             self._file: IO[str] = self.path.open("a", encoding="utf-8")
         except OSError as error:
-            raise SourceError(f"{self.path}: {error.strerror}") from error
+            remedy = "set XDG_CACHE_HOME to a folder that you can write"
+            raise SourceError(f"{self.path} cannot be written: {error.strerror}; {remedy}") from error
         if lines:
             self._file.write("\n")  # ends a line that was cut off
 

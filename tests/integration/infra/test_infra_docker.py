@@ -246,8 +246,11 @@ def _answer(ask: Any) -> Any:
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("name", "stage"), [("worker", "build"), ("producer", "build")])
-def test_the_build_stage_builds(name, stage, tmp_path):
-    """Run each COPY and RUN of the stage in a separate root with this Python, then the programs of the image."""
+def test_the_build_stage_builds_with_pip(name, stage, tmp_path):
+    """Run each COPY and RUN of the stage in a separate root with this Python, then the programs of the image.
+
+    With pip and a compiler, as in the image; tests/acceptance/install/test_images.py does it with uv in every run.
+    """
     instructions = dockerfile.stages(INFRA / "docker" / f"{name}.Dockerfile")[stage]
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(Path(sys.base_prefix) / "bin" / "python3")

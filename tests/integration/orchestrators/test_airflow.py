@@ -1,4 +1,4 @@
-"""The operator and the trigger with the real Airflow, if it is installed."""
+"""The operator and the trigger with the real Airflow (`make orchestrators`)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,6 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
-
-from support.commands import environment as environment_of
-from support.commands import wait_for
-from worker.contract.errors import BrokerUnavailable
-from worker.contract.job import JobStatus
-
-pytest.importorskip("airflow.sdk", reason="Apache Airflow is not installed: pip install 'maskmill[airflow]'")
-
 from airflow.sdk.exceptions import AirflowException
 
 try:
@@ -26,6 +18,10 @@ except ImportError:  # before Airflow 3.2
 
 from producer.integrations import airflow
 from producer.integrations.airflow import JobTrigger, MaskmillOperator
+from support.commands import environment as environment_of
+from support.commands import wait_for
+from worker.contract.errors import BrokerUnavailable, SettingsError
+from worker.contract.job import JobStatus
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CONTEXT = {"ti": SimpleNamespace(dag_id="shop", task_id="masks", run_id="scheduled__2026-01-31", map_index=-1)}
@@ -59,6 +55,20 @@ def again(trigger: JobTrigger) -> JobTrigger:
     place, kwargs = trigger.serialize()
     assert place == "producer.integrations.airflow.JobTrigger"
     return JobTrigger(**kwargs)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"polcy": {"priority": "high"}}, "polcy"),
+        ({"outputs": {"fromat": "webp"}}, "did you mean format"),
+        ({"policy": {"max_fail": 3}}, "did you mean max_failed"),
+        ({"outputs": "cutout"}, "outputs takes a mapping"),
+    ],
+)
+def test_a_typo_in_an_argument_is_refused_when_the_dag_is_read(operator_of, wrong, message):
+    with pytest.raises((TypeError, ValueError, SettingsError), match=message):
+        operator_of(**wrong)
 
 
 def test_a_task_submits_and_waits(operator_of, fake_worker, ledger):
@@ -179,6 +189,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.timeout(400)  # Airflow takes a minute for its database and the two tasks
 @pytest.mark.usefixtures("fake_worker")
 def test_a_dag_of_both_kinds_runs(installation, source, dest, ledger, tmp_path):
     (tmp_path / "dags").mkdir()
@@ -187,7 +198,7 @@ def test_a_dag_of_both_kinds_runs(installation, source, dest, ledger, tmp_path):
     environment = environment_of(installation.environment | settings | {"AIRFLOW__CORE__LOAD_EXAMPLES": "False"})
     for command in (["-m", "airflow", "db", "migrate"], [str(tmp_path / "dags" / "shop.py"), source, dest]):
         done = subprocess.run(
-            [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=110, check=False
+            [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=190, check=False
         )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 

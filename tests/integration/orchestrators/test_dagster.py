@@ -1,4 +1,4 @@
-"""The resource in runs of the real Dagster, if it is installed.
+"""The resource in runs of the real Dagster (`make orchestrators`).
 
 Dagster evaluates annotations when it defines an op, so this file must not use `from __future__ import annotations`.
 """
@@ -8,13 +8,11 @@ import signal
 import threading
 import time
 
+import dagster
 import pytest
 
+from producer.integrations.dagster import MaskmillResource
 from support.commands import wait_for
-
-dagster = pytest.importorskip("dagster", reason="Dagster is not installed: pip install 'maskmill[dagster]'")
-
-from producer.integrations.dagster import MaskmillResource  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 DAYS = dagster.StaticPartitionsDefinition(["mon", "tue"])
@@ -45,6 +43,15 @@ def materialize(asset, day="mon", instance=None, **more):
 def metadata_of(result) -> dict:
     [event] = result.asset_materializations_for_node("masks")
     return {name: value.value for name, value in event.metadata.items()}
+
+
+def test_typos_are_refused():
+    with pytest.raises(TypeError, match="has no field 'poll_second'; did you mean poll_seconds"):
+        MaskmillResource(poll_second=1)
+    with pytest.raises(TypeError, match="polcy"):
+        MaskmillResource().run(None, "s3://a/", "s3://b/", polcy={})
+    with pytest.raises(ValueError, match="did you mean format"):
+        MaskmillResource().run(None, "s3://a/", "s3://b/", outputs={"fromat": "webp"}, job_key="k")
 
 
 def test_an_asset_has_the_counts_of_its_job_as_metadata(masks, fake_worker, ledger, dest):

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -24,7 +23,6 @@ from worker.standalone.services import Standalone
 from worker.standalone.valkey import Valkey
 
 ROOT = Path(__file__).parents[3]
-NOBODY = 65534
 
 
 @contextlib.contextmanager
@@ -164,39 +162,3 @@ def test_services_end_with_a_killed_owner_and_the_next_owner_finds_data_and_port
         assert not [pid for pid in pids if runs(int(pid))]
         assert services.s3_endpoint == endpoint
         assert store.get(S3Url("maskmill", "k"), max_bytes=100)[0] == b"acknowledged"
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="all other tests already run as an ordinary user")
-def test_an_ordinary_user_can_run_it_with_a_home_that_does_not_exist():
-    text = """
-        import os, sys
-        from pathlib import Path
-        from worker.contract.s3url import S3Url
-        from worker.contract.storage.s3 import ObjectStore
-        from worker.standalone import seaweed
-        from worker.standalone.services import Standalone
-        from worker.contract.settings import S3Settings
-        ObjectStore(S3Settings()).close()  # imports modules that the other user may be unable to read
-        os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
-        os.environ["HOME"] = "/nonexistent"
-        with Standalone(Path(sys.argv[1]) / "state") as services:
-            with ObjectStore(services.s3.settings) as store:
-                store.put(S3Url("maskmill", "k"), b"x", content_type="text/plain")
-            print("up", *services.pids.values(), flush=True)
-            sys.stdin.readline()
-        print("down", flush=True)
-    """
-    try:
-        subprocess.run([sys.executable, "-I", "-S", "-c", ""], user=NOBODY, group=NOBODY, check=True)
-    except (PermissionError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"other users cannot run {sys.executable}: {error}")
-    with tempfile.TemporaryDirectory() as home:
-        os.chown(home, NOBODY, NOBODY)
-        with script(text, home, str(NOBODY)) as process:
-            up, *pids = process.stdout.readline().split()
-            assert up == "up"
-            assert {psutil.Process(int(pid)).uids().effective for pid in pids} == {NOBODY}
-            process.stdin.write("\n")
-            process.stdin.flush()
-            assert process.stdout.readline() == "down\n"
-            assert processes_of(Path(home)) == []

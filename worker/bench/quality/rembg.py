@@ -104,6 +104,7 @@ def run(
         SetupError: rembg cannot be installed, or fails.
     """
     python = interpreter(cache)
+    output.mkdir(parents=True, exist_ok=True)
     request = {
         "session": network.session,
         "pictures": [str(path.absolute()) for path in pictures],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from worker.contract.errors import SetupError
+from worker.contract.errors import BundleError, SetupError
 from worker.contract.input_size import InputSize
 from worker.convert.int8.outcome import Outcome
 from worker.convert.int8.pictures import Int8Pictures
@@ -42,7 +42,7 @@ def quantise(
     size: InputSize,
     on_step: Callable[[str], None],
 ) -> Outcome:
-    """Write the INT8 form of a float32 IR to `output`, unless it does not hold.
+    """Write the INT8 form of a float32 IR to `output`, unless it does not hold or cannot be made.
 
     Args:
         exact: `.xml` of the float32 network, with its facts in `model_info`.
@@ -51,9 +51,6 @@ def quantise(
         name: of the network, for messages.
         size: input size.
         on_step: called with each step in words.
-
-    Raises:
-        MaskmillError: NNCF cannot quantise the network, or the disk is full.
     """
     last = ""
 
@@ -69,5 +66,10 @@ def quantise(
         for what, pixels in files.items():
             np.save(paths[what], pixels)
         task = {"xml": str(exact), "name": name, "size": str(size), "output": str(output), **paths}
-        answer = build_in_process(task, f"{name} {size.short} int8", on_progress, _MODULE)
+        try:
+            answer = build_in_process(task, f"{name} {size.short} int8", on_progress, _MODULE)
+        except BundleError as error:  # the other precisions of the bundle are sound, and are not lost with it
+            for suffix in (".xml", ".bin"):
+                output.with_suffix(suffix).unlink(missing_ok=True)
+            return Outcome(holds=False, steps=(), exact_core_seconds=0.0, failure=str(error))
     return Outcome.read(answer["outcome"])

@@ -57,6 +57,8 @@ class Outcome:
     """Layers in float, in the order in which they were found to be noisy."""
     float_share: float = 0.0
     """Share of the products that are computed in float."""
+    failure: str = ""
+    """Why no form could be made; empty if some were judged."""
 
     @property
     def best(self) -> Step:
@@ -66,6 +68,8 @@ class Outcome:
     @property
     def summary(self) -> str:
         """One line for people."""
+        if self.failure:
+            return f"INT8 is not offered: {self.failure}"
         best = self.best
         if self.holds:
             return f"INT8 holds: {best.what}: {best.figures}"
@@ -79,6 +83,7 @@ class Outcome:
         return {
             "offered": self.holds,
             "summary": self.summary,
+            "weights": "8 bits; on a CPU without VNNI, sums of products may saturate: prefer fp32 there",
             "steps": [
                 {"what": step.what, **asdict(step.figures), "float_layers": step.float_layers} for step in self.steps
             ],
@@ -100,4 +105,5 @@ class Outcome:
             tuple(facts["centred"]),
             tuple(facts["float_layers"]),
             facts["float_share"],
+            facts["failure"],
         )

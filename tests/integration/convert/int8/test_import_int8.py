@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from integration.convert.importing.test_output_forms import FREE
+from integration.model.tiny_network import build, save
 from support import onnx_networks as toys
 from worker.cli import cli
 from worker.contract.errors import BundleError, SettingsError, SetupError
@@ -111,3 +113,34 @@ def test_without_nncf_the_error_names_the_extra(toy, tmp_path, monkeypatch):
 def test_pictures_without_int8_are_refused(toy, tmp_path):
     with pytest.raises(SettingsError, match="--calibration is for INT8: add int8 to --precision"):
         imported(toy, tmp_path, calibration=str(tmp_path))
+
+
+def test_a_network_that_nncf_cannot_quantise_keeps_its_float_variant(toy, tmp_path, monkeypatch):
+    def dies(task, label, *_):
+        Path(task["output"]).write_text("half written")
+        raise BundleError(f"{label}: NNCF cannot quantise the network: an operation")
+
+    monkeypatch.setattr(offer, "build_in_process", dies)
+
+    report, _, manifest = imported(toy, tmp_path, precisions=("fp32", "int8"))
+
+    assert report.precisions == ("fp32",)
+    assert manifest["int8"]["summary"] == (
+        "INT8 is not offered: toy 64 int8: NNCF cannot quantise the network: an operation"
+    )
+    assert manifest["int8"]["summary"] in report.warnings
+    assert not list(report.output.rglob("*int8*"))
+
+
+def test_an_ir_is_quantised_as_it_is_fed(tmp_path):
+    (tmp_path / "from").mkdir()
+    variant = save(build(gain=3.0), tmp_path / "from", half=True)
+
+    fed = {"mean": (0.0,) * 3, "scale": (30.0,) * 3}
+    report, _, manifest = imported(variant.xml, tmp_path, precisions=("fp16", "int8"), **fed)
+
+    assert report.precisions == ("fp16", "int8"), manifest["int8"]["summary"]
+    (xml,) = (report.output / "openvino_int8").glob("*.xml")
+    first = next(n for n in core().read_model(xml).get_ordered_ops() if n.get_type_name() == "FakeQuantize")
+    limit = float(first.input_value(2).get_node().data.max())
+    assert limit == pytest.approx(255 / 30, rel=0.2)  # with the values of ImageNet it would be 2.6
