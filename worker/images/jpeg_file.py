@@ -14,6 +14,9 @@ MAX_JPEG_SCANS = 500
 """Maximum scans in one JPEG. Encoders write about ten. Every scan passes over the whole picture, so a small file with
 thousands of them keeps a decoder busy for hours. The value is the one that libjpeg-turbo's own fuzzers use."""
 
+MAX_SEGMENTS = 1 << 17
+"""Limit of segments in one JPEG; each takes time, whatever its size. A profile and a depth map need some hundreds."""
+
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
 _DCT = frozenset((0xC0, 0xC1, 0xC2, 0xC9, 0xCA))  # baseline, extended, progressive; Huffman and arithmetic
@@ -60,15 +63,18 @@ def jpeg_facts(data: bytes) -> JpegFacts:
 
     Raises:
         UnsupportedFormat: a kind or a depth of JPEG that is not supported, by its name.
-        Undecodable: more than `MAX_JPEG_SCANS` scans.
+        Undecodable: more than `MAX_JPEG_SCANS` scans or `MAX_SEGMENTS` segments.
     """
-    frame, scans, position = 0, 0, 2
+    frame, scans, segments, position = 0, 0, 0, 2
     sent: dict[int, list[int]] = {}
     metadata: list[tuple[int, int]] = []
     has_end = is_damaged = False
     while not has_end and (found := _MARKER.search(data, position)):
         marker, start = data[found.start() + 1], found.end()
         has_end = marker == _EOI
+        segments += 1
+        if segments > MAX_SEGMENTS:
+            raise Undecodable(f"JPEG with more than {MAX_SEGMENTS:,} segments; export it again")
         if has_end or marker in (_SOI, _TEM):
             position = start
             continue

@@ -28,6 +28,9 @@ DAMAGED_METADATA = "damaged: metadata that cannot be read was dropped"
 MAX_TEXT_BYTES = 1 << 20
 """Limit of an inflated text, the one of Pillow."""
 
+MAX_CHUNKS = 1 << 20
+"""Limit of chunks in one PNG: encoders write image data in chunks of 8 KiB and more."""
+
 _GREY, _RGB, _PALETTE = 0, 2, 3  # colour types
 _DECIDES_PIXELS = frozenset((b"IHDR", b"PLTE", b"IDAT", b"tRNS"))
 _TEXTS = frozenset((b"tEXt", b"zTXt", b"iTXt"))
@@ -55,7 +58,8 @@ def read_png(data: bytes) -> PngFile:
     """Take a PNG apart.
 
     Raises:
-        Undecodable: the file ends within its image data, or a chunk that decides over pixels is damaged.
+        Undecodable: the file ends within its image data, a chunk that decides over pixels is damaged, or there are more
+            than `MAX_CHUNKS`.
         UnsupportedFormat: a private variant of PNG.
     """
     return _Reader(data).read()
@@ -83,8 +87,11 @@ class _Reader:
 
     def _read_chunks(self) -> bool:
         """Read all chunks; return whether the file has its end chunk."""
-        at, size = 8, len(self._view)
+        at, size, count = 8, len(self._view), 0
         while at + 12 <= size:
+            count += 1
+            if count > MAX_CHUNKS:
+                raise Undecodable(f"PNG with more than {MAX_CHUNKS:,} chunks; export it again")
             length, kind = struct.unpack_from(">I4s", self._view, at)
             end = at + 12 + length
             if end > size:

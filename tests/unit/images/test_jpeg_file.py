@@ -9,7 +9,7 @@ from tests.support.edge_case_images import encoded, scene
 from worker.contract.errors import ImageError, Undecodable, UnsupportedFormat
 from worker.contract.settings import LimitSettings
 from worker.images.decode import FULL_SIZE, DecodeTarget, decode
-from worker.images.jpeg_file import jpeg_facts
+from worker.images.jpeg_file import MAX_SEGMENTS, jpeg_facts
 from worker.images.png_file import DAMAGED_METADATA, MISSING_END
 
 LIMITS = LimitSettings()
@@ -61,6 +61,12 @@ def test_with_pixels_missing_a_jpeg_is_refused(kind, target):
     for end in (len(data) - 40, len(data) - 200, last_scan, last_scan + 14, len(data) // 2):
         with pytest.raises(Undecodable):
             decode(data[:end], LIMITS, target)
+
+
+def test_a_jpeg_of_many_tiny_segments_is_refused():
+    data = encoded(scene(), "JPEG")
+    with pytest.raises(Undecodable, match="segments"):
+        decode(data[:2] + b"\xff\xfe\0\2" * (MAX_SEGMENTS + 1) + data[2:], LIMITS)
 
 
 def test_a_progressive_jpeg_cut_between_two_scans_is_refused():

@@ -10,6 +10,7 @@ from PIL import Image, ImageCms
 from tests.support.edge_case_images import encoded, scene
 from worker.contract.errors import Undecodable, UnsupportedFormat
 from worker.contract.settings import LimitSettings
+from worker.images import png_file
 from worker.images.colour_space import MAX_PROFILE_BYTES
 from worker.images.decode import decode
 from worker.images.png_file import DAMAGED_METADATA, MISSING_END, SIGNATURE
@@ -115,6 +116,13 @@ def test_image_data_that_is_cut_off_is_refused():
         decode(BASE[: start - 8], LIMITS)
     late = BASE[:-12] + chunk(b"tEXt", b"Comment\0hello")[:-6]
     assert decode(late, LIMITS).notes == (MISSING_END,)
+
+
+def test_a_png_of_many_tiny_chunks_is_refused(monkeypatch):
+    monkeypatch.setattr(png_file, "MAX_CHUNKS", 1000)
+    assert decode(BASE[:AFTER_HEADER] + chunk(b"tIME", b"") * 900 + BASE[AFTER_HEADER:], LIMITS).notes == ()
+    with pytest.raises(Undecodable, match="1,000 chunks"):
+        decode(BASE[:AFTER_HEADER] + chunk(b"tIME", b"") * 1001 + BASE[AFTER_HEADER:], LIMITS)
 
 
 def test_private_variants_are_refused_by_name():
