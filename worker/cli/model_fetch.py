@@ -55,7 +55,8 @@ def fetch_command(
     """Fetch one variant of SOURCE to this machine, verify it and print its paths.
 
     By default, this is the variant that a worker on this machine runs. An interrupted download resumes. A known network
-    (`worker model list --known`) is also imported, and kept in the model cache.
+    (`worker model list --known`) is also imported, quantised to INT8 if that holds (extra maskmill[convert]), and kept
+    in the model cache.
     """
     config = settings.load()
     model = model_settings(config, source, **choice)
