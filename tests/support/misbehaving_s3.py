@@ -64,6 +64,9 @@ class Mode:
     listing: bytes = b""
     """The answer to every listing, with status 200; b'': a true one."""
 
+    listing_refusal: Refusal | None = None
+    """The error that every listing is answered with."""
+
     fold: Callable[[str], str] = lambda key: key
     """Changes the key of each object that is stored or asked for, not the prefix of a listing's request."""
 
@@ -237,6 +240,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if not bucket:
             self.send(200, b"<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>")
+            return
+        if self.s3.mode.listing_refusal:
+            self.refuse(self.s3.mode.listing_refusal.status, self.s3.mode.listing_refusal.code)
             return
         if self.s3.mode.listing:
             self.send(200, self.s3.mode.listing)

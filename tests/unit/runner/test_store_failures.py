@@ -160,6 +160,17 @@ def test_the_only_object_of_a_folder_is_given_up_too(server, bench):
     assert bench.kinds()["bad.jpg"] == ("failed", "store_failed")
 
 
+def test_an_object_is_given_up_without_the_right_to_list(server, bench):
+    """Least-rights policies may not grant it, and the job must end all the same."""
+    always_fails(server, "get")
+    server.mode.listing_refusal = Refusal(403, "AccessDenied")
+
+    for _ in range(STORE_TRIES):
+        bench.deliver()
+
+    assert bench.kinds()["bad.jpg"] == ("failed", "store_failed")
+
+
 # -- S3 refuses the caller ----------------------------------------------------------------------------------------
 
 CALLER = [(403, "InvalidAccessKeyId"), (403, "SignatureDoesNotMatch"), (400, "ExpiredToken")]

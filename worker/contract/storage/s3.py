@@ -237,7 +237,8 @@ class ObjectStore:
     def reads_others(self, url: S3Url) -> bool:
         """Return whether S3 serves other objects beside one for which it fails.
 
-        Reads a byte of up to three neighbours in the same folder; without a neighbour, the listing counts.
+        Reads a byte of up to three neighbours in the same folder. Without a neighbour, or without the right to list,
+        any answer to the listing counts.
         """
         folder = S3Url(url.bucket, url.key[: url.key.rfind("/") + 1])
         try:
@@ -245,8 +246,10 @@ class ObjectStore:
                 found for found in self.list(folder) if found.key != url.key[len(folder.key) :] and found.size != 0
             )
             neighbours = list(itertools.islice(beside, _NEIGHBOURS))
-        except MaskmillError:
+        except StoreUnavailable:
             return False
+        except MaskmillError:  # no right to list: S3 answers, and that is all that can be known
+            return True
         return not neighbours or any(self._reads(folder / found.key) for found in neighbours)
 
     def writes(self, url: S3Url) -> bool:
