@@ -50,7 +50,7 @@ class OutputRequest:
             return self.with_background(store, dest)
         place = _place(self.background_file, dest)
         try:
-            return self._with(place, store.head(place).etag)
+            return self._with(place, store.content_etag(place))
         except ObjectMissing:
             return None
 
@@ -65,7 +65,7 @@ def pin_object(store: ObjectStore, place: S3Url) -> tuple[S3Url, str]:
         SourceError: the object does not exist.
     """
     try:
-        return place, store.head(place).etag
+        return place, store.content_etag(place)
     except ObjectMissing as error:
         raise SourceError(f"--background {place}: no such object") from error
 
@@ -78,10 +78,10 @@ def upload_file(store: ObjectStore, file: Path, dest: S3Url) -> tuple[S3Url, str
     """
     place = _place(file, dest)
     try:
-        return place, store.head(place).etag
+        return place, store.content_etag(place)
     except ObjectMissing:
         store.upload(file, place)
-        return place, store.head(place).etag
+        return place, store.content_etag(place)
 
 
 def _place(file: Path, dest: S3Url) -> S3Url:

@@ -17,13 +17,14 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
+from producer import live
 from producer.backgrounds import OutputRequest
-from producer.download import Fetched, download
+from producer.download import Downloaded, OnFile, download_all
 from producer.estimate import Estimate, estimate_plan
 from producer.outcomes import read_outcomes
 from producer.plan import Plan
@@ -32,9 +33,12 @@ from producer.retry import retry
 from producer.sources.filters import Filters
 from producer.sources.list_formats import ListFormat
 from producer.sources.resolve import SourceSpec
+from producer.sources.units import texts
 from producer.submit import OnProgress, Submitted, Submitter
 from producer.watch import JobSnapshot, follow
+from producer.wording import counts_in_words
 from worker.contract import tracing
+from worker.contract.errors import SettingsError
 from worker.contract.job import JobView
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobPolicy, Outcome, OutcomeKind
@@ -43,6 +47,9 @@ from worker.contract.queue.celery_app import make_celery
 from worker.contract.s3url import S3Url
 from worker.contract.settings import Settings, load
 from worker.contract.storage.s3 import ObjectStore
+
+Source = str | Path | Sequence[str | Path] | SourceSpec
+"""What `submit` takes: one place or several, or a full specification."""
 
 _REDIS_RETRIES = 12
 """Retries of each call, which take about 17 s: a restart of Redis must not end a program that has waited for hours."""
@@ -75,15 +82,15 @@ class Client:
 
     def submit(
         self,
-        source: str | Path | SourceSpec,
+        source: Source,
         dest: str,
         *,
         outputs: OutputOptions | None = None,
         policy: JobPolicy | None = None,
         job_key: str = "",
-        keys: Iterable[str] | None = None,
+        keys: str | Iterable[str] | None = None,
         filters: Filters | None = None,
-        background_file: Path | None = None,
+        background_file: str | Path | None = None,
     ) -> Submitted:
         """Submit images, or join the job that an earlier call submitted with the same job key.
 
@@ -92,13 +99,13 @@ class Client:
         up to date.
 
         Args:
-            source: s3:// prefix, object or glob; local folder, file or glob, which is uploaded first; or a
-                `SourceSpec`.
+            source: s3:// prefix, object or glob; local folder, file or glob, which is uploaded first; several local
+                ones; or a `SourceSpec`.
             dest: s3:// prefix for the outputs.
             outputs: what to write for each image; None writes masks in PNG.
             policy: how to run the job; None means normal priority, and outputs that are up to date are skipped.
             job_key: unique name of this piece of work, such as a date, an order number or the run of an orchestrator.
-            keys: only these objects, relative to `source` or s3:// URLs below it.
+            keys: only these objects (one text is one key), relative to `source` or s3:// URLs below it.
             filters: which images of the source to submit.
             background_file: local picture to put behind composites; it is uploaded.
 
@@ -109,19 +116,21 @@ class Client:
             ServiceError: S3 or Redis failed; the job, if there is one, is cancelled. With a job key, call again.
         """
         self._ledger.connection.check()
-        request = OutputRequest(outputs or OutputOptions(), background_file)
+        request = _request(outputs, background_file)
+        if policy is not None and not isinstance(policy, JobPolicy):
+            raise SettingsError(f"policy takes JobPolicy(...), not {policy!r:.80}")
         with _spec(source, keys, filters) as spec:
             return self._submitter.submit(spec, dest, request, policy=policy, job_key=job_key)
 
     def plan(
         self,
-        source: str | Path | SourceSpec,
+        source: Source,
         dest: str,
         *,
         outputs: OutputOptions | None = None,
-        keys: Iterable[str] | None = None,
+        keys: str | Iterable[str] | None = None,
         filters: Filters | None = None,
-        background_file: Path | None = None,
+        background_file: str | Path | None = None,
         count_up_to_date: bool = False,
     ) -> Plan:
         """Return what `submit` would do (counts, bytes, collisions) without writing anything.
@@ -134,8 +143,8 @@ class Client:
             SettingsError: source and destination overlap.
             ServiceError: S3 failed.
         """
+        request = _request(outputs, background_file)
         with _spec(source, keys, filters) as spec:
-            request = OutputRequest(outputs or OutputOptions(), background_file)
             return self._submitter.plan(spec, dest, request, count_up_to_date=count_up_to_date)
 
     def estimate(self, plan: Plan) -> Estimate:
@@ -178,50 +187,60 @@ class Client:
             job: id of the job.
             timeout: longest time to wait, in seconds; None waits until the job ends.
             poll_seconds: seconds between two reads of the job's state.
-            on_progress: called with each snapshot: the job, its rate in images per second and the time left.
+            on_progress: called with each snapshot: the job, its rate in images per second, the time left, and why it
+                makes no progress, if it makes none.
 
         Raises:
             TimeoutError: the time-out expired; the job continues, so `wait` can be called again.
             JobNotFound: Redis does not know the job.
             ServiceError: Redis has been unreachable for longer than a restart takes; the job continues.
         """
-        for snapshot in follow(self._ledger, job, interval=poll_seconds, timeout=timeout):
+        why = partial(live.why_waiting, self._ledger)
+        for snapshot in follow(self._ledger, job, interval=poll_seconds, timeout=timeout, why_waiting=why):
             on_progress(snapshot)
             if snapshot.view.ended:
                 return snapshot.view
         view = snapshot.view
+        waiting = f" ({snapshot.waiting})" if snapshot.waiting else ""
         raise TimeoutError(
-            f"job {job} is still {view.status.value} after {timeout:g} s, with {view.done:,} of "
-            f"{'?' if view.total is None else f'{view.total:,}'} images done: it continues, so call wait() again"
+            f"job {job} is still {view.status.value} after {timeout:g} s, with {counts_in_words(view)}{waiting}; it "
+            "continues, so call wait() again"
         )
 
-    def results(self, job: str, *, kinds: Iterable[OutcomeKind | str] = tuple(OutcomeKind)) -> Iterator[Outcome]:
+    def results(
+        self, job: str, *, kinds: OutcomeKind | str | Iterable[OutcomeKind | str] = tuple(OutcomeKind)
+    ) -> Iterator[Outcome]:
         """Yield the outcome of each image, in no particular order.
 
         A running job yields the outcomes so far. Memory does not grow with the job, except for one byte per image.
 
         Args:
             job: id of the job.
-            kinds: outcomes of these kinds only: `ok`, `skipped`, `failed`, `dead`, `cancelled`.
+            kinds: outcomes of this kind or these kinds only: `ok`, `skipped`, `failed`, `dead`, `cancelled`.
 
         Raises:
+            SettingsError: there is no such kind.
             JobNotFound: Redis does not know the job.
             SourceError: the job is still being listed.
             ContractError: the job's files in S3 were changed or replaced.
             ServiceError: S3 or Redis failed.
         """
-        wanted = [OutcomeKind(kind) for kind in kinds]
-        return read_outcomes(self._store, self._ledger, self._ledger.view(job), kinds=wanted)
+        return read_outcomes(self._store, self._ledger, self._ledger.view(job), kinds=_kinds(kinds))
 
-    def download(self, job: str, folder: Path) -> Iterator[Fetched]:
-        """Copy the outputs written so far to a local folder, keeping the tree, and yield each complete file.
+    def download(self, job: str, folder: str | Path, *, on_file: OnFile = lambda fetched: None) -> Downloaded:
+        """Copy the outputs written so far to a local folder, keeping the tree, and return how many there are.
+
+        Args:
+            job: id of the job.
+            folder: local folder; it is created.
+            on_file: called for each output, in order, when its file is complete.
 
         Raises:
             JobNotFound: Redis does not know the job.
             SourceError: the job is still being listed, a file cannot be written, or a key cannot be a path below the
                 folder.
         """
-        return download(self._store, self._ledger, self._ledger.view(job), folder)
+        return download_all(self._store, self._ledger, self._ledger.view(job), Path(folder), on_file)
 
     def cancel(self, job: str, reason: str = "cancelled by a program") -> JobView:
         """Stop a job: images in flight are finished, no new image starts. A second call changes nothing.
@@ -292,19 +311,33 @@ class Client:
         )
 
 
+def _request(outputs: OutputOptions | None, background_file: str | Path | None) -> OutputRequest:
+    if outputs is not None and not isinstance(outputs, OutputOptions):
+        raise SettingsError(f"outputs takes OutputOptions(...), not {outputs!r:.80}")
+    return OutputRequest(outputs or OutputOptions(), None if background_file is None else Path(background_file))
+
+
+def _kinds(given: OutcomeKind | str | Iterable[OutcomeKind | str]) -> list[OutcomeKind]:
+    try:
+        return [OutcomeKind(kind) for kind in texts("kinds", given)]
+    except ValueError as error:
+        known = ", ".join(kind.value for kind in OutcomeKind)
+        raise SettingsError(f"kinds: {error}; known outcomes: {known}") from error
+
+
 @contextlib.contextmanager
-def _spec(source: str | Path | SourceSpec, keys: Iterable[str] | None, filters: Filters | None) -> Iterator[SourceSpec]:
+def _spec(source: Source, keys: str | Iterable[str] | None, filters: Filters | None) -> Iterator[SourceSpec]:
     """Yield the `SourceSpec` of a source; keys are written to a temporary key list, as a user would give them."""
     if isinstance(source, SourceSpec):
         if keys is not None or filters is not None:
-            raise ValueError("a SourceSpec already holds keys and filters: pass them there, or pass a plain source")
+            raise SettingsError("a SourceSpec already holds keys and filters: pass them there, or pass a plain source")
         yield source
         return
     options: dict[str, Any] = {} if filters is None else {"filters": filters}
     if keys is None:
-        yield SourceSpec((str(source),), **options)
+        yield SourceSpec(source, **options)
         return
     with tempfile.NamedTemporaryFile("w", prefix="maskmill-keys-", suffix=".jsonl", encoding="utf-8") as file:
-        file.writelines(json.dumps(key, ensure_ascii=False) + "\n" for key in keys)
+        file.writelines(json.dumps(key, ensure_ascii=False) + "\n" for key in texts("keys", keys))
         file.flush()
-        yield SourceSpec((str(source),), file.name, ListFormat.JSONL, **options)
+        yield SourceSpec(source, file.name, ListFormat.JSONL, **options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,13 @@ from worker.contract.errors import ObjectMissing, SourceError
 from worker.contract.job import JobView
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import OutcomeKind
+from worker.contract.s3url import S3Url
 from worker.contract.storage import manifest
 from worker.contract.storage.s3 import ObjectStore
 
-_AT_ONCE = 8
+AT_ONCE = 8
+"""Outputs that are fetched at the same time."""
+
 _OUTCOMES_AT_ONCE = 1000
 
 
@@ -30,6 +33,38 @@ class Fetched:
     """The output was deleted from the bucket, so there is no file."""
 
 
+OnFile = Callable[[Fetched], None]
+"""Called for each output, in order."""
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """What a download has copied."""
+
+    folder: Path
+    files: int
+    """Outputs that are complete in the folder."""
+
+    gone: int
+    """Outputs that were deleted from the bucket since the job wrote them."""
+
+
+def download_all(
+    store: ObjectStore, ledger: Ledger, view: JobView, folder: Path, on_file: OnFile = lambda fetched: None
+) -> Downloaded:
+    """Fetch every output of a job, as `download` does, and count.
+
+    Raises:
+        SourceError: as for `download`.
+    """
+    files = gone = 0
+    for fetched in download(store, ledger, view, folder):
+        gone += fetched.gone
+        files += not fetched.gone
+        on_file(fetched)
+    return Downloaded(folder, files, gone)
+
+
 def download(store: ObjectStore, ledger: Ledger, view: JobView, folder: Path) -> Iterator[Fetched]:
     """Fetch every output of a job, keeping the tree; yield each, in order, when its file is complete.
 
@@ -42,19 +77,21 @@ def download(store: ObjectStore, ledger: Ledger, view: JobView, folder: Path) ->
     if view.total is None:
         raise SourceError(f"job {view.job} is still being listed: wait until it runs")
 
-    def fetch(output: tuple[str, Path]) -> Fetched:
-        key, path = output
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            store.download(view.options.dest / key, path)
-        except ObjectMissing:
-            return Fetched(key, path, gone=True)
-        except OSError as error:
-            raise SourceError(f"{path} cannot be written: {error.strerror}") from error
-        return Fetched(key, path, gone=False)
+    keys = _output_keys(store, ledger, view)
+    yield from in_order(keys, lambda key: fetch(store, view.options.dest, key, folder), AT_ONCE)
 
-    outputs = ((key, _local_path(folder, key)) for key in _output_keys(store, ledger, view))
-    yield from in_order(outputs, fetch, _AT_ONCE)
+
+def fetch(store: ObjectStore, dest: S3Url, key: str, folder: Path) -> Fetched:
+    """Fetch one output below a destination to its place below a local folder; see `download`."""
+    path = local_path(folder, key)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store.download(dest / key, path)
+    except ObjectMissing:
+        return Fetched(key, path, gone=True)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be written: {error.strerror}") from error
+    return Fetched(key, path, gone=False)
 
 
 def _output_keys(store: ObjectStore, ledger: Ledger, view: JobView) -> Iterator[str]:
@@ -69,9 +106,9 @@ def _output_keys(store: ObjectStore, ledger: Ledger, view: JobView) -> Iterator[
                 yield view.options.output_key(entry.key, kind)
 
 
-def _local_path(folder: Path, key: str) -> Path:
+def local_path(folder: Path, key: str) -> Path:
     """Return the file for a key. Keys are untrusted: `../../x` must stay below the folder, `a//b` must not be `a/b`."""
     parts = key.split("/")
     if "\0" in key or any(part in ("", ".", "..") for part in parts):
-        raise SourceError(f"key {key!r} cannot be a file below {folder}: fetch it with an S3 tool")
+        raise SourceError(f"key {key!r} cannot be a file below {folder}: rename the picture, or give --name")
     return folder.joinpath(*parts)

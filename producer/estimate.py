@@ -33,7 +33,11 @@ class Estimate:
 
 def estimate_plan(plan: Plan, ledger: Ledger) -> Estimate:
     """Estimate a plan from the live workers and the jobs that have ended."""
-    return estimate(plan.images - (plan.up_to_date or 0), Fleet(ledger.connection).facts(), ledger.jobs(_JOBS_READ))
+    return estimate(
+        max(0, plan.images - plan.unreadable - (plan.up_to_date or 0)),
+        Fleet(ledger.connection).facts(),
+        ledger.jobs(_JOBS_READ),
+    )
 
 
 def estimate(images: int, workers: Iterable[WorkerFacts], jobs: Iterable[JobView]) -> Estimate:

@@ -6,8 +6,10 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable
 
+from producer.wording import iso_time
+from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.backlog import Backlog
-from worker.contract.ledger.fleet import Fleet, WorkerFacts
+from worker.contract.ledger.fleet import Fleet, StartFailure, WorkerFacts
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import Outcome
 
@@ -17,6 +19,30 @@ _LAST_IMAGES = 200
 def workers(ledger: Ledger) -> list[WorkerFacts]:
     """Return the live worker processes, sorted by name; a process that is still loading its model does not count."""
     return sorted(Fleet(ledger.connection).facts(), key=lambda worker: worker.name)
+
+
+def why_waiting(ledger: Ledger, view: JobView) -> str:
+    """Return why a job makes no progress: it is paused, or no worker is ready; empty if there are workers."""
+    if view.status is JobStatus.PAUSED:
+        return f"paused: `producer resume {view.job}` continues it"
+    fleet = Fleet(ledger.connection)
+    if fleet.facts():
+        return ""
+    return without_worker(fleet.last_failure(), loading=len(fleet.live()))
+
+
+def without_worker(failure: StartFailure | None, *, loading: int = 0) -> str:
+    """Return `no live worker`, with the reason of the last failure to start, or with what to do.
+
+    Args:
+        failure: the last failure to start.
+        loading: live processes that are still loading their model.
+    """
+    if failure is not None:
+        return f"no live worker; last reason: {failure.reason} (node {failure.node}, {iso_time(failure.at)})"
+    if loading:
+        return f"no live worker yet: {loading:,} loading the model"
+    return "no live worker: start workers on a node with `worker start`"
 
 
 def stage_shares(ledger: Ledger, job: str) -> dict[str, float]:
@@ -39,7 +65,7 @@ def time_shares(stages: Iterable[dict[str, float]]) -> dict[str, float]:
 
 
 def describe_workers(workers: Iterable[WorkerFacts]) -> str:
-    """Return `3 live workers: 2 on 16 cores with birefnet_lite 1024 int8 (2 x 8); 1 on ...`.
+    """Return `3 live workers: 2 on 16 cores with birefnet_lite 1024 int8 (2 x 8); 1 on ...`; empty without workers.
 
     The numbers in brackets are inference streams x threads per stream.
     """
@@ -52,6 +78,6 @@ def describe_workers(workers: Iterable[WorkerFacts]) -> str:
         for worker in workers
     )
     if not kinds:
-        return "no live worker: start workers on a node with `worker start`"
+        return ""
     parts = (f"{count} on {cores} cores with {model}" for (cores, model), count in kinds.most_common())
     return f"{kinds.total()} live worker{'' if kinds.total() == 1 else 's'}: {'; '.join(parts)}"

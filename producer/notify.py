@@ -22,12 +22,12 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 from urllib.parse import urlsplit
 
 from producer.watch import JobSnapshot, mean_rate
+from producer.wording import iso_time
 from worker.contract.errors import NotificationFailed, SettingsError
 from worker.contract.job import JobView
 from worker.contract.log_fields import event
@@ -127,15 +127,15 @@ def message(view: JobView, exit_code: int) -> dict[str, Any]:
     """Return the message about an ended job: `type`, `timestamp` and `data`, as Standard Webhooks recommends."""
     return {
         "type": f"job.{view.status.value}",
-        "timestamp": datetime.fromtimestamp(view.finished_at or time.time(), UTC).isoformat(timespec="milliseconds"),
+        "timestamp": iso_time(view.finished_at or time.time()),
         "data": JobSnapshot(view, mean_rate(view)).as_dict()
         | {
             "source": str(view.options.source),
             "dest": str(view.options.dest),
             "reason": view.reason,
             "failures_by_code": view.codes,
-            "started_at": view.started_at,
-            "finished_at": view.finished_at,
+            "started_at": iso_time(view.started_at),
+            "finished_at": iso_time(view.finished_at),
             "core_seconds": round(view.core_seconds, 3),
             "exit_code": exit_code,
         },

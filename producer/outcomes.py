@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from producer.wording import iso_time
 from worker.contract.errors import ContractError, JobNotFound, ObjectMissing, SourceError
 from worker.contract.job import JobView
 from worker.contract.ledger.backlog import Backlog
@@ -147,12 +148,14 @@ def as_dict(outcome: Outcome, view: JobView) -> dict[str, Any]:
         "outcome": outcome.kind.value,
         "code": outcome.code,
         "message": outcome.message,
+        "notes": list(outcome.notes),
         "outputs": output_keys(outcome, view),
-        "finished_at": outcome.at,
+        "finished_at": iso_time(outcome.at),
         "seconds": round(outcome.seconds, 4),
         "stages": outcome.stages,
         "coverage": quality.coverage if quality else None,
         "soft": quality.soft if quality else None,
+        "box": list(quality.box) if quality and quality.box else None,
         "flags": list(quality.flags) if quality else [],
         "needs_review": bool(quality and quality.needs_review),
     }

@@ -15,15 +15,16 @@ from pathlib import Path
 
 from producer.collisions import CollisionCheck
 from producer.sources.filters import choose
-from producer.sources.item import IMAGE_SUFFIXES, Item, Skip, Skipped
+from producer.sources.item import IMAGE_SUFFIXES, UNREADABLE_SUFFIXES, Item, Skip, Skipped, has_image_suffix
 from producer.sources.key_source import KeySource
+from producer.sources.line_reader import STDIN
 from producer.sources.lookup import look_up
 from producer.sources.resolve import SourceSpec, resolve_source
 from producer.sources.spool import Spool
 from producer.sources.upload import upload_folder
 from producer.uptodate import NOT_COUNTED, UpToDateCheck
 from worker.contract.errors import OutputCollision, SettingsError, SourceError
-from worker.contract.messages import JobOptions
+from worker.contract.messages import MAX_KEY_BYTES, JobOptions
 from worker.contract.outputs import OutputOptions
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore
@@ -49,6 +50,9 @@ class Plan:
     """Total of the images whose size is known."""
 
     unknown_sizes: int
+    unreadable: int
+    """Images in a format that no worker reads (HEIC), by their names; they will fail."""
+
     skipped: Skipped
     collisions: int
     """Outputs that a second image would write too."""
@@ -116,7 +120,7 @@ def make_plan(
         start_check: see `StartCheck`; None: up-to-date images are not counted.
 
     Raises:
-        SourceError: the source cannot be read.
+        SourceError: the source cannot be read, or a key is too long for S3.
         SettingsError: source and destination overlap.
         ServiceError: S3 failed.
     """
@@ -146,16 +150,17 @@ class _Listing:
         self.skipped: Skipped = Counter()
         self._options, self._up_to_date = options, up_to_date
         self._spool, self._collisions = Spool(), CollisionCheck()
-        self._bytes = self._unknown_sizes = 0
+        self._bytes = self._unknown_sizes = self._unreadable = 0
         self._outputs: list[tuple[str, str]] = []
 
     def add(self, item: Item) -> None:
         """Take one image."""
+        refuse_long_keys(self._options, item.key)
         rivals = self._options.collision_keys(item.key)
         self._collisions.add(item.key, rivals)
         self._spool.add(item)
         self.images += 1
-        self._count_size(item, 1)
+        self._count(item, 1)
         if len(self._outputs) < EXAMPLES:
             self._outputs.append((item.key, rivals[0]))
         if self._up_to_date is not None:
@@ -174,6 +179,7 @@ class _Listing:
             images=len(self._spool),
             bytes=self._bytes,
             unknown_sizes=self._unknown_sizes,
+            unreadable=self._unreadable,
             skipped=self.skipped,
             collisions=collisions,
             collision_examples=examples,
@@ -182,7 +188,8 @@ class _Listing:
             up_to_date_basis=up_to_date.basis,
         )
 
-    def _count_size(self, item: Item, sign: int) -> None:
+    def _count(self, item: Item, sign: int) -> None:
+        self._unreadable += sign * has_image_suffix(item.key, UNREADABLE_SUFFIXES)
         if item.size is None:
             self._unknown_sizes += sign
         else:
@@ -196,7 +203,7 @@ class _Listing:
             rival = self._spool.item(second)
             if same_key:
                 if self._spool.drop(second):
-                    self._count_size(rival, -1)
+                    self._count(rival, -1)
                     self.skipped[Skip.DUPLICATE] += 1
                 continue
             count += 1
@@ -263,12 +270,35 @@ def refuse_overlap(source: S3Url, dest: S3Url) -> None:
 
 
 def _nothing_to_submit(plan: Plan) -> str:
-    if not plan.skipped or set(plan.skipped) == {Skip.NOT_AN_IMAGE}:
+    if not plan.skipped:
+        if plan.spec.manifest or STDIN in plan.spec.places:
+            return f"no images under {' '.join(plan.spec.places)}: the list of keys is empty"
+        place = str(plan.folder or plan.options.source)
+        if str(plan.spec).rstrip("/") == place.rstrip("/"):
+            return f"no images under {place}: it is empty; check the spelling (files of earlier jobs do not count)"
+        return f"no images: {plan.spec} matches nothing, and no name under {place} begins like it"
+    if {Skip.NOT_AN_IMAGE} <= set(plan.skipped) <= {Skip.NOT_AN_IMAGE, Skip.MARKER}:
         return (
             f"no images under {plan.spec}: names must end in {' '.join(sorted(IMAGE_SUFFIXES))}, "
             "unless --any-suffix is given"
         )
     return f"no images under {plan.spec} are left: {skips_in_words(plan.skipped)}"
+
+
+def refuse_long_keys(options: JobOptions, key: str) -> None:
+    """Refuse an image whose own key or the key of an output is longer than S3 allows.
+
+    Raises:
+        SourceError: names the image, the length and the remedy.
+    """
+    places = [("it", options.source / key)]
+    places += [(f"its {kind.value}", options.dest / options.output_key(key, kind)) for kind in options.outputs]
+    for what, place in places:
+        if len(place.key) * 4 > MAX_KEY_BYTES and (length := len(place.key.encode())) > MAX_KEY_BYTES:
+            raise SourceError(
+                f"{key!r}: {what} would have a key of {length:,} bytes in bucket {place.bucket!r}, S3 allows "
+                f"{MAX_KEY_BYTES:,}: rename it, --exclude it, or choose a shorter destination"
+            )
 
 
 def skips_in_words(skipped: Skipped) -> str:

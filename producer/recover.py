@@ -17,7 +17,7 @@ from worker.contract import outcome_codec
 from worker.contract.errors import ContractError, JobNotFound, JobStateError
 from worker.contract.job import ENDED, JobStatus, JobView
 from worker.contract.ledger.jobs import Ledger
-from worker.contract.messages import JobOptions, JobPolicy, OutcomeKind
+from worker.contract.messages import JobOptions, JobPolicy, OutcomeKind, read_policy
 from worker.contract.s3url import S3Url
 from worker.contract.storage import manifest, outcome_log
 from worker.contract.storage.s3 import ObjectStore
@@ -91,7 +91,7 @@ def _read_request(store: ObjectStore, dest: S3Url, job: str) -> _Request:
     if missing := [name for name in _FIELDS if name not in facts]:
         raise ContractError(f"{folder}job.json lacks {', '.join(missing)}")
     try:
-        options, policy = JobOptions.model_validate(facts["options"]), JobPolicy.model_validate(facts["policy"])
+        options, policy = JobOptions.model_validate(facts["options"]), read_policy(facts["policy"])
     except ValidationError as error:
         raise ContractError(f"{folder}job.json does not have the format of this version: {error}") from error
     return _Request(

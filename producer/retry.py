@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from worker.contract.job import JobView
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.storage import outcome_log
 from worker.contract.storage.manifest import job_folder
 from worker.contract.storage.s3 import ObjectStore
 
@@ -27,6 +28,7 @@ def retry(store: ObjectStore, ledger: Ledger, job: str, *, failed: bool, cancell
     selected = (view.failed + view.dead if failed else 0) + (view.cancelled if cancelled else 0)
     if view.ended and not selected:
         return None
-    if view.ended:  # before the job runs: it may finish, and write a new `_SUCCESS`, within milliseconds
-        store.delete(job_folder(view.options.dest, job) / "_SUCCESS")
+    if view.ended:  # before the job runs: it may finish, and write a new marker, within milliseconds
+        for marker in (outcome_log.SUCCESS, outcome_log.DONE):
+            store.delete(job_folder(view.options.dest, job) / marker)
     return ledger.reopen(job, failed=failed, cancelled=cancelled)

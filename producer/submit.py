@@ -28,7 +28,7 @@ from producer.sources.resolve import SourceSpec
 from producer.sources.upload import upload
 from producer.uptodate import UpToDateCheck
 from worker.contract import output_names
-from worker.contract.errors import BrokerUnavailable, JobNotFound, SourceError
+from worker.contract.errors import BrokerUnavailable, JobNotFound, ServiceError, SourceError
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.backlog import Backlog, blocker
 from worker.contract.ledger.fleet import Fleet
@@ -247,6 +247,10 @@ class Submitter:
             raise BrokerUnavailable(
                 f"job {job} is registered and runs as soon as the queue is back (`producer watch {job}`): {error}"
             ) from error
+        except ServiceError as error:
+            raise type(error)(
+                f"job {job} is registered and its workers will run it (`producer watch {job}`): {error}"
+            ) from error
         return self.ledger.view(job), waits_for
 
     def _register(self, job: str, options: JobOptions, policy: JobPolicy, listing: Iterator[Item]) -> None:
@@ -306,7 +310,11 @@ class Submitter:
         beside_others = any(job.outstanding for job in jobs if job.view.job != view.job)
         room = dispatcher.window(len(Fleet(self.ledger.connection).live())) - backlog.queued()
         chunks = backlog.take(view.job, 1 if beside_others else max(1, room), epoch=view.epoch)
-        Dispatcher(self.store, self.celery).send(view, chunks, express=beside_others)
+        try:
+            Dispatcher(self.store, self.celery).send(view, chunks, express=beside_others)
+        except BaseException:  # the feeder publishes them
+            backlog.untake(view.job, chunks, epoch=view.epoch)
+            raise
         return ""
 
 

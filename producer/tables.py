@@ -7,7 +7,7 @@ import csv
 import itertools
 import json
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +18,11 @@ from worker.contract.job import JobView
 from worker.contract.messages import FLAGS, Outcome, OutcomeKind
 from worker.contract.stages import Stage
 
+_FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
+"""Beginnings of a cell that spreadsheets take for a formula (OWASP, CSV injection)."""
+
 _GROUP_ROWS = 10_000
+_BOX = ("box_left", "box_top", "box_right", "box_bottom")
 _text = json.JSONEncoder(ensure_ascii=False).encode
 _STAGES = [stage.value for stage in Stage if stage is not Stage.RECORD]
 """RECORD is left out: an outcome is complete before it is recorded."""
@@ -38,13 +42,15 @@ def as_row(outcome: Outcome, view: JobView) -> dict[str, Any]:
     return {
         **{name: fields[name] for name in ("index", "key", "outcome", "code", "message")},
         **{f"output_{kind.value}": fields["outputs"].get(kind.value) for kind in view.options.outputs},
-        "finished_at": None if outcome.at is None else datetime.fromtimestamp(outcome.at, UTC),
+        "finished_at": fields["finished_at"],
         "seconds": fields["seconds"],
         **{f"seconds_{stage}": outcome.stages.get(stage) for stage in _STAGES},
         "coverage": fields["coverage"],
         "soft": fields["soft"],
+        **dict(zip(_BOX, fields["box"] or (None,) * len(_BOX), strict=True)),
         **{f"flag_{flag}": flag in fields["flags"] if assessed else None for flag in FLAGS},
         "needs_review": fields["needs_review"],
+        "notes": "; ".join(outcome.notes),
     }
 
 
@@ -59,15 +65,23 @@ def write_jsonl(outcomes: Iterable[Outcome], view: JobView, file: IO[str]) -> No
         file.write(_text(as_dict(outcome, view)) + "\n")
 
 
-def write_csv(outcomes: Iterable[Outcome], view: JobView, file: IO[str]) -> None:
+def write_csv(outcomes: Iterable[Outcome], view: JobView, file: IO[str], *, guard_formulas: bool = False) -> None:
     """Write a header line, then one line per image.
 
-    Times are in ISO 8601, booleans are `true` or `false`, and an unknown value is empty.
+    Times are in ISO 8601 (UTC, with Z), booleans are `true` or `false`, and an unknown value is empty. Texts with
+    a line feed or a carriage return are quoted.
+
+    Args:
+        outcomes: one per line.
+        view: the job.
+        file: to write to.
+        guard_formulas: put an apostrophe before texts that a spreadsheet would run as a formula.
     """
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv.writer(_LineFeeds(file), lineterminator=_LineFeeds.TERMINATOR)
+    cell = _guarded if guard_formulas else _cell
     writer.writerow(columns(view))
     for outcome in outcomes:
-        writer.writerow(map(_cell, as_row(outcome, view).values()))
+        writer.writerow(map(cell, as_row(outcome, view).values()))
 
 
 def write_parquet(outcomes: Iterable[Outcome], view: JobView, path: Path) -> None:
@@ -78,7 +92,7 @@ def write_parquet(outcomes: Iterable[Outcome], view: JobView, path: Path) -> Non
     """
     pa, pq = _pyarrow()
     schema = pa.schema([(name, _arrow_type(pa, name)) for name in columns(view)])
-    rows = (as_row(outcome, view) for outcome in outcomes)
+    rows = (_typed(as_row(outcome, view)) for outcome in outcomes)
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         while group := list(itertools.islice(rows, _GROUP_ROWS)):
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
@@ -101,10 +115,34 @@ def atomic_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def _typed(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row whose time is a `datetime`, as Parquet stores it."""
+    at = row["finished_at"]
+    return row | {"finished_at": at and datetime.fromisoformat(at)}
+
+
+class _LineFeeds:
+    """Ends lines with a line feed. The csv module quotes a carriage return only if it is part of its line end."""
+
+    TERMINATOR = "\r\n"
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, line: str) -> None:
+        """Write a line that the csv module has ended."""
+        self._file.write(line.removesuffix(self.TERMINATOR) + "\n")
+
+
+def _guarded(value: Any) -> Any:
+    is_formula = isinstance(value, str) and value.startswith(_FORMULA_PREFIXES)
+    return f"'{value}" if is_formula else _cell(value)
+
+
 def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
-    return value.isoformat(timespec="milliseconds") if isinstance(value, datetime) else value
+    return value
 
 
 def _arrow_type(pa: Any, column: str) -> Any:
@@ -114,7 +152,7 @@ def _arrow_type(pa: Any, column: str) -> Any:
         return pa.timestamp("ms", tz="UTC")
     if column.startswith("flag_") or column == "needs_review":
         return pa.bool_()
-    return pa.float64() if column.startswith("seconds") or column in ("coverage", "soft") else pa.string()
+    return pa.float64() if column.startswith("seconds") or column in ("coverage", "soft", *_BOX) else pa.string()
 
 
 def _pyarrow() -> tuple[Any, Any]:

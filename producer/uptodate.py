@@ -24,7 +24,7 @@ from producer.sources.upload import is_current_copy
 from worker.contract import output_names
 from worker.contract.errors import ObjectMissing
 from worker.contract.messages import JobOptions
-from worker.contract.provenance import MODEL, OPTIONS, SOURCE_ETAG, same_model_and_options
+from worker.contract.provenance import MODEL, OPTIONS, same_model_and_options, same_source, source_facts
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore
 
@@ -109,24 +109,28 @@ class UpToDateCheck:
         return (self._options.output_key(item.key, kind) for kind in self._options.outputs)
 
     def _is_current(self, item: Item) -> bool:
+        place = self._options.source / item.key
         try:
-            etag = self._source_etag(item)
+            facts = self._source_facts(item)
             found = [self._store.head(self._options.dest / key).metadata for key in self._outputs(item)]
+            return all(
+                same_source(metadata, facts, lambda: self._store.content_etag(place))
+                and same_model_and_options(metadata, {OPTIONS: self._digest or ""})
+                and (not self._models or metadata.get(MODEL) in self._models)
+                for metadata in found
+            )
         except (ObjectMissing, FileNotFoundError):
             return False
-        return all(
-            metadata.get(SOURCE_ETAG) == etag
-            and same_model_and_options(metadata, {OPTIONS: self._digest or ""})
-            and (not self._models or metadata.get(MODEL) in self._models)
-            for metadata in found
-        )
 
-    def _source_etag(self, item: Item) -> str:
-        """Return the ETag of the object that workers would read; empty if an upload would replace that object."""
+    def _source_facts(self, item: Item) -> dict[str, str]:
+        """Describe the object that workers would read; empty if an upload would replace that object."""
         place = self._options.source / item.key
         if isinstance(self._root, Path) and not is_current_copy(self._store, place, (self._root / item.key).stat()):
-            return ""
-        return item.etag or self._store.head(place).etag
+            return {}
+        if item.etag:
+            return source_facts(etag=item.etag, size=item.size, modified=item.modified)
+        info = self._store.head(place)
+        return source_facts(etag=info.etag, size=info.size, modified=info.modified)
 
 
 class _KeySet:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from worker.contract.job import JobView
 from worker.contract.ledger.jobs import Ledger
 
 _RATE_WINDOW_SECONDS = 60.0
+
+_WAITING_SECONDS = 5.0
+"""Time without progress after which the reason is looked up, again and again."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,9 @@ class JobSnapshot:
     view: JobView
     rate: float | None
     """Images per second over the last minute; None if no image finished in that time."""
+
+    waiting: str = ""
+    """Why the job makes no progress, if that is known."""
 
     @property
     def eta_seconds(self) -> float | None:
@@ -31,7 +37,7 @@ class JobSnapshot:
     def as_dict(self) -> dict[str, object]:
         """Return the fields of one JSON line."""
         view = self.view
-        return {
+        fields: dict[str, object] = {
             "job": view.job,
             "status": view.status.value,
             "total": view.total,
@@ -44,9 +50,17 @@ class JobSnapshot:
             "images_per_second": None if self.rate is None else round(self.rate, 3),
             "eta_seconds": None if self.eta_seconds is None else round(self.eta_seconds, 1),
         }
+        return fields | ({"waiting": self.waiting} if self.waiting else {})
 
 
-def follow(ledger: Ledger, job: str, *, interval: float, timeout: float | None = None) -> Iterator[JobSnapshot]:
+def follow(
+    ledger: Ledger,
+    job: str,
+    *,
+    interval: float,
+    timeout: float | None = None,
+    why_waiting: Callable[[JobView], str] = lambda view: "",
+) -> Iterator[JobSnapshot]:
     """Yield one snapshot of a job per interval, and a last one when the job ends or the time-out expires.
 
     Args:
@@ -54,18 +68,26 @@ def follow(ledger: Ledger, job: str, *, interval: float, timeout: float | None =
         job: id of the job.
         interval: seconds between two snapshots.
         timeout: longest time to follow the job, in seconds; if it expires, `view.ended` of the last snapshot is False.
+        why_waiting: returns why a job makes no progress; called at the start, and every few seconds without progress.
 
     Raises:
         JobNotFound: Redis does not know the job.
     """
     started = time.monotonic()
     history: deque[tuple[float, int]] = deque()
+    waiting, next_check, moved = "", started, -1
     while True:
         view, now = ledger.view(job), time.monotonic()
         history.append((now, view.done))
         while len(history) > 2 and history[1][0] <= now - _RATE_WINDOW_SECONDS:  # noqa: PLR2004 -- a rate needs two
             history.popleft()
-        yield JobSnapshot(view, _rate(history))
+        if view.done != moved or view.ended:
+            # The first check comes at once: a job that no worker can run should say so from the start.
+            next_check = now if moved == -1 and not view.done else now + _WAITING_SECONDS
+            waiting, moved = "", view.done
+        if now >= next_check and not view.ended:
+            waiting, next_check = why_waiting(view), now + _WAITING_SECONDS
+        yield JobSnapshot(view, _rate(history), waiting)
         pause = interval if timeout is None else min(interval, started + timeout - time.monotonic())
         if view.ended or pause <= 0:
             return

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
+from producer.cli import progress
 from producer.cli.jobs import JSON, TIMEOUT, WAIT, follow_to_end
 from producer.recover import recover
 from producer.retry import retry
+from producer.wording import counts_in_words
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.job import JobView
@@ -101,12 +103,12 @@ def recover_command(*, job: str, dest: str, wait: bool, timeout: float | None, a
 
 def _show_and_wait(ledger: Ledger, view: JobView, *, wait: bool, timeout: float | None, as_json: bool) -> int:
     """Print the new state of the job, then follow the job if requested."""
-    left = None if view.total is None else view.total - view.done
-    if as_json:
-        console.print_json({"job": view.job, "status": view.status.value, "done": view.done, "left": left})
+    if as_json or progress.is_followed_by_lines(wait=wait):
+        left = None if view.total is None else view.total - view.done
+        counts = {"done": view.done, "cancelled": view.cancelled, "left": left}
+        console.print_json({"job": view.job, "status": view.status.value} | counts)
     else:
-        rest = "" if left is None else f": {view.done:,} images done, {left:,} left"
-        console.out.print(f"job [bold]{view.job}[/] {view.status.value}{rest}")
+        console.out.print(f"job [bold]{view.job}[/] {view.status.value}: {counts_in_words(view)}", soft_wrap=True)
     if not wait or view.ended:
         return Exit.OK
     return follow_to_end(ledger, view.job, timeout=timeout, as_json=as_json)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import click
 
 from producer.cli import progress
-from producer.download import download
+from producer.download import Fetched, download_all
+from producer.wording import counts_in_words
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.ledger.jobs import Ledger
@@ -21,16 +23,18 @@ from worker.contract.storage.s3 import ObjectStore
 def download_command(*, job: str, folder: Path, as_json: bool) -> int:
     """Copy the outputs of JOB written so far to FOLDER, keeping the tree."""
     config = settings.load()
-    count, gone = 0, 0
     with ObjectStore(config.s3) as store, Ledger(config.redis) as ledger:
         view = ledger.view(job)
         bar = progress.shows_bar(as_json=as_json)
         with console.err.status("downloading") if bar else console.no_display() as status:
-            for fetched in download(store, ledger, view, folder):
-                gone += fetched.gone
-                count += not fetched.gone
+            numbers = itertools.count(1)
+
+            def on_file(fetched: Fetched) -> None:
                 if status is not None:
-                    status.update(f"downloaded {count:,}")
+                    status.update(f"downloaded {next(numbers):,}")
+
+            done = download_all(store, ledger, view, folder, on_file)
+    count, gone = done.files, done.gone
     if as_json:
         console.print_json({"job": job, "files": count, "gone": gone, "folder": str(folder)})
     else:
@@ -40,5 +44,5 @@ def download_command(*, job: str, folder: Path, as_json: bool) -> int:
             f"{gone:,} outputs are missing from the bucket: they have been deleted since the job wrote them"
         )
     if not view.ended:
-        console.err.print(f"the job is still {view.status.value}: {view.done:,} of {view.total or 0:,} images are done")
+        console.err.print(f"the job is still {view.status.value}: {counts_in_words(view)}", soft_wrap=True)
     return Exit.OK

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import click
 from rich.markup import escape
@@ -12,6 +13,7 @@ from producer import live
 from producer.cli import progress
 from producer.notify import Notifier
 from producer.watch import JobSnapshot, follow, mean_rate
+from producer.wording import cost_fields, cost_in_words, counts_in_words, iso_time
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.errors import NotificationFailed
@@ -19,6 +21,7 @@ from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.jobs import Ledger
 
 _SHOWN_FAILURES = 10
+_HOUR = 3600.0
 _SMALLEST_SHOWN_SHARE = 0.005
 """Smaller shares would be printed as 0%."""
 
@@ -39,21 +42,29 @@ NOTIFY = click.option(
 @JSON
 def status_command(*, job: str, as_json: bool) -> int:
     """Show the state of JOB and the live workers. The exit code is 0 unless the job cannot be read."""
-    with Ledger(settings.load().redis) as ledger:
+    config = settings.load()
+    with Ledger(config.redis) as ledger:
         view = ledger.view(job)
         failures = ledger.failures(job) if view.failed or view.dead else []
         workers = [] if view.ended else live.workers(ledger)
+        waiting = "" if view.ended or workers else live.why_waiting(ledger, view)
         shares = {} if view.ended else live.stage_shares(ledger, job)
     if as_json:
-        activity = {"workers": [worker.model_dump(mode="json") for worker in workers], "stage_shares": shares}
-        console.print_json(_as_dict(view) | {"failures": failures} | ({} if view.ended else activity))
+        activity: dict[str, object] = {
+            "workers": [worker.model_dump(mode="json") for worker in workers],
+            "stage_shares": shares,
+            **({"waiting": waiting} if waiting else {}),
+        }
+        spent = view.core_seconds / _HOUR
+        costs = {"core_hours": round(spent, 6)} | cost_fields(spent, config.jobs)
+        console.print_json(_as_dict(view) | costs | {"failures": failures} | ({} if view.ended else activity))
         return Exit.OK
     _print_view(view, failures)
     if not view.ended:
-        console.out.print(live.describe_workers(workers), markup=False, soft_wrap=True)
+        console.out.print(live.describe_workers(workers) or waiting, markup=False, soft_wrap=True)
         if shares:
             shown = [f"{stage} {share:.0%}" for stage, share in shares.items() if share >= _SMALLEST_SHOWN_SHARE]
-            console.out.print(f"time of the last images: {', '.join(shown)}")
+            console.out.print(f"time of the last images: {', '.join(shown)}", soft_wrap=True)
     return Exit.OK
 
 
@@ -85,7 +96,16 @@ def list_command(*, limit: int, as_json: bool) -> int:
         for view in views:
             console.print_json(_as_dict(view))
         return Exit.OK
-    table = Table("job", "status", "images", "done", "failed", "submitted", "outputs", box=None, header_style="bold")
+    if not views:
+        console.out.print("no jobs yet: submit one with `producer submit SOURCE DEST`")
+        return Exit.OK
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("job", "status"):  # programs and people copy them: only the other columns give way
+        table.add_column(name, no_wrap=True)
+    for name in ("images", "done", "failed"):
+        table.add_column(name, justify="right", overflow="fold")
+    for name in ("submitted", "outputs"):
+        table.add_column(name, overflow="fold")
     for view in views:
         table.add_row(
             view.job,
@@ -93,26 +113,49 @@ def list_command(*, limit: int, as_json: bool) -> int:
             "?" if view.total is None else f"{view.total:,}",
             f"{view.done:,}",
             f"{view.failed + view.dead:,}",
-            datetime.fromtimestamp(view.created_at, UTC).strftime("%Y-%m-%d %H:%M"),
+            iso_time(view.created_at)[: len("2026-01-31T12:00")] + "Z",
             escape(str(view.options.dest)),
         )
-    console.out.print(table if views else "no jobs yet: submit one with `producer submit SOURCE DEST`")
+    console.print_table(table)
     return Exit.OK
 
 
 def follow_to_end(
-    ledger: Ledger, job: str, *, timeout: float | None, as_json: bool, notifier: Notifier | None = None
+    ledger: Ledger,
+    job: str,
+    *,
+    timeout: float | None,
+    as_json: bool,
+    notifier: Notifier | None = None,
+    on_snapshot: Callable[[JobSnapshot], None] = lambda snapshot: None,
+    remedy: str = "",
 ) -> Exit:
     """Show progress until the job ends or the time-out expires, then show the result and notify of an end.
+
+    Args:
+        ledger: ledger that holds the job.
+        job: id of the job.
+        timeout: longest time to wait, in seconds; None waits until the job ends.
+        as_json: print JSON lines instead of a bar.
+        notifier: notifies of the end.
+        on_snapshot: called with each snapshot before it is shown.
+        remedy: what to do after an interruption; empty: to follow the job again.
 
     Returns:
         The exit code of the command.
     """
-    snapshots = follow(ledger, job, interval=progress.POLL_SECONDS, timeout=timeout)
+    why_waiting = partial(live.why_waiting, ledger)
+
+    def snapshots() -> Iterator[JobSnapshot]:
+        for snapshot in follow(ledger, job, interval=progress.POLL_SECONDS, timeout=timeout, why_waiting=why_waiting):
+            on_snapshot(snapshot)
+            yield snapshot
+
     try:
-        view = progress.show(snapshots, as_json=as_json)
+        view = progress.show(snapshots(), as_json=as_json, failures=lambda view: ledger.failures(view.job))
     except KeyboardInterrupt:
-        console.err.print(f"\nthe job continues: follow it again with `producer watch {job}`")
+        again = remedy or f"`producer watch {job}` follows it again"
+        console.err.print(f"\nthe job continues: {again}, `producer cancel {job}` stops it", soft_wrap=True)
         return Exit.INTERRUPTED
     if progress.shows_bar(as_json=as_json):
         _print_view(view, ledger.failures(job) if view.failed or view.dead else [])
@@ -139,9 +182,9 @@ def _as_dict(view: JobView) -> dict[str, object]:
         "bytes": view.bytes,
         "chunks": view.chunks,
         "chunk_images": view.chunk_images,
-        "created_at": view.created_at,
-        "started_at": view.started_at,
-        "finished_at": view.finished_at,
+        "created_at": iso_time(view.created_at),
+        "started_at": iso_time(view.started_at),
+        "finished_at": iso_time(view.finished_at),
         "reason": view.reason,
         "epoch": view.epoch,
         "priority": view.policy.priority.value,
@@ -152,26 +195,21 @@ def _as_dict(view: JobView) -> dict[str, object]:
 
 def _print_view(view: JobView, failures: list[dict[str, str]]) -> None:
     out = console.out
-    out.print(f"job [bold]{view.job}[/] {view.status.value}{f': {escape(view.reason)}' if view.reason else ''}")
-    total = "?" if view.total is None else f"{view.total:,}"
-    counts = [f"{view.ok:,} ok"] + [
-        f"{number:,} {name}"
-        for name, number in (
-            ("skipped", view.skipped),
-            ("failed", view.failed),
-            ("dead", view.dead),
-            ("cancelled", view.cancelled),
-        )
-        if number
-    ]
-    out.print(f"{view.done:,} of {total} images: {', '.join(counts)}")
+    reason = f": {escape(view.reason)}" if view.reason else ""
+    out.print(f"job [bold]{view.job}[/] {view.status.value}{reason}", soft_wrap=True)
+    out.print(counts_in_words(view), soft_wrap=True)
     rate = mean_rate(view)
     if rate:
         seconds = f", {progress.duration(view.done / rate)} since the first image started" if view.started_at else ""
-        out.print(f"{rate:.2f} images/s{seconds}")
+        out.print(f"{rate:.2f} images/s{seconds}", soft_wrap=True)
+    if view.core_seconds:
+        out.print(cost_in_words(view.core_seconds / _HOUR, settings.load().jobs), markup=False, soft_wrap=True)
     for failure in failures[:_SHOWN_FAILURES]:
-        out.print(f"  {failure['kind']} {failure['code']}: {failure['key']}: {failure['message']}", markup=False)
+        text = f"  {failure['kind']} {failure['code']}: {failure['key']}: {failure['message']}"
+        out.print(text, markup=False, soft_wrap=True)
     if len(failures) > _SHOWN_FAILURES:
-        out.print(f"  and {len(failures) - _SHOWN_FAILURES:,} more: run `producer status {view.job} --json`")
+        out.print(
+            f"  and {len(failures) - _SHOWN_FAILURES:,} more: run `producer status {view.job} --json`", soft_wrap=True
+        )
     if view.status is JobStatus.FINISHED:
         out.print(f"outputs are in {view.options.dest}", soft_wrap=True, markup=False)

@@ -45,67 +45,88 @@ def _kinds(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     return tuple(kinds)
 
 
-_OPTIONS = [
-    click.option(
-        "--output",
-        multiple=True,
-        callback=_kinds,
-        metavar="KIND,...",
-        help="Outputs to write: mask, cutout, composite, separated by commas or as repeated options. [mask]",
-    ),
-    click.option("--format", "format_", type=click.Choice(_FORMATS), help="Format of all outputs. [png]"),
-    click.option("--mask-format", type=click.Choice(_FORMATS), help="Format of masks, if different."),
-    click.option(
-        "--quality", type=click.IntRange(1, 100), help="Quality of JPEG, WebP and AVIF; 100 is lossless in WebP. [90]"
-    ),
-    click.option(
-        "--background",
-        metavar="COLOUR|PICTURE",
-        help="Background of composites: '#rrggbb', s3://bucket/picture.jpg or a local picture, which is uploaded. "
-        "[#ffffff]",
-    ),
-    click.option("--crop", is_flag=True, help="Crop all outputs to the subject."),
-    click.option(
-        "--crop-margin", metavar="20px|5%", help="Margin around the subject: pixels, or % of its longer side. [0px]"
-    ),
-    click.option(
-        "--threshold",
-        type=click.FloatRange(0, 1, min_open=True, max_open=True),
-        help="Opacity from which a pixel belongs to the subject; removes soft edges.",
-    ),
-    click.option("--refine", is_flag=True, help="Estimate the subject's own colours at soft edges to remove halos."),
-    click.option(
-        "--max-side",
-        type=click.IntRange(1, 65535),
-        metavar="PIXELS",
-        help="Scale down outputs whose longer side has more pixels.",
-    ),
-    click.option(
-        "--exif",
-        type=click.Choice([policy.value for policy in ExifPolicy]),
-        help="What to do with EXIF data in cut-outs and composites; keep removes the GPS position. [strip]",
-    ),
-    click.option(
-        "--name",
-        metavar="TEMPLATE",
-        help="Template for the keys of outputs, with {dir} {stem} {name} {kind} {ext}. "
-        f"[{output_names.ONE_KIND}; several kinds: {output_names.SEVERAL_KINDS}]",
-    ),
-]
+_BACKGROUND = (
+    "Background of composites: '#rrggbb', s3://bucket/picture.jpg or a local picture, which is uploaded. [#ffffff]"
+)
+
+
+def _options(default: OutputKind, background: str) -> list[Callable[[Callable[..., int]], Callable[..., int]]]:
+    return [
+        click.option(
+            "--output",
+            multiple=True,
+            callback=_kinds,
+            metavar="KIND,...",
+            help="Outputs to write: mask, cutout, composite, separated by commas or as repeated options. "
+            f"[{default.value}]",
+        ),
+        click.option("--format", "format_", type=click.Choice(_FORMATS), help="Format of all outputs. [png]"),
+        click.option("--mask-format", type=click.Choice(_FORMATS), help="Format of masks, if different."),
+        click.option(
+            "--quality",
+            type=click.IntRange(1, 100),
+            help="Quality of JPEG, WebP and AVIF; 100 is lossless in WebP. [90]",
+        ),
+        click.option("--background", metavar="COLOUR|PICTURE", help=background),
+        click.option("--crop", is_flag=True, help="Crop all outputs to the subject."),
+        click.option(
+            "--crop-margin", metavar="20px|5%", help="Margin around the subject: pixels, or % of its longer side. [0px]"
+        ),
+        click.option(
+            "--threshold",
+            type=click.FloatRange(0, 1, min_open=True, max_open=True),
+            help="Opacity from which a pixel belongs to the subject; removes soft edges.",
+        ),
+        click.option(
+            "--refine", is_flag=True, help="Estimate the subject's own colours at soft edges to remove halos."
+        ),
+        click.option(
+            "--max-side",
+            type=click.IntRange(1, 65535),
+            metavar="PIXELS",
+            help="Scale down outputs whose longer side has more pixels.",
+        ),
+        click.option(
+            "--exif",
+            type=click.Choice([policy.value for policy in ExifPolicy]),
+            help="What to do with EXIF data in cut-outs and composites; keep removes the GPS position. [strip]",
+        ),
+        click.option(
+            "--name",
+            metavar="TEMPLATE",
+            help="Template for the keys of outputs, with {dir} {stem} {name} {kind} {ext}. "
+            f"[{output_names.ONE_KIND}; several kinds: {output_names.SEVERAL_KINDS}]",
+        ),
+    ]
 
 
 def output_options(command: Callable[..., int]) -> Callable[..., int]:
     """Add these options to a command, which receives them as one argument, `outputs`."""
+    return output_options_with(OutputKind.MASK)(command)
 
-    @functools.wraps(command)
-    def call(*, output: tuple[str, ...], format_: str | None, **rest: Any) -> int:
-        names = set(OutputOptions.model_fields) & set(rest)
-        values = {name: rest.pop(name) for name in names} | {"outputs": output, "format": format_}
-        return command(outputs=_output_request(values), **rest)
 
-    for option in reversed(_OPTIONS):
-        call = option(call)
-    return call
+def output_options_with(
+    default: OutputKind, *, background: str = _BACKGROUND
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Return the decorator `output_options` for a command that differs in some of them.
+
+    Args:
+        default: what it writes if no kind of output is given.
+        background: its help text of `--background`.
+    """
+
+    def add(command: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(command)
+        def call(*, output: tuple[str, ...], format_: str | None, **rest: Any) -> int:
+            names = set(OutputOptions.model_fields) & set(rest)
+            values = {name: rest.pop(name) for name in names} | {"outputs": output or (default,), "format": format_}
+            return command(outputs=_output_request(values), **rest)
+
+        for option in reversed(_options(default, background)):
+            call = option(call)
+        return call
+
+    return add
 
 
 def _output_request(values: dict[str, Any]) -> OutputRequest:

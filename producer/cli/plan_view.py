@@ -10,17 +10,20 @@ from rich import filesize
 from producer.cli import progress
 from producer.estimate import Estimate, estimate_plan
 from producer.plan import Plan, skips_in_words
+from producer.wording import cost_fields, cost_in_words
 from worker.contract import console
 from worker.contract.errors import ConfirmationNeeded
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.settings import JobSettings
 
 
-def as_dict(plan: Plan, cost: Estimate) -> dict[str, object]:
+def as_dict(plan: Plan, cost: Estimate, jobs: JobSettings) -> dict[str, object]:
     """Return the fields of one JSON line."""
     return {
         "images": plan.images,
         "bytes": plan.bytes,
         "images_of_unknown_size": plan.unknown_sizes,
+        "unreadable": plan.unreadable,
         "skipped": {reason.value: count for reason, count in plan.skipped.items()},
         "up_to_date": plan.up_to_date,
         "up_to_date_by": plan.up_to_date_basis,
@@ -36,16 +39,18 @@ def as_dict(plan: Plan, cost: Estimate) -> dict[str, object]:
         "expected_seconds": _rounded(cost.seconds),
         "expected_core_hours": _rounded(cost.core_hours),
         "measured_by": cost.basis,
-    }
+    } | cost_fields(cost.core_hours, jobs)
 
 
-def show(plan: Plan, cost: Estimate) -> None:
+def show(plan: Plan, cost: Estimate, jobs: JobSettings) -> None:
     """Print a plan and its cost as text."""
 
     def line(name: str, text: str) -> None:
         console.out.print(f"{name:<11}{text}", markup=False, soft_wrap=True)
 
     line("images", f"{plan.images:,}, {_size(plan)}")
+    if plan.unreadable:
+        line("unreadable", f"{plan.unreadable:,} HEIC, which will fail: convert them, or --exclude '*.{{heic,heif}}'")
     if plan.skipped:
         line("left out", skips_in_words(plan.skipped))
     count = "" if plan.up_to_date is None else f"{plan.up_to_date:,}, which workers will skip: "
@@ -59,10 +64,10 @@ def show(plan: Plan, cost: Estimate) -> None:
     if plan.collisions > len(plan.collision_examples):
         line("", f"and {plan.collisions - len(plan.collision_examples):,} more")
     line("workers", _workers(cost))
-    line("expected", _expected(cost))
+    line("expected", _expected(cost, jobs))
 
 
-def confirm(plan: Plan, ledger: Ledger, limit: int) -> bool:
+def confirm(plan: Plan, ledger: Ledger, limit: int, jobs: JobSettings) -> bool:
     """Ask before submitting more than `limit` images; return whether to submit.
 
     Raises:
@@ -75,7 +80,7 @@ def confirm(plan: Plan, ledger: Ledger, limit: int) -> bool:
             f"{plan.images:,} images are more than --confirm-over {limit:,}, and there is no terminal to ask on: "
             "check the job with --dry-run, then add --yes"
         )
-    expected = _expected(estimate_plan(plan, ledger))
+    expected = _expected(estimate_plan(plan, ledger), jobs)
     return click.confirm(f"Submit {plan.images:,} images ({_size(plan)}; expected: {expected})?", err=True)
 
 
@@ -92,10 +97,10 @@ def _workers(cost: Estimate) -> str:
     return f"{cost.processes:,} live {'process' if cost.processes == 1 else 'processes'} on {cost.cores:,} cores"
 
 
-def _expected(cost: Estimate) -> str:
+def _expected(cost: Estimate, jobs: JobSettings) -> str:
     if cost.seconds is None or cost.images_per_second is None:
         return f"unknown: {cost.basis}"
-    hours = f", {cost.core_hours:.2g} core-hours" if cost.core_hours else ""
+    hours = f", {cost_in_words(cost.core_hours, jobs)}" if cost.core_hours else ""
     return f"{progress.duration(cost.seconds)}{hours} at {cost.images_per_second:.3g} images/s ({cost.basis})"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -25,9 +25,18 @@ def shows_bar(*, as_json: bool) -> bool:
     return console.err.is_terminal and not as_json
 
 
-def show(snapshots: Iterable[JobSnapshot], *, as_json: bool) -> JobView:
-    """Show snapshots as they come and return the view of the last one."""
-    return _bar(snapshots) if shows_bar(as_json=as_json) else _lines(snapshots)
+def is_followed_by_lines(*, wait: bool) -> bool:
+    """Return whether JSON lines follow the first output of a command, so that it must be one too."""
+    return wait and not shows_bar(as_json=False)
+
+
+Failures = Callable[[JobView], list[dict[str, str]]]
+"""Returns the first failures of a job: kind, key, code and message of each."""
+
+
+def show(snapshots: Iterable[JobSnapshot], *, as_json: bool, failures: Failures = lambda view: []) -> JobView:
+    """Show snapshots as they come and return the view of the last one. The last JSON line says why images failed."""
+    return _bar(snapshots) if shows_bar(as_json=as_json) else _lines(snapshots, failures)
 
 
 class PhaseDisplay:
@@ -64,15 +73,17 @@ class PhaseDisplay:
             self._live.stop()
 
 
-def _lines(snapshots: Iterable[JobSnapshot]) -> JobView:
+def _lines(snapshots: Iterable[JobSnapshot], failures: Failures) -> JobView:
     snapshot: JobSnapshot | None = None
     printed, printed_at = snapshot, 0.0
     for snapshot in snapshots:
-        if printed is None or time.monotonic() - printed_at >= LINE_SECONDS:
+        if not snapshot.view.ended and (printed is None or time.monotonic() - printed_at >= LINE_SECONDS):
             printed, printed_at = snapshot, time.monotonic()
             console.print_json(snapshot.as_dict())
     if snapshot is not None and snapshot is not printed:
-        console.print_json(snapshot.as_dict())
+        view = snapshot.view
+        why = {"failures_by_code": view.codes, "failures": failures(view)} if view.failed or view.dead else {}
+        console.print_json(snapshot.as_dict() | why)
     return _last(snapshot.view if snapshot else None)
 
 
@@ -87,8 +98,12 @@ def _bar(snapshots: Iterable[JobSnapshot]) -> JobView:
     )
     with Progress(*columns, console=console.err) as bar:
         task = bar.add_task("waiting for a worker", rate="", left="")
+        waiting = ""
         for snapshot in snapshots:
             view = snapshot.view
+            if snapshot.waiting and snapshot.waiting != waiting:
+                bar.console.print(snapshot.waiting, markup=False, soft_wrap=True)
+            waiting = snapshot.waiting
             bar.update(
                 task,
                 description=_state(view),

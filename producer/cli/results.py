@@ -12,6 +12,7 @@ import click
 from producer.cli.job_options import DEST, find_job, split_choices
 from producer.outcomes import read_outcomes
 from producer.tables import TableFormat, atomic_file, write_csv, write_jsonl, write_parquet
+from producer.wording import counts_in_words
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.job import JobView
@@ -64,6 +65,11 @@ Examples:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write to this file instead of standard output; the file appears when it is complete.",
 )
+@click.option(
+    "--guard-formulas",
+    is_flag=True,
+    help="CSV: put an apostrophe before texts that a spreadsheet would run, such as a key that begins with =.",
+)
 @DEST
 def results_command(
     *,
@@ -73,6 +79,7 @@ def results_command(
     flags: tuple[str, ...],
     needs_review: bool,
     output: Path | None,
+    guard_formulas: bool,
     dest: str | None,
 ) -> int:
     """Print the outcome of every image of JOB so far, one line per image, in no particular order.
@@ -80,20 +87,23 @@ def results_command(
     Each line holds the key, the outcome, the code and message of a failure, the outputs, the time of the outcome and
     the seconds spent in each stage. It also describes the mask: coverage (mean opacity), soft (share of the subject
     that is neither transparent nor opaque), and flags for a mask that is empty, full or soft over whole areas
-    (the network was undecided) and for a subject that touches the border. Memory use does not grow with the job.
+    (the network was undecided) and for a subject that touches the border. Notes say what the file of an image lacked,
+    such as its last bytes or a usable ICC profile. Memory use does not grow with the job.
     """
     chosen = TableFormat(table_format)
     if chosen is TableFormat.PARQUET and output is None:
         raise click.UsageError("--format parquet requires --output")
+    if guard_formulas and chosen is not TableFormat.CSV:
+        raise click.UsageError("--guard-formulas requires --format csv")
     config = settings.load()
     with ObjectStore(config.s3) as store, Ledger(config.redis) as ledger:
         view = find_job(store, ledger, job, dest)
         found = read_outcomes(
             store, ledger, view, kinds=map(OutcomeKind, kinds) if kinds else OutcomeKind, needs_review=needs_review
         )
-        _write(_flagged(found, frozenset(flags)), view, chosen, output)
+        _write(_flagged(found, frozenset(flags)), view, chosen, output, guard_formulas=guard_formulas)
     if not view.ended:
-        console.err.print(f"the job is still {view.status.value}: {view.done:,} of {view.total or 0:,} images are done")
+        console.err.print(f"the job is still {view.status.value}: {counts_in_words(view)}", soft_wrap=True)
     return Exit.OK
 
 
@@ -103,8 +113,11 @@ def _flagged(found: Iterator[Outcome], flags: frozenset[str]) -> Iterator[Outcom
     )
 
 
-def _write(found: Iterator[Outcome], view: JobView, table_format: TableFormat, output: Path | None) -> None:
-    write = write_csv if table_format is TableFormat.CSV else write_jsonl
+def _write(
+    found: Iterator[Outcome], view: JobView, table_format: TableFormat, output: Path | None, *, guard_formulas: bool
+) -> None:
+    as_csv = partial(write_csv, guard_formulas=guard_formulas)
+    write = as_csv if table_format is TableFormat.CSV else write_jsonl
     if output is None:
         write(found, view, sys.stdout)
         return

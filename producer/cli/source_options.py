@@ -116,7 +116,17 @@ def source_options(command: Callable[..., int]) -> Callable[..., int]:
             sources,
             manifest,
             ListFormat(manifest_format) if manifest_format else None,
-            Filters(include, exclude, min_size, max_size, newer_than, sample, seed, limit, any_suffix),
+            Filters(
+                include=include,
+                exclude=exclude,
+                min_size=min_size,
+                max_size=max_size,
+                newer_than=newer_than,
+                sample=sample,
+                seed=seed,
+                limit=limit,
+                any_suffix=any_suffix,
+            ),
             head,
         )
         return command(spec=spec, **others)

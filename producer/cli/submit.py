@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import click
 
+from producer import folder_dest
 from producer.backgrounds import OutputRequest
 from producer.cli import plan_view, progress
 from producer.cli.jobs import NOTIFY, TIMEOUT, WAIT, follow_to_end
 from producer.cli.output_options import output_options
 from producer.cli.policy_options import policy_options
 from producer.cli.source_options import source_options
+from producer.delivery import Delivery
 from producer.estimate import estimate_plan
 from producer.notify import Notifier
 from producer.plan import Plan, skips_in_words
+from producer.sources.line_reader import STDIN
 from producer.sources.resolve import SourceSpec
 from producer.submit import Submitted, Submitter
 from producer.uptodate import FORCED
+from producer.watch import JobSnapshot
 from worker.contract import console, settings, tracing
 from worker.contract.errors import ConfirmationNeeded
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobPolicy
 from worker.contract.queue.celery_app import make_celery
+from worker.contract.settings import JobSettings
 from worker.contract.storage.s3 import ObjectStore
 
 _EXAMPLES = """\b
@@ -36,6 +42,7 @@ Examples:
   find photos -name '*.png' | producer submit - s3://shop/masks/
   producer submit s3://shop/photos/ s3://try/ --sample 1% --exclude 'old/**' --min-size 10k
   producer submit ./photos s3://shop/cutouts/ --output cutout --format webp --crop --crop-margin 5%
+  producer submit ./photos ./masks
   producer submit s3://shop/photos/ s3://shop/white/ --output composite --format jpeg --background '#ffffff' --refine
   producer submit s3://shop/photos/ s3://shop/all/ --output mask,cutout --name '{dir}/{stem}-{kind}.{ext}'
 """
@@ -79,14 +86,19 @@ def submit_command(
 
     SOURCE is an s3:// prefix, object or glob (quoted); or local folders, files and globs, which are uploaded first
     (unchanged files are not uploaded again); or - for a list of s3:// URLs or local paths on standard input, as text
-    or JSON lines. DEST is an s3:// prefix. The mask of `shoes/1.jpg` is `shoes/1.png` under DEST; with
-    `--output mask,cutout`, the outputs are `mask/shoes/1.png` and `cutout/shoes/1.png`.
+    or JSON lines. DEST is an s3:// prefix; or, with services on this machine (`maskmill serve`), a folder: the command
+    then waits for the job, and outputs appear in the folder as they are done. The mask of `shoes/1.jpg` is
+    `shoes/1.png` under DEST; with `--output mask,cutout`, the outputs are `mask/shoes/1.png` and `cutout/shoes/1.png`.
 
     Filters apply in this order: suffix, --include, --exclude, --min-size and --max-size, --newer-than, --sample,
     --limit. In globs, * and ? match within a folder, ** matches across folders, and [abc] and {jpg,png} match one of
-    several.
+    several. Case matters, but not in the suffix: *.jpg matches A.JPG.
     """
     config = settings.load()
+    folder = folder_dest.find_folder(dest, config.s3)
+    if folder is not None:
+        folder_dest.refuse_overlap(map(Path, filter(_is_local, spec.places)), folder)
+        dest, wait = str(folder_dest.place_of(folder)), True
     if notify and not wait:
         raise click.UsageError("--notify requires --wait; or run `producer watch JOB --notify URL` later")
     notifier = Notifier(notify, config.notify) if notify else None
@@ -99,43 +111,62 @@ def submit_command(
         if dry_run:
             with display:
                 plan = submitter.plan(spec, dest, outputs, count_up_to_date=policy.skip_existing)
-            return _show_plan(plan, ledger, force=not policy.skip_existing, as_json=as_json)
-        approve = partial(_approve, display=display, ledger=ledger, confirm_over=None if yes else confirm_over)
+            return _show_plan(plan, ledger, config.jobs, force=not policy.skip_existing, as_json=as_json)
+        limit = None if yes else confirm_over
+        approve = partial(_approve, display=display, ledger=ledger, jobs=config.jobs, confirm_over=limit)
+        if folder is not None:
+            folder_dest.create(folder)
         with display:
             submitted = submitter.submit(spec, dest, outputs, policy=policy, job_key=job_key, approve=approve)
-        _show_submitted(submitted, as_json=as_json)
+        _show_submitted(submitted, folder, as_json=as_json or progress.is_followed_by_lines(wait=wait))
         if not wait:
             return console.Exit.OK
-        return follow_to_end(ledger, submitted.view.job, timeout=timeout, as_json=as_json, notifier=notifier)
+        job, follow = submitted.view.job, partial(follow_to_end, timeout=timeout, as_json=as_json, notifier=notifier)
+        if folder is None:
+            return follow(ledger, job)
+        delivery = Delivery(store, ledger, submitted.view, folder)
+        remedy = f"`producer download {job} {folder}` fetches its outputs"
+        return follow(ledger, job, on_snapshot=partial(_deliver, delivery), remedy=remedy)
 
 
-def _approve(plan: Plan, *, display: progress.PhaseDisplay, ledger: Ledger, confirm_over: int | None) -> None:
+def _is_local(place: str) -> bool:
+    return place != STDIN and "://" not in place
+
+
+def _deliver(delivery: Delivery, snapshot: JobSnapshot) -> None:
+    for _ in delivery.collect(snapshot.view):
+        pass
+
+
+def _approve(
+    plan: Plan, *, display: progress.PhaseDisplay, ledger: Ledger, jobs: JobSettings, confirm_over: int | None
+) -> None:
     """Ask for confirmation if the plan has more images than `confirm_over`; None never asks.
 
     Raises:
         ConfirmationNeeded: the answer is no, or there is no terminal to ask on.
     """
     with display.paused():
-        if confirm_over is not None and not plan_view.confirm(plan, ledger, confirm_over):
+        if confirm_over is not None and not plan_view.confirm(plan, ledger, confirm_over, jobs):
             raise ConfirmationNeeded("nothing was submitted")
     display.total = plan.images
 
 
-def _show_plan(plan: Plan, ledger: Ledger, *, force: bool, as_json: bool) -> int:
+def _show_plan(plan: Plan, ledger: Ledger, jobs: JobSettings, *, force: bool, as_json: bool) -> int:
     """Show the plan and close it; a plan that could not be submitted is an error here too."""
     if force:
         plan = replace(plan, up_to_date_basis=FORCED.basis)
     with plan:
         cost = estimate_plan(plan, ledger)
         if as_json:
-            console.print_json(plan_view.as_dict(plan, cost))
+            console.print_json(plan_view.as_dict(plan, cost, jobs))
         else:
-            plan_view.show(plan, cost)
+            plan_view.show(plan, cost, jobs)
         plan.check()
     return console.Exit.OK
 
 
-def _show_submitted(submitted: Submitted, *, as_json: bool) -> None:
+def _show_submitted(submitted: Submitted, folder: Path | None, *, as_json: bool) -> None:
     view = submitted.view
     if as_json:
         console.print_json(
@@ -151,18 +182,20 @@ def _show_submitted(submitted: Submitted, *, as_json: bool) -> None:
                 "source": str(view.options.source),
                 "dest": str(view.options.dest),
             }
+            | ({} if folder is None else {"folder": str(folder)})
         )
         return
-    console.out.print(
-        f"job [bold]{view.job}[/]: {_counted(view.total or 0, 'image')} in {_counted(view.chunks, 'chunk')}"
-    )
+    counts = f"{_counted(view.total or 0, 'image')} in {_counted(view.chunks, 'chunk')}"
+    console.out.print(f"job [bold]{view.job}[/]: {counts}", soft_wrap=True)
     if submitted.skipped:
-        console.out.print(f"left out: {skips_in_words(submitted.skipped)}")
+        console.out.print(f"left out: {skips_in_words(submitted.skipped)}", soft_wrap=True)
     if submitted.joined:
         console.out.print(f"it was submitted earlier with this key and is {view.status.value}")
     if submitted.waits_for:
-        console.out.print(f"it starts when job {submitted.waits_for} ends, which writes to the same destination")
-    console.out.print(f"outputs go to {view.options.dest}", soft_wrap=True)
+        console.out.print(
+            f"it starts when job {submitted.waits_for} ends, which writes to the same destination", soft_wrap=True
+        )
+    console.out.print(f"outputs go to {folder or view.options.dest}", markup=False, soft_wrap=True)
 
 
 def _counted(number: int, noun: str) -> str:

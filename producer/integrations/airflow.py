@@ -99,7 +99,7 @@ class MaskmillOperator(BaseOperator):  # type: ignore[misc]
         dest: str,
         outputs: OutputOptions | Mapping[str, Any] | None = None,
         policy: JobPolicy | Mapping[str, Any] | None = None,
-        keys: Sequence[str] | None = None,
+        keys: str | Sequence[str] | None = None,
         job_key: str = "",
         allow_failed: bool = False,
         deferrable: bool = False,

@@ -28,6 +28,7 @@ from worker.contract.errors import JobStateError
 from worker.contract.job import JobView
 from worker.contract.messages import JobPolicy
 from worker.contract.outputs import OutputOptions
+from worker.contract.spelling import did_you_mean
 
 try:
     from dagster import ConfigurableResource, DagsterExecutionInterruptedError, Failure
@@ -44,6 +45,18 @@ class MaskmillResource(ConfigurableResource):  # type: ignore[misc]  # Dagster i
     cancel_on_interrupt: bool = True
     """Cancel the job when the run is terminated; a run whose process dies does not cancel it."""
 
+    def __init__(self, **fields: Any) -> None:
+        """Take the fields; Dagster itself ignores a name that it does not know.
+
+        Raises:
+            TypeError: there is no such field.
+        """
+        known = type(self).model_fields
+        for name in fields:
+            if name not in known:
+                raise TypeError(f"{type(self).__name__} has no field {name!r}{did_you_mean(name, known)}")
+        super().__init__(**fields)
+
     @contextmanager
     def client(self) -> Iterator[Client]:
         """Yield a client, for calls other than `run`."""
@@ -58,7 +71,7 @@ class MaskmillResource(ConfigurableResource):  # type: ignore[misc]  # Dagster i
         *,
         outputs: OutputOptions | Mapping[str, Any] | None = None,
         policy: JobPolicy | Mapping[str, Any] | None = None,
-        keys: Sequence[str] | None = None,
+        keys: str | Sequence[str] | None = None,
         job_key: str = "",
         allow_failed: bool = False,
         timeout: float | None = None,

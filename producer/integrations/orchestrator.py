@@ -6,27 +6,38 @@ from collections.abc import Mapping
 from typing import Any
 
 from producer.client import Client
+from worker.contract.errors import SettingsError
 from worker.contract.job import JobStatus, JobView
 from worker.contract.messages import JobPolicy
 from worker.contract.outputs import OutputOptions
+
+_EXAMPLES = {"outputs": '{"outputs": ["cutout"], "format": "webp"}', "policy": '{"priority": "high"}'}
 
 
 def output_options(given: OutputOptions | Mapping[str, Any] | None) -> OutputOptions:
     """Return the `OutputOptions` that a pipeline gives as such or as a mapping of field to value.
 
     Raises:
-        ValueError: the options contradict each other.
+        ValueError: a field is unknown, a value is invalid, or the options contradict each other.
+        SettingsError: the value is no mapping.
     """
-    return given if isinstance(given, OutputOptions) else OutputOptions.model_validate({**(given or {})})
+    return given if isinstance(given, OutputOptions) else OutputOptions.model_validate(_fields("outputs", given))
 
 
 def job_policy(given: JobPolicy | Mapping[str, Any] | None) -> JobPolicy:
     """Return the `JobPolicy` that a pipeline gives as such or as a mapping of field to value.
 
     Raises:
-        ValueError: a value is invalid.
+        ValueError: a field is unknown, or a value is invalid.
+        SettingsError: the value is no mapping.
     """
-    return given if isinstance(given, JobPolicy) else JobPolicy.model_validate({**(given or {})})
+    return given if isinstance(given, JobPolicy) else JobPolicy.model_validate(_fields("policy", given))
+
+
+def _fields(name: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    if given is not None and not isinstance(given, Mapping):
+        raise SettingsError(f"{name} takes a mapping of fields, such as {_EXAMPLES[name]}, not {given!r:.80}")
+    return {**(given or {})}
 
 
 def failure_reason(view: JobView, *, allow_failed: bool = False) -> str:

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 
 from producer.client import Client
-from producer.sources.item import has_image_suffix
+from producer.sources.item import Item, has_image_suffix, is_marker
 from producer.submit import Submitted
 from worker.contract.errors import SourceError
 from worker.contract.messages import JobPolicy
@@ -150,4 +150,4 @@ def _is_input(url: S3Url, root: S3Url, target: S3Url) -> bool:
     """Return whether the object is an image below the source and not an output."""
     in_source = url.bucket == root.bucket and url.key.startswith(root.key) and url.key != root.key
     is_output = url.bucket == target.bucket and url.key.startswith(target.key)
-    return in_source and not is_output and has_image_suffix(url.key)
+    return in_source and not is_output and has_image_suffix(url.key) and not is_marker(Item(url.key))

@@ -46,8 +46,7 @@ def make_report(
     for pair in load_pairs(store, view, found.samples, config.limits):
         pairs.append(pair)
         on_progress("pictures", len(pairs))
-    price = config.jobs.price_per_core_hour
-    return render(view, found, pairs, now=time.time(), price_per_core_hour=price).encode()
+    return render(view, found, pairs, now=time.time(), jobs=config.jobs).encode()
 
 
 def upload_report(store: ObjectStore, view: JobView, page: bytes) -> S3Url:

@@ -20,6 +20,7 @@ from producer.report.thumbnails import PicturePair
 from producer.watch import mean_rate
 from worker.contract.job import JobView
 from worker.contract.messages import FLAGS, OutcomeKind
+from worker.contract.settings import JobSettings
 from worker.contract.stages import Stage
 
 _STAGE_WORDS = {
@@ -60,7 +61,13 @@ class _Segment:
 
 
 def render(
-    view: JobView, survey: Survey, pairs: Iterable[PicturePair], *, now: float, price_per_core_hour: float | None
+    view: JobView,
+    survey: Survey,
+    pairs: Iterable[PicturePair],
+    *,
+    now: float,
+    jobs: JobSettings,
+    places: tuple[str, str] | None = None,
 ) -> str:
     """Return the page as HTML.
 
@@ -69,19 +76,21 @@ def render(
         survey: survey of its outcomes.
         pairs: pictures of the samples, those that need review first.
         now: time of the report, in Unix seconds.
-        price_per_core_hour: price for the cost per 1,000 images; None leaves the cost out.
+        jobs: price of a core-hour and its currency, for the costs; without a price they are left out.
+        places: source and destination as the user knows them; None: those of the job.
     """
     files = resources.files("producer.report") / "page"
     style, script = ((files / name).read_text("utf-8") for name in ("report.css", "report.js"))
     cards = [_card(pair) for pair in pairs]
     return _template().render(
         view=view,
+        places=places or (str(view.options.source), str(view.options.dest)),
         survey=survey,
         style=Markup(style),  # noqa: S704 -- a file of this package; the page's policy names its digest
         style_digest=_digest(style),
         script=Markup(script),  # noqa: S704
         script_digest=_digest(script),
-        tiles=list(_tiles(view, survey, price_per_core_hour)),
+        tiles=list(_tiles(view, survey, jobs)),
         segments=list(_segments(view)),
         pictures=cards,
         picture_note=_picture_note(view, len(cards)),
@@ -119,7 +128,7 @@ def _digest(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
 
-def _tiles(view: JobView, survey: Survey, price_per_core_hour: float | None) -> Iterator[_Tile]:
+def _tiles(view: JobView, survey: Survey, jobs: JobSettings) -> Iterator[_Tile]:
     succeeded, failed, total = view.ok + view.skipped, view.failed + view.dead, view.total or 0
     yield _Tile("images", f"{total:,}", filesize.decimal(view.bytes) if view.bytes else "")
     up_to_date = f", {view.skipped:,} up to date" if view.skipped else ""
@@ -133,9 +142,11 @@ def _tiles(view: JobView, survey: Survey, price_per_core_hour: float | None) -> 
     if view.core_seconds and view.ok:
         per_image = view.core_seconds / view.ok
         yield _Tile("core-s per image", f"{per_image:.3g}", f"{_core_time(view.core_seconds)} in total")
-        if price_per_core_hour is not None:
-            cost = per_image * 1000 / _HOUR * price_per_core_hour
-            yield _Tile("cost per 1,000", f"{cost:.3g}", f"at {price_per_core_hour:g} per core-hour")
+        price, currency = jobs.price_per_core_hour, f" {jobs.currency}" if jobs.currency else ""
+        if price is not None:
+            cost, total_cost = per_image * 1000 / _HOUR * price, view.core_seconds / _HOUR * price
+            note = f"{total_cost:.3g}{currency} in total, at {price:g} per core-hour"
+            yield _Tile("cost per 1,000", f"{cost:.3g}{currency}", note)
 
 
 def _core_time(seconds: float) -> str:

@@ -1,7 +1,8 @@
 """Match keys against globs, with the meaning that shells and S3 tools share.
 
 `*` and `?` stay within one folder, `**` crosses folders, `[abc]` and `[!abc]` match one character, `{jpg,png}` matches
-one of several words. A wildcard in brackets is literal: `[*]`. Case matters.
+one of several words. A wildcard in brackets is literal: `[*]`. Case matters, except in a literal suffix: `*.jpg` and
+`*.{jpg,png}` match `A.JPG` too, as cameras name their files.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+
+
+_SUFFIX = re.compile(r"(.*\.)([A-Za-z0-9]+|\{[A-Za-z0-9.,]+\})", re.DOTALL)
+"""A pattern whose last suffix has no wildcard: what comes before the suffix, and the suffix."""
 
 
 def is_glob(text: str) -> bool:
@@ -43,6 +48,12 @@ def to_regex(pattern: str) -> str:
         parts += [re.escape(pattern[end : token.start()]), _translated(token)]
         end = token.end()
     return "".join(parts) + re.escape(pattern[end:])
+
+
+def _to_key_regex(pattern: str) -> str:
+    """Return the same, with a literal suffix in any case."""
+    found = _SUFFIX.fullmatch(pattern)
+    return to_regex(found[1]) + f"(?i:{to_regex(found[2])})" if found else to_regex(pattern)
 
 
 def _translated(token: re.Match[str]) -> str:
@@ -70,16 +81,18 @@ def _character_set(content: str, *, negated: bool) -> str:
     return f"[^/{escaped}]" if negated else f"[{escaped}]"
 
 
-def matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
+def matcher(patterns: Sequence[str], *, ignore_case: bool = False) -> Callable[[str], bool]:
     """Return a function that tests whether a key matches any of the patterns.
 
     A pattern without a slash matches names in any folder. A pattern with a slash matches the whole key, relative to
-    the source; a leading slash only anchors it (`/*.jpg`: not in sub-folders).
+    the source; a leading slash only anchors it (`/*.jpg`: not in sub-folders). With `ignore_case`, upper and lower
+    case are equal everywhere.
     """
-    of_names = [to_regex(pattern) for pattern in patterns if "/" not in pattern]
-    of_keys = [to_regex(pattern.removeprefix("/")) for pattern in patterns if "/" in pattern]
-    names = re.compile("|".join(f"(?:{one})" for one in of_names) or "(?!)", re.DOTALL)
-    keys = re.compile("|".join(f"(?:{one})" for one in of_keys) or "(?!)", re.DOTALL)
+    flags = re.DOTALL | (re.IGNORECASE if ignore_case else re.NOFLAG)
+    of_names = [_to_key_regex(pattern) for pattern in patterns if "/" not in pattern]
+    of_keys = [_to_key_regex(pattern.removeprefix("/")) for pattern in patterns if "/" in pattern]
+    names = re.compile("|".join(f"(?:{one})" for one in of_names) or "(?!)", flags)
+    keys = re.compile("|".join(f"(?:{one})" for one in of_keys) or "(?!)", flags)
 
     def matches(key: str) -> bool:
         return names.fullmatch(key.rpartition("/")[2]) is not None or keys.fullmatch(key) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -11,6 +12,9 @@ IMAGE_SUFFIXES = frozenset(
     | {".mpo", ".heic", ".heif"}
 )
 """Suffixes taken as images. HEIC is included: a worker that cannot read it reports each image, which beats silence."""
+
+UNREADABLE_SUFFIXES = frozenset({".heic", ".heif"})
+"""Those of formats that no worker reads: their images fail with `unsupported_format`."""
 
 
 class Item(NamedTuple):
@@ -32,8 +36,10 @@ class Item(NamedTuple):
 class Skip(StrEnum):
     """Why an object was left out."""
 
+    MARKER = "marker"
     NOT_AN_IMAGE = "not_an_image"
     NOT_INCLUDED = "not_included"
+    CASE_DIFFERS = "case_differs"
     EXCLUDED = "excluded"
     TOO_SMALL = "too_small"
     TOO_LARGE = "too_large"
@@ -54,8 +60,10 @@ Skipped = Counter[Skip]
 """Number of objects left out, by reason."""
 
 _WORDS = {
+    Skip.MARKER: "markers of folders or Apple's `._` files",
     Skip.NOT_AN_IMAGE: "without an image suffix",
     Skip.NOT_INCLUDED: "not matched by --include or the glob",
+    Skip.CASE_DIFFERS: "not matched only because upper and lower case differ",
     Skip.DUPLICATE: "listed more than once",
     Skip.MISSING: "listed but missing",
     Skip.OUTSIDE_SOURCE: "outside the source",
@@ -63,8 +71,18 @@ _WORDS = {
 }
 
 
-def has_image_suffix(key: str) -> bool:
-    """Return whether a name looks like an image; `.jpg` alone is a hidden file."""
+def has_image_suffix(key: str, suffixes: Collection[str] = IMAGE_SUFFIXES) -> bool:
+    """Return whether a name looks like an image, or ends in one of some suffixes; `.jpg` alone is a hidden file."""
     name = key.rpartition("/")[2]
     stem, dot, suffix = name.rpartition(".")
-    return bool(stem) and f"{dot}{suffix}".lower() in IMAGE_SUFFIXES
+    return bool(stem) and f"{dot}{suffix}".lower() in suffixes
+
+
+def is_marker(item: Item) -> bool:
+    """Return whether an object holds no file of a user: a marker of a folder, or what macOS keeps beside a file.
+
+    Consoles mark a folder by an empty object `sub/`, Hadoop by `sub_$folder$`. macOS writes `._1.jpg` beside `1.jpg` on
+    volumes that cannot hold its metadata (AppleDouble, RFC 1740).
+    """
+    name = item.key.rpartition("/")[2]
+    return name.startswith("._") or (not item.size and (not name or name.endswith("_$folder$")))

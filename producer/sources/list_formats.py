@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 from producer.sources.item import Item
 from producer.sources.line_reader import STDIN, numbered_lines
 from worker.contract.errors import SourceError
+from worker.contract.storage.s3 import plain_etag
 
 
 class ListFormat(StrEnum):
@@ -157,7 +158,7 @@ def item_from_fields(key: str, size: Any, etag: Any, modified: Any, where: str) 
         return Item(
             key,
             int(size) if size not in (None, "") else None,
-            str(etag or "").strip('"'),
+            plain_etag(str(etag or "")),
             datetime.fromisoformat(str(modified)).timestamp() if modified else None,
         )
     except ValueError as error:

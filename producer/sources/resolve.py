@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from producer.sources import list_formats
 from producer.sources.bucket import S3Glob, S3Object, S3Prefix
@@ -16,7 +18,8 @@ from producer.sources.key_source import KeySource
 from producer.sources.line_reader import STDIN
 from producer.sources.list_formats import ListFormat
 from producer.sources.local import LocalFiles, LocalFolder, LocalGlob, existing_folder, suggestion
-from worker.contract.errors import SourceError
+from producer.sources.units import texts
+from worker.contract.errors import SettingsError, SourceError
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore
 
@@ -36,9 +39,42 @@ class SourceSpec:
     head: bool = False
     """Ask S3 for the size and age that a list does not give."""
 
+    if TYPE_CHECKING:  # `__post_init__` accepts more than the types of the fields
+
+        def __init__(
+            self,
+            places: str | Path | Iterable[str | Path],
+            manifest: str | Path | None = ...,
+            manifest_format: ListFormat | str | None = ...,
+            filters: Filters = ...,
+            head: bool = ...,
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        """Read the values as given: one place counts as several of one, a path as its text.
+
+        Raises:
+            SettingsError: a value has the wrong type; the message names the field.
+        """
+        object.__setattr__(self, "places", texts("the source", self.places))
+        if self.manifest is not None:
+            object.__setattr__(self, "manifest", str(self.manifest))
+        if self.manifest_format is not None:
+            object.__setattr__(self, "manifest_format", _format(self.manifest_format))
+        if not isinstance(self.filters, Filters):
+            raise SettingsError(f"filters takes Filters(...), not {self.filters!r:.80}")
+
     def __str__(self) -> str:
         """Return the source as text for messages."""
         return " ".join(self.places) + (f" in {self.manifest}" if self.manifest else "")
+
+
+def _format(given: str) -> ListFormat:
+    try:
+        return ListFormat(given)
+    except ValueError as error:
+        known = ", ".join(form.value for form in ListFormat)
+        raise SettingsError(f"manifest_format {given!r:.80} is not one of {known}") from error
 
 
 def resolve_source(spec: SourceSpec, store: ObjectStore) -> KeySource:

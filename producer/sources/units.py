@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 from worker.contract.errors import SettingsError
 
@@ -25,6 +28,23 @@ class SampleSize:
     count: int | None = None
     share: float | None = None
     """Above 0, at most 1."""
+
+
+def texts(name: str, given: str | Path | Iterable[str | Path]) -> tuple[str, ...]:
+    """Return several texts; one text or path is taken as one, not as its characters.
+
+    Args:
+        name: of the argument, for messages.
+        given: by the program.
+
+    Raises:
+        SettingsError: an item is neither a text nor a path.
+    """
+    items: tuple[Any, ...] = (given,) if isinstance(given, str | Path) or not isinstance(given, Iterable) else (*given,)
+    for item in items:
+        if not isinstance(item, str | Path):
+            raise SettingsError(f"{name} takes texts, not {item!r:.80}")
+    return tuple(map(str, items))
 
 
 def parse_size(text: str) -> int:

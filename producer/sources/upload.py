@@ -21,6 +21,9 @@ from worker.contract.errors import ObjectMissing
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore
 
+FOLDER = f"{output_names.JOB_PREFIX}uploads/"
+"""Under a destination: the copies of local files."""
+
 _AT_ONCE = 8
 _MTIME = "maskmill-mtime-ns"
 
@@ -30,7 +33,7 @@ def upload_folder(dest: S3Url, folder: Path) -> S3Url:
     path = absolute(folder)
     digest = hashlib.blake2b(os.fsencode(path), digest_size=6).hexdigest()
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", path.name)[:40]
-    return dest / f"{output_names.JOB_PREFIX}uploads/{readable}-{digest}/"
+    return dest / f"{FOLDER}{readable}-{digest}/"
 
 
 def upload(
@@ -72,4 +75,5 @@ def is_current_copy(store: ObjectStore, copy: S3Url, facts: os.stat_result) -> b
         found = store.head(copy)
     except ObjectMissing:
         return False
-    return found.size == facts.st_size and found.metadata.get(_MTIME) == str(facts.st_mtime_ns)
+    # Without a size in the answer, the time decides: S3 stores an object whole or not at all.
+    return found.size in (None, facts.st_size) and found.metadata.get(_MTIME) == str(facts.st_mtime_ns)

@@ -121,6 +121,20 @@ def test_before_and_after_follow_the_arrow_keys(opened):
     assert clip == "inset(0px 0px 0px 53%)"
 
 
+def test_a_phone_shows_reasons_chart_and_stages_without_scrolling_sideways(opened):
+    opened.size(375, 800)
+    wide = "[...document.querySelectorAll('.scroll')].map(one => [one.scrollWidth, one.clientWidth])"
+    parts = json.loads(opened.value(f"JSON.stringify({wide})"))
+    box = "(element => (({left, right, height}) => ({left, right, height}))(element.getBoundingClientRect()))"
+    reason = json.loads(opened.value(f"JSON.stringify({box}(document.querySelector('details[open] .why')))"))
+    last = json.loads(opened.value(f"JSON.stringify({box}(document.querySelector('.stages tbody td:last-child')))"))
+    opened.size(1200, 900)
+
+    assert len(parts) >= 2 and all(content <= room for content, room in parts), parts
+    assert reason["left"] >= 0 and reason["right"] <= 375 and reason["height"] > 0
+    assert last["left"] >= 0 and last["right"] <= 375
+
+
 def test_light_dark_and_narrow(opened):
     colour = "getComputedStyle(document.body).backgroundColor"
     opened.dark("dark")

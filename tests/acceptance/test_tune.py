@@ -11,7 +11,9 @@ def test_the_fastest_layout_is_saved_and_followed(installation, tmp_path, worker
     settings = installation.environment | {"MASKMILL_MODEL__CACHE_DIR": str(tmp_path / "cache")}
 
     before = commands.run("worker", "plan", settings=settings)
-    tuned = commands.run("worker", "tune", "--seconds", "1", "--rounds", "1", "--json", settings=settings)
+    tuned = commands.run(
+        "worker", "tune", "--seconds", "1", "--rounds", "1", "--accept-load", "--json", settings=settings
+    )
     after = commands.run("worker", "plan", "--json", settings=settings)
 
     assert "`worker tune` measures layouts" in before.out

@@ -159,6 +159,34 @@ def of_form(form: str, *, image: Sequence[object] = (1, 3, SIZE, SIZE)) -> onnx.
     return network([*core(), *nodes], {"out": shape}, image=image)
 
 
+CONSTANT = 226.0
+"""Value of the constant channel of `with_constant_channel`."""
+
+
+def with_constant_channel() -> onnx.ModelProto:
+    """A network whose last convolution has an input channel of 226 everywhere, and a bias that takes it away again.
+
+    Rounding the weights of that channel to eight bits moves the logits by more than they vary.
+    """
+    rng = np.random.default_rng(3)
+    first = np.concatenate([_WEIGHTS["w1"], np.zeros((1, 3, 3, 3))])
+    heavy = 0.5 + rng.random((1, 1, 3, 3)) * 0.25
+    last = np.concatenate([np.repeat(_WEIGHTS["w2"], 9).reshape(1, 8, 3, 3) / 9, heavy], axis=1)
+    weights = {
+        "w1": first,
+        "b1": np.array([0.0] * 8 + [CONSTANT]),
+        "w2": last,
+        "b2": np.array([1.0 - CONSTANT * heavy.sum()]),
+    }
+    nodes = [
+        node("Conv", "image w1 b1", "hidden", pads=[1, 1, 1, 1]),
+        node("Relu", "hidden", "active"),
+        node("Conv", "active w2 b2", "logits", pads=[1, 1, 1, 1]),
+        node("Sigmoid", "logits", "out"),
+    ]
+    return network(nodes, {"out": [1, 1, "h", "w"]}, weights=weights)
+
+
 def save(model: onnx.ModelProto, path: Path) -> Path:
     onnx.save(model, path)
     return path

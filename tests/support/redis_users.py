@@ -27,8 +27,8 @@ INFRA = Path(__file__).parents[2] / "infra/redis"
 PREFIX = "maskmill:"
 UNKNOWN_USER = "nobody"
 """Name of a user that does not exist. A test is refused with it, which stays in the server's ACL log."""
-WORKER, PRODUCER, ADMIN = "maskmill-worker", "maskmill-producer", "maskmill-admin"
-PASSWORDS = {name: f"canary+of/{name}#1" for name in (WORKER, PRODUCER, ADMIN)}
+WORKER, PRODUCER, ADMIN, KEDA = "maskmill-worker", "maskmill-producer", "maskmill-admin", "maskmill-keda"
+PASSWORDS = {name: f"canary+of/{name}#1" for name in (WORKER, PRODUCER, ADMIN, KEDA)}
 
 
 @dataclass(frozen=True)

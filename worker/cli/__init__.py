@@ -17,7 +17,6 @@ _COMMANDS = {
     "config": ("worker.contract.console", "config_command"),
     "completion": ("worker.contract.console", "completion_command"),
     "standalone": ("worker.cli.standalone", "standalone_command", "standalone"),
-    "demo": ("worker.cli.demo", "demo_command", "demo"),
     "bench": ("worker.cli.bench", "bench_command", "worker"),
     "kernels": ("worker.cli.kernels", "kernels_command", "worker"),
 }

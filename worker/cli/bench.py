@@ -8,6 +8,7 @@ from worker.cli.bench_all import all_command
 from worker.cli.bench_fleet import fleet_command
 from worker.cli.bench_images import images_command
 from worker.cli.bench_model import model_command
+from worker.cli.bench_peers import peers_command
 from worker.cli.bench_pipeline import pipeline_command
 from worker.cli.bench_quality import quality_command
 from worker.cli.bench_scale import scale_command
@@ -27,6 +28,7 @@ for command in (
     fleet_command,
     submit_command,
     quality_command,
+    peers_command,
     all_command,
 ):
     bench_command.add_command(command)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from worker.contract import console
@@ -66,7 +65,7 @@ def publish(report: BenchmarkReport, output: Path) -> None:
 
 
 def _show(report: BenchmarkReport) -> None:
-    wide = Console(width=max(console.out.width, _MIN_WIDTH), highlight=False)
+    wide = console.SafeConsole(width=max(console.out.width, _MIN_WIDTH), highlight=False)
     for found in report.tables():
         if found.title:
             wide.print(found.title, style="italic", markup=False, soft_wrap=True)

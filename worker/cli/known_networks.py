@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from worker.cli.model_source import progress_bar
@@ -91,7 +90,7 @@ def print_known(model: ModelSettings) -> None:
             known_digest(entry),
             "yes" if prepared.find(entry, any_size) else "no",
         )
-    Console(width=max(console.out.width, 120), highlight=False).print(table)
+    console.SafeConsole(width=max(console.out.width, 120), highlight=False).print(table)
     for entry in catalogue.networks():
         if entry.licence.notice:
             console.out.print(f"! {entry.name}: {entry.licence.notice}", markup=False, soft_wrap=True)

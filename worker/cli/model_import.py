@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,11 +14,13 @@ from worker.contract import console
 from worker.contract.console import Exit
 from worker.contract.input_size import InputSize
 from worker.convert import importing
+from worker.convert.birefnet.tile_order import TileOrder
 from worker.convert.importing import Family, ImportReport, ImportRequest, LicenceFacts
 
 _EXAMPLES = """\b
 Examples:
   worker model import u2netp.onnx --output bundles/u2netp
+  worker model import u2netp.onnx --precision fp32,int8 --calibration photos --output bundles/u2netp
   worker model import matting.onnx --family modnet --size 512x768 --output bundles/matting
   worker model import own.onnx --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --output bundles/own
 """
@@ -51,9 +54,9 @@ def _channels(_: click.Context, __: click.Parameter, text: str | None) -> tuple[
 
 def _precisions(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in (text or "").split(",") if name.strip()))
-    unknown = [name for name in names if name not in ("fp32", "fp16")]
+    unknown = [name for name in names if name not in ("fp32", "fp16", "int8")]
     if unknown:
-        raise click.BadParameter(f"{', '.join(unknown)}: choose from fp32,fp16")
+        raise click.BadParameter(f"{', '.join(unknown)}: choose from fp32,fp16,int8")
     return names
 
 
@@ -88,14 +91,27 @@ def _precisions(_: click.Context, __: click.Parameter, text: str | None) -> tupl
     show_default=True,
     help="none: the output is a probability; sigmoid: it is logits; auto: look at the graph and run two pictures.",
 )
+@click.option(
+    "--tile-order",
+    type=click.Choice(["auto", *TileOrder]),
+    default="auto",
+    show_default=True,
+    help="BiRefNet: order of the image tiles in training; auto: the one whose masks of photographs are crisper.",
+)
 @click.option("--name", metavar="NAME", show_default="that of the file", help="Name of the model in the bundle.")
 @click.option(
     "--precision",
     "precisions",
     callback=_precisions,
-    metavar="fp32,fp16",
+    metavar="fp32,fp16,int8",
     show_default="that of the file",
-    help="Precisions, comma-separated.",
+    help="Precisions, comma-separated. int8 is written only if its masks stay those of fp32 (extra maskmill[convert]).",
+)
+@click.option(
+    "--calibration",
+    metavar="FOLDER",
+    show_default="photographs of scikit-image",
+    help="int8: photographs to calibrate with; every third one is kept to judge the result on.",
 )
 @click.option("--license", "licence", metavar="SPDX", help="Licence of the weights, to be kept with the bundle.")
 @JSON
@@ -105,6 +121,7 @@ def import_command(
     output: Path,
     family: str | None,
     std: tuple[float, float, float] | None,
+    tile_order: str,
     licence: str | None,
     as_json: bool,
     **given: object,
@@ -114,12 +131,18 @@ def import_command(
     FILE is an .onnx file, or the .xml of an OpenVINO IR. The size, how the network is fed and what its output is are
     told from the file where it can be, and asked for where not; what was decided, and why, is printed and kept in the
     bundle. Its masks are compared with those of ONNX Runtime (extra maskmill[import]), and its peak memory is measured.
+
+    With --precision fp32,int8 the network is also quantised, with its own normalisation. Constant input channels are
+    taken off first, and noisy layers are left in float, until the masks of photographs that it was not calibrated on
+    agree with those of FP32 (mean IoU at least 0.98, MAE at most 0.02). If that does not succeed, the bundle has no
+    INT8 variant. `worker model show` shows the steps and their figures.
     """
     request = ImportRequest(
         source=source,
         output=output,
         family=Family(family) if family else None,
         scale=std,
+        tile_order=None if tile_order == "auto" else TileOrder(tile_order),
         licence=LicenceFacts.of(licence),
         **given,  # type: ignore[arg-type]  # click has validated them
     )
@@ -141,6 +164,8 @@ def import_command(
 def _print(report: ImportReport) -> None:
     lines = [str(decision) for decision in report.decisions]
     lines.append(str(report.verification))
+    if report.int8:
+        lines += _int8_lines(report.int8)
     lines += [
         f"peak memory of {precision} in {arithmetic}: {peak.process_mib} MiB and {peak.stream_mib} MiB per stream"
         for precision, measured in report.memory.items()
@@ -149,3 +174,15 @@ def _print(report: ImportReport) -> None:
     lines += [f"{report.output}: {report.name} {report.size.short} {', '.join(report.precisions)}"]
     for line in lines:
         console.out.print(line, markup=False, soft_wrap=True)
+
+
+def _int8_lines(int8: dict[str, Any]) -> list[str]:
+    """Say which forms were tried; a last sentence about a network that is not offered is a warning of its own."""
+    lines = [
+        f"INT8: {step['what']}: IoU {step['iou']:.4f} (worst {step['worst_iou']:.4f}), MAE {step['mae']:.4f}, "
+        f"{step['core_seconds']:.3f} core-s per picture (FP32 {int8['fp32_core_seconds']:.3f})"
+        for step in int8["steps"]
+    ]
+    pictures = int8["pictures"]
+    shown = f"{pictures['source']}: calibrated on {pictures['calibrated_on']}, judged on {pictures['judged_on']}"
+    return [*lines, f"INT8: {shown}", *([str(int8["summary"])] if int8["offered"] else [])]

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from worker.cli.known_networks import entry_facts, known_rows, print_known
@@ -129,7 +128,8 @@ def _show_known(known: dict[str, Any], *, as_json: bool) -> int:
 
 def _choice(survey: Survey, model: ModelSettings, best: Recommendation) -> tuple[Candidate | None, str]:
     try:
-        choice = choose(survey.listing, model, best.precisions)
+        failed = survey.manifest.failed_variants() if survey.manifest else {}
+        choice = choose(survey.listing, model, best.precisions, failed)
     except BundleError as error:
         return None, f"no variant would run: {error}"
     return choice.candidate, choice.reason
@@ -144,6 +144,7 @@ def _row(survey: Survey, candidate: Candidate, chosen: Candidate | None) -> dict
         "bytes": sum(survey.sizes.get(path, 0) for path in (candidate.xml, candidate.bin)),
         "digests": digests,
         "sound": not digests.startswith("WRONG"),
+        "agreement_failure": survey.manifest.failed_variants().get(candidate.xml, "") if survey.manifest else "",
         "chosen": candidate == chosen,
     }
 
@@ -171,10 +172,15 @@ def _print_list(survey: Survey, rows: list[dict[str, Any]], why: str, best: Reco
     for row in rows:
         size = f"{row['bytes'] / _MIB:.1f}"
         table.add_row(
-            "*" if row["chosen"] else "", row["name"], str(row["size"]), row["precision"], size, row["digests"]
+            "*" if row["chosen"] else "",
+            row["name"],
+            str(row["size"]),
+            row["precision"],
+            size,
+            row["digests"] + (f"; DIFFERS from FP32: {row['agreement_failure']}" if row["agreement_failure"] else ""),
         )
     console.out.print(survey.source, style="bold", markup=False, soft_wrap=True)
-    Console(width=max(console.out.width, 120), highlight=False).print(table)
+    console.SafeConsole(width=max(console.out.width, 120), highlight=False).print(table)
     console.out.print(f"* {why}", markup=False, soft_wrap=True)
     console.out.print(f"float part in {best.inference_precision}; this CPU: {best.isa}")
     for sentence in best.why:
@@ -201,5 +207,10 @@ def _print_tree(facts: Mapping[str, Any], depth: int = 0) -> None:
         if isinstance(value, dict):
             console.out.print(line, markup=False)
             _print_tree(value, depth + 1)
+        elif isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+            console.out.print(line, markup=False)
+            for one in value:
+                text = ", ".join(f"{name}: {fact}" for name, fact in one.items())
+                console.out.print(f"{'  ' * (depth + 1)}- {text}", markup=False, soft_wrap=True)
         else:
             console.out.print(f"{line} {value}", markup=False, soft_wrap=True)

@@ -17,8 +17,9 @@ from worker.model.sources.catalogue import DEFAULT_NETWORK, NetworkEntry
 from worker.model.sources.prepared import DEFAULT_SOURCE, Resolution
 from worker.processes.parent_death import bound_to_parent
 
-DEFAULT_LIMIT_SECONDS = 300.0
-"""Longest preparation of the default network, before workers start with the built-in one."""
+DEFAULT_LIMIT_SECONDS = 900.0
+"""Longest preparation of the default network, before workers start with the built-in one. With INT8 it takes a minute
+or two on two idle cores."""
 
 _LAST_LINE = 500
 """Most characters of the reason for a failure that are shown."""

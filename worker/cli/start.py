@@ -9,10 +9,11 @@ import click
 from worker.cli.network import prepare
 from worker.contract import settings
 from worker.contract.console import Exit
-from worker.contract.errors import BrokerUnavailable
+from worker.contract.errors import BrokerUnavailable, MaskmillError
 from worker.contract.ledger.connection import RedisConnection
+from worker.contract.ledger.start_failure import report_failure
 from worker.contract.log_fields import event
-from worker.contract.settings import RedisSettings
+from worker.contract.settings import RedisSettings, Settings
 from worker.cpu import placement, topology
 from worker.node import tuned_plan
 from worker.node.supervisor import Supervisor
@@ -36,6 +37,21 @@ def start_command() -> int:
     config = settings.load()
     logs.configure(config.worker, "supervisor")
     refuse_unfit(config.redis)
+    try:
+        supervisor = prepare_node(config)
+    except MaskmillError as error:
+        report_failure(config.redis, config.worker.node_name, error)
+        raise
+    supervisor.run()
+    return Exit.OK
+
+
+def prepare_node(config: Settings) -> Supervisor:
+    """Choose the network and the core sets, and return the supervisor of their processes.
+
+    Raises:
+        MaskmillError: the node cannot run workers; the message names the remedy.
+    """
     config, network = prepare(config, lambda what: log.info(what, extra=event("network_preparing")))
     if network.is_fallback:
         log.warning(network.why, extra=event("network_resolved"))
@@ -44,8 +60,7 @@ def start_command() -> int:
     machine = topology.read()
     tuned = tuned_plan.tuned_settings(machine, config.plan, config.model)
     log.info(tuned.why, extra=event("core_plan"))
-    Supervisor(config, placement.plan(machine, tuned.plan, set_by=tuned.set_by), model=tuned.model).run()
-    return Exit.OK
+    return Supervisor(config, placement.plan(machine, tuned.plan, set_by=tuned.set_by), model=tuned.model)
 
 
 def refuse_unfit(redis: RedisSettings) -> None:

@@ -14,15 +14,22 @@ from worker.cli.bench_output import print_progress
 from worker.cli.network import resolved
 from worker.contract import console, settings
 from worker.contract.console import Exit
-from worker.contract.errors import BundleNotFound
+from worker.contract.errors import BundleNotFound, PlacementError
 from worker.contract.settings import Settings
 from worker.contract.storage.s3 import ObjectStore
 from worker.cpu import topology
+from worker.cpu.load import busy_cpus
 from worker.cpu.pinning import refuse_forbidden_variables
 from worker.model.format.variant import Variant
 from worker.model.loading import find_bundle, recommendation
 from worker.node import tuned_plan
 from worker.node.tuned_plan import TunedLayout
+
+_LOAD_SECONDS = 2.0
+"""Time for which the CPUs are watched before the first trial."""
+
+_MOST_LOAD = 0.1
+"""Share of the CPUs that other programs may use."""
 
 EPILOG = """\b
 Examples:
@@ -43,9 +50,18 @@ Examples:
 @click.option("--seconds", type=click.FloatRange(min=1), default=10.0, show_default=True, help="Duration of a trial.")
 @click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True, help="Rounds of trials.")
 @click.option("--dry-run", is_flag=True, help="Only list the trials.")
+@click.option(
+    "--accept-load", is_flag=True, help="Measure and save even if other programs use the CPUs: the result may be wrong."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
-def tune_command(*, precisions: tuple[str, ...], seconds: float, rounds: int, dry_run: bool, as_json: bool) -> int:
-    """Measure layouts on all cores of this machine at once, and save the fastest for `worker start`."""
+def tune_command(
+    *, precisions: tuple[str, ...], seconds: float, rounds: int, dry_run: bool, accept_load: bool, as_json: bool
+) -> int:
+    """Measure layouts on all cores of this machine at once, and save the fastest for `worker start`.
+
+    Trials take seconds, so a program that runs beside one of them decides which layout looks fastest. The command
+    refuses to start while other programs use more than a tenth of the CPUs.
+    """
     config, _ = resolved(settings.load())
     refuse_forbidden_variables(os.environ)
     machine = topology.read()
@@ -55,6 +71,8 @@ def tune_command(*, precisions: tuple[str, ...], seconds: float, rounds: int, dr
         for trial in trials:
             console.out.print(trial.label, highlight=False)
         return Exit.OK
+    if not accept_load:
+        _refuse_load()
     results = sweep(trials, seconds=seconds, rounds=rounds, on_progress=print_progress)
     best, default = results[0], next(result for result in results if result.trial is trials[0])
     facts = tuned_plan.fingerprint(machine, config.model)
@@ -68,6 +86,21 @@ def tune_command(*, precisions: tuple[str, ...], seconds: float, rounds: int, dr
     _show(results, default)
     console.out.print(f"saved for `worker start`: {path}", markup=False, soft_wrap=True)
     return Exit.OK
+
+
+def _refuse_load() -> None:
+    """Refuse to measure while other programs use the CPUs.
+
+    Raises:
+        PlacementError: they are busy; the message says how busy.
+    """
+    cpus = os.sched_getaffinity(0)
+    busy = busy_cpus(cpus, _LOAD_SECONDS)
+    if busy > _MOST_LOAD * len(cpus):
+        raise PlacementError(
+            f"other programs use {busy:.1f} of {len(cpus)} CPUs, so no layout measured now would be the fastest later: "
+            "stop them (workers of this node too) and try again, or add --accept-load"
+        )
 
 
 def _networks(config: Settings, precisions: tuple[str, ...]) -> list[tuple[Variant, str]]:

@@ -25,6 +25,7 @@ from worker.consumer.prefetch import Prefetch
 from worker.consumer.watchdog import ChunkRequest, Watchdog, kill_model_process_after
 from worker.contract import redis_keys, settings
 from worker.contract.errors import MaskmillError
+from worker.contract.ledger.start_failure import report_failure
 from worker.contract.log_fields import event
 from worker.contract.queue.admission import Transport
 from worker.contract.queue.celery_app import make_celery
@@ -79,6 +80,7 @@ def _connect_model_process(config: Settings, name: str, channel: ParentChannel) 
         except MaskmillError as error:
             # Celery would ignore this and hand over chunks that cannot run: stop the worker; its supervisor reports it.
             log.error(error, extra=event("start_failed", code=error.code))
+            report_failure(config.redis, name, error)
             os.kill(os.getppid(), signal.SIGTERM)
             raise SystemExit(1) from error
 

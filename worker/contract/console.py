@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
+import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from enum import IntEnum
 from typing import Any, NoReturn
@@ -16,9 +17,12 @@ import click
 from click.shell_completion import get_completion_class
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from worker.contract import extras, settings
 from worker.contract.errors import MaskmillError, SetupError
+from worker.contract.printable import printable
+from worker.contract.spelling import did_you_mean
 
 
 class Exit(IntEnum):
@@ -33,8 +37,24 @@ class Exit(IntEnum):
     INTERRUPTED = 128 + signal.SIGINT
 
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+_SIMILAR = 0.8
+"""Similarity (`difflib`) from which a word in the name of a variable counts as a misspelt command. STATE has 0.73 of
+STATUS."""
+
+_UNLIMITED = 100_000
+"""Columns, more than any table has."""
+
+
+class SafeConsole(Console):
+    """A console that shows unsafe characters of any text as escapes; see `worker.contract.printable`."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return styled text. Rich calls this for every string: of `print`, and of the cells of a table."""
+        return super().render_str(printable(text, keep="\n\t"), **options)
+
+
+out = SafeConsole(highlight=False)
+err = SafeConsole(stderr=True, highlight=False)
 
 
 def run(command: click.Command) -> NoReturn:
@@ -84,9 +104,9 @@ class LazyGroup(click.Group):
             return None
         module, name, *needed = self._entry_points[cmd_name]
         if needed and (reason := extras.missing(needed[0], f"`{ctx.command_path} {cmd_name}`")):
-            return _unavailable(cmd_name, reason)
+            return unavailable_command(cmd_name, reason)
         command: click.Command = getattr(importlib.import_module(module), name)
-        _show_variables(command, f"{ctx.auto_envvar_prefix}_{cmd_name.upper()}" if ctx.auto_envvar_prefix else None)
+        show_variables(command, f"{ctx.auto_envvar_prefix}_{cmd_name.upper()}" if ctx.auto_envvar_prefix else None)
         return command
 
     def resolve_command(
@@ -95,10 +115,47 @@ class LazyGroup(click.Group):
         """Resolve a command as click does, and suggest the closest name for a misspelt one."""
         if args[0] not in self._entry_points and (close := difflib.get_close_matches(args[0], self._entry_points, n=1)):
             ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        asks_for_help = not {"-h", "--help"}.isdisjoint(rest)
+        if name and command and ctx.auto_envvar_prefix and not ctx.resilient_parsing and not asks_for_help:
+            self._refuse_unknown_variables(ctx, ctx.auto_envvar_prefix, name, command)
+        return name, command, rest
+
+    def _refuse_unknown_variables(self, ctx: click.Context, prefix: str, name: str, command: click.Command) -> None:
+        """Fail if an environment variable looks like an option of the command, or of a misspelt one, and is none.
+
+        Variables of other programs may begin with the same word: only those that continue with the name of a command,
+        or with a similar name, are refused.
+        """
+        own = f"{prefix}_{name.upper()}_"
+        known = set(_variables(command, own.rstrip("_")))
+        commands = [word.upper() for word in self._entry_points]
+        for variable in sorted(name for name in os.environ if name.startswith(f"{prefix}_")):
+            if variable.startswith(own):
+                # The commands of a lazy group check their own variables.
+                hint = did_you_mean(variable, known)
+                wrong = variable not in known and not isinstance(command, LazyGroup)
+            else:
+                word, _, option = variable.removeprefix(f"{prefix}_").partition("_")
+                close = difflib.get_close_matches(word, commands, n=1, cutoff=_SIMILAR)
+                hint = f"; did you mean {prefix}_{close[0]}_{option}?" if close else ""
+                wrong = bool(option and close) and word not in commands
+            if wrong:
+                ctx.fail(f"{variable} sets no option{hint} (`{ctx.command_path} {name} --help` names the variables)")
 
 
-def _unavailable(name: str, reason: str) -> click.Command:
+def _variables(command: click.Command, prefix: str) -> Iterator[str]:
+    """Yield the environment variables that the options of a command and of its own commands read."""
+    for option in command.params:
+        if isinstance(option, click.Option):
+            given = option.envvar if isinstance(option.envvar, str) else f"{prefix}_{option.name}".upper()
+            yield given
+    if isinstance(command, click.Group) and not isinstance(command, LazyGroup):
+        for name, one in command.commands.items():
+            yield from _variables(one, f"{prefix}_{name}".upper().replace("-", "_"))
+
+
+def unavailable_command(name: str, reason: str) -> click.Command:
     """Return a command that takes any arguments and fails with `reason`, which its help shows too."""
 
     def fail(arguments: tuple[str, ...]) -> NoReturn:
@@ -115,7 +172,7 @@ def _unavailable(name: str, reason: str) -> click.Command:
     )
 
 
-def _show_variables(command: click.Command, prefix: str | None) -> None:
+def show_variables(command: click.Command, prefix: str | None) -> None:
     """Give every option an environment variable, such as PRODUCER_STATUS_JSON for `--json`, and show it in the help."""
     for option in command.params:
         if isinstance(option, click.Option) and prefix and not option.is_eager:
@@ -126,6 +183,14 @@ def _show_variables(command: click.Command, prefix: str | None) -> None:
 def no_display() -> AbstractContextManager[None]:
     """Return a context manager that takes the place of a live display and shows nothing."""
     return nullcontext()
+
+
+def print_table(table: Table) -> None:
+    """Print a table on standard output: as wide as the terminal, or as wide as its content where there is none."""
+    if out.is_terminal:
+        out.print(table)
+    else:
+        SafeConsole(width=_UNLIMITED, highlight=False).print(table)
 
 
 def print_json(value: object) -> None:
@@ -166,4 +231,4 @@ def config_command(*, as_json: bool) -> None:
     table = Table("setting", "value", "from", box=None, header_style="bold", pad_edge=False)
     for row in rows:
         table.add_row(row.variable, row.value or "[dim]-[/]", row.origin)
-    Console(width=max(out.width, 120), highlight=False).print(table)
+    SafeConsole(width=max(out.width, 120), highlight=False).print(table)

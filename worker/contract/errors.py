@@ -14,7 +14,10 @@
     │   ├── StoreUnavailable     (retryable) S3 cannot be reached or answered 5xx
     │   ├── HubUnavailable       (retryable) the model hub cannot be reached or broke off
     │   ├── NotificationFailed   a job notification was not accepted
-    │   └── AccessDenied         a service refused our credentials, or an address is not on the allow-list
+    │   ├── QuotaExceeded        S3 has no space left for us
+    │   └── AccessDenied         a service refused a right, or an address is not on the allow-list
+    │       ├── CredentialsRefused   S3 does not know the key, secret or token of this process
+    │       └── ClockSkewed          the clock of this machine differs too much from that of S3
     ├── ContractError            data of another version, or changed by another program
     │   ├── BadMessage           a message that this version cannot or must not read
     │   ├── JobNotFound          no such job in this Redis
@@ -23,11 +26,14 @@
     ├── SourceError              the source is empty, malformed or unreadable
     └── ImageError               one image fails: outcome `failed` with the error's code
         ├── ObjectMissing        missing
+        ├── ObjectArchived       archived
+        ├── InvalidKey           invalid_key
         ├── EmptyObject          empty
         ├── TooLarge             too_large
         ├── Undecodable          undecodable
         ├── UnsupportedFormat    unsupported_format
         ├── BackgroundUnusable   background
+        ├── StoreFailed          store_failed
         └── InferenceFailed      inference_failed
 
 `code` is stable, for programs that read it. `retryable` says whether the same call may succeed later. Commands print
@@ -129,6 +135,17 @@ class StoreUnavailable(ServiceError):
     code = "store_unavailable"
     retryable = True
 
+    def __init__(self, message: str = "", *, of_object: bool = False, writing: bool = False) -> None:
+        """Describe the error.
+
+        Args:
+            message: names the URL and the answer.
+            of_object: S3 answered, so that the object alone may be broken; False: no answer, or S3 throttles.
+            writing: the object was being written.
+        """
+        super().__init__(message)
+        self.of_object, self.writing = of_object, writing
+
 
 class HubUnavailable(ServiceError):
     """Raised when the model hub cannot be reached, breaks off, or gives an invalid answer.
@@ -149,13 +166,41 @@ class NotificationFailed(ServiceError):
     code = "notification_failed"
 
 
+class QuotaExceeded(ServiceError):
+    """Raised when S3 refuses a write because the quota of the bucket or user, or the disk of the server, is full.
+
+    Free space or raise the quota, then run `producer retry`.
+    """
+
+    code = "quota_exceeded"
+
+
 class AccessDenied(ServiceError):
-    """Raised when a service refuses our credentials, or an address is not on the allow-list.
+    """Raised when a service refuses our credentials or a right, or an address is not on the allow-list.
 
     Correct the credentials and their rights, or extend `MASKMILL_S3__ALLOW`.
     """
 
     code = "access_denied"
+
+
+class CredentialsRefused(AccessDenied):
+    """Raised when S3 does not accept the key, secret or token of this process, whatever it asks for.
+
+    It says nothing about an object or a job: another node may have the right key. Correct the credentials.
+    """
+
+    code = "credentials_refused"
+
+
+class ClockSkewed(AccessDenied):
+    """Raised when S3 refuses a request because the clock of this machine is wrong. Set it, with NTP."""
+
+    code = "clock_skewed"
+
+
+CALLER_ERRORS = (CredentialsRefused, ClockSkewed)
+"""Errors that concern this process alone: what it does for jobs belongs to another node until they are mended."""
 
 
 class ContractError(MaskmillError):
@@ -213,6 +258,24 @@ class ObjectMissing(ImageError):
     """Raised when an object does not exist (any more). Upload it again, or submit without it."""
 
     code = "missing"
+
+
+class ObjectArchived(ImageError):
+    """Raised when an object is in an archive storage class (S3 Glacier). Restore it, then run `producer retry`."""
+
+    code = "archived"
+
+
+class InvalidKey(ImageError):
+    """Raised when a key is empty or longer than the 1,024 bytes that S3 allows. Rename the object."""
+
+    code = "invalid_key"
+
+
+class StoreFailed(ImageError):
+    """Raised when S3 fails for this object again and again while it serves others. Repair or upload it again."""
+
+    code = "store_failed"
 
 
 class EmptyObject(ImageError):

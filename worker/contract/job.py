@@ -8,7 +8,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict, Field
 
 from worker.contract.errors import ContractError
-from worker.contract.messages import JobOptions, JobPolicy
+from worker.contract.messages import JobOptions, JobPolicy, StoredPolicy
 
 
 class JobStatus(StrEnum):
@@ -43,7 +43,7 @@ class JobView(BaseModel):
     job: str
     status: JobStatus
     options: JobOptions
-    policy: JobPolicy = JobPolicy()
+    policy: StoredPolicy = JobPolicy()
     epoch: int = 0
     chunk_images: int = Field(default=0, description="images per chunk; 0 while the job is being listed")
     total: int | None = Field(default=None, description="images in the job; None while it is being listed")

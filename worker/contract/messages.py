@@ -1,19 +1,22 @@
 """The data that producers and workers exchange: the chunk message, the job options and the outcome of an image.
 
 All models are frozen. Readers refuse a newer `schema_version` and ignore unknown fields of the same version, so
-workers and producers can be upgraded in either order.
+workers and producers can be upgraded in either order. What a program fills, `OutputOptions` and `JobPolicy`, refuses
+unknown fields.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from worker.contract.errors import BadMessage
 from worker.contract.outputs import OutputKind, OutputOptions
 from worker.contract.s3url import S3Url
+from worker.contract.spelling import StrictModel
 
 __all__ = [
     "FLAGS",
@@ -27,6 +30,8 @@ __all__ = [
     "OutcomeKind",
     "OutputKind",
     "Priority",
+    "StoredPolicy",
+    "read_policy",
 ]
 
 MAX_CHUNK_IMAGES = 256
@@ -69,7 +74,12 @@ class _Wire(BaseModel):
 
 
 class JobOptions(OutputOptions):
-    """The options that apply to every image of a job. Stored once, in the job record."""
+    """The options that apply to every image of a job, stored once, in the job record.
+
+    Fields that a newer version has added are ignored.
+    """
+
+    model_config = ConfigDict(extra="ignore")
 
     source: S3Url = Field(description="prefix that the keys are under, as an s3:// URL")
     dest: S3Url = Field(description="prefix that outputs go under, as an s3:// URL")
@@ -99,6 +109,13 @@ class MaskQuality(_Wire):
     empty: bool = Field(description="less than 0.1 % of the image is subject (at least 50 % opacity)")
     full: bool = Field(description="more than 99.5 % of the image is subject")
     touches_border: bool = Field(description="the outermost pixels contain subject: the frame may cut it off")
+    box: tuple[float, float, float, float] | None = Field(
+        default=None,
+        description=(
+            "left, top, right and bottom of the subject (at least 50 % opacity) in the upright picture, as shares of "
+            "its width and height; None without a subject, and in older outcomes"
+        ),
+    )
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -113,8 +130,8 @@ class MaskQuality(_Wire):
         return bool({"empty", "full", "soft"} & set(self.flags))
 
 
-class JobPolicy(_Wire):
-    """How a job is run. Does not affect the pixels of an output."""
+class JobPolicy(StrictModel):
+    """How a job is run. Does not affect the pixels of an output. An unknown field is refused; see `StoredPolicy`."""
 
     priority: Priority = Priority.NORMAL
     max_attempts: int = Field(
@@ -127,6 +144,41 @@ class JobPolicy(_Wire):
         default=None, ge=0, le=100, description="the same limit, in percent of the images done"
     )
     skip_existing: bool = Field(default=True, description="keep outputs that are up to date")
+
+    if TYPE_CHECKING:  # what pydantic accepts is wider than the types of the fields
+
+        def __init__(
+            self,
+            *,
+            priority: Priority | Literal["low", "normal", "high"] = ...,
+            max_attempts: int = ...,
+            max_failed: int | None = ...,
+            max_failed_percent: float | None = ...,
+            skip_existing: bool = ...,
+        ) -> None: ...
+
+
+def _known_fields(stored: Any) -> Any:
+    if not isinstance(stored, Mapping):
+        return stored
+    return {name: value for name, value in stored.items() if name in JobPolicy.model_fields}
+
+
+StoredPolicy = Annotated[JobPolicy, BeforeValidator(_known_fields)]
+"""A policy in a job's record or files. Fields that a newer version has added are ignored."""
+
+_STORED_POLICY: TypeAdapter[JobPolicy] = TypeAdapter(StoredPolicy)
+
+
+def read_policy(stored: str | Mapping[str, Any]) -> JobPolicy:
+    """Read the policy of a job as stored: JSON text, or its fields.
+
+    Raises:
+        ValidationError: a field is invalid.
+    """
+    if isinstance(stored, str):
+        return _STORED_POLICY.validate_json(stored)
+    return _STORED_POLICY.validate_python(stored)
 
 
 class ChunkMessage(_Wire):
@@ -157,6 +209,8 @@ class ChunkMessage(_Wire):
     def read(cls, payload: Any) -> ChunkMessage:
         """Validate a message from the queue.
 
+        A key that S3 does not allow is no error of the message: it fails its image (`InvalidKey`), not its neighbours.
+
         Raises:
             BadMessage: another schema version, or invalid. The text names the field, never its content.
         """
@@ -167,13 +221,10 @@ class ChunkMessage(_Wire):
                 "upgrade the workers before the producers"
             )
         try:
-            message = cls.model_validate(payload)
+            return cls.model_validate(payload)
         except ValidationError as error:
             fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
             raise BadMessage(f"chunk message has invalid fields: {fields}") from error
-        if any(not k or len(k.encode()) > MAX_KEY_BYTES for k in message.keys):
-            raise BadMessage(f"chunk {message.chunk} of job {message.job} contains an invalid S3 key")
-        return message
 
 
 class Outcome(_Wire):
@@ -188,4 +239,7 @@ class Outcome(_Wire):
     seconds: float = Field(default=0.0, description="wall time from fetch to store")
     stages: dict[str, float] = Field(default_factory=dict, description="wall time of each stage (see `Stage`)")
     quality: MaskQuality | None = Field(default=None, description="measurements of the mask, if there is one")
+    notes: tuple[str, ...] = Field(
+        default=(), description="what the outputs lack or guess, such as a profile that was not usable; short sentences"
+    )
     at: float | None = Field(default=None, description="when it was recorded, by the clock of Redis, in Unix seconds")

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from worker.contract import output_names
+from worker.contract.spelling import StrictModel
 
 WHITE = "#ffffff"
 MAX_OUTPUT_SIDE = 65_535
@@ -60,10 +62,16 @@ class ExifPolicy(StrEnum):
     KEEP_WITH_GPS = "keep-with-gps"
 
 
-class OutputOptions(BaseModel):
-    """All options of outputs. Frozen; unknown fields of the same schema are ignored."""
+OutputName = Literal["mask", "cutout", "composite"]
+FormatName = Literal["png", "webp", "avif", "jpeg"]
+ExifName = Literal["strip", "keep", "keep-with-gps"]
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+class OutputOptions(StrictModel):
+    """All options of outputs. Frozen; an unknown field is refused.
+
+    A text is accepted where a member of an enumeration is expected, and one kind of output where several are.
+    """
 
     outputs: tuple[OutputKind, ...] = Field(default=(OutputKind.MASK,), min_length=1)
     format: ImageFormat = Field(default=ImageFormat.PNG, description="file format of all outputs")
@@ -89,6 +97,31 @@ class OutputOptions(BaseModel):
         description="longest side of outputs in pixels; larger ones are scaled down",
     )
     name: str = Field(default="", max_length=512, description="naming template; empty selects the default")
+
+    if TYPE_CHECKING:  # what pydantic accepts is wider than the types of the fields
+
+        def __init__(
+            self,
+            *,
+            outputs: Iterable[OutputKind | OutputName] | OutputKind | OutputName = ...,
+            format: ImageFormat | FormatName = ...,
+            mask_format: ImageFormat | FormatName | None = ...,
+            quality: int = ...,
+            background: str = ...,
+            background_etag: str = ...,
+            exif: ExifPolicy | ExifName = ...,
+            crop: bool = ...,
+            crop_margin: str = ...,
+            threshold: float | None = ...,
+            refine: bool = ...,
+            max_side: int | None = ...,
+            name: str = ...,
+        ) -> None: ...
+
+    @field_validator("outputs", mode="before")
+    @classmethod
+    def _several(cls, outputs: Any) -> Any:
+        return (outputs,) if isinstance(outputs, str) else outputs
 
     @field_validator("outputs")
     @classmethod

@@ -62,7 +62,7 @@ def workers(prefix: str) -> str:
 
 
 def worker_facts(prefix: str) -> str:
-    """Hash: worker process -> what it runs and at which speed, as JSON (`WorkerFacts`)."""
+    """Hash: worker process -> what it runs, as JSON (`WorkerFacts`); `start-failure:NODE` -> `StartFailure`."""
     return f"{prefix}worker-facts"
 
 

@@ -28,6 +28,8 @@ class S3Url:
         Raises:
             SourceError: `text` does not have that form.
         """
+        if not isinstance(text, str):  # a program that is not type-checked passes a path
+            raise SourceError(f"not an S3 URL: {text!r:.80}; write 's3://bucket/prefix/'")
         scheme, separator, rest = text.partition("://")
         bucket, _, key = rest.partition("/")
         if scheme != "s3" or not separator or not bucket:
@@ -66,5 +68,5 @@ class S3Url:
             return value
         try:
             return cls.parse(value)
-        except (SourceError, AttributeError) as error:  # pydantic reports a ValueError with the name of the field
+        except SourceError as error:  # pydantic reports a ValueError with the name of the field
             raise ValueError("not an S3 URL; write s3://bucket/prefix/") from error

@@ -1,8 +1,9 @@
 """The settings of producer and worker: one tree with the prefix `MASKMILL_`, nested with `__`.
 
 Sources, the first that has a value wins: the environment; `.env` in the working directory; the folder named by
-`MASKMILL_SECRETS_DIR`, with one file per setting; the TOML file named by `MASKMILL_CONFIG`; the default. `explain()`
-returns the source of every value. Secrets are `SecretStr` throughout and are never printed.
+`MASKMILL_SECRETS_DIR`, with one file per setting; the TOML file named by `MASKMILL_CONFIG`; the services that run on
+this machine, if no other source names a Redis or an S3 server; the default. `explain()` returns the source of every
+value. Secrets are `SecretStr` throughout and are never printed.
 """
 
 from __future__ import annotations
@@ -21,19 +22,28 @@ from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
     EnvSettingsSource,
+    InitSettingsSource,
     NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
+from worker.contract import local_services
 from worker.contract.errors import SettingsError
 from worker.contract.input_size import InputSize
+from worker.contract.spelling import did_you_mean
 
 ENV_PREFIX = "MASKMILL_"
 
 _KEY_BYTES = 24, 64
 """Shortest and longest signing secret, in bytes (Standard Webhooks 1.0)."""
+
+_SERVICE_FIELDS = (
+    *(("redis", name) for name in ("url", "username", "password")),
+    *(("s3", name) for name in ("endpoint_url", "access_key_id", "secret_access_key")),
+)
+"""Settings that say which services are meant: with one of them set, those of this machine are not used."""
 
 Precision = Literal["auto", "fp32", "fp16", "int8", "int8wo"]
 InferencePrecision = Literal["auto", "f32", "bf16", "f16"]
@@ -194,7 +204,7 @@ class ModelSettings(_Group):
         return size
 
     cache_dir: Path = Field(
-        default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "maskmill",
+        default_factory=lambda: local_services.cache_home() / "maskmill",
         description="Folder for downloaded bundles, compiled models and the results of `worker tune`.",
     )
 
@@ -289,9 +299,15 @@ class JobSettings(_Group):
         default=None,
         ge=0,
         description=(
-            "Price of one core for one hour in any currency, for the costs in the job summary (manifest.json) and the "
-            "report; empty: no costs."
+            "Price of one core for one hour, for the costs in the dry run, `producer status`, the job summary "
+            "(manifest.json) and the report; empty: no costs."
         ),
+    )
+    currency: str = Field(
+        default="",
+        max_length=8,
+        pattern=r"^[^\s\d]*$",
+        description="Currency of the price, such as EUR, which is shown with every cost.",
     )
 
 
@@ -388,7 +404,7 @@ class Settings(BaseSettings):
         env_file=".env",
         env_file_encoding="utf-8",
         env_ignore_empty=True,
-        extra="ignore",  # for MASKMILL_CONFIG, MASKMILL_SECRETS_DIR and .env; see `_refuse_unknown_variables`
+        extra="ignore",  # for MASKMILL_CONFIG, MASKMILL_SECRETS_DIR and .env; see `_refuse_unknown_names`
         frozen=True,
         hide_input_in_errors=True,
     )
@@ -417,8 +433,8 @@ class Settings(BaseSettings):
         return init_settings, *(source for _, source in _sources())
 
 
-def _sources() -> list[tuple[str, PydanticBaseSettingsSource]]:
-    """Return every source with the name that `explain` shows. The first that has a value wins."""
+def _written_sources() -> list[tuple[str, PydanticBaseSettingsSource]]:
+    """Return the sources that people write, with the names that `explain` shows."""
     config, secrets = os.environ.get(f"{ENV_PREFIX}CONFIG"), os.environ.get(f"{ENV_PREFIX}SECRETS_DIR")
     for name, path in (("CONFIG", config), ("SECRETS_DIR", secrets)):
         if path and not Path(path).exists():
@@ -436,38 +452,91 @@ def _sources() -> list[tuple[str, PydanticBaseSettingsSource]]:
     return sources
 
 
+def names_services() -> bool:
+    """Return whether the environment, `.env` or a file names a Redis or an S3 server, or credentials for one.
+
+    Raises:
+        SettingsError: a source cannot be read.
+    """
+    try:
+        trees = [source() for _, source in _written_sources()]
+    except ValueError as error:
+        raise _unreadable(error) from error
+    return any(name in (tree.get(group) or {}) for tree in trees for group, name in _SERVICE_FIELDS)
+
+
+def _sources() -> list[tuple[str, PydanticBaseSettingsSource]]:
+    """Return every source with the name that `explain` shows. The first that has a value wins."""
+    sources = _written_sources()
+    running = local_services.find_running(local_services.folder())
+    if running is not None and not names_services():
+        sources.append((f"maskmill {running.command}", InitSettingsSource(Settings, dict(running.settings))))
+    return sources
+
+
 def load(**overrides: Any) -> Settings:
     """Load the settings from all sources. `overrides` (whole groups) take precedence over every source.
 
     Raises:
-        SettingsError: a setting is invalid. The text names every such variable, never its value.
+        SettingsError: a setting is invalid or unknown. The text names every such variable, never its value.
     """
-    _refuse_unknown_variables()
     try:
+        _refuse_unknown_names()
         return Settings(**overrides)
     except ValidationError as error:
-        lines = [
-            f"  {ENV_PREFIX}{'__'.join(str(part) for part in e['loc']).upper()}: {e['msg']}" for e in error.errors()
-        ]
+        lines = [f"  {_invalid(e)}" for e in error.errors()]
         raise SettingsError("invalid settings:\n" + "\n".join(lines)) from error
     except ValueError as error:  # a source cannot be parsed: invalid TOML, or a list that is not JSON
-        raise SettingsError(f'settings cannot be read: {error}; write lists as JSON: ["a", "b"]') from error
+        raise _unreadable(error) from error
 
 
-def _refuse_unknown_variables() -> None:
-    """Refuse unknown variables with our prefix: a misspelt name must not be ignored silently."""
-    known = {f"{ENV_PREFIX}CONFIG", f"{ENV_PREFIX}SECRETS_DIR"}
-    groups = tuple(f"{ENV_PREFIX}{group.upper()}" for group in Settings.model_fields)
-    unknown = [
-        name
-        for name in os.environ
-        if name.startswith(ENV_PREFIX)
-        and name not in known
-        and name not in groups
-        and not name.startswith(tuple(f"{group}__" for group in groups))
+def _unreadable(error: ValueError) -> SettingsError:
+    return SettingsError(f'settings cannot be read: {error}; write lists as JSON: ["a", "b"]')
+
+
+def _invalid(error: Any) -> str:
+    """Return the variable of an invalid setting, and why it is invalid."""
+    name = f"{ENV_PREFIX}{'__'.join(str(part) for part in error['loc']).upper()}"
+    if error["type"] == "extra_forbidden":
+        return f"{name}: no such setting{did_you_mean(name, _all_variables())}"
+    return f"{name}: {error['msg']}"
+
+
+def _all_variables() -> list[str]:
+    """Return the variable of every setting."""
+    groups = {name: field.annotation for name, field in Settings.model_fields.items()}
+    return [
+        f"{ENV_PREFIX}{group}__{name}".upper()
+        for group, kind in groups.items()
+        if isinstance(kind, type) and issubclass(kind, BaseModel)
+        for name in kind.model_fields
     ]
+
+
+def _refuse_unknown_names() -> None:
+    """Refuse names with our prefix, or nearly our prefix, that are no settings: a typo must not be ignored silently.
+
+    The fields of a group are checked by its model. Names are compared without case, as they are read.
+    """
+    unknown: list[str] = []
+    for origin, source in _sources():
+        place = "" if origin == "environment" else f" in {origin}"
+        if isinstance(source, TomlConfigSettingsSource):
+            groups = [name for name in source.toml_data if name not in Settings.model_fields]
+            unknown += [f"[{name}]{place}{did_you_mean(name, Settings.model_fields)}" for name in groups]
+        elif isinstance(source, EnvSettingsSource):
+            names = sorted(name.upper() for name in source.env_vars if _is_typo(name.upper()))
+            unknown += [f"{name}{place}{did_you_mean(name, _all_variables())}" for name in names]
     if unknown:
-        raise SettingsError(f"no such setting: {', '.join(sorted(unknown))}; `worker config` lists all settings")
+        raise SettingsError(f"no such setting: {', '.join(unknown)}; `worker config` lists all settings")
+
+
+def _is_typo(name: str) -> bool:
+    """Return whether a variable is meant as a setting, by its beginning, and names no group of settings."""
+    if not name.startswith(ENV_PREFIX):
+        return "__" in name and bool(did_you_mean(name.partition("_")[0], [ENV_PREFIX.rstrip("_")], similarity=0.8))
+    is_group = name.removeprefix(ENV_PREFIX).partition("__")[0].lower() in Settings.model_fields
+    return name not in (f"{ENV_PREFIX}CONFIG", f"{ENV_PREFIX}SECRETS_DIR") and not is_group
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,6 @@
 
 `variants` converts the checkpoint of BiRefNet-lite to a bundle. `calibration` reads pictures, `variant_process` runs
 `build_variant` once per variant in a separate process, `birefnet` builds the network, `quantise` stores it with
-fewer bits, and `evaluate.agreement` compares it with FP32. `worker.model.format.writer` writes a bundle completely or
-not at all.
+fewer bits, `int8` does so for published networks and tells where it does not hold, and `evaluate.agreement` compares
+it with FP32. `worker.model.format.writer` writes a bundle completely or not at all.
 """

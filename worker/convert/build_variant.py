@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from worker.contract.errors import BundleError, MaskmillError
 from worker.contract.input_size import InputSize
-from worker.convert import quantise
+from worker.convert import calibration, quantise
 from worker.convert.birefnet import checkpoint, network
 from worker.convert.birefnet.tile_order import TileOrder, with_rows
 from worker.convert.evaluate.agreement import Masks, compare
@@ -52,8 +52,8 @@ class BuildTask:
     pictures: str
     """`.npy` of u8 `[n, H, W, 3]` for calibration and comparison."""
     compared: int
-    """Number of pictures, from the first, to compare on. 0 if there is nothing to compare with; the network is then run
-    once, as a check."""
+    """Number of pictures, from the first, to compare on; INT8 is calibrated on the others. 0 if there is nothing to
+    compare with; the network is then run once, as a check."""
     reference: str
     """`.npy` of the masks of fp32: written by fp32, read by the other precisions."""
     quantisation: dict[str, Any]
@@ -88,7 +88,7 @@ def build(task: BuildTask, on_progress: OnProgress) -> BuildResult:
     began = time.perf_counter()
     pictures = np.load(task.pictures, mmap_mode="r")
     model = _model(task, pictures, on_progress)
-    write_model_info(model, task.facts)
+    write_model_info(model, task.facts)  # again, as NNCF returns another graph
     on_progress("write", 0, 0)
     _save(model, Path(task.xml), half=task.precision == "fp16")
     del model
@@ -113,14 +113,16 @@ def _model(task: BuildTask, pictures: npt.NDArray[np.uint8], on_progress: OnProg
     on_progress("build", 0, 0)
     model = network.build(weights, InputSize.parse(task.size), task.rewrites)
     del weights
+    write_model_info(model, task.facts)  # calibration reads there how the network is fed
     if task.precision == "int8wo":
         on_progress("compress weights", 0, 0)
         return quantise.weight_only(model)
     if task.precision == "int8":
         config = QuantisationConfig(**task.quantisation)
-        total = len(pictures) * config.passes
+        calibrated = calibration.not_compared(pictures, task.compared)
+        total = len(calibrated) * config.passes
         on_progress("quantise", 0, total)
-        return quantise.post_training(model, pictures, config, lambda done: on_progress("quantise", done, total))
+        return quantise.post_training(model, calibrated, config, lambda done: on_progress("quantise", done, total))
     return model
 
 

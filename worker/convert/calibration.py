@@ -125,6 +125,11 @@ def from_store(folder: S3Url, store: Store, count: int, limits: LimitSettings) -
     return _read(spread(keys, count), fetch, limits, source=str(folder))
 
 
+def not_compared(pictures: npt.NDArray[np.uint8], compared: int) -> npt.NDArray[np.uint8]:
+    """Return the pictures to calibrate on: those behind the first `compared`, or all if there are no others."""
+    return pictures[compared:] if len(pictures) > compared else pictures
+
+
 def spread(names: Sequence[_T], count: int) -> list[_T]:
     """Return at most `count` of the names, evenly spread and in order."""
     step = max(len(names) / count, 1)

@@ -18,6 +18,7 @@ from worker.contract.input_size import InputSize
 from worker.contract.settings import Settings
 from worker.convert import variants
 from worker.convert.birefnet.tile_order import TileOrder
+from worker.convert.int8 import offer
 from worker.convert.request import ConversionRequest
 from worker.model.sources.catalogue import NetworkEntry
 
@@ -46,8 +47,13 @@ class ImportOrder:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """Precisions to write. INT8 is written where it is known to hold; the importer verifies it again."""
-        return ("fp32", "int8") if self.entry.quantisation.int8 in {"yes", "with_care"} else ("fp32",)
+        """Precisions to write. The importer tries INT8 unless it is known not to hold, and writes it only if it holds.
+
+        A checkpoint is built at a large size, which takes long to quantise: it is tried only where it is known to hold.
+        """
+        known, is_checkpoint = self.entry.quantisation.int8, self.file.suffix in _CHECKPOINTS
+        is_tried = known in {"yes", "with_care"} or (known == "unknown" and not is_checkpoint)
+        return ("fp32", "int8") if is_tried else ("fp32",)
 
 
 def check_installed(entry: NetworkEntry) -> None:
@@ -60,6 +66,22 @@ def check_installed(entry: NetworkEntry) -> None:
         raise SetupError(f"{entry.name} is built from a checkpoint: pip install 'maskmill[convert]'")
     if Path(entry.file).suffix not in _CHECKPOINTS and importlib.util.find_spec("onnxruntime") is None:
         raise SetupError(f"{entry.name} is imported from {entry.file}: pip install 'maskmill[import]'")
+
+
+def precisions_here(order: ImportOrder, on_step: OnStep) -> tuple[str, ...]:
+    """Return the precisions of an order that this installation can make, and announce what is left out."""
+    if "int8" in order.precisions and (missing := _missing_for_int8()):
+        on_step(f"INT8 is left out, because {missing}; then fetch {order.entry.name} again with --refresh")
+        return tuple(precision for precision in order.precisions if precision != "int8")
+    return order.precisions
+
+
+def _missing_for_int8() -> str:
+    if not offer.is_installed():
+        return "it requires NNCF: pip install 'maskmill[convert]'"
+    if importlib.util.find_spec("skimage") is None:
+        return "it requires the photographs of scikit-image: pip install 'maskmill[import]'"
+    return ""
 
 
 def import_file(order: ImportOrder, on_step: OnStep) -> None:
@@ -83,7 +105,7 @@ def _build(order: ImportOrder, on_step: OnStep) -> None:
         checkpoint=str(order.file),
         output=order.output,
         sizes=(order.size,),
-        precisions=order.precisions,
+        precisions=precisions_here(order, on_step),
         tile_order=order_of_tiles,
         name=order.entry.name,
     )
@@ -109,7 +131,9 @@ def _import(order: ImportOrder, on_step: OnStep) -> None:
         scale=entry.normalisation.deviation,
         input_scaling=entry.normalisation.input_scaling,
         output_name=entry.output.name,
+        precisions=precisions_here(order, on_step),
         activation="none" if entry.output.activation == "probability" else "sigmoid",
+        tile_order=TileOrder(entry.tile_order) if entry.tile_order else None,
         licence=importing.LicenceFacts(
             id=entry.licence.id, text=entry.licence.text, commercial=entry.licence.commercial
         ),

@@ -29,9 +29,9 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.contract.errors import BundleError, SetupError
+from worker.convert.network_input import network_input
 from worker.convert.quantisation_config import Overflow, QuantisationConfig
-from worker.images.tensor import normalise
-from worker.model.inference.graph import IMAGENET_MEAN, IMAGENET_SCALE
+from worker.model.inference.facts import NetworkFacts, read_facts
 from worker.model.inference.runtime import ov
 
 Floats = npt.NDArray[np.float32]
@@ -48,6 +48,8 @@ TINY = float(np.finfo(np.float32).tiny)
 CONVOLUTIONS = {"Convolution": 1, "DeformableConvolution": 2}
 """Index of the input that takes the weights `[out, in, k, k]`, by operation."""
 
+_WEIGHTS = {**CONVOLUTIONS, "MatMul": 1}
+
 OFFSET_PORTS = (1, 3)
 """Inputs of a deformable convolution that take offsets and modulator."""
 
@@ -56,8 +58,17 @@ SMOOTH_ALPHA = 0.95
 
 
 def weight_only(model: Any) -> Any:
-    """Store the weights of all matrix products and convolutions, also deformable ones, of a float32 network in INT8."""
-    return compress_weights(model, {**CONVOLUTIONS, "MatMul": 1})
+    """Store the weights of all matrix products and convolutions, also deformable ones, of a float network in INT8.
+
+    Raises:
+        BundleError: no weight is a constant that can be stored so, and the result would be the same network.
+    """
+    if not _compressible(model, _WEIGHTS):
+        raise BundleError(
+            "INT8 weights: the network has no matrix product or convolution whose weights are a constant of 16 or 32 "
+            "bits, so nothing would change; leave int8wo out, or start from the float network"
+        )
+    return compress_weights(model, _WEIGHTS)
 
 
 def post_training(
@@ -65,6 +76,8 @@ def post_training(
     tensors: npt.NDArray[np.uint8],
     config: QuantisationConfig | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
+    *,
+    facts: NetworkFacts | None = None,
 ) -> Any:
     """Quantise weights and activations to INT8, with ranges from pictures.
 
@@ -73,6 +86,7 @@ def post_training(
         tensors: u8 `[n, H, W, 3]`, made by `worker.images.tensor.to_tensor` as for the worker.
         config: what to quantise; the defaults if None.
         on_progress: called with the number of pictures read so far; each is read `config.passes` times.
+        facts: how the network is fed; those in its section `model_info` if None.
 
     Returns:
         The network with FakeQuantize operations, and deformable weights in INT8.
@@ -83,10 +97,11 @@ def post_training(
     """
     nncf = _nncf()
     config = config or QuantisationConfig()
+    facts = facts or read_facts(model, "the network")
     with _nncf_errors(nncf):
         model = nncf.quantize(
             model,
-            _dataset(nncf, tensors, on_progress),
+            _dataset(nncf, tensors, facts, on_progress),
             preset=nncf.QuantizationPreset.MIXED,
             target_device=nncf.TargetDevice.CPU,
             subset_size=len(tensors),
@@ -99,15 +114,15 @@ def post_training(
     return compress_weights(model, CONVOLUTIONS)
 
 
-def _dataset(nncf: Any, tensors: npt.NDArray[np.uint8], on_progress: Callable[[int], None]) -> Any:
-    """Wrap the pictures as an NNCF dataset that normalises each one and reports its reading."""
+def _dataset(nncf: Any, tensors: npt.NDArray[np.uint8], facts: NetworkFacts, on_progress: Callable[[int], None]) -> Any:
+    """Wrap the pictures as an NNCF dataset that feeds each one as the engine does, and reports its reading."""
     done = 0
 
     def prepared(index: int) -> npt.NDArray[np.float32]:
         nonlocal done
         done += 1
         on_progress(done)
-        return normalise(tensors[index : index + 1], IMAGENET_MEAN, IMAGENET_SCALE)
+        return network_input(tensors[index : index + 1], facts)
 
     return nncf.Dataset(range(len(tensors)), prepared)
 
@@ -115,6 +130,7 @@ def _dataset(nncf: Any, tensors: npt.NDArray[np.uint8], on_progress: Callable[[i
 def _advanced_parameters(nncf: Any, config: QuantisationConfig) -> Any:
     return nncf.AdvancedQuantizationParameters(
         overflow_fix=_OVERFLOW[config.overflow](nncf),
+        disable_bias_correction=not config.bias_correction,
         smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(
             matmul=SMOOTH_ALPHA if config.smooth else -1, convolution=-1
         ),
@@ -132,27 +148,46 @@ def offset_convolutions(model: Any) -> list[str]:
 
 
 def compress_weights(model: Any, ports: Mapping[str, int]) -> Any:
-    """Store float32 weights as INT8, in the forms of the module's docstring.
+    """Store float weights as INT8, in the forms of the module's docstring.
 
     Args:
-        model: network, changed in place. Weights that are not a float32 constant are left alone.
+        model: network, changed in place. Weights that are not a constant of 16 or 32 bits are left alone.
         ports: index of the input that takes the weights `[out, ...]`, by type of operation.
     """
     ops = ov.opset13
-    for node in model.get_ordered_ops():
-        kind = node.get_type_name()
-        weight = node.input_value(ports[kind]).get_node() if kind in ports else None
-        if weight is None or weight.get_type_name() != "Constant" or weight.get_element_type() != ov.Type.f32:
-            continue
+    for node, weight in _compressible(model, ports):
+        kind, exact = node.get_type_name(), np.asarray(weight.get_data(), np.float32)
         if kind == "MatMul":
-            levels, zero, scale = with_zero_point(weight.data)
+            levels, zero, scale = with_zero_point(exact)
             whole = ops.subtract(*(ops.convert(ops.constant(values), "f32") for values in (levels, zero)))
         else:
-            signed, scale = symmetric(weight.data)
+            signed, scale = symmetric(exact)
             whole = ops.convert(ops.constant(signed), "f32")
-        node.input(ports[kind]).replace_source_output(ops.multiply(whole, ops.constant(scale)).output(0))
+        rounded = ops.multiply(whole, ops.constant(scale))
+        needed = node.get_input_element_type(ports[kind])
+        if needed != ov.Type.f32:
+            rounded = ops.convert(rounded, needed.get_type_name())
+        node.input(ports[kind]).replace_source_output(rounded.output(0))
     model.validate_nodes_and_infer_types()
     return model
+
+
+def _compressible(model: Any, ports: Mapping[str, int]) -> list[tuple[Any, Any]]:
+    """The operations whose weights can be stored in INT8, each with the constant that holds them.
+
+    A constant of 16 bits may stand behind a Convert, as `ov.save_model` writes it.
+    """
+    found = []
+    for node in model.get_ordered_ops():
+        kind = node.get_type_name()
+        if kind not in ports:
+            continue
+        weight = node.input_value(ports[kind]).get_node()
+        if weight.get_type_name() == "Convert":
+            weight = weight.input_value(0).get_node()
+        if weight.get_type_name() == "Constant" and weight.get_element_type() in (ov.Type.f32, ov.Type.f16):
+            found.append((node, weight))
+    return found
 
 
 def symmetric(weight: Floats) -> tuple[npt.NDArray[np.int8], Floats]:

@@ -22,14 +22,14 @@ import numpy as np
 from worker.contract.errors import BundleError, SetupError
 from worker.contract.input_size import InputSize
 from worker.contract.settings import Settings
-from worker.convert import calibration, licence
+from worker.convert import calibration, licence, peak_memory
 from worker.convert.birefnet import checkpoint as checkpoint_file
 from worker.convert.birefnet import layout
 from worker.convert.birefnet.presets import Preset, find_preset
 from worker.convert.birefnet.rewrites import ALL
 from worker.convert.birefnet.tile_order import OrderDecision, TileOrder
 from worker.convert.calibration import CalibrationSet
-from worker.convert.evaluate.agreement import LIMITS, Agreement
+from worker.convert.evaluate.agreement import Agreement
 from worker.convert.request import (
     BuiltVariant,
     ConversionProgress,
@@ -40,9 +40,12 @@ from worker.convert.request import (
     validate,
 )
 from worker.convert.variant_process import build_in_process
+from worker.cpu.memory import LARGEST_KNOWN
 from worker.model.format import writer
+from worker.model.format.agreement_limits import LIMITS
 from worker.model.format.layout import PRECISIONS, Candidate
-from worker.model.format.manifest import sha256_of
+from worker.model.format.manifest import PeakMemory, sha256_of
+from worker.model.format.variant import Variant
 
 NAMES = {layout.SWIN_T.name: "birefnet_lite", layout.SWIN_L.name: "birefnet"}
 """Names of checkpoints without a preset, by backbone."""
@@ -52,7 +55,14 @@ TRIAL_PICTURES = 6
 """Pictures on which the order of the image tiles is found out."""
 
 COMPARED = 8
-"""Pictures on which variants are compared with FP32; at 1024 each takes seconds in every precision."""
+"""Most pictures on which variants are compared with FP32; at 1024 each takes seconds in every precision."""
+
+COMPARED_SHARE = 4
+"""One picture of so many is compared on. INT8 is not calibrated on it, so that the comparison is a fair one."""
+
+LARGEST_SWIN_T = 300_000_000
+"""Bytes of a checkpoint above which its backbone is Swin-L: 220 M parameters, 440 MB in 16 bits. Swin-T has 44 M, 178
+MB in 32 bits."""
 
 TOOLS = ("maskmill", "openvino", "numpy", "pillow")
 """Distributions whose versions the bundle manifest records, with NNCF where it is used."""
@@ -99,6 +109,7 @@ def convert(
             calibration=conversion.calibration_section(),
             quantisation=asdict(request.quantisation) if "int8" in request.precisions else None,
             variants={conversion.candidate(b.size, b.precision).xml: _manifest_entry(b) for b in built},
+            memory=peak_memory.manifest_section(conversion.measure_memory(built, made)),
         )
     return ConversionResult(output, tuple(built), conversion.warnings(built), conversion.decision)
 
@@ -130,6 +141,7 @@ class _Conversion:
         self._report("checkpoint")
         path = fetch_checkpoint(self._request.checkpoint, self._settings)
         self._sha256 = sha256_of(path)
+        self._is_large = path.stat().st_size > LARGEST_SWIN_T
         self.preset = find_preset(self._request.checkpoint, self._sha256)
         self.name = self._request.name or (self.preset.model_name if self.preset else _name_by_backbone(path))
         return path
@@ -202,7 +214,7 @@ class _Conversion:
             compare_seconds=result["compare_seconds"],
             peak_memory_mib=result["peak_memory_mib"],
             agreement=agreement,
-            complaint=LIMITS[precision].complaint(agreement) if agreement else "",
+            complaint=agreement.complaint(LIMITS[precision]) if agreement else "",
         )
 
     def _task(self, checkpoint: Path, size: InputSize, precision: str, xml: Path, scratch: Path) -> dict[str, Any]:
@@ -214,12 +226,23 @@ class _Conversion:
             "rewrites": self._rewrites,
             "xml": str(xml),
             "pictures": str(scratch / f"pictures_{size}.npy"),
-            "compared": 0 if self._set is None else min(COMPARED, len(self._set.pictures)),
+            "compared": self._compared,
             "reference": str(scratch / f"reference_{size}.npy"),
             "quantisation": asdict(self._request.quantisation),
             "tile_order": str(self.decision.order),
             "facts": {"family": "birefnet", "tile_order": f"{self.decision.order}: {self.decision.reason}"},
         }
+
+    def measure_memory(self, built: Sequence[BuiltVariant], made: Path) -> dict[str, dict[str, PeakMemory]]:
+        """Measure the peak memory of variants that `worker plan` has no table for, by path of their graph."""
+        found = {}
+        for one in built:
+            if self._is_large or one.size.pixels > LARGEST_KNOWN**2:
+                self._report(f"{one.label}: peak memory")
+                files = self.candidate(one.size, one.precision)
+                variant = Variant(self.name, one.size, one.precision, made / files.xml, made / files.bin, "")
+                found[files.xml] = peak_memory.measure(variant)
+        return found
 
     def _write_pictures(self, size: InputSize, scratch: Path) -> None:
         """Write the pictures at one size for the build processes to map; without a set, one grey picture."""
@@ -244,8 +267,18 @@ class _Conversion:
         return {
             "source": _without_path(self._set.source),
             "images": len(self._set.pictures),
+            "compared": self._compared,
             "sha256": self._set.digest,
         }
+
+    @property
+    def _compared(self) -> int:
+        """Number of pictures, from the first, that are compared on and, if there are others, not calibrated on."""
+        if self._set is None:
+            return 0
+        count = len(self._set.pictures)
+        kept = max(count // COMPARED_SHARE, 1) if "int8" in self._request.precisions else count
+        return min(COMPARED, kept)
 
     def warnings(self, built: Sequence[BuiltVariant]) -> tuple[str, ...]:
         """Return warnings: a restrictive licence, skipped calibration files, variants kept only because of `force`."""
@@ -255,6 +288,11 @@ class _Conversion:
             *(
                 ["the order of the image tiles is uncertain: look at masks of both --tile-order"]
                 if self._doubtful
+                else []
+            ),
+            *(
+                ["INT8 was calibrated on the only picture that it was compared on: give more pictures"]
+                if self._set and len(self._set.pictures) == 1 and any(v.precision == "int8" for v in built)
                 else []
             ),
             *(f"calibration skipped {text}" for text in skipped),

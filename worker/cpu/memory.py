@@ -39,7 +39,8 @@ _PEAKS: dict[tuple[int, str, str], tuple[int, int]] = {
 """(Side of a square input, stored precision, arithmetic of the float part) -> (MiB of a process without its streams,
 MiB of one stream). A combination that is missing counts as fp32 in f32, which needs the most."""
 
-_LARGEST = max(size for size, _, _ in _PEAKS)
+LARGEST_KNOWN = max(size for size, _, _ in _PEAKS)
+"""Side of the largest square input for which BiRefNet-lite was measured."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,16 @@ def needs(model: ModelSettings, precision: str, arithmetic: str, measured: Measu
     """
     if measured:
         process = measured.process_mib + OVERHEAD_MIB
-        return MemoryNeeds(process, measured.stream_mib, f"measured when {measured.what} was imported")
+        return MemoryNeeds(process, measured.stream_mib, f"measured when the bundle of {measured.what} was made")
     if model.source.startswith(_BUILTIN):
         process, stream = _BUILTIN_NEEDS
         return MemoryNeeds(process + OVERHEAD_MIB, stream, "measured for the built-in network")
-    pixels = model.size.pixels if model.size else _LARGEST**2
-    stored = precision if (_LARGEST, precision, arithmetic) in _PEAKS else "fp32"
-    known = arithmetic if (_LARGEST, stored, arithmetic) in _PEAKS else "f32"
-    nearest = min((size for size, p, a in _PEAKS if (p, a) == (stored, known) and size**2 >= pixels), default=_LARGEST)
+    pixels = model.size.pixels if model.size else LARGEST_KNOWN**2
+    stored = precision if (LARGEST_KNOWN, precision, arithmetic) in _PEAKS else "fp32"
+    known = arithmetic if (LARGEST_KNOWN, stored, arithmetic) in _PEAKS else "f32"
+    nearest = min(
+        (size for size, p, a in _PEAKS if (p, a) == (stored, known) and size**2 >= pixels), default=LARGEST_KNOWN
+    )
     process, stream = _PEAKS[nearest, stored, known]
     if pixels > nearest**2:
         stream = stream * pixels // nearest**2

@@ -16,17 +16,18 @@ Called by `decode` on a loaded, upright image. Conversion by mode:
 from __future__ import annotations
 
 import io
+import struct
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageChops, ImageCms
 
 from worker.contract.errors import UnsupportedFormat
+from worker.images.colour_space import MAX_PROFILE_BYTES, Signalled
 
 OPAQUE = 255
 
-_TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC = 258, 262  # TIFF 6.0, section 8
-_WHITE_IS_ZERO = 0
+_TIFF_BITS_PER_SAMPLE = 258  # TIFF 6.0, section 8
 _STEP = 257  # 16-bit values per 8-bit value: 65535 = 255 * 257
 _ICC_HEADER_BYTES = 128
 _PROFILE_SPACES = {"L": b"GRAY", "CMYK": b"CMYK"}
@@ -43,8 +44,13 @@ class Colour(NamedTuple):
     notes: tuple[str, ...]
 
 
-def to_rgb(image: Image.Image) -> Colour:
+def to_rgb(image: Image.Image, visible: Image.Image | None = None, signalled: Signalled | None = None) -> Colour:
     """Split a loaded image into colour, alpha and profile.
+
+    Args:
+        image: the image, upright.
+        visible: mode L, same size: 0 where the file makes pixels transparent by other means than an alpha channel.
+        signalled: what the file says about its colours instead of an ICC profile.
 
     Returns:
         The parts. `alpha` is None when the image is opaque; `icc_profile` is set only if it describes the RGB pixels
@@ -55,25 +61,33 @@ def to_rgb(image: Image.Image) -> Colour:
         ValueError, TypeError: the metadata contradicts the pixels, such as an invalid transparent colour.
     """
     base, alpha = _split(image)
+    if visible is not None:
+        alpha = visible if alpha is None else ImageChops.multiply(alpha, visible)
     if alpha is not None and alpha.getextrema()[0] == OPAQUE:
         alpha = None
-    profile = _profile(image)
+    profile, notes = _profile(image)
+    if signalled is not None:
+        profile, notes = signalled.icc_profile, [signalled.note] if signalled.note else []
     space = profile[16:20]
-    if base.mode == "RGB" or space != _PROFILE_SPACES[base.mode]:
-        notes = ("CMYK without an ICC profile: plain conversion",) if base.mode == "CMYK" else ()
-        kept = profile if space == b"RGB " and image.mode not in ("CMYK", "LAB") else None
-        return Colour(base if base.mode == "RGB" else base.convert("RGB"), alpha, kept, notes)
-    converted = _to_srgb(base, profile)
-    if converted is None:
-        return Colour(base.convert("RGB"), alpha, None, ("ICC profile not usable: plain conversion",))
-    return Colour(converted, alpha, None, ())
+    if base.mode != "RGB" and space == _PROFILE_SPACES[base.mode]:
+        converted = _to_srgb(base, profile)
+        if converted is None:
+            return Colour(base.convert("RGB"), alpha, None, (*notes, "ICC profile not usable: plain conversion"))
+        return Colour(converted, alpha, None, tuple(notes))
+    if base.mode == "CMYK":
+        notes.append("CMYK without an ICC profile: plain conversion")
+    kept = space == b"RGB " and image.mode not in ("CMYK", "LAB")
+    if profile and not kept and base.mode != "CMYK" and image.mode != "LAB":
+        notes.append("ICC profile of another kind of pixels: dropped")
+    rgb = base if base.mode == "RGB" else base.convert("RGB")
+    return Colour(rgb, alpha, profile if kept else None, tuple(notes))
 
 
 def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """Return the opaque image (L, RGB or CMYK) and its alpha, if it has any."""
     mode = image.mode
     if mode.startswith("I;16"):
-        return _from_16_bits(image)
+        return _from_16_bits(image), None
     if mode in ("I", "F"):
         kind = "float" if mode == "F" else "integer"
         raise UnsupportedFormat(f"32-bit {kind} grey has no agreed white; save it as 8-bit or 16-bit grey")
@@ -85,28 +99,42 @@ def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     return image if mode == plain else image.convert(plain), None
 
 
-def _from_16_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Return 16-bit grey as 8-bit grey, and the alpha of its one transparent value, if it has one."""
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    """Return 16-bit grey as 8-bit grey."""
     values = np.asarray(image).astype(np.uint16)  # to native byte order
-    key = image.info.get("transparency")
-    alpha = Image.fromarray(np.where(values == key, 0, OPAQUE).astype(np.uint8)) if isinstance(key, int) else None
     tags = getattr(image, "tag_v2", {})
     if tags.get(_TIFF_BITS_PER_SAMPLE) == (12,):
         values <<= 4  # Pillow returns 12-bit TIFF as 0..4095
     grey, rest = np.divmod(values, _STEP)
     grey += rest > _STEP // 2
-    if tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        grey = 255 - grey  # Pillow inverts WhiteIsZero only for up to 8 bits
-    return Image.fromarray(grey.astype(np.uint8)), alpha
+    return Image.fromarray(grey.astype(np.uint8))
 
 
-def _profile(image: Image.Image) -> bytes:
-    """Return the embedded profile, or empty bytes if its header is invalid (ICC.1:2022, 7.2: 128 bytes, acsp at 36)."""
+def _profile(image: Image.Image) -> tuple[bytes, list[str]]:
+    """Return the embedded profile, or empty bytes and a note if it is damaged or too large.
+
+    The header has 128 bytes, with the size at 0 and `acsp` at 36; a table of tags follows it (ICC.1:2022, 7.2, 7.3).
+    """
     embedded = image.info.get("icc_profile")
-    # Not always bytes: a PNG text chunk may have the keyword icc_profile.
-    if not isinstance(embedded, bytes) or len(embedded) <= _ICC_HEADER_BYTES:
-        return b""
-    return embedded if embedded[36:40] == b"acsp" else b""
+    if not isinstance(embedded, bytes) or not embedded:
+        return b"", []
+    if len(embedded) > MAX_PROFILE_BYTES:
+        return b"", [f"ICC profile larger than {MAX_PROFILE_BYTES >> 20} MiB: dropped"]
+    if len(embedded) <= _ICC_HEADER_BYTES or embedded[36:40] != b"acsp":
+        return b"", ["ICC profile not usable: dropped"]
+    if int.from_bytes(embedded[:4], "big") > len(embedded) or _tags_end(embedded) > len(embedded):
+        return b"", ["ICC profile cut off: dropped"]
+    return embedded, []
+
+
+def _tags_end(profile: bytes) -> int:
+    """Return the number of bytes up to the end of the last tag of a profile."""
+    table = profile[_ICC_HEADER_BYTES:]
+    count = int.from_bytes(table[:4], "big")
+    if len(table) < 4 + 12 * count:
+        return len(profile) + 1
+    places = (struct.unpack_from(">II", table, 4 + 12 * index + 4) for index in range(count))
+    return max((offset + size for offset, size in places), default=0)
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image | None:

@@ -9,7 +9,9 @@
 - A JPEG is decoded at 1/2, 1/4 or 1/8 of its size (scaled inverse DCT) if that is enough for `DecodeTarget`.
 - Animations (GIF, PNG, WebP, AVIF), multi-page TIFF and MPO: the first picture is used.
 - HEIC, SVG, PDF, camera raw and others are refused by name, and so is a TIFF whose first page is only a preview.
-- Truncated files are refused. PNG checksums are verified; JPEG has none, so a flipped bit in a JPEG goes undetected.
+- Truncated files are refused, but a JPEG or PNG that lacks only what follows its last pixel is read, with a note.
+- PNG checksums are verified; JPEG has none, so a flipped bit in a JPEG goes undetected. Metadata never decides over
+  pixels: what is damaged or too large of it is dropped, with a note (`worker.images.png_file`).
 
 Only seven of Pillow's parsers can run. They are called directly instead of through `Image.open`. That also keeps their
 error messages, which `Image.open` replaces by "cannot identify".
@@ -32,12 +34,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
+import numpy as np
 from PIL import Image, ImageFile
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ExifTags import Base
 from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import jpeg_factory
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
@@ -45,9 +48,14 @@ from PIL.WebPImagePlugin import WebPImageFile
 from worker.contract.errors import ImageError, TooLarge, Undecodable, UnsupportedFormat
 from worker.contract.outputs import ExifPolicy
 from worker.contract.settings import LimitSettings
+from worker.images import tiff_file
 from worker.images.colour import to_rgb
+from worker.images.colour_space import Signalled, avif_colours
 from worker.images.exif import filter_exif
-from worker.images.headers import check_jpeg_scans, sniff, webp_size
+from worker.images.headers import sniff, webp_size
+from worker.images.jpeg_file import completions, jpeg_facts, without
+from worker.images.png_file import DAMAGED_METADATA, MISSING_END, PngFile, read_png
+from worker.images.tiff_file import TiffTags
 from worker.images.upright import Box, orient, orient_box
 
 MAX_SIDE = 65_535
@@ -72,7 +80,7 @@ PILLOW_ERRORS = (
 """
 
 _PARSERS: dict[str, Callable[[IO[bytes], str], ImageFile.ImageFile]] = {
-    "JPEG": jpeg_factory,
+    "JPEG": JpegImageFile,
     "PNG": PngImageFile,
     "GIF": GifImageFile,
     "WEBP": WebPImageFile,
@@ -81,10 +89,11 @@ _PARSERS: dict[str, Callable[[IO[bytes], str], ImageFile.ImageFile]] = {
     "BMP": BmpImageFile,
 }
 _UNSUPPORTED = ("unsupported", "not yet supported", "cannot handle", "unknown pixel mode")
-_TIFF_SUBFILE_TYPE, _TIFF_DNG_VERSION = 254, 50706
+_TIFF_SUBFILE_TYPE, _TIFF_DNG_VERSION, _TIFF_ICC_PROFILE = 254, 50706, 34675
 _REDUCED_RESOLUTION = 1  # bit 0 of NewSubfileType, TIFF 6.0, section 8
 _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _MIB = 1 << 20
+_WORD = 16  # bits
 
 OVERSAMPLING = 1.19
 """Minimum side of a scaled decode, as a multiple of the side that is needed.
@@ -181,37 +190,210 @@ def decode(data: bytes, limits: LimitSettings, target: DecodeTarget = FULL_SIZE)
     name = sniff(data)
     _configure_process(limits)
     with _image_errors(name):
-        image = _read_header(name, data, limits)
-        size, scale = image.size, target.scale(*image.size) if name == "JPEG" else 1
+        opened = _open(name, data, limits)
+        size, scale = opened.size, target.scale(*opened.size) if opened.may_shrink else 1
         if scale > 1:
-            image.draft(image.mode, (size[0] // scale, size[1] // scale))
-        image.load()
-        orientation, exif, notes = _exif(image, target.exif)
-        upright = orient(image, orientation)
-        colour = to_rgb(upright)
+            opened.shrink(scale)
+        pixels = opened.load()
+        visible = opened.visible(pixels)
+        orientation, exif, notes = _exif(opened, target.exif)
+        upright = orient(pixels, orientation)
+        colour = to_rgb(upright, None if visible is None else orient(visible, orientation), opened.signalled)
     for part in (colour.rgb, colour.alpha):
         if part is not None:
             part.info.clear()  # EXIF and other metadata; `rgb` may be the image that was read
     full_size = box = None
     if scale > 1:
-        full_size = size if upright.size == image.size else (size[1], size[0])
-        box = orient_box((0, 0, size[0] / scale, size[1] / scale), image.size, orientation)
-    return Picture(colour.rgb, colour.alpha, colour.icc_profile, notes + colour.notes, exif, full_size, box)
+        full_size = size if upright.size == pixels.size else (size[1], size[0])
+        box = orient_box((0, 0, size[0] / scale, size[1] / scale), pixels.size, orientation)
+    notes = (*opened.notes, *notes, *colour.notes)
+    return Picture(colour.rgb, colour.alpha, colour.icc_profile, notes, exif, full_size, box)
 
 
-def _read_header(name: str, data: bytes, limits: LimitSettings) -> ImageFile.ImageFile:
-    """Open the image without decoding its pixels, and run all checks that need only the header."""
-    if name == "WEBP" and (size := webp_size(data)):
-        _check_size(size, limits)
-    image = _PARSERS[name](io.BytesIO(data), "")
-    _check_size(image.size, limits)
-    if name == "PNG":
-        PngImageFile(io.BytesIO(data)).verify()  # the decoder itself skips the checksums of the image data
-    if isinstance(image, TiffImageFile):
-        _refuse_preview(image)
-    if name == "JPEG" and image.fp is not None:
-        check_jpeg_scans(data, image.fp.tell())
+class _Opened:
+    """An image whose header was read and whose size is within the limits."""
+
+    may_shrink = False
+    signalled: Signalled | None = None
+
+    def __init__(self, name: str, data: bytes, limits: LimitSettings) -> None:
+        self.notes: list[str] = []
+        self.image = _PARSERS[name](io.BytesIO(data), "")
+        self.size = self.image.size
+        _check_size(self.size, limits)
+
+    def shrink(self, scale: int) -> None:
+        """Let `load` decode at a part of the size: 1/2, 1/4 or 1/8."""
+        self.image.draft(self.image.mode, (self.size[0] // scale, self.size[1] // scale))
+
+    def exif(self) -> Image.Exif:
+        """Read the EXIF, after the pixels: it may follow them."""
+        return self.image.getexif()
+
+    def load(self) -> Image.Image:
+        """Decode the pixels."""
+        self.image.load()
+        return self.image
+
+    def visible(self, pixels: Image.Image) -> Image.Image | None:
+        """Return what the file makes transparent by other means than an alpha channel: mode L, 0 or 255; or None."""
+        return None
+
+
+class _Jpeg(_Opened):
+    def __init__(self, name: str, data: bytes, limits: LimitSettings) -> None:
+        facts = jpeg_facts(data)
+        data = without(data, facts.metadata)
+        super().__init__(name, data, limits)
+        if facts.is_damaged:
+            self.notes.append(DAMAGED_METADATA)
+        # Files without an end are compared at full size, so that they have one outcome whatever the outputs are.
+        self.may_shrink = facts.is_dct and facts.has_end
+        self._versions = () if facts.has_end else completions(data)
+        if self._versions and not facts.has_all_scans:
+            raise Undecodable("JPEG is truncated (it lacks some of its scans); export or upload it again")
+
+    def load(self) -> Image.Image:
+        if not self._versions:
+            return super().load()
+        self.image, *others = (JpegImageFile(io.BytesIO(version), "") for version in self._versions)
+        self.image.load()
+        for other in others:
+            other.load()
+            if not np.array_equal(np.asarray(self.image), np.asarray(other)):
+                raise Undecodable("JPEG is truncated (some of its pixels are missing); export or upload it again")
+            other.close()
+        self.notes.append(MISSING_END)
+        return self.image
+
+
+class _Png(_Opened):
+    def __init__(self, name: str, data: bytes, limits: LimitSettings) -> None:
+        self._file: PngFile = read_png(data)
+        super().__init__(name, self._file.data, limits)
+        self.notes += self._file.notes
+        self.signalled = self._file.signalled
+        if self._file.icc_profile:
+            self.image.info["icc_profile"] = self._file.icc_profile
+        needs_low = len(self._file.transparent) > 1 and self._file.depth == _WORD
+        self._low = _low_bytes(self._file.data) if needs_low else None
+
+    def visible(self, pixels: Image.Image) -> Image.Image | None:
+        key, depth = self._file.transparent, self._file.depth
+        if not key:
+            return None
+        if len(key) == 1:
+            values = np.asarray(pixels.convert("L") if pixels.mode == "1" else pixels)
+            # Pillow spreads levels of 1, 2 and 4 bits over 0 to 255. Bits of the key beyond the depth do not count.
+            level = key[0] if depth == _WORD else (key[0] & (1 << depth) - 1) * 255 // ((1 << depth) - 1)
+            return Image.fromarray(np.where(values == level, 0, 255).astype(np.uint8))
+        words = np.array(key, np.uint16)
+        same = (np.asarray(pixels) == (words >> 8 if depth == _WORD else words & 255).astype(np.uint8)).all(axis=2)
+        if self._low is not None:
+            same &= (np.asarray(self._low) == (words & 255).astype(np.uint8)).all(axis=2)
+        return Image.fromarray(np.where(same, 0, 255).astype(np.uint8))
+
+
+def _low_bytes(data: bytes) -> Image.Image | None:
+    """Open a PNG of 16 bits so that its low bytes are decoded: Pillow keeps the first of two bytes, here the second."""
+    image = PngImageFile(io.BytesIO(data), "")
+    if not image.tile or image.tile[0].args != "RGB;16B":
+        return None
+    image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]
     return image
+
+
+class _Gif(_Opened):
+    def visible(self, pixels: Image.Image) -> Image.Image | None:
+        return self._frame
+
+    def load(self) -> Image.Image:
+        # The first frame may cover a part of the screen; the rest shows what lies behind the picture.
+        box = self.image.tile[0].extents if self.image.tile else None
+        self._frame = None
+        if box is not None and box != (0, 0, *self.image.size):
+            self._frame = Image.new("L", self.image.size)
+            self._frame.paste(255, box)
+        return super().load()
+
+
+class _Webp(_Opened):
+    def __init__(self, name: str, data: bytes, limits: LimitSettings) -> None:
+        if size := webp_size(data):
+            _check_size(size, limits)
+        super().__init__(name, data, limits)
+
+
+class _Avif(_Opened):
+    def __init__(self, name: str, data: bytes, limits: LimitSettings) -> None:
+        super().__init__(name, data, limits)
+        # Pillow has put irot and imir, which alone turn an AVIF, into EXIF; it would fall back to XMP.
+        self.image.info.pop("xmp", None)
+        if "icc_profile" not in self.image.info:
+            self.signalled = avif_colours(data)
+
+
+class _Tiff(_Opened):
+    def __init__(self, name: str, data: bytes, tags: TiffTags, limits: LimitSettings) -> None:
+        try:
+            super().__init__(name, data, limits)
+        except SyntaxError as error:
+            if "unknown" not in str(error):
+                raise
+            raise UnsupportedFormat(
+                f"this kind of TIFF ({tags.in_words()}) is not supported; save it as 8-bit JPEG or PNG"
+            ) from error
+        _refuse_preview(tags)
+
+
+class _PlanarTiff(_Opened):
+    """A TIFF that Pillow reads plane by plane."""
+
+    def __init__(self, data: bytes, tags: TiffTags, limits: LimitSettings) -> None:
+        self.notes = []
+        self._data, self._tags = data, tags
+        self.size = tags.first(tiff_file.WIDTH, 0), tags.first(tiff_file.HEIGHT, 0)
+        _check_size(self.size, limits)
+        _refuse_preview(tags)
+
+    def exif(self) -> Image.Exif:
+        exif = Image.Exif()
+        vars(exif).update(endian=self._tags.order, bigtiff=self._tags.is_big)
+        exif.load_from_fp(io.BytesIO(self._data), self._tags.offset)
+        return exif
+
+    def load(self) -> Image.Image:
+        pixels = tiff_file.read_planes(self._data, self._tags, _grey_tiff)
+        profile = self.exif().get(_TIFF_ICC_PROFILE)
+        if isinstance(profile, bytes):
+            pixels.info["icc_profile"] = profile
+        return pixels
+
+
+def _open_tiff(name: str, data: bytes, limits: LimitSettings) -> _Opened:
+    tags = tiff_file.read_tags(data)
+    return _PlanarTiff(data, tags, limits) if tags.is_planar else _Tiff(name, data, tags, limits)
+
+
+def _grey_tiff(data: bytes) -> Image.Image:
+    image = TiffImageFile(io.BytesIO(data), "")
+    image.load()
+    return image
+
+
+_OPENERS: dict[str, Callable[[str, bytes, LimitSettings], _Opened]] = {
+    "JPEG": _Jpeg,
+    "PNG": _Png,
+    "GIF": _Gif,
+    "WEBP": _Webp,
+    "AVIF": _Avif,
+    "TIFF": _open_tiff,
+}
+
+
+def _open(name: str, data: bytes, limits: LimitSettings) -> _Opened:
+    """Open the image without decoding its pixels, and run all checks that need only the header."""
+    return _OPENERS.get(name, _Opened)(name, data, limits)
 
 
 def _check_size(size: tuple[int, int], limits: LimitSettings) -> None:
@@ -225,17 +407,16 @@ def _check_size(size: tuple[int, int], limits: LimitSettings) -> None:
         raise TooLarge(f"{width} x {height} pixels: no side may exceed {MAX_SIDE}; split the picture into parts")
 
 
-def _refuse_preview(image: TiffImageFile) -> None:
+def _refuse_preview(tags: TiffTags) -> None:
     """Refuse camera raw formats that are TIFFs with a thumbnail as first page: a mask of the thumbnail is useless."""
-    kind = image.tag_v2.get(_TIFF_SUBFILE_TYPE, 0)
-    if _TIFF_DNG_VERSION in image.tag_v2 or (isinstance(kind, int) and kind & _REDUCED_RESOLUTION):
+    if _TIFF_DNG_VERSION in tags.values or tags.first(_TIFF_SUBFILE_TYPE, 0) & _REDUCED_RESOLUTION:
         raise UnsupportedFormat("camera raw, or a TIFF that begins with a preview, is not supported; develop it first")
 
 
-def _exif(image: ImageFile.ImageFile, policy: ExifPolicy) -> tuple[object, bytes, tuple[str, ...]]:
+def _exif(opened: _Opened, policy: ExifPolicy) -> tuple[object, bytes, tuple[str, ...]]:
     """Return the orientation, the EXIF for outputs, and notes on what could not be read."""
     try:
-        exif = image.getexif()
+        exif = opened.exif()
         orientation = exif.get(Base.Orientation, 1)
     except PILLOW_ERRORS:
         return 1, b"", ("EXIF not readable: orientation assumed upright",)

@@ -1,4 +1,4 @@
-"""Inspect the bytes of an object before any decoder runs: its format, and a few costs of decoding it.
+"""Tell the format of an object from its first bytes, before any decoder runs.
 
 `decode` calls these functions first. A decoder therefore only sees formats of the allow-list, and a picture in an
 unsupported format is refused by the name of its format.
@@ -46,12 +46,6 @@ _AVIF_BRANDS = frozenset((b"avif", b"avis"))
 _BMP_HEADER_SIZES = frozenset((12, 16, 40, 52, 56, 64, 108, 124))
 _SVG = re.compile(rb"(\xef\xbb\xbf)?\s*(<\?xml\b.*?\?>|<!--.*?-->|<!DOCTYPE svg\b[^>]*>|\s)*<(\w+:)?svg\b", re.DOTALL)
 _SVG_WITHIN = 4096
-
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_SOS, _EOI = 0xDA, 0xD9
-MAX_JPEG_SCANS = 500
-"""Maximum scans in one JPEG. Encoders write about ten. Every scan passes over the whole picture, so a small file with
-thousands of them keeps a decoder busy for hours. The value is the one that libjpeg-turbo's own fuzzers use."""
 
 
 def sniff(data: bytes) -> str:
@@ -133,20 +127,3 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
         width, height = struct.unpack("<HH", head[6:10])
         return width & 0x3FFF, height & 0x3FFF
     return None
-
-
-def check_jpeg_scans(data: bytes, start: int) -> None:
-    """Refuse a JPEG with too many scans; `start` is the offset of the entropy-coded data of its first scan.
-
-    Raises:
-        Undecodable: more than `MAX_JPEG_SCANS` scans.
-    """
-    scans, position = 1, start
-    while found := _JPEG_MARKER.search(data, position):
-        marker = data[found.start() + 1]
-        if marker == _EOI:
-            return
-        scans += marker == _SOS
-        if scans > MAX_JPEG_SCANS:
-            raise Undecodable(f"JPEG with more than {MAX_JPEG_SCANS} scans; export it again")
-        position = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")

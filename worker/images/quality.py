@@ -32,7 +32,7 @@ def assess(matte: Image.Image) -> MaskQuality:
     Returns:
         Mean opacity; share of soft pixels among those of at least 5 % opacity; share of the opacity in soft pixels
         without an edge nearby; and whether the mask is empty (less than 0.1 % of the pixels are at least half opaque),
-        full (more than 99.5 %) or touches the border.
+        full (more than 99.5 %) or touches the border; and the box around the pixels that are at least half opaque.
     """
     counts = np.array(matte.histogram(), np.float64)
     pixels = counts.sum()
@@ -47,7 +47,18 @@ def assess(matte: Image.Image) -> MaskQuality:
         empty=bool(subject < _EMPTY),
         full=bool(subject > _FULL),
         touches_border=any(int(edge.max()) >= _HALF for edge in edges),
+        box=_box(matte),
     )
+
+
+def _box(matte: Image.Image) -> tuple[float, float, float, float] | None:
+    """Return the box around all pixels that are at least half opaque, as shares of width and height."""
+    found = matte.point([0] * _HALF + [255] * (256 - _HALF)).getbbox()
+    if found is None:
+        return None
+    left, top, right, bottom = found
+    width, height = matte.size
+    return round(left / width, 4), round(top / height, 4), round(right / width, 4), round(bottom / height, 4)
 
 
 def _undecided(matte: Image.Image) -> float:

@@ -12,6 +12,7 @@ from worker.cpu import isa, topology
 from worker.cpu.isa import Recommendation
 from worker.model.format.variant import Bundle
 from worker.model.sources.bundles import locate
+from worker.model.sources.private_copy import private_copy
 
 if TYPE_CHECKING:
     from worker.model.inference.engine import Engine
@@ -28,10 +29,12 @@ def recommendation() -> Recommendation:
 def find_bundle(settings: Settings, store: ObjectStore, advice: Recommendation) -> Bundle:
     """Return the verified bundle that the settings name, fetching it if necessary; log the reason and the warnings.
 
+    Its files are the worker's own: those of a folder are copied into the cache.
+
     Raises:
         BundleNotFound, DigestMismatch, BundleError, ServiceError: see `worker.model.sources.bundles.locate`.
     """
-    bundle = locate(settings.model, store, advice.precisions)
+    bundle = private_copy(locate(settings.model, store, advice.precisions), settings.model.cache_dir)
     log.info(bundle.reason, extra=event("bundle_selected", source=bundle.source, variant=bundle.variant.label))
     for warning in bundle.warnings:
         log.warning(warning, extra=event("bundle_warning"))

@@ -21,11 +21,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from worker.contract.errors import ImageError, ServiceError
+from worker.contract.errors import AccessDenied, ImageError, InvalidKey, QuotaExceeded, ServiceError
 from worker.contract.input_size import InputSize
 from worker.contract.log_fields import event
-from worker.contract.messages import MaskQuality, Outcome, OutcomeKind, OutputKind
+from worker.contract.messages import MAX_KEY_BYTES, MaskQuality, Outcome, OutcomeKind, OutputKind
 from worker.contract.outputs import OutputOptions
+from worker.contract.provenance import source_facts
 from worker.contract.s3url import S3Url
 from worker.contract.settings import LimitSettings
 from worker.contract.storage.s3 import ObjectStore
@@ -34,7 +35,7 @@ from worker.images.render import render
 from worker.images.subject import decode_target
 from worker.images.tensor import to_tensor
 from worker.runner.background_cache import BackgroundCache
-from worker.runner.up_to_date import MODEL, SOURCE_ETAG, existing_outcome
+from worker.runner.up_to_date import MODEL, existing_outcome
 from worker.telemetry.timing import Observe, Stage, StageTimes, ignore_timing, name_thread
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,14 @@ log = logging.getLogger(__name__)
 _MIB = 1024 * 1024
 INTERNAL_ERROR = "internal_error"
 """Code of an outcome after an exception that is not one of our errors: a defect of ours. The log has the traceback."""
+
+OUT_OF_MEMORY = "out_of_memory"
+FAILED_CODES = frozenset(
+    {kind.code for kind in ImageError.__subclasses__()}
+    | {kind.code for kind in (ServiceError, AccessDenied, QuotaExceeded)}
+    | {OUT_OF_MEMORY, INTERNAL_ERROR}
+)
+"""All codes of failed images. The README of the producer lists them."""
 
 
 Stop = Callable[[], bool]
@@ -70,6 +79,14 @@ class WorkItem:
     outputs: Mapping[OutputKind, S3Url]
     output_keys: tuple[str, ...]
     options: OutputOptions = field(default_factory=OutputOptions)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What is known about an image whose outputs are written."""
+
+    quality: MaskQuality
+    notes: tuple[str, ...]
 
 
 class _Run:
@@ -186,7 +203,7 @@ class Pipeline:
             work_items: the images.
             record: called in this thread for each outcome as it completes.
             stop: called before each image starts; once it returns true, no further image starts.
-            metadata: of every output, besides the source's ETag and the model's digest.
+            metadata: of every output, besides the facts of its source and the model's digest.
             skip_existing: skip images whose outputs are up to date.
             chunk: id under which `begin_ahead` may have started the images; empty if none.
             nearly_done: called once, from any thread, when the last images start.
@@ -287,15 +304,16 @@ class Pipeline:
 
     def _image(self, work: WorkItem, run: _Run) -> Outcome | None:
         started = time.monotonic()
-        kind, quality, spent = None, None, StageTimes(self._observe)
+        kind, made, spent = None, None, StageTimes(self._observe)
         metadata = {MODEL: self._network_digest, **run.metadata}
         try:
+            _check_keys(work)
             if run.skip_existing:
                 with spent.timed(Stage.CHECK):
                     kind = existing_outcome(self._store, work.source, work.outputs.values(), metadata)
             if kind is None:
-                quality = self._transform(work, run, metadata, spent)
-                if quality is None:
+                made = self._transform(work, run, metadata, spent)
+                if made is None:
                     return None
         except (ImageError, ServiceError) as error:
             if error.retryable:
@@ -303,7 +321,7 @@ class Pipeline:
             return _failed(work, error.code, str(error), started, spent)
         except MemoryError:
             log.exception("image failed", extra=event("out_of_memory", image=work.index, source=str(work.source)))
-            return _failed(work, "out_of_memory", "not enough memory for this image", started, spent)
+            return _failed(work, OUT_OF_MEMORY, "not enough memory for this image", started, spent)
         except Exception as error:
             log.exception("image failed", extra=event("internal_error", image=work.index, source=str(work.source)))
             return _failed(work, INTERNAL_ERROR, f"{type(error).__name__}; see the worker's log", started, spent)
@@ -314,12 +332,11 @@ class Pipeline:
             outputs=work.output_keys,
             seconds=round(time.monotonic() - started, 4),
             stages=spent.seconds(),
-            quality=quality,
+            quality=made.quality if made else None,
+            notes=made.notes if made else (),
         )
 
-    def _transform(
-        self, work: WorkItem, run: _Run, metadata: Mapping[str, str], spent: StageTimes
-    ) -> MaskQuality | None:
+    def _transform(self, work: WorkItem, run: _Run, metadata: Mapping[str, str], spent: StageTimes) -> _Made | None:
         """Do all stages of one image; return None if it was started ahead and its chunk was dropped."""
         background = self._backgrounds.get(work.options)
         with spent.timed(Stage.FETCH):
@@ -335,7 +352,7 @@ class Pipeline:
         with spent.timed(Stage.RENDER):
             quality, outputs = render(picture, mask, work.options, background)
             rendered = next(outputs, None)
-        origin = {SOURCE_ETAG: info.etag, **metadata}
+        origin = source_facts(etag=info.etag, size=info.size, modified=info.modified) | dict(metadata)
         while rendered is not None:
             kind, content = rendered
             if run.undecided:
@@ -351,7 +368,14 @@ class Pipeline:
                 break
             with spent.timed(Stage.RENDER):
                 rendered = next(outputs, None)
-        return quality
+        return _Made(quality, picture.notes)
+
+
+def _check_keys(work: WorkItem) -> None:
+    """Refuse keys that S3 does not allow: a list of another program, or an older version, submitted them."""
+    for place in (work.source, *work.outputs.values()):
+        if not work.key or len(place.key.encode()) > MAX_KEY_BYTES:
+            raise InvalidKey(f"{place}: a key must have 1 to {MAX_KEY_BYTES:,} bytes; rename the object")
 
 
 def _never() -> bool:

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 
 from worker.contract.errors import ObjectMissing
 from worker.contract.messages import OutcomeKind
-from worker.contract.provenance import JOB, MODEL, OPTIONS, SOURCE_ETAG, same_model_and_options
+from worker.contract.provenance import JOB, MODEL, OPTIONS, same_model_and_options, same_source, source_facts
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore
 
-__all__ = ["JOB", "MODEL", "OPTIONS", "SOURCE_ETAG", "existing_outcome"]
+__all__ = ["JOB", "MODEL", "OPTIONS", "existing_outcome"]
 
 
 def existing_outcome(
@@ -43,8 +43,9 @@ def existing_outcome(
         if not same_model_and_options(metadata, expected):
             return None
         found.append(metadata)
-    etags = {metadata.get(SOURCE_ETAG) for metadata in found}
-    if etags != {store.head(source).etag}:
+    info = store.head(source)
+    facts = source_facts(etag=info.etag, size=info.size, modified=info.modified)
+    if not all(same_source(metadata, facts, lambda: store.content_etag(source)) for metadata in found):
         return None
     own = all(metadata.get(JOB) == expected.get(JOB) for metadata in found)
     return OutcomeKind.OK if own else OutcomeKind.SKIPPED

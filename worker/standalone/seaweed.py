@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import secrets
+import signal
 import stat
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,6 +27,7 @@ from worker.contract.errors import ServiceError, StandaloneError
 from worker.contract.s3url import S3Url
 from worker.contract.settings import S3Settings
 from worker.contract.storage.s3 import ObjectStore
+from worker.processes.parent_death import bound_to_parent
 from worker.processes.service import ServiceProcess
 from worker.standalone.embedded import (
     INSTALL,
@@ -34,6 +38,8 @@ from worker.standalone.embedded import (
     wheel_program,
 )
 from worker.standalone.ports import GRPC_OFFSET, LOOPBACK, is_free
+
+log = logging.getLogger(__name__)
 
 REGION = "us-east-1"
 
@@ -70,6 +76,9 @@ _SWITCHES = (
     "-s3.autoCreateBucket=false",
     "-s3.allowDeleteBucketNotEmpty=false",
 )
+_RECLAIM = "lock\nvolume.vacuum -garbageThreshold 0.1\nunlock\nexit\n"
+"""Commands of SeaweedFS's shell: rewrite every volume of which more than a tenth is deleted."""
+_RECLAIM_SECONDS = 120.0
 _SOCKETS = ("f.sock", "s.sock")
 _SOCKET_PATH_BYTES = 107  # sockaddr_un.sun_path without its terminating zero, unix(7)
 _SYSTEM_TEMP = Path("/tmp")  # noqa: S108 -- SeaweedFS puts its gRPC sockets there and ignores TMPDIR
@@ -117,6 +126,26 @@ class Seaweed(EmbeddedService):
     def endpoint(self) -> str:
         """Return the address in the form of MASKMILL_S3__ENDPOINT_URL."""
         return f"http://{LOOPBACK}:{self.ports['s3']}"
+
+    def reclaim(self) -> None:
+        """Return the disk space of deleted objects to the file system, which SeaweedFS does only now and then.
+
+        It copies what is left in a volume to a new one. A failure is logged: the space is then freed the next time.
+        """
+        shell = [str(server_program()), "shell", f"-master={LOOPBACK}:{self.ports['master']}"]
+        try:
+            subprocess.run(
+                bound_to_parent(shell, signal.SIGKILL),
+                input=_RECLAIM.encode(),
+                env=environment(HOME=str(self.data)),
+                cwd=self.data,
+                capture_output=True,
+                start_new_session=True,  # Ctrl-C reaches only this process, which then ends the shell
+                timeout=_RECLAIM_SECONDS,
+                check=True,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            log.warning("the space of deleted objects was not freed: %s", error)
 
     def _prepare(self) -> tuple[ServiceProcess, bytes]:
         data = private_folder(self.data)  # its files hold the objects, and must not be readable for other users

@@ -108,7 +108,7 @@ class Bookkeeper:
         try:
             self._collect(job)
             view = self._ledger.view(name)
-            write_lists(self._store, self._ledger, view, self._jobs.price_per_core_hour)
+            write_lists(self._store, self._ledger, view, self._jobs.price_per_core_hour, self._jobs.currency)
         except (ContractError, ImageError) as error:
             # The job's objects were removed or changed. The outputs exist, and the job must still end.
             log.error(error, extra=event("job_lists_incomplete", job=name))

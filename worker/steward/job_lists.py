@@ -1,4 +1,4 @@
-"""Write the lists of a job that ends: every image in exactly one list, then the job summary, then `_SUCCESS`.
+"""Write the lists of a job that ends: every image in exactly one list, then the summary, then `_SUCCESS` or `_DONE`.
 
 Each object appears completely or not at all. Written again after an interruption, the objects are the same.
 """
@@ -22,9 +22,6 @@ from worker.contract.storage.s3 import ObjectStore
 
 LIST_IMAGES = 10_000
 """Images in one `succeeded-*.jsonl.gz`."""
-
-SUCCESS = "_SUCCESS"
-"""Empty object: every image of the job has an outcome and all lists are written."""
 
 UNKNOWN = "unknown"
 """Code of a failure whose details were lost in Redis before they reached S3."""
@@ -99,7 +96,9 @@ class _Lists:
         return {"flags": dict(self.flags), "needs_review": self.needs_review, "review_list": outcome_log.REVIEW}
 
 
-def write_lists(store: ObjectStore, ledger: Ledger, view: JobView, price_per_core_hour: float | None) -> dict[str, Any]:
+def write_lists(
+    store: ObjectStore, ledger: Ledger, view: JobView, price_per_core_hour: float | None, currency: str = ""
+) -> dict[str, Any]:
     """Write all lists and the summary of a job in state `closing`, and return the summary (`manifest.json`).
 
     Uses one byte of memory per image.
@@ -114,13 +113,27 @@ def write_lists(store: ObjectStore, ledger: Ledger, view: JobView, price_per_cor
         lists = _Lists(store, folder, Path(scratch))
         lists.write(_final(store, ledger, view, dest))
     _drop_leftovers(store, folder, set(lists.names))
-    summary = _summary(view, dict(lists.codes), lists.review, lists.names, price_per_core_hour)
+    summary = _summary(
+        view,
+        codes=dict(lists.codes),
+        review=lists.review,
+        lists=lists.names,
+        price_per_core_hour=price_per_core_hour,
+        currency=currency,
+    )
     outcome_log.write_json(store, dest, view.job, outcome_log.SUMMARY, summary)
-    if view.ending == "finished":
-        store.put(folder / SUCCESS, b"", content_type="application/octet-stream")
-    else:
-        store.delete(folder / SUCCESS)  # of an earlier epoch
+    _mark(store, folder, view)
     return summary
+
+
+def _mark(store: ObjectStore, folder: S3Url, view: JobView) -> None:
+    """Write the marker of a finished job. Programs start on `_SUCCESS`, so it never stands for a job with failures."""
+    failed = bool(view.failed or view.dead)
+    marker = None if view.ending != "finished" else outcome_log.DONE if failed else outcome_log.SUCCESS
+    for name in {outcome_log.SUCCESS, outcome_log.DONE} - {marker}:
+        store.delete(folder / name)  # of an earlier epoch
+    if marker is not None:
+        store.put(folder / marker, b"", content_type="application/octet-stream")
 
 
 def _final(store: ObjectStore, ledger: Ledger, view: JobView, dest: S3Url) -> Iterator[Outcome]:
@@ -139,10 +152,12 @@ def _drop_leftovers(store: ObjectStore, folder: S3Url, written: set[str]) -> Non
 
 def _summary(
     view: JobView,
+    *,
     codes: dict[str, int],
     review: dict[str, object],
     lists: list[str],
     price_per_core_hour: float | None,
+    currency: str,
 ) -> dict[str, Any]:
     counts = {kind.value: int(getattr(view, kind.value)) for kind in OutcomeKind}
     done = max(1, view.ok)
@@ -177,5 +192,7 @@ def _summary(
             if price_per_core_hour is None
             else round(view.core_seconds / done * 1000 / 3600 * price_per_core_hour, 6)
         ),
+        "cost": None if price_per_core_hour is None else round(view.core_seconds / 3600 * price_per_core_hour, 6),
+        "currency": currency,
         "lists": lists,
     }

@@ -62,6 +62,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "requeue_failed": "a message could not be put back; the broker redelivers it when its lease expires",
         "role_failed": "the steward failed at a part of its work; it tries again",
         "start_failed": "a process cannot start; its code says why",
+        "start_failure_unreported": "the reason of a failed start did not reach Redis; producers cannot show it",
         "tracing_unavailable": "tracing is configured, but OpenTelemetry is not installed",
     }
 )

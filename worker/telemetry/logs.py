@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from worker.contract.printable import printable
 from worker.contract.settings import WorkerSettings
 from worker.telemetry.events import LIBRARY
 
@@ -90,7 +91,7 @@ class TextFormatter(logging.Formatter):
         pairs = [f"{name}={_quoted(value)}" for name, value in (head | dict(fields)).items()]
         message = record.getMessage()
         if event is not None:
-            message = _printable(message)
+            message = printable(message)
         line = " ".join([_timestamp(record), record.levelname, self._name, *pairs, message])
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
@@ -109,8 +110,4 @@ def _timestamp(record: logging.LogRecord) -> str:
 
 def _quoted(value: object) -> str:
     text = str(value)
-    return text if _BARE.fullmatch(text) else repr(value) if isinstance(value, str) else _printable(text)
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return text if _BARE.fullmatch(text) else repr(value) if isinstance(value, str) else printable(text)

@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from worker.contract.errors import SetupError
+from worker.contract.errors import BundleError, SetupError
 from worker.convert import quantise
 from worker.convert.evaluate.agreement import compare
 from worker.convert.quantisation_config import Overflow, QuantisationConfig
 from worker.images.tensor import normalise
 from worker.model.inference import runtime
+from worker.model.inference.facts import NetworkFacts, OutputActivation, write_facts
 from worker.model.inference.graph import IMAGENET_MEAN, IMAGENET_SCALE
 from worker.model.inference.runtime import ov
 
@@ -81,6 +82,48 @@ def test_weight_only_stores_every_weight_in_eight_bits_and_barely_changes_the_ma
     got = compare(masks(small, pictures), masks(toy(), pictures))
     assert 0 < got.mae < 0.005
     assert got.iou > 0.98
+
+
+@pytest.mark.parametrize("stored", ["as constants", "behind a conversion"])
+def test_weights_of_sixteen_bits_are_stored_in_eight_as_well(stored, tmp_path):
+    ops, half = ov.opset13, np.random.default_rng(1).normal(size=(4, 3, 3, 3)).astype(np.float16)
+    is_half = stored == "as constants"
+    image = ops.parameter([1, 3, 16, 16], ov.Type.f16 if is_half else ov.Type.f32)
+    weight = ops.constant(half) if is_half else ops.convert(ops.constant(half), "f32")
+    node = ops.convolution(image, weight, [1, 1], [1, 1], [1, 1], [1, 1])
+    model = ov.Model([ops.result(node)], [image], "half")
+    shown = np.random.default_rng(2).normal(size=(1, 3, 16, 16)).astype(np.float16 if is_half else np.float32)
+    expected = compiled(model)(shown)[0].astype(np.float32)
+
+    small = quantise.weight_only(model)
+
+    large = [node for node in small.get_ops() if node.get_type_name() == "Constant" and node.data.size > 100]
+    assert [node.get_element_type().to_string() for node in large] == ["i8"]
+    assert 0 < np.abs(compiled(small)(shown)[0].astype(np.float32) - expected).max() < 0.2
+    ov.save_model(small, str(tmp_path / "small.xml"))
+
+
+def test_a_network_that_would_stay_the_same_is_refused(toy):
+    ops = ov.opset13
+    image = ops.parameter([1, 3, 8, 8], ov.Type.f32)
+    for model in (ov.Model([ops.result(ops.relu(image))], [image], "none"), quantise.weight_only(toy())):
+        with pytest.raises(BundleError, match="INT8 weights: the network has no matrix product or convolution whose"):
+            quantise.weight_only(model)
+
+
+def test_pictures_are_normalised_as_the_network_says(toy, pictures):
+    def limit(model: Any, facts: NetworkFacts | None = None) -> float:
+        """Upper end of the range of the first layer's input."""
+        small = quantise.post_training(model, pictures, facts=facts)
+        first = next(node for node in small.get_ops() if node.get_friendly_name() == "first")
+        return float(first.input_value(0).get_node().input_value(2).get_node().data.max())
+
+    stated = toy()
+    write_facts(stated, NetworkFacts((0.0,) * 3, (1000.0,) * 3, output_activation=OutputActivation.LOGITS), {})
+
+    assert limit(stated) == pytest.approx(pictures.max() / 1000, rel=0.05)
+    assert limit(toy(), NetworkFacts((0.0,) * 3, (10.0,) * 3)) == pytest.approx(pictures.max() / 10, rel=0.05)
+    assert limit(toy()) == pytest.approx((pictures.max() - IMAGENET_MEAN[2]) / IMAGENET_SCALE[2], rel=0.1)
 
 
 def test_weights_of_deformable_convolutions_are_expanded_once_at_compilation(toy):

@@ -89,5 +89,5 @@ def test_its_settings_exist(monkeypatch, tmp_path):
 
     found = settings.load()
 
-    assert found.worker.node_name == "rack-7-node0" and found.s3.allow == ("photos", "masks")
+    assert found.worker.node_name == "rack-7-node0" and found.s3.allow == ("photos", "masks", "models/birefnet_lite/")
     assert found.redis.password.get_secret_value() == "from-a-file" and found.metrics.port == 9470

@@ -9,13 +9,18 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
-from airflow.sdk.exceptions import AirflowException, TaskDeferred
+from airflow.sdk.exceptions import AirflowException
+
+try:
+    from airflow.sdk.exceptions import TaskDeferred
+except ImportError:  # before Airflow 3.2
+    from airflow.exceptions import TaskDeferred
 
 from producer.integrations import airflow
 from producer.integrations.airflow import JobTrigger, MaskmillOperator
 from support.commands import environment as environment_of
 from support.commands import wait_for
-from worker.contract.errors import BrokerUnavailable
+from worker.contract.errors import BrokerUnavailable, SettingsError
 from worker.contract.job import JobStatus
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -50,6 +55,20 @@ def again(trigger: JobTrigger) -> JobTrigger:
     place, kwargs = trigger.serialize()
     assert place == "producer.integrations.airflow.JobTrigger"
     return JobTrigger(**kwargs)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"polcy": {"priority": "high"}}, "polcy"),
+        ({"outputs": {"fromat": "webp"}}, "did you mean format"),
+        ({"policy": {"max_fail": 3}}, "did you mean max_failed"),
+        ({"outputs": "cutout"}, "outputs takes a mapping"),
+    ],
+)
+def test_a_typo_in_an_argument_is_refused_when_the_dag_is_read(operator_of, wrong, message):
+    with pytest.raises((TypeError, ValueError, SettingsError), match=message):
+        operator_of(**wrong)
 
 
 def test_a_task_submits_and_waits(operator_of, fake_worker, ledger):

@@ -45,6 +45,15 @@ def metadata_of(result) -> dict:
     return {name: value.value for name, value in event.metadata.items()}
 
 
+def test_typos_are_refused():
+    with pytest.raises(TypeError, match="has no field 'poll_second'; did you mean poll_seconds"):
+        MaskmillResource(poll_second=1)
+    with pytest.raises(TypeError, match="polcy"):
+        MaskmillResource().run(None, "s3://a/", "s3://b/", polcy={})
+    with pytest.raises(ValueError, match="did you mean format"):
+        MaskmillResource().run(None, "s3://a/", "s3://b/", outputs={"fromat": "webp"}, job_key="k")
+
+
 def test_an_asset_has_the_counts_of_its_job_as_metadata(masks, fake_worker, ledger, dest):
     result = materialize(masks)
 

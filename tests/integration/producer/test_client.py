@@ -12,7 +12,7 @@ import producer
 from producer import Client, Filters, JobPolicy, JobStatus, OutcomeKind, OutputOptions, SourceSpec
 from support.jobs import run
 from support.scheduler_harness import SchedulerHarness
-from worker.contract.errors import JobNotFound, JobStateError, SourceError
+from worker.contract.errors import JobNotFound, JobStateError, SettingsError, SourceError
 from worker.contract.queue import celery_app
 from worker.contract.s3url import S3Url
 from worker.contract.storage import manifest
@@ -83,9 +83,9 @@ def test_filters_policy_and_a_plan_reach_the_job(client, world, source):
     done = client.submit(spec, str(world.out), policy=JobPolicy(priority="high", max_failed=3))
 
     assert (done.view.total, done.view.policy.max_failed) == (1, 3)
-    with pytest.raises(ValueError, match="SourceSpec"):
+    with pytest.raises(SettingsError, match="SourceSpec"):
         client.submit(spec, str(world.out), keys=["a.jpg"])
-    with pytest.raises(SourceError, match="no images"):
+    with pytest.raises(SourceError, match="the list of keys is empty"):
         client.submit(source, str(world.out), keys=[])
 
 
@@ -96,6 +96,17 @@ def test_a_local_folder_is_uploaded(client, world, tmp_path):
     done = client.submit(tmp_path / "photos", str(world.out))
 
     assert world.store.head(done.view.options.source / "a.jpg").size == 5
+
+    for several in ([str(tmp_path / "photos" / "a.jpg")], (tmp_path / "photos" / "a.jpg", tmp_path / "b.jpg")):
+        (tmp_path / "b.jpg").write_bytes(b"12345")
+        with client.plan(several, str(world.out)) as plan:
+            assert plan.images == len(several)
+
+
+def test_one_key_may_be_given_as_a_text(client, world, source):
+    assert keys_of(world, client.submit(source, str(world.out), keys="a.jpg").view) == ["a.jpg"]
+    with pytest.raises(SettingsError, match="policy takes JobPolicy"):
+        client.submit(source, str(world.out), policy={"priority": "high"})
 
 
 def test_programs_with_the_same_job_key_submit_one_job(world, source):
@@ -130,7 +141,8 @@ def test_results_have_each_image_once_with_its_final_outcome(client, world):
     assert (found[1].code, found[1].message, found[2].outputs) == ("undecodable", "why", ("2.png",))
     assert [o.index for o in client.results("job", kinds=["failed", OutcomeKind.DEAD])] == [1]
     assert [o.index for o in client.results("job", kinds=["cancelled"])] == list(range(6, 12))
-    with pytest.raises(ValueError, match="clown"):
+    assert [o.index for o in client.results("job", kinds="failed")] == [1]
+    with pytest.raises(SettingsError, match="clown"):
         client.results("job", kinds=["clown"])
 
 
@@ -155,7 +167,9 @@ def test_a_retried_image_has_its_last_outcome(client, world):
 def test_waiting_ends_with_the_job_or_with_the_time(client, world):
     run(world.ledger, world.submit(3), [0])
     snapshots = []
-    with pytest.raises(TimeoutError, match=r"job job is still \w+ after 0.1 s, with 3 of 3 images done: it continues"):
+    with pytest.raises(
+        TimeoutError, match=r"job job is still \w+ after 0.1 s, with 3 of 3 images done: 3 ok; it continues"
+    ):
         client.wait("job", timeout=0.1, poll_seconds=0.05, on_progress=snapshots.append)
     assert snapshots[0].view.done == 3
     end(world)
@@ -183,4 +197,11 @@ def test_a_lost_job_is_recovered_and_downloaded(client, world, tmp_path: Path):
     world.ledger.forget("job")
 
     assert client.recover("job", str(world.out)).status is JobStatus.FINISHED
-    assert {one.path.read_bytes() for one in client.download("job", tmp_path)} == {b"mask"}
+    fetched = []
+    done = client.download("job", str(tmp_path / "masks"), on_file=fetched.append)
+    assert (done.folder, done.files, done.gone) == (tmp_path / "masks", 2, 0)
+    assert {one.path.read_bytes() for one in fetched} == {b"mask"}
+
+    world.store.delete(world.out / "0.png")
+    assert client.download("job", tmp_path / "again").gone == 1
+    assert (tmp_path / "again" / "1.png").read_bytes() == b"mask"  # without iterating over anything

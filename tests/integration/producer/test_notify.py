@@ -107,7 +107,7 @@ def test_a_message_is_signed_over_id_time_and_body():
     expected = base64.b64encode(hmac.new(KEY, signed, hashlib.sha256).digest()).decode()
     assert headers["webhook-signature"] == f"v1,{expected}"
     payload = json.loads(body)
-    assert (payload["type"], payload["timestamp"]) == ("job.finished", "1970-01-01T00:00:04.000+00:00")
+    assert (payload["type"], payload["timestamp"]) == ("job.finished", "1970-01-01T00:00:04.000Z")
     data = payload["data"]
     assert (data["ok"], data["failed"], data["exit_code"], data["failures_by_code"]) == (2, 1, 3, {"missing": 1})
 

@@ -282,3 +282,34 @@ def test_a_failed_start_leaves_no_process_and_releases_the_folder(tmp_path, monk
 
     assert set(psutil.Process().children()) == before
     assert services._lock is None
+
+
+# Disk space
+
+
+def stored_bytes(services: Standalone) -> int:
+    return sum(path.stat().st_size for path in services.s3.data.glob("*.dat"))
+
+
+def test_the_space_of_deleted_objects_is_freed_and_the_others_stay(served):
+    written, count = os.urandom(1_000_000), 12
+    write(served, b"kept")
+    with ObjectStore(served.s3.settings) as store:
+        for number in range(count):
+            store.put(S3Url(DEFAULT_BUCKET, f"copies/{number}"), written, content_type="image/jpeg")
+        for number in range(count):
+            store.delete(S3Url(DEFAULT_BUCKET, f"copies/{number}"))
+    assert stored_bytes(served) > count * len(written), "deleting alone frees nothing: else reclaim() is not needed"
+
+    served.s3.reclaim()
+
+    assert stored_bytes(served) < len(written)
+    assert read(served) == b"kept"
+
+
+def test_a_failure_to_free_space_is_logged_and_no_error(served, caplog, monkeypatch):
+    monkeypatch.setattr(seaweed, "_RECLAIM_SECONDS", 0.0)
+
+    served.s3.reclaim()
+
+    assert "was not freed" in caplog.text

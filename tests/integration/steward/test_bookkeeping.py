@@ -52,7 +52,9 @@ def check_lists(world: SchedulerHarness, view: JobView) -> dict:
     assert (facts["total"], facts["status"], facts["epoch"]) == (view.total, view.status.value, view.epoch)
     present = {name for name in folder(world) if "jsonl" in name}
     assert {*facts["lists"], facts["review_list"]} == present
-    assert (job_lists.SUCCESS in folder(world)) == (view.status is JobStatus.FINISHED)
+    good, finished = not (view.failed or view.dead), view.status is JobStatus.FINISHED
+    assert (outcome_log.SUCCESS in folder(world)) == (finished and good)
+    assert (outcome_log.DONE in folder(world)) == (finished and not good)
     return facts
 
 
@@ -182,7 +184,7 @@ def test_a_retried_job_replaces_all_lists_and_drops_what_is_left_over(world, mon
     world.ledger.cancel("job")
     third = ended(world)
     assert (third.status, third.cancelled) == (JobStatus.CANCELLED, 1)
-    check_lists(world, third)  # without _SUCCESS again
+    check_lists(world, third)  # without _DONE again
 
 
 @pytest.mark.parametrize("verb", ["put", "upload", "delete"])
@@ -209,7 +211,7 @@ def test_lists_are_the_same_when_writing_them_is_interrupted_anywhere(world, mon
             world.bookkeeper.tick()
         except StoreUnavailable:
             assert world.ledger.view("job").status in (JobStatus.STOPPING, JobStatus.CLOSING)
-            assert job_lists.SUCCESS not in folder(world)
+            assert outcome_log.SUCCESS not in folder(world)
             continue
         break
     assert broken[0] > 1
@@ -229,7 +231,7 @@ def test_success_is_written_last(world, monkeypatch):
     ended(world)
 
     short = [key.rpartition("/")[2] for key in written if "/results/" not in key]
-    assert short == ["failed.jsonl", "needs-review.jsonl", "succeeded-00000.jsonl.gz", "manifest.json", "_SUCCESS"]
+    assert short == ["failed.jsonl", "needs-review.jsonl", "succeeded-00000.jsonl.gz", "manifest.json", "_DONE"]
 
 
 def test_outcomes_are_collected_once_and_taken_out_of_redis(world, monkeypatch):
@@ -275,7 +277,9 @@ def test_a_job_with_damaged_objects_ends_and_blocks_no_other_job(world, caplog):
 
     assert {world.ledger.view(job).status for job in ("bad", "good")} == {JobStatus.FINISHED}
     assert "event=job_lists_incomplete job=bad" in log_text(caplog)
-    assert job_lists.SUCCESS in folder(world, "good", "good") and job_lists.SUCCESS not in folder(world, "bad", "bad")
+    assert outcome_log.SUCCESS in folder(world, "good", "good") and outcome_log.SUCCESS not in folder(
+        world, "bad", "bad"
+    )
 
 
 def test_a_bucket_that_is_down_delays_its_own_job_only(world, monkeypatch):

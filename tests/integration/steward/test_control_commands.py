@@ -13,7 +13,7 @@ from worker.contract import redis_keys
 from worker.contract.errors import JobNotFound, JobStateError
 from worker.contract.job import JobStatus
 from worker.contract.storage import manifest
-from worker.steward.job_lists import SUCCESS
+from worker.contract.storage.outcome_log import DONE, SUCCESS
 
 
 def call(name: str, *args: str):
@@ -67,19 +67,18 @@ def test_a_running_job_is_not_run_again(world):
         call("retry", "job")
 
 
-def test_retry_deletes_the_success_object_before_anything_runs(world, monkeypatch):
+def test_retry_deletes_the_marker_before_anything_runs(world, monkeypatch):
     finish(world)
-    sign = manifest.job_folder(world.out, "job") / SUCCESS
-    assert world.store.head(sign)
+    assert world.store.head(manifest.job_folder(world.out, "job") / DONE)
     order = []
     delete, reopen = type(world.store).delete, type(world.ledger).reopen
-    monkeypatch.setattr(type(world.store), "delete", lambda *a: order.append("sign") or delete(*a))
+    monkeypatch.setattr(type(world.store), "delete", lambda *a: order.append(a[1].key.rpartition("/")[2]) or delete(*a))
     monkeypatch.setattr(type(world.ledger), "reopen", lambda *a, **k: order.append("run") or reopen(*a, **k))
 
     done = call("retry", "job", "--json")
 
-    assert order == ["sign", "run"]
-    assert json.loads(done.stdout) == {"job": "job", "status": "running", "done": 2, "left": 1}
+    assert order == [SUCCESS, DONE, "run"]
+    assert json.loads(done.stdout) == {"job": "job", "status": "running", "done": 2, "cancelled": 0, "left": 1}
 
 
 def test_a_retry_without_images_to_run_leaves_the_job_alone(world):

@@ -73,7 +73,7 @@ def test_a_running_job_comes_back_exactly_and_completes(world):
         world.bookkeeper.tick()
     after = world.ledger.view("job")
     assert (after.status, after.ok, after.skipped, after.failed) == (JobStatus.FINISHED, 9, 1, 1)
-    assert world.store.head(manifest.job_folder(world.out, "job") / "_SUCCESS")
+    assert world.store.head(manifest.job_folder(world.out, "job") / "_DONE")
 
 
 def test_a_job_without_collected_outcomes_starts_again(world):

@@ -50,6 +50,33 @@ def test_secrets_are_never_shown(monkeypatch):
     assert "hunter" not in shown
 
 
+@pytest.mark.parametrize("variable", ["MASKMOM_REDIS__URL", "MATILDA__URL", "MY_MASKMILL_REDIS__URL", "MASKMIL"])
+def test_variables_of_other_programs_are_left_alone(monkeypatch, variable):
+    monkeypatch.setenv(variable, "x")
+
+    settings.load()
+
+
+def test_a_typo_in_a_file_is_refused_with_the_name_of_the_file(monkeypatch, tmp_path):
+    (tmp_path / ".env").write_text("MASKMILL_MODLE__SIZE=512\nREDIS_PASSWORD=of-compose\n")
+    with pytest.raises(SettingsError, match=r"MASKMILL_MODLE__SIZE in \.env; did you mean MASKMILL_MODEL__SIZE"):
+        settings.load()
+    (tmp_path / ".env").unlink()
+
+    (tmp_path / "s.toml").write_text("[modle]\nsize = 512\n")
+    monkeypatch.setenv("MASKMILL_CONFIG", str(tmp_path / "s.toml"))
+    with pytest.raises(SettingsError, match=r"\[modle\] in .*s\.toml; did you mean model"):
+        settings.load()
+    monkeypatch.delenv("MASKMILL_CONFIG")
+
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "MASKMILL_REDS__PASSWORD").write_text("hunter2")
+    monkeypatch.setenv("MASKMILL_SECRETS_DIR", str(tmp_path / "secrets"))
+    with pytest.raises(SettingsError, match="did you mean MASKMILL_REDIS__PASSWORD") as caught:
+        settings.load()
+    assert "hunter2" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "expected"),
     [
@@ -62,7 +89,15 @@ def test_secrets_are_never_shown(monkeypatch):
         ("MASKMILL_JOBS__CHUNK_IMAGES", "0", "MASKMILL_JOBS__CHUNK_IMAGES"),
         ("MASKMILL_MODEL__SIZE", "500", "MASKMILL_MODEL__SIZE"),
         ("MASKMILL_REDIS__HOST", "x", "MASKMILL_REDIS__HOST"),
-        ("MASKMILL_MODLE__SIZE", "512", "MASKMILL_MODLE__SIZE"),
+        (
+            "MASKMILL_REDIS__URLL",
+            "redis://h",
+            "no such setting; did you mean MASKMILL_REDIS__URL",
+        ),
+        ("MASKMILL_MODLE__SIZE", "512", "MASKMILL_MODLE__SIZE; did you mean MASKMILL_MODEL__SIZE"),
+        ("maskmill_modle__size", "512", "MASKMILL_MODLE__SIZE"),
+        ("MASKMILL_REDIS_URL", "redis://h", "did you mean MASKMILL_REDIS__URL"),
+        ("MASKMIL_REDIS__URL", "redis://h", "MASKMIL_REDIS__URL; did you mean MASKMILL_REDIS__URL"),
         ("MASKMILL_S3__ALLOW", "bucket", "JSON"),
         ("MASKMILL_NOTIFY__SECRET", "hunter2", "openssl rand -base64 32"),
         ("MASKMILL_NOTIFY__SECRET", "whsec_aHVudGVyMg==", "MASKMILL_NOTIFY__SECRET"),

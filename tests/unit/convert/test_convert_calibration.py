@@ -73,6 +73,15 @@ def test_a_choice_is_even_and_never_repeats(have, want, got):
     assert calibration.spread(range(have), want) == got
 
 
+@pytest.mark.parametrize(
+    ("count", "compared", "got"), [(6, 2, [2, 3, 4, 5]), (2, 1, [1]), (1, 1, [0]), (3, 0, [0, 1, 2])]
+)
+def test_what_is_compared_on_is_not_calibrated_on(count, compared, got):
+    pictures = np.arange(count, dtype=np.uint8)
+
+    assert calibration.not_compared(pictures, compared).tolist() == got
+
+
 def test_pictures_are_prepared_as_the_worker_prepares_them(tmp_path):
     got = calibration.from_folder(folder_of(tmp_path, 2), 2, LIMITS).tensors(InputSize.square(32))
 

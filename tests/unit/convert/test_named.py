@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 
 import pytest
 
@@ -134,11 +135,39 @@ def test_a_missing_package_is_named_before_anything_is_fetched(entry, config, mo
 
 
 @pytest.mark.parametrize(
-    ("int8", "expected"), [("yes", ("fp32", "int8")), ("with_care", ("fp32", "int8")), ("no", ("fp32",))]
+    ("int8", "expected"),
+    [
+        ("yes", ("fp32", "int8")),
+        ("with_care", ("fp32", "int8")),
+        ("unknown", ("fp32", "int8")),
+        ("no", ("fp32",)),
+    ],
 )
-def test_int8_is_written_where_it_is_known_to_hold(entry, config, importer, int8, expected):
+def test_int8_is_tried_unless_it_is_known_not_to_hold(entry, config, importer, int8, expected):
     known = entry.model_copy(update={"quantisation": entry.quantisation.model_copy(update={"int8": int8})})
 
     fetch_named(known, config, Watch(), importer=importer)
 
     assert importer.orders[0].precisions == expected
+
+
+@pytest.fixture
+def order(entry, config, importer):
+    fetch_named(entry, config, Watch(), importer=importer)
+    return importer.orders[0]
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [("nncf", r"NNCF: pip install 'maskmill[convert]'"), ("skimage", r"scikit-image: pip install 'maskmill[import]'")],
+)
+def test_without_a_package_int8_is_left_out_and_announced(order, monkeypatch, missing, said):
+    steps = []
+    assert named_import.precisions_here(order, steps.append) == ("fp32", "int8") and not steps
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
+
+    assert named_import.precisions_here(order, steps.append) == ("fp32",)
+    (line,) = steps
+    assert line.startswith("INT8 is left out, because") and said in line and "--refresh" in line

@@ -23,7 +23,7 @@ from worker.convert.birefnet.rewrites import Rewrite
 from worker.convert.birefnet.tile_order import TileOrder
 from worker.convert.request import ConversionProgress, ConversionRequest
 from worker.model.format.layout import read_listing
-from worker.model.format.manifest import read_bundle_manifest
+from worker.model.format.manifest import PeakMemory, read_bundle_manifest
 
 GOOD = {"mae": 0.0001, "iou": 0.999, "max_abs": 0.01, "pictures": 2}
 BAD = {"mae": 0.5, "iou": 0.1, "max_abs": 1.0, "pictures": 2}
@@ -136,6 +136,20 @@ def test_without_a_variant_to_compare_no_pictures_are_needed(builder, ask):
     assert builder.tasks[0]["compared"] == 0
 
 
+@pytest.mark.parametrize(
+    ("precisions", "compared", "is_warned"),
+    [(("fp32", "int8"), 1, False), (("fp32", "fp16"), 2, False), (("fp32", "int8"), 1, True)],
+)
+def test_int8_is_compared_on_pictures_that_it_was_not_calibrated_on(builder, ask, precisions, compared, is_warned):
+    report = variants.convert(ask(precisions=precisions, calibration_images=1 if is_warned else 32), Settings())
+
+    assert {task["compared"] for task in builder.tasks} == {compared}
+    manifest = json.loads((report.output / "manifest.json").read_text())
+    assert manifest["calibration"]["compared"] == compared
+    said = [one for one in report.warnings if "calibrated on the only picture" in one]
+    assert bool(said) == is_warned
+
+
 def test_the_manifest_records_every_origin(builder, ask):
     report = variants.convert(ask(without=frozenset({Rewrite.OFFSETS})), Settings())
 
@@ -149,7 +163,12 @@ def test_the_manifest_records_every_origin(builder, ask):
     assert manifest["calibration"]["source"] == "photos"
     assert manifest["calibration"]["images"] == 2
     assert len(manifest["calibration"]["sha256"]) == 64
-    assert manifest["quantisation"] == {"float_offsets": False, "smooth": False, "overflow": "everywhere"}
+    assert manifest["quantisation"] == {
+        "float_offsets": False,
+        "smooth": False,
+        "overflow": "everywhere",
+        "bias_correction": True,
+    }
     int8 = manifest["variants"]["openvino_int8/birefnet_lite_64x64_int8.xml"]
     assert int8["agreement"] == GOOD
     assert int8["peak_memory_mib"] == 700
@@ -354,3 +373,20 @@ def test_a_name_can_be_given(builder, ask):
     report = variants.convert(ask(name="mine", sizes=(InputSize(64, 96),)), Settings())
 
     assert "openvino_int8/mine_64x96_int8.xml" in tree(report.output)
+
+
+def test_memory_is_measured_where_the_plan_has_no_table(ask, builder, monkeypatch):
+    """Swin-L, told by the size of its checkpoint; `worker plan` reads the result."""
+    peaks = {"f32": PeakMemory(process_mib=900, stream_mib=700)}
+    measured = []
+    monkeypatch.setattr(variants.peak_memory, "measure", lambda variant: measured.append(variant.label) or peaks)
+    asked = ask(precisions=("fp32", "int8"))
+
+    small = read_bundle_manifest(variants.convert(asked, Settings()).output / "manifest.json")
+    monkeypatch.setattr(variants, "LARGEST_SWIN_T", 0)
+    large = read_bundle_manifest(variants.convert(asked, Settings()).output / "manifest.json")
+
+    assert small.memory == {}
+    assert len(large.memory) == len(measured) == 2
+    assert all(entry == peaks for entry in large.memory.values())
+    assert set(large.memory) < set(large.files)

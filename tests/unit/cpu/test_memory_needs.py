@@ -46,7 +46,7 @@ def test_what_the_bundle_states_takes_the_place_of_the_table():
     found = memory.needs(PUBLISHED, "fp32", "bf16", measured)
 
     assert (found.process_mib, found.stream_mib) == (150 + memory.OVERHEAD_MIB, 60)
-    assert found.why == "measured when u2netp 320 fp32 in bf16 was imported"
+    assert found.why == "measured when the bundle of u2netp 320 fp32 in bf16 was made"
 
 
 def test_the_builtin_network_is_small():

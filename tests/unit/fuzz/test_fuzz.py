@@ -15,6 +15,7 @@ from PIL import Image
 
 from support.fuzz import fuzz
 from support.hostile import DROPPED, REFUSED, body, chunk, envelope, forged
+from worker.contract import redis_keys
 from worker.contract.errors import BadMessage, ContractError, ImageError
 from worker.contract.messages import ChunkMessage
 from worker.contract.queue import admission
@@ -69,9 +70,11 @@ def test_envelopes(tmp_path):
 
     def check(message: Any) -> None:
         with contextlib.suppress(BadMessage):
-            admission.admit(message)
-            assert message["properties"]["delivery_info"]["routing_key"]
-            assert isinstance(message["headers"]["id"], str) and isinstance(message["body"], str)
+            admitted = admission.admit(message)
+            task = admitted["headers"]["id"]
+            assert redis_keys.parse_task_id(task)
+            fixed = admission.admit(json.loads(forged("job", "a.jpg")))
+            assert _shape(admitted, task) == _shape(fixed, fixed["headers"]["id"])
 
     changed = st.builds(lambda seed, changes: seed | changes, st.sampled_from(parsed), _some(parsed[0]))
     inner = st.builds(
@@ -82,6 +85,19 @@ def test_envelopes(tmp_path):
     )
     text = st.sampled_from([seed.encode() for seed in seeds]).flatmap(mutated).map(_parsed)
     assert fuzz(JSON | changed | inner | text, check) > 0
+
+
+def _shape(envelope: dict[str, Any], task: str) -> Any:
+    """An admitted envelope without the few values that come from the message."""
+    headers, properties = dict(envelope["headers"]), dict(envelope["properties"])
+    assert headers.pop("compression", admission.COMPRESSION) == admission.COMPRESSION
+    assert headers.pop("redelivered", True) is True
+    assert headers.pop("argsrepr").startswith(f"({task.split('.', maxsplit=1)[0]!r}, chunk ")
+    assert {headers.pop("id"), headers.pop("root_id"), properties.pop("correlation_id")} == {task}
+    info = dict(properties.pop("delivery_info"))
+    assert info.pop("redelivered", True) is True and info.pop("routing_key") in redis_keys.QUEUES
+    assert len(properties.pop("delivery_tag")) <= 64
+    return envelope.keys(), headers, properties, info
 
 
 def _some(fields: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:

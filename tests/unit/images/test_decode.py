@@ -307,3 +307,53 @@ def test_bmp(mode):
 
 def test_background_of_the_scene_survives_jpeg():
     assert np.abs(pixels(encoded(scene(), "JPEG", quality=95))[3, 3].astype(int) - BACKGROUND).max() < 4
+
+
+# Screens, boxes and cut profiles -------------------------------------------------------------------------------------
+
+
+def gif_of_a_part(**options):
+    """Return a GIF whose screen has 48 x 32 pixels and whose only frame covers 8 x 6 of them, from (10, 12)."""
+    data = bytearray(encoded(Image.new("L", (8, 6), 200), "GIF", **options))
+    data[6:10] = struct.pack("<HH", 48, 32)
+    frame = data.index(b"," + struct.pack("<HHHH", 0, 0, 8, 6))
+    data[frame + 1 : frame + 5] = struct.pack("<HH", 10, 12)
+    return bytes(data)
+
+
+def test_the_rest_of_a_gif_screen_is_transparent():
+    picture = decode(gif_of_a_part(), LIMITS)
+    assert picture.size == (48, 32)
+    visible = np.zeros((32, 48), np.uint8)
+    visible[12:18, 10:18] = 255
+    assert np.array_equal(np.asarray(picture.alpha), visible)
+    assert picture.rgb.getpixel((12, 14)) == (200, 200, 200)
+    assert decode(encoded(scene(), "GIF"), LIMITS).alpha is None
+
+
+def test_transparent_pixels_of_a_gif_frame_stay_transparent():
+    alpha = np.asarray(decode(gif_of_a_part(transparency=0), LIMITS).alpha)
+    assert (alpha == 0).all() or alpha[14, 12] == 255
+    assert alpha[0, 0] == 0
+
+
+def test_only_the_boxes_of_an_avif_turn_it():
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    picture = decode(encoded(quadrants(), "AVIF", max_threads=1, xmp=xmp), LIMITS)
+    assert (picture.size, corners(picture)) == ((48, 32), UPRIGHT[1])
+    assert decode(encoded(quadrants(), "AVIF", max_threads=1, xmp=xmp, exif=oriented(6)), LIMITS).size == (32, 48)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("length", [200, -1])
+def test_a_profile_that_is_cut_off_is_dropped_with_a_note(kind, length):
+    picture = decode(encoded(scene(), kind, icc_profile=SRGB[:length]), LIMITS)
+    assert picture.icc_profile is None
+    assert picture.notes == ("ICC profile cut off: dropped",)
+
+
+def test_a_profile_beyond_the_limit_is_dropped_with_a_note():
+    size = (4 << 20) + 1
+    large = struct.pack(">I", size) + SRGB[4:] + bytes(size - len(SRGB))
+    picture = decode(encoded(scene(), "TIFF", icc_profile=large), LIMITS)
+    assert (picture.icc_profile, picture.notes) == (None, ("ICC profile larger than 4 MiB: dropped",))

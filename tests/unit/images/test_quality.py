@@ -36,6 +36,16 @@ def test_a_mask_without_a_subject_or_without_a_background_needs_review(value, fl
     assert quality.coverage == pytest.approx(value / 255, abs=1e-4)
 
 
+def test_the_box_holds_the_subject_as_shares_of_the_sides():
+    mask = np.zeros((100, 200))
+    mask[20:60, 50:150] = 255
+    mask[0, 0] = 127  # less than half opaque
+
+    assert of(mask).box == (0.25, 0.2, 0.75, 0.6)
+    assert of(flat(255)).box == (0, 0, 1, 1)
+    assert of(flat(100)).box is None
+
+
 def test_a_speck_is_an_empty_mask():
     mask = flat(0, 256)
     mask[100:107, 100:107] = 255  # 49 of 65,536

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from producer.live import describe_workers, time_shares
-from worker.contract.ledger.fleet import WorkerFacts
+from producer.live import describe_workers, time_shares, without_worker
+from worker.contract.ledger.fleet import StartFailure, WorkerFacts
 
 
 def worker(name: str, cores: int, **how: object) -> WorkerFacts:
@@ -35,5 +35,12 @@ def test_workers_of_a_kind_are_grouped():
     assert describe_workers([worker("a", 8)]).startswith("1 live worker: ")
 
 
-def test_no_worker_gives_the_remedy():
-    assert describe_workers([]) == "no live worker: start workers on a node with `worker start`"
+def test_no_worker_gives_the_reason_or_the_remedy():
+    failure = StartFailure(node="n1", reason="no bundle at /models", at=1_700_000_000.0)
+
+    assert describe_workers([]) == ""
+    assert without_worker(None) == "no live worker: start workers on a node with `worker start`"
+    assert without_worker(None, loading=2) == "no live worker yet: 2 loading the model"
+    assert without_worker(failure, loading=2) == (
+        "no live worker; last reason: no bundle at /models (node n1, 2023-11-14T22:13:20.000Z)"
+    )

@@ -111,10 +111,13 @@ def test_an_unknown_kind_is_refused():
 
 
 class Bucket(FakeStore):
-    """A fake store with the two methods that only the producer calls."""
+    """A fake store with the methods that only the producer calls."""
 
     def head(self, place):
         return self.get(place, max_bytes=1 << 30)[1]
+
+    def content_etag(self, place):
+        return self.head(place).etag
 
     def upload(self, path, place):
         self.objects[str(place)] = path.read_bytes()

@@ -67,7 +67,9 @@ def test_up_to_date_images_are_counted_and_remain_in_the_job():
 @pytest.mark.parametrize(
     ("keys", "filters", "match"),
     [
-        ([], Filters(), r"names must end in .*\.jpg.*--any-suffix"),
+        ([], Filters(), r"no images under s3://b/in/: it is empty; check the spelling"),
+        (["_maskmill/j/a.png"], Filters(), r"s3://b/in/: it is empty; .*\(files of earlier jobs do not count\)"),
+        (["IMG_1.jpg"], Filters(include="img*"), "1 not matched only because upper and lower case differ"),
         (["a.txt"], Filters(), r"no images under s3://b/in/: names must end in"),
         (["a.jpg", "b.jpg"], Filters(min_size=101), "are left: 2 too small"),
     ],
@@ -75,6 +77,24 @@ def test_up_to_date_images_are_counted_and_remain_in_the_job():
 def test_a_plan_without_images_gives_the_reasons(keys, filters, match):
     with plan_of(*keys, filters=filters) as plan, pytest.raises(SourceError, match=match):
         plan.check()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (SourceSpec("s3://b/in/a.jpg"), "s3://b/in/a.jpg matches nothing, and no name under s3://b/in/ begins like it"),
+        (SourceSpec("s3://b/in/a*"), r"s3://b/in/a\* matches nothing"),
+    ],
+)
+def test_an_object_that_does_not_exist_is_named(spec, message):
+    options = JobOptions(source="s3://b/in/", dest=str(DEST))
+    with make_plan(spec, DEST, lambda root: options, Store()) as plan, pytest.raises(SourceError, match=message):
+        plan.check()
+
+
+def test_pictures_that_no_worker_reads_are_counted_once():
+    with plan_of("a.jpg", "b.HEIC", "b.HEIC", "c.heif", "d.png") as plan:
+        assert (plan.images, plan.unreadable, plan.skipped) == (4, 2, {Skip.DUPLICATE: 1})
 
 
 def test_two_kinds_may_share_a_name_only_if_they_are_kept_apart():
@@ -126,3 +146,20 @@ def test_a_plan_without_measurements_says_so():
     found = estimate(100, [worker(None)], [])
 
     assert (found.seconds, found.core_hours) == (None, None) and "--sample 100" in found.basis
+
+
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        ("d/" + "ü" * 507 + "g.jpg", "its mask would have a key of 1,025 bytes in bucket 'b'"),
+        ("a" * 1022 + ".jpg", "it would have a key of 1,029 bytes"),
+    ],
+)
+def test_a_key_that_s3_does_not_allow_is_refused_with_the_remedy(key, what):
+    with pytest.raises(SourceError, match=f"{what}.*1,024: rename it, --exclude it, or choose a shorter destination"):
+        plan_of("a.jpg", key)
+
+
+def test_the_longest_key_is_submitted():
+    with plan_of("a" * (1024 - len("out/.jpg")) + ".jpg") as plan:
+        assert plan.images == 1

@@ -12,7 +12,7 @@ from worker.contract import output_names
 from worker.contract.errors import ObjectMissing
 from worker.contract.messages import JobOptions
 from worker.contract.outputs import OutputOptions
-from worker.contract.provenance import MODEL, OPTIONS, SOURCE_ETAG
+from worker.contract.provenance import MODEL, OPTIONS, SOURCE_ETAG, SOURCE_MODIFIED, SOURCE_SIZE
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectInfo
 
@@ -45,6 +45,9 @@ class Bucket:
         if str(place) not in self.objects:
             raise ObjectMissing(f"{place} does not exist")
         return self.objects[str(place)]
+
+    def content_etag(self, place):
+        return self.head(place).etag
 
 
 @pytest.fixture
@@ -155,3 +158,12 @@ def test_a_new_background_leaves_no_image_up_to_date(bucket, tmp_path):
     bucket.upload = lambda file, place: bucket.add(place, "of the picture")
     assert request.with_background(bucket, OUT) == request.with_background_if_uploaded(bucket, OUT)
     assert request.with_background_if_uploaded(bucket, OUT).background_etag == "of the picture"
+
+
+def test_without_etags_size_and_time_of_the_source_decide(bucket):
+    made = {SOURCE_SIZE: "5", SOURCE_MODIFIED: "100", OPTIONS: MASK.digest(), MODEL: "m"}
+    for name in ("same", "other"):
+        bucket.objects[str(IN / f"{name}.jpg")] = ObjectInfo(name, 5, "", {}, 100.0 if name == "same" else 200.0)
+        bucket.add(OUT / f"{name}.png", **made)
+
+    assert check(bucket, [Item("same.jpg"), Item("other.jpg")]).images == 1

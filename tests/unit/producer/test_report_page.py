@@ -17,7 +17,7 @@ from producer.report.thumbnails import SIDE, load_pairs
 from support.fakes import FakeStore
 from worker.contract.job import JobStatus, JobView
 from worker.contract.messages import JobOptions, MaskQuality, Outcome, OutcomeKind
-from worker.contract.settings import LimitSettings
+from worker.contract.settings import JobSettings, LimitSettings
 
 HOSTILE = "a/<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}.jpg"
 SOFT = MaskQuality(coverage=0.4, soft=0.9, empty=False, full=False, touches_border=True)
@@ -53,10 +53,10 @@ def store(job: JobView, key: str = HOSTILE) -> FakeStore:
     )
 
 
-def page(job: JobView, outcomes: list[Outcome], objects: FakeStore) -> str:
+def page(job: JobView, outcomes: list[Outcome], objects: FakeStore, **price: object) -> str:
     found = survey(outcomes, samples=5, seed="job")
     pairs = load_pairs(objects, job, found.samples, LimitSettings())
-    return render(job, found, pairs, now=1e9 + 60, price_per_core_hour=None)
+    return render(job, found, pairs, now=1e9 + 60, jobs=JobSettings(**price))
 
 
 class Elements(HTMLParser):
@@ -204,3 +204,12 @@ def test_formatted_numbers():
     assert [percent(share) for share in (0, 0.00004, 0.5, 0.99999999, 1)] == shares
     assert [seconds(value) for value in (0.0123, 1.234, 75)] == ["12.3 ms", "1.23 s", "75 s"]
     assert [duration(v) for v in (2.3, 59, 60, 185, 7800)] == ["2.3 s", "59 s", "1 min", "3 min 5 s", "2 h 10 min"]
+
+
+def test_costs_have_their_currency():
+    job = view(core_seconds=3600.0, ok=1)
+
+    text = Elements(page(job, [good()], store(job), price_per_core_hour=0.05, currency="EUR")).text
+
+    assert "50 EUR" in text and "0.05 EUR in total, at 0.05 per core-hour" in text
+    assert "per core-hour" not in Elements(page(job, [good()], store(job))).text

@@ -24,6 +24,19 @@ def test_only_image_names_pass_and_the_others_are_counted():
     assert pick(["d", "c.txt", "_maskmill/x"], any_suffix=True) == (["d", "c.txt"], {})
 
 
+@pytest.mark.parametrize("any_suffix", [False, True])
+def test_markers_are_passed_over_and_counted(any_suffix):
+    markers = ["sub/", "sub_$folder$", "deep/er/", "deep/er_$folder$", ""]
+    items = [*(Item(key, size) for key in markers for size in (0, None)), Item("._a.jpg", 120), Item("x/._b.jpg", 4096)]
+    pictures = [Item("a.jpg", 1), Item("x/_b.jpg", 1), Item("empty.jpg", 0)]
+
+    found, skipped = pick([*items, *pictures], any_suffix=any_suffix)
+
+    assert (found, skipped) == (["a.jpg", "x/_b.jpg", "empty.jpg"], {Skip.MARKER: 12})
+    with_content = [Item("odd/", 5), Item("odd_$folder$", 5)]
+    assert pick(with_content, any_suffix=True) == (["odd/", "odd_$folder$"], {})
+
+
 def test_exclude_wins_over_include():
     found, skipped = pick(["a/1.jpg", "a/2.png", "b/3.jpg"], include=("*.jpg",), exclude=("b/**",))
 

@@ -13,8 +13,11 @@ from producer.sources.globs import is_glob, literal_folder, matcher, to_regex
 @pytest.mark.parametrize(
     ("pattern", "yes", "no"),
     [
-        ("*.jpg", ["a.jpg", "d/e/a.jpg", ".jpg"], ["a.JPG", "a.jpg/b", "a.jpgx"]),
+        ("*.jpg", ["a.jpg", "d/e/a.jpg", ".jpg", "a.JPG"], ["a.jpg/b", "a.jpgx"]),
         ("/*.jpg", ["a.jpg"], ["d/a.jpg"]),
+        ("IMG*.{jpg,tar.gz}", ["IMG1.JPG", "IMG.tar.GZ"], ["img1.jpg", "IMG.tarxgz"]),
+        ("*.j?g", ["a.jpg"], ["a.JPG"]),
+        ("*.{jpg", ["a.{jpg"], ["a.jpg"]),
         ("d/*.jpg", ["d/a.jpg"], ["d/e/a.jpg", "x/d/a.jpg"]),
         ("**/*.jpg", ["a.jpg", "d/a.jpg", "d/e/a.jpg"], ["a.png"]),
         ("d/**", ["d/a", "d/e/f"], ["d", "dd/a"]),
@@ -36,6 +39,11 @@ def test_globs(pattern, yes, no):
 
     assert [key for key in yes if not matches(key)] == []
     assert [key for key in no if matches(key)] == []
+
+
+def test_case_can_be_ignored_everywhere():
+    assert matcher(["Photos/img*.jpg"], ignore_case=True)("photos/IMG_1.JPG")
+    assert not matcher(["Photos/img*.jpg"])("photos/IMG_1.JPG")
 
 
 def test_any_of_several_globs_is_enough():

@@ -17,7 +17,7 @@ from worker.contract.messages import JobOptions, MaskQuality, Outcome, OutcomeKi
 
 OPTIONS = JobOptions(source="s3://a/", dest="s3://b/", outputs=("mask", "cutout"))
 VIEW = JobView(job="job", status=JobStatus.FINISHED, options=OPTIONS, total=2, created_at=0.0)
-SOFT = MaskQuality(coverage=0.25, soft=0.7, empty=False, full=False, touches_border=True)
+SOFT = MaskQuality(coverage=0.25, soft=0.7, empty=False, full=False, touches_border=True, box=(0.1, 0.2, 0.3, 0.4))
 GOOD = Outcome(
     index=0,
     key='a/"x", y.jpg',
@@ -25,6 +25,7 @@ GOOD = Outcome(
     seconds=1.25,
     stages={"fetch": 0.25, "infer": 0.75},
     quality=SOFT,
+    notes=("a", "b"),
     at=1_700_000_000.5,
 )
 BAD = Outcome(index=1, key="b.jpg", kind=OutcomeKind.FAILED, code="undecodable", message="cut\noff")
@@ -38,6 +39,8 @@ def test_every_json_line_has_the_same_fields():
     assert list(good) == list(bad)
     assert good["outputs"] == {"mask": 'mask/a/"x", y.png', "cutout": 'cutout/a/"x", y.png'}
     assert (good["flags"], good["needs_review"], good["coverage"]) == (["soft", "border"], True, 0.25)
+    assert (good["notes"], bad["notes"]) == (["a", "b"], [])
+    assert (good["box"], bad["box"]) == ([0.1, 0.2, 0.3, 0.4], None)
     assert (bad["outcome"], bad["code"], bad["outputs"], bad["flags"]) == ("failed", "undecodable", {}, [])
 
 
@@ -48,7 +51,9 @@ def test_csv_has_one_column_for_each_fact():
     good, bad = csv.DictReader(io.StringIO(file.getvalue()))
     assert (good["key"], good["output_cutout"]) == (GOOD.key, 'cutout/a/"x", y.png')
     assert (good["flag_soft"], good["flag_empty"], good["needs_review"]) == ("true", "false", "true")
-    assert (good["seconds_infer"], good["finished_at"]) == ("0.75", "2023-11-14T22:13:20.500+00:00")
+    assert (good["seconds_infer"], good["finished_at"]) == ("0.75", "2023-11-14T22:13:20.500Z")
+    assert (good["notes"], bad["notes"]) == ("a; b", "")
+    assert (good["box_left"], good["box_bottom"], bad["box_left"]) == ("0.1", "0.4", "")
     assert (bad["message"], bad["flag_soft"], bad["coverage"], bad["finished_at"]) == ("cut\noff", "", "", "")
 
 
@@ -59,6 +64,7 @@ def test_parquet_has_types(tmp_path, monkeypatch):
 
     table = parquet.read_table(path)
     assert table.column_names == tables.columns(VIEW)
+    assert table["box_right"].to_pylist() == [0.3, None]
     assert table["flag_soft"].to_pylist() == [True, None]
     assert table["finished_at"].to_pylist()[0].timestamp() == GOOD.at
     assert parquet.ParquetFile(path).num_row_groups == 2
@@ -106,3 +112,17 @@ def test_outputs_are_named_even_if_details_were_lost():
     lost = Outcome(index=0, key="a.jpg", kind=OutcomeKind.SKIPPED)
 
     assert as_dict(lost, VIEW)["outputs"] == {"mask": "mask/a.png", "cutout": "cutout/a.png"}
+
+
+def test_csv_quotes_a_carriage_return_and_guards_formulas_on_request():
+    plain, guarded = io.StringIO(newline=""), io.StringIO(newline="")
+    hostile = GOOD.model_copy(update={"key": "=cmd|' /C calc'!A0\rb.png"})
+
+    tables.write_csv([hostile, GOOD], VIEW, plain)
+    tables.write_csv([hostile, GOOD], VIEW, guarded, guard_formulas=True)
+
+    assert '"=cmd|' in plain.getvalue() and plain.getvalue().count("\n") == guarded.getvalue().count("\n")
+    assert "\r\n" not in plain.getvalue()
+    assert next(csv.DictReader(io.StringIO(plain.getvalue(), newline="")))["key"] == hostile.key
+    first, second = csv.DictReader(io.StringIO(guarded.getvalue(), newline=""))
+    assert (first["key"], second["key"]) == (f"'{hostile.key}", GOOD.key)

@@ -150,3 +150,19 @@ def test_a_line_for_machines_has_all_counts():
 )
 def test_the_mean_rate_of_a_job(fields, expected):
     assert watch.mean_rate(view(**fields)) == (None if expected is None else pytest.approx(expected))
+
+
+def test_a_job_without_progress_says_why_and_the_reason_goes_with_the_next_image(clock):
+    asked = []
+
+    def why_waiting(seen: JobView) -> str:
+        asked.append((clock.monotonic(), seen.done))
+        return "no live worker"
+
+    views = [view(0)] * 9 + [view(1)] * 8 + [view(100, status=JobStatus.FINISHED)]
+    found = list(watch.follow(FakeLedger(*views), "job", interval=1.0, why_waiting=why_waiting))
+
+    start = asked[0][0]
+    assert [(at - start, done) for at, done in asked] == [(0, 0), (5, 0), (14, 1)]
+    assert [bool(snapshot.waiting) for snapshot in found] == [True] * 9 + [False] * 5 + [True] * 3 + [False]
+    assert found[0].as_dict()["waiting"] == "no live worker" and "waiting" not in found[-1].as_dict()

@@ -20,7 +20,7 @@ BY_NAME_ONLY_IN = {
     "nncf": ("worker/convert/", "worker/training/"),
     "onnxruntime": ("worker/bench/", "worker/convert/importing/"),
     "opentelemetry": ("worker/contract/tracing.py",),
-    "openvino": ("worker/model/inference/", "worker/bench/benchmark_app.py"),
+    "openvino": ("worker/model/inference/", "worker/bench/benchmark_app.py", "worker/bench/peers/script.py"),
     "py_sod_metrics": ("worker/convert/evaluate/scores.py",),
     "rembg": ("worker/bench/quality/rembg_child.py",),
     "safetensors": ("worker/convert/",),
@@ -53,7 +53,10 @@ def test_each_library_imported_by_name_has_one_importer():
 
 @pytest.mark.parametrize(
     "module",
-    ["producer", "producer.cli", "producer.client", "worker", "worker.contract.queue.celery_app", "worker.cli"],
+    [
+        *("producer", "producer.cli", "producer.client", "worker", "worker.contract.queue.celery_app", "worker.cli"),
+        *("worker.umbrella.commands", "worker.contract.local_services"),
+    ],
 )
 def test_light_entry_points_stay_light(module):
     code = f"import sys, {module}; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"
@@ -94,6 +97,8 @@ def broken_contracts(root: Path) -> list[str]:
     ("module", "forbidden", "contract"),
     [
         ("producer/plan.py", "worker.cpu.topology", "The producer imports only the worker's contract"),
+        ("worker/cli/start.py", "producer.client", "No room of the worker but the umbrella imports the producer"),
+        ("worker/cli/start.py", "worker.umbrella.session", "Rooms of the worker, highest first"),
         ("worker/images/decode.py", "worker.runner.pipeline", "Rooms of the worker, highest first"),
         ("worker/contract/errors.py", "worker.contract.storage.s3", "Rooms of the contract, highest first"),
         ("worker/steward/feeder.py", "boto3", "boto3 and botocore: the S3 client"),

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -15,7 +17,7 @@ from worker.contract.errors import AccessDenied, BrokerUnavailable, StoreUnavail
 from worker.contract.messages import OutcomeKind, OutputKind
 from worker.contract.outputs import OutputOptions
 from worker.contract.s3url import S3Url
-from worker.runner.pipeline import Pipeline, WorkItem
+from worker.runner.pipeline import FAILED_CODES, Pipeline, WorkItem
 
 
 @pytest.fixture
@@ -56,6 +58,7 @@ def test_an_image_becomes_its_outputs(pipeline_of):
         assert store.content_types[url] == "image/png"
         assert store.metadata[url] == {
             "maskmill-source-etag": "etag-of-a.jpg",
+            "maskmill-source-size": str(len(JPEG)),
             "maskmill-model": "sha-of-model",
             "maskmill-options": "sha-of-options",
         }
@@ -289,6 +292,14 @@ def test_an_outcome_describes_the_mask(pipeline_of):
     assert outcome.quality.flags == ()
 
 
+def test_an_outcome_carries_the_notes_of_the_decoder(pipeline_of):
+    store = store_of(a=encoded(scene().convert("CMYK"), "JPEG"), b=JPEG)
+
+    outcomes = run(pipeline_of(store), [work_item(0, "a.jpg"), work_item(1, "b.jpg")])
+
+    assert [outcomes[i].notes for i in (0, 1)] == [("CMYK without an ICC profile: plain conversion",), ()]
+
+
 def test_a_failed_image_has_no_quality(pipeline_of):
     assert run(pipeline_of(store_of()), [work_item(0, "a.jpg")])[0].quality is None
 
@@ -348,3 +359,24 @@ def test_a_background_that_cannot_be_reached_is_retried(pipeline_of):
 
     with pytest.raises(StoreUnavailable):
         run(pipeline_of(store), [item_with(IN_FRONT)])
+
+
+@pytest.mark.parametrize("key", ["", "a" * 1025, "ü" * 512 + ".jpg"])
+def test_a_key_that_s3_does_not_allow_fails_alone(pipeline_of, key):
+    """It comes from a list of another program: its neighbours in the chunk must not wait for it."""
+    store = store_of(a=JPEG)
+    work = WorkItem(0, key, S3Url("in", key), {MASK: S3Url("out", f"{key}.png")}, (f"{key}.png",))
+
+    outcomes = run(pipeline_of(store), [work, work_item(1, "a.jpg")])
+
+    assert (outcomes[0].kind, outcomes[0].code) == (OutcomeKind.FAILED, "invalid_key")
+    assert outcomes[1].kind is OutcomeKind.OK
+
+
+def test_the_readme_lists_the_codes_of_failed_images():
+    readme = Path(__file__).parents[3] / "producer/README.md"
+    table = readme.read_text().split("Its code:")[1].split("\n\nChunk states")[0]
+    first_cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("|")]
+    listed = {code for cell in first_cells for code in re.findall(r"`(\w+)`", cell)}
+
+    assert listed == FAILED_CODES | {"worker_lost"}

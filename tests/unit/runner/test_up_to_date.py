@@ -8,9 +8,10 @@ import pytest
 
 from worker.contract.errors import ObjectMissing, StoreUnavailable
 from worker.contract.messages import OutcomeKind
+from worker.contract.provenance import JOB, MODEL, OPTIONS, SOURCE_ETAG, SOURCE_MODIFIED, SOURCE_SIZE
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectInfo
-from worker.runner.up_to_date import JOB, MODEL, OPTIONS, SOURCE_ETAG, existing_outcome
+from worker.runner.up_to_date import existing_outcome
 
 SOURCE, ONE, TWO = S3Url("b", "in/a.jpg"), S3Url("b", "out/a.png"), S3Url("b", "out/cutout/a.png")
 WANTED = {MODEL: "m1", OPTIONS: "o1", JOB: "job"}
@@ -72,3 +73,48 @@ def test_a_store_that_is_down_is_not_taken_for_a_missing_output():
     store.head = down
     with pytest.raises(StoreUnavailable):
         kind(store)
+
+
+# -- servers without ETags, or with two for one object ------------------------------------------------------------
+
+SIZE_AND_TIME = {SOURCE_SIZE: "5", SOURCE_MODIFIED: "1700000000"}
+
+
+def kind_of(made: dict[str, str], *, etag: str = "", size: int | None = 5, modified: float | None = 1700000000.7):
+    """Return the outcome of an image whose source has these facts now, and the number of GET requests."""
+
+    class One(Store):
+        gets = 0
+
+        def head(self, place):
+            return ObjectInfo(place.key, size, etag, {}, modified) if place == SOURCE else super().head(place)
+
+        def content_etag(self, place):
+            self.gets += 1
+            return "of get" if etag else ""
+
+    store = One({ONE: WANTED | made, TWO: WANTED | made})
+    return kind(store), store.gets
+
+
+def test_without_an_etag_size_and_time_decide():
+    assert kind_of(SIZE_AND_TIME) == (OutcomeKind.OK, 0)
+    assert kind_of(SIZE_AND_TIME, size=6) == (None, 0)
+    assert kind_of(SIZE_AND_TIME, modified=1700000001.0) == (None, 0)
+
+
+@pytest.mark.parametrize("facts", [{"modified": None}, {"size": None}])
+def test_without_etag_and_time_nothing_is_up_to_date(facts):
+    assert kind_of({}, **facts) == (None, 0)
+    assert kind_of(SIZE_AND_TIME, **facts) == (None, 0)
+
+
+def test_the_etag_of_get_counts_where_head_gives_another():
+    assert kind_of({SOURCE_ETAG: "of get"} | SIZE_AND_TIME, etag="of get-1") == (OutcomeKind.OK, 2)
+    assert kind_of({SOURCE_ETAG: "older"} | SIZE_AND_TIME, etag="of get-1") == (None, 1)
+
+
+def test_an_etag_decides_alone_where_there_is_one():
+    assert kind_of({SOURCE_ETAG: "e"}, etag="e", modified=None) == (OutcomeKind.OK, 0)
+    assert kind_of({SOURCE_ETAG: "e"} | SIZE_AND_TIME, etag="e", modified=1.0) == (OutcomeKind.OK, 0)
+    assert kind_of({SOURCE_ETAG: "e"} | SIZE_AND_TIME, etag="") == (None, 0)

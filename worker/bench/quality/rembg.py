@@ -22,7 +22,7 @@ from worker.cpu.kernel import format_cpu_list
 from worker.processes.filelock import locked
 
 VERSION = "2.0.86"
-REQUIREMENT = f"rembg[cpu]=={VERSION}"
+REQUIREMENT = f"rembg[cpu,cli]=={VERSION}"
 CHILD = Path(__file__).with_name("rembg_child.py")
 
 _INSTALL_SECONDS, _RUN_SECONDS = 1800, 7200
@@ -104,22 +104,11 @@ def run(
         SetupError: rembg cannot be installed, or fails.
     """
     python = interpreter(cache)
-    home = output / "weights"
-    home.mkdir(parents=True, exist_ok=True)
-    link = home / f"{network.session}.onnx"
-    link.unlink(missing_ok=True)
-    link.symlink_to(network.weights)
+    output.mkdir(parents=True, exist_ok=True)
     request = {
         "session": network.session,
         "pictures": [str(path.absolute()) for path in pictures],
         "output": str(output),
-    }
-    environment = {
-        **os.environ,
-        "U2NET_HOME": str(home),
-        "OMP_NUM_THREADS": str(len(cpus)),
-        **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), _NO_DOWNLOADS),
-        "PYTHONPATH": "",
     }
     log = output / "rembg.log"
     with log.open("wb") as printed:
@@ -137,7 +126,7 @@ def run(
                 input=json.dumps(request).encode(),
                 stdout=subprocess.PIPE,
                 stderr=printed,
-                env=environment,
+                env=environment(network, output / "weights", cpus),
                 timeout=_RUN_SECONDS,
                 check=False,
             )
@@ -149,6 +138,27 @@ def run(
         raise SetupError(f"rembg {network.session} failed with exit status {done.returncode}: {tail(log)}")
     answer = json.loads(done.stdout.splitlines()[-1])
     return RembgRun(answer["seconds"], answer["peak_mib"], answer["versions"])
+
+
+def environment(network: RembgNetwork, home: Path, cpus: tuple[int, ...]) -> dict[str, str]:
+    """Return the environment of a process that finds the weights, downloads none and uses these CPUs.
+
+    Args:
+        network: rembg's name of the network, and the weights.
+        home: folder for a link to the weights; created.
+        cpus: as many threads compute.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    link = home / f"{network.session}.onnx"
+    link.unlink(missing_ok=True)
+    link.symlink_to(network.weights)
+    return {
+        **os.environ,
+        "U2NET_HOME": str(home),
+        "OMP_NUM_THREADS": str(len(cpus)),
+        **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), _NO_DOWNLOADS),
+        "PYTHONPATH": "",
+    }
 
 
 def _install(folder: Path, python: Path) -> None:

@@ -19,7 +19,7 @@ from worker.contract import outcome_codec, redis_keys
 from worker.contract.errors import BadMessage
 from worker.contract.job import JobStatus
 from worker.contract.ledger.connection import RedisConnection
-from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, Outcome, OutcomeKind
+from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, Outcome, OutcomeKind, read_policy
 
 SPLIT_AFTER = 2
 """Starts of a chunk without progress before its images run one by one."""
@@ -145,7 +145,7 @@ class ChunkLedger:
         verdict, states, options, policy, one_by_one, death_reason, dead = answer
         try:
             known_options = JobOptions.model_validate_json(options) if options else None
-            known_policy = JobPolicy.model_validate_json(policy) if policy else JobPolicy()
+            known_policy = read_policy(policy) if policy else JobPolicy()
         except ValidationError as error:
             fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
             raise BadMessage(
@@ -179,7 +179,7 @@ class ChunkLedger:
         if status != JobStatus.RUNNING or epoch != str(message.epoch) or attempted:
             return None
         try:
-            skip_existing = JobPolicy.model_validate_json(policy or "{}").skip_existing
+            skip_existing = read_policy(policy or "{}").skip_existing
             return None if skip_existing else JobOptions.model_validate_json(options)
         except ValidationError:  # of a later version: `start` reports it
             return None

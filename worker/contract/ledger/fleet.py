@@ -18,6 +18,12 @@ GONE_SECONDS = 35.0
 
 _FORGET_SECONDS = 86_400
 
+_FAILURE = "start-failure:"
+"""Begins the fields of failures to start, in the hash of the facts. Names of processes contain no colon."""
+
+_MAX_REASON = 2000
+"""Characters."""
+
 
 class WorkerFacts(BaseModel):
     """What one worker process runs."""
@@ -33,6 +39,16 @@ class WorkerFacts(BaseModel):
     precision: str
     digest: str = Field(default="", description="of the network, as in the metadata of outputs; empty if unknown")
     seconds_per_image: float | None = Field(default=None, description="of the last chunk: wall time over its images")
+
+
+class StartFailure(BaseModel):
+    """Why the workers of a node could not start when they last tried."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    node: str
+    reason: str
+    at: float = Field(description="by the clock of Redis, in Unix seconds")
 
 
 class Fleet:
@@ -54,8 +70,46 @@ class Fleet:
 
     def register(self, facts: WorkerFacts) -> None:
         """Store what a worker process runs, in place of what is stored for it."""
-        key = redis_keys.worker_facts(self._prefix)
-        self._connection.call(lambda: self._connection.client.hset(key, facts.name, facts.model_dump_json()))
+        key, failure = redis_keys.worker_facts(self._prefix), _failure_field(facts.name)
+
+        def write() -> None:
+            pipeline = self._connection.client.pipeline(transaction=False)
+            pipeline.hset(key, facts.name, facts.model_dump_json())
+            pipeline.hdel(key, failure)
+            pipeline.execute()
+
+        self._connection.call(write)
+
+    def report_failure(self, worker: str, reason: str) -> None:
+        """Record why a worker process, or a node as a whole, cannot start; the last reason of a node counts.
+
+        It is kept until a process of the node has started, for a day at most.
+
+        Args:
+            worker: name of the process, `PROCESS@NODE`, or of the node.
+            reason: text for people, without secrets.
+        """
+
+        def write() -> None:
+            seconds, micros = self._connection.client.time()
+            node = worker.rpartition("@")[2]
+            failure = StartFailure(node=node, reason=reason[:_MAX_REASON], at=seconds + micros / 1e6)
+            facts = redis_keys.worker_facts(self._prefix)
+            self._connection.client.hset(facts, _failure_field(worker), failure.model_dump_json())
+
+        self._connection.call(write)
+
+    def last_failure(self) -> StartFailure | None:
+        """Return the newest failure to start; None if there is none of the last day."""
+
+        def read() -> list[StartFailure]:
+            seconds, _ = self._connection.client.time()
+            found = self._connection.client.hgetall(redis_keys.worker_facts(self._prefix))
+            failures = [StartFailure.model_validate_json(text) for name, text in found.items() if _is_failure(name)]
+            return [failure for failure in failures if failure.at > seconds - _FORGET_SECONDS]
+
+        failures = cast(list[StartFailure], self._connection.call(read))
+        return max(failures, key=lambda failure: failure.at, default=None)
 
     def deregister(self, worker: str) -> None:
         """Remove a worker process that stops; without this it counts as live for `GONE_SECONDS`."""
@@ -90,7 +144,7 @@ class Fleet:
         return [WorkerFacts.model_validate_json(line) for line in lines if line]
 
     def forget_gone(self) -> None:
-        """Delete worker processes that were last heard of a day ago or earlier: killed ones do not deregister."""
+        """Delete worker processes and failures to start of a day ago or earlier: killed ones do not deregister."""
 
         def write() -> None:
             seconds, _ = self._connection.client.time()
@@ -99,5 +153,18 @@ class Fleet:
             if gone:
                 self._connection.client.hdel(redis_keys.worker_facts(self._prefix), *gone)
                 self._connection.client.zrem(workers, *gone)
+            facts = redis_keys.worker_facts(self._prefix)
+            failed = [name for name in self._connection.client.hkeys(facts) if _is_failure(name)]
+            for name, text in zip(failed, self._connection.client.hmget(facts, failed) if failed else (), strict=True):
+                if text and StartFailure.model_validate_json(text).at < seconds - _FORGET_SECONDS:
+                    self._connection.client.hdel(facts, name)
 
         self._connection.call(write)
+
+
+def _failure_field(worker: str) -> str:
+    return f"{_FAILURE}{worker.rpartition('@')[2]}"
+
+
+def _is_failure(field: str) -> bool:
+    return field.startswith(_FAILURE)

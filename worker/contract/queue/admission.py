@@ -1,12 +1,16 @@
-"""Admission of messages: drop every queue entry that is not a chunk message before Celery parses it.
+"""Admission of messages: let nothing but chunk messages through to Celery, and those only as they are rebuilt here.
 
 Celery and kombu parse a message in the parent process of a worker and trust its form. Text that is not JSON, an
 envelope without its fields, or a few hundred kilobytes that decompress to gigabytes would end that process; a task
-with a start time in the far future would occupy its only slot. Without admission, one client that may write to the
-queue could stop a fleet. A refused message is dropped and logged; if its chunk exists, the reconciler publishes it
-again.
+with a start time in the far future would occupy its only slot; callbacks in a header would be sent. Without admission,
+one client that may write to the queue could stop a fleet.
 
-The model process validates the chunk itself (`ChunkMessage.read`).
+So an envelope is never passed on: a new one is made of the few values that a chunk message needs (task id, delivery
+tag, queue, body), each of a known form and length. All other headers and properties have fixed values. A refused
+message is dropped and logged, whatever went wrong, and does not return to the queue; if its chunk exists, the
+reconciler publishes it again.
+
+The model process validates the chunk itself (`ChunkMessage.read`), and the ledger compares its numbers with the job.
 """
 
 from __future__ import annotations
@@ -14,8 +18,9 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from kombu.transport.redis import Channel as StockChannel
@@ -31,50 +36,119 @@ log = logging.getLogger(__name__)
 MAX_BODY_BYTES = 64 * 1024 + MAX_CHUNK_IMAGES * MAX_KEY_BYTES * 6
 """Largest decompressed body: the longest keys of the largest chunk, each byte escaped as \\uXXXX, and 64 KiB more."""
 
+_MAX_ENCODED_BYTES = 4 * (MAX_BODY_BYTES // 3 + 1)
+"""Base64 takes four characters for three bytes."""
+
 COMPRESSION = "application/x-gzip"
 """kombu's name for zlib, the only compression that producers use."""
 
 
-def admit(message: Any) -> None:
-    """Check an envelope as kombu reads it from the queue.
+_TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\.[0-9]{1,9}\.[0-9]{1,9}")
+"""See `redis_keys.task_id`: the id of a job, its epoch and the number of a chunk."""
+
+_DELIVERY_TAG = re.compile(r"[A-Za-z0-9-]{1,64}")
+"""kombu makes these of a UUID."""
+
+_NO_CALLS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+"""The third part of a body: tasks that Celery would send."""
+
+
+def admit(message: Any) -> dict[str, Any]:
+    """Return a new envelope for a chunk message.
+
+    Args:
+        message: an envelope as kombu reads it from the queue.
 
     Raises:
         BadMessage: it does not have the form that producers write. The text gives one of a few fixed reasons, to be
             read after "message refused: ", and never any content.
     """
-    if not isinstance(message, Mapping):
+    if not isinstance(message, dict):
         raise BadMessage("the envelope is not an object")
     properties, headers, body = (message.get(name) for name in ("properties", "headers", "body"))
-    if not isinstance(properties, Mapping) or not isinstance(headers, Mapping) or not isinstance(body, str):
+    if not isinstance(properties, dict) or not isinstance(headers, dict) or not isinstance(body, str):
         raise BadMessage("the envelope lacks properties, headers or body")
-    delivery = properties.get("delivery_info")
-    if not isinstance(delivery, Mapping) or not isinstance(properties.get("delivery_tag"), str):
-        raise BadMessage("the envelope lacks a delivery tag")
-    if delivery.get("exchange") != "" or delivery.get("routing_key") not in redis_keys.QUEUES:
-        raise BadMessage("the envelope names another queue")
     if message.get("content-type") != "application/json" or message.get("content-encoding") != "utf-8":
         raise BadMessage("the content type is not JSON in UTF-8")
     if properties.get("body_encoding") != "base64":
         raise BadMessage("the body encoding is not base64")
-    _admit_headers(headers)
-    _admit_body(body, headers.get("compression"))
+    compression = headers.get("compression")
+    task = _task(headers)
+    delivery = _properties(properties, task)
+    _check_body(body, compression)
+    redelivered = delivery["delivery_info"].get("redelivered", False)
+    return {
+        "body": body,
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": _headers(task, compression, redelivered=redelivered),
+        "properties": delivery,
+    }
 
 
-def _admit_headers(headers: Mapping[str, Any]) -> None:
+def _task(headers: dict[Any, Any]) -> str:
+    """Return the id of the task."""
+    task = headers.get("id")
     if headers.get("task") != redis_keys.TASK_CHUNK:
         raise BadMessage("unknown task")
-    task = headers.get("id")
-    if not isinstance(task, str) or redis_keys.parse_task_id(task) is None or task != headers.get("root_id"):
+    if not isinstance(task, str) or not _TASK_ID.fullmatch(task) or task != headers.get("root_id"):
         raise BadMessage("the task id is not that of a chunk")
+    # Producers set none of these. Dropping them would run a message that its sender meant otherwise.
     if headers.get("eta") is not None or headers.get("expires") is not None:
         raise BadMessage("start and expiry times are not allowed")
-    if any(limit is not None for limit in headers.get("timelimit") or ()):
+    if headers.get("timelimit") not in (None, [None, None]):
         raise BadMessage("time limits are not allowed")
+    return task
 
 
-def _admit_body(body: str, compression: object) -> None:
+def _headers(task: str, compression: str | None, *, redelivered: bool) -> dict[str, Any]:
+    job, _, chunk = task.split(".")
+    headers = {
+        "lang": "py",
+        "task": redis_keys.TASK_CHUNK,
+        "id": task,
+        "root_id": task,
+        "parent_id": None,
+        "group": None,
+        "eta": None,
+        "expires": None,
+        "retries": 0,
+        "timelimit": [None, None],
+        "argsrepr": f"({job!r}, chunk {chunk})",
+        "kwargsrepr": "{}",
+        "ignore_result": False,
+    }
+    return (
+        headers | ({"compression": compression} if compression else {}) | ({"redelivered": True} if redelivered else {})
+    )
+
+
+def _properties(properties: dict[Any, Any], task: str) -> dict[str, Any]:
+    delivery, tag = properties.get("delivery_info"), properties.get("delivery_tag")
+    if not isinstance(delivery, dict) or not isinstance(tag, str) or not _DELIVERY_TAG.fullmatch(tag):
+        raise BadMessage("the envelope lacks a delivery tag")
+    queue = delivery.get("routing_key")
+    if delivery.get("exchange") != "" or queue not in redis_keys.QUEUES:
+        raise BadMessage("the envelope names another queue")
+    info: dict[str, Any] = {"exchange": "", "routing_key": queue}
+    if delivery.get("redelivered") is True:
+        info["redelivered"] = True
+    return {
+        "correlation_id": task,
+        "delivery_mode": 2,
+        "delivery_info": info,
+        "priority": 0,
+        "body_encoding": "base64",
+        "delivery_tag": tag,
+    }
+
+
+def _check_body(body: str, compression: object) -> None:
+    """Check that a body is a call of the chunk task with one flat argument, and calls nothing else."""
     if compression not in (None, COMPRESSION):
         raise BadMessage("unknown compression")
+    if len(body) > _MAX_ENCODED_BYTES:
+        raise BadMessage(f"the body has more than {MAX_BODY_BYTES} bytes")
     try:
         text = base64.b64decode(body, validate=True)
         if compression is not None:
@@ -87,10 +161,19 @@ def _admit_body(body: str, compression: object) -> None:
         args, kwargs, embedded = json.loads(text)
     except (ValueError, TypeError, RecursionError) as error:
         raise BadMessage("the body is not a task call") from error
-    if not isinstance(args, list) or len(args) != 1 or kwargs != {} or not isinstance(embedded, dict):
+    if not isinstance(args, list) or len(args) != 1 or kwargs != {}:
         raise BadMessage("the arguments are not those of the chunk task")
-    if any(embedded.values()):
+    if embedded != _NO_CALLS:
         raise BadMessage("callbacks and chains are not allowed")  # Celery would send them
+    if isinstance(args[0], dict) and not all(map(_is_flat, args[0].values())):
+        raise BadMessage("the arguments are not those of the chunk task")
+
+
+def _is_flat(value: Any) -> bool:
+    """Return whether a value of a chunk message is a plain one, or a list of plain ones."""
+    return not isinstance(value, dict) and not (
+        isinstance(value, list) and any(isinstance(one, (dict, list)) for one in value)
+    )
 
 
 def _decompressed(packed: bytes) -> bytes:
@@ -128,9 +211,10 @@ class Transport(StockTransport):
         self.delivering = True
         if queue in redis_keys.QUEUES:
             try:
-                admit(message)
-            except BadMessage as error:
-                log.error("dropped", extra=event("message_refused", reason=str(error)))
-                self.on_refused(str(error))
+                message = admit(message)
+            except Exception as error:  # noqa: BLE001 -- a message must not end the process, whatever is wrong with it
+                reason = str(error) if isinstance(error, BadMessage) else "its form is not that of a chunk message"
+                log.error("dropped", extra=event("message_refused", reason=reason))
+                self.on_refused(reason)
                 return
         super()._deliver(message, queue)  # type: ignore[no-untyped-call]

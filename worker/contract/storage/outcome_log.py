@@ -11,7 +11,8 @@ and when the job has ended:
 succeeded-*.jsonl.gz, failed.jsonl, cancelled-*.jsonl.gz   every image in exactly one list
 needs-review.jsonl                  the succeeded images that a person should review
 manifest.json                       the job summary
-_SUCCESS                            empty; only if the job finished
+_SUCCESS                            empty; only if the job finished and every image is ok or skipped
+_DONE                               empty, in its place; the job finished, but images failed
 """
 
 from __future__ import annotations
@@ -43,6 +44,12 @@ SUCCEEDED, CANCELLED = "succeeded", "cancelled"
 
 SUMMARY = "manifest.json"
 """The job summary of an ended job: options, counts, times, costs and the names of its lists."""
+
+SUCCESS = "_SUCCESS"
+"""Empty object, written last: the job finished, and every image is ok or skipped."""
+
+DONE = "_DONE"
+"""Empty object, written last in place of `SUCCESS`: the job finished, but images failed."""
 
 _KINDS = {kind.value: kind for kind in OutcomeKind}
 _YIELDED = 255

@@ -1,17 +1,23 @@
 """The S3 client: the only module that uses boto3.
 
 Its methods take an `S3Url` and raise maskmill's own errors: `ObjectMissing` fails one image, `AccessDenied` is
-permanent, and `StoreUnavailable` may be retried.
+permanent, `CredentialsRefused` and `ClockSkewed` concern this process and not the object, and `StoreUnavailable` may be
+retried.
+
+S3-compatible servers and gateways leave out or rewrite headers. So ETag, Last-Modified and Content-Length are optional,
+and names of metadata are lower-case whatever the server sends: names of HTTP headers have no case.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import boto3
@@ -21,17 +27,24 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    CredentialRetrievalError,
     HTTPClientError,
     IncompleteReadError,
+    MetadataRetrievalError,
     NoCredentialsError,
     PartialCredentialsError,
     ResponseStreamingError,
 )
+from botocore.exceptions import ConnectionError as AwsConnectionError
 
 from worker.contract.errors import (
     AccessDenied,
+    ClockSkewed,
+    CredentialsRefused,
     MaskmillError,
+    ObjectArchived,
     ObjectMissing,
+    QuotaExceeded,
     ServiceError,
     SettingsError,
     StoreUnavailable,
@@ -41,12 +54,32 @@ from worker.contract.s3url import S3Url
 from worker.contract.settings import S3Settings
 
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
-_DENIED = frozenset({"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"})
-_BUSY = frozenset({"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "ServiceUnavailable"})
+_DENIED = frozenset({"401", "403", "AccessDenied"})
+_CREDENTIALS = frozenset(
+    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
+    | {"ExpiredTokenException", "InvalidClientTokenId", "NotSignedUp", "InvalidSecurity"}
+)
+"""Codes that speak of the caller: S3 does not know this process's key, secret or token."""
+
+_CLOCK = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
+_FULL = frozenset({"QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"})
+_THROTTLED = frozenset({"SlowDown", "SlowDownRead", "SlowDownWrite", "Throttling", "ThrottlingException", "429"})
+_BUSY = _THROTTLED | {"RequestTimeout", "RequestTimeoutException", "ServiceUnavailable"}
+_CONFLICT = frozenset({"OperationAborted", "ConditionalRequestConflict", "ConflictException"})
+"""Another request to the same object was in progress: status 409, which boto3 does not try again."""
+
+_PASSING = (HTTPClientError, AwsConnectionError, IncompleteReadError, CredentialRetrievalError, MetadataRetrievalError)
+"""Errors of botocore that may pass. All others, such as `ParamValidationError`, are the same at every attempt."""
+
 _BROKEN_BODY = (IncompleteReadError, ResponseStreamingError)
-_SERVER_ERROR = 500
+_NOT_IMPLEMENTED, _NO_SPACE, _TOO_MANY_REQUESTS = 501, 507, 429
+_PASSING_STATUS = frozenset(range(500, 600)) - {_NOT_IMPLEMENTED} | {_TOO_MANY_REQUESTS}
 _REFUSED = (401, 403)
-_TOO_MANY_REQUESTS = 429
+_WITHOUT_REASON = ("400", "401", "403")
+"""Codes of an error without a body, as HEAD gets it. The body of the same error of GET names the reason."""
+
+_CONFLICT_PAUSE_SECONDS = 0.1
+_BLOCK_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -54,11 +87,18 @@ class ObjectInfo:
     """The attributes of an object from a listing, HEAD or GET."""
 
     key: str
-    size: int
+    size: int | None
+    """Bytes; None if the server does not say. After a GET it is always known."""
+
     etag: str
+    """Without quotes and without the mark of a weak tag, so that both forms of one tag are equal; empty if the server
+    does not send one."""
+
     metadata: Mapping[str, str]
+    """User metadata by lower-case name."""
+
     modified: float | None = None
-    """Time of the last change in Unix seconds; None after a GET."""
+    """Time of the last change in Unix seconds; None if the server does not say."""
 
 
 class ObjectStore:
@@ -99,9 +139,10 @@ class ObjectStore:
                 # Many S3-compatible servers refuse checksum trailers, and computing them costs CPU for every mask.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
-                proxies={} if _is_loopback(settings.endpoint_url) else None,
+                proxies={} if is_loopback(settings.endpoint_url) else None,
             ),
         )
+        self._client.meta.events.register("needs-retry.s3", self._pause_after_conflict)
 
     def list(self, folder: S3Url, *, beginning: str = "", after: str = "") -> Iterator[ObjectInfo]:
         """Yield all objects under a folder in key order, page by page in constant memory.
@@ -120,10 +161,10 @@ class ObjectStore:
         with _translate_errors(folder):
             for page in pages:
                 for item in page.get("Contents", ()):
+                    if not item["Key"].startswith(folder.key):
+                        raise ServiceError(_outside_prefix(folder, item["Key"]))
                     if item["Key"] != folder.key:
-                        key = item["Key"].removeprefix(folder.key)
-                        modified = item["LastModified"].timestamp()
-                        yield ObjectInfo(key, item["Size"], item["ETag"].strip('"'), {}, modified)
+                        yield _info(item["Key"].removeprefix(folder.key), item, size=item.get("Size"))
 
     def head(self, url: S3Url) -> ObjectInfo:
         """Return the size, ETag, user metadata and time of change of an object.
@@ -133,11 +174,26 @@ class ObjectStore:
         """
         self._check_allowed(url)
         with _translate_errors(url):
-            found = self._client.head_object(Bucket=url.bucket, Key=url.key)
-        modified = found["LastModified"].timestamp()
-        return ObjectInfo(
-            url.key, found["ContentLength"], found["ETag"].strip('"'), found.get("Metadata", {}), modified
-        )
+            try:
+                found = self._client.head_object(Bucket=url.bucket, Key=url.key)
+            except ClientError as error:
+                if _code(error) not in _WITHOUT_REASON:
+                    raise
+                self._client.get_object(Bucket=url.bucket, Key=url.key)["Body"].close()  # raises it with its reason
+                raise
+        return _info(url.key, found, size=found.get("ContentLength"))
+
+    def content_etag(self, url: S3Url) -> str:
+        """Return the ETag that a GET gives. Some servers and gateways give HEAD another one.
+
+        Raises:
+            ObjectMissing: the object does not exist.
+        """
+        self._check_allowed(url)
+        with _translate_errors(url):
+            found = self._client.get_object(Bucket=url.bucket, Key=url.key)
+            found["Body"].close()
+        return _etag(found)
 
     def get(self, url: S3Url, *, max_bytes: int) -> tuple[bytes, ObjectInfo]:
         """Return the content and attributes of an object.
@@ -157,18 +213,26 @@ class ObjectStore:
 
     def _get_once(self, url: S3Url, max_bytes: int) -> tuple[bytes, ObjectInfo]:
         found = self._client.get_object(Bucket=url.bucket, Key=url.key)
+        size = found.get("ContentLength")
         with contextlib.closing(found["Body"]) as body:
-            if found["ContentLength"] > max_bytes:
-                raise TooLarge(
-                    f"{found['ContentLength']} bytes, the limit is {max_bytes}; raise MASKMILL_LIMITS__MAX_OBJECT_MIB"
-                )
-            data: bytes = body.read()
-        return data, ObjectInfo(url.key, len(data), found["ETag"].strip('"'), found.get("Metadata", {}))
+            if size is not None and size > max_bytes:
+                raise TooLarge(f"{size} bytes, the limit is {max_bytes}; raise MASKMILL_LIMITS__MAX_OBJECT_MIB")
+            data: bytes = body.read() if size is not None else body.read(max_bytes + 1)
+        if len(data) > max_bytes:
+            raise TooLarge(f"more than {max_bytes} bytes, the limit; raise MASKMILL_LIMITS__MAX_OBJECT_MIB")
+        return data, _info(url.key, found, size=len(data))
+
+    def _pause_after_conflict(self, response: Any, attempts: int, **_: Any) -> float | None:
+        """Answer botocore's question whether to try a request again, for answers that its own rules leave out."""
+        code = "" if response is None else response[1].get("Error", {}).get("Code", "")
+        if code not in _CONFLICT or attempts >= self._settings.attempts:
+            return None
+        return float(_CONFLICT_PAUSE_SECONDS * 2**attempts)
 
     def put(self, url: S3Url, data: bytes, *, content_type: str, metadata: Mapping[str, str] | None = None) -> None:
         """Write an object atomically."""
         self._check_allowed(url)
-        with _translate_errors(url):
+        with _translate_errors(url, writing=True):
             self._client.put_object(
                 Bucket=url.bucket, Key=url.key, Body=data, ContentType=content_type, Metadata=dict(metadata or {})
             )
@@ -182,25 +246,73 @@ class ObjectStore:
     def download(self, url: S3Url, path: Path, on_bytes: Callable[[int], None] | None = None) -> None:
         """Stream an object to a file. The file appears under its name only when complete (atomic rename).
 
-        `on_bytes` is boto3's `Callback`: it gets the size of each block, negative when boto3 starts a request again.
+        Not by boto3's transfer, which needs Content-Length, and whose temporary name is longer than the file's: a name
+        of 255 bytes could not be written. A body that breaks off is continued where it stopped, if its ETag is known.
+
+        Args:
+            url: the object.
+            path: the file, in an existing folder.
+            on_bytes: gets the size of each block, negative when the transfer starts again from the first byte.
+
+        Raises:
+            ObjectMissing: the object does not exist.
+            OSError: the file cannot be written.
         """
         self._check_allowed(url)
-        with _translate_errors(url):
-            self._client.download_file(
-                url.bucket, url.key, str(path), Callback=on_bytes, Config=TransferConfig(use_threads=False)
-            )
+        part = path.parent / f".maskmill-{secrets.token_hex(6)}"
+        told = on_bytes or (lambda count: None)
+        try:
+            with _translate_errors(url), part.open("wb") as file:
+                etag = ""
+                for attempts_left in reversed(range(self._settings.attempts)):
+                    found = self._rest_of(url, file, etag, told)
+                    etag = "" if found.get("ETag", "").startswith("W/") else _etag(found)
+                    try:
+                        with contextlib.closing(found["Body"]) as body:
+                            for block in body.iter_chunks(_BLOCK_BYTES):
+                                file.write(block)
+                                told(len(block))
+                        break
+                    except _BROKEN_BODY:
+                        if not attempts_left:
+                            raise
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _rest_of(self, url: S3Url, file: BinaryIO, etag: str, told: Callable[[int], None]) -> dict[str, Any]:
+        """Request the part of an object behind what `file` has, or all of it if that is not possible."""
+        have = file.tell()
+        if have and etag:
+            with contextlib.suppress(ClientError):  # the object was replaced, or the server knows no ranges
+                match = {"Range": f"bytes={have}-", "IfMatch": f'"{etag}"'}
+                found: dict[str, Any] = self._client.get_object(Bucket=url.bucket, Key=url.key, **match)
+                if "ContentRange" in found:
+                    return found
+                found["Body"].close()
+        if have:
+            file.seek(0)
+            file.truncate()
+            told(-have)
+        whole: dict[str, Any] = self._client.get_object(Bucket=url.bucket, Key=url.key)
+        return whole
 
     def upload(self, path: Path, url: S3Url, *, metadata: Mapping[str, str] | None = None) -> None:
         """Stream a file to an object, as a multipart upload if it is large."""
         self._check_allowed(url)
-        with _translate_errors(url):
-            self._client.upload_file(
-                str(path),
-                url.bucket,
-                url.key,
-                ExtraArgs={"Metadata": dict(metadata or {})},
-                Config=TransferConfig(use_threads=False),
-            )
+        with _translate_errors(url, writing=True):
+            try:
+                self._client.upload_file(
+                    str(path),
+                    url.bucket,
+                    url.key,
+                    ExtraArgs={"Metadata": dict(metadata or {})},
+                    Config=TransferConfig(use_threads=False),
+                )
+            except KeyError as error:  # a multipart upload names every part by its ETag
+                raise ServiceError(
+                    f"{url}: S3 answered without {error}, which an upload in parts needs: check the gateway before it"
+                ) from error
 
     def ensure_bucket(self, name: str) -> None:
         """Create a bucket if it does not exist."""
@@ -253,7 +365,7 @@ def _covers(entry: str, url: S3Url) -> bool:
     return url.bucket == bucket and url.key.startswith(folder)
 
 
-def _is_loopback(endpoint_url: str | None) -> bool:
+def is_loopback(endpoint_url: str | None) -> bool:
     """Return whether an endpoint is on this host's loopback, which a proxy of the environment cannot reach."""
     host = urlsplit(endpoint_url).hostname if endpoint_url else None
     if host is None:
@@ -264,34 +376,84 @@ def _is_loopback(endpoint_url: str | None) -> bool:
         return host == "localhost"
 
 
+def _info(key: str, found: Mapping[str, Any], *, size: int | None) -> ObjectInfo:
+    """Read what an answer or a line of a listing says about an object; every field but the key may be absent."""
+    metadata = {name.lower(): value for name, value in found.get("Metadata", {}).items()}
+    modified = found.get("LastModified")
+    return ObjectInfo(
+        key, size, _etag(found), metadata, modified.timestamp() if isinstance(modified, datetime) else None
+    )
+
+
+def _etag(found: Mapping[str, Any]) -> str:
+    return plain_etag(found.get("ETag") or "")
+
+
+def plain_etag(text: str) -> str:
+    """Return an ETag without quotes and without the mark `W/` of a weak tag."""
+    return text.strip().removeprefix("W/").strip('"')
+
+
+def _outside_prefix(folder: S3Url, key: str) -> str:
+    folded = "/".join(part for part in folder.key.split("/") if part) + "/"
+    if key.startswith(folded):
+        right = S3Url(folder.bucket, folded)
+        return f"{folder}: this server reads repeated slashes as one and lists {key!r}: write {right}"
+    return f"{folder}: S3 lists {key!r}, which does not lie below it: the server or a gateway before it changes keys"
+
+
 @contextlib.contextmanager
-def _translate_errors(url: S3Url) -> Iterator[None]:
+def _translate_errors(url: S3Url, *, writing: bool = False) -> Iterator[None]:
     """Convert errors of boto3 to maskmill's, with the URL and without credentials."""
     try:
         yield
     except ClientError as error:
-        raise _client_error(error, url) from error
+        raise _client_error(error, url, writing=writing) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
-        raise AccessDenied(
+        raise CredentialsRefused(
             "no S3 credentials: set MASKMILL_S3__ACCESS_KEY_ID and MASKMILL_S3__SECRET_ACCESS_KEY"
         ) from error
     except Boto3Error as error:  # file transfers wrap the original error
         if isinstance(error.__context__, ClientError):
-            raise _client_error(error.__context__, url) from error
+            raise _client_error(error.__context__, url, writing=writing) from error
         raise StoreUnavailable(f"{url}: {error}") from error
-    except (HTTPClientError, BotoCoreError) as error:
+    except _BROKEN_BODY as error:
+        raise StoreUnavailable(f"{url}: {error}", of_object=True) from error
+    except _PASSING as error:
         raise StoreUnavailable(f"{url}: {error}") from error
+    except BotoCoreError as error:
+        raise ServiceError(f"{url}: the request is not possible: {error}") from error
 
 
-def _client_error(error: ClientError, url: S3Url) -> MaskmillError:
-    code = error.response.get("Error", {}).get("Code", "")
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+_ANSWERS: tuple[tuple[frozenset[str], type[MaskmillError], str], ...] = (
+    (_CREDENTIALS, CredentialsRefused, "check the credentials of this process: key, secret and token"),
+    (_CLOCK, ClockSkewed, "set the clock of this machine (NTP)"),
+    (frozenset({"InvalidObjectState"}), ObjectArchived, "it is archived: restore it, then run `producer retry`"),
+    (_DENIED, AccessDenied, "check the credentials and their rights"),
+)
+"""Codes, their error and its remedy."""
+
+
+def _client_error(error: ClientError, url: S3Url, *, writing: bool) -> MaskmillError:
+    code = _code(error)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    answer = f"{url}: S3 answered {code or status}"
+    if code in _FULL or status == _NO_SPACE:
+        return QuotaExceeded(f"{answer}; free space, or raise the quota of the bucket or user")
+    if code in _BUSY | _CONFLICT or status in _PASSING_STATUS:
+        throttled = code in _THROTTLED or status == _TOO_MANY_REQUESTS
+        return StoreUnavailable(answer, of_object=not throttled, writing=writing)
+    for codes, kind, remedy in _ANSWERS:
+        if code in codes:
+            return kind(f"{answer}; {remedy}")
+    return _missing(code, url) or (AccessDenied if status in _REFUSED else ServiceError)(answer)
+
+
+def _missing(code: str, url: S3Url) -> MaskmillError | None:
     if code == "NoSuchBucket" or (code in _MISSING and not url.key):
         return ServiceError(f"bucket {url.bucket!r} does not exist: create it or correct the URL")
-    if code in _MISSING:
-        return ObjectMissing(f"{url} does not exist")
-    if code in _DENIED or status in _REFUSED:
-        return AccessDenied(f"{url}: S3 answered {code}; check the credentials and their rights")
-    if code in _BUSY or status >= _SERVER_ERROR or status == _TOO_MANY_REQUESTS:
-        return StoreUnavailable(f"{url}: S3 answered {code or status}")
-    return ServiceError(f"{url}: S3 answered {code or status}")
+    return ObjectMissing(f"{url} does not exist") if code in _MISSING else None

@@ -1,17 +1,17 @@
-"""Agreement of a variant's masks with those of FP32, and its limits.
+"""Agreement of a variant's masks with those of FP32.
 
 Pure NumPy. Masks are probabilities (the sigmoid of the logits) at the size of the network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from worker.model.format.agreement_limits import Limit
 
 Masks = npt.NDArray[np.floating[Any]]
 
@@ -31,40 +31,13 @@ class Agreement:
     """Largest absolute difference at any pixel."""
     pictures: int
 
+    def complaint(self, limit: Limit) -> str:
+        """Return in words which limits are exceeded; empty if none."""
+        return limit.excess(self.mae, self.iou)
+
     def as_dict(self) -> dict[str, float | int]:
         """Return the fields for JSON, rounded to six decimals."""
         return {name: round(value, 6) for name, value in asdict(self).items()}
-
-
-@dataclass(frozen=True)
-class Limit:
-    """Largest accepted MAE and least accepted IoU."""
-
-    mae: float
-    iou: float
-
-    def complaint(self, got: Agreement) -> str:
-        """Return in words which limits `got` exceeds; empty if none."""
-        parts = []
-        if not got.mae <= self.mae:  # this form also rejects NaN
-            parts.append(f"MAE {got.mae:.4f} above {self.mae:g}")
-        if not got.iou >= self.iou:
-            parts.append(f"IoU {got.iou:.4f} below {self.iou:g}")
-        return ", ".join(parts)
-
-
-LIMITS: Mapping[str, Limit] = MappingProxyType(
-    {
-        # Half-precision weights are exact to 5e-4; a variant that exceeds these limits has overflowed.
-        "fp16": Limit(mae=0.002, iou=0.99),
-        # An INT8 form of this network with its trained weights is published with IoU 0.9972 and MAE 0.0004, and an INT4
-        # form with IoU 0.976. A variant below these limits has lost more than four bits, so its calibration failed.
-        "int8wo": Limit(mae=0.02, iou=0.95),
-        "int8": Limit(mae=0.02, iou=0.95),
-    }
-)
-"""Limits by stored precision. They apply to trained weights: logits of untrained weights are near 0, where any rounding
-flips pixels."""
 
 
 def compare(masks: Masks, reference: Masks) -> Agreement:

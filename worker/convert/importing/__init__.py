@@ -9,7 +9,6 @@ shaping       one input [1, 3, H, W], one output [1, 1, H, W]
 output_kind   logits or probabilities, from the graph and from two pictures
 pictures      photographs to run
 verification  masks of the bundle against ONNX Runtime
-peak_memory   of a process and of a stream, measured in child processes
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from worker.convert.importing.request import (
     ImportRequest,
     LicenceFacts,
     OnProgress,
-    PeakMemory,
     Verification,
 )
 
@@ -35,7 +33,6 @@ __all__ = [
     "ImportRequest",
     "LicenceFacts",
     "OnProgress",
-    "PeakMemory",
     "Verification",
     "import_network",
 ]

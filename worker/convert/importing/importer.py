@@ -1,6 +1,6 @@
 """Import a published network into a bundle, verify it, and say what was decided and why.
 
-    file -> graph -> one input, one output -> facts -> two photographs -> IR -> compared -> measured -> bundle
+    file -> graph -> one input, one output -> facts -> two photographs -> IR -> compared -> INT8 -> measured -> bundle
 
 The bundle is written completely or not at all.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import platform
 import re
+import shutil
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +18,16 @@ from typing import Any
 import numpy as np
 
 from worker.contract.errors import BundleError, SettingsError
-from worker.convert.importing import families, output_kind, peak_memory, pictures, reading, shaping, verification
+from worker.convert import peak_memory
+from worker.convert.importing import (
+    families,
+    output_kind,
+    pictures,
+    reading,
+    shaping,
+    tiles,
+    verification,
+)
 from worker.convert.importing.families import PRESETS, Family, Preset
 from worker.convert.importing.pictures import Pictures
 from worker.convert.importing.reading import PublishedNetwork
@@ -26,13 +36,15 @@ from worker.convert.importing.request import (
     ImportReport,
     ImportRequest,
     OnProgress,
-    PeakMemory,
     Verification,
 )
 from worker.convert.importing.shaping import Floats, Shaped
+from worker.convert.importing.tiles import TileCheck
+from worker.convert.int8 import offer
+from worker.convert.int8 import pictures as int8_pictures
 from worker.model.format import writer
 from worker.model.format.layout import Candidate
-from worker.model.format.manifest import sha256_of
+from worker.model.format.manifest import PeakMemory, sha256_of
 from worker.model.format.variant import Variant
 from worker.model.inference.facts import InputScaling, NetworkFacts, OutputStretch, read_facts, write_facts
 from worker.model.inference.runtime import core, ov
@@ -44,15 +56,20 @@ _JUDGED = 2
 _LARGEST_HALF = 65504
 _LARGEST_NAME = 60
 _TOOLS = ("maskmill", "openvino", "numpy")
+INT8 = "int8"
+_SCRATCH = ".scratch"
 
 
 def import_network(request: ImportRequest, on_progress: OnProgress = lambda step: None) -> ImportReport:
     """Write the bundle. The previous content of its folder is replaced only after everything has succeeded.
 
     Raises:
-        BundleNotFound: there is no network at the given place.
-        BundleError: the file cannot be read, is no network for masks, or its masks differ from those of the file.
+        BundleNotFound: there is no network at the given place, or no folder of pictures.
+        BundleError: the file cannot be read, is no network for masks, or its masks differ from those of the file; or
+            only INT8 was requested, and it does not hold.
         SettingsError: a value contradicts the file, or is needed and missing.
+        SetupError: INT8 is requested, and NNCF or photographs are missing.
+        SourceError: the folder of pictures holds too few.
     """
     request.check()
     output = request.output.absolute()
@@ -60,7 +77,7 @@ def import_network(request: ImportRequest, on_progress: OnProgress = lambda step
     path = reading.find_file(request.source.expanduser())
     on_progress(f"read {path.name}")
     network = reading.read(path)
-    fitted = _fit(request, network)
+    fitted = _fit(request, network, on_progress)
     with writer.staged(output) as made:
         return _Bundle(request, network, fitted, on_progress).write(made, output)
 
@@ -74,10 +91,12 @@ class _Fitted:
     pictures: Pictures
     decisions: tuple[Decision, ...]
     family: Family | None
+    tiles: TileCheck | None
+    """None for a network without image tiles."""
     warnings: tuple[str, ...]
 
 
-def _fit(request: ImportRequest, network: PublishedNetwork) -> _Fitted:
+def _fit(request: ImportRequest, network: PublishedNetwork, on_progress: OnProgress) -> _Fitted:
     """Shape the network and settle its facts."""
     stated = read_facts(network.model, str(network.path))
     output = shaping.choose_output(network.model, request.output_name)
@@ -96,7 +115,10 @@ def _fit(request: ImportRequest, network: PublishedNetwork) -> _Fitted:
     )
     decisions.append(Decision("activation", str(kind.activation), kind.reason))
     facts = replace(facts, output_activation=kind.activation)
-    return _Fitted(shaped, facts, shown, tuple(decisions), family, warnings)
+    checked, doubt = tiles.check(shaped, facts, shown, request.tile_order, on_progress)
+    if checked:
+        decisions.append(checked.decision)
+    return _Fitted(shaped, facts, shown, tuple(decisions), family, checked, (*warnings, *filter(None, [doubt])))
 
 
 def _family(request: ImportRequest, network: PublishedNetwork) -> tuple[Family | None, str, tuple[str, ...]]:
@@ -186,18 +208,52 @@ class _Bundle:
         """Write the bundle to `made`, and return the report of the one at `output`."""
         fitted, size = self._fitted, self._fitted.shaped.size
         self._write_facts()
-        variants: dict[str, Variant] = {precision: self._save(made, precision) for precision in self._precisions}
-        self._on_progress("compare with ONNX Runtime" if self._network.frame else "compare with the file itself")
-        exact = variants.get("fp32") or next(iter(variants.values()))
-        verified = verification.verify(self._network, fitted.shaped, fitted.facts, exact, fitted.pictures)
+        floats = [kind for kind in self._precisions if kind != INT8]
+        scratch = made / _SCRATCH
+        variants: dict[str, Variant] = {kind: self._save(made, kind) for kind in floats}
+        exact = variants.get("fp32") or self._save(scratch, "fp32")
+        verified = self._verify(variants.get("fp32") or variants.get("fp16") or exact)
+        if fitted.tiles and fitted.tiles.is_wrong:
+            fitted.tiles.put_right(fitted.shaped.model)
+            variants = {kind: self._save(made, kind) for kind in floats}
+            exact = variants.get("fp32") or self._save(scratch, "fp32")
+        outcome = self._quantise(made, exact, variants) if INT8 in self._precisions else None
+        shutil.rmtree(scratch, ignore_errors=True)
         memory = self._measure(variants)
-        warnings = [*fitted.warnings, *([fitted_warning] if (fitted_warning := self._request.licence.warning) else [])]
+        warnings = [*fitted.warnings, *([self._request.licence.warning] if self._request.licence.warning else [])]
         if verified.max_levels is None:
             warnings.append(str(verified))
-        self._write_manifest(made, variants, verified, memory)
+        if outcome and not outcome["offered"]:
+            warnings.append(outcome["summary"])
+        self._write_manifest(made, variants, verified, memory, outcome)
         return ImportReport(
-            output, self._name, size, tuple(variants), fitted.decisions, verified, memory, tuple(warnings)
+            output, self._name, size, tuple(variants), fitted.decisions, verified, memory, tuple(warnings), outcome
         )
+
+    def _verify(self, variant: Variant) -> Verification:
+        fitted, network = self._fitted, self._network
+        self._on_progress("compare with ONNX Runtime" if network.frame else "compare with the file itself")
+        return verification.verify(network, fitted.shaped, fitted.facts, variant, fitted.pictures)
+
+    def _quantise(self, made: Path, exact: Variant, variants: dict[str, Variant]) -> dict[str, Any]:
+        """Add the INT8 variant if it holds, and return the steps tried.
+
+        Raises:
+            BundleError: it does not hold, and no other precision was requested.
+        """
+        size = self._fitted.shaped.size
+        shown = int8_pictures.gather(self._request.calibration, size)
+        candidate = Candidate(self._name, size, INT8)
+        xml = made / candidate.xml
+        xml.parent.mkdir(parents=True, exist_ok=True)
+        outcome = offer.quantise(exact.xml, xml, shown, name=self._name, size=size, on_step=self._on_progress)
+        if outcome.holds:
+            variants[INT8] = Variant(self._name, size, INT8, xml, made / candidate.bin, "0" * 64)
+        else:
+            xml.parent.rmdir()
+            if not variants:
+                raise BundleError(f"{outcome.summary}. Nothing was written; import it with --precision fp32")
+        return outcome.as_dict() | {"pictures": shown.as_dict()}
 
     def _write_facts(self) -> None:
         fitted = self._fitted
@@ -214,7 +270,7 @@ class _Bundle:
             _check_fits_half(model)
         candidate = Candidate(self._name, self._fitted.shaped.size, precision)
         xml = made / candidate.xml
-        xml.parent.mkdir(exist_ok=True)
+        xml.parent.mkdir(parents=True, exist_ok=True)
         try:
             ov.save_model(model, str(xml), compress_to_fp16=precision == "fp16")
         except RuntimeError as error:
@@ -233,13 +289,12 @@ class _Bundle:
         variants: dict[str, Variant],
         verified: Verification,
         memory: dict[str, dict[str, PeakMemory]],
+        outcome: dict[str, Any] | None,
     ) -> None:
         fitted, licence, path = self._fitted, self._request.licence, self._network.path
-        measured = {
-            variants[precision].xml.relative_to(made).as_posix(): {kind: asdict(peak) for kind, peak in peaks.items()}
-            for precision, peaks in memory.items()
-        }
-        tools = {"python": platform.python_version(), **{name: metadata.version(name) for name in _TOOLS}}
+        measured = {variants[precision].xml.relative_to(made).as_posix(): peaks for precision, peaks in memory.items()}
+        names = (*_TOOLS, "nncf") if outcome else _TOOLS
+        tools = {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
         title = PRESETS[fitted.family].title if fitted.family else "A network"
         writer.write_bundle_manifest(
             made,
@@ -256,8 +311,22 @@ class _Bundle:
             licence=asdict(licence),
             decisions={decision.what: f"{decision.value}: {decision.why}" for decision in fitted.decisions},
             verification=asdict(verified) | {"summary": str(verified)},
-            memory=measured,
+            memory=peak_memory.manifest_section(measured),
+            **self._int8_facts(made, variants, outcome),
         )
+
+    def _int8_facts(
+        self, made: Path, variants: dict[str, Variant], outcome: dict[str, Any] | None
+    ) -> dict[str, dict[str, Any]]:
+        """The sections of the manifest about INT8: what was tried, and the agreement of the variant with FP32."""
+        if outcome is None:
+            return {}
+        if INT8 not in variants:
+            return {"int8": outcome}
+        last = outcome["steps"][-1]
+        agreement = {key: last[key] for key in ("mae", "iou", "worst_iou", "pictures")}
+        xml = variants[INT8].xml.relative_to(made).as_posix()
+        return {"int8": outcome, "variants": {xml: {"precision": INT8, "agreement": agreement}}}
 
 
 def _name_of(path: Path) -> str:

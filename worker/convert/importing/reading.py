@@ -13,6 +13,7 @@ import numpy as np
 from worker.contract.errors import BundleError, BundleNotFound
 from worker.convert.importing.onnx_file import OnnxFrame, read_frame
 from worker.model.inference.runtime import core, ov
+from worker.model.inference.weights import check_numbers, constants
 
 SUFFIXES = (".onnx", ".xml", ".tflite")
 
@@ -87,7 +88,9 @@ def read(path: Path) -> PublishedNetwork:
         raise BundleError(_explain(path, str(error), frame)) from error
     half = _share_of_half(model) > 1 / 2
     _compute_in_single(model)
-    _check_numbers(path, model)
+    check_numbers(
+        model, str(path), "so the training or the export went wrong; download the file again, or export it again"
+    )
     return PublishedNetwork(path, model, frame, half)
 
 
@@ -126,14 +129,10 @@ def _explain(path: Path, text: str, frame: OnnxFrame | None) -> str:
     )
 
 
-def _constants(model: Any) -> list[Any]:
-    return [node for node in model.get_ops() if node.get_type_name() == "Constant"]
-
-
 def _share_of_half(model: Any) -> float:
     """Share of the weights that are stored in 16 bits."""
     sizes = {True: 0, False: 0}
-    for node in _constants(model):
+    for node in constants(model):
         kind = node.get_element_type()
         if kind in (ov.Type.f16, ov.Type.bf16, ov.Type.f32):
             sizes[kind != ov.Type.f32] += int(np.prod(list(node.get_output_shape(0)), initial=1))
@@ -159,19 +158,3 @@ def _compute_in_single(model: Any) -> None:
         changed = True
     if changed:
         model.validate_nodes_and_infer_types()
-
-
-def _check_numbers(path: Path, model: Any) -> None:
-    """Check that every weight is a number. Saving in 16 bits would turn NaN into 65504 without a word.
-
-    Raises:
-        BundleError: one is not; names the constant.
-    """
-    for node in _constants(model):
-        if node.get_element_type().is_real():
-            data = node.get_data()
-            if np.isnan(data).any():
-                raise BundleError(
-                    f"{path}: weight {node.get_friendly_name()} holds NaN, so the training or the export went wrong; "
-                    "download the file again, or export it again"
-                )

@@ -10,15 +10,20 @@ from typing import Any, Literal
 
 from worker.contract.errors import SettingsError
 from worker.contract.input_size import InputSize
+from worker.convert import peak_memory
+from worker.convert.birefnet.tile_order import TileOrder
+from worker.convert.calibration import check_folder
 from worker.convert.importing.families import Family
+from worker.convert.int8 import offer
 from worker.model.format.layout import SIZE_MULTIPLE
+from worker.model.format.manifest import PeakMemory
 
 ActivationChoice = Literal["auto", "none", "sigmoid"]
 """`auto`: decided from the graph and two pictures. `none`: the output is a probability. `sigmoid`: it is logits."""
 
 Commercial = Literal["yes", "no", "unclear"]
 
-Precisions = tuple[Literal["fp32", "fp16"], ...]
+Precisions = tuple[Literal["fp32", "fp16", "int8"], ...]
 
 _LARGEST_LEVEL = 255.0
 _PERMISSIVE = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC-BY-4.0", "CC0-1.0", "ISC", "MIT", "Unlicense")
@@ -79,9 +84,13 @@ class ImportRequest:
     output_name: str | None = None
     """The output that holds the mask; None for the first."""
     activation: ActivationChoice = "auto"
+    tile_order: TileOrder | None = None
+    """BiRefNet: the order of the image tiles that its weights were trained with; None to find out."""
     licence: LicenceFacts = LicenceFacts()
     precisions: Precisions = ()
-    """Empty: `fp32`, or `fp16` for a file whose weights have 16 bits."""
+    """Empty: `fp32`, or `fp16` for a file whose weights have 16 bits. `int8` is written only if it holds."""
+    calibration: str | None = None
+    """Folder of photographs for INT8; None for those of scikit-image."""
     measure_memory: bool = True
     """Whether to measure the peak memory, in one child process per arithmetic and number of streams."""
 
@@ -101,13 +110,21 @@ class ImportRequest:
         return tuple(value * factor for value in self.mean), tuple(value * factor for value in self.scale)
 
     def check(self) -> None:
-        """Check that a bundle can hold a network of the requested name and size.
+        """Check that a bundle can hold a network of the requested name and size, in the requested precisions.
 
         Raises:
-            SettingsError: the name has other characters, or a side is not a multiple of 32.
+            SettingsError: the name has other characters, a side is not a multiple of 32, or pictures are given without
+                INT8.
+            BundleNotFound: the folder of pictures does not exist.
+            SetupError: INT8 is requested, and NNCF is not installed.
         """
         if self.name is not None and not _NAME.fullmatch(self.name):
             raise SettingsError(f"--name {self.name!r}: use letters, digits, dots, dashes and underscores")
+        if self.calibration is not None and "int8" not in self.precisions:
+            raise SettingsError("--calibration is for INT8: add int8 to --precision, such as --precision fp32,int8")
+        check_folder(self.calibration)
+        if "int8" in self.precisions:
+            offer.check_installed()
         if self.size and (self.size.height % SIZE_MULTIPLE or self.size.width % SIZE_MULTIPLE):
             raise SettingsError(f"--size {self.size}: both sides must be multiples of {SIZE_MULTIPLE}, such as 512x512")
 
@@ -150,16 +167,6 @@ class Verification:
 
 
 @dataclass(frozen=True)
-class PeakMemory:
-    """Peak resident memory of a network."""
-
-    process_mib: int
-    """One process without its streams."""
-    stream_mib: int
-    """Each stream."""
-
-
-@dataclass(frozen=True)
 class ImportReport:
     """The bundle that was written."""
 
@@ -172,10 +179,16 @@ class ImportReport:
     memory: dict[str, dict[str, PeakMemory]]
     """Precision -> arithmetic of the float part -> peak memory; empty if not measured."""
     warnings: tuple[str, ...]
+    int8: dict[str, Any] | None = None
+    """The steps of the quantisation and their figures, also if INT8 is not offered; None if it was not requested."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for JSON."""
-        return asdict(self) | {"output": str(self.output), "size": str(self.size)}
+        return asdict(self) | {
+            "output": str(self.output),
+            "size": str(self.size),
+            "memory": peak_memory.manifest_section(self.memory),
+        }
 
 
 OnProgress = Callable[[str], None]

@@ -20,8 +20,9 @@ from worker.convert.importing.pictures import Pictures
 from worker.convert.importing.reading import PublishedNetwork, read
 from worker.convert.importing.request import Verification
 from worker.convert.importing.shaping import Floats, Shaped
+from worker.convert.network_input import network_input
 from worker.model.format.variant import Variant
-from worker.model.inference.facts import InputScaling, NetworkFacts, OutputActivation, OutputStretch
+from worker.model.inference.facts import NetworkFacts, OutputActivation, OutputStretch
 from worker.model.inference.graph import prepare
 from worker.model.inference.runtime import core, version
 
@@ -108,13 +109,8 @@ def expected_levels(raw: Floats, facts: NetworkFacts) -> Levels:
 
 def published_input(picture: Levels, shaped: Shaped, facts: NetworkFacts) -> Floats:
     """Return a picture u8 `[H, W, 3]` as the published file takes it."""
-    if facts.mean is None or facts.scale is None:
-        raise ValueError("the normalisation must be known")
-    pixels = (picture[..., ::-1] if facts.reverse_input_channels else picture).astype(np.float32)
-    if facts.input_scaling is InputScaling.PICTURE_MAXIMUM:
-        pixels = pixels * np.float32(255 / max(float(pixels.max()), _TINY))
-    values = (pixels - np.array(facts.mean, np.float32)) / np.array(facts.scale, np.float32)
-    return np.ascontiguousarray((values if shaped.takes_nhwc else values.transpose(2, 0, 1))[np.newaxis])
+    planes = network_input(picture[np.newaxis], facts)
+    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)) if shaped.takes_nhwc else planes
 
 
 class _NotRun(Exception):

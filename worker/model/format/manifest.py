@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from worker.contract.errors import BundleError, DigestMismatch
+from worker.model.format.agreement_limits import LIMITS
 
 SCHEMA_VERSION: Final = 1
 
@@ -49,6 +50,31 @@ class PeakMemory(_Json):
     """Each stream."""
 
 
+class AgreementFacts(_Json):
+    """Agreement of a variant's masks with those of FP32, as measured when it was made."""
+
+    mae: float
+    iou: float
+
+
+class VariantFacts(_Json):
+    """What was measured of a variant when it was made."""
+
+    precision: str = ""
+    agreement: AgreementFacts | None = None
+    """None if it was not compared."""
+    kept_by_force: str = ""
+    """Which limits it exceeded; empty if none."""
+
+    @property
+    def failure(self) -> str:
+        """Why the variant is not to be used without being asked for; empty if nothing speaks against it."""
+        limit = LIMITS.get(self.precision)
+        if self.kept_by_force or self.agreement is None or limit is None:
+            return self.kept_by_force
+        return limit.excess(self.agreement.mae, self.agreement.iou)
+
+
 class BundleManifest(_Json):
     """`manifest.json`. Unknown keys are ignored, so that later versions can add some."""
 
@@ -62,6 +88,12 @@ class BundleManifest(_Json):
     source: Origin | None = None
     memory: dict[str, dict[str, PeakMemory]] = {}
     """Path of a graph -> arithmetic of the float part, such as `bf16` -> peak memory, where it was measured."""
+    variants: dict[str, VariantFacts] = {}
+    """Path of a graph -> what was measured of it."""
+
+    def failed_variants(self) -> dict[str, str]:
+        """Return why variants failed their comparison with FP32, by path of the graph."""
+        return {xml: facts.failure for xml, facts in self.variants.items() if facts.failure}
 
     def facts_of(self, name: str) -> FileFacts:
         """Return what the manifest says about a file, by its path relative to the root of the bundle.

@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from worker.contract.errors import BundleError, BundleNotFound
 from worker.contract.input_size import InputSize
 from worker.contract.settings import ModelSettings
 from worker.model.format.layout import PRECISIONS, Candidate, Listing
+
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,19 @@ class Bundle:
     license: str = ""
 
 
-def choose(listing: Listing, settings: ModelSettings, recommended: Sequence[str]) -> Choice:
+def choose(
+    listing: Listing, settings: ModelSettings, recommended: Sequence[str], failed: Mapping[str, str] = _NONE
+) -> Choice:
     """Choose the variant to run: by name, then by size, then by precision.
+
+    A variant whose masks differ too much from those of FP32 is chosen only if the settings name its precision, or if
+    the bundle has no other at this size; the reason says so.
 
     Args:
         listing: contents of the source.
         settings: requested name, size and precision; each that is not set is decided here.
         recommended: precisions, the one that this CPU runs best first; used if the precision is `auto`.
+        failed: path of a graph -> how its masks differ from those of FP32; see `BundleManifest.failed_variants`.
 
     Raises:
         BundleNotFound: nothing fits, or the name is ambiguous; lists what is available.
@@ -79,7 +88,7 @@ def choose(listing: Listing, settings: ModelSettings, recommended: Sequence[str]
         matching = [c for c in left if c.precision == settings.precision]
         left = _require_match(left, matching, "precision", settings, listing)
     left = _filter_by_size(left, settings, listing, reasons)
-    chosen = _pick_precision(left, settings, recommended, reasons)
+    chosen = _pick_precision(left, settings, recommended, reasons, failed)
     if chosen.missing:
         raise BundleError(
             f"{settings.source} lacks {chosen.missing} of {chosen.label}; complete the copy, or choose another of: "
@@ -126,12 +135,29 @@ def _filter_by_size(
 
 
 def _pick_precision(
-    left: list[Candidate], settings: ModelSettings, recommended: Sequence[str], reasons: list[str]
+    left: list[Candidate],
+    settings: ModelSettings,
+    recommended: Sequence[str],
+    reasons: list[str],
+    failed: Mapping[str, str],
 ) -> Candidate:
-    by_precision = {c.precision: c for c in left}
     if settings.precision != "auto":
         reasons.append("precision as requested")
-        return by_precision[settings.precision]
+        picked = next(c for c in left if c.precision == settings.precision)
+    else:
+        sound = [c for c in left if c.xml not in failed]
+        # Where all fail, none is fast enough to make up for it: the most exact one.
+        picked = _best(sound, recommended, reasons) if sound else _best(left, (), reasons)
+        reasons += [
+            f"not {c.precision}, whose masks differ from FP32 ({failed[c.xml]})" for c in left if c not in sound
+        ]
+    if picked.xml in failed:
+        reasons.append(f"WARNING: its masks differ from FP32 ({failed[picked.xml]})")
+    return picked
+
+
+def _best(left: list[Candidate], recommended: Sequence[str], reasons: list[str]) -> Candidate:
+    by_precision = {c.precision: c for c in left}
     order = [*recommended, *(p for p in PRECISIONS if p not in recommended)]
     picked = next(p for p in order if p in by_precision)
     if not recommended:

@@ -61,6 +61,8 @@ def _clear(folder: Path) -> None:
     for blob in folder.glob("*.blob"):
         log.warning("damaged or incomplete: compiling again", extra=event("compiled_cache_corrupt", file=str(blob)))
         blob.unlink()
+    for record in folder.glob(f"*.blob{_DIGEST_SUFFIX}"):
+        record.unlink()
 
 
 def _record_digests(folder: Path) -> None:

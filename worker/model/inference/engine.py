@@ -11,6 +11,8 @@ With one request more than streams, every stream stays busy while a finished ima
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import logging
 import queue
 import time
@@ -29,6 +31,7 @@ from worker.contract.input_size import InputSize
 from worker.contract.log_fields import event
 from worker.model.format.variant import Variant
 from worker.model.inference import compiled_cache, deformable
+from worker.model.inference import graph as graph_module
 from worker.model.inference.graph import Prepared, prepare
 from worker.model.inference.runtime import check_placement, compile_key, core, ov, stray_threads
 
@@ -106,7 +109,7 @@ class Engine:
             prepared.model, mode=kernels, int8=variant.precision == "int8", floats=inference_precision
         )
         notes = [*prepared.notes, *replaced.notes]
-        key = compile_key(variant.digest, inference_precision, replaced.kernel or "", replaced.digest)
+        key = compile_key(variant.digest, inference_precision, replaced.kernel or "", replaced.digest, graph_version())
         cache = cache_dir and cache_dir / "compiled" / key
         compiled = _compile(prepared, _properties(streams, threads, inference_precision), cache, notes)
         _check_granted(compiled, streams, threads)
@@ -228,6 +231,13 @@ class Engine:
             yield request
         finally:
             self._idle.put(request)
+
+
+@functools.cache
+def graph_version() -> str:
+    """Return a digest of the code that builds the graph around a network, which a compiled model depends on."""
+    sources = (Path(str(module.__file__)).read_bytes() for module in (graph_module, deformable))
+    return hashlib.sha256(b"\n".join(sources)).hexdigest()
 
 
 def _properties(streams: int, threads: int, inference_precision: str) -> dict[str, Any]:

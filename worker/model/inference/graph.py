@@ -19,6 +19,7 @@ from worker.model.format.variant import Variant
 from worker.model.inference.facts import InputScaling, NetworkFacts, OutputActivation, OutputStretch, read_facts
 from worker.model.inference.runtime import core, ov
 from worker.model.inference.value_range import value_range
+from worker.model.inference.weights import check_numbers
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_SCALE = (58.395, 57.12, 57.375)
@@ -49,12 +50,13 @@ def prepare(variant: Variant) -> Prepared:
     """Read an IR, and add pre- and post-processing to its graph.
 
     Raises:
-        BundleError: the files are not a readable IR, or its inputs, outputs or `model_info` do not fit.
+        BundleError: the files are not a readable IR, a weight is NaN, or inputs, outputs or `model_info` do not fit.
     """
     try:
         model = core().read_model(str(variant.xml), str(variant.bin))
     except RuntimeError as error:
         raise BundleError(f"{variant.xml} cannot be read as an OpenVINO IR: {_last_line(error)}") from error
+    check_numbers(model, str(variant.bin), "so the training or the export went wrong; convert or fetch the model again")
     notes: list[str] = []
     _fix_shape(model, variant, notes)
     facts = _complete(model, variant, notes)

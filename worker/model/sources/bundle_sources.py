@@ -188,12 +188,12 @@ class S3Source:
     @property
     def sizes(self) -> Mapping[str, int]:
         """See `BundleSource`."""
-        return {name: info.size for name, info in self.bundle.files.items()}
+        return {name: self.bundle.size_of(name) for name in self.bundle.files}
 
     def manifest_bytes(self) -> bytes:
         """See `BundleSource`."""
         url = self.bundle.url / MANIFEST_NAME
-        check_manifest_size(self.bundle.files[MANIFEST_NAME].size, str(url))
+        check_manifest_size(self.bundle.size_of(MANIFEST_NAME), str(url))
         with tempfile.TemporaryDirectory(prefix="maskmill-") as folder:
             path = Path(folder) / MANIFEST_NAME
             self.objects.download(url, path)

@@ -84,8 +84,13 @@ def locate(
     listing = read_listing(source.sizes)
     choice = choose(listing, settings, recommended)
     copy = source.fetch(choice.candidate, on_progress)
-    variant = _verify(copy, choice.candidate)
     manifest = copy.manifest if listing.has_manifest else None
+    if manifest and (failed := manifest.failed_variants()):
+        # Looked at only now, because the manifest comes with the files: most bundles need one fetch.
+        fast, choice = choice, choose(listing, settings, recommended, failed)
+        if choice.candidate != fast.candidate:
+            copy = source.fetch(choice.candidate, on_progress)
+    variant = _verify(copy, choice.candidate)
     return Bundle(
         source=source.source,
         variant=variant,

@@ -37,7 +37,7 @@ def measured_peak(model: ModelSettings, recommended: Sequence[str], arithmetic: 
     with contextlib.suppress(MaskmillError):
         manifest = _manifest(model)
         if manifest and manifest.memory:
-            chosen = choose(read_listing(manifest.files), model, recommended).candidate
+            chosen = choose(read_listing(manifest.files), model, recommended, manifest.failed_variants()).candidate
             measured = manifest.memory.get(chosen.xml, {})
             if measured:
                 known = arithmetic if arithmetic in measured else max(measured, key=lambda a: measured[a].stream_mib)

@@ -65,6 +65,17 @@ class S3Bundle:
     files: Mapping[str, ObjectInfo]
     """Path relative to the root -> facts from the listing."""
 
+    def size_of(self, name: str) -> int:
+        """Return the size of a file in bytes.
+
+        Raises:
+            BundleError: the server lists objects without their size.
+        """
+        size = self.files[name].size
+        if size is None:
+            raise BundleError(f"{self.url / name}: the server lists it without a size; copy the bundle to a folder")
+        return size
+
 
 @dataclass(frozen=True)
 class CachedVariant:
@@ -153,13 +164,14 @@ def _variant_id(bundle: S3Bundle, candidate: Candidate, manifest: BundleManifest
     names = (candidate.xml, candidate.bin)
     if manifest:
         return variant_digest(*(manifest.facts_of(name).sha256 for name in names))
-    facts = "".join(f"{name} {bundle.files[name].etag} {bundle.files[name].size}\n" for name in names)
+    infos = {name: bundle.files[name] for name in names}
+    facts = "".join(f"{name} {info.etag or info.modified} {info.size}\n" for name, info in infos.items())
     return hashlib.sha256(facts.encode()).hexdigest()
 
 
 def _fetch_manifest(download: _Download, home: Path) -> BundleManifest:
     url = download.bundle.url / MANIFEST_NAME
-    check_manifest_size(download.bundle.files[MANIFEST_NAME].size, str(url))
+    check_manifest_size(download.bundle.size_of(MANIFEST_NAME), str(url))
     path = home / MANIFEST_NAME
     download.objects.download(url, path)
     try:
@@ -171,7 +183,7 @@ def _fetch_manifest(download: _Download, home: Path) -> BundleManifest:
 
 def _fetch_file(download: _Download, name: str, root: Path, manifest: BundleManifest) -> None:
     url = download.bundle.url / name
-    described_bytes, listed_bytes = manifest.facts_of(name).bytes, download.bundle.files[name].size
+    described_bytes, listed_bytes = manifest.facts_of(name).bytes, download.bundle.size_of(name)
     if described_bytes != listed_bytes:
         raise DigestMismatch(
             f"{url}: expected {described_bytes} bytes, S3 holds {listed_bytes}; upload the bundle again"
@@ -195,13 +207,13 @@ def _fetch_and_record(download: _Download, name: str, root: Path, record: Bundle
 def _downloaded(download: _Download, name: str, root: Path) -> Iterator[Path]:
     """Yield a downloaded file under a temporary name; rename it if the block succeeds, else remove it."""
     remote = download.bundle
-    size = remote.files[name].size
+    size = remote.size_of(name)
     target = root / name
     part = target.with_name(target.name + _PART)
     log.info(
         "fetching from S3",
         extra=event(
-            "model_fetch_started", source=str(remote.url / name), bytes=remote.files[name].size, target=str(target)
+            "model_fetch_started", source=str(remote.url / name), bytes=remote.size_of(name), target=str(target)
         ),
     )
     try:

@@ -37,3 +37,37 @@ def test_a_chunk_is_complete_with_its_last_image_and_no_sooner(ledger, chunk_led
         assert not lease(ledger, chunk, "worker").release(model="m", core_seconds=1, blameless=True)
 
     assert ledger.view("job").status is JobStatus.CLOSING
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"chunk": 2, "start": 6},
+        {"chunk": 2**31, "start": 2**31 * 3},
+        {"chunk": 0, "start": 3},
+        {"chunk": 1, "start": 0},
+        {"chunk": 1, "start": 4},
+        {"keys": ("a",)},
+        {"keys": ("a", "b", "c")},
+        {"epoch": 7},
+    ],
+    ids=str,
+)
+def test_numbers_that_do_not_follow_from_the_job_are_stale(ledger, chunk_ledger, numbers):
+    """A message anyone may have put into the queue: nothing is written, whatever its numbers are."""
+    ledger.create("crooked", JobOptions(source="s3://in/", dest="s3://out/"))
+    assert ledger.seal("crooked", total=5, chunk_images=3, size=1)
+    client = ledger.connection.client
+    right = ChunkMessage(job="crooked", chunk=1, start=3, keys=("a", "b"))
+
+    def stored() -> dict[str, object]:
+        kinds = {key: client.type(key) for key in client.scan_iter("*crooked*")}
+        return {key: client.hgetall(key) if kind == "hash" else client.dump(key) for key, kind in kinds.items()}
+
+    before = stored()
+
+    lease = chunk_ledger.start(right.model_copy(update=numbers), "worker-0@here")
+
+    assert lease.verdict is Verdict.STALE
+    assert stored() == before
+    assert chunk_ledger.start(right, "worker-0@here").verdict is Verdict.RUN

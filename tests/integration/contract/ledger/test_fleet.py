@@ -112,3 +112,23 @@ def test_two_candidates_never_lead_at_once(ledger):
         thread.join()
 
     assert terms and not trouble
+
+
+def test_the_last_failure_to_start_is_kept_until_the_node_starts(ledger, monkeypatch):
+    fleet = Fleet(ledger.connection)
+    assert fleet.last_failure() is None
+    fleet.report_failure("worker-0@one", "no bundle")
+    fleet.report_failure("two", "too little memory")
+
+    assert fleet.facts() == [] and fleet.live() == []
+    assert (fleet.last_failure().node, fleet.last_failure().reason) == ("two", "too little memory")
+    fleet.register(WorkerFacts(name="worker-1@two", streams=1, threads=1, model="m", size=320, precision="f32"))
+    assert (fleet.last_failure().node, fleet.last_failure().reason) == ("one", "no bundle")
+
+    fleet.forget_gone()
+    assert fleet.last_failure() is not None
+    monkeypatch.setattr("worker.contract.ledger.fleet._FORGET_SECONDS", -10)
+    assert fleet.last_failure() is None
+    fleet.forget_gone()
+    names = ledger.connection.client.hkeys(redis_keys.worker_facts(ledger.connection.prefix))
+    assert not any(name.startswith("start-failure:") for name in names)

@@ -93,6 +93,20 @@ def test_swin_l_agrees(rewrites, order):
         assert abs(found[name] - expected[key]).max() <= AGREEMENT, name
 
 
+@pytest.mark.skipif(psutil.virtual_memory().available < 6 << 30, reason="220 million parameters need 5 GiB of memory")
+def test_the_native_kernels_agree_on_swin_l():
+    kernels.need_library()
+    weights = checkpoint.validate(stand_in_state_dict(table=SWIN_L), "stand-in")
+    expected = np.load(DATA / "reference_swin_l_256.npz")["logits"]
+    model = build(weights, InputSize.square(256), ALL)
+    done = kernels.replaced(model, "f32")
+
+    logits = kernels.run(kernels.compiled(model), [stand_in_image(256)])
+
+    assert done.left == 0 and done.replaced > 0
+    assert abs(logits - expected).max() <= AGREEMENT
+
+
 def small(weights: dict[str, np.ndarray]) -> ov.Model:
     return build(weights, InputSize(*ODD_HEIGHT), ALL)
 

@@ -12,7 +12,7 @@ import pytest
 
 from integration.model.tiny_network import build, noise, save
 from worker.model.format.variant import Variant
-from worker.model.inference import runtime
+from worker.model.inference import engine, runtime
 from worker.model.inference.engine import Engine
 
 ROOT = Path(__file__).parents[4]
@@ -20,9 +20,9 @@ ROOT = Path(__file__).parents[4]
 
 def run(variant: Variant, cache: Path, precision="f32", threads=1) -> tuple[bool, np.ndarray, list[str]]:
     """Load and infer; return whether the model came from the cache, the grey levels, and the notes."""
-    with Engine.load(variant, streams=1, threads=threads, inference_precision=precision, cache_dir=cache) as engine:
-        facts = engine.describe()
-        return facts["loaded_from_cache"], engine.infer(noise(1)), facts["notes"]
+    with Engine.load(variant, streams=1, threads=threads, inference_precision=precision, cache_dir=cache) as loaded:
+        facts = loaded.describe()
+        return facts["loaded_from_cache"], loaded.infer(noise(1)), facts["notes"]
 
 
 def blobs(cache: Path) -> list[Path]:
@@ -46,6 +46,7 @@ def test_a_damaged_blob_is_not_loaded(tmp_path, caplog, damage):
     _, grey, _ = run(variant, tmp_path / "cache")
     (blob,) = blobs(tmp_path / "cache")
     content = bytearray(blob.read_bytes())
+    blob.with_name("of-an-earlier-release.blob.sha256").write_text("0" * 64)
     blob.unlink()
     if damage == "cut":
         blob.write_bytes(content[: len(content) // 2])
@@ -61,6 +62,8 @@ def test_a_damaged_blob_is_not_loaded(tmp_path, caplog, damage):
     assert not again
     assert np.array_equal(grey, grey_again)
     assert "compiling again" in caplog.text
+    (blob,) = blobs(tmp_path / "cache")
+    assert [path.name for path in blob.parent.glob("*.sha256")] == [f"{blob.name}.sha256"]
     assert run(variant, tmp_path / "cache")[0]
 
 
@@ -71,6 +74,28 @@ def test_another_variant_or_arithmetic_has_a_separate_folder(tmp_path):
 
     assert [run(variant, cache)[0], run(other, cache)[0], run(variant, cache, "bf16")[0]] == [False] * 3
     assert len({blob.parent for blob in blobs(cache)}) == 3
+
+
+def test_a_new_version_of_our_graph_compiles_beside_the_old_one(tmp_path, caplog, monkeypatch):
+    variant = save(build(), tmp_path)
+    run(variant, tmp_path / "cache")
+    (blob,) = blobs(tmp_path / "cache")
+    monkeypatch.setattr(engine, "graph_version", lambda: "of the next release")
+
+    assert not run(variant, tmp_path / "cache")[0]
+    assert run(variant, tmp_path / "cache")[0]
+    assert len(blobs(tmp_path / "cache")) == 2 and blob.exists()
+    assert "compiling again" not in caplog.text
+
+
+def test_the_version_of_our_graph_follows_its_code(tmp_path, monkeypatch):
+    before = engine.graph_version()
+    changed = tmp_path / "graph.py"
+    changed.write_bytes(Path(engine.graph_module.__file__).read_bytes() + b"# a change\n")
+    monkeypatch.setattr(engine.graph_module, "__file__", str(changed))
+    engine.graph_version.cache_clear()
+    assert engine.graph_version() != before
+    engine.graph_version.cache_clear()
 
 
 def test_the_key_changes_with_version_and_instruction_sets(monkeypatch):

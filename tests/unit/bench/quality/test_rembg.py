@@ -98,7 +98,7 @@ def test_an_installation_that_fails_says_why_and_is_tried_again(tmp_path, monkey
 
     for _ in range(2):
         with pytest.raises(
-            SetupError, match=r"rembg\[cpu\]==2.0.86 cannot be installed into .*: ERROR: no such package"
+            SetupError, match=r"rembg\[cpu,cli\]==2.0.86 cannot be installed into .*: ERROR: no such package"
         ):
             rembg.interpreter(tmp_path)
     assert [command[1:3] for command in seen] == [["-m", "venv"], ["-m", "pip"]] * 2

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worker.convert.evaluate.agreement import LIMITS, Agreement, Limit, compare
+from worker.convert.evaluate.agreement import Agreement, compare
+from worker.model.format.agreement_limits import LIMITS, Limit
 
 
 def masks(*rows: list[float]) -> np.ndarray:
@@ -51,7 +52,7 @@ def test_masks_that_cannot_be_compared_are_refused(other):
     ],
 )
 def test_a_limit_names_what_is_out_of_bounds(mae, iou, words):
-    assert Limit(mae=0.02, iou=0.95).complaint(Agreement(mae, iou, 1.0, 1)) == words
+    assert Agreement(mae, iou, 1.0, 1).complaint(Limit(mae=0.02, iou=0.95)) == words
 
 
 def test_every_precision_but_the_reference_has_a_limit():

@@ -40,6 +40,29 @@ def test_name_then_size_then_precision(settings, recommended, expected, why):
     assert why in choice.reason
 
 
+FAILED = {
+    "openvino_int8/net_1024x1024_int8.xml": "IoU 0.8500 below 0.95",
+}
+
+
+def test_a_variant_that_failed_its_comparison_is_not_chosen_for_speed():
+    choice = choose(FULL, ModelSettings(source="/b"), ("int8", "fp32"), FAILED)
+
+    assert choice.candidate.label == "net 1024 fp32"
+    assert "not int8, whose masks differ from FP32 (IoU 0.8500 below 0.95)" in choice.reason
+    other = choose(FULL, ModelSettings(source="/b", size=512), ("int8", "fp32"), FAILED)
+    assert other.candidate.label == "net 512 int8"
+
+
+def test_a_variant_that_failed_runs_if_it_is_requested_or_the_only_one_and_the_reason_warns():
+    requested = choose(FULL, ModelSettings(source="/b", precision="int8"), ("int8",), FAILED)
+    only = choose(listing("net 1024 int8"), ModelSettings(source="/b"), ("int8",), FAILED)
+
+    for choice in (requested, only):
+        assert choice.candidate.label == "net 1024 int8"
+        assert choice.reason.endswith("WARNING: its masks differ from FP32 (IoU 0.8500 below 0.95)")
+
+
 def test_the_largest_size_is_that_of_the_requested_precision():
     there = listing("net 512 int8", "net 1024 fp32")
 

@@ -29,6 +29,24 @@ def test_facts_are_read_and_unknown_keys_ignored(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("facts", "failure"),
+    [
+        ({"precision": "int8", "agreement": {"mae": 0.001, "iou": 0.97}}, ""),
+        ({"precision": "int8", "agreement": {"mae": 0.001, "iou": 0.85}}, "IoU 0.8500 below 0.95"),
+        ({"precision": "fp16", "agreement": {"mae": 0.01, "iou": 0.995}}, "MAE 0.0100 above 0.002"),
+        ({"precision": "int8", "agreement": {"mae": 0.0, "iou": 1.0}, "kept_by_force": "as told"}, "as told"),
+        ({"precision": "int8", "agreement": None}, ""),
+        ({"precision": "fp32", "build_seconds": 3, "agreement": None, "kept_by_force": ""}, ""),
+    ],
+)
+def test_a_variant_that_differs_too_much_from_fp32_is_known(facts, failure, tmp_path):
+    path = tmp_path / "manifest.json"
+    path.write_bytes(manifest(FILES, variants={XML: facts}))
+
+    assert read_bundle_manifest(path).failed_variants() == ({XML: failure} if failure else {})
+
+
+@pytest.mark.parametrize(
     ("content", "named"),
     [
         (b"{not json", "the JSON itself"),

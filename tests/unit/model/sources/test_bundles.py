@@ -42,6 +42,25 @@ def test_a_folder_without_a_manifest_loads_with_a_warning(tmp_path):
     assert f"has no manifest.json: the digest {DIGEST} was computed" in no_manifest
 
 
+INT8 = {name.replace("fp32", "int8"): data for name, data in FILES.items()}
+BAD = {XML.replace("fp32", "int8"): {"precision": "int8", "agreement": {"mae": 0.01, "iou": 0.8}}}
+
+
+@pytest.mark.parametrize("place", ["folder", "S3"])
+def test_a_variant_that_failed_its_comparison_is_not_located_for_speed(tmp_path, place):
+    both = {**FILES, **INT8}
+    files = {**both, "manifest.json": manifest(both, variants=BAD)}
+    source = str(write_bundle(tmp_path / "b", files)) if place == "folder" else URL
+    objects = FakeObjects(URL, files)
+
+    bundle = bundles.locate(settings(source, tmp_path), objects, ("int8", "fp32"))
+    asked = bundles.locate(settings(source, tmp_path, precision="int8"), objects, ("int8", "fp32"))
+
+    assert bundle.variant.precision == "fp32" and bundle.variant.digest == DIGEST
+    assert "not int8, whose masks differ from FP32 (IoU 0.8000 below 0.95)" in bundle.reason
+    assert asked.variant.precision == "int8" and "WARNING: its masks differ" in asked.reason
+
+
 @pytest.mark.parametrize("name", [XML, BIN])
 def test_a_damaged_file_is_refused(tmp_path, name):
     root = write_bundle(tmp_path / "b", {**WITH_MANIFEST, name: b"damaged"})

@@ -8,14 +8,16 @@
 local chunk, epoch, first, count, worker = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local silence, split_after = tonumber(ARGV[6]), tonumber(ARGV[7])
 
-local job = redis.call('HMGET', JOB, 'status', 'options', 'policy', 'epoch', 'total', 'max_attempts')
+local job = redis.call('HMGET', JOB, 'status', 'options', 'policy', 'epoch', 'total', 'max_attempts', 'chunk_images')
 local status, options, policy, total, deaths_allowed = job[1], job[2], job[3], tonumber(job[5] or 0), tonumber(job[6])
+local size = tonumber(job[7] or 0)
 local function answer(verdict, values) return {verdict, values or {}, options or '', policy or '', 0, '', {}} end
 
 if not status then return answer('unknown') end
-if job[4] ~= epoch or status == 'listing' or status == 'reopening' or first + count > total then
-  return answer('stale')
-end
+if job[4] ~= epoch or status == 'listing' or status == 'reopening' then return answer('stale') end
+-- The numbers of a message that a producer wrote follow from the job. Others would write outcomes of other chunks, and
+-- an image number far outside of the job would let Redis allocate memory up to it.
+if first ~= tonumber(chunk) * size or count ~= math.min(size, total - first) then return answer('stale') end
 local values = states(first, count)
 if all_set(first, count) then
   forget(chunk, first, count)

@@ -15,14 +15,15 @@ import logging
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker.contract.errors import BundleError, MaskmillError
 from worker.contract.input_size import InputSize
 from worker.contract.settings import PlanSettings
-from worker.convert.importing.request import PeakMemory
 from worker.cpu import isa, pinning, placement, topology
+from worker.model.format.manifest import PeakMemory
 from worker.model.format.variant import Variant
 from worker.processes.memory import peak_bytes
 from worker.processes.parent_death import bound_to_parent
@@ -30,7 +31,7 @@ from worker.processes.parent_death import bound_to_parent
 if TYPE_CHECKING:
     from worker.model.inference.engine import FloatPrecision
 
-_MODULE = "worker.convert.importing.peak_memory"
+_MODULE = "worker.convert.peak_memory"
 
 
 def measure(variant: Variant) -> dict[str, PeakMemory]:
@@ -46,11 +47,20 @@ def measure(variant: Variant) -> dict[str, PeakMemory]:
     return {kind: _of(variant, kind, cpus) for kind in kinds}
 
 
+def manifest_section(measured: Mapping[str, Mapping[str, PeakMemory]]) -> dict[str, dict[str, dict[str, int]]]:
+    """Return section `memory` of a bundle manifest.
+
+    Args:
+        measured: path of a graph relative to the bundle -> what `measure` returned for it.
+    """
+    return {path: {kind: peak.model_dump() for kind, peak in peaks.items()} for path, peaks in measured.items()}
+
+
 def _of(variant: Variant, arithmetic: FloatPrecision, cpus: tuple[int, ...]) -> PeakMemory:
     one = _peak(variant, arithmetic, cpus[:1])
     # With a single core, the whole process counts as a stream as well, which errs on the safe side.
     stream = max(_peak(variant, arithmetic, cpus) - one, 1) if len(cpus) > 1 else one
-    return PeakMemory(max(one - stream, 1), stream)
+    return PeakMemory(process_mib=max(one - stream, 1), stream_mib=stream)
 
 
 def _peak(variant: Variant, arithmetic: FloatPrecision, cpus: tuple[int, ...]) -> int:
@@ -67,7 +77,7 @@ def _peak(variant: Variant, arithmetic: FloatPrecision, cpus: tuple[int, ...]) -
     said = answer.get("error") or (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
     raise BundleError(
         f"the process that measured the memory of {variant.label} failed: {said}; check the kernel's log for a lack of "
-        "memory, or import it on a larger machine"
+        "memory, or use a larger machine"
     )
 
 
