@@ -1,14 +1,16 @@
-"""Live workers, and which stages the last images of a job spent their time in."""
+"""Live workers, what a job waits for, and which stages the last images of a job spent their time in."""
 
 from __future__ import annotations
 
 import itertools
+import time
 from collections import Counter
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from producer.wording import iso_time
 from worker.contract.job import JobStatus, JobView
-from worker.contract.ledger.backlog import Backlog
+from worker.contract.ledger.backlog import Backlog, blocker
 from worker.contract.ledger.fleet import Fleet, StartFailure, WorkerFacts
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import Outcome
@@ -22,7 +24,12 @@ def workers(ledger: Ledger) -> list[WorkerFacts]:
 
 
 def why_waiting(ledger: Ledger, view: JobView) -> str:
-    """Return why a job makes no progress: it is paused, or no worker is ready; empty if there are workers."""
+    """Return why a job makes no progress; empty if nothing is known.
+
+    It waits for another job or for S3, it is paused, or no worker is ready.
+    """
+    if waits_for := what_it_waits_for(ledger, view):
+        return f"waits for {waits_for}"
     if view.status is JobStatus.PAUSED:
         return f"paused: `producer resume {view.job}` continues it"
     fleet = Fleet(ledger.connection)
@@ -62,6 +69,28 @@ def time_shares(stages: Iterable[dict[str, float]]) -> dict[str, float]:
         seconds_by_stage.update(seconds)
     total = seconds_by_stage.total()
     return {stage: seconds / total for stage, seconds in seconds_by_stage.most_common()} if total > 0 else {}
+
+
+def what_it_waits_for(ledger: Ledger, view: JobView) -> str:
+    """Return what a job waits for, as text to follow `waits for`; empty if it waits for nothing.
+
+    It waits for an earlier job that writes to the same place, or for an S3 that fails.
+    """
+    if view.ended:
+        return ""
+    if view.status in (JobStatus.RUNNING, JobStatus.PAUSED) and not view.done:
+        other = blocker(view, Backlog(ledger.connection).active())
+        if other is not None:
+            return describe_blocker(other)
+    if view.waits_for_store(time.time()):
+        since = datetime.fromtimestamp(view.wait_since or view.wait_at or 0.0, UTC)
+        return f"S3 since {since:%Y-%m-%d %H:%M:%S} UTC: {view.wait_for}"
+    return ""
+
+
+def describe_blocker(other: JobView) -> str:
+    """Return `job X (paused), which writes to s3://...`."""
+    return f"job {other.job} ({other.status.value}), which writes to {other.options.dest}"
 
 
 def describe_workers(workers: Iterable[WorkerFacts]) -> str:

@@ -49,8 +49,9 @@ class JobSnapshot:
             "cancelled": view.cancelled,
             "images_per_second": None if self.rate is None else round(self.rate, 3),
             "eta_seconds": None if self.eta_seconds is None else round(self.eta_seconds, 1),
+            "waiting": self.waiting,
         }
-        return fields | ({"waiting": self.waiting} if self.waiting else {})
+        return fields
 
 
 def follow(

@@ -47,21 +47,21 @@ def status_command(*, job: str, as_json: bool) -> int:
         view = ledger.view(job)
         failures = ledger.failures(job) if view.failed or view.dead else []
         workers = [] if view.ended else live.workers(ledger)
-        waiting = "" if view.ended or workers else live.why_waiting(ledger, view)
+        waiting = "" if view.ended else live.why_waiting(ledger, view)
         shares = {} if view.ended else live.stage_shares(ledger, job)
     if as_json:
         activity: dict[str, object] = {
             "workers": [worker.model_dump(mode="json") for worker in workers],
             "stage_shares": shares,
-            **({"waiting": waiting} if waiting else {}),
         }
         spent = view.core_seconds / _HOUR
         costs = {"core_hours": round(spent, 6)} | cost_fields(spent, config.jobs)
-        console.print_json(_as_dict(view) | costs | {"failures": failures} | ({} if view.ended else activity))
+        console.print_json(_as_dict(view, waiting) | costs | {"failures": failures} | ({} if view.ended else activity))
         return Exit.OK
     _print_view(view, failures)
     if not view.ended:
-        console.out.print(live.describe_workers(workers) or waiting, markup=False, soft_wrap=True)
+        for line in filter(None, (waiting, live.describe_workers(workers))):
+            console.out.print(line, markup=False, soft_wrap=True)
         if shares:
             shown = [f"{stage} {share:.0%}" for stage, share in shares.items() if share >= _SMALLEST_SHOWN_SHARE]
             console.out.print(f"time of the last images: {', '.join(shown)}", soft_wrap=True)
@@ -174,8 +174,8 @@ def _notify(notifier: Notifier, view: JobView, code: Exit) -> None:
         console.err.print(str(error), markup=False, soft_wrap=True)
 
 
-def _as_dict(view: JobView) -> dict[str, object]:
-    return JobSnapshot(view, mean_rate(view)).as_dict() | {
+def _as_dict(view: JobView, waiting: str = "") -> dict[str, object]:
+    return JobSnapshot(view, mean_rate(view), waiting).as_dict() | {
         "source": str(view.options.source),
         "dest": str(view.options.dest),
         "outputs": [kind.value for kind in view.options.outputs],

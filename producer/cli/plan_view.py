@@ -17,7 +17,7 @@ from worker.contract.ledger.jobs import Ledger
 from worker.contract.settings import JobSettings
 
 
-def as_dict(plan: Plan, cost: Estimate, jobs: JobSettings) -> dict[str, object]:
+def as_dict(plan: Plan, cost: Estimate, jobs: JobSettings, waits_for: str = "") -> dict[str, object]:
     """Return the fields of one JSON line."""
     return {
         "images": plan.images,
@@ -39,11 +39,12 @@ def as_dict(plan: Plan, cost: Estimate, jobs: JobSettings) -> dict[str, object]:
         "expected_seconds": _rounded(cost.seconds),
         "expected_core_hours": _rounded(cost.core_hours),
         "measured_by": cost.basis,
+        "waits_for": waits_for,
     } | cost_fields(cost.core_hours, jobs)
 
 
-def show(plan: Plan, cost: Estimate, jobs: JobSettings) -> None:
-    """Print a plan and its cost as text."""
+def show(plan: Plan, cost: Estimate, jobs: JobSettings, waits_for: str = "") -> None:
+    """Print a plan, its cost, and the job that it would wait for, as text."""
 
     def line(name: str, text: str) -> None:
         console.out.print(f"{name:<11}{text}", markup=False, soft_wrap=True)
@@ -65,6 +66,8 @@ def show(plan: Plan, cost: Estimate, jobs: JobSettings) -> None:
         line("", f"and {plan.collisions - len(plan.collision_examples):,} more")
     line("workers", _workers(cost))
     line("expected", _expected(cost, jobs))
+    if waits_for:
+        line("waits for", waits_for)
 
 
 def confirm(plan: Plan, ledger: Ledger, limit: int, jobs: JobSettings) -> bool:

@@ -106,7 +106,7 @@ def _bar(snapshots: Iterable[JobSnapshot]) -> JobView:
             waiting = snapshot.waiting
             bar.update(
                 task,
-                description=_state(view),
+                description=_state(snapshot),
                 total=view.total,
                 completed=view.done,
                 rate=f"{snapshot.rate:.1f} images/s" if snapshot.rate else "",
@@ -121,7 +121,10 @@ def _last(view: JobView | None) -> JobView:
     return view
 
 
-def _state(view: JobView) -> str:
+def _state(snapshot: JobSnapshot) -> str:
+    view = snapshot.view
+    if snapshot.waiting:
+        return "waiting"
     if view.status is JobStatus.RUNNING and view.started_at is None:
         return "waiting for a worker"
     return view.status.value

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from producer import folder_dest
+from producer import folder_dest, live
 from producer.backgrounds import OutputRequest
 from producer.cli import plan_view, progress
 from producer.cli.jobs import NOTIFY, TIMEOUT, WAIT, follow_to_end
@@ -26,6 +26,7 @@ from producer.uptodate import FORCED
 from producer.watch import JobSnapshot
 from worker.contract import console, settings, tracing
 from worker.contract.errors import ConfirmationNeeded
+from worker.contract.ledger.backlog import Backlog, first_writer
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobPolicy
 from worker.contract.queue.celery_app import make_celery
@@ -158,10 +159,12 @@ def _show_plan(plan: Plan, ledger: Ledger, jobs: JobSettings, *, force: bool, as
         plan = replace(plan, up_to_date_basis=FORCED.basis)
     with plan:
         cost = estimate_plan(plan, ledger)
+        other = first_writer(plan.options.dest, Backlog(ledger.connection).active())
+        waits_for = live.describe_blocker(other) if other else ""
         if as_json:
-            console.print_json(plan_view.as_dict(plan, cost, jobs))
+            console.print_json(plan_view.as_dict(plan, cost, jobs, waits_for))
         else:
-            plan_view.show(plan, cost, jobs)
+            plan_view.show(plan, cost, jobs, waits_for)
         plan.check()
     return console.Exit.OK
 

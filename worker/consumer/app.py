@@ -19,6 +19,7 @@ import celery.apps.worker
 from celery import Celery
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_shutting_down
 
+from worker.consumer.acceptance import Acceptance
 from worker.consumer.heartbeat import Heartbeat
 from worker.consumer.lease import LeaseRenewal
 from worker.consumer.prefetch import Prefetch
@@ -45,7 +46,7 @@ def build() -> Celery:
     name = f"{config.worker.process_name}@{config.worker.node_name}"
     app = make_celery(config, client_name=f"maskmill-{name}")
     app.maskmill_name, app.maskmill_parent_channel = name, ParentChannel()
-    app.steps["consumer"].update({Prefetch, LeaseRenewal, Heartbeat, Watchdog})
+    app.steps["consumer"].update({Prefetch, LeaseRenewal, Heartbeat, Watchdog, Acceptance})
     _connect_parent(config, app.maskmill_parent_channel)
     run_chunk = _connect_model_process(config, name, app.maskmill_parent_channel)
     Transport.on_refused = staticmethod(metrics.refused)

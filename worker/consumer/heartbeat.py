@@ -28,9 +28,9 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no
     def start(self, parent: Any) -> None:
         """Send heartbeats from now on; called for each new connection to the queue."""
         self._connection = _connect(parent.app)
-        fleet, name = Fleet(self._connection), parent.app.maskmill_name
-        send_heartbeat(fleet, name)
-        self._timer = parent.timer.call_repeatedly(HEARTBEAT_SECONDS, send_heartbeat, (fleet, name))
+        fleet, app = Fleet(self._connection), parent.app
+        _report(fleet, app)
+        self._timer = parent.timer.call_repeatedly(HEARTBEAT_SECONDS, _report, (fleet, app))
 
     def stop(self, parent: Any) -> None:
         """Send no more heartbeats; called when the connection is lost or closed."""
@@ -45,6 +45,22 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no
         """Deregister the worker; called once, after its last chunk, and not for a lost connection."""
         with _connect(parent.app) as connection:
             deregister(Fleet(connection), parent.app.maskmill_name)
+
+
+def _report(fleet: Fleet, app: Any) -> None:
+    """Send a heartbeat, or none while S3 refuses the worker: it is not ready, and the window must not count it."""
+    if app.maskmill_parent_channel.refused():
+        withdraw(fleet, app.maskmill_name)
+    else:
+        send_heartbeat(fleet, app.maskmill_name)
+
+
+def withdraw(fleet: Fleet, name: str) -> None:
+    """Stop to count as live at once; after a failure the worker counts as live for `GONE_SECONDS`."""
+    try:
+        fleet.withdraw(name)
+    except MaskmillError as error:
+        log.warning(error, extra=event("heartbeat_failed"))
 
 
 def send_heartbeat(fleet: Fleet, name: str) -> None:

@@ -116,10 +116,15 @@ class LazyGroup(click.Group):
         if args[0] not in self._entry_points and (close := difflib.get_close_matches(args[0], self._entry_points, n=1)):
             ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")
         name, command, rest = super().resolve_command(ctx, args)
+        prefix = self.variables_prefix(ctx, name) if name else None
         asks_for_help = not {"-h", "--help"}.isdisjoint(rest)
-        if name and command and ctx.auto_envvar_prefix and not ctx.resilient_parsing and not asks_for_help:
-            self._refuse_unknown_variables(ctx, ctx.auto_envvar_prefix, name, command)
+        if name and command and prefix and not ctx.resilient_parsing and not asks_for_help:
+            self._refuse_unknown_variables(ctx, prefix, name, command)
         return name, command, rest
+
+    def variables_prefix(self, ctx: click.Context, name: str) -> str | None:
+        """Return the first word of the variables that the options of a command read; None if it reads none."""
+        return ctx.auto_envvar_prefix
 
     def _refuse_unknown_variables(self, ctx: click.Context, prefix: str, name: str, command: click.Command) -> None:
         """Fail if an environment variable looks like an option of the command, or of a misspelt one, and is none.
@@ -127,6 +132,8 @@ class LazyGroup(click.Group):
         Variables of other programs may begin with the same word: only those that continue with the name of a command,
         or with a similar name, are refused.
         """
+        if command.context_settings.get("ignore_unknown_options"):
+            return  # it cannot run, and says why
         own = f"{prefix}_{name.upper()}_"
         known = set(_variables(command, own.rstrip("_")))
         commands = [word.upper() for word in self._entry_points]

@@ -22,6 +22,7 @@ _NAMES = {
     "numpy": "NumPy",
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
+    "pi_heif": "pi-heif",
     "prometheus_client": "prometheus-client",
     "py_sod_metrics": "pysodmetrics",
     "pyarrow": "pyarrow",
@@ -47,6 +48,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "bench": (*_WORKER, *_STANDALONE, "matplotlib"),
     "kernels": (*_WORKER, "cmake", "ninja"),
     "flower": (*_WORKER, "flower"),
+    "heif": ("pi_heif", *_WORKER),
     "parquet": ("pyarrow",),
 }
 """Extra -> import names of its libraries, those of the extras it includes too. The most telling one comes first."""

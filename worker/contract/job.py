@@ -32,6 +32,9 @@ class JobStatus(StrEnum):
     STOPPED = "stopped"
 
 
+WAIT_SHOWN_SECONDS = 180.0
+"""Age up to which a note about an S3 that fails is shown; a worker renews it at every try."""
+
 ENDED = frozenset({JobStatus.FINISHED, JobStatus.CANCELLED, JobStatus.STOPPED})
 
 
@@ -66,6 +69,9 @@ class JobView(BaseModel):
     ending: str = Field(default="", description="the status it will end with, when known")
     reason: str = Field(default="", description="why it was cancelled or stopped")
     codes: dict[str, int] = Field(default_factory=dict, description="number of failures by error code")
+    wait_for: str = Field(default="", description="what S3 answered when a worker last gave up for the time being")
+    wait_since: float | None = Field(default=None, description="when that began")
+    wait_at: float | None = Field(default=None, description="when it was last so")
     traceparent: str = Field(
         default="", description="W3C trace context of the span that submitted it; empty without traces"
     )
@@ -75,6 +81,10 @@ class JobView(BaseModel):
     def done(self) -> int:
         """Number of images that have an outcome."""
         return self.ok + self.skipped + self.failed + self.dead + self.cancelled
+
+    def waits_for_store(self, now: float) -> bool:
+        """Return whether images of the job wait for S3 at the time `now`, in Unix seconds."""
+        return not self.ended and self.wait_at is not None and now - self.wait_at < WAIT_SHOWN_SECONDS
 
     @property
     def ended(self) -> bool:

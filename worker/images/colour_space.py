@@ -100,25 +100,25 @@ def from_gamma(gamma: bytes, primaries: bytes) -> Signalled | None:
 
 def avif_colours(data: bytes) -> Signalled | None:
     """Return what the first colour information box of kind nclx in an AVIF says (ISO/IEC 14496-12, 12.1.5)."""
-    for kind, meta in _boxes(data):
+    for kind, meta in boxes(data):
         if kind == b"meta":
-            for path, body in _properties(meta[4:]):
+            for path, body in properties(meta[4:]):
                 if path == b"colr" and body[:4] == b"nclx" and len(body) >= 8:  # noqa: PLR2004 - two numbers
                     primaries, transfer = struct.unpack_from(">HH", body, 4)
                     return from_cicp(bytes((min(primaries, 255), min(transfer, 255))))
     return None
 
 
-def _properties(meta: bytes) -> Iterator[tuple[bytes, bytes]]:
+def properties(meta: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield the item properties of a meta box: the boxes in iprp, ipco (ISO/IEC 23008-12, 9.3)."""
-    for kind, body in _boxes(meta):
+    for kind, body in boxes(meta):
         if kind == b"iprp":
-            for inner, container in _boxes(body):
+            for inner, container in boxes(body):
                 if inner == b"ipco":
-                    yield from _boxes(container)
+                    yield from boxes(container)
 
 
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield kind and body of the boxes in `data`, up to the first one that does not fit."""
     at = 0
     while at + 8 <= len(data):

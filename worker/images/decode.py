@@ -8,13 +8,14 @@
   metadata is dropped, except an ICC profile that describes the RGB pixels, and EXIF if `DecodeTarget` asks for it.
 - A JPEG is decoded at 1/2, 1/4 or 1/8 of its size (scaled inverse DCT) if that is enough for `DecodeTarget`.
 - Animations (GIF, PNG, WebP, AVIF), multi-page TIFF and MPO: the first picture is used.
-- HEIC, SVG, PDF, camera raw and others are refused by name, and so is a TIFF whose first page is only a preview.
+- HEIC and HEIF are read if the extra `heif` is installed (`worker.images.heif`).
+- SVG, PDF, camera raw and others are refused by name, and so is a TIFF whose first page is only a preview.
 - Truncated files are refused, but a JPEG or PNG that lacks only what follows its last pixel is read, with a note.
 - PNG checksums are verified; JPEG has none, so a flipped bit in a JPEG goes undetected. Metadata never decides over
   pixels: what is damaged or too large of it is dropped, with a note (`worker.images.png_file`).
 
-Only seven of Pillow's parsers can run. They are called directly instead of through `Image.open`. That also keeps their
-error messages, which `Image.open` replaces by "cannot identify".
+Only seven of Pillow's parsers, and the one of the extra, can run. They are called directly instead of through
+`Image.open`. That also keeps their error messages, which `Image.open` replaces by "cannot identify".
 
 Two process-wide settings are changed here, each at most once. Warnings from Pillow's modules are ignored: they report
 metadata (broken EXIF, odd transparency) that is dropped anyway, and `catch_warnings` is not thread-safe. Pillow's limit
@@ -53,6 +54,7 @@ from worker.images.colour import to_rgb
 from worker.images.colour_space import Signalled, avif_colours
 from worker.images.exif import filter_exif
 from worker.images.headers import sniff, webp_size
+from worker.images.heif import check_tiles, open_heif
 from worker.images.jpeg_file import completions, jpeg_facts, without
 from worker.images.png_file import DAMAGED_METADATA, MISSING_END, PngFile, read_png
 from worker.images.tiff_file import TiffTags
@@ -88,8 +90,8 @@ _PARSERS: dict[str, Callable[[IO[bytes], str], ImageFile.ImageFile]] = {
     "TIFF": TiffImageFile,
     "BMP": BmpImageFile,
 }
-_UNSUPPORTED = ("unsupported", "not yet supported", "cannot handle", "unknown pixel mode")
-_TIFF_SUBFILE_TYPE, _TIFF_DNG_VERSION, _TIFF_ICC_PROFILE = 254, 50706, 34675
+_UNSUPPORTED = ("unsupported", "not yet supported", "cannot handle", "unknown pixel mode", "not been built in")
+_TIFF_ICC_PROFILE = 34675
 _REDUCED_RESOLUTION = 1  # bit 0 of NewSubfileType, TIFF 6.0, section 8
 _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _MIB = 1 << 20
@@ -333,6 +335,24 @@ class _Avif(_Opened):
             self.signalled = avif_colours(data)
 
 
+class _Heif(_Opened):
+    def __init__(self, name: str, data: bytes, limits: LimitSettings) -> None:
+        self.notes, self._data = [], data
+        self.image = open_heif(name, data)
+        self.size = self.image.size
+        _check_size(self.size, limits)
+        self.image.info.pop("xmp", None)  # its own boxes alone turn it, and have been applied
+        if "icc_profile" not in self.image.info:
+            self.signalled = avif_colours(data)
+
+    def load(self) -> Image.Image:
+        self.image.load()
+        if self.image.size != self.size:
+            raise Undecodable("HEIC whose pixels have another size than its header says; export or upload it again")
+        check_tiles(self._data, self.image)
+        return self.image
+
+
 class _Tiff(_Opened):
     def __init__(self, name: str, data: bytes, tags: TiffTags, limits: LimitSettings) -> None:
         try:
@@ -372,7 +392,11 @@ class _PlanarTiff(_Opened):
 
 def _open_tiff(name: str, data: bytes, limits: LimitSettings) -> _Opened:
     tags = tiff_file.read_tags(data)
-    return _PlanarTiff(data, tags, limits) if tags.is_planar else _Tiff(name, data, tags, limits)
+    data = tiff_file.without_malformed(data, tags)
+    opened = _PlanarTiff(data, tags, limits) if tags.is_planar else _Tiff(name, data, tags, limits)
+    if tags.malformed:
+        opened.notes.append(DAMAGED_METADATA)
+    return opened
 
 
 def _grey_tiff(data: bytes) -> Image.Image:
@@ -387,6 +411,8 @@ _OPENERS: dict[str, Callable[[str, bytes, LimitSettings], _Opened]] = {
     "GIF": _Gif,
     "WEBP": _Webp,
     "AVIF": _Avif,
+    "HEIC": _Heif,
+    "HEIF": _Heif,
     "TIFF": _open_tiff,
 }
 
@@ -409,7 +435,7 @@ def _check_size(size: tuple[int, int], limits: LimitSettings) -> None:
 
 def _refuse_preview(tags: TiffTags) -> None:
     """Refuse camera raw formats that are TIFFs with a thumbnail as first page: a mask of the thumbnail is useless."""
-    if _TIFF_DNG_VERSION in tags.values or tags.first(_TIFF_SUBFILE_TYPE, 0) & _REDUCED_RESOLUTION:
+    if tiff_file.DNG_VERSION in tags.values or tags.first(tiff_file.SUBFILE_TYPE, 0) & _REDUCED_RESOLUTION:
         raise UnsupportedFormat("camera raw, or a TIFF that begins with a preview, is not supported; develop it first")
 
 

@@ -49,7 +49,7 @@ _SVG_WITHIN = 4096
 
 
 def sniff(data: bytes) -> str:
-    """Return the name of the format by its signature: JPEG, PNG, GIF, WEBP, AVIF, TIFF or BMP.
+    """Return the name of the format by its signature: JPEG, PNG, GIF, WEBP, AVIF, HEIC, HEIF, TIFF or BMP.
 
     Raises:
         EmptyObject: `data` is empty.
@@ -74,11 +74,20 @@ def _readable(data: bytes) -> str | None:
             return None if data[8:10] == b"CR" and name == "TIFF" else name
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "WEBP"
-    if data[4:8] == b"ftyp" and _brands(data) & _AVIF_BRANDS:
-        return "AVIF"
+    if data[4:8] == b"ftyp":
+        return _heif_name(_brands(data))
     if data.startswith(b"BM") and int.from_bytes(data[14:18], "little") in _BMP_HEADER_SIZES:
         return "BMP"
     return None
+
+
+def _heif_name(brands: frozenset[bytes]) -> str | None:
+    """Return the name of a picture in the HEIF container by its brands (ISO/IEC 23008-12, annex B); None for others."""
+    if brands & _AVIF_BRANDS:
+        return "AVIF"
+    if brands & _HEIC_BRANDS:
+        return "HEIC"
+    return "HEIF" if brands & {b"mif1", b"msf1"} else None
 
 
 def _refused(data: bytes) -> str | None:
@@ -96,12 +105,7 @@ def _refused(data: bytes) -> str | None:
 
 def _iso_media(data: bytes) -> str:
     """Return the format name of an ISO base media file (ISO/IEC 14496-12) by its brands."""
-    brands = _brands(data)
-    if brands & _HEIC_BRANDS:
-        return "HEIC"
-    if brands & {b"mif1", b"msf1"}:
-        return "HEIF"
-    if b"crx " in brands:
+    if b"crx " in _brands(data):
         return "camera raw (CR3)"
     return f"ISO media (brand {data[8:12].decode('latin-1')!r}, often a video)"
 

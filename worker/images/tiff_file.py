@@ -25,6 +25,17 @@ WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 
 STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES, PLANAR, PREDICTOR = 273, 277, 278, 279, 284, 317
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES = 322, 323, 324, 325
 EXTRA_SAMPLES, SAMPLE_FORMAT, JPEG_TABLES = 338, 339, 347
+SUBFILE_TYPE, DNG_VERSION = 254, 50706
+
+_ARRAYS = frozenset((BITS, STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES, EXTRA_SAMPLES, SAMPLE_FORMAT))
+_READ = _ARRAYS | {
+    *(WIDTH, HEIGHT, COMPRESSION, PHOTOMETRIC, FILL_ORDER, SAMPLES, ROWS_PER_STRIP, PLANAR, PREDICTOR),
+    *(TILE_WIDTH, TILE_HEIGHT, JPEG_TABLES, SUBFILE_TYPE, DNG_VERSION),
+}
+"""Only these are read: a hostile file may name 65,536 tags, each with a million values."""
+
+_TEXT, _BYTES, _UNKNOWN = 2, (1, 7), 0xFFFF
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _XMP = 282, 283, 296, 700
 
 _TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 16: "Q", 18: "Q"}
 _READABLE = frozenset((1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32809, 32946, 34925, 50000))
@@ -97,6 +108,9 @@ class TiffTags:
     is_big: bool
     """Whether it is a BigTIFF."""
 
+    malformed: tuple[int, ...] = ()
+    """Positions of metadata of a wrong type, for which Pillow would refuse the picture."""
+
     def first(self, tag: int, default: int) -> int:
         """Return the only or first value of a tag."""
         return (self.values.get(tag) or (default,))[0]
@@ -131,7 +145,8 @@ def read_tags(data: bytes) -> TiffTags:
         raise UnsupportedFormat("a big-endian BigTIFF is not supported; save it as little-endian, or as PNG")
     try:
         (offset,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, 8 if is_big else 4)
-        tags = TiffTags(order, _read_page(data, offset, order, is_big=is_big), offset, is_big)
+        values, malformed = _read_page(data, offset, order, is_big=is_big)
+        tags = TiffTags(order, values, offset, is_big, malformed)
     except (struct.error, OverflowError) as error:
         raise Undecodable(f"{_BROKEN} (its tags are cut off); {_AGAIN}") from error
     compression = tags.first(COMPRESSION, 1)
@@ -141,25 +156,45 @@ def read_tags(data: bytes) -> TiffTags:
     return tags
 
 
-def _read_page(data: bytes, at: int, order: str, *, is_big: bool) -> dict[int, tuple[int, ...]]:
+def without_malformed(data: bytes, tags: TiffTags) -> bytes:
+    """Return a TIFF in which metadata of a wrong type has a type that readers skip."""
+    if not tags.malformed:
+        return data
+    changed = bytearray(data)
+    for at in tags.malformed:
+        struct.pack_into(f"{tags.order}H", changed, at + 2, _UNKNOWN)
+    return bytes(changed)
+
+
+def _read_page(data: bytes, at: int, order: str, *, is_big: bool) -> tuple[dict[int, tuple[int, ...]], tuple[int, ...]]:
+    """Return the values of the tags in `_READ`, and the positions of malformed metadata."""
     offset_code, count_code, entry_bytes, inline = ("Q", "Q", 20, 8) if is_big else ("I", "H", 12, 4)
     (count,) = struct.unpack_from(order + count_code, data, at)
     at += struct.calcsize(count_code)
     if count > _MAX_VALUES:
         raise Undecodable(f"{_BROKEN} ({count} tags); {_AGAIN}")
     found: dict[int, tuple[int, ...]] = {}
+    malformed: list[int] = []
     for entry in range(at, at + count * entry_bytes, entry_bytes):
         tag, kind, number = struct.unpack_from(f"{order}HH{offset_code}", data, entry)
         code = _TYPES.get(kind)
-        if code is None or tag in found or number > _MAX_VALUES:
+        if _is_malformed(tag, kind):
+            malformed.append(entry)
+        if tag not in _READ or code is None or tag in found or number > _MAX_VALUES:
             continue
         value = entry + entry_bytes - inline
         if number * struct.calcsize(code) > inline:
             (value,) = struct.unpack_from(order + offset_code, data, value)
             if value + number * struct.calcsize(code) > len(data):
-                continue  # Pillow drops tags that lie outside the file; those that it needs are checked when used
+                raise Undecodable(f"{_BROKEN} (its tags are cut off); {_AGAIN}")
         found[tag] = struct.unpack_from(f"{order}{number}{code}", data, value)
-    return found
+    return found, tuple(malformed)
+
+
+def _is_malformed(tag: int, kind: int) -> bool:
+    if tag == _XMP:
+        return kind not in _BYTES
+    return tag in (_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT) and kind in (_TEXT, *_BYTES)
 
 
 def read_planes(data: bytes, tags: TiffTags, open_grey: Callable[[bytes], Image.Image]) -> Image.Image:

@@ -16,13 +16,15 @@ from typing import Any
 
 from celery.exceptions import Ignore, Reject
 
-from worker.contract.errors import ServiceError
+from worker.contract.errors import CALLER_ERRORS, MaskmillError, ServiceError, StoreUnavailable
 from worker.contract.ledger.chunks import ChunkLease, ChunkLedger, Verdict
 from worker.contract.log_fields import event
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
+from worker.contract.storage.manifest import job_folder
+from worker.contract.storage.s3 import ObjectStore
 from worker.contract.tracing import OFF, Tracing
 from worker.runner.parent_channel import ParentChannel
-from worker.runner.pipeline import Pipeline
+from worker.runner.pipeline import Pipeline, StoreVerdict, WorkItem
 from worker.runner.work_items import chunk_id, metadata, work_items
 from worker.telemetry import metrics
 from worker.telemetry.timing import Stage, timed
@@ -31,6 +33,18 @@ log = logging.getLogger(__name__)
 
 RETRY_PAUSE_SECONDS = 5.0
 """Pause before a chunk goes back to the queue because a service is down, so that messages do not circulate fast."""
+
+REFUSED_PAUSE_SECONDS = 1.0
+"""Pause before a chunk goes back that arrived although S3 refuses this process."""
+
+STORE_TRIES = 3
+"""Tries of an image for which S3 fails while it serves other objects; a try has several requests (`s3.attempts`)."""
+
+STORE_RETRY_SECONDS = 20.0
+"""Time until the rest of a chunk runs again because S3 failed for some of its images. No process waits meanwhile."""
+
+PROBE = "probe"
+"""Empty object in the job's folder, written to find out whether S3 stores anything."""
 
 _NO_REASON = "no reason was recorded; the node may have lost power or been removed"
 
@@ -62,6 +76,7 @@ class ChunkRunner:
         nearly_done: Callable[[], None] = lambda: None,
         pause: Callable[[float], None] = time.sleep,
         tracing: Tracing = OFF,
+        refused: Callable[[MaskmillError], None] = lambda error: None,
     ) -> None:
         """Run nothing yet.
 
@@ -74,10 +89,11 @@ class ChunkRunner:
             nearly_done: called when the last images of a chunk start.
             pause: sleeps.
             tracing: records every chunk and image.
+            refused: called when S3 refuses the credentials or the clock of this process.
         """
         self._ledger, self._pipeline, self._identity = ledger, pipeline, identity
         self._channel, self._report, self._pause = channel, report, pause
-        self._nearly_done, self._tracing = nearly_done, tracing
+        self._nearly_done, self._tracing, self._refused = nearly_done, tracing, refused
 
     def run(self, payload: Any) -> dict[str, Any]:
         """Run one chunk.
@@ -93,12 +109,17 @@ class ChunkRunner:
         """
         message = ChunkMessage.read(payload)
         self._channel.record_progress()
+        if self._channel.refused():  # it was on its way when S3 refused this process: others may run it
+            self._pause(REFUSED_PAUSE_SECONDS)
+            raise Reject("S3 refuses this worker", requeue=True)
         try:
             with self._tracing.span("chunk", parent=message.traceparent, job=message.job, chunk=message.chunk):
                 return self._run(message)
         except ServiceError as error:
             log.warning(error, extra=event("chunk_returned", job=message.job, chunk=message.chunk, code=error.code))
-            if not self._channel.stopping():
+            if isinstance(error, CALLER_ERRORS):
+                self._refused(error)
+            elif not self._channel.stopping():
                 self._pause(RETRY_PAUSE_SECONDS)
             raise Reject(str(error), requeue=True) from error
 
@@ -113,17 +134,19 @@ class ChunkRunner:
                 extra=event("chunk_skipped", job=message.job, chunk=message.chunk, verdict=lease.verdict.value),
             )
             raise Ignore(lease.verdict.value)
-        delivery = _Delivery(lease, lease.options, self._record_dead(lease))
+        delivery = _Delivery(lease, lease.options, self._record_dead(lease), self._pipeline.store)
         blameless = False
         try:
             delivery.run(self._pipeline, self._channel, nearly_done=self._nearly_done, tracing=self._tracing)
             blameless = True
-        except ServiceError:
+        except ServiceError as error:
             blameless = True
+            if isinstance(error, StoreUnavailable):
+                lease.store_failure(str(error))
             raise
         finally:
             seconds = time.monotonic() - began
-            requeue = self._release(lease, seconds, blameless=blameless)
+            requeue = self._release(lease, seconds, blameless=blameless, deferred=delivery.deferred)
         if delivery.complete:
             self._report(seconds / max(1, len(delivery.found)))
             return _result(lease, delivery.found, seconds)
@@ -133,12 +156,19 @@ class ChunkRunner:
         )
         if requeue:
             raise Reject("the worker is stopping", requeue=True)
-        raise Ignore("the job was paused or stopped")
+        raise Ignore(
+            "S3 failed for some images, which run later" if delivery.deferred else "the job was paused or stopped"
+        )
 
-    def _release(self, lease: ChunkLease, seconds: float, *, blameless: bool) -> bool:
+    def _release(self, lease: ChunkLease, seconds: float, *, blameless: bool, deferred: bool) -> bool:
         core_seconds = seconds * self._identity.cores
         metrics.CORE_SECONDS.inc(core_seconds)
-        return lease.release(model=self._identity.model, core_seconds=core_seconds, blameless=blameless)
+        return lease.release(
+            model=self._identity.model,
+            core_seconds=core_seconds,
+            blameless=blameless,
+            retry_after=STORE_RETRY_SECONDS if deferred and not self._channel.stopping() else 0.0,
+        )
 
     def _record_dead(self, lease: ChunkLease) -> list[Outcome]:
         """Record images that killed too many workers as dead, and return their outcomes."""
@@ -168,9 +198,11 @@ class ChunkRunner:
 class _Delivery:
     """One delivery of a chunk: the images without an outcome, and the outcomes they get."""
 
-    def __init__(self, lease: ChunkLease, options: JobOptions, dead: list[Outcome]) -> None:
-        self._lease, self._message, self._options = lease, lease.message, options
+    def __init__(self, lease: ChunkLease, options: JobOptions, dead: list[Outcome], store: ObjectStore) -> None:
+        self._lease, self._message, self._options, self._store = lease, lease.message, options, store
         self.found = dead
+        self.deferred = False
+        """S3 failed for some images, which run again later."""
         self._work_items = work_items(
             lease.message,
             options,
@@ -225,7 +257,32 @@ class _Delivery:
                 chunk=chunk_id(self._message),
                 # Nothing may be in flight beside an image that runs alone: it could be blamed for a death.
                 nearly_done=_nothing if one_by_one else nearly_done,
+                on_store_failure=self._on_store_failure,
             )
+
+    def _on_store_failure(self, work: WorkItem, error: StoreUnavailable) -> StoreVerdict:
+        """Tell an object for which S3 fails from an S3 that is down, and count the tries of the former.
+
+        A try counts only if S3 serves another object afterwards: no image fails because S3 was away.
+        """
+        if not error.of_object or not self._serves_others(work, error):
+            return StoreVerdict.DOWN
+        tries = self._lease.store_failure(str(error), index=work.index, tries=STORE_TRIES)
+        log.warning(
+            error,
+            extra=event(
+                "store_failure", job=self._message.job, chunk=self._message.chunk, image=work.index, tries=tries
+            ),
+        )
+        if tries >= STORE_TRIES:
+            return StoreVerdict.GIVEN_UP
+        self.deferred = True
+        return StoreVerdict.LATER
+
+    def _serves_others(self, work: WorkItem, error: StoreUnavailable) -> bool:
+        if error.writing:
+            return self._store.writes(job_folder(self._options.dest, self._message.job) / PROBE)
+        return self._store.reads_others(work.source)
 
     def _log(self, outcome: Outcome) -> None:
         if outcome.kind in (OutcomeKind.OK, OutcomeKind.SKIPPED):

@@ -1,8 +1,8 @@
 """What the Celery parent of a worker and its model process share.
 
-A few bytes of memory: the flag that the worker stops, set by the parent, and the time of the last progress, set by the
-model process. And a pair of sockets: shortly before the model process ends a chunk it requests the next one, and the
-parent sends the chunk's beginning as soon as the message arrives.
+A few bytes of memory: the flag that the worker stops, set by the parent; the flag that S3 refuses the worker and the
+time of the last progress, set by the model process. And a pair of sockets: shortly before the model process ends a
+chunk it requests the next one, and the parent sends the chunk's beginning as soon as the message arrives.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import weakref
 from contextlib import suppress
 
 _PROGRESS = struct.Struct("@d")
+_REFUSED_AT = 1
 _PROGRESS_AT = 8  # aligned, so that the eight bytes are written at once
 
 _REQUEST = b"?"
@@ -40,6 +41,14 @@ class ParentChannel:
     def stop(self) -> None:
         """Ask the model process to stop: it starts no further image."""
         self._memory[0] = 1
+
+    def refused(self) -> bool:
+        """Return whether S3 refuses the model process, so that it must get no chunks."""
+        return self._memory[_REFUSED_AT] == 1
+
+    def set_refused(self, refused: bool) -> None:
+        """Record whether S3 refuses the model process."""
+        self._memory[_REFUSED_AT] = int(refused)
 
     def record_progress(self) -> None:
         """Record progress."""

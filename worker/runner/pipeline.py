@@ -16,12 +16,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from worker.contract.errors import AccessDenied, ImageError, InvalidKey, QuotaExceeded, ServiceError
+from worker.contract.errors import (
+    CALLER_ERRORS,
+    AccessDenied,
+    ImageError,
+    InvalidKey,
+    MaskmillError,
+    QuotaExceeded,
+    ServiceError,
+    StoreFailed,
+    StoreUnavailable,
+)
 from worker.contract.input_size import InputSize
 from worker.contract.log_fields import event
 from worker.contract.messages import MAX_KEY_BYTES, MaskQuality, Outcome, OutcomeKind, OutputKind
@@ -54,6 +65,18 @@ FAILED_CODES = frozenset(
 
 
 Stop = Callable[[], bool]
+
+
+class StoreVerdict(Enum):
+    """What becomes of an image for which S3 has failed in all attempts of one try."""
+
+    DOWN = "S3 is down: no further image of the chunk starts, and all without an outcome run again"
+    LATER = "this image runs again later; the chunk continues"
+    GIVEN_UP = "S3 fails for this image alone: it fails"
+
+
+OnStoreFailure = Callable[["WorkItem", StoreUnavailable], StoreVerdict]
+"""Decides about an image for which S3 has failed. Called from the image's thread."""
 
 
 class Network(Protocol):
@@ -96,6 +119,7 @@ class _Run:
         self.metadata, self.skip_existing = metadata, skip_existing
         self.errors: list[BaseException] = []
         self.stop: Callable[[], bool] = _never
+        self.on_store_failure: OnStoreFailure = _down
         self._granted = granted
         self._decided = threading.Event()
         if granted:
@@ -176,7 +200,7 @@ class Pipeline:
             observe: receives the stage, wall seconds and CPU seconds of every stage.
             working: receives 1 when an image starts and -1 when it ends.
         """
-        self._store, self._network, self._limits = store, network, limits
+        self.store, self._network, self._limits = store, network, limits
         self._network_digest, self._observe, self._working = network_digest, observe, working
         self._backgrounds = BackgroundCache(store, limits)
         self.in_flight = in_flight
@@ -196,6 +220,7 @@ class Pipeline:
         skip_existing: bool = False,
         chunk: str = "",
         nearly_done: Callable[[], None] = lambda: None,
+        on_store_failure: OnStoreFailure | None = None,
     ) -> list[Outcome]:
         """Run all images and return their outcomes in the order of completion.
 
@@ -207,12 +232,20 @@ class Pipeline:
             skip_existing: skip images whose outputs are up to date.
             chunk: id under which `begin_ahead` may have started the images; empty if none.
             nearly_done: called once, from any thread, when the last images start.
+            on_store_failure: decides about an image for which S3 has failed, once the chunk belongs to this worker.
 
         Raises:
             ServiceError: a retryable one. Images without an outcome have not been recorded and may run again.
         """
         outcomes: list[Outcome] = []
-        futures, run = self._begin(work_items, metadata or {}, skip_existing=skip_existing, chunk=chunk, stop=stop)
+        futures, run = self._begin(
+            work_items,
+            metadata or {},
+            skip_existing=skip_existing,
+            chunk=chunk,
+            stop=stop,
+            on_store_failure=on_store_failure or _down,
+        )
         try:
             run.expect(len(work_items), nearly_done)
             for future in as_completed(futures):
@@ -270,6 +303,7 @@ class Pipeline:
         skip_existing: bool,
         chunk: str,
         stop: Stop,
+        on_store_failure: OnStoreFailure,
     ) -> tuple[list[Future[Outcome | None]], _Run]:
         """Submit the images that are not in flight yet, behind those that are."""
         with self._lock:
@@ -278,10 +312,10 @@ class Pipeline:
             if ahead is None or not fits or any(work not in work_items for work in ahead.work_items):
                 self._drop()
                 run = _Run(metadata, skip_existing=skip_existing, granted=True)
-                run.stop = stop
+                run.stop, run.on_store_failure = stop, on_store_failure
                 return [self._submit(run, work) for work in work_items], run
             self._ahead = None
-            ahead.run.stop = stop
+            ahead.run.stop, ahead.run.on_store_failure = stop, on_store_failure
             ahead.run.decide(True)
             begun = ahead.futures
             return [begun.get(work.index) or self._submit(ahead.run, work) for work in work_items], ahead.run
@@ -302,6 +336,21 @@ class Pipeline:
         finally:
             self._working(-1)
 
+    def _store_failure(self, work: WorkItem, run: _Run, error: StoreUnavailable) -> str | None:
+        """Return the message of an image that S3 fails to read or write for good; None if it runs again.
+
+        Raises:
+            StoreUnavailable: S3 itself is down.
+        """
+        if not run.may_write():
+            return None
+        verdict = run.on_store_failure(work, error)
+        if verdict is StoreVerdict.DOWN:
+            raise error
+        if verdict is StoreVerdict.LATER:
+            return None
+        return f"S3 failed for this object again and again, and served others meanwhile; its last answer: {error}"
+
     def _image(self, work: WorkItem, run: _Run) -> Outcome | None:
         started = time.monotonic()
         kind, made, spent = None, None, StageTimes(self._observe)
@@ -310,14 +359,19 @@ class Pipeline:
             _check_keys(work)
             if run.skip_existing:
                 with spent.timed(Stage.CHECK):
-                    kind = existing_outcome(self._store, work.source, work.outputs.values(), metadata)
+                    kind = existing_outcome(self.store, work.source, work.outputs.values(), metadata)
             if kind is None:
                 made = self._transform(work, run, metadata, spent)
                 if made is None:
                     return None
+        except StoreUnavailable as error:
+            message = self._store_failure(work, run, error)
+            return None if message is None else _failed(work, StoreFailed.code, message, started, spent)
         except (ImageError, ServiceError) as error:
             if error.retryable:
                 raise
+            if isinstance(error, CALLER_ERRORS):
+                error = self._error_of_image(error)
             return _failed(work, error.code, str(error), started, spent)
         except MemoryError:
             log.exception("image failed", extra=event("out_of_memory", image=work.index, source=str(work.source)))
@@ -336,11 +390,23 @@ class Pipeline:
             notes=made.notes if made else (),
         )
 
+    def _error_of_image(self, error: MaskmillError) -> AccessDenied:
+        """Return the error of an image whose request alone is refused as if the caller were unknown.
+
+        Raises:
+            CredentialsRefused, ClockSkewed: S3 refuses this process whatever it asks for, or cannot be asked.
+        """
+        try:
+            self.store.probe()
+        except ServiceError:
+            raise error from None
+        return AccessDenied(f"{error}; S3 accepts other requests of this worker, so a gateway may rewrite this key")
+
     def _transform(self, work: WorkItem, run: _Run, metadata: Mapping[str, str], spent: StageTimes) -> _Made | None:
         """Do all stages of one image; return None if it was started ahead and its chunk was dropped."""
         background = self._backgrounds.get(work.options)
         with spent.timed(Stage.FETCH):
-            data, info = self._store.get(work.source, max_bytes=self._limits.max_object_mib * _MIB)
+            data, info = self.store.get(work.source, max_bytes=self._limits.max_object_mib * _MIB)
         with spent.timed(Stage.DECODE):
             picture = decode(data, self._limits, decode_target(work.options, self._network.size))
         del data
@@ -362,7 +428,7 @@ class Pipeline:
                 return None
             with spent.timed(Stage.STORE):
                 content_type = work.options.format_of(kind).content_type
-                self._store.put(work.outputs[kind], content, content_type=content_type, metadata=origin)
+                self.store.put(work.outputs[kind], content, content_type=content_type, metadata=origin)
             del content, rendered
             if kind == work.options.outputs[-1]:
                 break
@@ -380,6 +446,10 @@ def _check_keys(work: WorkItem) -> None:
 
 def _never() -> bool:
     return False
+
+
+def _down(work: WorkItem, error: StoreUnavailable) -> StoreVerdict:
+    return StoreVerdict.DOWN
 
 
 def _nothing() -> None:

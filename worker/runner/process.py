@@ -19,6 +19,7 @@ from worker.contract.settings import Settings
 from worker.contract.storage.s3 import ObjectStore
 from worker.model.format.variant import Bundle
 from worker.model.loading import find_bundle, load_engine, recommendation
+from worker.runner.acceptance import Acceptance
 from worker.runner.chunks import ChunkRunner, Identity
 from worker.runner.parent_channel import ParentChannel
 from worker.runner.pipeline import Network, Pipeline
@@ -97,6 +98,9 @@ class ModelProcess:
                 working=metrics.working,
             )
             stack.callback(pipeline.close)
+            acceptance = Acceptance(store, channel, name)
+            stack.callback(acceptance.close)
+            acceptance.probe()
             ledger = ChunkLedger(connection, silence_seconds=settings.engine.silence_seconds)
             prefetcher = Prefetcher(ledger, pipeline, channel)
             stack.callback(prefetcher.close)
@@ -112,6 +116,7 @@ class ModelProcess:
                 channel,
                 nearly_done=prefetcher.request_next,
                 tracing=traces,
+                refused=acceptance.refused,
                 report=lambda seconds: fleet.register(facts.model_copy(update={"seconds_per_image": seconds})),
             )
             return cls(runner, stack.pop_all())

@@ -18,7 +18,7 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import IO, Self
@@ -76,8 +76,12 @@ class Standalone:
         self._lock: IO[str] | None = None
         self._credentials: Credentials | None = None
 
-    def start(self) -> None:
+    def start(self, on_redis: Callable[[], None] = lambda: None) -> None:
         """Start both services and wait until they are ready. If this fails or is interrupted, both are killed.
+
+        Args:
+            on_redis: called once Redis is ready and the S3 server is starting, when `environment()` is known. Called
+                again if both have to be started once more, on other ports.
 
         Raises:
             StandaloneError: a program is missing, a service did not start, or another process uses this state folder.
@@ -86,7 +90,7 @@ class Standalone:
             raise StandaloneError(f"the services in {self.state} were already started by this process")
         try:
             with reraise_swallowed_interrupts():
-                self._start()
+                self._start(on_redis)
         except BaseException:
             self.kill()
             raise
@@ -146,7 +150,7 @@ class Standalone:
             "MASKMILL_S3__ADDRESSING_STYLE": "path",
         }
 
-    def _start(self) -> None:
+    def _start(self, on_redis: Callable[[], None]) -> None:
         private_folder(self.state)
         self._lock = _lock_state(self.state / "standalone.lock", self.state)
         private_folder(self.state / "logs")
@@ -154,7 +158,7 @@ class Standalone:
             with server_lock(private_folder(self.state / name) / SERVER_LOCK, name):
                 pass
         self._credentials = _load_or_create_credentials(self.state / "credentials.json")
-        self._start_on_free_ports(self._credentials)
+        self._start_on_free_ports(self._credentials, on_redis)
         with ObjectStore(self.s3.settings) as store:
             for bucket in self._buckets:
                 store.ensure_bucket(bucket)
@@ -168,7 +172,7 @@ class Standalone:
         """Return the services that have been described so far, in the order of stopping."""
         return [getattr(self, name) for name in ("s3", "redis") if hasattr(self, name)]
 
-    def _start_on_free_ports(self, credentials: Credentials) -> None:
+    def _start_on_free_ports(self, credentials: Credentials, on_redis: Callable[[], None]) -> None:
         """Start both services; retry on other ports if another process took one of them meanwhile."""
         file = self.state / "ports.json"
         for attempt in range(_START_ATTEMPTS):
@@ -178,7 +182,7 @@ class Standalone:
             _write_private(file, chosen)
             self._describe(credentials, chosen)
             try:
-                self._start_both()
+                self._start_both(on_redis)
             except StandaloneError:
                 for service in self._services():
                     service.kill()
@@ -204,10 +208,11 @@ class Standalone:
             secret_access_key=credentials.s3_secret_access_key,
         )
 
-    def _start_both(self) -> None:
+    def _start_both(self, on_redis: Callable[[], None]) -> None:
         """Start both at the same time: SeaweedFS takes a second, Redis is ready within it."""
         self.s3.launch()
         self.redis.start()
+        on_redis()
         self.s3.wait_ready()
 
 

@@ -1,6 +1,6 @@
 """The embedded services and the workers, for `maskmill cut` and `maskmill serve`.
 
-All processes are children of this process. They start in order and stop in reverse order: workers first, so that they
+All processes are children of this process. They stop in order: workers first, so that they
 can return their chunks to the queue, then S3 and Redis. While they run, a record in the state folder says so
 (`worker.contract.local_services`).
 """
@@ -53,7 +53,7 @@ class Stack:
         self._is_recorded = False
 
     def start(self) -> None:
-        """Start the services, then the workers. If this fails or is interrupted, everything is stopped again.
+        """Start the services and the workers. If this fails or is interrupted, everything is stopped again.
 
         Raises:
             StandaloneError: a service or the workers did not start.
@@ -62,21 +62,28 @@ class Stack:
             # A service manager stops a process by SIGTERM: handle it like Ctrl-C.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            self.services.start()
+            self.services.start(self._start_workers if self._workers else lambda: None)
             local_services.write_running(self.services.state, self._record())
             self._is_recorded = True
-            if self._workers:
-                self._worker = ServiceProcess(
-                    "worker start",
-                    [sys.executable, "-m", "worker.cli", "start"],
-                    log=self.worker_log,
-                    env=self.environment(),
-                    grace_seconds=_WORKER_GRACE_SECONDS,
-                )
-                self._worker.start()
         except BaseException:
             self.stop()
             raise
+
+    def _start_workers(self) -> None:
+        """Start the workers; they replace those of an attempt to start the services on other ports.
+
+        They need a second before their first request, so they start beside the S3 server.
+        """
+        if self._worker is not None:
+            self._worker.kill()
+        self._worker = ServiceProcess(
+            "worker start",
+            [sys.executable, "-m", "worker.cli", "start"],
+            log=self.worker_log,
+            env=self.environment(),
+            grace_seconds=_WORKER_GRACE_SECONDS,
+        )
+        self._worker.start()
 
     def environment(self) -> dict[str, str]:
         """Return the environment of this process plus the network given and the settings of the services.

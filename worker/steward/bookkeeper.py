@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 
-from worker.contract.errors import ContractError, ImageError
+from worker.contract.errors import ContractError, ImageError, ServiceError
 from worker.contract.job import JobStatus
 from worker.contract.ledger.backlog import ActiveJob, Backlog
 from worker.contract.ledger.jobs import Ledger
@@ -18,7 +18,7 @@ from worker.contract.log_fields import event
 from worker.contract.settings import JobSettings
 from worker.contract.storage import outcome_log
 from worker.contract.storage.s3 import ObjectStore
-from worker.steward.isolation import run_all
+from worker.steward.isolation import passes, run_all
 from worker.steward.job_lists import write_lists
 
 log = logging.getLogger(__name__)
@@ -88,13 +88,24 @@ class Bookkeeper:
             self._backlog.settle(view.job, _FOREVER if held else self._silence)
         last = self._collected.setdefault(view.job, now)
         due = job.pending_outcomes >= outcome_log.PART_OUTCOMES or now - last >= COLLECT_SECONDS
-        if job.pending_outcomes and due:
-            self._collect(job)
+        if job.pending_outcomes and due and view.status is not JobStatus.CLOSING:
+            self._collect_or_cancel(job)
             self._collected[view.job] = now
         if view.status is JobStatus.CLOSING:
             self._end(job)
         elif view.ended:
             self._backlog.deactivate(view.job)
+
+    def _collect_or_cancel(self, job: ActiveJob) -> None:
+        """Collect the outcomes of a job; cancel it if that will never be possible, or it would wait for ever."""
+        try:
+            self._collect(job)
+        except ServiceError as error:
+            if passes(error):
+                raise
+            if job.view.status in (JobStatus.RUNNING, JobStatus.PAUSED):  # a job that stops is on its way to `_end`
+                log.error(error, extra=event("job_lists_incomplete", job=job.view.job))
+                self._ledger.cancel(job.view.job, f"its outcomes cannot be written: {error}")
 
     def _collect(self, job: ActiveJob) -> None:
         view, dest = job.view, job.view.options.dest
@@ -104,16 +115,19 @@ class Bookkeeper:
             self._backlog.delete_pending(view.job, entries)
 
     def _end(self, job: ActiveJob) -> None:
-        name = job.view.job
+        name, reason = job.view.job, ""
         try:
             self._collect(job)
             view = self._ledger.view(name)
             write_lists(self._store, self._ledger, view, self._jobs.price_per_core_hour, self._jobs.currency)
-        except (ContractError, ImageError) as error:
-            # The job's objects were removed or changed. The outputs exist, and the job must still end.
+        except (ContractError, ImageError, ServiceError) as error:
+            if isinstance(error, ServiceError) and passes(error):
+                raise
+            # The job's objects were removed or changed, or its destination refuses us. The job must still end: other
+            # jobs wait for it.
             log.error(error, extra=event("job_lists_incomplete", job=name))
-            view = self._ledger.view(name)
-        if self._backlog.close(name, view.epoch, self._jobs.keep_days * _DAY):
+            view, reason = self._ledger.view(name), f"its lists are incomplete: {error}"
+        if self._backlog.close(name, view.epoch, self._jobs.keep_days * _DAY, reason):
             log.info(
                 "all lists are in S3",
                 extra=event("job_ended", job=name, status=view.ending, ok=view.ok, failed=view.failed),

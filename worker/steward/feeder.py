@@ -18,7 +18,7 @@ from worker.contract.ledger.jobs import Ledger
 from worker.contract.log_fields import event
 from worker.contract.messages import Priority
 from worker.contract.queue.dispatcher import WINDOW_PER_WORKER, Dispatcher, window
-from worker.steward.isolation import run_all
+from worker.steward.isolation import passes, run_all
 from worker.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -147,8 +147,12 @@ def send(ledger: Ledger, dispatcher: Dispatcher, view: JobView, chunks: Sequence
         log.error(error, extra=event("manifest_invalid", job=view.job))
         ledger.cancel(view.job, f"its manifest cannot be read: {error}")
         return 0
-    except ServiceError:
+    except ServiceError as error:
         # Otherwise the whole job would be taken, window after window, while a service is down.
         Backlog(ledger.connection).untake(view.job, chunks, epoch=view.epoch)
-        raise
+        if passes(error):
+            raise
+        log.error(error, extra=event("manifest_invalid", job=view.job))
+        ledger.cancel(view.job, f"its manifest cannot be read: {error}")
+        return 0
     return len(chunks)

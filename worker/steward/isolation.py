@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from worker.contract.errors import MaskmillError
+from worker.contract.errors import CALLER_ERRORS, MaskmillError, ServiceError
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -29,3 +29,8 @@ def run_all(items: Iterable[Item], action: Callable[[Item], Answer]) -> list[Ans
     if errors:
         raise errors[0]
     return answers
+
+
+def passes(error: ServiceError) -> bool:
+    """Return whether an error may pass, or concerns only this process, so that it says nothing about a job."""
+    return error.retryable or isinstance(error, CALLER_ERRORS)

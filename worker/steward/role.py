@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
-from worker.contract.errors import MaskmillError
+from worker.contract.errors import CALLER_ERRORS, MaskmillError
 from worker.contract.ledger.connection import RedisConnection
 from worker.contract.ledger.leadership import Leadership
 from worker.contract.log_fields import event
@@ -18,6 +19,9 @@ _MAX_IDLE_FACTOR = 4
 """The pause doubles after each call without work, up to this multiple of the usual pause."""
 
 _ERROR_PAUSE_SECONDS = 2.0
+
+_BARRED_SECONDS = 60.0
+"""Time for which a process does not compete for a role after S3 refused its credentials or its clock."""
 
 _LOG_EVERY = 15
 """Of consecutive errors, every 15th is logged: one line in 30 s."""
@@ -57,6 +61,7 @@ class Role:
         self._leads = threading.Event()
         self._defect = False
         self._errors = 0
+        self._barred_until = 0.0
         self._threads = [
             threading.Thread(target=self._watched, args=(self._lead,), name=f"{name}-lead", daemon=True),
             threading.Thread(target=self._watched, args=(self._do,), name=name, daemon=True),
@@ -97,7 +102,7 @@ class Role:
     def _lead(self) -> None:
         while not self._end.is_set():
             try:
-                leads = self._leadership.hold()
+                leads = self._compete()
             except MaskmillError:
                 leads = False  # the working thread logs what is wrong
             if leads != self._leads.is_set():
@@ -108,6 +113,14 @@ class Role:
             self._leadership.resign()
         except MaskmillError as error:
             log.info(error, extra=event("leader_release_failed", role=self._name))
+
+    def _compete(self) -> bool:
+        """Renew or take the lock; give it to another node while S3 refuses this one."""
+        if time.monotonic() >= self._barred_until:
+            return self._leadership.hold()
+        if self._leads.is_set():
+            self._leadership.resign()
+        return False
 
     def _do(self) -> None:
         pause = self._seconds
@@ -120,6 +133,8 @@ class Role:
                     if self._errors % _LOG_EVERY == 0:
                         log.warning(error, extra=event("role_failed", role=self._name, code=error.code))
                     self._errors += 1
+                    if isinstance(error, CALLER_ERRORS):
+                        self._barred_until = time.monotonic() + _BARRED_SECONDS
                     pause = _ERROR_PAUSE_SECONDS
             else:
                 pause = self._seconds

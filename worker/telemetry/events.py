@@ -50,6 +50,8 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "model_source_failed": "one source of a network failed; the next one is tried",
         "network_preparing": "a network of the catalogue is being fetched and imported before the workers start",
         "network_resolved": "what the model source `default` stands for on this machine",
+        "node_accepted": "S3 accepts this worker process again; it takes chunks",
+        "node_refused": "S3 refuses the credentials or the clock of this worker process, which takes no chunks for now",
         "node_stopped": "all processes of the node have ended",
         "node_stopping": "the node was asked to stop",
         "openvino_telemetry_active": "OpenVINO was imported earlier by other code, with its telemetry enabled",
@@ -63,6 +65,8 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "role_failed": "the steward failed at a part of its work; it tries again",
         "start_failed": "a process cannot start; its code says why",
         "start_failure_unreported": "the reason of a failed start did not reach Redis; producers cannot show it",
+        "store_failure": "S3 fails for one object while it serves others; the image runs again later, then it fails",
+        "store_waiting": "S3 cannot be reached at the start of a worker process; its chunks wait",
         "tracing_unavailable": "tracing is configured, but OpenTelemetry is not installed",
     }
 )

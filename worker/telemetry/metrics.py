@@ -31,6 +31,12 @@ PUBLISHED = Counter("maskmill_chunks_published", "Chunk messages that the stewar
 REPUBLISHED = Counter("maskmill_chunks_republished", "Lost chunks that the steward of this node published again.")
 IN_FLIGHT = Gauge("maskmill_images_in_flight", "Images in flight.", multiprocess_mode="livesum")
 REFUSED = Counter("maskmill_messages_refused", "Queue entries that admission refused, by reason.", ["reason"])
+STORE_REFUSES = Gauge(
+    "maskmill_store_refuses_worker",
+    "1 while S3 refuses the credentials or the clock of a worker process, which takes no work then.",
+    ["worker"],
+    multiprocess_mode="livemax",
+)
 MODEL_LOAD = Gauge(
     "maskmill_model_load_seconds", "Time to load and warm up the network.", ["worker"], multiprocess_mode="livemax"
 )

@@ -9,6 +9,6 @@ workers. Each command is imported when it is called, so that one installed witho
       made          what was made from which picture
       session       services of this machine: running ones, or new ones
       folder_run    batches of pictures through the services, outputs into the folder
-      report        the report page; display: progress; stop_signal: Ctrl-C and SIGTERM
+      report        the report page; totals and display: progress; stop_signal: Ctrl-C and SIGTERM
     stored          which services a command of the producer reaches here: running ones, or what is stored
 """

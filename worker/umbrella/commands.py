@@ -88,6 +88,10 @@ class Umbrella(console.LazyGroup):
             command.callback = _reaching(command.callback, start=entry.reads_jobs)
         return command
 
+    def variables_prefix(self, ctx: click.Context, name: str) -> str | None:
+        """Return the first word of the variables that the options of a command read; None if it reads none."""
+        return _COMMANDS[name].variables or None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of commands without importing them."""
         with formatter.section("Commands"):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -28,11 +29,14 @@ from worker.model.sources import catalogue
 from worker.model.sources.prepared import DEFAULT_SOURCE
 from worker.standalone.stack import model_variables
 from worker.umbrella.display import Display
-from worker.umbrella.folder_run import FolderRun, Totals
 from worker.umbrella.made import MadeRecord
 from worker.umbrella.pictures import Pictures, describe_skipped
 from worker.umbrella.session import Session, services
 from worker.umbrella.stop_signal import StopSignal
+from worker.umbrella.totals import Totals
+
+if TYPE_CHECKING:
+    from worker.umbrella.folder_run import FolderRun
 
 _SHOWN_FAILURES = 20
 _WATCH_SECONDS = 2.0
@@ -209,6 +213,9 @@ class Cut:
             yield session
 
     def _run(self, session: Session, made: MadeRecord, display: Display) -> FolderRun:
+        # Celery and the report take a second to import: now, while the workers start, and not before.
+        from worker.umbrella.folder_run import FolderRun
+
         def on_progress(totals: Totals) -> None:
             self.stop.check()
             display.update(totals)

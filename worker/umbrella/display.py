@@ -8,7 +8,7 @@ from typing import Self
 from rich.progress import BarColumn, Progress, TextColumn
 
 from worker.contract import console
-from worker.umbrella.folder_run import Totals
+from worker.umbrella.totals import Totals
 
 _LINE_SECONDS = 5.0
 _RATE_IMAGES = 3

@@ -17,7 +17,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -44,6 +44,7 @@ from worker.umbrella.made import MadeRecord
 from worker.umbrella.pictures import Pictures
 from worker.umbrella.report import RunReport
 from worker.umbrella.session import Session
+from worker.umbrella.totals import Totals
 
 _FIRST_BATCH, _BATCH = 32, 256
 """Most pictures of the first batch, which is small so that outputs come at once, and of the others."""
@@ -57,19 +58,6 @@ _RECLAIM_BYTES = 512 * 1024**2
 """Deleted copies after which their disk space is freed, which takes about a second."""
 _RECLAIM_AT_END_BYTES = 32 * 1024**2
 _ALL_RUNS = S3Url(local_services.BUCKET, "cut/")
-
-
-@dataclass
-class Totals:
-    """The numbers of a run so far."""
-
-    planned: int = 0
-    done: int = 0
-    ok: int = 0
-    failures: list[dict[str, str]] = field(default_factory=list)
-    """Key, code and message of each picture that failed."""
-    cancelled: bool = False
-    """A job was cancelled by another command."""
 
 
 @dataclass

@@ -48,6 +48,19 @@ def test_variants_with_sizes_digests_and_the_choice(tmp_path, capsys):
     assert got["precision_reasons"][0].startswith("VNNI")
 
 
+def test_a_variant_that_failed_its_comparison_is_not_recommended(tmp_path, capsys):
+    facts = {"precision": "int8", "agreement": {"mae": 0.01, "iou": 0.8}}
+    described = manifest(BOTH, variants={XML.replace("fp32", "int8"): facts})
+    root = write_bundle(tmp_path / "b", {**BOTH, "manifest.json": described})
+
+    code, got = as_json(capsys, "list", root)
+
+    assert (code, got["choice"]) == (0, "net 64 fp32")
+    assert [row["agreement_failure"] for row in got["variants"]] == ["", "IoU 0.8000 below 0.95"]
+    assert worker("list", root) == 0
+    assert "DIFFERS from FP32: IoU 0.8000 below 0.95" in capsys.readouterr().out
+
+
 def test_output_as_text(tmp_path, capsys):
     root = write_bundle(tmp_path / "b", {**BOTH, "manifest.json": manifest(BOTH), "openvino_fp32/odd.bin": b""})
 

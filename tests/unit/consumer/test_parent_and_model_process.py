@@ -144,7 +144,9 @@ def consumer(**redis) -> SimpleNamespace:
         entries.append(entry)
         return SimpleNamespace(cancel=entries.clear)
 
-    app = SimpleNamespace(maskmill=Settings(redis=redis), maskmill_name="worker-0@here")
+    app = SimpleNamespace(
+        maskmill=Settings(redis=redis), maskmill_name="worker-0@here", maskmill_parent_channel=ParentChannel()
+    )
     return SimpleNamespace(app=app, timer=SimpleNamespace(call_repeatedly=call_repeatedly), entries=entries, steps=[])
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from producer.cli import cli as producer
 from worker.cli import cli as worker
+from worker.umbrella.commands import cli as maskmill
 
 
 def error_of(command: click.Command, *args: str) -> str:
@@ -23,6 +24,8 @@ def error_of(command: click.Command, *args: str) -> str:
         (producer, ("list",), "PRODUCER_LIST_QQQQQQQQQQQQQQQQQQQQ", ""),
         (producer, ("list",), "PRODUCER_SUBMT_FORMAT", "PRODUCER_SUBMIT_FORMAT"),
         (worker, ("plan",), "WORKER_PLAN_JSN", "WORKER_PLAN_JSON"),
+        (maskmill, ("list",), "PRODUCER_LIST_LIMITS", "PRODUCER_LIST_LIMIT"),
+        (maskmill, ("worker", "plan"), "WORKER_PLAN_JSN", "WORKER_PLAN_JSON"),
         (worker, ("model", "list"), "WORKER_MODEL_LIST_KNWN", "WORKER_MODEL_LIST_KNOWN"),
         (worker, ("kernels", "show"), "WORKER_KERNELS_SHOW_AS_JSN", "WORKER_KERNELS_SHOW_AS_JSON"),
     ],

@@ -9,11 +9,14 @@ import json
 import zlib
 from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
 from hypothesis import strategies as st
 from PIL import Image
 
 from support.fuzz import fuzz
+from support.heif_files import GRID
 from support.hostile import DROPPED, REFUSED, body, chunk, envelope, forged
 from worker.contract import redis_keys
 from worker.contract.errors import BadMessage, ContractError, ImageError
@@ -171,6 +174,13 @@ def picture(kind: str, mode: str, **options: Any) -> bytes:
     return data.getvalue()
 
 
+def planes() -> bytes:
+    data = io.BytesIO()
+    pixels = np.random.default_rng(1).integers(0, 1 << 16, (3, 16, 24), np.uint16)
+    tifffile.imwrite(data, pixels, photometric="rgb", planarconfig="separate", compression="zlib")
+    return data.getvalue()
+
+
 PICTURES = {
     "jpeg": picture("JPEG", "RGB"),
     "progressive": picture("JPEG", "RGB", progressive=True),
@@ -182,6 +192,8 @@ PICTURES = {
     "avif": picture("AVIF", "RGB"),
     "tiff": picture("TIFF", "RGB", compression="tiff_lzw"),
     "bmp": picture("BMP", "RGB"),
+    "planes": planes(),
+    "heic": GRID,  # without the extra it is refused by its first bytes
 }
 
 

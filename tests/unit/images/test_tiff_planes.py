@@ -6,6 +6,7 @@ The files are written here, so that the true pixels are known; `tifffile` reads 
 import io
 import itertools
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -17,6 +18,8 @@ from tests.support.edge_case_images import encoded
 from worker.contract.errors import ImageError, TooLarge, Undecodable, UnsupportedFormat
 from worker.contract.settings import LimitSettings
 from worker.images.decode import decode
+from worker.images.png_file import DAMAGED_METADATA
+from worker.images.tiff_file import read_tags
 
 LIMITS = LimitSettings()
 HEIGHT, WIDTH, ROWS = 5, 7, 2  # three strips, the last one shorter
@@ -206,6 +209,41 @@ def test_planes_that_are_missing_or_cut_off_are_refused():
     for end in range(0, len(data) - 4, 7):  # the last four bytes say that no page follows
         with pytest.raises(ImageError):
             decode(data[:end], LIMITS)
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_a_tiff_that_is_cut_off_is_broken_and_not_unsupported(compression):
+    data = encoded(Image.new("RGB", (31, 20), (9, 99, 200)), "TIFF", compression=compression)
+    for end in [*range(8, len(data) - 4, 11), *range(len(data) - 20, len(data) - 4)]:
+        with pytest.raises(Undecodable):
+            decode(data[:end], LIMITS)
+
+
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("tag", [282, 283, 296, 700])
+def test_metadata_of_a_wrong_type_decides_over_no_pixel(tag, planar):
+    resolution = {282: ("I", [7]), 283: ("I", [7]), 296: ("H", [3]), 700: ("I", [7])}
+    data = bytearray(tiff(stored(3, 8), "RGB", planar=planar, tags={**resolution, 700: None, tag: resolution[tag]}))
+    at = next(at for at in range(len(data)) if data[at : at + 2] == struct.pack("<H", tag) and data[at + 4] == 1)
+    data[at + 2 : at + 4] = struct.pack("<H", 4 if tag == 700 else 2)
+    picture = decode(bytes(data), LIMITS)
+    assert np.array_equal(np.asarray(picture.rgb), stored(3, 8))
+    assert picture.notes == (DAMAGED_METADATA,)
+
+
+def test_a_directory_of_many_large_tags_costs_little_memory():
+    data = tiff(stored(3, 8), "RGB")
+    at = struct.unpack_from("<I", data, 4)[0]
+    count = 30_000
+    entries = b"".join(struct.pack("<HHII", 1000 + tag, 4, 200_000, 0) for tag in range(count))
+    own = data[at + 2 : -4]
+    whole = data[:at] + struct.pack("<H", count + len(own) // 12) + own + entries + bytes(4) + bytes(800_000)
+    tracemalloc.start()
+    try:
+        read_tags(whole)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_planes_without_the_sizes_of_their_strips():

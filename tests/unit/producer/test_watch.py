@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from producer import watch
+from producer.cli import progress
 from support.fakes import Clock
 from worker.contract.errors import JobNotFound
 from worker.contract.job import JobStatus, JobView
@@ -134,6 +135,7 @@ def test_a_line_for_machines_has_all_counts():
         **counts,
         "images_per_second": 3.0,
         "eta_seconds": 1.7,
+        "waiting": "",
     }
     assert watch.JobSnapshot(view(), rate=None).as_dict()["images_per_second"] is None
 
@@ -165,4 +167,5 @@ def test_a_job_without_progress_says_why_and_the_reason_goes_with_the_next_image
     start = asked[0][0]
     assert [(at - start, done) for at, done in asked] == [(0, 0), (5, 0), (14, 1)]
     assert [bool(snapshot.waiting) for snapshot in found] == [True] * 9 + [False] * 5 + [True] * 3 + [False]
-    assert found[0].as_dict()["waiting"] == "no live worker" and "waiting" not in found[-1].as_dict()
+    assert found[0].as_dict()["waiting"] == "no live worker" and found[-1].as_dict()["waiting"] == ""
+    assert progress._state(found[0]) == "waiting"

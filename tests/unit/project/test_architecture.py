@@ -21,6 +21,7 @@ BY_NAME_ONLY_IN = {
     "onnxruntime": ("worker/bench/", "worker/convert/importing/"),
     "opentelemetry": ("worker/contract/tracing.py",),
     "openvino": ("worker/model/inference/", "worker/bench/benchmark_app.py", "worker/bench/peers/script.py"),
+    "pi_heif": ("worker/images/heif.py",),
     "py_sod_metrics": ("worker/convert/evaluate/scores.py",),
     "rembg": ("worker/bench/quality/rembg_child.py",),
     "safetensors": ("worker/convert/",),

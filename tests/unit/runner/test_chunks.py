@@ -14,7 +14,7 @@ from worker.runner.parent_channel import ParentChannel
 OK, FAILED, DEAD = OutcomeKind.OK, OutcomeKind.FAILED, OutcomeKind.DEAD
 MESSAGE = ChunkMessage(job="job", chunk=2, start=6, keys=("d/a.jpg", "b.jpg", "c.jpg"))
 IDENTITY = Identity("worker-0@host", "contrast 320", 2)
-RELEASED = {"model": "contrast 320", "blameless": True}
+RELEASED = {"model": "contrast 320", "blameless": True, "retry_after": 0.0}
 PAYLOAD = MESSAGE.model_dump(mode="json")
 
 
@@ -34,6 +34,10 @@ class FakeLease(ChunkLease):
         self.ledger.begun.append(index)
         return self.ledger.mine
 
+    def store_failure(self, answer, *, index=None, tries=0):
+        self.ledger.waits.append(answer)
+        return 0
+
     def release(self, **facts):
         assert facts.pop("core_seconds") >= 0
         self.ledger.released.append(facts)
@@ -49,6 +53,7 @@ class FakeLedger:
     recorded: list[Outcome] = field(default_factory=list)
     released: list[dict] = field(default_factory=list)
     begun: list[int] = field(default_factory=list)
+    waits: list[str] = field(default_factory=list)
     proceed: bool = True
     mine: bool = True
     requeue: bool = True
@@ -73,11 +78,12 @@ class FakePipeline:
     metadata: dict = field(default_factory=dict)
     skip_existing: bool | None = None
     dropped: int = 0
+    store: None = None
 
     def drop_ahead(self):
         self.dropped += 1
 
-    def run(self, items, *, record, stop, metadata, skip_existing, chunk, nearly_done):
+    def run(self, items, *, record, stop, metadata, skip_existing, chunk, nearly_done, on_store_failure):
         self.chunk, self.nearly_done = chunk, nearly_done
         self.items += items
         self.metadata, self.skip_existing = metadata, skip_existing

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from support.commands import wait_for
 from worker.contract import settings
-from worker.contract.errors import SetupError
+from worker.contract.errors import CredentialsRefused, SetupError
 from worker.steward import process
 from worker.steward.http_endpoint import HttpEndpoint
 
@@ -110,3 +110,16 @@ def test_an_endpoint_closes_without_waiting_for_its_poll_interval(name):
     assert time.monotonic() - began < 30
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}/{name}", timeout=10)
+
+
+def test_a_node_that_s3_refuses_gives_its_role_to_another(role_of, monkeypatch):
+    resigned = []
+    monkeypatch.setattr(Always, "resign", lambda self: resigned.append(1))
+
+    def refused() -> bool:
+        raise CredentialsRefused("wrong key")
+
+    role = role_of(refused)
+
+    wait_for(lambda: resigned and not role.leads, 10)
+    assert role.running

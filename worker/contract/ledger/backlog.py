@@ -14,6 +14,7 @@ from worker.contract.errors import ContractError
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.connection import RedisConnection
 from worker.contract.log_fields import event
+from worker.contract.s3url import S3Url
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +55,8 @@ class PendingOutcome:
         return f'{{"at":{int(self.id.partition("-")[0]) / 1000},{self.line[1:]}'
 
 
-def overlapping(first: JobView, second: JobView) -> bool:
-    """Return whether two jobs could write the same outputs: one destination contains the other."""
-    one, two = first.options.dest, second.options.dest
+def overlapping(one: S3Url, two: S3Url) -> bool:
+    """Return whether two destinations could take the same outputs: one contains the other."""
     return one.bucket == two.bucket and (one.key.startswith(two.key) or two.key.startswith(one.key))
 
 
@@ -68,9 +68,14 @@ def blocker(job: JobView, jobs: Sequence[ActiveJob]) -> JobView | None:
     for other in jobs:
         if other.view.job == job.job:
             return None
-        if overlapping(other.view, job):
+        if overlapping(other.view.options.dest, job.options.dest):
             return other.view
     return None
+
+
+def first_writer(dest: S3Url, jobs: Sequence[ActiveJob]) -> JobView | None:
+    """Return the first of the active jobs, oldest first, that a job submitted now to `dest` would wait for."""
+    return next((job.view for job in jobs if overlapping(job.view.options.dest, dest)), None)
 
 
 def unblocked(jobs: Sequence[ActiveJob]) -> list[ActiveJob]:
@@ -212,13 +217,19 @@ class Backlog:
         ids = [entry.id for entry in entries]
         self._connection.call(lambda: self._connection.client.xdel(redis_keys.job_keys(self._prefix, job).log, *ids))
 
-    def close(self, job: str, epoch: int, keep_seconds: int) -> bool:
+    def close(self, job: str, epoch: int, keep_seconds: int, reason: str = "") -> bool:
         """End a job whose lists are in S3; Redis forgets it after `keep_seconds`.
+
+        Args:
+            job: id of the job.
+            epoch: of its lists.
+            keep_seconds: until Redis forgets it.
+            reason: why its lists are incomplete; empty: they are complete.
 
         Returns:
             Whether this call ended it.
         """
-        ended = bool(self._connection.run("close", job, epoch, keep_seconds))
+        ended = bool(self._connection.run("close", job, epoch, keep_seconds, reason))
         self.deactivate(job)
         return ended
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from worker.contract import outcome_codec, redis_keys
 from worker.contract.errors import BadMessage
-from worker.contract.job import JobStatus
+from worker.contract.job import WAIT_SHOWN_SECONDS, JobStatus
 from worker.contract.ledger.connection import RedisConnection
 from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, Outcome, OutcomeKind, read_policy
 
@@ -26,6 +26,10 @@ SPLIT_AFTER = 2
 
 MAX_FAILURES = 1000
 """Failures of a job that Redis keeps with their text, to bound its memory. The job's lists in S3 have all of them."""
+
+
+_MAX_NOTE = 500
+"""Characters of S3's answer in the record of a job."""
 
 
 class Verdict(StrEnum):
@@ -79,6 +83,9 @@ class ChunkLease:
     dead: tuple[int, ...] = ()
     """Positions in the job of images that killed too many workers: record them as dead."""
 
+    silence: float = 60.0
+    """Seconds after which a silent chunk counts as lost and is published again."""
+
     def begin(self, index: int) -> bool:
         """Announce the image that runs next, alone; if the worker dies now, this image is to blame.
 
@@ -101,7 +108,22 @@ class ChunkLease:
         completed, proceed = self.connection.run("record", self.message.job, *args)
         return Recorded(bool(completed), bool(proceed))
 
-    def release(self, *, model: str, core_seconds: float, blameless: bool) -> bool:
+    def store_failure(self, answer: str, *, index: int | None = None, tries: int = 0) -> int:
+        """Note that the job waits for S3, and count a failure of one image.
+
+        Args:
+            answer: what S3 answered last, for `producer status`.
+            index: position in the job of the image for which S3 fails while it serves others; None: S3 itself fails.
+            tries: failures after which the image is given up, so that the job no longer waits for it.
+
+        Returns:
+            Failures of the image so far; 0 without one, or if the chunk belongs to another worker by now.
+        """
+        message, image = self.message, "" if index is None else index
+        args = [message.chunk, message.epoch, self.worker, answer[:_MAX_NOTE], WAIT_SHOWN_SECONDS, image, tries]
+        return int(self.connection.run("store_failure", message.job, *args))
+
+    def release(self, *, model: str, core_seconds: float, blameless: bool, retry_after: float = 0.0) -> bool:
         """Give up the chunk, complete or not.
 
         Args:
@@ -109,11 +131,13 @@ class ChunkLease:
             core_seconds: wall time of the run times the cores of the process.
             blameless: the run ended for a reason outside the chunk (the worker stops, S3 is down): do not count the
                 attempt.
+            retry_after: seconds until the rest of the chunk is published again; 0: its message goes back to the queue.
 
         Returns:
             Whether the message must go back to the queue.
         """
-        args = [*_chunk_args(self.message), self.worker, round(core_seconds, 3), int(blameless), model]
+        args: list[object] = [*_chunk_args(self.message), self.worker, round(core_seconds, 3), int(blameless), model]
+        args += [retry_after, self.silence]
         return bool(self.connection.run("release", self.message.job, *args))
 
 
@@ -163,6 +187,7 @@ class ChunkLedger:
             one_by_one=bool(one_by_one),
             death_reason=death_reason,
             dead=tuple(dead),
+            silence=self._silence,
         )
 
     def options_if_unstarted(self, message: ChunkMessage) -> JobOptions | None:

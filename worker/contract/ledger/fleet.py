@@ -111,6 +111,10 @@ class Fleet:
         failures = cast(list[StartFailure], self._connection.call(read))
         return max(failures, key=lambda failure: failure.at, default=None)
 
+    def withdraw(self, worker: str) -> None:
+        """Let a worker process not count as live until its next heartbeat; what it runs stays known."""
+        self._connection.call(lambda: self._connection.client.zrem(redis_keys.workers(self._prefix), worker))
+
     def deregister(self, worker: str) -> None:
         """Remove a worker process that stops; without this it counts as live for `GONE_SECONDS`."""
 

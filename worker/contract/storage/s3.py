@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import itertools
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as AwsConnectionError
 
 from worker.contract.errors import (
+    CALLER_ERRORS,
     AccessDenied,
     ClockSkewed,
     CredentialsRefused,
@@ -77,6 +79,9 @@ _PASSING_STATUS = frozenset(range(500, 600)) - {_NOT_IMPLEMENTED} | {_TOO_MANY_R
 _REFUSED = (401, 403)
 _WITHOUT_REASON = ("400", "401", "403")
 """Codes of an error without a body, as HEAD gets it. The body of the same error of GET names the reason."""
+
+_NEIGHBOURS = 3
+"""Objects read to find out whether S3 fails for one object or for all."""
 
 _CONFLICT_PAUSE_SECONDS = 0.1
 _BLOCK_BYTES = 1024 * 1024
@@ -229,6 +234,38 @@ class ObjectStore:
             return None
         return float(_CONFLICT_PAUSE_SECONDS * 2**attempts)
 
+    def reads_others(self, url: S3Url) -> bool:
+        """Return whether S3 serves other objects beside one for which it fails.
+
+        Reads a byte of up to three neighbours in the same folder; without a neighbour, the listing counts.
+        """
+        folder = S3Url(url.bucket, url.key[: url.key.rfind("/") + 1])
+        try:
+            beside = (
+                found for found in self.list(folder) if found.key != url.key[len(folder.key) :] and found.size != 0
+            )
+            neighbours = list(itertools.islice(beside, _NEIGHBOURS))
+        except MaskmillError:
+            return False
+        return not neighbours or any(self._reads(folder / found.key) for found in neighbours)
+
+    def writes(self, url: S3Url) -> bool:
+        """Return whether S3 stores an empty object at `url`."""
+        try:
+            self.put(url, b"", content_type="application/octet-stream")
+        except MaskmillError:
+            return False
+        return True
+
+    def _reads(self, url: S3Url) -> bool:
+        try:
+            with _translate_errors(url):
+                body = self._client.get_object(Bucket=url.bucket, Key=url.key)["Body"]
+                with contextlib.closing(body):
+                    return bool(body.read(1))
+        except MaskmillError:
+            return False
+
     def put(self, url: S3Url, data: bytes, *, content_type: str, metadata: Mapping[str, str] | None = None) -> None:
         """Write an object atomically."""
         self._check_allowed(url)
@@ -334,6 +371,20 @@ class ObjectStore:
         """Check endpoint and credentials by listing the buckets, when no bucket is known yet."""
         with _translate_errors(S3Url("")):
             self._client.list_buckets()
+
+    def probe(self) -> None:
+        """Find out whether S3 accepts the credentials and the clock of this process, whatever its rights are.
+
+        Raises:
+            CredentialsRefused, ClockSkewed: it does not.
+            StoreUnavailable: S3 cannot be asked.
+        """
+        try:
+            self.reach()
+        except (*CALLER_ERRORS, StoreUnavailable):
+            raise
+        except ServiceError:  # no right to list the buckets, or a server without that request
+            return
 
     def close(self) -> None:
         """Close idle connections. A stopping server waits for them."""

@@ -10,8 +10,8 @@ the mean taken off, that error is multiplied by the deviation (0.2) instead of t
 The constant map differs from its interior only near the borders, where the kernel reaches into the padding. After the
 quantisation `store_compactly` keeps one value per channel and kind of row and column (3 x 3 for a 3 x 3 kernel), spread
 by two Gather operations, which OpenVINO computes once when it compiles the network. Not before: NNCF 3.4.0 takes them
-for an embedding and fails with a KeyError. A padding with -m in front would also be exact, but would stretch the INT8
-range of the input to m.
+for an embedding, and without a model type fails with a KeyError. A padding with -m in front would also be exact, but
+would stretch the INT8 range of the input to m.
 """
 
 from __future__ import annotations

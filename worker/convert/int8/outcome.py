@@ -83,6 +83,7 @@ class Outcome:
         return {
             "offered": self.holds,
             "summary": self.summary,
+            "weights": "8 bits; on a CPU without VNNI, sums of products may saturate: prefer fp32 there",
             "steps": [
                 {"what": step.what, **asdict(step.figures), "float_layers": step.float_layers} for step in self.steps
             ],

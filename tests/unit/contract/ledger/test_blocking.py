@@ -7,6 +7,7 @@ import pytest
 from support.jobs import active
 from worker.contract.job import JobStatus
 from worker.contract.ledger.backlog import blocker, overlapping, unblocked
+from worker.contract.s3url import S3Url
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ from worker.contract.ledger.backlog import blocker, overlapping, unblocked
     ],
 )
 def test_destinations_overlap_when_one_lies_in_the_other(one, two, overlap):
-    first, second = active(dest=one).view, active(dest=two).view
+    first, second = S3Url.folder(one), S3Url.folder(two)
 
     assert overlapping(first, second) == overlapping(second, first) == overlap
 

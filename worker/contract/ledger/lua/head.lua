@@ -67,6 +67,9 @@ local function forget(chunk, first, count)
   if redis.call('HDEL', SUSPECTS, 'chunk:' .. chunk, 'why:' .. chunk) > 0 then
     for i = 0, count - 1 do redis.call('HDEL', SUSPECTS, 'deaths:' .. (first + i)) end
   end
+  if redis.call('HDEL', SUSPECTS, 'stored:' .. chunk) > 0 then
+    for i = 0, count - 1 do redis.call('HDEL', SUSPECTS, 'store:' .. (first + i)) end
+  end
 end
 
 -- Images with an outcome.

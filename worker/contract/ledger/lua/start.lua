@@ -4,7 +4,8 @@
 -- -> {verdict, states, options, policy, 1 to run images one by one, why its worker died, dead images};
 --    verdict: run | done | busy | paused | cancelled | stale | unknown
 -- SUSPECTS holds `chunk:C` -> '' (run its images one by one) or the image that runs alone now; `deaths:I` -> how many
--- workers image I killed while it ran alone; `why:C` -> what the parent process saw.
+-- workers image I killed while it ran alone; `why:C` -> what the parent process saw. `store:I` counts how often S3
+-- failed for image I (see `store_failure.lua`), `stored:C` marks a chunk with such an image.
 local chunk, epoch, first, count, worker = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local silence, split_after = tonumber(ARGV[6]), tonumber(ARGV[7])
 

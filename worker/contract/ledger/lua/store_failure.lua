@@ -1,0 +1,20 @@
+-- S3 failed while a worker ran a chunk: note what the job waits for, and count a failure of one image.
+-- ARGV: chunk, epoch, worker, the last answer, seconds after which an older note counts as past,
+--       image (empty: S3 itself is unavailable), tries after which an image is given up
+-- -> failures of the image, 0 without one or when the chunk no longer belongs to this worker
+local chunk, image, tries = ARGV[1], ARGV[6], tonumber(ARGV[7])
+local job = redis.call('HMGET', JOB, 'epoch', 'wait_at')
+if job[1] ~= ARGV[2] or redis.call('HGET', RUNNING, chunk) ~= ARGV[3] then return 0 end
+local failures = 0
+if image ~= '' then
+  redis.call('HSET', SUSPECTS, 'stored:' .. chunk, '')
+  failures = redis.call('HINCRBY', SUSPECTS, 'store:' .. image, 1)
+  if failures >= tries then
+    redis.call('HDEL', JOB, 'wait_for', 'wait_since', 'wait_at')
+    return failures
+  end
+end
+local time = now()
+if time - tonumber(job[2] or 0) > tonumber(ARGV[5]) then redis.call('HSET', JOB, 'wait_since', time) end
+redis.call('HSET', JOB, 'wait_for', ARGV[4], 'wait_at', time)
+return failures
