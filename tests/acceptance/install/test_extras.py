@@ -123,6 +123,16 @@ def test_hub_and_convert_build_a_network(install, tmp_path):
     assert list(bundle.rglob("*.xml"))
 
 
+def test_heif_reads_the_pictures_of_telephones(install):
+    code = "from support.heif_files import GRID; from worker.images.decode import decode; "
+    code += "from worker.contract.settings import LimitSettings; print(decode(GRID, LimitSettings()).size)"
+
+    # Not isolated: only the file of the test comes from the tests.
+    done = install("heif").run("python", "-c", f"import sys; sys.path.append({str(ROOT / 'tests')!r}); {code}")
+
+    assert done.out.strip() == "(120, 110)"
+
+
 def test_kernels_and_bench_have_their_tools(install, tmp_path):
     environment = install("kernels,bench")
 

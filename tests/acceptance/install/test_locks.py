@@ -12,7 +12,7 @@ from worker.contract import extras
 PYTHONS = oldest_of_each()
 LOCKS = {
     "requirements.lock": "demo",
-    "dev.lock": "demo,convert,bench,kernels,flower,parquet,otel",
+    "dev.lock": "demo,convert,bench,kernels,flower,heif,parquet,otel",
     "infra/docker/producer.lock": "",
     "infra/docker/worker.lock": "hub",
     "infra/docker/flower.lock": "hub,flower",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -81,7 +82,8 @@ def test_programs_of_the_pages_pass_and_typos_do_not(tmp_path):
 
 @pytest.mark.timeout(300)
 def test_pyright_agrees(tmp_path):
-    program = next(filter(None, map(shutil.which, PYRIGHT)), None)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    program = next(filter(None, (shutil.which(name, path=path) for name in PYRIGHT)), None)
     if program is None:
         pytest.skip("no pyright: pip install basedpyright")
     lines = ["from producer import Client, Filters, JobPolicy, OutputOptions", *BAD]
