@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from producer.watch import JobSnapshot as JobSnapshot
     from worker.contract.errors import AccessDenied as AccessDenied
     from worker.contract.errors import BrokerUnavailable as BrokerUnavailable
+    from worker.contract.errors import ClockSkewed as ClockSkewed
     from worker.contract.errors import ConfirmationNeeded as ConfirmationNeeded
     from worker.contract.errors import ContractError as ContractError
+    from worker.contract.errors import CredentialsRefused as CredentialsRefused
     from worker.contract.errors import DigestMismatch as DigestMismatch
     from worker.contract.errors import JobNotFound as JobNotFound
     from worker.contract.errors import JobStateError as JobStateError
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from worker.contract.errors import NotificationFailed as NotificationFailed
     from worker.contract.errors import ObjectMissing as ObjectMissing
     from worker.contract.errors import OutputCollision as OutputCollision
+    from worker.contract.errors import QuotaExceeded as QuotaExceeded
     from worker.contract.errors import ServiceError as ServiceError
     from worker.contract.errors import SettingsError as SettingsError
     from worker.contract.errors import SetupError as SetupError
@@ -55,8 +58,10 @@ __all__ = [
     "AccessDenied",
     "BrokerUnavailable",
     "Client",
+    "ClockSkewed",
     "ConfirmationNeeded",
     "ContractError",
+    "CredentialsRefused",
     "DigestMismatch",
     "Downloaded",
     "Estimate",
@@ -82,6 +87,7 @@ __all__ = [
     "OutputOptions",
     "Plan",
     "Priority",
+    "QuotaExceeded",
     "SampleSize",
     "ServiceError",
     "Settings",
@@ -96,9 +102,11 @@ __all__ = [
 _PUBLIC_NAMES = {
     "AccessDenied": "worker.contract.errors",
     "BrokerUnavailable": "worker.contract.errors",
+    "ClockSkewed": "worker.contract.errors",
     "Client": "producer.client",
     "ConfirmationNeeded": "worker.contract.errors",
     "ContractError": "worker.contract.errors",
+    "CredentialsRefused": "worker.contract.errors",
     "DigestMismatch": "worker.contract.errors",
     "Downloaded": "producer.download",
     "Estimate": "producer.estimate",
@@ -120,6 +128,7 @@ _PUBLIC_NAMES = {
     "Outcome": "worker.contract.messages",
     "OutcomeKind": "worker.contract.messages",
     "OutputCollision": "worker.contract.errors",
+    "QuotaExceeded": "worker.contract.errors",
     "OutputKind": "worker.contract.outputs",
     "OutputOptions": "worker.contract.outputs",
     "Plan": "producer.plan",
