@@ -102,6 +102,7 @@ __all__ = [
 _PUBLIC_NAMES = {
     "AccessDenied": "worker.contract.errors",
     "BrokerUnavailable": "worker.contract.errors",
+    "ClockSkewed": "worker.contract.errors",
     "Client": "producer.client",
     "ClockSkewed": "worker.contract.errors",
     "ConfirmationNeeded": "worker.contract.errors",
@@ -128,6 +129,7 @@ _PUBLIC_NAMES = {
     "Outcome": "worker.contract.messages",
     "OutcomeKind": "worker.contract.messages",
     "OutputCollision": "worker.contract.errors",
+    "QuotaExceeded": "worker.contract.errors",
     "OutputKind": "worker.contract.outputs",
     "OutputOptions": "worker.contract.outputs",
     "Plan": "producer.plan",

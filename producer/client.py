@@ -237,8 +237,8 @@ class Client:
 
         Raises:
             JobNotFound: Redis does not know the job.
-            SourceError: the job is still being listed, a file cannot be written, or a key cannot be a path below the
-                folder.
+            SourceError: the job is still being listed, or the folder cannot be written. An output that alone cannot be
+                copied raises nothing: it is counted in `failed`, and `on_file` gets its `problem`.
         """
         return download_all(self._store, self._ledger, self._ledger.view(job), Path(folder), on_file)
 

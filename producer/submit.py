@@ -312,6 +312,8 @@ class Submitter:
         chunks = backlog.take(view.job, 1 if beside_others else max(1, room), epoch=view.epoch)
         try:
             Dispatcher(self.store, self.celery).send(view, chunks, express=beside_others)
+        except BrokerUnavailable:  # some may have been delivered; the reconciler finds the others
+            raise
         except BaseException:  # the feeder publishes them
             backlog.untake(view.job, chunks, epoch=view.epoch)
             raise

@@ -277,6 +277,24 @@ def test_an_unreachable_queue_leaves_the_job_to_the_reconciler(submitter_of, sto
     assert len(Backlog(ledger.connection).silent(view.job, 0)) == 1, "the reconciler must find what was not published"
 
 
+@pytest.mark.parametrize("error", [StoreUnavailable("503"), KeyError("ETag")])
+def test_a_submission_that_dies_after_registering_leaves_a_job_that_runs(
+    submitter_of, ledger, installation, monkeypatch, error
+):
+    def broken(*_, **__):
+        raise error
+
+    monkeypatch.setattr("producer.submit.Dispatcher.send", broken)
+    submitter = submitter_of()
+
+    with pytest.raises(type(error), match="its workers will run it" if isinstance(error, ServiceError) else "ETag"):
+        submitter.submit(source_of(submitter.store, installation, ["a.jpg"]), dest_of(installation), MASK)
+
+    assert one_job(ledger).status is JobStatus.RUNNING
+    [job] = Backlog(ledger.connection).active()
+    assert (job.outstanding, job.waiting) == (0, 1), "the feeder publishes what was taken and not published"
+
+
 def test_a_job_cancelled_while_it_is_uploaded_is_not_started(submitter_of, ledger, installation, queue, tmp_path):
     for number in range(3):
         (tmp_path / f"{number}.jpg").write_bytes(b"x")

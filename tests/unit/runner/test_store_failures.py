@@ -211,10 +211,10 @@ def test_a_refused_process_is_out_of_work_until_a_probe_succeeds(server, shared)
     acceptance = Acceptance(shared[1], channel, "worker-0@here", seconds=0.01)
     try:
         assert not acceptance.probe() and channel.refused()
-        wait_for(lambda: len(server.requests) > 2, 10)
+        wait_for(lambda: len(server.requests) > 2, "several probes", 20)
         assert channel.refused()
         server.mode.refusals = []
-        wait_for(lambda: not channel.refused(), 10)
+        wait_for(lambda: not channel.refused(), "the probe that succeeds", 20)
     finally:
         acceptance.close()
 

@@ -121,5 +121,5 @@ def test_a_node_that_s3_refuses_gives_its_role_to_another(role_of, monkeypatch):
 
     role = role_of(refused)
 
-    wait_for(lambda: resigned and not role.leads, 10)
+    wait_for(lambda: resigned and not role.leads, "the role to be given up", 20)
     assert role.running
