@@ -50,7 +50,7 @@ class JobSnapshot:
             "images_per_second": None if self.rate is None else round(self.rate, 3),
             "eta_seconds": None if self.eta_seconds is None else round(self.eta_seconds, 1),
         }
-        return fields
+        return fields | ({"waiting": self.waiting} if self.waiting else {})
 
 
 def follow(

@@ -53,6 +53,7 @@ def status_command(*, job: str, as_json: bool) -> int:
         activity: dict[str, object] = {
             "workers": [worker.model_dump(mode="json") for worker in workers],
             "stage_shares": shares,
+            **({"waiting": waiting} if waiting else {}),
         }
         spent = view.core_seconds / _HOUR
         costs = {"core_hours": round(spent, 6)} | cost_fields(spent, config.jobs)
