@@ -3,8 +3,7 @@
 # of a constant.
 #
 # The graph is Convolution -> Add(Gather(constant)) -> Relu, for a bias that differs between rows and stores each distinct
-# row once. `nncf.quantize` collects statistics and then raises KeyError with the name of the Gather: it takes the Gather,
-# placed, and it is not there.
+# row once. `nncf.quantize` raises KeyError with the name of the Gather, which it looks up among the quantisers it placed.
 # With `model_type=ModelType.TRANSFORMER` the same graph is quantised; so it is with the constant written out in full.
 #
 # For maskmill: quantise with the full constant and make it compact afterwards (`worker/convert/int8`); an error of NNCF
