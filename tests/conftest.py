@@ -40,6 +40,11 @@ def _failed_if_skipped(report: _Report) -> _Report:
     return report
 
 
+def pytest_configure() -> None:
+    """Fixtures of a session start before `_clean_environment`: their workers must not fetch the default network."""
+    os.environ["MASKMILL_MODEL__SOURCE"] = "builtin:starter"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder = Path(item.path).relative_to(_ROOT).parts[0]
