@@ -312,9 +312,10 @@ def test_a_job_cancelled_while_it_is_uploaded_is_not_started(submitter_of, ledge
 
 @pytest.mark.parametrize("keys", [[], ["notes.txt"]])
 def test_a_source_without_images_is_reported_and_creates_no_job(submitter_of, store, ledger, installation, keys):
+    why = "names must end in" if keys else "it is empty"
     source = source_of(store, installation, keys)
 
-    with pytest.raises(SourceError, match=f"no images under {source}: names must end in"):
+    with pytest.raises(SourceError, match=f"no images under {source}: {why}"):
         submitter_of().submit(source, dest_of(installation), MASK)
 
     assert ledger.jobs(10) == []

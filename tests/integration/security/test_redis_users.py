@@ -16,7 +16,7 @@ from worker.contract import redis_keys
 
 PRODUCER_SCRIPTS = ("renew_listing", "seal", "control", "reopen", "reset", "resume", "take", "untake")
 WORKER_SCRIPTS = (
-    *("start", "begin", "record", "release", "record_death", "control"),
+    *("start", "begin", "record", "release", "record_death", "store_failure", "control"),
     *("take", "untake", "take_lost", "settle", "close"),
 )
 
