@@ -66,7 +66,7 @@ def test_a_forged_job_cannot_leave_the_allow_list(secured):
             push(secured, forged(job, key))
             jobs.append(job)
         commands.wait_for(lambda: all(ledger.view(job).done for job in jobs), "an outcome for each job", 60)
-        codes = {name: ledger.view(job).codes for name, job in zip(attempts, jobs, strict=True)}
+        views = {name: ledger.view(job) for name, job in zip(attempts, jobs, strict=True)}
         after = {(item.key, item.etag) for item in store.list(S3Url(secured.bucket, "private/"))}
         outputs = [
             item.key for item in store.list(S3Url(secured.bucket, "out/forged/")) if "_maskmill/" not in item.key
@@ -75,6 +75,9 @@ def test_a_forged_job_cannot_leave_the_allow_list(secured):
             if ledger.view(job).status not in (JobStatus.FINISHED, JobStatus.CANCELLED):
                 ledger.forget(job)
 
-    assert codes == {name: {"access_denied": 1} for name in attempts}
+    # The worker refuses the image, or before that the steward ends the job, whose destination it may not write.
+    for name, view in views.items():
+        ended_by_steward = name.startswith("writes") and view.cancelled == 1 and "allow-list" in view.reason
+        assert view.codes == {"access_denied": 1} or ended_by_steward, (name, view)
     assert after == before
     assert outputs == []
