@@ -51,7 +51,7 @@ def exec_form(text: str | None) -> list[str]:
 class Root:
     """A folder in place of the root of a stage's file system.
 
-    With `uv`, that program does what pip is told to do: it downloads nothing twice and takes seconds. The library of
+    With `uv`, that program takes the place of pip: it downloads nothing twice and takes seconds. The library of
     the native kernels is then copied with the sources, so that building it again does nothing.
     """
 

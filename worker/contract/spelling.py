@@ -1,4 +1,4 @@
-"""Refuse misspelt names: an option, a field or a variable that nobody reads must not be ignored silently."""
+"""Refuse misspelt names: an unknown option, field or variable must not be ignored silently."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
             size = len(data) - at
         if size < head or at + size > len(data):
             return
-        if kind != b"mdat":  # the coded pictures, which nobody needs a copy of
+        if kind != b"mdat":  # the coded pictures: no copy is needed
             yield kind, data[at + head : at + size]
         at += size
 

@@ -1,6 +1,6 @@
 """The steps of the Dockerfiles and of the systemd guide, run in folders that stand in for the roots of the machines.
 
-uv does what pip is told to do. `pytest -m long tests/integration/infra` runs the build stages with pip and compiles the
+uv takes the place of pip. `pytest -m long tests/integration/infra` runs the build stages with pip and compiles the
 kernels.
 """
 

@@ -165,7 +165,7 @@ class _Arena:
     paths: Sequence[Path]
 
     def open(self, processes: int) -> None:
-        """Upload the pictures and let every contestant work once, unmeasured."""
+        """Upload the pictures, start the workers, and run one job that is not measured."""
         for path in self.paths:
             self.system.store.put(SOURCE / path.name, path.read_bytes(), content_type="image/jpeg")
         self.system.start_workers(cpus=self.cpus)

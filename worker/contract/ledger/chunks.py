@@ -191,17 +191,23 @@ class ChunkLedger:
         )
 
     def options_if_unstarted(self, message: ChunkMessage) -> JobOptions | None:
-        """Return the job's options if no worker has started the chunk yet and all of its images have to be done."""
+        """Return the job's options if no worker has started the chunk yet and all of its images have to be done.
+
+        None as well if the numbers of the message do not follow from the job; `start` then answers `stale`.
+        """
         keys = redis_keys.job_keys(self._connection.prefix, message.job)
 
         def read() -> list[Any]:
             pipeline = self._connection.client.pipeline(transaction=False)
-            pipeline.hmget(keys.record, "status", "epoch", "options", "policy")
+            pipeline.hmget(keys.record, "status", "epoch", "options", "policy", "total", "chunk_images")
             pipeline.hexists(keys.attempts, str(message.chunk))
             return cast(list[Any], pipeline.execute())
 
-        (status, epoch, options, policy), attempted = self._connection.call(read)
+        (status, epoch, options, policy, total, size), attempted = self._connection.call(read)
         if status != JobStatus.RUNNING or epoch != str(message.epoch) or attempted:
+            return None
+        first = message.chunk * int(size)
+        if (message.start, len(message.keys)) != (first, min(int(size), int(total) - first)):
             return None
         try:
             skip_existing = read_policy(policy or "{}").skip_existing

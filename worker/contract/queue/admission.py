@@ -103,7 +103,8 @@ def _task(headers: dict[Any, Any]) -> str:
 
 def _headers(task: str, compression: str | None, *, redelivered: bool) -> dict[str, Any]:
     job, _, chunk = task.split(".")
-    headers = {
+    optional = {"compression": compression, "redelivered": redelivered or None}
+    return {
         "lang": "py",
         "task": redis_keys.TASK_CHUNK,
         "id": task,
@@ -117,10 +118,8 @@ def _headers(task: str, compression: str | None, *, redelivered: bool) -> dict[s
         "argsrepr": f"({job!r}, chunk {chunk})",
         "kwargsrepr": "{}",
         "ignore_result": False,
+        **{name: value for name, value in optional.items() if value is not None},
     }
-    return (
-        headers | ({"compression": compression} if compression else {}) | ({"redelivered": True} if redelivered else {})
-    )
 
 
 def _properties(properties: dict[Any, Any], task: str) -> dict[str, Any]:

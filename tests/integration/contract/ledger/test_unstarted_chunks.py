@@ -54,3 +54,12 @@ def test_a_chunk_with_images_that_may_be_up_to_date_has_none(ledger, chunk_ledge
     seal(ledger, JobPolicy(skip_existing=True))
 
     assert chunk_ledger.options_if_unstarted(CHUNK) is None
+
+
+@pytest.mark.parametrize(
+    "numbers", [{"chunk": 2**31}, {"start": 0}, {"keys": ("3.jpg",)}, {"chunk": 3, "start": 9}], ids=str
+)
+def test_numbers_that_do_not_follow_from_the_job_have_none(ledger, chunk_ledger, numbers):
+    seal(ledger)
+
+    assert chunk_ledger.options_if_unstarted(CHUNK.model_copy(update=numbers)) is None
