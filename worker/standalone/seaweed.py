@@ -18,6 +18,7 @@ import secrets
 import signal
 import stat
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -79,6 +80,8 @@ _SWITCHES = (
 _RECLAIM = "lock\nvolume.vacuum -garbageThreshold 0.1\nunlock\nexit\n"
 """Commands of SeaweedFS's shell: rewrite every volume of which more than a tenth is deleted."""
 _RECLAIM_SECONDS = 120.0
+_DELETION_SECONDS = 2.0
+"""The filer answers a deletion at once and deletes the data from a queue, which it looks at once per second."""
 _SOCKETS = ("f.sock", "s.sock")
 _SOCKET_PATH_BYTES = 107  # sockaddr_un.sun_path without its terminating zero, unix(7)
 _SYSTEM_TEMP = Path("/tmp")  # noqa: S108 -- SeaweedFS puts its gRPC sockets there and ignores TMPDIR
@@ -130,8 +133,10 @@ class Seaweed(EmbeddedService):
     def reclaim(self) -> None:
         """Return the disk space of deleted objects to the file system, which SeaweedFS does only now and then.
 
-        It copies what is left in a volume to a new one. A failure is logged: the space is then freed the next time.
+        It copies what is left in a volume to a new one. A failure is logged: the space is then freed the next time. So
+        is the space of objects whose data is still in the queue of deletions.
         """
+        time.sleep(_DELETION_SECONDS)
         shell = [str(server_program()), "shell", f"-master={LOOPBACK}:{self.ports['master']}"]
         try:
             subprocess.run(
