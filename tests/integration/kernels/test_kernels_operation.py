@@ -121,6 +121,63 @@ def test_weights_stored_in_int8_are_read():
     assert abs(got - want).max() <= 1e-5 * abs(want).max()
 
 
+def quantised(levels: int = 256, low: float = 0.0, high: tuple[float, ...] = (2.0,)) -> tuple[ov.Model, list, list]:
+    """Return a model of one convolution whose reader quantises it, its inputs, and its output before the reader."""
+    model, inputs = kernels.node()
+    y = model.output(0).get_node().input_value(0)
+    ranges = [np.full((1, len(high), 1, 1), low, np.float32), np.array(high, np.float32).reshape(1, -1, 1, 1)] * 2
+    y = kernels.ops.fake_quantize(y, *(kernels.ops.constant(edge) for edge in ranges), levels)
+    alone, _ = kernels.node()
+    kernels.replaced(alone, "i8")
+    return ov.Model([y], model.get_parameters(), "quantised"), inputs, kernels.run(kernels.compiled(alone), inputs)
+
+
+def levels_written(model: ov.Model) -> bool:
+    """Whether the native operation writes u8."""
+    node = next(node for node in model.get_ops() if node.get_type_name() == "FusedDeformableConvolution")
+    return node.get_output_element_type(0) == ov.Type.u8
+
+
+def test_a_quantised_reader_gets_levels():
+    model, inputs, values = quantised()
+
+    kernels.replaced(model, "i8")
+    got = kernels.run(kernels.compiled(model), inputs)
+
+    step = 2.0 / 255
+    assert levels_written(model)
+    assert values.max() > 2.0, "some values are above the range"
+    assert np.unique(got).size > 100
+    assert abs(got - np.clip(values, 0, 2)).max() <= 0.51 * step
+    assert np.allclose(got / step, np.rint(got / step), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [{"levels": 255}, {"low": -1.0}, {"high": tuple(np.linspace(1, 2, 48))}],
+    ids=["255", "signed", "channels"],
+)
+def test_another_reader_gets_values(reader):
+    model, inputs, values = quantised(**reader)
+    levels, low, high = (reader.get(name, usual) for name, usual in (("levels", 256), ("low", 0.0), ("high", (2.0,))))
+
+    kernels.replaced(model, "i8")
+    got = kernels.run(kernels.compiled(model), inputs)
+
+    high = np.array(high, np.float32).reshape(1, -1, 1, 1)
+    assert not levels_written(model)
+    assert (abs(got - np.clip(values, low, high)) <= 0.51 * (high - low) / (levels - 1)).all()
+
+
+@pytest.mark.parametrize("arithmetic", ["f32", "bf16"])
+def test_levels_are_written_in_int8_only(arithmetic):
+    model, *_ = quantised()
+
+    kernels.replaced(model, arithmetic)
+
+    assert not levels_written(model)
+
+
 def test_an_operation_with_a_second_reader_is_not_folded():
     model, inputs = kernels.node(relu=False)
     y = model.output(0).get_node().input_value(0)

@@ -3,7 +3,8 @@
 Windows are made in one of three ways with equal results: with the published pad, roll and reshapes; with one constant
 gather in each direction (`WINDOW_GATHER`); or with the gathers after the qkv product and before the output projection
 (`REAL_TOKENS`), so that no product is computed for padding. A padded token is zero, so its query, key and value equal
-the bias. A row of zeros appended to the tokens gives the same result.
+the bias, which is appended as one more row. It is appended behind the product: NNCF leaves a product in float whose
+input is joined with a constant.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def window_attention(x: Node, scope: Scope, grid: Grid, heads: int, mask: Node |
     shifted = mask is not None
     qkv, projection = scope.conv("qkv"), scope.conv("proj")
     if scope.uses(Rewrite.REAL_TOKENS):
-        heads_of = _gathered_heads(linear(_with_zero(x), *qkv), grid.token_order(shifted=shifted), heads)
+        weights, bias = qkv
+        tokens = concat([linear(x, weights, bias), constant(bias.reshape(1, 1, -1))])
+        heads_of = _gathered_heads(tokens, grid.token_order(shifted=shifted), heads)
         return linear(_to_tokens(_attend(heads_of, scope, mask), grid, shifted), *projection)
     gathers = scope.uses(Rewrite.WINDOW_GATHER)
     y = linear(_to_windows(x, grid, shifted) if gathers else _cut(x, grid, shifted), *qkv)

@@ -112,7 +112,7 @@ void finish(const void* sums, int padded_outputs, int pixels, int outputs, const
 
 namespace maskmill {
 
-const Kernels avx2_f32{"avx2_f32", Arithmetic::f32, kRows,   16,     4,        4,
-                       copy_row,   locate,          nullptr, sample, multiply, finish};
+const Kernels avx2_f32{"avx2_f32", Arithmetic::f32, kRows,  16,       4,      4,      copy_row,
+                       locate,     nullptr,         sample, multiply, finish, nullptr};
 
 }  // namespace maskmill

@@ -250,4 +250,29 @@ void finish(const void* sums, int padded_outputs, int pixels, int outputs, const
     }
 }
 
+[[maybe_unused]] void finish_levels(const void* sums, int padded_outputs, int pixels, int outputs,
+                                    const float* row_scale, int zero, const float* out_scale, const int32_t* weight_sum,
+                                    const float* bias, float step, uint8_t* output) {
+    const __m512 steps = _mm512_set1_ps(1.0f / step);
+    const __m512 most = _mm512_set1_ps(255.0f);
+    for (int i = 0; i < pixels; ++i) {
+        const int32_t* from = static_cast<const int32_t*>(sums) + static_cast<size_t>(i) * padded_outputs;
+        const __m512 row = _mm512_set1_ps(row_scale[i]);
+        for (int o = 0; o < outputs; o += kVector) {
+            const __m512i shift = _mm512_mullo_epi32(_mm512_loadu_si512(weight_sum + o), _mm512_set1_epi32(zero));
+            const __m512 exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_loadu_si512(from + o), shift));
+            __m512 value = _mm512_mul_ps(exact, _mm512_mul_ps(_mm512_loadu_ps(out_scale + o), row));
+            value = _mm512_mul_ps(_mm512_add_ps(value, _mm512_loadu_ps(bias + o)), steps);
+            value = _mm512_min_ps(_mm512_max_ps(value, _mm512_setzero_ps()), most);  // a NaN becomes 0
+            const __m512i levels = _mm512_cvtps_epi32(value);
+            uint8_t* to = output + static_cast<size_t>(i) * outputs + o;
+            if (outputs - o >= kVector) {
+                _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtusepi32_epi8(levels));
+            } else {
+                _mm512_mask_cvtusepi32_storeu_epi8(to, first(outputs - o), levels);
+            }
+        }
+    }
+}
+
 }  // namespace

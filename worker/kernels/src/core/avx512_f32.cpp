@@ -14,7 +14,7 @@ struct Fma {
 
 namespace maskmill {
 
-const Kernels avx512_f32{"avx512_f32", Arithmetic::f32, kRows,         kVector,      4, 4, copy_row<false>, locate,
-                         fit,          sample_f32,      multiply<Fma>, finish<false>};
+const Kernels avx512_f32{"avx512_f32", Arithmetic::f32, kRows,         kVector, 4, 4, copy_row<false>, locate, fit,
+                         sample_f32,   multiply<Fma>,   finish<false>, nullptr};
 
 }  // namespace maskmill

@@ -117,6 +117,12 @@ void Call::one_run(int index) {
         kernels().fit(map, points, taps, padded, is_signed ? kSignedLevels : kUnsignedLevels, scale);
     }
     columns_times_weights(map, points, padded, static_cast<float>(zero), tile);
+    if (maps.levels != nullptr) {
+        uint8_t* levels = maps.levels + (static_cast<size_t>(picture) * plane + begin) * geometry.outputs;
+        kernels().finish_levels(tile.sums.data(), weights.padded_outputs(), count, geometry.outputs, scale, zero,
+                                weights.scale(), weights.sum(), weights.bias(), maps.step, levels);
+        return;
+    }
     float* output = maps.output + static_cast<size_t>(picture) * geometry.outputs * plane + begin;
     kernels().finish(tile.sums.data(), weights.padded_outputs(), count, geometry.outputs, scale, zero, weights.scale(),
                      weights.sum(), weights.bias(), relu, output, plane);

@@ -67,6 +67,10 @@ struct Kernels {
     void (*finish)(const void* sums, int padded_outputs, int pixels, int outputs, const float* row_scale, int zero,
                    const float* out_scale, const int32_t* weight_sum, const float* bias, bool relu, float* output,
                    size_t plane);
+    // i8 only: output[pixel][o] = (sums * row_scale[pixel] * out_scale[o] + bias[o]) / step, rounded and limited to u8.
+    void (*finish_levels)(const void* sums, int padded_outputs, int pixels, int outputs, const float* row_scale,
+                          int zero, const float* out_scale, const int32_t* weight_sum, const float* bias, float step,
+                          uint8_t* output);
 };
 
 // Returns the best set for this CPU, or null. `name` restricts the choice, for tests and benchmarks.

@@ -32,12 +32,15 @@ struct Geometry {
     size_t out_plane() const { return static_cast<size_t>(out_height) * out_width; }
 };
 
-// The maps of one call, f32.
+// The maps of one call, f32 unless `levels` is set.
 struct Maps {
     const float* data = nullptr;     // [batch, channels, height, width]
     const float* offsets = nullptr;  // [batch, 2 * taps, out_height, out_width]: dy, dx per tap, taps row-major
     const float* mask = nullptr;     // [batch, taps, out_height, out_width]; null: all ones
     float* output = nullptr;         // [batch, outputs, out_height, out_width]
+    // i8 only, in place of `output`: [batch, out_height, out_width, outputs], value / step rounded to even, 0 to 255.
+    uint8_t* levels = nullptr;
+    float step = 1.0f;
 };
 
 }  // namespace maskmill

@@ -1,5 +1,7 @@
 #include "fused_deform.hpp"
 
+#include <cmath>
+
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
 
@@ -56,6 +58,8 @@ void FusedDeformableConvolution::validate_and_infer_types() {
     Arithmetic unused;
     NODE_VALIDATION_CHECK(this, arithmetic_of(arithmetic_.c_str(), unused), "arithmetic is f32, bf16 or i8, not ",
                           arithmetic_);
+    NODE_VALIDATION_CHECK(this, std::isfinite(step_) && step_ >= 0.0f, "step is not negative, not ", step_);
+    NODE_VALIDATION_CHECK(this, step_ == 0.0f || arithmetic_ == "i8", "a step needs arithmetic i8, not ", arithmetic_);
     for (size_t i = 0; i < kInputs; ++i) {
         NODE_VALIDATION_CHECK(this, get_input_element_type(i) == ov::element::f32, "input ", i, " must be f32");
         NODE_VALIDATION_CHECK(this, get_input_partial_shape(i).is_static(), "input ", i, " must have a static shape");
@@ -83,7 +87,11 @@ void FusedDeformableConvolution::validate_and_infer_types() {
         NODE_VALIDATION_CHECK(this, ov::is_type<ov::op::v0::Constant>(get_input_node_ptr(i)), "input ", i,
                               " must be constant: it is packed once");
     }
-    set_output_type(0, ov::element::f32, expected);
+    if (step_ > 0.0f) {
+        set_output_type(0, ov::element::u8, ov::Shape{expected[0], expected[2], expected[3], expected[1]});
+    } else {
+        set_output_type(0, ov::element::f32, expected);
+    }
 }
 
 std::shared_ptr<ov::Node> FusedDeformableConvolution::clone_with_new_inputs(const ov::OutputVector& arguments) const {
@@ -94,6 +102,7 @@ std::shared_ptr<ov::Node> FusedDeformableConvolution::clone_with_new_inputs(cons
     copy->dilations_ = dilations_;
     copy->arithmetic_ = arithmetic_;
     copy->relu_ = relu_;
+    copy->step_ = step_;
     copy->set_arguments(arguments);
     copy->constructor_validate_and_infer_types();
     return copy;
@@ -106,6 +115,7 @@ bool FusedDeformableConvolution::visit_attributes(ov::AttributeVisitor& visitor)
     visitor.on_attribute("dilations", dilations_);
     visitor.on_attribute("arithmetic", arithmetic_);
     visitor.on_attribute("relu", relu_);
+    visitor.on_attribute("step", step_);
     return true;
 }
 
@@ -125,8 +135,16 @@ const PackedWeights& FusedDeformableConvolution::packed(const ov::TensorVector& 
 
 bool FusedDeformableConvolution::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
     outputs[0].set_shape(get_output_shape(0));
-    const Maps maps{inputs[kData].data<const float>(), inputs[kOffsets].data<const float>(),
-                    inputs[kMask].data<const float>(), outputs[0].data<float>()};
+    Maps maps;
+    maps.data = inputs[kData].data<const float>();
+    maps.offsets = inputs[kOffsets].data<const float>();
+    maps.mask = inputs[kMask].data<const float>();
+    if (step_ > 0.0f) {
+        maps.levels = outputs[0].data<uint8_t>();
+        maps.step = step_;
+    } else {
+        maps.output = outputs[0].data<float>();
+    }
     const Geometry sizes =
         geometry(inputs[kData].get_shape(), inputs[kWeights].get_shape(), inputs[kOffsets].get_shape());
     deform(sizes, maps, packed(inputs), relu_, Tbb());

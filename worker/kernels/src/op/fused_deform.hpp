@@ -12,7 +12,8 @@
 namespace maskmill {
 
 // Inputs, all f32: data [N, C, H, W], offsets [N, 2k, OH, OW], weights [O, C, KH, KW] (constant), mask [N, k, OH, OW],
-// bias [O] (constant). Output [N, O, OH, OW].
+// bias [O] (constant). Output f32 [N, O, OH, OW]; or, with a step, u8 [N, OH, OW, O] for an INT8 reader: value / step,
+// rounded to even and limited to 0..255, as FakeQuantize with 256 levels from 0 to 255 * step does.
 class FusedDeformableConvolution : public ov::op::Op {
 public:
     OPENVINO_OP("FusedDeformableConvolution", "maskmill");
@@ -43,6 +44,7 @@ private:
     std::vector<int64_t> dilations_{1, 1};
     std::string arithmetic_ = "f32";
     bool relu_ = false;
+    float step_ = 0.0f;  // 0: the output is f32
     std::shared_ptr<Once> once_ = std::make_shared<Once>();
 };
 

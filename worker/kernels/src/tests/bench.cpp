@@ -35,7 +35,11 @@ int main(int count, char** words) {
     const auto weights = filled(static_cast<size_t>(g.outputs) * g.channels * g.taps(), 0.02f, false);
     const std::vector<float> bias(g.outputs, 0.1f);
     std::vector<float> output(g.outputs * g.out_plane());
-    const Maps maps{data.data(), offsets.data(), mask.data(), output.data()};
+    Maps maps;
+    maps.data = data.data();
+    maps.offsets = offsets.data();
+    maps.mask = mask.data();
+    maps.output = output.data();
     const double work = 2.0 * g.outputs * g.channels * g.taps() * g.out_plane();
     for (const Kernels* const* one = all_kernels(); *one != nullptr; ++one) {
         if (!runs_here(**one)) continue;

@@ -21,7 +21,14 @@ struct Problem {
     bool relu = false;
     bool masked = true;
 
-    Maps maps(float* output) const { return {data.data(), offsets.data(), masked ? mask.data() : nullptr, output}; }
+    Maps maps(float* output) const {
+        Maps all;
+        all.data = data.data();
+        all.offsets = offsets.data();
+        all.mask = masked ? mask.data() : nullptr;
+        all.output = output;
+        return all;
+    }
     const float* bias_or_null() const { return bias.empty() ? nullptr : bias.data(); }
 };
 
@@ -141,6 +148,26 @@ void survives(Problem p, const PackedWeights& packed, int threads, unsigned seed
     deform(p.g, p.maps(output.data()), packed, p.relu, Threads(threads));
 }
 
+// Returns whether the u8 output, channels last, holds the rounded values of the f32 output of as many threads.
+bool levels_agree(const Problem& p, const PackedWeights& packed, const std::vector<float>& values, int threads) {
+    const float step = 0.01f;
+    const Geometry& g = p.g;
+    std::vector<uint8_t> levels(values.size() + 1, 77);
+    Maps maps = p.maps(nullptr);
+    maps.levels = levels.data();
+    maps.step = step;
+    deform(g, maps, packed, p.relu, Threads(threads));
+    if (levels.back() != 77) return false;  // one behind the last
+    const size_t plane = g.out_plane();
+    for (size_t i = 0; i < values.size(); ++i) {
+        const size_t picture = i / (g.outputs * plane), o = i / plane % g.outputs, pixel = i % plane;
+        const float exact = std::min(std::max(values[i] / step, 0.0f), 255.0f);
+        const float got = levels[(picture * plane + pixel) * g.outputs + o];
+        if (!(std::fabs(got - exact) <= 0.501f)) return false;
+    }
+    return true;
+}
+
 bool check(int number, const Problem& p, const Expected& wanted, const Kernels& kernels, int threads) {
     const Geometry& g = p.g;
     const PackedWeights packed(kernels, p.weights.data(), p.bias_or_null(), g.outputs, g.channels, g.taps());
@@ -149,6 +176,10 @@ bool check(int number, const Problem& p, const Expected& wanted, const Kernels& 
     survives(p, packed, threads, static_cast<unsigned>(number));
     const double ratio = worst(output, wanted, kernels.arithmetic);
     const bool alike = number % 10 != 0 || at_once(p, packed, output, 4);
+    if (kernels.finish_levels != nullptr && !levels_agree(p, packed, output, threads)) {
+        std::printf("problem %d on %s: the levels differ from the values\n", number, kernels.name);
+        return false;
+    }
     if (ratio <= 1 && alike) return true;
     std::printf("problem %d on %s with %d threads: error %g of its bound, %s\n", number, kernels.name, threads, ratio,
                 alike ? "streams agree" : "streams disagree");
