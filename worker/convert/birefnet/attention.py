@@ -54,23 +54,23 @@ def window_attention(x: Node, scope: Scope, grid: Grid, heads: int, mask: Node |
         weights, bias = qkv
         tokens = concat([linear(x, weights, bias), constant(bias.reshape(1, 1, -1))])
         heads_of = _gathered_heads(tokens, grid.token_order(shifted=shifted), heads)
-        return linear(_to_tokens(_attend(heads_of, scope, mask), grid, shifted), *projection)
+        mixed = _attend(heads_of, scope, mask)
+        return linear(_gathered_tokens(mixed, grid.window_order(shifted=shifted)), *projection)
     gathers = scope.uses(Rewrite.WINDOW_GATHER)
     y = linear(_to_windows(x, grid, shifted) if gathers else _cut(x, grid, shifted), *qkv)
-    y = linear(_attend(_split_heads(y, heads), scope, mask), *projection)
+    y = linear(_join_heads(_attend(_split_heads(y, heads), scope, mask)), *projection)
     return _to_tokens(y, grid, shifted) if gathers else _join(y, grid, shifted)
 
 
 def _attend(heads_of: Heads, scope: Scope, mask: Node | None) -> Node:
-    """Attend within each window: query, key, value `[windows, heads, area, width]` to `[windows, area, channels]`."""
+    """Attend within each window: query, key, value to their mixture, all `[windows, heads, area, width]`."""
     query, key, value = heads_of
-    count, heads, area, width = (int(side) for side in query.output(0).get_shape())
+    width = int(query.output(0).get_shape()[3])
     query = opset.multiply(query, constant(np.full(1, 1 / math.sqrt(width), np.float32)))
     scores = opset.add(opset.matmul(query, key, False, True), _position_bias(scope))
     if mask is not None:
         scores = opset.add(scores, mask)
-    mixed = opset.matmul(opset.softmax(scores, -1), value, False, False)
-    return reshape(transpose(mixed, 0, 2, 1, 3), count, area, heads * width)
+    return opset.matmul(opset.softmax(scores, -1), value, False, False)
 
 
 def _position_bias(scope: Scope) -> Node:
@@ -91,18 +91,41 @@ def _split_heads(qkv: Node, heads: int) -> Heads:
     return query, key, value
 
 
+def _join_heads(mixed: Node) -> Node:
+    """Join the heads `[windows, heads, area, width]` to `[windows, area, channels]`, as published."""
+    count, heads, area, width = (int(side) for side in mixed.output(0).get_shape())
+    return reshape(transpose(mixed, 0, 2, 1, 3), count, area, heads * width)
+
+
 def _gathered_heads(qkv: Node, order: windows.Indices, heads: int) -> Heads:
     """Gather query, key and value of tokens `[1, tokens, 3 * channels]` in the order of the windows.
 
-    Viewed as rows of `channels`, a token's query, key and value are three consecutive rows. One gather for each selects
-    the part and forms the windows at once, so no extra copy splits the three.
+    Viewed as rows of one head each, a token has `heads` rows of its query, then of its key, then of its value. One
+    gather for each selects the part, forms the windows and puts the heads first at once, so that nothing is copied to
+    split or transpose. The sum of its indices is a constant again when the graph is compiled; the file holds its terms.
     """
-    channels = int(qkv.output(0).get_shape()[2]) // 3
-    rows = reshape(qkv, -1, channels)
-    shape = (*order.shape, heads, channels // heads)
-    gathered = (opset.gather(rows, constant(order * 3 + part), integer(0)) for part in range(3))
-    query, key, value = (transpose(reshape(part, *shape), 0, 2, 1, 3) for part in gathered)
+    width = int(qkv.output(0).get_shape()[2]) // 3 // heads
+    rows = reshape(qkv, -1, width)
+    first_rows = constant((order * 3 * heads)[:, None])  # [windows, 1, area]
+    own = np.arange(heads, dtype=np.int32)[None, :, None]
+    query, key, value = (
+        opset.gather(rows, opset.add(first_rows, constant(own + part * heads)), integer(0)) for part in range(3)
+    )
     return query, key, value
+
+
+def _gathered_tokens(mixed: Node, places: windows.Indices) -> Node:
+    """Gather tokens `[1, tokens, channels]` from windows `[windows, heads, area, width]`, without their padding.
+
+    The inverse of `_gathered_heads`, with one gather of rows of one head each.
+    """
+    _, heads, area, width = (int(side) for side in mixed.output(0).get_shape())
+    window, position = np.divmod(places, np.int32(area))
+    first_rows = constant((window * heads * area + position)[:, None])  # [tokens, 1]
+    own = constant(np.arange(heads, dtype=np.int32)[None] * area)
+    return reshape(
+        opset.gather(reshape(mixed, -1, width), opset.add(first_rows, own), integer(0)), 1, len(places), heads * width
+    )
 
 
 def _with_zero(x: Node) -> Node:
