@@ -21,6 +21,8 @@ from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.jobs import Ledger
 
 _SHOWN_FAILURES = 10
+_WIDE = 100
+"""Columns of a terminal from which `list` has room for the time of submission."""
 _HOUR = 3600.0
 _SMALLEST_SHOWN_SHARE = 0.005
 """Smaller shares would be printed as 0%."""
@@ -105,17 +107,20 @@ def list_command(*, limit: int, as_json: bool) -> int:
         table.add_column(name, no_wrap=True)
     for name in ("images", "done", "failed"):
         table.add_column(name, justify="right", overflow="fold")
-    for name in ("submitted", "outputs"):
+    # A narrow screen has no room for the time, which the id begins with.
+    shows_time = not console.out.is_terminal or console.out.width >= _WIDE
+    for name in ("submitted", "outputs") if shows_time else ("outputs",):
         table.add_column(name, overflow="fold")
     for view in views:
+        time = iso_time(view.created_at)[: len("2026-01-31T12:00")] + "Z"
         table.add_row(
             view.job,
             view.status.value,
             "?" if view.total is None else f"{view.total:,}",
             f"{view.done:,}",
             f"{view.failed + view.dead:,}",
-            iso_time(view.created_at)[: len("2026-01-31T12:00")] + "Z",
-            escape(str(view.options.dest)),
+            *([time] if shows_time else []),
+            escape(_place(view)),
         )
     console.print_table(table)
     return Exit.OK
@@ -213,4 +218,9 @@ def _print_view(view: JobView, failures: list[dict[str, str]]) -> None:
             f"  and {len(failures) - _SHOWN_FAILURES:,} more: run `producer status {view.job} --json`", soft_wrap=True
         )
     if view.status is JobStatus.FINISHED:
-        out.print(f"outputs are in {view.options.dest}", soft_wrap=True, markup=False)
+        out.print(f"outputs are in {_place(view)}", soft_wrap=True, markup=False)
+
+
+def _place(view: JobView) -> str:
+    """Return where people find the outputs of a job: its folder if they are copied to one."""
+    return view.policy.folder or str(view.options.dest)

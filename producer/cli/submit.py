@@ -100,6 +100,7 @@ def submit_command(
     if folder is not None:
         folder_dest.refuse_overlap(map(Path, filter(_is_local, spec.places)), folder)
         dest, wait = str(folder_dest.place_of(folder)), True
+        policy = policy.model_copy(update={"folder": str(folder)})
     if notify and not wait:
         raise click.UsageError("--notify requires --wait; or run `producer watch JOB --notify URL` later")
     notifier = Notifier(notify, config.notify) if notify else None

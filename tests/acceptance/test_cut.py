@@ -109,6 +109,8 @@ def test_from_a_folder_to_a_folder_and_then_only_what_is_new_or_changed(home, us
 
     jobs = commands.run("maskmill", "list", "--json", settings=user, cwd=home)
     assert jobs.code == 0 and [job["total"] for job in jobs.lines] == [2, 4], jobs.err
+    table = commands.run("maskmill", "list", settings=user).out
+    assert table.count(f" {dest}") == 2 and "s3://" not in table, table
     results = commands.run("maskmill", "results", jobs.lines[1]["job"], settings=user)
     assert {line["key"]: line["outcome"] for line in results.lines}["sub/broken.jpg"] == "failed"
     assert_all_gone(services_folder)

@@ -144,6 +144,7 @@ class JobPolicy(StrictModel):
         default=None, ge=0, le=100, description="the same limit, in percent of the images done"
     )
     skip_existing: bool = Field(default=True, description="keep outputs that are up to date")
+    folder: str = Field(default="", description="folder of the submitter's machine that the outputs are copied to")
 
     if TYPE_CHECKING:  # what pydantic accepts is wider than the types of the fields
 
@@ -155,6 +156,7 @@ class JobPolicy(StrictModel):
             max_failed: int | None = ...,
             max_failed_percent: float | None = ...,
             skip_existing: bool = ...,
+            folder: str = ...,
         ) -> None: ...
 
 

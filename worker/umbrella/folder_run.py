@@ -163,7 +163,8 @@ class FolderRun:
             file.writelines(json.dumps(item.key, ensure_ascii=False) + "\n" for item in batch)
             file.flush()
             spec = SourceSpec((str(self._pictures.root),), file.name, ListFormat.JSONL)
-            submitted = self._submitter.submit(spec, str(dest), self._request, policy=JobPolicy(skip_existing=False))
+            policy = JobPolicy(skip_existing=False, folder=str(self._pictures.dest))
+            submitted = self._submitter.submit(spec, str(dest), self._request, policy=policy)
         delivery = Delivery(self._store, self._ledger, submitted.view, self._pictures.dest)
         self._active.append(_Batch({item.key: item for item in batch}, submitted.view, delivery))
 

@@ -42,6 +42,7 @@ POLICY = {
     "max_failed": None,
     "max_failed_percent": None,
     "skip_existing": True,
+    "folder": "",
 }
 MESSAGE = {
     "schema_version": 1,
