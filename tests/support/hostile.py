@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+import random
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from worker.contract import redis_keys
 
@@ -113,3 +115,71 @@ REFUSED: dict[str, Make] = {
     "a chunk of no job": lambda _: envelope(body(chunk())),
 }
 """Admission accepts these messages; the runner refuses them because of their content."""
+
+
+ODD_VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    2**31,
+    2**32 - 1,
+    2**63,
+    10**30,
+    0.5,
+    1e308,
+    "",
+    "x",
+    "a.b.c",
+    "\x00",
+    "\u202e",
+    "9" * 300,
+    "z" * 5000,
+    [],
+    {},
+    [[[[[[]]]]]],
+    {"task": "celery.chord_unlock"},
+    [{"task": "celery.backend_cleanup", "args": [], "kwargs": {}}],
+    [1, 2, 3],
+    {"exchange": "x", "routing_key": "y"},
+)
+"""Values of types, sizes and forms that no producer writes."""
+
+SURPLUS = ("callbacks", "errbacks", "chain", "chord", "group", "reply_to", "eta", "expires", "compression", "method")
+
+
+def generated(count: int, seed: int) -> Iterator[str]:
+    """Yield envelopes with one to four odd values in places that kombu or Celery reads, or with bytes changed."""
+    draw = random.Random(seed)
+    for _ in range(count):
+        payload = chunk(keys=[f"{draw.random()}.png"])
+        embedded: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+        inner: list[Any] = [[payload], {}, embedded]
+        outer = json.loads(envelope(body(payload)))
+        for _ in range(draw.randint(1, 4)):
+            _replace_one(draw, draw.choice([outer, outer["headers"], outer["properties"], payload, embedded, inner]))
+        if "body" in outer and draw.random() < 0.5:
+            outer["body"] = _encoded(inner)
+        text = json.dumps(outer)
+        if draw.random() < 0.2:
+            at = draw.randrange(len(text))
+            text = text[:at] + chr(draw.randrange(32, 127)) + text[at + draw.randrange(3) :]
+        yield text
+
+
+def _replace_one(draw: random.Random, place: Any) -> None:
+    value = draw.choice(ODD_VALUES)
+    if isinstance(place, list):
+        place[draw.randrange(len(place))] = value
+    elif isinstance(place, dict):
+        name = draw.choice([*place, draw.choice(SURPLUS)])
+        if name in {"headers", "properties"}:
+            return  # later values go into them
+        if draw.random() < 0.15:
+            place.pop(name, None)
+        else:
+            place[name] = value
+
+
+def _encoded(value: Any) -> str:
+    return base64.b64encode(json.dumps(value).encode()).decode()

@@ -16,7 +16,7 @@ from typing import Any
 
 from celery.exceptions import Ignore, Reject
 
-from worker.contract.errors import CALLER_ERRORS, MaskmillError, ServiceError, StoreUnavailable
+from worker.contract.errors import CALLER_ERRORS, BadMessage, MaskmillError, ServiceError, StoreUnavailable
 from worker.contract.ledger.chunks import ChunkLease, ChunkLedger, Verdict
 from worker.contract.log_fields import event
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
@@ -103,11 +103,16 @@ class ChunkRunner:
             `failures` with key, code and message of the images that failed in this delivery.
 
         Raises:
-            Ignore: nothing to do (done, cancelled, paused, unknown job); the message is dropped.
+            Ignore: nothing to do (done, cancelled, paused, unknown job), or the payload is not a chunk message of a
+                version that this worker reads; the message is dropped.
             Reject: a service is down or the worker stops; the message goes back to the queue.
-            BadMessage: the payload is not a chunk message of a version that this worker reads.
         """
-        message = ChunkMessage.read(payload)
+        try:
+            message = ChunkMessage.read(payload)
+        except BadMessage as error:
+            log.error("dropped", extra=event("message_refused", reason=str(error)))
+            metrics.refused("not a chunk message that this worker reads")
+            raise Ignore from error
         self._channel.record_progress()
         if self._channel.refused():  # it was on its way when S3 refused this process: others may run it
             self._pause(REFUSED_PAUSE_SECONDS)

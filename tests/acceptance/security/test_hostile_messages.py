@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import time
 
 from support import commands
-from support.hostile import DROPPED, REFUSED, forged
+from support.hostile import DROPPED, REFUSED, forged, generated
 from support.installation import load_settings
 from support.redis_users import ADMIN, PREFIX
 from worker.contract import redis_keys
@@ -15,6 +17,9 @@ from worker.contract.messages import JobOptions
 from worker.contract.s3url import S3Url
 from worker.contract.storage import manifest
 from worker.contract.storage.s3 import ObjectInfo, ObjectStore
+
+GENERATED = int(os.environ.get("HOSTILE_MESSAGES", "1000"))
+"""Messages of the generated test; set it higher for a thorough run."""
 
 
 def push(secured, *messages: str) -> None:
@@ -30,16 +35,38 @@ def test_hostile_messages_only_cost_a_line_in_the_log(secured, tmp_path):
     push(secured, *(make(canary) for make in (DROPPED | REFUSED).values()))
     secured.submit("after-hostile", "--force")
 
+    queue_is_empty(secured)
+    log = secured.worker_log.read_text()[log_size:]
+    assert secured.node.pids() == before, log[-5000:]
+    assert len(DROPPED) <= log.count("event=message_refused") <= len(DROPPED | REFUSED)
+    assert not canary.exists()
+    words = "Unrecoverable", "Traceback", "event=process_exited", "event=job_record_invalid"
+    assert not [word for word in words if word in log]
+
+
+def test_generated_messages_end_no_process_and_do_not_come_back(secured):
+    before, log_size = secured.node.pids(), len(secured.worker_log.read_text())
+    messages = generated(GENERATED, seed=20)
+
+    while some := list(itertools.islice(messages, 500)):
+        push(secured, *some)
+        queue_is_empty(secured)
+    secured.submit("after-generated", "--force")
+
+    log = secured.worker_log.read_text()[log_size:]
+    assert secured.node.pids() == before, log[-5000:]
+    assert log.count("event=message_refused") > GENERATED // 3, "most are refused, or this test tests little"
+    assert not [word for word in ("Unrecoverable", "event=process_exited", "Traceback") if word in log], log[-5000:]
+
+
+def queue_is_empty(secured) -> None:
+    """Wait until no message is queued or being worked on."""
     with secured.redis.client(ADMIN) as admin:
         commands.wait_for(
             lambda: admin.llen(f"{PREFIX}{redis_keys.QUEUE}") + admin.hlen(f"{PREFIX}unacked") == 0,
             "the queue to be empty",
+            120,
         )
-    log = secured.worker_log.read_text()[log_size:]
-    assert secured.node.pids() == before, log[-5000:]
-    assert log.count("event=message_refused") == len(DROPPED)
-    assert not canary.exists()
-    assert not [word for word in ("Unrecoverable", "event=process_exited", "event=job_record_invalid") if word in log]
 
 
 def test_a_forged_job_cannot_leave_the_allow_list(secured):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 from celery.exceptions import Ignore, Reject
 
-from worker.contract.errors import BadMessage, BrokerUnavailable, StoreUnavailable
+from worker.contract.errors import BrokerUnavailable, StoreUnavailable
 from worker.contract.ledger.chunks import ChunkLease, Recorded, Verdict
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind, OutputKind
 from worker.runner.chunks import RETRY_PAUSE_SECONDS, ChunkRunner, Identity
@@ -297,11 +297,13 @@ def test_a_stopping_worker_starts_no_image(bench):
 
 
 @pytest.mark.parametrize("payload", [None, {}, PAYLOAD | {"schema_version": 2}, PAYLOAD | {"keys": []}, ["x"]])
-def test_a_message_of_another_kind_is_refused(bench, payload):
-    with pytest.raises(BadMessage):
+def test_a_message_of_another_kind_is_refused_in_one_line(bench, payload, caplog):
+    with pytest.raises(Ignore):
         bench.run(payload)
 
     assert bench.pauses == []
+    [line] = [record for record in caplog.records if record.msg == "dropped"]
+    assert line.exc_info is None
 
 
 def test_failed_images_are_logged_with_key_and_code(bench, caplog):
