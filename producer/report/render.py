@@ -175,6 +175,7 @@ def _card(pair: PicturePair) -> dict[str, Any]:
         "review": bool(quality and quality.needs_review),
         "skipped": outcome.kind is OutcomeKind.SKIPPED,
         "seconds": outcome.seconds,
+        "notes": outcome.notes,
     }
 
 

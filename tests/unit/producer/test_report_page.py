@@ -117,6 +117,13 @@ def test_the_page_has_numbers_and_flags():
     assert len(elements.of("input")) == 2 and elements.of("input")[1]["aria-label"].endswith(HOSTILE)
 
 
+def test_a_card_has_the_notes_about_its_file():
+    job = view()
+    noted = good().model_copy(update={"notes": ("an ICC profile that is cut off was dropped",)})
+
+    assert "an ICC profile that is cut off was dropped" in Elements(page(job, [noted], store(job))).text
+
+
 def test_a_running_job_and_a_job_without_outputs():
     running = view(status=JobStatus.RUNNING, total=1_000_000, finished_at=None, completed_at=None)
     assert "had not ended when this report was written: 2 of 1,000,000" in page(
