@@ -32,7 +32,7 @@ from worker.telemetry.timing import Stage, timed
 log = logging.getLogger(__name__)
 
 RETRY_PAUSE_SECONDS = 5.0
-"""Pause before a chunk goes back to the queue because a service is down, so that messages do not circulate fast."""
+"""Pause before a chunk goes back to the queue because Redis is down, so that messages do not circulate fast."""
 
 REFUSED_PAUSE_SECONDS = 1.0
 """Pause before a chunk goes back that arrived although S3 refuses this process."""
@@ -103,8 +103,9 @@ class ChunkRunner:
             `failures` with key, code and message of the images that failed in this delivery.
 
         Raises:
-            Ignore: nothing to do (done, cancelled, paused, unknown job); the message is dropped.
-            Reject: a service is down or the worker stops; the message goes back to the queue.
+            Ignore: nothing to do (done, cancelled, paused, unknown job), or S3 is unavailable for the job, so that the
+                feeder publishes the chunk later; the message is dropped.
+            Reject: Redis is down or the worker stops; the message goes back to the queue.
             BadMessage: the payload is not a chunk message of a version that this worker reads.
         """
         message = ChunkMessage.read(payload)
@@ -135,18 +136,22 @@ class ChunkRunner:
             )
             raise Ignore(lease.verdict.value)
         delivery = _Delivery(lease, lease.options, self._record_dead(lease), self._pipeline.store)
-        blameless = False
+        blameless = is_away = False
         try:
             delivery.run(self._pipeline, self._channel, nearly_done=self._nearly_done, tracing=self._tracing)
             blameless = True
-        except ServiceError as error:
+        except StoreUnavailable as error:
+            blameless = is_away = True
+            lease.store_failure(str(error), bucket=error.bucket)
+            log.warning(error, extra=event("chunk_returned", job=message.job, chunk=message.chunk, code=error.code))
+        except ServiceError:
             blameless = True
-            if isinstance(error, StoreUnavailable):
-                lease.store_failure(str(error))
             raise
         finally:
             seconds = time.monotonic() - began
-            requeue = self._release(lease, seconds, blameless=blameless, deferred=delivery.deferred)
+            requeue = self._release(lease, seconds, blameless=blameless, deferred=delivery.deferred, give_back=is_away)
+        if is_away:  # the process takes the next chunk, of this job or another, at once
+            raise Ignore("S3 is unavailable for the job")
         if delivery.complete:
             self._report(seconds / max(1, len(delivery.found)))
             return _result(lease, delivery.found, seconds)
@@ -160,7 +165,7 @@ class ChunkRunner:
             "S3 failed for some images, which run later" if delivery.deferred else "the job was paused or stopped"
         )
 
-    def _release(self, lease: ChunkLease, seconds: float, *, blameless: bool, deferred: bool) -> bool:
+    def _release(self, lease: ChunkLease, seconds: float, *, blameless: bool, deferred: bool, give_back: bool) -> bool:
         core_seconds = seconds * self._identity.cores
         metrics.CORE_SECONDS.inc(core_seconds)
         return lease.release(
@@ -168,6 +173,7 @@ class ChunkRunner:
             core_seconds=core_seconds,
             blameless=blameless,
             retry_after=STORE_RETRY_SECONDS if deferred and not self._channel.stopping() else 0.0,
+            give_back=give_back,
         )
 
     def _record_dead(self, lease: ChunkLease) -> list[Outcome]:

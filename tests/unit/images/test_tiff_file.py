@@ -85,7 +85,7 @@ def test_signed_values_have_no_agreed_white(bits, photometric):
         339: ("H", [2]),
     }
 
-    with pytest.raises(UnsupportedFormat, match="signed values of a TIFF .* have no agreed white"):
+    with pytest.raises(UnsupportedFormat, match=r"signed values of a TIFF .* have no agreed white"):
         decode(tiff("<", [b"".join(base.packed_rows(levels, bits, "<"))], tags), LIMITS)
 
 

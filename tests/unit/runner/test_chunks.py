@@ -14,7 +14,7 @@ from worker.runner.parent_channel import ParentChannel
 OK, FAILED, DEAD = OutcomeKind.OK, OutcomeKind.FAILED, OutcomeKind.DEAD
 MESSAGE = ChunkMessage(job="job", chunk=2, start=6, keys=("d/a.jpg", "b.jpg", "c.jpg"))
 IDENTITY = Identity("worker-0@host", "contrast 320", 2)
-RELEASED = {"model": "contrast 320", "blameless": True, "retry_after": 0.0}
+RELEASED = {"model": "contrast 320", "blameless": True, "retry_after": 0.0, "give_back": False}
 PAYLOAD = MESSAGE.model_dump(mode="json")
 
 
@@ -34,8 +34,8 @@ class FakeLease(ChunkLease):
         self.ledger.begun.append(index)
         return self.ledger.mine
 
-    def store_failure(self, answer, *, index=None, tries=0):
-        self.ledger.waits.append(answer)
+    def store_failure(self, answer, *, index=None, tries=0, bucket=""):
+        self.ledger.waits.append((bucket, answer))
         return 0
 
     def release(self, **facts):
@@ -233,16 +233,16 @@ def test_a_defect_of_ours_counts_as_an_attempt(bench):
     assert bench.ledger.released == [RELEASED | {"blameless": False}]
 
 
-def test_a_store_that_is_down_gives_the_chunk_back_after_a_pause(bench):
-    bench.pipeline.error = StoreUnavailable("down")
+def test_a_store_that_is_down_gives_the_chunk_back_without_a_pause(bench):
+    """The process is free for other jobs at once; the feeder publishes the chunk later."""
+    bench.pipeline.error = StoreUnavailable("down", bucket="in")
     bench.pipeline.limit = 1
 
-    with pytest.raises(Reject) as raised:
+    with pytest.raises(Ignore):
         bench.run()
 
-    assert raised.value.requeue is True
-    assert bench.ledger.released == [RELEASED]
-    assert bench.pauses == [RETRY_PAUSE_SECONDS]
+    assert bench.ledger.released == [RELEASED | {"give_back": True}]
+    assert (bench.ledger.waits, bench.pauses) == ([("in", "down")], [])
     assert [outcome.index for outcome in bench.ledger.recorded] == [6]
 
 
