@@ -32,7 +32,8 @@ from worker.telemetry.timing import Stage, timed
 log = logging.getLogger(__name__)
 
 RETRY_PAUSE_SECONDS = 5.0
-"""Pause before a chunk goes back to the queue because Redis is down, so that messages do not circulate fast."""
+"""Pause before a chunk goes back because Redis is down, or S3 for the second time in a row: a process that fails fast
+must not take one message after another."""
 
 REFUSED_PAUSE_SECONDS = 1.0
 """Pause before a chunk goes back that arrived although S3 refuses this process."""
@@ -94,6 +95,7 @@ class ChunkRunner:
         self._ledger, self._pipeline, self._identity = ledger, pipeline, identity
         self._channel, self._report, self._pause = channel, report, pause
         self._nearly_done, self._tracing, self._refused = nearly_done, tracing, refused
+        self._store_was_away = False
 
     def run(self, payload: Any) -> dict[str, Any]:
         """Run one chunk.
@@ -150,7 +152,10 @@ class ChunkRunner:
         finally:
             seconds = time.monotonic() - began
             requeue = self._release(lease, seconds, blameless=blameless, deferred=delivery.deferred, give_back=is_away)
-        if is_away:  # the process takes the next chunk, of this job or another, at once
+        was_away, self._store_was_away = self._store_was_away, is_away
+        if is_away:  # the process takes the next chunk at once, unless S3 may be away for this node only
+            if was_away and not self._channel.stopping():
+                self._pause(RETRY_PAUSE_SECONDS)
             raise Ignore("S3 is unavailable for the job")
         if delivery.complete:
             self._report(seconds / max(1, len(delivery.found)))
