@@ -165,6 +165,8 @@ class Feeder:
 
     def _publish(self, grant: Grant) -> int:
         view = grant.job.view
+        if not self._is_read(grant.job):  # another job has just found the bucket to be away
+            return 0
         chunks = self._backlog.take(view.job, grant.chunks, epoch=view.epoch)
         try:
             return send(self._ledger, self._dispatcher, view, chunks, express=grant.express)

@@ -131,6 +131,25 @@ def test_a_bucket_that_is_down_delays_one_job_and_does_not_empty_it(world, monke
     assert any(task.startswith("bad.0.") for task in world.queued())
 
 
+def test_a_bucket_that_is_away_is_asked_for_one_manifest(world, monkeypatch):
+    """Each answer may take half a minute, during which no other job gets chunks."""
+    for job in ("one", "two"):
+        world.submit(60, job=job, dest=job)
+    asked = []
+
+    def get(place, **_):
+        asked.append(place)
+        raise StoreUnavailable("no answer", bucket=place.bucket)
+
+    monkeypatch.setattr(world.store, "get", get)
+    with pytest.raises(StoreUnavailable):
+        world.feeder.tick()
+    world.feeder.tick()
+
+    assert len(asked) == 1
+    assert [job.outstanding for job in world.backlog.active()] == [0, 0]
+
+
 def test_chunks_that_could_not_be_published_wait_again_unless_a_worker_has_them(world):
     view = world.submit(9)
     assert world.backlog.take("job", 3, epoch=0) == [0, 1, 2]
