@@ -17,7 +17,7 @@ from support.picture_files import base
 from support.picture_files.base import PictureFile
 
 _LARGE = ((64, 48), (37, 51), (16, 16))
-_JPEG_LEVELS, _JPEG_MEAN = 16, 3.0
+_JPEG_LEVELS, _JPEG_MEAN = 20, 3.0
 _LOSSY_LEVELS, _LOSSY_MEAN = 24, 4.0
 
 

@@ -330,7 +330,7 @@ def _expected(
     elif kind.photometric == _YCBCR:
         colours, tolerance = base.from_ycbcr(colours), 2
     elif kind.photometric == _LAB:
-        colours, tolerance = _from_lab(levels, kind.bits), 16  # dark saturated colours, through tables
+        colours, tolerance = _from_lab(levels, kind.bits), 24  # dark saturated colours, through tables
     return base.as_rgb(colours), base.opaque_as_none(alpha), known, tolerance
 
 
