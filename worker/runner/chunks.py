@@ -144,7 +144,7 @@ class ChunkRunner:
             blameless = True
         except StoreUnavailable as error:
             blameless = is_away = True
-            lease.store_failure(str(error), bucket=error.bucket)
+            lease.store_failure(str(error), bucket=error.bucket, spent=delivery.seconds_without_outcome)
             log.warning(error, extra=event("chunk_returned", job=message.job, chunk=message.chunk, code=error.code))
         except ServiceError:
             blameless = True
@@ -224,6 +224,12 @@ class _Delivery:
             ],
         )
         self._proceed = True
+        self._heard = time.monotonic()
+
+    @property
+    def seconds_without_outcome(self) -> float:
+        """Seconds since the last outcome, or since the beginning."""
+        return time.monotonic() - self._heard
 
     @property
     def left(self) -> int:
@@ -246,6 +252,7 @@ class _Delivery:
             metrics.outcome(outcome)
             tracing.image(outcome)
             channel.record_progress()
+            self._heard = time.monotonic()
             self.found.append(outcome)
             self._log(outcome)
 

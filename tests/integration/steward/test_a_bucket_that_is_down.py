@@ -191,3 +191,15 @@ def test_workers_that_fail_at_the_same_time_count_once(world, monkeypatch):
 
     [job] = world.backlog.active()
     assert 0 < job.store_wait <= 600
+
+
+@pytest.mark.parametrize(("spent", "least", "most"), [(1.0, 0, 5), (40.0, 30, 80), (900.0, 110, 120)])
+def test_a_try_that_took_long_is_followed_by_a_long_pause(world, spent, least, most):
+    """A server that hangs must not take more of a process's time than other jobs get."""
+    view = world.submit(3)
+    world.backlog.take("job", 1, epoch=0)
+
+    world.chunks.start(message(view, 0), HERE).store_failure("no answer", bucket="away", spent=spent)
+
+    [job] = world.backlog.active()
+    assert least < job.store_wait <= most

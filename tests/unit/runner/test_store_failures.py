@@ -41,7 +41,7 @@ class Lease(ChunkLease):
         self.ledger.outcomes |= {outcome.key: outcome for outcome in outcomes}
         return Recorded(completed=False, proceed=True)
 
-    def store_failure(self, answer, *, index=None, tries=0, bucket=""):
+    def store_failure(self, answer, *, index=None, tries=0, bucket="", spent=0.0):
         self.ledger.buckets.add(bucket)
         self.ledger.answers.append((index, answer))
         return sum(index is not None and counted == index for counted, _ in self.ledger.answers)

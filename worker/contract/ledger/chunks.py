@@ -31,6 +31,10 @@ MAX_FAILURES = 1000
 STORE_PAUSE_SECONDS, MAX_STORE_PAUSE_SECONDS = 5.0, 30.0
 """Time until S3, unavailable for a job, is tried again for it: doubled after each failure, up to the longest."""
 
+STORE_PAUSE_FACTOR, MAX_LONG_STORE_PAUSE_SECONDS = 2.0, 120.0
+"""The pause is at least this multiple of the time that the failed try took, up to a limit: a process that waits for a
+server which hangs must have more time for other jobs than for that."""
+
 _MAX_NOTE = 500
 """Characters of S3's answer in the record of a job."""
 
@@ -113,7 +117,9 @@ class ChunkLease:
         completed, proceed = self.connection.run("record", self.message.job, *args)
         return Recorded(bool(completed), bool(proceed))
 
-    def store_failure(self, answer: str, *, index: int | None = None, tries: int = 0, bucket: str = "") -> int:
+    def store_failure(
+        self, answer: str, *, index: int | None = None, tries: int = 0, bucket: str = "", spent: float = 0.0
+    ) -> int:
         """Note that the job waits for S3, and count a failure of one image.
 
         If S3 itself fails, no chunk of the job starts for a while, which grows with each failure until an image of the
@@ -124,13 +130,15 @@ class ChunkLease:
             index: position in the job of the image for which S3 fails while it serves others; None: S3 itself fails.
             tries: failures after which the image is given up, so that the job no longer waits for it.
             bucket: the one that is unavailable; jobs that use it share the tries.
+            spent: seconds that the try took, without the time in which images got outcomes.
 
         Returns:
             Failures of the image so far; 0 without one, or if the chunk belongs to another worker by now.
         """
         message, image = self.message, "" if index is None else index
         args = [message.chunk, message.epoch, self.worker, answer[:_MAX_NOTE], WAIT_SHOWN_SECONDS, image, tries]
-        args += [bucket, STORE_PAUSE_SECONDS, MAX_STORE_PAUSE_SECONDS]
+        least = min(MAX_LONG_STORE_PAUSE_SECONDS, STORE_PAUSE_FACTOR * spent)
+        args += [bucket, STORE_PAUSE_SECONDS, MAX_STORE_PAUSE_SECONDS, least]
         return int(self.connection.run("store_failure", message.job, *args))
 
     def release(
