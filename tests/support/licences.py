@@ -15,7 +15,19 @@ from pathlib import Path
 
 ALLOWED = frozenset(
     {
-        *("0BSD", "BSD-2-Clause", "BSD-3-Clause", "BSD", "ISC", "MIT", "MIT-CMU", "Apache-2.0", "PSF-2.0", "Zlib"),
+        *(
+            "0BSD",
+            "BSD-2-Clause",
+            "BSD-3-Clause",
+            "BSD",
+            "ISC",
+            "MIT",
+            "MIT-0",
+            "MIT-CMU",
+            "Apache-2.0",
+            "PSF-2.0",
+            "Zlib",
+        ),
         "MPL-2.0",  # copyleft by file; we change none of these files
     }
 )

@@ -34,6 +34,9 @@ class Refusal:
     part: str = ""
     """Only for keys that contain this text; a listing has the key ''."""
 
+    bucket: str = ""
+    """Only in this bucket; '': in all."""
+
     times: int | None = None
     """Number of requests that are refused; None: all."""
 
@@ -163,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
         place = f"{bucket}/{self.s3.mode.fold(key)}"
         with self.s3.lock:
             self.s3.requests.append((self.command, f"{bucket}/{key}"))
-            refusal = self.refusal(key)
+            refusal = self.refusal(bucket, key)
         if refusal is not None:
             self.refuse(refusal.status, refusal.code)
         elif not key:
@@ -181,11 +184,11 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.give(key, self.s3.objects[place])
 
-    def refusal(self, key: str) -> Refusal | None:
+    def refusal(self, bucket: str, key: str) -> Refusal | None:
         authorization = self.headers.get("Authorization", "")
         for refusal in self.s3.mode.refusals:
-            known = f"Credential={refusal.access_key}" in authorization
-            if self.command in refusal.methods and refusal.part in key and known and refusal.times != 0:
+            concerned = refusal.bucket in ("", bucket) and f"Credential={refusal.access_key}" in authorization
+            if concerned and self.command in refusal.methods and refusal.part in key and refusal.times != 0:
                 if refusal.times is not None:
                     refusal.times -= 1
                 return refusal

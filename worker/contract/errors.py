@@ -135,16 +135,17 @@ class StoreUnavailable(ServiceError):
     code = "store_unavailable"
     retryable = True
 
-    def __init__(self, message: str = "", *, of_object: bool = False, writing: bool = False) -> None:
+    def __init__(self, message: str = "", *, of_object: bool = False, writing: bool = False, bucket: str = "") -> None:
         """Describe the error.
 
         Args:
             message: names the URL and the answer.
             of_object: S3 answered, so that the object alone may be broken; False: no answer, or S3 throttles.
             writing: the object was being written.
+            bucket: the one that was asked for.
         """
         super().__init__(message)
-        self.of_object, self.writing = of_object, writing
+        self.of_object, self.writing, self.bucket = of_object, writing, bucket
 
 
 class HubUnavailable(ServiceError):

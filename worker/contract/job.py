@@ -72,6 +72,10 @@ class JobView(BaseModel):
     wait_for: str = Field(default="", description="what S3 answered when a worker last gave up for the time being")
     wait_since: float | None = Field(default=None, description="when that began")
     wait_at: float | None = Field(default=None, description="when it was last so")
+    store_retry_at: float | None = Field(
+        default=None, description="when S3, which is unavailable for the job, is tried again; None: it is available"
+    )
+    store_bucket: str = Field(default="", description="the bucket that is unavailable")
     traceparent: str = Field(
         default="", description="W3C trace context of the span that submitted it; empty without traces"
     )

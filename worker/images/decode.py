@@ -90,12 +90,20 @@ _PARSERS: dict[str, Callable[[IO[bytes], str], ImageFile.ImageFile]] = {
     "TIFF": TiffImageFile,
     "BMP": BmpImageFile,
 }
-_UNSUPPORTED = ("unsupported", "not yet supported", "cannot handle", "unknown pixel mode", "not been built in")
+_UNSUPPORTED = (
+    "unsupported",
+    "not yet supported",
+    "cannot handle",
+    "unknown pixel mode",
+    "unknown raw mode",
+    "not been built in",
+)
 _TIFF_ICC_PROFILE = 34675
 _REDUCED_RESOLUTION = 1  # bit 0 of NewSubfileType, TIFF 6.0, section 8
 _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _MIB = 1 << 20
 _WORD = 16  # bits
+_BMP_VERSION_3, _BMP_BIT_FIELDS = 56, (3, 6)
 
 OVERSAMPLING = 1.19
 """Minimum side of a scaled decode, as a multiple of the side that is needed.
@@ -319,6 +327,16 @@ class _Gif(_Opened):
         return super().load()
 
 
+class _Bmp(_Opened):
+    def __init__(self, name: str, data: bytes, limits: LimitSettings) -> None:
+        # Headers of version 3 and later have a mask of the alpha at 66, which counts for bit fields. Pillow reads the
+        # alpha of 32 bits, but drops that of 16.
+        header, bits, compression, alpha = struct.unpack_from("<I10xHI32xI", data.ljust(70, b"\0"), 14)
+        if header >= _BMP_VERSION_3 and bits == _WORD and compression in _BMP_BIT_FIELDS and alpha:
+            raise UnsupportedFormat("a BMP of 16 bits with transparency is not supported; save it as 32-bit BMP or PNG")
+        super().__init__(name, data, limits)
+
+
 class _Webp(_Opened):
     def __init__(self, name: str, data: bytes, limits: LimitSettings) -> None:
         if size := webp_size(data):
@@ -414,6 +432,7 @@ _OPENERS: dict[str, Callable[[str, bytes, LimitSettings], _Opened]] = {
     "HEIC": _Heif,
     "HEIF": _Heif,
     "TIFF": _open_tiff,
+    "BMP": _Bmp,
 }
 
 

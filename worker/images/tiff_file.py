@@ -26,11 +26,12 @@ STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES, PLANAR, PREDICTOR = 273, 27
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES = 322, 323, 324, 325
 EXTRA_SAMPLES, SAMPLE_FORMAT, JPEG_TABLES = 338, 339, 347
 SUBFILE_TYPE, DNG_VERSION = 254, 50706
+SUBSAMPLING, BLACK_AND_WHITE = 530, 532
 
 _ARRAYS = frozenset((BITS, STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES, EXTRA_SAMPLES, SAMPLE_FORMAT))
 _READ = _ARRAYS | {
     *(WIDTH, HEIGHT, COMPRESSION, PHOTOMETRIC, FILL_ORDER, SAMPLES, ROWS_PER_STRIP, PLANAR, PREDICTOR),
-    *(TILE_WIDTH, TILE_HEIGHT, JPEG_TABLES, SUBFILE_TYPE, DNG_VERSION),
+    *(TILE_WIDTH, TILE_HEIGHT, JPEG_TABLES, SUBFILE_TYPE, DNG_VERSION, SUBSAMPLING, BLACK_AND_WHITE),
 }
 """Only these are read: a hostile file may name 65,536 tags, each with a million values."""
 
@@ -76,6 +77,10 @@ _PHOTOMETRICS = {
     32803: "colour filter array",
     34892: "linear raw",
 }
+_YCBCR, _UNCOMPRESSED, _JPEG = 6, 1, (6, 7)
+_FULL_RANGE = (0, 255, 128, 255, 128, 255)
+_RATIONAL = 5
+_SIGNED = 2
 _SAMPLE_FORMATS = {2: "signed", 3: "float", 5: "complex", 6: "complex"}
 _ALPHA_KINDS = {1: "premultiplied", 2: "straight"}
 _REMEDY = "save it as 8-bit JPEG or PNG"
@@ -136,7 +141,7 @@ def read_tags(data: bytes) -> TiffTags:
     """Read the tags of the first page, and refuse what no decoder here reads.
 
     Raises:
-        UnsupportedFormat: big-endian BigTIFF, or a compression that is not supported, by its name.
+        UnsupportedFormat: big-endian BigTIFF, signed values, or a compression or kind of YCbCr that is not supported.
         Undecodable: the tags cannot be read.
     """
     order = "<" if data[:2] == b"II" else ">"
@@ -153,7 +158,30 @@ def read_tags(data: bytes) -> TiffTags:
     if compression not in _READABLE:
         name = _COMPRESSIONS.get(compression, f"number {compression}")
         raise UnsupportedFormat(f"a TIFF with the compression {name} is not supported; {_REMEDY}")
+    if _SIGNED in tags.values.get(SAMPLE_FORMAT, ()):
+        raise UnsupportedFormat(f"signed values of a TIFF ({tags.in_words()}) have no agreed white; {_REMEDY}")
+    if tags.first(PHOTOMETRIC, -1) == _YCBCR and compression not in _JPEG:
+        _refuse_unreadable_ycbcr(tags)
     return tags
+
+
+def _refuse_unreadable_ycbcr(tags: TiffTags) -> None:
+    """Refuse YCbCr that would be read wrong.
+
+    Of uncompressed files Pillow reads the bytes as they lie, as if every pixel had its own colour and black were 0: of
+    blocks with a common colour it reads on into whatever follows. Packed ones go to libtiff, which mixes up the values
+    of a block of 4 x 4 pixels in the corner.
+    """
+    factors = tags.values.get(SUBSAMPLING, (2, 2))
+    numbers = tags.values.get(BLACK_AND_WHITE, ())
+    levels = tuple(a / b if b else 0.0 for a, b in zip(numbers[::2], numbers[1::2], strict=False))
+    plain = factors == (1, 1) and levels in ((), _FULL_RANGE)
+    if factors == (4, 4) or (tags.first(COMPRESSION, 1) == _UNCOMPRESSED and not plain):
+        words = " x ".join(map(str, factors))
+        raise UnsupportedFormat(
+            f"a TIFF of this kind of YCbCr (one colour for {words} pixels, compression "
+            f"{tags.first(COMPRESSION, 1)}) is not supported; {_REMEDY}"
+        )
 
 
 def without_malformed(data: bytes, tags: TiffTags) -> bytes:
@@ -178,6 +206,8 @@ def _read_page(data: bytes, at: int, order: str, *, is_big: bool) -> tuple[dict[
     for entry in range(at, at + count * entry_bytes, entry_bytes):
         tag, kind, number = struct.unpack_from(f"{order}HH{offset_code}", data, entry)
         code = _TYPES.get(kind)
+        if tag == BLACK_AND_WHITE and kind == _RATIONAL:
+            code, number = "I", 2 * number  # numerator and denominator
         if _is_malformed(tag, kind):
             malformed.append(entry)
         if tag not in _READ or code is None or tag in found or number > _MAX_VALUES:

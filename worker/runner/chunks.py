@@ -32,7 +32,8 @@ from worker.telemetry.timing import Stage, timed
 log = logging.getLogger(__name__)
 
 RETRY_PAUSE_SECONDS = 5.0
-"""Pause before a chunk goes back to the queue because a service is down, so that messages do not circulate fast."""
+"""Pause before a chunk goes back because Redis is down, or S3 for the second time in a row: a process that fails fast
+must not take one message after another."""
 
 REFUSED_PAUSE_SECONDS = 1.0
 """Pause before a chunk goes back that arrived although S3 refuses this process."""
@@ -94,6 +95,7 @@ class ChunkRunner:
         self._ledger, self._pipeline, self._identity = ledger, pipeline, identity
         self._channel, self._report, self._pause = channel, report, pause
         self._nearly_done, self._tracing, self._refused = nearly_done, tracing, refused
+        self._store_was_away = False
 
     def run(self, payload: Any) -> dict[str, Any]:
         """Run one chunk.
@@ -103,9 +105,10 @@ class ChunkRunner:
             `failures` with key, code and message of the images that failed in this delivery.
 
         Raises:
-            Ignore: nothing to do (done, cancelled, paused, unknown job), or the payload is not a chunk message of a
-                version that this worker reads; the message is dropped.
-            Reject: a service is down or the worker stops; the message goes back to the queue.
+            Ignore: nothing to do (done, cancelled, paused, unknown job), or S3 is unavailable for the job, so that the
+                feeder publishes the chunk later, or the payload is not a chunk message of a version that this worker
+                reads; the message is dropped.
+            Reject: Redis is down or the worker stops; the message goes back to the queue.
         """
         try:
             message = ChunkMessage.read(payload)
@@ -140,18 +143,25 @@ class ChunkRunner:
             )
             raise Ignore(lease.verdict.value)
         delivery = _Delivery(lease, lease.options, self._record_dead(lease), self._pipeline.store)
-        blameless = False
+        blameless = is_away = False
         try:
             delivery.run(self._pipeline, self._channel, nearly_done=self._nearly_done, tracing=self._tracing)
             blameless = True
-        except ServiceError as error:
+        except StoreUnavailable as error:
+            blameless = is_away = True
+            lease.store_failure(str(error), bucket=error.bucket, spent=delivery.seconds_without_outcome)
+            log.warning(error, extra=event("chunk_returned", job=message.job, chunk=message.chunk, code=error.code))
+        except ServiceError:
             blameless = True
-            if isinstance(error, StoreUnavailable):
-                lease.store_failure(str(error))
             raise
         finally:
             seconds = time.monotonic() - began
-            requeue = self._release(lease, seconds, blameless=blameless, deferred=delivery.deferred)
+            requeue = self._release(lease, seconds, blameless=blameless, deferred=delivery.deferred, give_back=is_away)
+        was_away, self._store_was_away = self._store_was_away, is_away
+        if is_away:  # the process takes the next chunk at once, unless S3 may be away for this node only
+            if was_away and not self._channel.stopping():
+                self._pause(RETRY_PAUSE_SECONDS)
+            raise Ignore("S3 is unavailable for the job")
         if delivery.complete:
             self._report(seconds / max(1, len(delivery.found)))
             return _result(lease, delivery.found, seconds)
@@ -165,7 +175,7 @@ class ChunkRunner:
             "S3 failed for some images, which run later" if delivery.deferred else "the job was paused or stopped"
         )
 
-    def _release(self, lease: ChunkLease, seconds: float, *, blameless: bool, deferred: bool) -> bool:
+    def _release(self, lease: ChunkLease, seconds: float, *, blameless: bool, deferred: bool, give_back: bool) -> bool:
         core_seconds = seconds * self._identity.cores
         metrics.CORE_SECONDS.inc(core_seconds)
         return lease.release(
@@ -173,6 +183,7 @@ class ChunkRunner:
             core_seconds=core_seconds,
             blameless=blameless,
             retry_after=STORE_RETRY_SECONDS if deferred and not self._channel.stopping() else 0.0,
+            give_back=give_back,
         )
 
     def _record_dead(self, lease: ChunkLease) -> list[Outcome]:
@@ -218,6 +229,12 @@ class _Delivery:
             ],
         )
         self._proceed = True
+        self._heard = time.monotonic()
+
+    @property
+    def seconds_without_outcome(self) -> float:
+        """Seconds since the last outcome, or since the beginning."""
+        return time.monotonic() - self._heard
 
     @property
     def left(self) -> int:
@@ -240,6 +257,7 @@ class _Delivery:
             metrics.outcome(outcome)
             tracing.image(outcome)
             channel.record_progress()
+            self._heard = time.monotonic()
             self.found.append(outcome)
             self._log(outcome)
 

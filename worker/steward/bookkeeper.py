@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 
-from worker.contract.errors import ContractError, ImageError, ServiceError
+from worker.contract.errors import ContractError, ImageError, ServiceError, StoreUnavailable
 from worker.contract.job import JobStatus
 from worker.contract.ledger.backlog import ActiveJob, Backlog
 from worker.contract.ledger.jobs import Ledger
@@ -48,6 +48,8 @@ class Bookkeeper:
         self._silence = silence_seconds
         self._collected: dict[str, float] = {}
         self._seen: dict[str, tuple[float, int]] = {}
+        self._away: set[str] = set()
+        """Buckets for which S3 was unavailable at the last call."""
 
     def tick(self) -> bool:
         """Collect the outcomes that are due, and end the jobs that are complete.
@@ -61,7 +63,9 @@ class Bookkeeper:
         active = self._backlog.active()
         names = {job.view.job for job in active}
         self._collected = {name: at for name, at in self._collected.items() if name in names}
-        run_all(sorted(active, key=lambda job: job.view.total or 0), self._advance)  # small jobs end quickly: first
+        away, self._away = self._away, set()
+        # A bucket that was away may cost all tries of S3: last. Small jobs end quickly: first.
+        run_all(sorted(active, key=lambda job: (job.view.options.dest.bucket in away, job.view.total or 0)), self._try)
         seen, self._seen = self._seen, {job.view.job: (time.monotonic(), job.view.done) for job in active}
         return bool(active) and all(self._can_wait(job, seen.get(job.view.job)) for job in active)
 
@@ -75,6 +79,17 @@ class Bookkeeper:
         at, done = self._seen[job.view.job]
         soon = max(SOON_IMAGES, SOON_SECONDS * (done - before[1]) / max(1e-3, at - before[0]))
         return (job.view.total or 0) - done > soon and job.pending_outcomes + soon < outcome_log.PART_OUTCOMES
+
+    def _try(self, job: ActiveJob) -> None:
+        """Advance a job, unless its bucket was found to be away in this call: its jobs would fail one after another."""
+        if job.view.options.dest.bucket in self._away:
+            return
+        try:
+            self._advance(job)
+        except StoreUnavailable as error:
+            if not error.of_object:
+                self._away.add(error.bucket)
+            raise
 
     def _advance(self, job: ActiveJob) -> None:
         view, now = job.view, time.monotonic()

@@ -7,10 +7,11 @@ loop provides back-pressure, fair shares, priorities, pause and cancel.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from worker.contract.errors import ContractError, ObjectMissing, ServiceError
+from worker.contract.errors import ContractError, ObjectMissing, ServiceError, StoreUnavailable
 from worker.contract.job import JobView
 from worker.contract.ledger.backlog import ActiveJob, Backlog, unblocked
 from worker.contract.ledger.fleet import Fleet
@@ -29,6 +30,9 @@ WEIGHTS = {Priority.LOW: 1, Priority.NORMAL: 4, Priority.HIGH: 16}
 MAX_PENDING_OUTCOMES = 8_000
 """Outcomes of a job not yet in S3 above which the job gets no further chunks: about 1.5 MB of Redis."""
 
+UNREAD_SECONDS = 10.0
+"""Time for which a manifest is not read after S3 did not answer: meanwhile other jobs get their chunks."""
+
 _STARVED = 0.5
 """Load, as a fraction of its share, below which a job is served first."""
 
@@ -41,6 +45,30 @@ class Grant:
     chunks: int
     express: bool
     """The job has less than its share: its chunks go before those in the queue."""
+
+
+def reachable(jobs: Sequence[ActiveJob]) -> tuple[list[ActiveJob], list[ActiveJob]]:
+    """Separate the jobs for which S3 is unavailable, so that they take no worker's time from the others.
+
+    Args:
+        jobs: running jobs.
+
+    Returns:
+        The jobs that use no bucket that is unavailable; and for each such bucket at most one job, of which one chunk
+        shall find out whether it is back: when it is time for a try, and no other chunk tries it.
+    """
+    away: dict[str, list[ActiveJob]] = {}
+    for job in jobs:
+        if job.view.store_retry_at is not None:
+            away.setdefault(job.view.store_bucket, []).append(job)
+    tried = [held for held in away.values() if not any(job.store_wait > 0 or job.outstanding for job in held)]
+    trying = [next(job for job in held if job.waiting) for held in tried if any(job.waiting for job in held)]
+    others = [job for job in jobs if job.view.store_retry_at is None and not away.keys() & _buckets(job)]
+    return others, trying
+
+
+def _buckets(job: ActiveJob) -> set[str]:
+    return {job.view.options.source.bucket, job.view.options.dest.bucket}
 
 
 def allot(jobs: Sequence[ActiveJob], room: int, capacity: int, served: dict[str, float] | None = None) -> list[Grant]:
@@ -106,6 +134,8 @@ class Feeder:
         self._ledger, self._dispatcher = ledger, dispatcher
         self._backlog, self._fleet = Backlog(ledger.connection), Fleet(ledger.connection)
         self._served: dict[str, float] = {}
+        self._unread: dict[str, float] = {}
+        """Job or bucket -> time (`time.monotonic`) until which its manifest is not read: S3 did not answer."""
         self.satisfied = False
         """After the last call there were jobs, and all of them waited for the fleet only."""
 
@@ -118,12 +148,16 @@ class Feeder:
         """
         self.satisfied = False
         active = self._backlog.active()
-        jobs = [job for job in unblocked(active) if job.pending_outcomes < MAX_PENDING_OUTCOMES]
-        if not jobs:
+        now = time.monotonic()
+        self._unread = {name: until for name, until in self._unread.items() if until > now}
+        jobs, trying = reachable([job for job in unblocked(active) if job.pending_outcomes < MAX_PENDING_OUTCOMES])
+        jobs, trying = list(filter(self._is_read, jobs)), list(filter(self._is_read, trying))
+        if not jobs and not trying:
             return 0
         workers = len(self._fleet.live())
         room = window(workers) - self._backlog.queued()
         grants = allot(jobs, room, (WINDOW_PER_WORKER + 1) * max(1, workers), self._served)
+        grants += [Grant(job, 1, express=False) for job in trying]  # last: they may have to wait for S3
         published = sum(run_all(grants, self._publish))
         metrics.PUBLISHED.inc(published)
         self.satisfied = len(jobs) == len(active) and not grants
@@ -131,8 +165,18 @@ class Feeder:
 
     def _publish(self, grant: Grant) -> int:
         view = grant.job.view
+        if not self._is_read(grant.job):  # another job has just found the bucket to be away
+            return 0
         chunks = self._backlog.take(view.job, grant.chunks, epoch=view.epoch)
-        return send(self._ledger, self._dispatcher, view, chunks, express=grant.express)
+        try:
+            return send(self._ledger, self._dispatcher, view, chunks, express=grant.express)
+        except StoreUnavailable as error:
+            name = view.job if error.of_object else error.bucket or view.job
+            self._unread[name] = time.monotonic() + UNREAD_SECONDS
+            raise
+
+    def _is_read(self, job: ActiveJob) -> bool:
+        return not self._unread.keys() & {job.view.job, job.view.options.dest.bucket}
 
 
 def send(ledger: Ledger, dispatcher: Dispatcher, view: JobView, chunks: Sequence[int], *, express: bool = False) -> int:

@@ -15,7 +15,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
     {
         "bundle_selected": "the variant of the network that runs, and the reason",
         "bundle_warning": "the bundle is used although something is wrong with it",
-        "chunk_returned": "the rest of a chunk goes back to the queue",
+        "chunk_returned": "the rest of a chunk goes back to the queue, or waits for S3",
         "chunk_skipped": "a chunk needs no work: its job is cancelled or paused, or the chunk is already done",
         "chunks_republished": "lost chunks are queued again",
         "compiled_cache_corrupt": "a compiled model in the cache was damaged; it is compiled again",

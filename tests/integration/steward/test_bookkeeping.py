@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 
@@ -299,6 +300,39 @@ def test_a_bucket_that_is_down_delays_its_own_job_only(world, monkeypatch):
 
     assert world.ledger.view("good").status is JobStatus.FINISHED
     assert world.ledger.view("bad").status is JobStatus.CLOSING
+
+
+def test_a_bucket_that_is_away_is_tried_once_and_last(world, monkeypatch):
+    """Each try may take half a minute, during which no other job ends."""
+    world.store.ensure_bucket(f"{world.bucket}-away")
+    away = replace(world, bucket=f"{world.bucket}-away")
+    for harness, job, total in ((away, "one", 3), (away, "two", 3), (world, "good", 6)):
+        view = harness.submit(total, job=job, dest=job)
+        run(world.ledger, view, range(view.chunks))
+    put, places = world.store.put, []
+
+    def sometimes(place, *args, **how):
+        places.append(place.bucket)
+        if place.bucket == away.bucket:
+            raise StoreUnavailable("no answer", bucket=place.bucket)
+        return put(place, *args, **how)
+
+    monkeypatch.setattr(world.store, "put", sometimes)
+    with pytest.raises(StoreUnavailable):
+        world.bookkeeper.tick()
+    assert places.count(away.bucket) == 1
+    view = world.submit(6, job="next", dest="next")
+    run(world.ledger, view, range(view.chunks))
+    places.clear()
+    with pytest.raises(StoreUnavailable):
+        world.bookkeeper.tick()
+
+    assert places.index(away.bucket) == len(places) - 1
+    assert [world.ledger.view(job).status for job in ("good", "next")] == [JobStatus.FINISHED] * 2
+    assert [world.ledger.view(job).status for job in ("one", "two")] == [JobStatus.CLOSING] * 2
+    monkeypatch.setattr(world.store, "put", put)
+    world.bookkeeper.tick()
+    assert [world.ledger.view(job).status for job in ("one", "two")] == [JobStatus.FINISHED] * 2
 
 
 def test_a_listing_whose_producer_is_gone_is_abandoned(world, monkeypatch, caplog):

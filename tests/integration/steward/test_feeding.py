@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +17,7 @@ from worker.contract.messages import Priority
 from worker.contract.queue import celery_app
 from worker.contract.queue.dispatcher import _PARTS_KEPT, Dispatcher, window
 from worker.contract.storage import manifest, outcome_log
-from worker.steward.feeder import Feeder
+from worker.steward.feeder import UNREAD_SECONDS, Feeder
 
 WINDOW = window(workers=0)
 
@@ -104,7 +106,8 @@ def test_a_manifest_that_cannot_be_read_ends_its_job_and_no_other(world, harm):
 def test_a_bucket_that_is_down_delays_one_job_and_does_not_empty_it(world, monkeypatch):
     for job in ("bad", "good"):
         world.submit(60, job=job, dest=job)
-    get = world.store.get
+    get, clock = world.store.get, [time.monotonic()]
+    monkeypatch.setattr("worker.steward.feeder.time", SimpleNamespace(monotonic=lambda: clock[0]))
 
     def sometimes(place, *, max_bytes):
         if "bad/" in place.key:
@@ -112,10 +115,13 @@ def test_a_bucket_that_is_down_delays_one_job_and_does_not_empty_it(world, monke
         return get(place, max_bytes=max_bytes)
 
     monkeypatch.setattr(world.store, "get", sometimes)
-    for _ in range(5):
+    for _ in range(3):
         with pytest.raises(StoreUnavailable):
             world.feeder.tick()
-        world.drain()
+        for _ in range(3):
+            world.drain()
+            world.feeder.tick()  # it does not ask again at once: that would take time from the other job
+        clock[0] += UNREAD_SECONDS
 
     bad, good = sorted(world.backlog.active(), key=lambda job: job.view.job)
     assert (bad.outstanding, bad.waiting) == (0, 20)
@@ -123,6 +129,25 @@ def test_a_bucket_that_is_down_delays_one_job_and_does_not_empty_it(world, monke
     monkeypatch.setattr(world.store, "get", get)
     world.feeder.tick()
     assert any(task.startswith("bad.0.") for task in world.queued())
+
+
+def test_a_bucket_that_is_away_is_asked_for_one_manifest(world, monkeypatch):
+    """Each answer may take half a minute, during which no other job gets chunks."""
+    for job in ("one", "two"):
+        world.submit(60, job=job, dest=job)
+    asked = []
+
+    def get(place, **_):
+        asked.append(place)
+        raise StoreUnavailable("no answer", bucket=place.bucket)
+
+    monkeypatch.setattr(world.store, "get", get)
+    with pytest.raises(StoreUnavailable):
+        world.feeder.tick()
+    world.feeder.tick()
+
+    assert len(asked) == 1
+    assert [job.outstanding for job in world.backlog.active()] == [0, 0]
 
 
 def test_chunks_that_could_not_be_published_wait_again_unless_a_worker_has_them(world):

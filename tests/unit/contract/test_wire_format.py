@@ -224,6 +224,8 @@ def test_the_fields_that_are_read_from_a_job_record():
         "wait_for": "S3 answered 500",
         "wait_since": "13.5",
         "wait_at": "14.5",
+        "store_retry_at": "15.5",
+        "store_bucket": "photos",
         "code:undecodable": "4",
         "traceparent": "00-trace",
         "model:contrast 320": "3",
@@ -246,11 +248,12 @@ def test_the_words_of_the_scripts():
     fields = (
         "beat_at bytes cancelled chunk_images chunks code: completed_at core_seconds cursor dead ending epoch failed "
         "finished_at judged_after max_attempts max_failed max_failed_percent model: ok options pardoned policy "
-        "queued_at reason skipped started_at status submitted_at total wait_at wait_for wait_since"
+        "queued_at reason skipped started_at status store_bucket store_pauses store_retry_at submitted_at total "
+        "wait_at wait_for wait_since"
     )
     suspects, stream = "chunk: deaths: store: stored: why:", "o"
     statuses = "listing running paused stopping closing reopening finished cancelled stopped"
-    verdicts = "run done busy paused cancelled stale unknown"
+    verdicts = "run done busy paused waiting cancelled stale unknown"
     actions = "cancel pause resume abandon"
     assert words == {*f"{fields} {suspects} {stream} {statuses} {verdicts} {actions}".split()}
 

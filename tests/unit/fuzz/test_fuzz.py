@@ -18,6 +18,11 @@ from PIL import Image
 from support.fuzz import fuzz
 from support.heif_files import GRID
 from support.hostile import DROPPED, REFUSED, body, chunk, envelope, forged
+from support.picture_files.bmp import bmp_files
+from support.picture_files.coded import jpeg_files, webp_files
+from support.picture_files.gif import gif_files
+from support.picture_files.png import png_files
+from support.picture_files.tiff import tiff_files
 from worker.contract import redis_keys
 from worker.contract.errors import BadMessage, ContractError, ImageError
 from worker.contract.messages import ChunkMessage
@@ -197,6 +202,12 @@ PICTURES = {
 }
 
 
+def pictures() -> list[bytes]:
+    """Return files of each format and of each kind of TIFF, to change bytes of."""
+    some = [*png_files(30), *tiff_files(each=1), *jpeg_files(12), *webp_files(8), *gif_files(12), *bmp_files(30)]
+    return [*PICTURES.values(), *(file.data for file in some)]
+
+
 def test_pictures():
     limits = LimitSettings(max_object_mib=1, max_megapixels=1)
 
@@ -204,4 +215,4 @@ def test_pictures():
         with contextlib.suppress(ImageError):
             decode(data, limits)
 
-    assert fuzz(st.sampled_from(list(PICTURES.values())).flatmap(mutated), check) > 0
+    assert fuzz(st.sampled_from(pictures()).flatmap(mutated), check) > 0

@@ -305,6 +305,18 @@ def test_bmp(mode):
     assert (picture.width, picture.height) == (48, 32)
 
 
+def test_bmp_of_16_bits_with_transparency_is_refused():
+    """Pillow would drop the transparency."""
+    masks = struct.pack("<4I", 0x7C00, 0x03E0, 0x001F, 0x8000)
+    header = struct.pack("<IiiHHIIiiII", 56, 2, 1, 1, 16, 3, 4, 0, 0, 0, 0) + masks
+    data = b"BM" + struct.pack("<IHHI", 74, 0, 0, 70) + header + struct.pack("<HH", 0x7FFF, 0xFFFF)
+
+    with pytest.raises(UnsupportedFormat, match="BMP of 16 bits with transparency"):
+        decode(data, LIMITS)
+    opaque = data[:66] + bytes(4) + data[70:]
+    assert decode(opaque, LIMITS).rgb.getpixel((0, 0)) == (255, 255, 255)
+
+
 def test_background_of_the_scene_survives_jpeg():
     assert np.abs(pixels(encoded(scene(), "JPEG", quality=95))[3, 3].astype(int) - BACKGROUND).max() < 4
 

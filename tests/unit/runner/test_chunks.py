@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 from celery.exceptions import Ignore, Reject
@@ -14,7 +16,7 @@ from worker.runner.parent_channel import ParentChannel
 OK, FAILED, DEAD = OutcomeKind.OK, OutcomeKind.FAILED, OutcomeKind.DEAD
 MESSAGE = ChunkMessage(job="job", chunk=2, start=6, keys=("d/a.jpg", "b.jpg", "c.jpg"))
 IDENTITY = Identity("worker-0@host", "contrast 320", 2)
-RELEASED = {"model": "contrast 320", "blameless": True, "retry_after": 0.0}
+RELEASED = {"model": "contrast 320", "blameless": True, "retry_after": 0.0, "give_back": False}
 PAYLOAD = MESSAGE.model_dump(mode="json")
 
 
@@ -34,8 +36,9 @@ class FakeLease(ChunkLease):
         self.ledger.begun.append(index)
         return self.ledger.mine
 
-    def store_failure(self, answer, *, index=None, tries=0):
-        self.ledger.waits.append(answer)
+    def store_failure(self, answer, *, index=None, tries=0, bucket="", spent=0.0):
+        self.ledger.waits.append((bucket, answer))
+        self.ledger.spent.append(spent)
         return 0
 
     def release(self, **facts):
@@ -53,7 +56,8 @@ class FakeLedger:
     recorded: list[Outcome] = field(default_factory=list)
     released: list[dict] = field(default_factory=list)
     begun: list[int] = field(default_factory=list)
-    waits: list[str] = field(default_factory=list)
+    waits: list[tuple[str, str]] = field(default_factory=list)
+    spent: list[float] = field(default_factory=list)
     proceed: bool = True
     mine: bool = True
     requeue: bool = True
@@ -79,6 +83,8 @@ class FakePipeline:
     skip_existing: bool | None = None
     dropped: int = 0
     store: None = None
+    passes: Callable[[float], None] = lambda seconds: None
+    """Lets 25 s pass before an outcome, and 7 s before the error."""
 
     def drop_ahead(self):
         self.dropped += 1
@@ -91,6 +97,7 @@ class FakePipeline:
         for work in reversed(items[: self.limit]):  # images complete in any order
             if stop():
                 break
+            self.passes(25.0)
             kind = self.kinds.get(work.key, OK)
             code = "" if kind is OK else "undecodable"
             found.append(
@@ -98,6 +105,7 @@ class FakePipeline:
             )
             record(found[-1])
         if self.error:
+            self.passes(7.0)
             raise self.error
         return found
 
@@ -233,17 +241,29 @@ def test_a_defect_of_ours_counts_as_an_attempt(bench):
     assert bench.ledger.released == [RELEASED | {"blameless": False}]
 
 
-def test_a_store_that_is_down_gives_the_chunk_back_after_a_pause(bench):
-    bench.pipeline.error = StoreUnavailable("down")
+def test_a_store_that_is_down_gives_the_chunk_back_without_a_pause(bench):
+    """The process is free for other jobs at once; the feeder publishes the chunk later."""
+    bench.pipeline.error = StoreUnavailable("down", bucket="in")
     bench.pipeline.limit = 1
 
-    with pytest.raises(Reject) as raised:
+    with pytest.raises(Ignore):
         bench.run()
 
-    assert raised.value.requeue is True
-    assert bench.ledger.released == [RELEASED]
-    assert bench.pauses == [RETRY_PAUSE_SECONDS]
+    assert bench.ledger.released == [RELEASED | {"give_back": True}]
+    assert (bench.ledger.waits, bench.pauses) == ([("in", "down")], [])
     assert [outcome.index for outcome in bench.ledger.recorded] == [6]
+
+
+def test_the_time_in_which_images_got_outcomes_does_not_count_as_a_try_of_the_store(bench, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("worker.runner.chunks.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    bench.pipeline.error = StoreUnavailable("down", bucket="in")
+    bench.pipeline.limit, bench.pipeline.passes = 1, (lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+
+    with pytest.raises(Ignore):
+        bench.run()
+
+    assert bench.ledger.spent == [7.0]
 
 
 def test_a_ledger_that_is_down_gives_the_chunk_back_too(bench):

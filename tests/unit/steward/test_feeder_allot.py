@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,8 +12,9 @@ from hypothesis import strategies as st
 
 from support.jobs import active
 from worker.contract.errors import BrokerUnavailable, JobNotFound
-from worker.contract.messages import Priority
-from worker.steward.feeder import WEIGHTS, allot
+from worker.contract.ledger.backlog import ActiveJob
+from worker.contract.messages import JobOptions, Priority
+from worker.steward.feeder import WEIGHTS, allot, reachable
 from worker.steward.isolation import run_all
 
 LOW, NORMAL, HIGH = Priority.LOW, Priority.NORMAL, Priority.HIGH
@@ -189,3 +192,37 @@ def test_an_error_with_one_item_does_not_stop_the_others():
         run_all("abc", work)
     assert seen == ["a", "b", "c"]
     assert run_all("cc", work) == [1, 1]
+
+
+# -- jobs for which S3 is unavailable -----------------------------------------------------------------------------
+
+
+def away(job: str, bucket: str = "in", *, wait: float = 0.0, **how: Any) -> ActiveJob:
+    """Return a job that waits for a bucket, with `wait` seconds until the next try."""
+    found = active(job, **how)
+    view = found.view.model_copy(update={"store_retry_at": 1000.0 + wait, "store_bucket": bucket})
+    return replace(found, view=view, store_wait=wait)
+
+
+def names(found: tuple[list[ActiveJob], list[ActiveJob]]) -> tuple[list[str], list[str]]:
+    others, trying = found
+    return [job.view.job for job in others], [job.view.job for job in trying]
+
+
+def test_of_the_jobs_of_a_bucket_the_first_tries():
+    assert names(reachable([away("a"), away("b")])) == ([], ["a"])
+    assert names(reachable([away("a", waiting=0), away("b")])) == ([], ["b"])
+    assert names(reachable([away("a"), away("b", "other")])) == ([], ["a", "b"])
+
+
+@pytest.mark.parametrize("busy", [away("b", wait=1.0), away("b", outstanding=1)])
+def test_nothing_is_tried_before_its_time_and_beside_another_try(busy):
+    assert names(reachable([away("a"), busy])) == ([], [])
+
+
+def test_other_jobs_of_the_bucket_are_held_back_and_those_of_others_not():
+    other = active("other")
+    other = replace(other, view=other.view.model_copy(update={"options": JobOptions(source="s3://x/", dest="s3://y/")}))
+
+    assert names(reachable([away("a", wait=9.0), active("same source"), other])) == (["other"], [])
+    assert names(reachable([away("a", "y", wait=9.0), active("same source"), other])) == (["same source"], [])

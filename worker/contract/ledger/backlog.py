@@ -33,6 +33,9 @@ class ActiveJob:
     pending_outcomes: int
     """Outcomes that are not in S3 yet."""
 
+    store_wait: float = 0.0
+    """Seconds until S3, which is unavailable for the job, may be tried again; 0 or less: now, or it is available."""
+
     @property
     def waiting(self) -> int:
         """Return the number of chunks still to be published."""
@@ -99,6 +102,7 @@ class Backlog:
         def read() -> list[Any]:
             jobs = self._connection.client.smembers(redis_keys.active(self._prefix))
             pipeline = self._connection.client.pipeline(transaction=False)
+            pipeline.time()
             for job in jobs:
                 keys = redis_keys.job_keys(self._prefix, job)
                 pipeline.hgetall(keys.record)
@@ -107,11 +111,14 @@ class Backlog:
                 pipeline.xlen(keys.log)
             return cast(list[Any], pipeline.execute())
 
-        answers = self._connection.call(read)
+        (seconds, micros), *answers = self._connection.call(read)
+        now = seconds + micros / 1e6
         found = []
         for fields, outstanding, returned, pending in zip(*[iter(answers)] * 4, strict=True):
             try:
-                found += [ActiveJob(JobView.read(fields), outstanding, returned, pending)] if fields else []
+                if fields:
+                    view = JobView.read(fields)
+                    found.append(ActiveJob(view, outstanding, returned, pending, (view.store_retry_at or now) - now))
             except ContractError as error:  # of a newer version: left to processes that can read it
                 log.error(error, extra=event("job_record_invalid"))
         return sorted(found, key=lambda job: (job.view.queued_at or job.view.created_at, job.view.job))

@@ -28,6 +28,13 @@ MAX_FAILURES = 1000
 """Failures of a job that Redis keeps with their text, to bound its memory. The job's lists in S3 have all of them."""
 
 
+STORE_PAUSE_SECONDS, MAX_STORE_PAUSE_SECONDS = 5.0, 30.0
+"""Time until S3, unavailable for a job, is tried again for it: doubled after each failure, up to the longest."""
+
+STORE_PAUSE_FACTOR, MAX_LONG_STORE_PAUSE_SECONDS = 2.0, 120.0
+"""The pause is at least this multiple of the time that the failed try took, up to a limit: a process that waits for a
+server which hangs must have more time for other jobs than for that."""
+
 _MAX_NOTE = 500
 """Characters of S3's answer in the record of a job."""
 
@@ -40,6 +47,8 @@ class Verdict(StrEnum):
     BUSY = "busy"
     """Another worker is running it."""
     PAUSED = "paused"
+    WAITING = "waiting"
+    """S3 is unavailable for the job; the feeder publishes the chunk when it is time for another try."""
     CANCELLED = "cancelled"
     STALE = "stale"
     """It belongs to an earlier epoch, or to a job that is not running yet."""
@@ -108,22 +117,33 @@ class ChunkLease:
         completed, proceed = self.connection.run("record", self.message.job, *args)
         return Recorded(bool(completed), bool(proceed))
 
-    def store_failure(self, answer: str, *, index: int | None = None, tries: int = 0) -> int:
+    def store_failure(
+        self, answer: str, *, index: int | None = None, tries: int = 0, bucket: str = "", spent: float = 0.0
+    ) -> int:
         """Note that the job waits for S3, and count a failure of one image.
+
+        If S3 itself fails, no chunk of the job starts for a while, which grows with each failure until an image of the
+        job gets an outcome.
 
         Args:
             answer: what S3 answered last, for `producer status`.
             index: position in the job of the image for which S3 fails while it serves others; None: S3 itself fails.
             tries: failures after which the image is given up, so that the job no longer waits for it.
+            bucket: the one that is unavailable; jobs that use it share the tries.
+            spent: seconds that the try took, without the time in which images got outcomes.
 
         Returns:
             Failures of the image so far; 0 without one, or if the chunk belongs to another worker by now.
         """
         message, image = self.message, "" if index is None else index
         args = [message.chunk, message.epoch, self.worker, answer[:_MAX_NOTE], WAIT_SHOWN_SECONDS, image, tries]
+        least = min(MAX_LONG_STORE_PAUSE_SECONDS, STORE_PAUSE_FACTOR * spent)
+        args += [bucket, STORE_PAUSE_SECONDS, MAX_STORE_PAUSE_SECONDS, least]
         return int(self.connection.run("store_failure", message.job, *args))
 
-    def release(self, *, model: str, core_seconds: float, blameless: bool, retry_after: float = 0.0) -> bool:
+    def release(
+        self, *, model: str, core_seconds: float, blameless: bool, retry_after: float = 0.0, give_back: bool = False
+    ) -> bool:
         """Give up the chunk, complete or not.
 
         Args:
@@ -132,12 +152,13 @@ class ChunkLease:
             blameless: the run ended for a reason outside the chunk (the worker stops, S3 is down): do not count the
                 attempt.
             retry_after: seconds until the rest of the chunk is published again; 0: its message goes back to the queue.
+            give_back: the feeder publishes the rest of the chunk, when it is time to try S3 again.
 
         Returns:
             Whether the message must go back to the queue.
         """
         args: list[object] = [*_chunk_args(self.message), self.worker, round(core_seconds, 3), int(blameless), model]
-        args += [retry_after, self.silence]
+        args += [retry_after, self.silence, int(give_back)]
         return bool(self.connection.run("release", self.message.job, *args))
 
 
@@ -193,18 +214,21 @@ class ChunkLedger:
     def options_if_unstarted(self, message: ChunkMessage) -> JobOptions | None:
         """Return the job's options if no worker has started the chunk yet and all of its images have to be done.
 
-        None as well if the numbers of the message do not follow from the job; `start` then answers `stale`.
+        None as well while S3 is unavailable for the job, and if the numbers of the message do not follow from the job;
+        `start` then answers `stale`.
         """
         keys = redis_keys.job_keys(self._connection.prefix, message.job)
 
         def read() -> list[Any]:
             pipeline = self._connection.client.pipeline(transaction=False)
-            pipeline.hmget(keys.record, "status", "epoch", "options", "policy", "total", "chunk_images")
+            pipeline.hmget(
+                keys.record, "status", "epoch", "options", "policy", "total", "chunk_images", "store_retry_at"
+            )
             pipeline.hexists(keys.attempts, str(message.chunk))
             return cast(list[Any], pipeline.execute())
 
-        (status, epoch, options, policy, total, size), attempted = self._connection.call(read)
-        if status != JobStatus.RUNNING or epoch != str(message.epoch) or attempted:
+        (status, epoch, options, policy, total, size, store_retry_at), attempted = self._connection.call(read)
+        if status != JobStatus.RUNNING or epoch != str(message.epoch) or attempted or store_retry_at:
             return None
         first = message.chunk * int(size)
         if (message.start, len(message.keys)) != (first, min(int(size), int(total) - first)):

@@ -470,11 +470,11 @@ def _translate_errors(url: S3Url, *, writing: bool = False) -> Iterator[None]:
     except Boto3Error as error:  # file transfers wrap the original error
         if isinstance(error.__context__, ClientError):
             raise _client_error(error.__context__, url, writing=writing) from error
-        raise StoreUnavailable(f"{url}: {error}") from error
+        raise StoreUnavailable(f"{url}: {error}", bucket=url.bucket) from error
     except _BROKEN_BODY as error:
-        raise StoreUnavailable(f"{url}: {error}", of_object=True) from error
+        raise StoreUnavailable(f"{url}: {error}", of_object=True, bucket=url.bucket) from error
     except _PASSING as error:
-        raise StoreUnavailable(f"{url}: {error}") from error
+        raise StoreUnavailable(f"{url}: {error}", bucket=url.bucket) from error
     except BotoCoreError as error:
         raise ServiceError(f"{url}: the request is not possible: {error}") from error
 
@@ -500,7 +500,7 @@ def _client_error(error: ClientError, url: S3Url, *, writing: bool) -> MaskmillE
         return QuotaExceeded(f"{answer}; free space, or raise the quota of the bucket or user")
     if code in _BUSY | _CONFLICT or status in _PASSING_STATUS:
         throttled = code in _THROTTLED or status == _TOO_MANY_REQUESTS
-        return StoreUnavailable(answer, of_object=not throttled, writing=writing)
+        return StoreUnavailable(answer, of_object=not throttled, writing=writing, bucket=url.bucket)
     for codes, kind, remedy in _ANSWERS:
         if code in codes:
             return kind(f"{answer}; {remedy}")

@@ -6,7 +6,7 @@ local chunk, epoch, first, count, kept = ARGV[1], ARGV[2], tonumber(ARGV[3]), to
 local worker = ARGV[6]
 
 local job = redis.call('HMGET', JOB, 'status', 'epoch', 'total', 'max_failed', 'max_failed_percent', 'pardoned',
-  'judged_after')
+  'judged_after', 'store_retry_at')
 local status, total = job[1], tonumber(job[3] or 0)
 if status ~= 'running' and status ~= 'paused' and status ~= 'stopping' then return {0, 0} end
 -- A late worker of an earlier epoch does not count; an output that it wrote is found to be up to date.
@@ -43,6 +43,8 @@ for i = 7, #ARGV, 4 do
     progress = true
   end
 end
+
+if progress and job[8] then redis.call('HDEL', JOB, 'store_retry_at', 'store_pauses', 'store_bucket') end  -- S3 is back
 
 local time = now()
 local holder = redis.call('HGET', RUNNING, chunk)

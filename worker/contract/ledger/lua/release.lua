@@ -1,7 +1,7 @@
 -- A worker gives up a chunk, complete or not.
 -- ARGV: chunk, epoch, first image, images, worker, core seconds spent, 1 when the attempt must not count, model,
 --       seconds until the chunk is published again (0: its message goes back to the queue now), seconds of silence after
---       which the reconciler publishes a chunk
+--       which the reconciler publishes a chunk, 1 when the feeder must publish it: S3 is unavailable for the job
 -- -> 1 when the message must go back to the queue
 local chunk, epoch, first, count = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
@@ -29,6 +29,10 @@ if job[1] == 'paused' then
 end
 if job[1] ~= 'running' then
   forget(chunk, first, count)
+  return 0
+end
+if ARGV[11] == '1' then
+  give_back(chunk)
   return 0
 end
 if tonumber(ARGV[9]) > 0 then  -- silent from then on, and in no queue: the reconciler publishes it

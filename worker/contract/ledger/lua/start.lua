@@ -2,14 +2,15 @@
 -- ARGV: chunk, epoch, first image, images, worker, seconds of silence during which a worker keeps its chunk,
 --       starts without progress before images run one by one
 -- -> {verdict, states, options, policy, 1 to run images one by one, why its worker died, dead images};
---    verdict: run | done | busy | paused | cancelled | stale | unknown
+--    verdict: run | done | busy | paused | waiting | cancelled | stale | unknown
 -- SUSPECTS holds `chunk:C` -> '' (run its images one by one) or the image that runs alone now; `deaths:I` -> how many
 -- workers image I killed while it ran alone; `why:C` -> what the parent process saw. `store:I` counts how often S3
 -- failed for image I (see `store_failure.lua`), `stored:C` marks a chunk with such an image.
 local chunk, epoch, first, count, worker = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local silence, split_after = tonumber(ARGV[6]), tonumber(ARGV[7])
 
-local job = redis.call('HMGET', JOB, 'status', 'options', 'policy', 'epoch', 'total', 'max_attempts', 'chunk_images')
+local job = redis.call('HMGET', JOB, 'status', 'options', 'policy', 'epoch', 'total', 'max_attempts', 'chunk_images',
+  'store_retry_at')
 local status, options, policy, total, deaths_allowed = job[1], job[2], job[3], tonumber(job[5] or 0), tonumber(job[6])
 local size = tonumber(job[7] or 0)
 local function answer(verdict, values) return {verdict, values or {}, options or '', policy or '', 0, '', {}} end
@@ -37,6 +38,12 @@ end
 if status ~= 'running' then
   forget(chunk, first, count)
   return answer('cancelled', values)
+end
+
+if tonumber(job[8] or 0) > time then  -- S3 is unavailable for the job (see `store_failure.lua`)
+  redis.call('HDEL', RUNNING, chunk)
+  give_back(chunk)
+  return answer('waiting', values)
 end
 
 redis.call('HSETNX', JOB, 'started_at', time)
