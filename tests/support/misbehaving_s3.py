@@ -6,8 +6,10 @@ complements the real server of the fixtures, which cannot be made to leave out a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -63,6 +65,12 @@ class Mode:
 
     short: str = ""
     """The bodies of keys that contain this text break off in the middle; '': none."""
+
+    slow: str = ""
+    """The bodies of keys that contain this text come one byte at a time; '': none."""
+
+    slow_seconds: float = 0.05
+    """Seconds before each byte of a slow body."""
 
     listing: bytes = b""
     """The answer to every listing, with status 200; b'': a true one."""
@@ -213,6 +221,9 @@ class _Handler(BaseHTTPRequestHandler):
             status, body = 206, body[start : end + 1]
             headers["Content-Range"] = f"bytes {start}-{end}/{len(stored.body)}"
         short = bool(mode.short) and mode.short in key
+        if mode.slow and mode.slow in key and self.command == "GET":
+            self.drip(status, body, headers)
+            return
         self.send(status, body, headers, chunked=mode.chunked and self.command == "GET", short=short)
 
     def send(
@@ -236,6 +247,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             body = body[: (len(body) + 1) // 2]
         self.wfile.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked and body else body)
+
+    def drip(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.close_connection = True
+        self.send_response(status)
+        for name, value in (headers | {"Content-Length": str(len(body))}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        with contextlib.suppress(OSError):  # the client has given up
+            for byte in body:
+                time.sleep(self.s3.mode.slow_seconds)
+                self.wfile.write(bytes([byte]))
 
     def list(self, bucket: str, query: dict[str, str]) -> None:
         if self.command != "GET":

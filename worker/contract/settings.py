@@ -149,7 +149,12 @@ class S3Settings(_Group):
         default=5.0, gt=0, description="Seconds to wait for a connection before the next attempt."
     )
     read_timeout_seconds: float = Field(
-        default=60.0, gt=0, description="Seconds to wait for more data of a response before the next attempt."
+        default=60.0,
+        gt=0,
+        description=(
+            "Seconds to wait for more data of a response before the next attempt. The body of an object may take so "
+            "long in all, and a second more for every 32 KiB."
+        ),
     )
     attempts: int = Field(
         default=5, ge=1, description="Attempts per request, the first included, with increasing pauses between them."

@@ -14,6 +14,7 @@ import contextlib
 import ipaddress
 import itertools
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +23,7 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import boto3
+import urllib3.exceptions
 from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
@@ -79,6 +81,10 @@ _PASSING_STATUS = frozenset(range(500, 600)) - {_NOT_IMPLEMENTED} | {_TOO_MANY_R
 _REFUSED = (401, 403)
 _WITHOUT_REASON = ("400", "401", "403")
 """Codes of an error without a body, as HEAD gets it. The body of the same error of GET names the reason."""
+
+_PIECE_BYTES = 1 << 20
+_LEAST_RATE = 32 * 1024
+"""Bytes per second below which an object fails; the slowest lines of nodes are a hundred times as fast."""
 
 _NEIGHBOURS = 3
 """Objects read to find out whether S3 fails for one object or for all."""
@@ -222,7 +228,9 @@ class ObjectStore:
         with contextlib.closing(found["Body"]) as body:
             if size is not None and size > max_bytes:
                 raise TooLarge(f"{size} bytes, the limit is {max_bytes}; raise MASKMILL_LIMITS__MAX_OBJECT_MIB")
-            data: bytes = body.read() if size is not None else body.read(max_bytes + 1)
+            data = _read_body(body, max_bytes + 1, self._settings.read_timeout_seconds)
+        if size is not None and len(data) < size:
+            raise IncompleteReadError(actual_bytes=len(data), expected_bytes=size)
         if len(data) > max_bytes:
             raise TooLarge(f"more than {max_bytes} bytes, the limit; raise MASKMILL_LIMITS__MAX_OBJECT_MIB")
         return data, _info(url.key, found, size=len(data))
@@ -456,6 +464,35 @@ def _outside_prefix(folder: S3Url, key: str) -> str:
     return f"{folder}: S3 lists {key!r}, which does not lie below it: the server or a gateway before it changes keys"
 
 
+class _SlowBodyError(Exception):
+    """The body of an object stops, or comes slower than `_LEAST_RATE`."""
+
+
+def _read_body(body: Any, most: int, patience: float) -> bytes:
+    """Return the body of an answer, or its first `most` bytes if it has more.
+
+    botocore's limit is the time between two pieces, so a server that sends a byte now and then would never end. Here
+    the body may take `patience` seconds and what it takes at `_LEAST_RATE`.
+
+    Raises:
+        ResponseStreamingError: the connection broke.
+        _SlowBodyError: it takes longer, or nothing came for the time that botocore waits.
+    """
+    began, parts, got = time.monotonic(), [], 0
+    try:
+        with body as stream:  # the answer as urllib3 reads it: read1 returns what has come
+            while got < most and (part := stream.read1(min(_PIECE_BYTES, most - got))):
+                parts.append(part)
+                got += len(part)
+                if time.monotonic() - began > patience + got / _LEAST_RATE:
+                    raise _SlowBodyError(f"its body came too slowly: {got} bytes in {time.monotonic() - began:.0f} s")
+    except urllib3.exceptions.ReadTimeoutError as error:
+        raise _SlowBodyError(f"its body stopped after {got} bytes") from error
+    except urllib3.exceptions.ProtocolError as error:
+        raise ResponseStreamingError(error=error) from error
+    return b"".join(parts)
+
+
 @contextlib.contextmanager
 def _translate_errors(url: S3Url, *, writing: bool = False) -> Iterator[None]:
     """Convert errors of boto3 to maskmill's, with the URL and without credentials."""
@@ -471,7 +508,7 @@ def _translate_errors(url: S3Url, *, writing: bool = False) -> Iterator[None]:
         if isinstance(error.__context__, ClientError):
             raise _client_error(error.__context__, url, writing=writing) from error
         raise StoreUnavailable(f"{url}: {error}", bucket=url.bucket) from error
-    except _BROKEN_BODY as error:
+    except (*_BROKEN_BODY, _SlowBodyError) as error:
         raise StoreUnavailable(f"{url}: {error}", of_object=True, bucket=url.bucket) from error
     except _PASSING as error:
         raise StoreUnavailable(f"{url}: {error}", bucket=url.bucket) from error

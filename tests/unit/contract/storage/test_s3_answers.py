@@ -53,6 +53,31 @@ def put(store, url=A):
     store.put(url, b"new", content_type="image/png")
 
 
+# -- bodies -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pause", [0.02, 1.0])
+def test_a_body_that_drips_or_stops_is_given_up(server, pause):
+    """Botocore waits for each piece; a byte now and then would keep a worker busy for days."""
+    server.put("b/in/slow.jpg", b"x" * 1000)
+    server.mode.slow, server.mode.slow_seconds = "slow", pause
+    with ObjectStore(server.settings(read_timeout_seconds=0.3)) as store:
+        with pytest.raises(StoreUnavailable, match=r"in/slow\.jpg: its body (came too slowly|stopped after)") as caught:
+            store.get(S3Url("b", "in/slow.jpg"), max_bytes=10_000)
+
+        assert caught.value.of_object, "S3 itself answers"
+        assert server.count("GET", "b/in/slow.jpg") == 1, "another try would take as long"
+        assert store.get(A, max_bytes=100)[0] == b"content"
+
+
+def test_a_slow_body_that_comes_in_time_is_whole(server):
+    server.put("b/in/slow.jpg", b"0123456789")
+    server.mode.slow, server.mode.slow_seconds = "slow", 0.02
+
+    with ObjectStore(server.settings(read_timeout_seconds=5)) as store:
+        assert store.get(S3Url("b", "in/slow.jpg"), max_bytes=10)[0] == b"0123456789"
+
+
 # -- headers ------------------------------------------------------------------------------------------------------
 
 
