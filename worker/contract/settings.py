@@ -226,12 +226,12 @@ class PlanSettings(_Group):
     )
     memory_per_stream_mib: int | None = Field(
         default=None,
-        ge=64,
+        ge=1,
         description="Peak memory of an inference stream in MiB; empty: as measured for the size and precision.",
     )
     memory_per_process_mib: int | None = Field(
         default=None,
-        ge=64,
+        ge=1,
         description="Peak memory of a process without its streams in MiB; empty: as measured for size and precision.",
     )
 
