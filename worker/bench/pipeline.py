@@ -116,7 +116,7 @@ def run(
     plan = placement.plan(machine, tuned.plan, set_by=tuned.set_by)
     cores = sum(len(core_set.cpus) for core_set in plan.core_sets)
     data, size = jpeg(options.photo, options.megapixels)
-    environment = of_network(variant, arithmetic) | as_planned(tuned.plan)
+    environment = of_network(variant, arithmetic, config) | as_planned(tuned.plan)
     load_before = machine_facts.load_average()
     with tempfile.TemporaryDirectory(prefix="maskmill-bench-") as scratch:
         folder = Path(scratch)
@@ -150,13 +150,10 @@ def run(
     )
 
 
-def of_network(variant: Variant, arithmetic: str) -> dict[str, str]:
-    """Return settings that make workers run the network of the ceiling.
-
-    They name its folder: `worker start` would prepare a network that the settings name, and this one may be a fallback.
-    """
+def of_network(variant: Variant, arithmetic: str, config: Settings) -> dict[str, str]:
+    """Return settings that make workers run the network of the ceiling."""
     return {
-        "MASKMILL_MODEL__SOURCE": str(variant.xml.parent.parent),
+        "MASKMILL_MODEL__SOURCE": config.model.source,
         "MASKMILL_MODEL__NAME": variant.name,
         "MASKMILL_MODEL__SIZE": str(variant.size),
         "MASKMILL_MODEL__PRECISION": variant.precision,

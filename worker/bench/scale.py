@@ -71,7 +71,7 @@ def run(
             folder.mkdir()
             with InferenceCeiling(variant, arithmetic, used, Path(scratch)) as ceiling:
                 bare = _bare_rate(options, ceiling)
-            with SystemUnderTest(folder, of_network(variant, arithmetic) | _layout(used)) as system:
+            with SystemUnderTest(folder, of_network(variant, arithmetic, config) | _layout(used)) as system:
                 job = _job(options, system, used, data, bare)
             rates.append(_Rates(used, bare, job.images / job.seconds))
     return ScaleReport(

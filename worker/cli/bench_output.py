@@ -32,15 +32,20 @@ def print_progress(line: str) -> None:
     console.err.print(line, style="dim", markup=False)
 
 
-def network(config: Settings) -> tuple[Variant, str]:
-    """Return the variant that a worker with these settings runs, and the arithmetic of its float part."""
+def network(config: Settings) -> tuple[Settings, Variant, str]:
+    """Return the variant that a worker with these settings runs, and the arithmetic of its float part.
+
+    The settings come back with the source of the variant: `worker start` with a cache of its own would fetch the
+    network that the given ones name, while this machine may fall back to another.
+    """
     from worker.model.loading import find_bundle, recommendation
 
     advice = recommendation()
     with ObjectStore(config.s3) as store:
         bundle = find_bundle(config, store, advice)
     asked = config.model.inference_precision
-    return bundle.variant, advice.inference_precision if asked == "auto" else asked
+    found = config.model_copy(update={"model": config.model.model_copy(update={"source": bundle.source})})
+    return found, bundle.variant, advice.inference_precision if asked == "auto" else asked
 
 
 def publish(report: BenchmarkReport, output: Path) -> None:

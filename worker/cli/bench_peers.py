@@ -66,7 +66,7 @@ def peers_command(
         raise click.UsageError(f"--rembg: {error}") from error
     report.check_writable(output)
     config = settings.load()
-    variant, arithmetic = network(config)
+    config, variant, arithmetic = network(config)
     options = contest.PeersOptions(
         rembg=peer,
         output_name=output_name,

@@ -54,7 +54,7 @@ def pipeline_command(
 
     report.check_writable(output)
     config = settings.load()
-    variant, arithmetic = network(config)
+    config, variant, arithmetic = network(config)
     options = pipeline.PipelineOptions(
         seconds=seconds or (_QUICK_SECONDS if quick else _SECONDS),
         rounds=rounds or (_QUICK_ROUNDS if quick else _ROUNDS),

@@ -36,7 +36,7 @@ def scale_command(*, seconds: float | None, quick: bool, output: Path) -> int:
 
     report.check_writable(output)
     config = settings.load()
-    variant, arithmetic = network(config)
+    config, variant, arithmetic = network(config)
     options = scale.ScaleOptions(seconds or (_QUICK_SECONDS if quick else _SECONDS))
     publish(scale.run(options, config, variant, arithmetic, print_progress), output)
     return Exit.OK

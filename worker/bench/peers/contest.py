@@ -124,7 +124,7 @@ def run(options: PeersOptions, ours: OurNetwork, on_progress: OnProgress, scratc
     plan = placement.plan(machine, tuned.plan, set_by=tuned.set_by)
     cpus = tuple(sorted({cpu for core_set in plan.core_sets for cpu in core_set.cpus}))
     load_before = machine_facts.load_average()
-    environment = of_network(variant, arithmetic) | as_planned(tuned.plan)
+    environment = of_network(variant, arithmetic, config) | as_planned(tuned.plan)
     facts = read_facts(core().read_model(str(variant.xml)), variant.label)
     with SystemUnderTest(scratch / "system", environment) as system:
         arena = _Arena(options, system, facts, variant, cpus, cache, scratch, paths)
