@@ -51,6 +51,11 @@ def active(prefix: str) -> str:
     return f"{prefix}active"
 
 
+def unreadable(prefix: str) -> str:
+    """Set: the jobs that the steward has put aside because their records cannot be read."""
+    return f"{prefix}unreadable"
+
+
 def job_key(prefix: str, key: str) -> str:
     """String: the job submitted with `--job-key KEY`."""
     return f"{prefix}key:{key}"

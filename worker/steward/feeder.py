@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 from worker.contract.errors import ContractError, ObjectMissing, ServiceError
 from worker.contract.job import JobView
-from worker.contract.ledger.backlog import ActiveJob, Backlog, unblocked
+from worker.contract.ledger.backlog import Backlog, unblocked
 from worker.contract.ledger.fleet import Fleet
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.ledger.records import JobRecord
 from worker.contract.log_fields import event
 from worker.contract.messages import Priority
 from worker.contract.queue.dispatcher import WINDOW_PER_WORKER, Dispatcher, window
-from worker.steward.isolation import passes, run_all
+from worker.steward.isolation import Isolation, passes
 from worker.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -37,13 +38,13 @@ _STARVED = 0.5
 class Grant:
     """Chunks that a job may publish now."""
 
-    job: ActiveJob
+    job: JobRecord
     chunks: int
     express: bool
     """The job has less than its share: its chunks go before those in the queue."""
 
 
-def allot(jobs: Sequence[ActiveJob], room: int, capacity: int, served: dict[str, float] | None = None) -> list[Grant]:
+def allot(jobs: Sequence[JobRecord], room: int, capacity: int, served: dict[str, float] | None = None) -> list[Grant]:
     """Divide the free room of the window over the jobs with chunks to publish.
 
     Stride scheduling: each chunk goes to the job that has received the least for its weight. The shares are right over
@@ -106,6 +107,7 @@ class Feeder:
         self._ledger, self._dispatcher = ledger, dispatcher
         self._backlog, self._fleet = Backlog(ledger.connection), Fleet(ledger.connection)
         self._served: dict[str, float] = {}
+        self._isolation = Isolation("feed")
         self.satisfied = False
         """After the last call there were jobs, and all of them waited for the fleet only."""
 
@@ -124,7 +126,7 @@ class Feeder:
         workers = len(self._fleet.live())
         room = window(workers) - self._backlog.queued()
         grants = allot(jobs, room, (WINDOW_PER_WORKER + 1) * max(1, workers), self._served)
-        published = sum(run_all(grants, self._publish))
+        published = sum(self._isolation.run_all(grants, self._publish, lambda grant: grant.job.view.job))
         metrics.PUBLISHED.inc(published)
         self.satisfied = len(jobs) == len(active) and not grants
         return published

@@ -224,11 +224,11 @@ def test_the_fields_that_are_read_from_a_job_record():
         "wait_since": "13.5",
         "wait_at": "14.5",
         "code:undecodable": "4",
-        "traceparent": "00-trace",
+        "traceparent": f"00-{'a' * 32}-{'b' * 16}-01",
         "model:contrast 320": "3",
     }
 
-    view = JobView.read(record)
+    view = JobView.read(record, record["job"])
 
     nested = {"options", "policy", "codes", "models", "status"}
     plain = {name: str(value) for name, value in dict(view).items() if name not in nested}
@@ -251,7 +251,8 @@ def test_the_words_of_the_scripts():
     statuses = "listing running paused stopping closing reopening finished cancelled stopped"
     verdicts = "run done busy paused cancelled stale unknown"
     actions = "cancel pause resume abandon"
-    assert words == {*f"{fields} {suspects} {stream} {statuses} {verdicts} {actions}".split()}
+    types = "hash list none set stream string zset table"
+    assert words == {*f"{fields} {suspects} {stream} {statuses} {verdicts} {actions} {types}".split()}
 
 
 def test_the_folder_of_jobs_in_s3():

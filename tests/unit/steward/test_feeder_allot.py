@@ -9,10 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.jobs import active
-from worker.contract.errors import BrokerUnavailable, JobNotFound
 from worker.contract.messages import Priority
 from worker.steward.feeder import WEIGHTS, allot
-from worker.steward.isolation import run_all
 
 LOW, NORMAL, HIGH = Priority.LOW, Priority.NORMAL, Priority.HIGH
 
@@ -174,18 +172,3 @@ def test_a_queue_that_is_overfull_already_is_not_filled_further():
 def test_nothing_to_do_gets_nothing():
     assert allot([], 10, 30) == []
     assert allot([active(waiting=0)], 10, 30) == []
-
-
-def test_an_error_with_one_item_does_not_stop_the_others():
-    seen = []
-
-    def work(name):
-        seen.append(name)
-        if name != "c":
-            raise {"a": BrokerUnavailable, "b": JobNotFound}[name](name)
-        return 1
-
-    with pytest.raises(BrokerUnavailable, match="a"):
-        run_all("abc", work)
-    assert seen == ["a", "b", "c"]
-    assert run_all("cc", work) == [1, 1]
