@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from support.log_lines import log_text
@@ -70,7 +72,7 @@ def test_a_failing_job_is_left_alone_for_longer_and_longer(monkeypatch):
         now[0] = float(second)
         if run(subject, "a", {"a": ValueError()})[0]:
             tries.append(second)
-    pauses = [later - earlier for earlier, later in zip(tries, tries[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(tries)]
 
     assert pauses == [2, 4, 8, 16, 32, 64, 120, 120]
     now[0] = 1000.0

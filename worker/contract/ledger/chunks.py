@@ -177,6 +177,8 @@ class ChunkLedger:
                 f"job {message.job} uses options that this worker does not know ({fields}): upgrade the workers before "
                 "the producers; its chunks are published again until a worker can run them"
             ) from error
+        if verdict == Verdict.RUN and known_options is None:
+            raise JobUnreadable(message.job, "its record has no options")
         if any(state >= len(outcome_codec.KINDS) for state in states):
             raise JobUnreadable(message.job, "the state of an image is none that maskmill writes")
         return ChunkLease(

@@ -393,7 +393,7 @@ class Ledger:
     def _control(self, job: str, action: str, reason: str = "") -> JobStatus:
         status, _ = self.connection.run("control", job, action, reason)
         if not status:
-            raise self._not_found(job)
+            self.view(job)  # says what is wrong with it, or that there is none
         if status not in set(JobStatus):
             raise JobUnreadable(job, "its status is unknown")
         return JobStatus(status)

@@ -23,6 +23,9 @@ _MAX_FIELDS = 500
 _MAX_BYTES = 64 * 1024
 """Size of a record in the memory of Redis. Options with the longest names have about 10 kB."""
 
+_MAX_FOREIGN = 100
+"""Members of the set of published chunks that may be no chunks; `lua/silent.lua` removes them."""
+
 _BATCH = 200
 """Records in one pipeline of commands: at most 13 MB."""
 
@@ -145,5 +148,5 @@ def _check_sizes(view: JobView, *, images: int, returned_bytes: int, outstanding
     total = view.total or 0
     if images > (total + 1) // 2:
         raise JobUnreadable(view.job, f"it has states of {2 * images} images, and {total} images")
-    if returned_bytes > view.chunks // 8 + 1 or outstanding > view.chunks:
+    if returned_bytes > view.chunks // 8 + 1 or outstanding > view.chunks + _MAX_FOREIGN:
         raise JobUnreadable(view.job, f"it has more chunks to publish or published than its {view.chunks}")

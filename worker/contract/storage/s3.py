@@ -86,7 +86,7 @@ _NEIGHBOURS = 3
 _CONFLICT_PAUSE_SECONDS = 0.1
 _BLOCK_BYTES = 1024 * 1024
 
-_PART_BYTES = 8 * 1024 * 1024
+_PART_BYTES = 5 * 1024 * 1024
 """Size of a part of a multipart upload; S3 takes 5 MiB or more, and 10,000 parts."""
 
 
@@ -457,13 +457,13 @@ class ObjectWriter:
                 found = self._client.create_multipart_upload(**place, ContentType=self._content_type)
                 self._upload = {**place, "UploadId": found["UploadId"]}
             number = len(self._etags) + 1
-            sent = self._client.upload_part(**self._upload, PartNumber=number, Body=bytes(self._buffer))
+            sent = self._client.upload_part(**self._upload, PartNumber=number, Body=self._buffer)
         if "ETag" not in sent:
             raise ServiceError(
                 f"{self._url}: S3 answered without an ETag, which an upload in parts needs: check the gateway before it"
             )
         self._etags.append(sent["ETag"])
-        self._buffer.clear()
+        self._buffer = bytearray()
 
     def __enter__(self) -> ObjectWriter:
         return self
