@@ -76,6 +76,19 @@ def leader(prefix: str, role: str) -> str:
     return f"{prefix}leader:{role}"
 
 
+def shared(prefix: str) -> dict[str, str]:
+    """Return the keys that all jobs share, with their types: first the index of active jobs, then that of all jobs."""
+    return {
+        active(prefix): "set",
+        jobs(prefix): "zset",
+        unreadable(prefix): "set",
+        workers(prefix): "zset",
+        worker_facts(prefix): "hash",
+        unacked(prefix): "hash",
+        **{queue(prefix, name): "list" for name in QUEUES},
+    }
+
+
 def job(prefix: str, job_id: str) -> str:
     """Hash: the record of one job (see `JobKeys.record`)."""
     return f"{prefix}job:{{{job_id}}}"

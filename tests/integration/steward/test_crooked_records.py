@@ -200,14 +200,15 @@ def test_objects_that_were_changed_end_their_job_alone(world, caplog, place, kin
 
 
 @pytest.mark.parametrize("kind", WRONG_TYPES)
-def test_an_index_of_another_type_is_repaired(world, kind):
+def test_a_shared_key_of_another_type_is_repaired(world, kind):
     connection = world.ledger.connection
-    for index, own in ((redis_keys.active, "set"), (redis_keys.jobs, "zset")):
+    for key, own in redis_keys.shared(connection.prefix).items():
         if kind == own:
             continue
-        connection.client.delete(index(connection.prefix))
-        WRONG_TYPES[kind](connection.client, index(connection.prefix))
+        connection.client.delete(key)
+        WRONG_TYPES[kind](connection.client, key)
         assert isinstance(world.ledger.newest(5), list) and world.backlog.active() == []
+        world.bookkeeper.tick()
         rounds(world, 1)
     check_the_others(world)
 

@@ -12,7 +12,7 @@ from importlib import resources
 from types import SimpleNamespace
 
 from worker.contract import outcome_codec, output_names, redis_keys
-from worker.contract.job import JobView
+from worker.contract.job import MAX_IMAGES, JobView
 from worker.contract.ledger.fleet import WorkerFacts
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, MaskQuality, Outcome, OutcomeKind
@@ -253,6 +253,10 @@ def test_the_words_of_the_scripts():
     actions = "cancel pause resume abandon"
     types = "hash list none set stream string zset table"
     assert words == {*f"{fields} {suspects} {stream} {statuses} {verdicts} {actions} {types}".split()}
+
+
+def test_python_and_the_scripts_allow_jobs_of_the_same_size():
+    assert f"MAX_IMAGES = {MAX_IMAGES}\n" in lua()
 
 
 def test_the_folder_of_jobs_in_s3():

@@ -111,16 +111,15 @@ class Backlog:
         return _oldest_first(self._records.active()[0])
 
     def tidy(self) -> tuple[list[JobRecord], list[UnreadableJob]]:
-        """Put jobs that cannot be read aside, and names without a record; the jobs that are left are not affected.
+        """Put jobs that cannot be read aside, and names without a record; delete shared keys of another type.
 
         A job that was put aside appears in the index again once it can be read: by a newer steward, or mended by hand.
 
         Returns:
             The jobs that have not ended, oldest first; and the jobs put aside by this call.
         """
-        active, jobs = redis_keys.active(self._prefix), redis_keys.jobs(self._prefix)
-        tidy = self._connection.script("tidy")
-        self._connection.call(lambda: tidy(keys=[active, jobs], args=[MAX_ACTIVE]))
+        shared, tidy = redis_keys.shared(self._prefix), self._connection.script("tidy")
+        self._connection.call(lambda: tidy(keys=list(shared), args=[MAX_ACTIVE, *shared.values()]))
         found, unreadable, unknown = self._records.active()
         if unreadable or unknown:
             self._put_aside([job.job for job in unreadable], unknown)
