@@ -41,6 +41,8 @@ _POLL_SECONDS = 0.2
 _RESTART_WINDOW_SECONDS = 600.0
 _MAX_BACK_OFF_SECONDS = 30.0
 
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 -- the files in it have unpredictable names
+
 _UP_SECONDS = 20.0
 """Running time after which a process has come up."""
 
@@ -182,7 +184,9 @@ class Supervisor:
         pinning.refuse_forbidden_variables(environ)
         self._settings = settings
         self._metrics_folder = (
-            tempfile.TemporaryDirectory(prefix="maskmill-metrics-") if settings.metrics.port else None
+            tempfile.TemporaryDirectory(prefix="maskmill-metrics-", dir=_memory_folder())
+            if settings.metrics.port
+            else None
         )
         if self._metrics_folder is not None:
             environ = {**environ, FOLDER_VARIABLE: self._metrics_folder.name}
@@ -264,6 +268,14 @@ class Supervisor:
         self._hurry = self._stop
         self._stop = True
         log.info("stopping", extra=event("node_stopping", signal=signal.Signals(number).name, hurry=self._hurry))
+
+
+def _memory_folder() -> str | None:
+    """Return the folder for the counts of all processes, in memory; None selects the one for temporary files.
+
+    The counts are mapped into memory, and the kernel kills a process that writes to a mapped file on a full disk.
+    """
+    return _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK | os.X_OK) else None
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:

@@ -14,11 +14,12 @@ from support.log_lines import log_text
 from support.scheduler_harness import SchedulerHarness
 from worker.contract import redis_keys
 from worker.contract.errors import BadMessage, JobStateError, JobUnreadable
-from worker.contract.job import JobStatus, JobView
+from worker.contract.job import JobStatus, JobView, is_job_id
 from worker.contract.ledger import backlog as backlog_module
 from worker.contract.ledger import records
 from worker.contract.ledger.chunks import Verdict
 from worker.contract.ledger.fleet import Fleet
+from worker.contract.ledger.records import Records
 from worker.contract.storage import outcome_log
 from worker.steward import bookkeeper
 from worker.steward.fleet_metrics import FleetCollector
@@ -220,6 +221,8 @@ def test_an_index_with_names_that_are_none_is_tidied(world):
     connection.client.zadd(redis_keys.jobs(connection.prefix), dict.fromkeys(names, 9e9))
 
     assert world.backlog.active() == [] and listed() == []
+    _, unreadable, unknown = Records(connection).active()
+    assert (unreadable, sorted(unknown)) == ([], sorted(filter(is_job_id, [str(name) for name in names])))
     rounds(world)
 
     assert connection.client.scard(redis_keys.active(connection.prefix)) == 0
@@ -268,6 +271,22 @@ def test_facts_of_workers_that_cannot_be_read_are_left_out(world):
     assert fleet.facts() == [] and fleet.last_failure() is None
     fleet.forget_gone()
     check_the_others(world)
+
+
+def test_a_chunk_with_garbage_for_its_attempts_and_suspects_runs(world):
+    view = world.submit(6)
+    client, keys = world.ledger.connection.client, redis_keys.job_keys(world.ledger.connection.prefix, "job")
+    for value in GARBAGE:
+        client.hset(keys.attempts, "0", value)
+        for name in ("chunk:0", "deaths:0", "deaths:1", "store:0"):
+            client.hset(keys.suspects, name, value)
+
+        found = world.chunks.start(message(view, 0), HERE)
+
+        assert found.verdict is Verdict.RUN and found.one_by_one
+        assert found.store_failure("503", index=0, tries=3) <= 1  # what is no number counts as 0
+        client.hdel(keys.suspects, "store:0")
+        found.release(model="m", core_seconds=1.0, blameless=True)
 
 
 def test_a_job_that_can_be_read_again_runs_on(world):

@@ -335,3 +335,14 @@ def test_a_signal_while_the_main_thread_holds_a_lock_still_stops():
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_counts_are_kept_in_memory_where_that_is_possible(monkeypatch, tmp_path, exists):
+    monkeypatch.setattr(supervisor, "_SHARED_MEMORY", str(tmp_path / ("" if exists else "absent")))
+    subject = Supervisor(Settings(metrics={"port": 9999}), plan_of(CORES), environ={})
+
+    folder = Path(subject.slots[0]._env["PROMETHEUS_MULTIPROC_DIR"])
+    subject._metrics_folder.cleanup()
+
+    assert (folder.parent == tmp_path) is exists

@@ -1,6 +1,6 @@
 """Read the records of jobs from Redis and check them: the only place that does.
 
-A record may hold anything: other programs, other versions and anybody with a producer's password can write it. The
+A record may hold anything: other programs, other versions and clients with a producer's password can write it. The
 script `lua/read.lua` checks types and sizes before anything leaves Redis, `JobView.read` checks the content, and this
 module checks both against each other. What is wrong with a record concerns its job alone.
 """
