@@ -53,7 +53,7 @@ if not suspect and attempts <= split_after then return {'run', values, options, 
 
 -- One by one from now on: if a worker dies, the announced image is to blame.
 local blamed = tonumber(suspect or '')
-if blamed and blamed >= first and blamed < first + count and state(blamed) == 0 then
+if blamed and blamed % 1 == 0 and blamed >= first and blamed < first + count and state(blamed) == 0 then
   increment(SUSPECTS, 'deaths:' .. blamed)
 end
 redis.call('HSET', SUSPECTS, 'chunk:' .. chunk, '')
