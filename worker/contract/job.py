@@ -29,14 +29,18 @@ image."""
 
 MAX_EPOCH = 1_000_000
 """Most times that a job can be run again."""
-_MAX_TEXT = 4_000
-"""Characters of a reason that are kept."""
+_MAX_TEXT = 2_500
+"""Characters of a reason; it may be made of two."""
+
+_MAX_REASON = 1_000
+"""Characters of one reason that are kept."""
 
 _JOB = re.compile(JOB_PATTERN)
 _NUMBER = re.compile(r"-?\d{1,17}(\.\d{1,20})?(e[+-]?\d{1,3})?", re.ASCII)
 
 _Count = Annotated[int, Field(ge=0, le=MAX_IMAGES)]
 _Time = Annotated[float, Field(ge=0, le=LAST_TIME)]
+_Name = Annotated[str, Field(max_length=300)]
 _Text = Annotated[str, Field(max_length=_MAX_TEXT)]
 
 
@@ -101,7 +105,7 @@ class JobView(BaseModel):
     )
     ending: str = Field(default="", max_length=20, description="the status it will end with, when known")
     reason: _Text = Field(default="", description="why it was cancelled or stopped")
-    codes: dict[str, _Count] = Field(default_factory=dict, description="number of failures by error code")
+    codes: dict[_Name, _Count] = Field(default_factory=dict, description="number of failures by error code")
     wait_for: _Text = Field(default="", description="what S3 answered when a worker last gave up for the time being")
     wait_since: _Time | None = Field(default=None, description="when that began")
     wait_at: _Time | None = Field(default=None, description="when it was last so")
@@ -110,7 +114,7 @@ class JobView(BaseModel):
         pattern=TRACEPARENT_PATTERN,
         description="W3C trace context of the span that submitted it; empty without traces",
     )
-    models: dict[str, Annotated[int, Field(ge=0, le=2**53)]] = Field(
+    models: dict[_Name, Annotated[int, Field(ge=0, le=2**53)]] = Field(
         default_factory=dict, description="number of chunks by the model that ran them"
     )
 
@@ -127,6 +131,10 @@ class JobView(BaseModel):
     def ended(self) -> bool:
         """Whether the job has reached a final status."""
         return self.status in ENDED
+
+    def without_texts(self) -> JobView:
+        """Return the view without what only people read, which takes less memory."""
+        return self.model_copy(update={"reason": "", "wait_for": "", "codes": {}, "models": {}})
 
     @classmethod
     def read(cls, fields: Mapping[str, str], job: str) -> JobView:
@@ -165,7 +173,7 @@ def is_job_id(name: str) -> bool:
 
 def shortened(text: str) -> str:
     """Return a reason with the length that a record may have."""
-    return text if len(text) <= _MAX_TEXT // 2 else f"{text[: _MAX_TEXT // 2]}..."
+    return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}..."
 
 
 _SCRIPT_NUMBERS = ("max_attempts", "max_failed", "max_failed_percent", "pardoned", "judged_after")
@@ -199,9 +207,7 @@ def _check(view: JobView, fields: Mapping[str, str], job: str) -> None:
     for name in _SCRIPT_NUMBERS:
         if name in fields and not _NUMBER.fullmatch(fields[name]):
             raise ValueError(f"{name} is not a number")
-    for url in (view.options.source, view.options.dest):
-        if len(url.bucket) > _MAX_BUCKET or len(url.key.encode()) > MAX_KEY_BYTES:
-            raise ValueError("its source or destination is longer than S3 allows")
+    _check_lengths(view.options)
     if view.status in (JobStatus.STOPPING, JobStatus.CLOSING) and view.ending not in ENDED:
         raise ValueError(f"it is {view.status.value}, and its ending is none")
     if view.total is None:
@@ -209,6 +215,14 @@ def _check(view: JobView, fields: Mapping[str, str], job: str) -> None:
             raise ValueError(f"it is {view.status.value} without a total")
     elif not _adds_up(view):
         raise ValueError("its total, chunks and counts contradict each other")
+
+
+def _check_lengths(options: JobOptions) -> None:
+    for url in (options.source, options.dest):
+        if len(url.bucket) > _MAX_BUCKET or len(url.key.encode()) > MAX_KEY_BYTES:
+            raise ValueError("its source or destination is longer than S3 allows")
+    if len(options.background.encode()) > _MAX_BUCKET + MAX_KEY_BYTES + len("s3:///"):
+        raise ValueError("its background is longer than S3 allows")
 
 
 _MAX_BUCKET = 255

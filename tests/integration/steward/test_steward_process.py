@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import socket
 import urllib.request
@@ -17,6 +18,7 @@ from support.scheduler_harness import SchedulerHarness
 from support.steward_process import StewardProcess, steward
 from worker.contract import redis_keys
 from worker.contract.job import MAX_IMAGES, JobStatus, JobView
+from worker.contract.ledger.records import MAX_ACTIVE
 from worker.contract.storage import manifest, outcome_log
 from worker.standalone import ports
 
@@ -130,4 +132,42 @@ def test_memory_stays_below_its_bound_whatever_lies_in_the_folder_of_a_job(world
 
         assert peak < MOST_MIB, f"{peak:.0f} MiB"
         assert "internal_error" not in process.log
+    print(f"peak {peak:.0f} MiB")  # noqa: T201 -- shown with `-s`
+
+
+LONG_OPTIONS = {
+    "background": f"s3://b/{'k' * 1000}",
+    "background_etag": "e" * 1000,
+    "name": f"{{stem}}{'n' * 480}.{{ext}}",
+}
+LONG_FIELDS = {"reason": "\N{GRINNING FACE}" * 2000} | {f"code:{'c' * 80}{number}": 1 for number in range(60)}
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("length", ["short", "long"])
+def test_memory_stays_below_its_bound_however_many_jobs_there_are(world, installation, length):
+    """More than are looked at once, each with the longest texts that can be read; a job beside them ends."""
+    connection = world.ledger.connection
+    long = length == "long"
+    key = "d" * 900 if long else "d"
+    count, pipeline = MAX_ACTIVE * 3 // 2, connection.client.pipeline(transaction=False)
+    for number in range(count):
+        job = f"job-{number}"
+        options = {"source": f"s3://b/{key}/", "dest": f"s3://b/{key}{number}/"} | (LONG_OPTIONS if long else {})
+        record = {"job": job, "status": "paused", "options": json.dumps(options), "created_at": 1, "epoch": 0}
+        record |= {"total": 6, "chunks": 2, "chunk_images": 3, "cursor": 0} | (LONG_FIELDS if long else {})
+        pipeline.hset(redis_keys.job(connection.prefix, job), mapping=record)
+        pipeline.sadd(redis_keys.active(connection.prefix), job)
+        if number % 500 == 0:
+            pipeline.execute()
+    pipeline.execute()
+
+    with steward(installation.environment | FAST) as process:
+        view = world.submit(8, job="beside", dest="beside")
+        run(world.ledger, view, range(view.chunks))
+        assert ends(world, process, "beside", 120).status is JobStatus.FINISHED
+        peak = process.peak_mib
+
+        assert peak < MOST_MIB, f"{peak:.0f} MiB"
+    assert connection.client.scard(redis_keys.active(connection.prefix)) == count
     print(f"peak {peak:.0f} MiB")  # noqa: T201 -- shown with `-s`

@@ -133,10 +133,7 @@ class Backlog:
     def readmit(self) -> None:
         """Look at the jobs that were put aside again, and take back those that can be read now."""
         index, active = redis_keys.unreadable(self._prefix), redis_keys.active(self._prefix)
-        names = self._records.quarantined(MAX_ACTIVE)
-        records = dict(zip(names, self._records.read_all(names), strict=True))
-        gone = [name for name, record in records.items() if not isinstance(record, UnreadableJob)]
-        again = [name for name in gone if records[name] is not None]
+        gone, again = self._records.readable_again(MAX_ACTIVE)
 
         def write() -> None:
             pipeline = self._connection.client.pipeline(transaction=True)

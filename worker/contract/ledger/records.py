@@ -7,8 +7,10 @@ module checks both against each other. What is wrong with a record concerns its 
 
 from __future__ import annotations
 
+import random
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from worker.contract import redis_keys
@@ -16,18 +18,21 @@ from worker.contract.errors import JobUnreadable
 from worker.contract.job import JobView, UnreadableJob
 from worker.contract.ledger.connection import RedisConnection
 
-MAX_ACTIVE = 10_000
-"""Jobs of the index of active jobs that are read at once; of more, a random part."""
+MAX_ACTIVE = 5_000
+"""Jobs of the index of active jobs that are read at once; of more, a random part. A job takes about 7 kB of memory."""
 
-_MAX_FIELDS = 500
-_MAX_BYTES = 64 * 1024
-"""Size of a record in the memory of Redis. Options with the longest names have about 10 kB."""
+_OPTIONS_BYTES = 8 * 1024 * 1024
+"""Memory for the options of all these jobs, which have 0.5 kB as a rule, and 15 kB with the longest names."""
+
+_MAX_FIELDS = 200
+_MAX_BYTES = 24 * 1024
+"""Size of a record in the memory of Redis. The longest names and reasons have 19 kB together."""
 
 _MAX_FOREIGN = 100
 """Members of the set of published chunks that may be no chunks; `lua/silent.lua` removes them."""
 
 _BATCH = 200
-"""Records in one pipeline of commands: at most 13 MB."""
+"""Records in one pipeline of commands: at most 5 MB."""
 
 
 @dataclass(frozen=True)
@@ -78,27 +83,46 @@ class Records:
         return found
 
     def active(self) -> tuple[list[JobRecord], list[UnreadableJob], list[str]]:
-        """Read all jobs of the index of active jobs, at most `MAX_ACTIVE`.
+        """Read all jobs of the index of active jobs; a random part of them if they exceed the bounds above.
 
         Returns:
-            The jobs; those that cannot be read; and the names without a record.
+            The jobs, without texts for people; those that cannot be read; and the names without a record.
         """
         found: list[JobRecord] = []
         unreadable: list[UnreadableJob] = []
         unknown: list[str] = []
-        names = self._names("members", redis_keys.active(self._prefix), MAX_ACTIVE)[1]
-        for name, record in zip(names, self.read_all(names), strict=True):
-            if record is None:
-                unknown.append(name)
-            elif isinstance(record, UnreadableJob):
-                unreadable.append(record)
-            else:
-                found.append(record)
+        names, room = self._names("members", redis_keys.active(self._prefix), MAX_ACTIVE)[1], _OPTIONS_BYTES
+        random.shuffle(names)
+        for start in range(0, len(names), _BATCH):
+            batch = names[start : start + _BATCH]
+            for name, record in zip(batch, self.read_all(batch), strict=True):
+                if record is None:
+                    unknown.append(name)
+                elif isinstance(record, UnreadableJob):
+                    unreadable.append(record)
+                else:
+                    found.append(replace(record, view=record.view.without_texts()))
+                    room -= _options_bytes(record.view)
+            if room < 0:
+                break
         return found, unreadable, unknown
 
-    def quarantined(self, count: int) -> list[str]:
-        """Return up to `count` of the jobs that were put aside because they could not be read."""
-        return self._names("members", redis_keys.unreadable(self._prefix), count)[1]
+    def readable_again(self, most: int) -> tuple[list[str], list[str]]:
+        """Look at up to `most` of the jobs that were put aside because they could not be read.
+
+        Returns:
+            Those that are no longer unreadable; and those of them that have a record, and can be read.
+        """
+        gone, again = [], []
+        names = self._names("members", redis_keys.unreadable(self._prefix), most)[1]
+        for start in range(0, len(names), _BATCH):
+            batch = names[start : start + _BATCH]
+            for name, record in zip(batch, self.read_all(batch), strict=True):
+                if not isinstance(record, UnreadableJob):
+                    gone.append(name)
+                if isinstance(record, JobRecord):
+                    again.append(name)
+        return gone, again
 
     def newest(self, limit: int) -> list[JobView | UnreadableJob]:
         """Read the newest jobs, newest first."""
@@ -121,6 +145,13 @@ class Records:
             return cast(list[Any], pipeline.execute())
 
         return cast(list[Any], self._connection.call(read))
+
+
+def _options_bytes(view: JobView) -> int:
+    """Return the memory that the long texts of a job take."""
+    options = view.options
+    texts = (options.source.key, options.dest.key, options.background, options.background_etag, options.name)
+    return sum(map(sys.getsizeof, texts))
 
 
 def _checked(job: str, answer: list[Any]) -> JobRecord | UnreadableJob | None:
