@@ -135,12 +135,15 @@ def test_memory_stays_below_its_bound_whatever_lies_in_the_folder_of_a_job(world
     print(f"peak {peak:.0f} MiB")  # noqa: T201 -- shown with `-s`
 
 
+WIDE = "\N{GRINNING FACE}"
+"""One such character makes Python store four bytes for each character of a text."""
+
 LONG_OPTIONS = {
-    "background": f"s3://b/{'k' * 1000}",
-    "background_etag": "e" * 1000,
-    "name": f"{{stem}}{'n' * 480}.{{ext}}",
+    "background": f"s3://b/{'k' * 1000}{WIDE}",
+    "background_etag": "e" * 1000 + WIDE,
+    "name": f"{{stem}}{'n' * 480}{WIDE}.{{ext}}",
 }
-LONG_FIELDS = {"reason": "\N{GRINNING FACE}" * 2000} | {f"code:{'c' * 80}{number}": 1 for number in range(60)}
+LONG_FIELDS = {"reason": WIDE * 2000} | {f"code:{'c' * 80}{number}": 1 for number in range(60)}
 
 
 @pytest.mark.timeout(240)
@@ -149,7 +152,7 @@ def test_memory_stays_below_its_bound_however_many_jobs_there_are(world, install
     """More than are looked at once, each with the longest texts that can be read; a job beside them ends."""
     connection = world.ledger.connection
     long = length == "long"
-    key = "d" * 900 if long else "d"
+    key = "d" * 900 + WIDE if long else "d"
     count, pipeline = MAX_ACTIVE * 3 // 2, connection.client.pipeline(transaction=False)
     for number in range(count):
         job = f"job-{number}"
