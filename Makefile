@@ -28,7 +28,7 @@ help:
 	@echo 'make wheel    build a wheel for Linux x86-64 that contains the native kernels, in dist/'
 	@echo 'make starter  train the built-in model in FOLDER=starter: a few hours on 2 cores; resumes after an interruption'
 	@echo 'make chaos    run workers under faults for MINUTES=3, SEED=1; chaos/chaos.md accounts for every image'
-	@echo 'make fuzz     feed generated messages, lists and pictures to the parsers, SECONDS=60 for each kind'
+	@echo 'make fuzz     feed generated messages, records, lists and pictures to the readers, SECONDS=60 for each kind'
 	@echo 'make licences list the licences of all dependencies; fails if one is not on the allow-list'
 	@echo 'make audit    check all dependencies against a public database of vulnerabilities'
 	@echo 'make lint     run ruff, clang-format, mypy, import-linter (layers) and vulture (dead code)'
@@ -77,7 +77,7 @@ chaos: $(VENV)/.dev
 	@PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(MINUTES) --seed $(SEED) $(ARGS)
 
 fuzz: $(VENV)/.dev
-	@FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -s tests/unit/fuzz $(ARGS)
+	@FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -s tests/unit/fuzz tests/integration/fuzz $(ARGS)
 
 licences: $(VENV)/.dev
 	@PYTHONPATH=tests $(BIN)/python -m support.licences requirements.lock

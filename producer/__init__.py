@@ -31,11 +31,13 @@ if TYPE_CHECKING:
     from worker.contract.errors import DigestMismatch as DigestMismatch
     from worker.contract.errors import JobNotFound as JobNotFound
     from worker.contract.errors import JobStateError as JobStateError
+    from worker.contract.errors import JobUnreadable as JobUnreadable
     from worker.contract.errors import MaskmillError as MaskmillError
     from worker.contract.errors import NotificationFailed as NotificationFailed
     from worker.contract.errors import ObjectMissing as ObjectMissing
     from worker.contract.errors import OutputCollision as OutputCollision
     from worker.contract.errors import QuotaExceeded as QuotaExceeded
+    from worker.contract.errors import RecordDamaged as RecordDamaged
     from worker.contract.errors import ServiceError as ServiceError
     from worker.contract.errors import SettingsError as SettingsError
     from worker.contract.errors import SetupError as SetupError
@@ -74,6 +76,7 @@ __all__ = [
     "JobSnapshot",
     "JobStateError",
     "JobStatus",
+    "JobUnreadable",
     "JobView",
     "ListFormat",
     "MaskQuality",
@@ -88,6 +91,7 @@ __all__ = [
     "Plan",
     "Priority",
     "QuotaExceeded",
+    "RecordDamaged",
     "SampleSize",
     "ServiceError",
     "Settings",
@@ -118,6 +122,7 @@ _PUBLIC_NAMES = {
     "JobPolicy": "worker.contract.messages",
     "JobSnapshot": "producer.watch",
     "JobStateError": "worker.contract.errors",
+    "JobUnreadable": "worker.contract.errors",
     "JobStatus": "worker.contract.job",
     "JobView": "worker.contract.job",
     "ListFormat": "producer.sources.list_formats",
@@ -129,6 +134,7 @@ _PUBLIC_NAMES = {
     "OutcomeKind": "worker.contract.messages",
     "OutputCollision": "worker.contract.errors",
     "QuotaExceeded": "worker.contract.errors",
+    "RecordDamaged": "worker.contract.errors",
     "OutputKind": "worker.contract.outputs",
     "OutputOptions": "worker.contract.outputs",
     "Plan": "producer.plan",

@@ -26,6 +26,7 @@ from producer import live
 from producer.backgrounds import OutputRequest
 from producer.download import Downloaded, OnFile, download_all
 from producer.estimate import Estimate, estimate_plan
+from producer.forget import forget
 from producer.outcomes import read_outcomes
 from producer.plan import Plan
 from producer.recover import recover
@@ -165,12 +166,13 @@ class Client:
 
         Raises:
             JobNotFound: Redis does not know the job.
+            JobUnreadable: its record in Redis is damaged.
             ServiceError: Redis failed.
         """
         return self._ledger.view(job)
 
     def jobs(self, limit: int = 20) -> list[JobView]:
-        """Return the newest jobs, newest first."""
+        """Return the newest jobs, newest first; those whose records cannot be read are left out."""
         return self._ledger.jobs(limit)
 
     def wait(
@@ -290,6 +292,15 @@ class Client:
             ContractError: the job's files were changed or replaced.
         """
         return recover(self._store, self._ledger, S3Url.folder(dest), job)
+
+    def forget(self, job: str) -> None:
+        """Remove a job from Redis that has ended, or whose record cannot be read. What it has in S3 stays.
+
+        Raises:
+            JobNotFound: Redis does not know the job.
+            JobStateError: the job has not ended.
+        """
+        forget(self._ledger, job)
 
     def close(self) -> None:
         """Close all connections."""

@@ -67,7 +67,8 @@ def stage_shares(ledger: Ledger, job: str) -> dict[str, float]:
     result is empty if no outcome is in Redis: either there is none yet, or all have been moved to S3.
     """
     entries = itertools.islice(Backlog(ledger.connection).recent(job, _LAST_IMAGES), _LAST_IMAGES)
-    return time_shares(Outcome.model_validate_json(entry.line).stages for entry in entries)
+    outcomes = filter(None, (Outcome.read_line(entry.line) for entry in entries))
+    return time_shares(outcome.stages for outcome in outcomes)
 
 
 def time_shares(stages: Iterable[dict[str, float]]) -> dict[str, float]:

@@ -90,7 +90,8 @@ def read_outcomes(
 def _so_far(store: ObjectStore, ledger: Ledger, view: JobView) -> Iterator[Outcome]:
     # Redis is read before S3: an outcome that moves from Redis to S3 meanwhile is then found in one of the two.
     states = bytearray(b"".join(ledger.outcome_blocks(view.job, view.total or 0)))
-    in_redis = (Outcome.model_validate_json(entry.dated) for entry in Backlog(ledger.connection).recent(view.job))
+    recent = Backlog(ledger.connection).recent(view.job)
+    in_redis = filter(None, (Outcome.read_line(entry.dated) for entry in recent if entry.line))
     yield from outcome_log.final(store, view.options.dest, view.job, states, in_redis)
 
 
@@ -103,7 +104,10 @@ def _from_lists(
     if summary.get("epoch") != view.epoch:
         return None
     review = summary.get("review_list")
-    lists = [review] if needs_review and review else [name for name in summary.get("lists", ()) if _holds(name, kinds)]
+    names = [review] if needs_review and review else summary.get("lists", ())
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ContractError(f"{job_folder(dest, view.job)}{outcome_log.SUMMARY} names no lists: it was changed")
+    lists = names if needs_review and review else [name for name in names if _holds(name, kinds)]
     return (outcome for name in lists for outcome in _read_list(store, job_folder(dest, view.job) / name))
 
 

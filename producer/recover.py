@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from worker.contract import outcome_codec
 from worker.contract.errors import ContractError, JobNotFound, JobStateError
-from worker.contract.job import ENDED, JobStatus, JobView
+from worker.contract.job import ENDED, MAX_EPOCH, MAX_IMAGES, JobStatus, JobView
 from worker.contract.ledger.jobs import Ledger
-from worker.contract.messages import JobOptions, JobPolicy, OutcomeKind, read_policy
+from worker.contract.messages import LAST_TIME, MAX_CHUNK_IMAGES, JobOptions, OutcomeKind, StoredPolicy
 from worker.contract.s3url import S3Url
 from worker.contract.storage import manifest, outcome_log
 from worker.contract.storage.s3 import ObjectStore
@@ -25,16 +24,29 @@ from worker.contract.storage.s3 import ObjectStore
 _FIELDS = ("options", "policy", "total", "bytes", "chunk_images")
 
 
-@dataclass(frozen=True)
-class _Request:
+class _Request(BaseModel):
     """What was submitted, from the job's `job.json`."""
 
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
     options: JobOptions
-    policy: JobPolicy
-    total: int
-    bytes: int
-    chunk_images: int
-    submitted_at: float
+    policy: StoredPolicy
+    total: int = Field(ge=0, le=MAX_IMAGES)
+    bytes: int = Field(ge=0, le=2**63)
+    chunk_images: int = Field(ge=1, le=MAX_CHUNK_IMAGES)
+    submitted_at: float = Field(default_factory=time.time, ge=0, le=LAST_TIME)
+
+
+class _Summary(BaseModel):
+    """What `recover` takes from the job summary of an earlier end."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    epoch: int = Field(default=0, ge=0, le=MAX_EPOCH)
+    status: str = ""
+    started_at: float | None = Field(default=None, ge=0, le=LAST_TIME)
+    completed_at: float | None = Field(default=None, ge=0, le=LAST_TIME)
+    core_seconds: float | None = Field(default=None, ge=0, le=1e15)
 
 
 def recover(store: ObjectStore, ledger: Ledger, dest: S3Url, job: str) -> JobView:
@@ -58,9 +70,9 @@ def recover(store: ObjectStore, ledger: Ledger, dest: S3Url, job: str) -> JobVie
     request = _read_request(store, dest, job)
     outcomes = _newest_outcomes(outcome_log.kinds_newest_first(store, dest, job), request.total)
     counts = {kind: outcomes.count(number) for kind, number in outcome_codec.NUMBERS.items()}
-    summary = outcome_log.read_json(store, dest, job, outcome_log.SUMMARY) or {}
+    summary = _read_summary(store, dest, job)
     epoch = _last_epoch(outcome_log.part_names(store, dest, job), summary)
-    status = summary.get("status") if summary.get("epoch") == epoch else None
+    status = summary.status if summary.epoch == epoch else None
     if status in (JobStatus.CANCELLED, JobStatus.STOPPED):
         counts[OutcomeKind.CANCELLED] = request.total - sum(counts.values())
     return ledger.restore(
@@ -91,27 +103,28 @@ def _read_request(store: ObjectStore, dest: S3Url, job: str) -> _Request:
     if missing := [name for name in _FIELDS if name not in facts]:
         raise ContractError(f"{folder}job.json lacks {', '.join(missing)}")
     try:
-        options, policy = JobOptions.model_validate(facts["options"]), read_policy(facts["policy"])
+        return _Request.model_validate(facts)
     except ValidationError as error:
         raise ContractError(f"{folder}job.json does not have the format of this version: {error}") from error
-    return _Request(
-        options,
-        policy,
-        total=int(facts["total"]),
-        bytes=int(facts["bytes"]),
-        chunk_images=int(facts["chunk_images"]),
-        submitted_at=float(facts.get("submitted_at", time.time())),
-    )
 
 
-def _last_epoch(part_names: list[str], summary: dict[str, Any]) -> int:
+def _read_summary(store: ObjectStore, dest: S3Url, job: str) -> _Summary:
+    try:
+        return _Summary.model_validate(outcome_log.read_json(store, dest, job, outcome_log.SUMMARY) or {})
+    except ValidationError as error:
+        place = manifest.job_folder(dest, job) / outcome_log.SUMMARY
+        raise ContractError(f"{place} does not have the format of this version: {error}") from error
+
+
+def _last_epoch(part_names: list[str], summary: _Summary) -> int:
     """Return the newest epoch that left outcomes or a job summary."""
     of_parts = [int(name.partition("-")[0]) for name in part_names]
-    return max([*of_parts, int(summary.get("epoch", 0))])
+    return max([*of_parts, summary.epoch])
 
 
-def _times(summary: dict[str, Any]) -> dict[str, Any]:
-    return {name: summary[name] for name in ("started_at", "completed_at", "core_seconds") if summary.get(name)}
+def _times(summary: _Summary) -> dict[str, Any]:
+    found = summary.model_dump(include={"started_at", "completed_at", "core_seconds"})
+    return {name: value for name, value in found.items() if value}
 
 
 def _refuse_known(ledger: Ledger, job: str) -> None:

@@ -21,6 +21,7 @@ _COMMANDS = {
     "resume": ("producer.cli.control", "resume_command"),
     "retry": ("producer.cli.control", "retry_command"),
     "recover": ("producer.cli.control", "recover_command"),
+    "forget": ("producer.cli.control", "forget_command"),
     "results": ("producer.cli.results", "results_command"),
     "report": ("producer.cli.report", "report_command"),
     "download": ("producer.cli.download", "download_command"),

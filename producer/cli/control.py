@@ -1,4 +1,4 @@
-"""Commands that control a job: `producer cancel`, `pause`, `resume`, `retry`, `recover`."""
+"""Commands that control a job: `producer cancel`, `pause`, `resume`, `retry`, `recover`, `forget`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import click
 
 from producer.cli import progress
 from producer.cli.jobs import JSON, TIMEOUT, WAIT, follow_to_end
+from producer.forget import forget, forget_unreadable
 from producer.recover import recover
 from producer.retry import retry
 from producer.wording import counts_in_words
@@ -15,6 +16,9 @@ from worker.contract.job import JobView
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore
+
+_FORGET_LIMIT = 10_000
+"""Jobs that `forget --unreadable` looks at."""
 
 
 @click.command("cancel", epilog="\b\nExample:\n  producer cancel 20260131-120000-a1b2c3 --reason 'wrong prefix'")
@@ -99,6 +103,36 @@ def recover_command(*, job: str, dest: str, wait: bool, timeout: float | None, a
     with Ledger(config.redis) as ledger, ObjectStore(config.s3) as store:
         view = recover(store, ledger, S3Url.folder(dest), job)
         return _show_and_wait(ledger, view, wait=wait, timeout=timeout, as_json=as_json)
+
+
+@click.command(
+    "forget",
+    epilog="\b\nExamples:\n  producer forget 20260131-120000-a1b2c3\n  producer forget --unreadable",
+)
+@click.argument("jobs", nargs=-1, metavar="[JOB]...")
+@click.option("--unreadable", is_flag=True, help=f"All jobs, of the newest {_FORGET_LIMIT:,}, that cannot be read.")
+@JSON
+def forget_command(*, jobs: tuple[str, ...], unreadable: bool, as_json: bool) -> int:
+    """Remove JOB from Redis: a job that has ended, or whose record cannot be read.
+
+    Its outputs and its files in S3 stay: `producer results JOB --dest DEST` still reads an ended job, and `producer
+    recover JOB DEST` rebuilds one whose record was damaged.
+    """
+    if not jobs and not unreadable:
+        raise click.UsageError("name a job, or give --unreadable")
+    with Ledger(settings.load().redis) as ledger:
+        forgotten = [job.job for job in forget_unreadable(ledger, _FORGET_LIMIT)] if unreadable else []
+        for job in jobs:
+            forget(ledger, job)
+            forgotten.append(job)
+    for job in forgotten:
+        if as_json:
+            console.print_json({"job": job, "status": "forgotten"})
+        else:
+            console.out.print(f"job {job} is forgotten", markup=False, soft_wrap=True)
+    if not forgotten:
+        console.err.print("nothing to do: all jobs can be read")
+    return Exit.OK
 
 
 def _show_and_wait(ledger: Ledger, view: JobView, *, wait: bool, timeout: float | None, as_json: bool) -> int:

@@ -16,9 +16,12 @@ from producer.watch import JobSnapshot, follow, mean_rate
 from producer.wording import cost_fields, cost_in_words, counts_in_words, iso_time
 from worker.contract import console, settings
 from worker.contract.console import Exit
-from worker.contract.errors import NotificationFailed
-from worker.contract.job import JobStatus, JobView
+from worker.contract.errors import JobUnreadable, NotificationFailed
+from worker.contract.job import JobStatus, JobView, UnreadableJob
 from worker.contract.ledger.jobs import Ledger
+
+UNREADABLE = "unreadable"
+"""Shown as the status of a job whose record cannot be read."""
 
 _SHOWN_FAILURES = 10
 _WIDE = 100
@@ -46,7 +49,10 @@ def status_command(*, job: str, as_json: bool) -> int:
     """Show the state of JOB and the live workers. The exit code is 0 unless the job cannot be read."""
     config = settings.load()
     with Ledger(config.redis) as ledger:
-        view = ledger.view(job)
+        try:
+            view = ledger.view(job)
+        except JobUnreadable as error:
+            return _show_unreadable(error, as_json=as_json)
         failures = ledger.failures(job) if view.failed or view.dead else []
         workers = [] if view.ended else live.workers(ledger)
         waiting = "" if view.ended else live.why_waiting(ledger, view)
@@ -94,12 +100,12 @@ def watch_command(*, job: str, timeout: float | None, notify: str | None, as_jso
 def list_command(*, limit: int, as_json: bool) -> int:
     """List jobs, newest first."""
     with Ledger(settings.load().redis) as ledger:
-        views = ledger.jobs(limit)
+        found = ledger.newest(limit)
     if as_json:
-        for view in views:
-            console.print_json(_as_dict(view))
+        for each in found:
+            console.print_json(_unreadable_as_dict(each) if isinstance(each, UnreadableJob) else _as_dict(each))
         return Exit.OK
-    if not views:
+    if not found:
         console.out.print("no jobs yet: submit one with `producer submit SOURCE DEST`")
         return Exit.OK
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -111,19 +117,38 @@ def list_command(*, limit: int, as_json: bool) -> int:
     shows_time = not console.out.is_terminal or console.out.width >= _WIDE
     for name in ("submitted", "outputs") if shows_time else ("outputs",):
         table.add_column(name, overflow="fold")
-    for view in views:
-        time = iso_time(view.created_at)[: len("2026-01-31T12:00")] + "Z"
-        table.add_row(
-            view.job,
-            view.status.value,
-            "?" if view.total is None else f"{view.total:,}",
-            f"{view.done:,}",
-            f"{view.failed + view.dead:,}",
-            *([time] if shows_time else []),
-            escape(_place(view)),
-        )
+    for each in found:
+        table.add_row(*_cells(each, with_time=shows_time))
     console.print_table(table)
     return Exit.OK
+
+
+def _cells(job: JobView | UnreadableJob, *, with_time: bool) -> tuple[str, ...]:
+    """Return the cells of a job in the table of `producer list`."""
+    if isinstance(job, UnreadableJob):
+        return job.job, UNREADABLE, "?", "?", "?", *(["?"] if with_time else []), escape(job.reason)
+    time = iso_time(job.created_at)[: len("2026-01-31T12:00")] + "Z"
+    return (
+        job.job,
+        job.status.value,
+        "?" if job.total is None else f"{job.total:,}",
+        f"{job.done:,}",
+        f"{job.failed + job.dead:,}",
+        *([time] if with_time else []),
+        escape(_place(job)),
+    )
+
+
+def _show_unreadable(error: JobUnreadable, *, as_json: bool) -> Exit:
+    if as_json:
+        console.print_json(_unreadable_as_dict(UnreadableJob(error.job, error.reason)))
+    else:
+        console.out.print(str(error), markup=False, soft_wrap=True)
+    return Exit.SETUP
+
+
+def _unreadable_as_dict(job: UnreadableJob) -> dict[str, object]:
+    return {"job": job.job, "status": UNREADABLE, "reason": job.reason}
 
 
 def follow_to_end(

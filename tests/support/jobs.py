@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from worker.contract import outcome_codec
 from worker.contract.job import JobStatus, JobView
-from worker.contract.ledger.backlog import ActiveJob, Backlog
+from worker.contract.ledger.backlog import Backlog
 from worker.contract.ledger.chunks import ChunkLease, ChunkLedger, Verdict
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.ledger.records import JobRecord
 from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, Outcome, OutcomeKind, Priority
 from worker.contract.s3url import S3Url
 from worker.contract.storage import manifest, outcome_log
@@ -25,7 +26,7 @@ def active(
     waiting: int = 10,
     outstanding: int = 0,
     status: JobStatus = JobStatus.RUNNING,
-) -> ActiveJob:
+) -> JobRecord:
     """Return a job with `waiting` chunks to publish and `outstanding` chunks published."""
     view = JobView(
         job=job,
@@ -35,7 +36,7 @@ def active(
         created_at=1.0,
         chunks=waiting,
     )
-    return ActiveJob(view, outstanding, 0, 0)
+    return JobRecord(view, outstanding, 0, 0)
 
 
 def submit(

@@ -20,7 +20,9 @@
     │       └── ClockSkewed          the clock of this machine differs too much from that of S3
     ├── ContractError            data of another version, or changed by another program
     │   ├── BadMessage           a message that this version cannot or must not read
+    │   ├── RecordDamaged        a key in Redis holds something else than maskmill stores
     │   ├── JobNotFound          no such job in this Redis
+    │   ├── JobUnreadable        the record of one job is damaged
     │   ├── JobStateError        the request is not possible in the job's state
     │   └── OutputCollision      two inputs have the same output key
     ├── SourceError              the source is empty, malformed or unreadable
@@ -229,6 +231,30 @@ class JobNotFound(ContractError):
     """
 
     code = "job_not_found"
+
+
+class JobUnreadable(ContractError):
+    """Raised when a key of a job in Redis has a type, size or content that maskmill never writes.
+
+    It concerns this job alone. Upgrade maskmill here if a newer version wrote the record; otherwise remove it with
+    `producer forget JOB`, and rebuild the job from its files in S3 with `producer recover`.
+    """
+
+    code = "job_unreadable"
+
+    def __init__(self, job: str, reason: str) -> None:
+        """Describe the error; `reason` says what is wrong, without the content of the record."""
+        super().__init__(
+            f"job {job} is unreadable: {reason}; upgrade maskmill here if a newer version wrote the record, otherwise "
+            f"`producer forget {job}` removes it, and `producer recover {job} DEST` rebuilds it from S3"
+        )
+        self.job, self.reason = job, reason
+
+
+class RecordDamaged(ContractError):
+    """Raised when Redis cannot carry out a call because a key holds another type or content than maskmill stores."""
+
+    code = "record_damaged"
 
 
 class JobStateError(ContractError):

@@ -20,8 +20,11 @@ from worker.contract.spelling import StrictModel
 
 __all__ = [
     "FLAGS",
+    "JOB_PATTERN",
+    "LAST_TIME",
     "MAX_CHUNK_IMAGES",
     "MAX_KEY_BYTES",
+    "TRACEPARENT_PATTERN",
     "ChunkMessage",
     "JobOptions",
     "JobPolicy",
@@ -33,6 +36,18 @@ __all__ = [
     "StoredPolicy",
     "read_policy",
 ]
+
+JOB_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+"""Form of the id of a job."""
+
+TRACEPARENT_PATTERN = r"^(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?$"
+"""W3C trace context, or empty."""
+
+LAST_TIME = 4_102_444_800.0
+"""2100-01-01 in Unix seconds. A later time is none, and some functions of the standard library do not take any time."""
+
+_LONGEST = 1e9
+"""Seconds that no image can take."""
 
 MAX_CHUNK_IMAGES = 256
 """Most images in one chunk. Bounds the size of a message and the work that is repeated after a worker is killed."""
@@ -194,7 +209,7 @@ class ChunkMessage(_Wire):
     """
 
     schema_version: int = SCHEMA
-    job: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    job: str = Field(pattern=JOB_PATTERN)
     epoch: int = Field(default=0, ge=0, description="increases when an ended job is run again (`producer retry`)")
     chunk: int = Field(ge=0)
     start: int = Field(ge=0, description="index of the first image in the job")
@@ -203,7 +218,7 @@ class ChunkMessage(_Wire):
     )
     traceparent: str = Field(
         default="",
-        pattern=r"^(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?$",
+        pattern=TRACEPARENT_PATTERN,
         description="W3C trace context of the span that submitted the job; empty without traces",
     )
 
@@ -238,10 +253,22 @@ class Outcome(_Wire):
     code: str = Field(default="", description="error code; empty unless failed or dead")
     message: str = ""
     outputs: tuple[str, ...] = Field(default=(), description="keys written, relative to the destination")
-    seconds: float = Field(default=0.0, description="wall time from fetch to store")
-    stages: dict[str, float] = Field(default_factory=dict, description="wall time of each stage (see `Stage`)")
+    seconds: float = Field(default=0.0, ge=0, le=_LONGEST, description="wall time from fetch to store")
+    stages: dict[str, Annotated[float, Field(ge=0, le=_LONGEST)]] = Field(
+        default_factory=dict, description="wall time of each stage (see `Stage`)"
+    )
     quality: MaskQuality | None = Field(default=None, description="measurements of the mask, if there is one")
     notes: tuple[str, ...] = Field(
         default=(), description="what the outputs lack or guess, such as a profile that was not usable; short sentences"
     )
-    at: float | None = Field(default=None, description="when it was recorded, by the clock of Redis, in Unix seconds")
+    at: Annotated[float, Field(ge=0, le=LAST_TIME)] | None = Field(
+        default=None, description="when it was recorded, by the clock of Redis, in Unix seconds"
+    )
+
+    @classmethod
+    def read_line(cls, line: str) -> Outcome | None:
+        """Return the outcome in a line from Redis; None if the line holds none, and nothing that may go on."""
+        try:
+            return cls.model_validate_json(line) if line.startswith("{") and "\n" not in line else None
+        except ValueError:  # includes pydantic's, and text that is no UTF-8
+            return None

@@ -16,6 +16,7 @@ NUMBERS = {kind: number for number, kind in enumerate(OutcomeKind, start=1)}
 KINDS: tuple[OutcomeKind | None, ...] = (None, *OutcomeKind)
 """Stored number -> outcome."""
 
+_STATES = bytes(range(len(KINDS)))
 _DIGITS = b"0123456789abcdef"
 _TO_DIGITS = bytes.maketrans(bytes(range(16)), _DIGITS)
 _FROM_DIGITS = bytes.maketrans(_DIGITS, bytes(range(16)))
@@ -24,6 +25,11 @@ _FROM_DIGITS = bytes.maketrans(_DIGITS, bytes(range(16)))
 def unpacked(packed: bytes) -> bytes:
     """Return one byte per image from four bits per image. The result has two images for each byte given."""
     return packed.hex().encode("ascii").translate(_FROM_DIGITS)
+
+
+def known(states: bytes) -> bool:
+    """Return whether all states, one byte each, are numbers of outcomes, or 0."""
+    return not states.translate(None, delete=_STATES)
 
 
 def packed(states: bytes | bytearray) -> bytes:

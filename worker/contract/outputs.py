@@ -82,7 +82,7 @@ class OutputOptions(StrictModel):
     background: str = Field(
         default=WHITE, description="background of composites: #rrggbb, or the s3:// URL of an image"
     )
-    background_etag: str = Field(default="", description="ETag of that image at submission")
+    background_etag: str = Field(default="", max_length=1024, description="ETag of that image at submission")
     exif: ExifPolicy = ExifPolicy.STRIP
     crop: bool = Field(default=False, description="crop all outputs to the subject")
     crop_margin: str = Field(default="0px", description="margin around the subject: pixels, or % of its longer side")

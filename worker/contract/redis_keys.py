@@ -51,6 +51,11 @@ def active(prefix: str) -> str:
     return f"{prefix}active"
 
 
+def unreadable(prefix: str) -> str:
+    """Set: the jobs that the steward has put aside because their records cannot be read."""
+    return f"{prefix}unreadable"
+
+
 def job_key(prefix: str, key: str) -> str:
     """String: the job submitted with `--job-key KEY`."""
     return f"{prefix}key:{key}"
@@ -69,6 +74,19 @@ def worker_facts(prefix: str) -> str:
 def leader(prefix: str, role: str) -> str:
     """String with an expiry: token of the process that leads `role`."""
     return f"{prefix}leader:{role}"
+
+
+def shared(prefix: str) -> dict[str, str]:
+    """Return the keys that all jobs share, with their types: first the index of active jobs, then that of all jobs."""
+    return {
+        active(prefix): "set",
+        jobs(prefix): "zset",
+        unreadable(prefix): "set",
+        workers(prefix): "zset",
+        worker_facts(prefix): "hash",
+        unacked(prefix): "hash",
+        **{queue(prefix, name): "list" for name in QUEUES},
+    }
 
 
 def job(prefix: str, job_id: str) -> str:

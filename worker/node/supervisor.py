@@ -5,7 +5,9 @@
                ── steward (feeds the queue and ends jobs, while it leads the fleet)
 
 Each process is pinned before it executes its program, so all its threads stay inside its core set. A process that ends
-is started again with an increasing back-off. If it keeps ending, the supervisor stops the node with an error message.
+is started again with an increasing back-off. If a worker keeps ending, the supervisor stops the node with an error
+message. A steward that keeps ending costs only the leadership of this node, which another node takes over: the workers
+go on, and an alert tells. Only a steward that never came up, because of a setting, stops the node.
 On SIGTERM or SIGINT, the supervisor sends SIGTERM to all processes: they finish the images in flight and hand the rest
 back. It kills those that are left after the grace period; their chunks return when their leases expire. A second
 signal kills at once. If the supervisor dies, the kernel sends SIGTERM to its processes.
@@ -39,13 +41,30 @@ _POLL_SECONDS = 0.2
 _RESTART_WINDOW_SECONDS = 600.0
 _MAX_BACK_OFF_SECONDS = 30.0
 
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 -- the files in it have unpredictable names
+
+_UP_SECONDS = 20.0
+"""Running time after which a process has come up."""
+
 
 class Slot:
     """A set of CPUs and the process that runs on them."""
 
-    def __init__(self, name: str, cpus: Sequence[int], argv: Sequence[str], env: Mapping[str, str]) -> None:
-        """Configure the process without starting it. `name` is its name in logs."""
-        self.name, self._cpus = name, tuple(cpus)
+    def __init__(
+        self, name: str, cpus: Sequence[int], argv: Sequence[str], env: Mapping[str, str], *, essential: bool = True
+    ) -> None:
+        """Configure the process without starting it.
+
+        Args:
+            name: its name in logs.
+            cpus: its CPUs.
+            argv: its command.
+            env: its environment.
+            essential: give up if it keeps ending; False: only if it never came up because of a set-up error.
+        """
+        self.name, self._cpus, self._essential = name, tuple(cpus), essential
+        self._came_up = False
+        self._started_at = 0.0
         self._argv, self._env = list(argv), dict(env)
         self._process: subprocess.Popen[bytes] | None = None
         self._starts: deque[float] = deque()
@@ -86,14 +105,23 @@ class Slot:
                 f"{self.name} cannot be pinned to CPUs {cpus}: if the affinity mask or the cpuset of this process has "
                 "changed, start it again"
             ) from error
-        self._starts.append(time.monotonic())
+        except OSError as error:  # no memory, no file descriptors: later
+            log.error("%s cannot be started: %s", self.name, error, extra=event("process_not_started", name=self.name))
+            self._note_start()
+            self._back_off()
+            return
+        self._note_start()
         log.info("started", extra=event("process_started", name=self.name, pid=self._process.pid, cpus=cpus))
+
+    def _note_start(self) -> None:
+        self._started_at = time.monotonic()
+        self._starts.append(self._started_at)
 
     def reap(self, restart_limit: int) -> None:
         """Reap the process if it has ended, and set the time of its next start.
 
         Raises:
-            SetupError: it has reached `restart_limit` starts within ten minutes.
+            SetupError: it has reached `restart_limit` starts within ten minutes, and the node cannot do without it.
         """
         if self._process is None or self._process.poll() is None:
             return
@@ -101,16 +129,23 @@ class Slot:
         now = time.monotonic()
         while self._starts and self._starts[0] < now - _RESTART_WINDOW_SECONDS:
             self._starts.popleft()
-        if len(self._starts) >= restart_limit:
+        self._came_up |= now - self._started_at >= _UP_SECONDS
+        needed = self._essential or (code == os.EX_CONFIG and not self._came_up)
+        if len(self._starts) >= restart_limit and needed:
             raise SetupError(
                 f"{self.name} ended {len(self._starts)} times within ten minutes (last exit status {code}): see its "
                 "log lines above; `worker check` tests Redis, S3, the bundle and the cores one by one"
             )
-        pause = min(2.0 ** (len(self._starts) - 1), _MAX_BACK_OFF_SECONDS)
-        self._start_at = now + pause
+        pause = self._back_off()
         log.warning(
             "restarting", extra=event("process_exited", name=self.name, status=code, restart_seconds=round(pause))
         )
+
+    def _back_off(self) -> float:
+        """Set the time of the next start, and return the pause before it in seconds."""
+        pause = min(2.0 ** min(len(self._starts) - 1, 10), _MAX_BACK_OFF_SECONDS)
+        self._start_at = time.monotonic() + pause
+        return pause
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process, if it runs."""
@@ -149,7 +184,9 @@ class Supervisor:
         pinning.refuse_forbidden_variables(environ)
         self._settings = settings
         self._metrics_folder = (
-            tempfile.TemporaryDirectory(prefix="maskmill-metrics-") if settings.metrics.port else None
+            tempfile.TemporaryDirectory(prefix="maskmill-metrics-", dir=_memory_folder())
+            if settings.metrics.port
+            else None
         )
         if self._metrics_folder is not None:
             environ = {**environ, FOLDER_VARIABLE: self._metrics_folder.name}
@@ -172,7 +209,8 @@ class Supervisor:
         ]
         # The steward shares the CPUs of all workers: it is idle most of the time.
         all_cpus = sorted(cpu for cores in plan.core_sets for cpu in cores.cpus)
-        self.slots.append(Slot("steward", all_cpus, [sys.executable, "-m", "worker.steward.process"], environ))
+        steward = [sys.executable, "-m", "worker.steward.process"]
+        self.slots.append(Slot("steward", all_cpus, steward, environ, essential=False))
         # Plain flags: a signal handler that takes a lock deadlocks if the interrupted main thread holds it.
         self._stop = False
         self._hurry = False
@@ -230,6 +268,14 @@ class Supervisor:
         self._hurry = self._stop
         self._stop = True
         log.info("stopping", extra=event("node_stopping", signal=signal.Signals(number).name, hurry=self._hurry))
+
+
+def _memory_folder() -> str | None:
+    """Return the folder for the counts of all processes, in memory; None selects the one for temporary files.
+
+    The counts are mapped into memory, and the kernel kills a process that writes to a mapped file on a full disk.
+    """
+    return _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK | os.X_OK) else None
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:

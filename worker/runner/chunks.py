@@ -16,7 +16,14 @@ from typing import Any
 
 from celery.exceptions import Ignore, Reject
 
-from worker.contract.errors import CALLER_ERRORS, BadMessage, MaskmillError, ServiceError, StoreUnavailable
+from worker.contract.errors import (
+    CALLER_ERRORS,
+    BadMessage,
+    JobUnreadable,
+    MaskmillError,
+    ServiceError,
+    StoreUnavailable,
+)
 from worker.contract.ledger.chunks import ChunkLease, ChunkLedger, Verdict
 from worker.contract.log_fields import event
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
@@ -105,9 +112,9 @@ class ChunkRunner:
             `failures` with key, code and message of the images that failed in this delivery.
 
         Raises:
-            Ignore: nothing to do (done, cancelled, paused, unknown job), or S3 is unavailable for the job, so that the
-                feeder publishes the chunk later, or the payload is not a chunk message of a version that this worker
-                reads; the message is dropped.
+            Ignore: nothing to do (done, cancelled, paused, unknown or unreadable job), or S3 is unavailable for the
+                job, so that the feeder publishes the chunk later, or the payload is not a chunk message of a version
+                that this worker reads; the message is dropped.
             Reject: Redis is down or the worker stops; the message goes back to the queue.
         """
         try:
@@ -123,6 +130,9 @@ class ChunkRunner:
         try:
             with self._tracing.span("chunk", parent=message.traceparent, job=message.job, chunk=message.chunk):
                 return self._run(message)
+        except JobUnreadable as error:  # the steward puts the job aside; its messages must not circulate
+            log.error(error, extra=event("job_record_invalid", job=message.job, chunk=message.chunk))
+            raise Ignore(error.code) from error
         except ServiceError as error:
             log.warning(error, extra=event("chunk_returned", job=message.job, chunk=message.chunk, code=error.code))
             if isinstance(error, CALLER_ERRORS):

@@ -10,15 +10,17 @@ from __future__ import annotations
 import logging
 import time
 
-from worker.contract.errors import ContractError, ImageError, ServiceError, StoreUnavailable
-from worker.contract.job import JobStatus
-from worker.contract.ledger.backlog import ActiveJob, Backlog
+from worker.contract.errors import ServiceError, StoreUnavailable
+from worker.contract.job import JobStatus, UnreadableJob, shortened
+from worker.contract.ledger.backlog import Backlog, PendingOutcome
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.ledger.records import JobRecord
 from worker.contract.log_fields import event
+from worker.contract.messages import Outcome
 from worker.contract.settings import JobSettings
 from worker.contract.storage import outcome_log
 from worker.contract.storage.s3 import ObjectStore
-from worker.steward.isolation import passes, run_all
+from worker.steward.isolation import Isolation, passes
 from worker.steward.job_lists import write_lists
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,12 @@ SOON_SECONDS = 8.0
 SOON_IMAGES = 8
 """A job with more left than this, in images and in seconds at its current rate, does not end soon."""
 
+READMIT_SECONDS = 60.0
+"""Time between two looks at the jobs that could not be read: a newer steward may read them, or they were mended."""
+
+STUCK_SECONDS = 120.0
+"""Time after which a running job with images left, of which no chunk is published or waits to be, is cancelled."""
+
 _DAY = 86_400
 _FOREVER = 1e9
 
@@ -46,6 +54,9 @@ class Bookkeeper:
         self._store, self._ledger, self._jobs = store, ledger, jobs
         self._backlog = Backlog(ledger.connection)
         self._silence = silence_seconds
+        self._isolation = Isolation("books")
+        self._readmitted = float("-inf")
+        self._stuck: dict[str, float] = {}
         self._collected: dict[str, float] = {}
         self._seen: dict[str, tuple[float, int]] = {}
         self._away: set[str] = set()
@@ -60,16 +71,27 @@ class Bookkeeper:
         Raises:
             ServiceError: S3 or Redis failed; the next call does the rest.
         """
-        active = self._backlog.active()
+        active, unreadable = self._backlog.tidy()
+        for job in unreadable:
+            _report_unreadable(job)
+        self._readmit()
         names = {job.view.job for job in active}
         self._collected = {name: at for name, at in self._collected.items() if name in names}
+        self._stuck = {name: at for name, at in self._stuck.items() if name in names}
         away, self._away = self._away, set()
         # A bucket that was away may cost all tries of S3: last. Small jobs end quickly: first.
-        run_all(sorted(active, key=lambda job: (job.view.options.dest.bucket in away, job.view.total or 0)), self._try)
+        in_order = sorted(active, key=lambda job: (job.view.options.dest.bucket in away, job.view.total or 0))
+        self._isolation.run_all(in_order, self._try, lambda job: job.view.job)
         seen, self._seen = self._seen, {job.view.job: (time.monotonic(), job.view.done) for job in active}
         return bool(active) and all(self._can_wait(job, seen.get(job.view.job)) for job in active)
 
-    def _can_wait(self, job: ActiveJob, before: tuple[float, int] | None) -> bool:
+    def _readmit(self) -> None:
+        """Look again, now and then, at the jobs that could not be read."""
+        if time.monotonic() - self._readmitted >= READMIT_SECONDS:
+            self._readmitted = time.monotonic()
+            self._backlog.readmit()
+
+    def _can_wait(self, job: JobRecord, before: tuple[float, int] | None) -> bool:
         """Return whether a job does not end soon and its outcomes do not fill a part soon.
 
         `before` is the time and the number of outcomes at the previous call; without it the rate is unknown.
@@ -80,7 +102,7 @@ class Bookkeeper:
         soon = max(SOON_IMAGES, SOON_SECONDS * (done - before[1]) / max(1e-3, at - before[0]))
         return (job.view.total or 0) - done > soon and job.pending_outcomes + soon < outcome_log.PART_OUTCOMES
 
-    def _try(self, job: ActiveJob) -> None:
+    def _try(self, job: JobRecord) -> None:
         """Advance a job, unless its bucket was found to be away in this call: its jobs would fail one after another."""
         if job.view.options.dest.bucket in self._away:
             return
@@ -91,7 +113,7 @@ class Bookkeeper:
                 self._away.add(error.bucket)
             raise
 
-    def _advance(self, job: ActiveJob) -> None:
+    def _advance(self, job: JobRecord) -> None:
         view, now = job.view, time.monotonic()
         if view.status is JobStatus.LISTING:
             why = "its producer went away while listing"
@@ -106,12 +128,25 @@ class Bookkeeper:
         if job.pending_outcomes and due and view.status is not JobStatus.CLOSING:
             self._collect_or_cancel(job)
             self._collected[view.job] = now
+        if view.status is JobStatus.RUNNING:
+            self._cancel_if_stuck(job)
         if view.status is JobStatus.CLOSING:
             self._end(job)
         elif view.ended:
             self._backlog.deactivate(view.job)
 
-    def _collect_or_cancel(self, job: ActiveJob) -> None:
+    def _cancel_if_stuck(self, job: JobRecord) -> None:
+        """Cancel a job whose keys were changed so that it would never end: images are left, but no chunk of them."""
+        name = job.view.job
+        if job.waiting or job.outstanding:
+            self._stuck.pop(name, None)
+        elif time.monotonic() - self._stuck.setdefault(name, time.monotonic()) >= STUCK_SECONDS:
+            left = (job.view.total or 0) - job.view.done
+            reason = f"its keys in Redis were changed: {left} images are left, and no chunk of them"
+            log.error(reason, extra=event("job_stuck", job=name))
+            self._ledger.cancel(name, reason)
+
+    def _collect_or_cancel(self, job: JobRecord) -> None:
         """Collect the outcomes of a job; cancel it if that will never be possible, or it would wait for ever."""
         try:
             self._collect(job)
@@ -122,28 +157,47 @@ class Bookkeeper:
                 log.error(error, extra=event("job_lists_incomplete", job=job.view.job))
                 self._ledger.cancel(job.view.job, f"its outcomes cannot be written: {error}")
 
-    def _collect(self, job: ActiveJob) -> None:
+    def _collect(self, job: JobRecord) -> None:
         view, dest = job.view, job.view.options.dest
-        while entries := self._backlog.pending_outcomes(view.job, outcome_log.PART_OUTCOMES):
-            lines = [entry.dated for entry in entries]
-            outcome_log.write_part(self._store, dest, view.job, epoch=view.epoch, first_id=entries[0].id, lines=lines)
+        left = job.pending_outcomes  # of a job that gets more all the time, the next call does the rest
+        while left > 0 and (entries := self._backlog.pending_outcomes(view.job, outcome_log.PART_OUTCOMES)):
+            good = [entry for entry in entries if _is_outcome(entry, view.total or 0)]
+            if len(good) < len(entries):
+                invalid = len(entries) - len(good)
+                log.error("dropped", extra=event("outcomes_invalid", job=view.job, entries=invalid))
+            if good:
+                lines = [entry.dated for entry in good]
+                first = good[0].id
+                outcome_log.write_part(self._store, dest, view.job, epoch=view.epoch, first_id=first, lines=lines)
             self._backlog.delete_pending(view.job, entries)
+            left -= len(entries)
 
-    def _end(self, job: ActiveJob) -> None:
+    def _end(self, job: JobRecord) -> None:
         name, reason = job.view.job, ""
         try:
             self._collect(job)
             view = self._ledger.view(name)
             write_lists(self._store, self._ledger, view, self._jobs.price_per_core_hour, self._jobs.currency)
-        except (ContractError, ImageError, ServiceError) as error:
-            if isinstance(error, ServiceError) and passes(error):
+        except Exception as error:
+            if passes(error):
                 raise
             # The job's objects were removed or changed, or its destination refuses us. The job must still end: other
             # jobs wait for it.
             log.error(error, extra=event("job_lists_incomplete", job=name))
-            view, reason = self._ledger.view(name), f"its lists are incomplete: {error}"
+            view, reason = self._ledger.view(name), shortened(f"its lists are incomplete: {error}")
         if self._backlog.close(name, view.epoch, self._jobs.keep_days * _DAY, reason):
             log.info(
                 "all lists are in S3",
                 extra=event("job_ended", job=name, status=view.ending, ok=view.ok, failed=view.failed),
             )
+
+
+def _is_outcome(entry: PendingOutcome, total: int) -> bool:
+    found = Outcome.read_line(entry.line)
+    return found is not None and found.index < total
+
+
+def _report_unreadable(job: UnreadableJob) -> None:
+    log.error(
+        "%s; `producer forget %s` removes it", job.reason, job.job, extra=event("job_record_invalid", job=job.job)
+    )

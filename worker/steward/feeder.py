@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 from worker.contract.errors import ContractError, ObjectMissing, ServiceError, StoreUnavailable
 from worker.contract.job import JobView
-from worker.contract.ledger.backlog import ActiveJob, Backlog, unblocked
+from worker.contract.ledger.backlog import Backlog, unblocked
 from worker.contract.ledger.fleet import Fleet
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.ledger.records import JobRecord
 from worker.contract.log_fields import event
 from worker.contract.messages import Priority
 from worker.contract.queue.dispatcher import WINDOW_PER_WORKER, Dispatcher, window
-from worker.steward.isolation import passes, run_all
+from worker.steward.isolation import Isolation, passes
 from worker.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -41,13 +42,13 @@ _STARVED = 0.5
 class Grant:
     """Chunks that a job may publish now."""
 
-    job: ActiveJob
+    job: JobRecord
     chunks: int
     express: bool
     """The job has less than its share: its chunks go before those in the queue."""
 
 
-def reachable(jobs: Sequence[ActiveJob]) -> tuple[list[ActiveJob], list[ActiveJob]]:
+def reachable(jobs: Sequence[JobRecord]) -> tuple[list[JobRecord], list[JobRecord]]:
     """Separate the jobs for which S3 is unavailable, so that they take no worker's time from the others.
 
     Args:
@@ -57,7 +58,7 @@ def reachable(jobs: Sequence[ActiveJob]) -> tuple[list[ActiveJob], list[ActiveJo
         The jobs that use no bucket that is unavailable; and for each such bucket at most one job, of which one chunk
         shall find out whether it is back: when it is time for a try, and no other chunk tries it.
     """
-    away: dict[str, list[ActiveJob]] = {}
+    away: dict[str, list[JobRecord]] = {}
     for job in jobs:
         if job.view.store_retry_at is not None:
             away.setdefault(job.view.store_bucket, []).append(job)
@@ -67,11 +68,11 @@ def reachable(jobs: Sequence[ActiveJob]) -> tuple[list[ActiveJob], list[ActiveJo
     return others, trying
 
 
-def _buckets(job: ActiveJob) -> set[str]:
+def _buckets(job: JobRecord) -> set[str]:
     return {job.view.options.source.bucket, job.view.options.dest.bucket}
 
 
-def allot(jobs: Sequence[ActiveJob], room: int, capacity: int, served: dict[str, float] | None = None) -> list[Grant]:
+def allot(jobs: Sequence[JobRecord], room: int, capacity: int, served: dict[str, float] | None = None) -> list[Grant]:
     """Divide the free room of the window over the jobs with chunks to publish.
 
     Stride scheduling: each chunk goes to the job that has received the least for its weight. The shares are right over
@@ -136,6 +137,7 @@ class Feeder:
         self._served: dict[str, float] = {}
         self._unread: dict[str, float] = {}
         """Job or bucket -> time (`time.monotonic`) until which its manifest is not read: S3 did not answer."""
+        self._isolation = Isolation("feed")
         self.satisfied = False
         """After the last call there were jobs, and all of them waited for the fleet only."""
 
@@ -158,7 +160,7 @@ class Feeder:
         room = window(workers) - self._backlog.queued()
         grants = allot(jobs, room, (WINDOW_PER_WORKER + 1) * max(1, workers), self._served)
         grants += [Grant(job, 1, express=False) for job in trying]  # last: they may have to wait for S3
-        published = sum(run_all(grants, self._publish))
+        published = sum(self._isolation.run_all(grants, self._publish, lambda grant: grant.job.view.job))
         metrics.PUBLISHED.inc(published)
         self.satisfied = len(jobs) == len(active) and not grants
         return published
@@ -175,7 +177,7 @@ class Feeder:
             self._unread[name] = time.monotonic() + UNREAD_SECONDS
             raise
 
-    def _is_read(self, job: ActiveJob) -> bool:
+    def _is_read(self, job: JobRecord) -> bool:
         return not self._unread.keys() & {job.view.job, job.view.options.dest.bucket}
 
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, multiprocess
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from worker.contract.errors import MaskmillError
+from worker.contract.errors import AccessDenied, BrokerUnavailable
 from worker.contract.job import JobStatus
 from worker.contract.ledger.backlog import Backlog
 from worker.contract.ledger.fleet import Fleet
+from worker.contract.log_fields import event
 from worker.contract.messages import OutcomeKind
 from worker.contract.queue.dispatcher import window
 from worker.telemetry.metrics import folder
+
+log = logging.getLogger(__name__)
+
+_MAX_JOBS = 1_000
+"""Jobs with series of their own, the oldest ones; totals cover all."""
 
 
 class FleetCollector:
@@ -22,9 +29,10 @@ class FleetCollector:
     def __init__(self, backlog: Backlog, fleet: Fleet, leads: Callable[[], bool]) -> None:
         """Read nothing yet; `leads` tells whether this node's steward currently feeds the fleet."""
         self._backlog, self._fleet, self._leads = backlog, fleet, leads
+        self._failed = False
 
     def collect(self) -> Iterable[Metric]:
-        """Return the metrics of one scrape; only `maskmill_redis_up` 0 if Redis does not answer."""
+        """Return the metrics of one scrape; only `maskmill_redis_up` if Redis does not answer as expected."""
         up = GaugeMetricFamily("maskmill_redis_up", "1 if this node's steward reaches Redis.")
         found: list[Metric] = []
         try:
@@ -32,8 +40,16 @@ class FleetCollector:
             if self._leads():
                 found = list(self._read(workers))
             up.add_metric([], 1)
-        except MaskmillError:
+        except (BrokerUnavailable, AccessDenied):
             up.add_metric([], 0)
+        except Exception as error:  # noqa: BLE001 -- metrics of the node are served whatever Redis holds
+            up.add_metric([], 1)
+            found = []
+            if not self._failed:
+                log.error(error, extra=event("fleet_metrics_failed"))
+            self._failed = True
+        else:
+            self._failed = False
         return [up, *found]
 
     def _read(self, workers: int) -> Iterable[Metric]:
@@ -49,16 +65,19 @@ class FleetCollector:
             "maskmill_job_info", "1 for each active job.", labels=["job_id", "status", "priority"]
         )
         backlog = outstanding = 0
-        for job in self._backlog.active():
+        for number, job in enumerate(self._backlog.active()):
             view = job.view
             left = (view.total or 0) - view.done
             backlog += left if view.status is JobStatus.RUNNING else 0
             outstanding += job.outstanding
+            if number >= _MAX_JOBS:
+                continue
             status.add_metric([view.job, view.status.value, view.policy.priority.value], 1)
             total.add_metric([view.job], view.total or 0)
             for kind in OutcomeKind:
                 images.add_metric([view.job, kind.value], getattr(view, kind.value))
         yield from (images, total, status)
+        yield _gauge("maskmill_jobs_unreadable", "Jobs whose records cannot be read.", self._backlog.unreadable())
         yield _gauge("maskmill_backlog_images", "Images of running jobs without an outcome; scale by it.", backlog)
         yield _gauge("maskmill_chunks_outstanding", "Chunks published and not finished.", outstanding)
 

@@ -5,10 +5,9 @@ Each object appears completely or not at all. Written again after an interruptio
 
 from __future__ import annotations
 
-import tempfile
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from worker.contract import outcome_codec
@@ -18,7 +17,7 @@ from worker.contract.messages import Outcome, OutcomeKind
 from worker.contract.s3url import S3Url
 from worker.contract.storage import jsonlines, outcome_log
 from worker.contract.storage.manifest import job_folder
-from worker.contract.storage.s3 import ObjectStore
+from worker.contract.storage.s3 import ObjectStore, ObjectWriter
 
 LIST_IMAGES = 10_000
 """Images in one `succeeded-*.jsonl.gz`."""
@@ -26,64 +25,77 @@ LIST_IMAGES = 10_000
 UNKNOWN = "unknown"
 """Code of a failure whose details were lost in Redis before they reached S3."""
 
+_LIST_BYTES = 8 * 1024 * 1024
+"""Compressed size at which a list goes on in the next part; usual parts have 1 MB."""
+
+_MAX_LEFTOVERS = 10_000
+
+_MAX_CODES, _MAX_CODE = 200, 100
+"""Different error codes that a summary counts, and their length."""
+
 _GOOD = (OutcomeKind.OK, OutcomeKind.SKIPPED)
 _BAD = (OutcomeKind.FAILED, OutcomeKind.DEAD)
 _CANCELLED = outcome_codec.NUMBERS[OutcomeKind.CANCELLED]
 
 
 class _Parts:
-    """Numbered gzip objects of `LIST_IMAGES` lines, written as they fill."""
+    """Numbered gzip objects of at most `LIST_IMAGES` lines, written as they fill."""
 
     def __init__(self, store: ObjectStore, folder: S3Url, stem: str) -> None:
         self._store, self._folder, self._stem = store, folder, stem
-        self._lines: list[str] = []
+        self._writer = jsonlines.Writer()
         self.names: list[str] = []
 
     def add(self, line: str) -> None:
-        self._lines.append(line)
-        if len(self._lines) == LIST_IMAGES:
+        self._writer.add(line)
+        if self._writer.lines == LIST_IMAGES or self._writer.bytes >= _LIST_BYTES:
             self.flush()
 
     def flush(self) -> None:
-        if self._lines:
+        if self._writer.lines:
             name = f"{self._stem}-{len(self.names):05d}.jsonl.gz"
-            jsonlines.write(self._store, self._folder / name, self._lines)
+            self._writer.write(self._store, self._folder / name)
             self.names.append(name)
-            self._lines.clear()
+            self._writer = jsonlines.Writer()
 
 
 class _Lists:
-    """The lists of one job, and the counts for its summary."""
+    """The lists of one job, and the counts for its summary. Nothing is written to the disk of this machine."""
 
-    def __init__(self, store: ObjectStore, folder: S3Url, scratch: Path) -> None:
+    def __init__(self, store: ObjectStore, folder: S3Url) -> None:
         self._store, self._folder = store, folder
         self._good, self._cancelled = (
             _Parts(store, folder, outcome_log.SUCCEEDED),
             _Parts(store, folder, outcome_log.CANCELLED),
         )
-        self._failed, self._review = scratch / outcome_log.FAILED, scratch / outcome_log.REVIEW
         self.codes: Counter[str] = Counter()
         self.flags: Counter[str] = Counter()
         self.needs_review = 0
 
     def write(self, outcomes: Iterable[Outcome]) -> None:
-        with self._failed.open("w", encoding="utf-8") as bad, self._review.open("w", encoding="utf-8") as review:
+        # Left in reverse order: the list of failures appears first.
+        with self._open(outcome_log.REVIEW) as review, self._open(outcome_log.FAILED) as bad:
             for outcome in outcomes:
                 line = outcome.model_dump_json(exclude_defaults=True)
                 if outcome.kind in _BAD:
-                    self.codes[outcome.code or UNKNOWN] += 1
-                    bad.write(line + "\n")
+                    self._count(outcome.code or UNKNOWN)
+                    bad.write(f"{line}\n".encode())
                 else:
                     (self._good if outcome.kind in _GOOD else self._cancelled).add(line)
                 if outcome.quality:
                     self.flags.update(outcome.quality.flags)
                     if outcome.quality.needs_review:
                         self.needs_review += 1
-                        review.write(line + "\n")
-        for path in (self._failed, self._review):
-            self._store.upload(path, self._folder / path.name)
+                        review.write(f"{line}\n".encode())
         self._good.flush()
         self._cancelled.flush()
+
+    def _open(self, name: str) -> ObjectWriter:
+        return self._store.open_writer(self._folder / name, content_type="application/x-ndjson")
+
+    def _count(self, code: str) -> None:
+        """Count a failure by its code; codes beyond those of maskmill, which a changed log may hold, are one."""
+        self.codes[code if len(code) <= _MAX_CODE and len(self.codes) < _MAX_CODES else UNKNOWN] += 1
 
     @property
     def names(self) -> list[str]:
@@ -109,9 +121,8 @@ def write_lists(
     """
     dest = view.options.dest
     folder = job_folder(dest, view.job)
-    with tempfile.TemporaryDirectory(prefix="maskmill-lists-") as scratch:
-        lists = _Lists(store, folder, Path(scratch))
-        lists.write(_final(store, ledger, view, dest))
+    lists = _Lists(store, folder)
+    lists.write(_final(store, ledger, view, dest))
     _drop_leftovers(store, folder, set(lists.names))
     summary = _summary(
         view,
@@ -138,14 +149,16 @@ def _mark(store: ObjectStore, folder: S3Url, view: JobView) -> None:
 
 def _final(store: ObjectStore, ledger: Ledger, view: JobView, dest: S3Url) -> Iterator[Outcome]:
     """Return the final outcome of every image; an image without an outcome is cancelled."""
-    known = bytearray(b"".join(ledger.outcome_blocks(view.job, view.total or 0)))
-    yield from outcome_log.final(store, dest, view.job, known.replace(b"\0", bytes([_CANCELLED])))
+    known = bytearray()  # of a job of the largest size, a second copy would not fit
+    for block in ledger.outcome_blocks(view.job, view.total or 0):
+        known += block.replace(b"\0", bytes([_CANCELLED]))
+    yield from outcome_log.final(store, dest, view.job, known)
 
 
 def _drop_leftovers(store: ObjectStore, folder: S3Url, written: set[str]) -> None:
-    """Delete lists of an earlier epoch that had more parts."""
+    """Delete lists of an earlier epoch that had more parts; not more than any job has."""
     for stem in (f"{outcome_log.SUCCEEDED}-", f"{outcome_log.CANCELLED}-"):
-        for item in store.list(folder / stem):
+        for item in itertools.islice(store.list(folder / stem), len(written) + _MAX_LEFTOVERS):
             if stem + item.key not in written:
                 store.delete(folder / (stem + item.key))
 

@@ -12,13 +12,14 @@ is one script, the ledger recognises a message published twice, and an object wr
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
 from worker.contract import settings
-from worker.contract.errors import MaskmillError
+from worker.contract.errors import MaskmillError, SetupError
 from worker.contract.ledger.backlog import Backlog
 from worker.contract.ledger.connection import RedisConnection
 from worker.contract.ledger.fleet import Fleet
@@ -42,14 +43,15 @@ _BOOKS_SECONDS = 0.5
 
 
 def main() -> int:
-    """Run until SIGTERM, and return the exit code; a set-up error is one line in the log."""
+    """Run until SIGTERM, and return the exit code: `EX_CONFIG` after a set-up error, which is one line in the log."""
     try:
         config = settings.load()
         logs.configure(config.worker, "steward")
+        metrics.STEWARD_STARTS.inc()
         return run(config)
     except MaskmillError as error:
         log.error(error, extra=event("start_failed", code=error.code))
-        return 1
+        return os.EX_CONFIG if isinstance(error, SetupError) else 1
 
 
 def run(config: Settings) -> int:
@@ -81,7 +83,7 @@ def run(config: Settings) -> int:
             stack.callback(_http_endpoint(config, stack, roles).close)
         for role in roles:
             role.start()
-        # If a thread ends with an exception, the process must end too: its supervisor starts a new one.
+        # A role survives every exception. If a thread ends all the same, its supervisor starts a new process.
         while not asked and all(role.running for role in roles):
             wakeup.wait()
         for role in roles:
@@ -99,7 +101,7 @@ def _http_endpoint(config: Settings, stack: ExitStack, roles: Sequence[Role]) ->
     def ready() -> bool:
         try:
             return any(name.endswith(here) for name in fleet.live())
-        except MaskmillError:
+        except Exception:  # noqa: BLE001 -- a probe answers in any case
             return False
 
     folder = metrics.folder()

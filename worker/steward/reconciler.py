@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 
 from worker.contract import redis_keys
-from worker.contract.ledger.backlog import ActiveJob, Backlog
+from worker.contract.ledger.backlog import Backlog
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.ledger.records import JobRecord
 from worker.contract.log_fields import event
 from worker.contract.queue.dispatcher import Dispatcher
 from worker.steward.feeder import send
-from worker.steward.isolation import run_all
+from worker.steward.isolation import Isolation
 from worker.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ class Reconciler:
         self._ledger, self._dispatcher = ledger, dispatcher
         self._backlog = Backlog(ledger.connection)
         self._silence = silence_seconds
+        self._isolation = Isolation("feed")
 
     def scan(self) -> int:
         """Publish the lost chunks of all jobs, and return their number.
@@ -36,16 +38,21 @@ class Reconciler:
         Raises:
             ServiceError: Redis or S3 failed; the next scan finds the same chunks.
         """
-        silent = [(job, chunks) for job in self._backlog.active() if (chunks := self._silent(job))]
+        jobs = [job for job in self._backlog.active() if job.outstanding]
+        found = self._isolation.run_all(jobs, lambda job: (job, self._silent(job)), _name)
+        silent = [(job, chunks) for job, chunks in found if chunks]
         if not silent:
             return 0
         present = self._backlog.in_broker()
-        return sum(run_all(silent, lambda found: self._republish(*found, present)))
+        again = self._isolation.run_all(
+            silent, lambda found: self._republish(*found, present), lambda found: _name(found[0])
+        )
+        return sum(again)
 
-    def _silent(self, job: ActiveJob) -> list[int]:
-        return self._backlog.silent(job.view.job, self._silence) if job.outstanding else []
+    def _silent(self, job: JobRecord) -> list[int]:
+        return self._backlog.silent(job.view.job, self._silence)
 
-    def _republish(self, job: ActiveJob, chunks: list[int], present: set[str]) -> int:
+    def _republish(self, job: JobRecord, chunks: list[int], present: set[str]) -> int:
         view = job.view
         missing = [chunk for chunk in chunks if redis_keys.task_id(view.job, view.epoch, chunk) not in present]
         if not missing:
@@ -57,3 +64,7 @@ class Reconciler:
         sent = send(self._ledger, self._dispatcher, view, again)
         metrics.REPUBLISHED.inc(sent)
         return sent
+
+
+def _name(job: JobRecord) -> str:
+    return job.view.job

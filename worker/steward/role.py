@@ -12,6 +12,8 @@ from worker.contract.ledger.connection import RedisConnection
 from worker.contract.ledger.leadership import Leadership
 from worker.contract.log_fields import event
 from worker.contract.settings import Settings
+from worker.steward.isolation import error_code
+from worker.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +23,10 @@ _MAX_IDLE_FACTOR = 4
 _ERROR_PAUSE_SECONDS = 2.0
 
 _BARRED_SECONDS = 60.0
-"""Time for which a process does not compete for a role after S3 refused its credentials or its clock."""
+"""Time for which a process does not compete for a role: S3 refused its credentials or its clock, or it kept failing."""
+
+_DEFECTS_TOLERATED = 3
+"""Unexpected exceptions in a row after which another node may try: this one may lack memory or file descriptors."""
 
 _LOG_EVERY = 15
 """Of consecutive errors, every 15th is logged: one line in 30 s."""
@@ -52,7 +57,7 @@ class Role:
                 pauses longer.
             seconds: pause between two calls.
             connection: for the lock of the role.
-            on_defect: called from a thread when an unexpected exception ends the role.
+            on_defect: called from a thread when something ends the role that no exception handler catches.
         """
         self._name, self._work, self._seconds, self._on_defect = name, work, seconds, on_defect
         self._leadership = Leadership(connection, name, config.engine.leader_seconds)
@@ -60,7 +65,7 @@ class Role:
         self._end = threading.Event()
         self._leads = threading.Event()
         self._defect = False
-        self._errors = 0
+        self._errors = self._defects = 0
         self._barred_until = 0.0
         self._threads = [
             threading.Thread(target=self._watched, args=(self._lead,), name=f"{name}-lead", daemon=True),
@@ -79,7 +84,7 @@ class Role:
 
     @property
     def running(self) -> bool:
-        """Whether both threads run, without an unexpected exception."""
+        """Whether both threads run."""
         return not self._defect and all(thread.is_alive() for thread in self._threads)
 
     def stop(self) -> None:
@@ -105,13 +110,16 @@ class Role:
                 leads = self._compete()
             except MaskmillError:
                 leads = False  # the working thread logs what is wrong
+            except Exception as error:  # noqa: BLE001 -- no socket, no memory: another node leads meanwhile
+                leads = False
+                self._report(error)
             if leads != self._leads.is_set():
                 log.info("leader lock", extra=event("leader_acquired" if leads else "leader_lost", role=self._name))
                 (self._leads.set if leads else self._leads.clear)()
             self._end.wait(self._renew_seconds)
         try:
             self._leadership.resign()
-        except MaskmillError as error:
+        except Exception as error:  # noqa: BLE001 -- it expires by itself
             log.info(error, extra=event("leader_release_failed", role=self._name))
 
     def _compete(self) -> bool:
@@ -128,14 +136,29 @@ class Role:
             if self._leads.is_set():
                 try:
                     pause = min(2 * pause, _MAX_IDLE_FACTOR * self._seconds) if self._work() else self._seconds
-                    self._errors = 0
-                except MaskmillError as error:
-                    if self._errors % _LOG_EVERY == 0:
-                        log.warning(error, extra=event("role_failed", role=self._name, code=error.code))
-                    self._errors += 1
-                    if isinstance(error, CALLER_ERRORS):
-                        self._barred_until = time.monotonic() + _BARRED_SECONDS
+                    self._errors = self._defects = 0
+                except Exception as error:  # noqa: BLE001 -- whatever fails, the steward and its workers go on
+                    self._report(error)
+                    self._bar_if_hopeless(error)
                     pause = _ERROR_PAUSE_SECONDS
             else:
                 pause = self._seconds
             self._end.wait(pause)
+
+    def _report(self, error: Exception) -> None:
+        code, expected = error_code(error), isinstance(error, MaskmillError)
+        metrics.steward_failed(self._name, code)
+        if self._errors % _LOG_EVERY == 0:
+            text = error if expected else f"{type(error).__name__}: {error!s:.500}"
+            log.warning(
+                text, extra=event("role_failed", role=self._name, code=code), exc_info=None if expected else error
+            )
+        self._errors += 1
+
+    def _bar_if_hopeless(self, error: Exception) -> None:
+        """Give the role to another node for a while, after an error that this node would meet again."""
+        if not isinstance(error, MaskmillError):
+            self._defects += 1
+        if isinstance(error, CALLER_ERRORS) or self._defects >= _DEFECTS_TOLERATED:
+            self._defects = 0
+            self._barred_until = time.monotonic() + _BARRED_SECONDS

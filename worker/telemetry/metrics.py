@@ -31,6 +31,12 @@ PUBLISHED = Counter("maskmill_chunks_published", "Chunk messages that the stewar
 REPUBLISHED = Counter("maskmill_chunks_republished", "Lost chunks that the steward of this node published again.")
 IN_FLIGHT = Gauge("maskmill_images_in_flight", "Images in flight.", multiprocess_mode="livesum")
 REFUSED = Counter("maskmill_messages_refused", "Queue entries that admission refused, by reason.", ["reason"])
+STEWARD_STARTS = Counter("maskmill_steward_starts", "Starts of the steward of this node.")
+STEWARD_FAILURES = Counter(
+    "maskmill_steward_failures",
+    "Failures of a role of the steward of this node, at one job or as a whole.",
+    ["role", "code"],
+)
 STORE_REFUSES = Gauge(
     "maskmill_store_refuses_worker",
     "1 while S3 refuses the credentials or the clock of a worker process, which takes no work then.",
@@ -61,6 +67,11 @@ def working(change: int) -> None:
 def refused(reason: str) -> None:
     """Count a message that admission refused."""
     REFUSED.labels(reason).inc()
+
+
+def steward_failed(role: str, code: str) -> None:
+    """Count a failure of a role of the steward."""
+    STEWARD_FAILURES.labels(role, code).inc()
 
 
 def stage(name: Stage, wall: float, cpu: float) -> None:

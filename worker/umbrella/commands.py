@@ -44,6 +44,7 @@ _COMMANDS = {
     "resume": _producer("resume", "Continue a paused job.", "control"),
     "retry": _producer("retry", "Run failed images of a job again.", "control"),
     "recover": _producer("recover", "Rebuild a job that Redis has lost.", "control"),
+    "forget": _producer("forget", "Remove jobs that have ended, or that cannot be read.", "control"),
     "serve": _Command(
         "worker.cli.standalone",
         "standalone_command",

@@ -14,7 +14,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from support import grafana_dashboards, validators
 from support.validators import INFRA
 from worker.contract.job import JobStatus, JobView
-from worker.contract.ledger.backlog import ActiveJob
+from worker.contract.ledger.records import JobRecord
 from worker.contract.messages import JobOptions, JobPolicy, OutcomeKind
 from worker.steward.fleet_metrics import FleetCollector
 from worker.telemetry import metrics
@@ -44,10 +44,13 @@ class OneJob:
     def queued(self) -> int:
         return 1
 
+    def unreadable(self) -> int:
+        return 0
+
     def live(self) -> list[str]:
         return ["worker-0@node"]
 
-    def active(self) -> list[ActiveJob]:
+    def active(self) -> list[JobRecord]:
         view = JobView(
             job="j",
             status=JobStatus.RUNNING,
@@ -56,7 +59,7 @@ class OneJob:
             total=2,
             created_at=0.0,
         )
-        return [ActiveJob(view, 1, 0, 0)]
+        return [JobRecord(view, 1, 0, 0)]
 
 
 @pytest.fixture(scope="module")

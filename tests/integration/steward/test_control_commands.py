@@ -52,7 +52,7 @@ def test_a_job_that_has_ended_stays_so_and_the_message_names_the_remedy(world, n
 def test_every_other_state_has_its_own_remedy(world, status):
     world.submit(3)
     record = redis_keys.job(world.ledger.connection.prefix, "job")
-    world.ledger.connection.client.hset(record, "status", status.value)
+    world.ledger.connection.client.hset(record, mapping={"status": status.value, "ending": "cancelled"})
 
     with pytest.raises(JobStateError, match=rf"job job is {status.value} and can't be paused: \w+") as raised:
         call("pause", "job")

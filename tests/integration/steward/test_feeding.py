@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from support.jobs import HERE, message, run
+from support.log_lines import log_text
 from worker.contract import redis_keys
 from worker.contract.errors import BrokerUnavailable, ContractError, StoreUnavailable
 from worker.contract.job import JobStatus
@@ -170,9 +171,10 @@ def test_a_record_of_another_version_does_not_stop_the_others(world, caplog):
     world.ledger.connection.client.sadd(redis_keys.active(world.ledger.connection.prefix), "newer")
 
     world.feeder.tick()
+    world.bookkeeper.tick()
 
     assert world.queued() == ["job.0.0"]
-    assert "the record of job newer in Redis does not match this version" in caplog.text
+    assert "event=job_record_invalid job=newer status: " in log_text(caplog)
     with pytest.raises(ContractError, match="upgrade"):
         world.ledger.view("newer")
 

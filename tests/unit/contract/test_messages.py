@@ -116,8 +116,8 @@ def test_the_json_and_the_digest_of_options_do_not_change(text, digest):
     assert options.model_dump_json() == text
     assert options.digest() == digest
     assert JobOptions.model_validate(options.model_dump()) == JobOptions.model_validate(json.loads(text)) == options
-    record = {"job": "j", "status": "running", "created_at": "0", "options": text}
-    assert JobView.read(record).options == options
+    record = {"job": "j", "status": "listing", "created_at": "0", "options": text}
+    assert JobView.read(record, "j").options == options
 
 
 def test_source_and_destination_are_parsed_once_as_folders():
@@ -136,7 +136,7 @@ def test_a_source_outside_s3_is_refused_with_its_field(place):
         JobOptions(source=place, dest="s3://out/")
     record = {"job": "j", "status": "running", "created_at": "0"}
     with pytest.raises(ContractError, match="source"):
-        JobView.read(record | {"options": json.dumps({"source": place, "dest": "s3://out/"})})
+        JobView.read(record | {"options": json.dumps({"source": place, "dest": "s3://out/"})}, "j")
 
 
 def test_options_of_a_newer_producer_are_read():

@@ -12,7 +12,7 @@ from importlib import resources
 from types import SimpleNamespace
 
 from worker.contract import outcome_codec, output_names, redis_keys
-from worker.contract.job import JobView
+from worker.contract.job import MAX_IMAGES, JobView
 from worker.contract.ledger.fleet import WorkerFacts
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, MaskQuality, Outcome, OutcomeKind
@@ -227,11 +227,11 @@ def test_the_fields_that_are_read_from_a_job_record():
         "store_retry_at": "15.5",
         "store_bucket": "photos",
         "code:undecodable": "4",
-        "traceparent": "00-trace",
+        "traceparent": f"00-{'a' * 32}-{'b' * 16}-01",
         "model:contrast 320": "3",
     }
 
-    view = JobView.read(record)
+    view = JobView.read(record, record["job"])
 
     nested = {"options", "policy", "codes", "models", "status"}
     plain = {name: str(value) for name, value in dict(view).items() if name not in nested}
@@ -255,7 +255,12 @@ def test_the_words_of_the_scripts():
     statuses = "listing running paused stopping closing reopening finished cancelled stopped"
     verdicts = "run done busy paused waiting cancelled stale unknown"
     actions = "cancel pause resume abandon"
-    assert words == {*f"{fields} {suspects} {stream} {statuses} {verdicts} {actions}".split()}
+    types = "hash list none set stream string zset table"
+    assert words == {*f"{fields} {suspects} {stream} {statuses} {verdicts} {actions} {types}".split()}
+
+
+def test_python_and_the_scripts_allow_jobs_of_the_same_size():
+    assert f"MAX_IMAGES = {MAX_IMAGES}\n" in lua()
 
 
 def test_the_folder_of_jobs_in_s3():

@@ -170,7 +170,7 @@ def test_a_decompression_bomb_in_a_list_is_refused():
     store: Any = OneObject(body)
 
     with pytest.raises(ContractError, match="TooLarge"):
-        jsonlines.read_lines(store, PLACE)
+        list(jsonlines.read_lines(store, PLACE))
 
 
 def picture(kind: str, mode: str, **options: Any) -> bytes:

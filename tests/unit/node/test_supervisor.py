@@ -122,6 +122,58 @@ def test_a_process_that_keeps_ending_is_given_up(slot_of):
         slot.reap(3)
 
 
+def ended_often(slot: Slot, times: int, limit: int = 3) -> None:
+    """Let a process end several times; `reap` raises if the node gives it up."""
+    for _ in range(times):
+        slot.start()
+        slot._process.wait(10)
+        slot.reap(limit)
+
+
+CONFIG_ERROR = (sys.executable, "-c", f"raise SystemExit({os.EX_CONFIG})")
+
+
+def test_a_steward_that_keeps_ending_is_started_again_for_ever():
+    slot = Slot("steward", CORES.cpus, FAIL, os.environ, essential=False)
+
+    ended_often(slot, 8)
+
+    assert not slot.running and slot.starts_in > 0
+
+
+def test_a_steward_that_never_came_up_because_of_a_setting_stops_the_node():
+    with pytest.raises(SetupError, match="steward ended 3 times"):
+        ended_often(Slot("steward", CORES.cpus, CONFIG_ERROR, os.environ, essential=False), 3)
+
+
+def test_a_steward_that_came_up_once_stops_no_node(monkeypatch):
+    monkeypatch.setattr(supervisor, "_UP_SECONDS", 0)
+    ended_often(Slot("steward", CORES.cpus, CONFIG_ERROR, os.environ, essential=False), 8)
+
+
+def test_workers_go_on_beside_a_steward_that_keeps_ending():
+    subject = replaced(supervised(dict(os.environ), restart_limit=1), SLEEP)
+    worker, steward = subject.slots
+    steward._argv = list(FAIL)
+
+    run_until(subject, lambda: len(steward._starts) > 1, signal.SIGTERM)
+
+    assert worker._process.returncode == -signal.SIGTERM and len(worker._starts) == 1
+
+
+def test_a_process_that_cannot_be_started_for_lack_of_resources_is_tried_again(slot_of, monkeypatch, caplog):
+    slot = slot_of(SLEEP)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(supervisor.subprocess, "Popen", refuse)
+    slot.start()
+
+    assert slot.pid is None and slot.starts_in > 0
+    assert "event=process_not_started name=worker-3" in log_text(caplog)
+
+
 def test_restarts_outside_the_window_do_not_count(slot_of, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(supervisor.time, "monotonic", lambda: now[0])
@@ -283,3 +335,14 @@ def test_a_signal_while_the_main_thread_holds_a_lock_still_stops():
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_counts_are_kept_in_memory_where_that_is_possible(monkeypatch, tmp_path, exists):
+    monkeypatch.setattr(supervisor, "_SHARED_MEMORY", str(tmp_path / ("" if exists else "absent")))
+    subject = Supervisor(Settings(metrics={"port": 9999}), plan_of(CORES), environ={})
+
+    folder = Path(subject.slots[0]._env["PROMETHEUS_MULTIPROC_DIR"])
+    subject._metrics_folder.cleanup()
+
+    assert (folder.parent == tmp_path) is exists

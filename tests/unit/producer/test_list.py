@@ -34,7 +34,7 @@ def listed(monkeypatch: pytest.MonkeyPatch, *, width: int, folder: str = "") -> 
             return self
 
         def __exit__(self, *_: object) -> None: ...
-        def jobs(self, limit: int) -> list[JobView]:
+        def newest(self, limit: int) -> list[JobView]:
             return [view]
 
     screen = io.StringIO()

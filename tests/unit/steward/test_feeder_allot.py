@@ -11,11 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.jobs import active
-from worker.contract.errors import BrokerUnavailable, JobNotFound
-from worker.contract.ledger.backlog import ActiveJob
+from worker.contract.ledger.records import JobRecord
 from worker.contract.messages import JobOptions, Priority
 from worker.steward.feeder import WEIGHTS, allot, reachable
-from worker.steward.isolation import run_all
 
 LOW, NORMAL, HIGH = Priority.LOW, Priority.NORMAL, Priority.HIGH
 
@@ -179,32 +177,17 @@ def test_nothing_to_do_gets_nothing():
     assert allot([active(waiting=0)], 10, 30) == []
 
 
-def test_an_error_with_one_item_does_not_stop_the_others():
-    seen = []
-
-    def work(name):
-        seen.append(name)
-        if name != "c":
-            raise {"a": BrokerUnavailable, "b": JobNotFound}[name](name)
-        return 1
-
-    with pytest.raises(BrokerUnavailable, match="a"):
-        run_all("abc", work)
-    assert seen == ["a", "b", "c"]
-    assert run_all("cc", work) == [1, 1]
-
-
 # -- jobs for which S3 is unavailable -----------------------------------------------------------------------------
 
 
-def away(job: str, bucket: str = "in", *, wait: float = 0.0, **how: Any) -> ActiveJob:
+def away(job: str, bucket: str = "in", *, wait: float = 0.0, **how: Any) -> JobRecord:
     """Return a job that waits for a bucket, with `wait` seconds until the next try."""
     found = active(job, **how)
     view = found.view.model_copy(update={"store_retry_at": 1000.0 + wait, "store_bucket": bucket})
     return replace(found, view=view, store_wait=wait)
 
 
-def names(found: tuple[list[ActiveJob], list[ActiveJob]]) -> tuple[list[str], list[str]]:
+def names(found: tuple[list[JobRecord], list[JobRecord]]) -> tuple[list[str], list[str]]:
     others, trying = found
     return [job.view.job for job in others], [job.view.job for job in trying]
 
@@ -224,5 +207,5 @@ def test_other_jobs_of_the_bucket_are_held_back_and_those_of_others_not():
     other = active("other")
     other = replace(other, view=other.view.model_copy(update={"options": JobOptions(source="s3://x/", dest="s3://y/")}))
 
-    assert names(reachable([away("a", wait=9.0), active("same source"), other])) == (["other"], [])
-    assert names(reachable([away("a", "y", wait=9.0), active("same source"), other])) == (["same source"], [])
+    assert names(reachable([away("a", wait=9.0), active("same-source"), other])) == (["other"], [])
+    assert names(reachable([away("a", "y", wait=9.0), active("same-source"), other])) == (["same-source"], [])

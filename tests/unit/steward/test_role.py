@@ -91,11 +91,58 @@ def test_a_role_that_ends_by_an_exception_reports_it(role_of):
     reported = threading.Event()
 
     def work() -> bool:
-        raise ZeroDivisionError
+        raise SystemExit
 
     role = role_of(work, on_defect=reported.set)
 
     assert reported.wait(10) and not role.running
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), OSError(24, "Too many open files"), MemoryError()], ids=repr)
+def test_a_role_survives_every_exception_and_gives_its_lock_to_another_node(role_of, monkeypatch, error):
+    monkeypatch.setattr("worker.steward.role._ERROR_PAUSE_SECONDS", 0.01)
+    resigned, calls = threading.Event(), []
+    monkeypatch.setattr(Always, "resign", lambda self: resigned.set())
+
+    def work() -> bool:
+        calls.append(1)
+        raise error
+
+    role = role_of(work)
+
+    wait_for(lambda: resigned.is_set() and not role.leads, "the role to be given up", 20)
+    assert role.running and len(calls) >= 3
+
+
+def test_a_role_works_again_after_an_exception(role_of, monkeypatch):
+    monkeypatch.setattr("worker.steward.role._ERROR_PAUSE_SECONDS", 0.01)
+    calls = []
+
+    def work() -> bool:
+        calls.append(1)
+        if len(calls) < 3:
+            raise ZeroDivisionError
+        return True
+
+    role = role_of(work)
+
+    wait_for(lambda: len(calls) > 4, "calls after the exception", 20)
+    assert role.running and role.leads
+
+
+def test_a_lock_that_cannot_be_asked_for_ends_nothing(role_of, monkeypatch):
+    asked = []
+
+    def hold(self) -> bool:
+        asked.append(1)
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(Always, "hold", hold)
+
+    role = role_of(lambda: True)
+
+    wait_for(lambda: asked, "the lock to be asked for", 20)
+    assert role.running and not role.leads
 
 
 @pytest.mark.parametrize("name", ["metrics", "healthz"])

@@ -4,42 +4,24 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from worker.contract import redis_keys
-from worker.contract.errors import ContractError
-from worker.contract.job import JobStatus, JobView
+from worker.contract.job import JobStatus, JobView, UnreadableJob
 from worker.contract.ledger.connection import RedisConnection
-from worker.contract.log_fields import event
+from worker.contract.ledger.records import MAX_ACTIVE, JobRecord, Records
 from worker.contract.s3url import S3Url
 
-log = logging.getLogger(__name__)
+PENDING_BYTES = 16 * 1024 * 1024
+"""Most bytes of outcomes that one call reads."""
 
+MAX_OUTCOME_BYTES = 64 * 1024
+"""Longest outcome that is read. One of an image with the longest key and three outputs has about 12 kB."""
 
-@dataclass(frozen=True)
-class ActiveJob:
-    """A job that has not ended, and how far it is."""
-
-    view: JobView
-    outstanding: int
-    """Chunks that are published and not finished."""
-
-    returned: int
-    """Chunks to publish before those at the cursor."""
-
-    pending_outcomes: int
-    """Outcomes that are not in S3 yet."""
-
-    store_wait: float = 0.0
-    """Seconds until S3, which is unavailable for the job, may be tried again; 0 or less: now, or it is available."""
-
-    @property
-    def waiting(self) -> int:
-        """Return the number of chunks still to be published."""
-        return self.returned + max(0, self.view.chunks - self.view.cursor)
+_MAX_SILENT = 5_000
+"""Silent chunks of a job found at once; the next scan finds the rest."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +32,7 @@ class PendingOutcome:
     """`milliseconds-number` by the clock of Redis: the entry's id in the job's stream."""
 
     line: str
-    """An `Outcome` as JSON."""
+    """An `Outcome` as JSON; empty if the entry is none."""
 
     @property
     def dated(self) -> str:
@@ -63,7 +45,7 @@ def overlapping(one: S3Url, two: S3Url) -> bool:
     return one.bucket == two.bucket and (one.key.startswith(two.key) or two.key.startswith(one.key))
 
 
-def blocker(job: JobView, jobs: Sequence[ActiveJob]) -> JobView | None:
+def blocker(job: JobView, jobs: Sequence[JobRecord]) -> JobView | None:
     """Return the first of the active jobs, oldest first, that `job` must wait for.
 
     Two jobs that could write the same outputs run one after the other, never interleaved.
@@ -76,14 +58,41 @@ def blocker(job: JobView, jobs: Sequence[ActiveJob]) -> JobView | None:
     return None
 
 
-def first_writer(dest: S3Url, jobs: Sequence[ActiveJob]) -> JobView | None:
+def first_writer(dest: S3Url, jobs: Sequence[JobRecord]) -> JobView | None:
     """Return the first of the active jobs, oldest first, that a job submitted now to `dest` would wait for."""
     return next((job.view for job in jobs if overlapping(job.view.options.dest, dest)), None)
 
 
-def unblocked(jobs: Sequence[ActiveJob]) -> list[ActiveJob]:
+def unblocked(jobs: Sequence[JobRecord]) -> list[JobRecord]:
     """Return the running jobs that wait for no other job; `jobs` are all active jobs, oldest first."""
-    return [job for job in jobs if job.view.status is JobStatus.RUNNING and blocker(job.view, jobs) is None]
+    oldest = _oldest_overlapping([job.view.options.dest for job in jobs])
+    return [job for number, job in enumerate(jobs) if job.view.status is JobStatus.RUNNING and oldest[number] >= number]
+
+
+def _oldest_overlapping(places: Sequence[S3Url]) -> list[int]:
+    """Return for each place the first of the others that contains it or lies in it; `len(places)` without one.
+
+    In order of their names, what lies in a place follows it directly: comparing all pairs would take a minute for ten
+    thousand jobs.
+    """
+    none = len(places)
+    above, below = [none] * none, [none] * none
+    path: list[int] = []
+
+    def leave() -> None:
+        inner = path.pop()
+        if path:
+            below[path[-1]] = min(below[path[-1]], below[inner], inner)
+
+    for number in sorted(range(none), key=lambda number: (places[number].bucket, places[number].key)):
+        while path and not overlapping(places[path[-1]], places[number]):
+            leave()
+        if path:
+            above[number] = min(above[path[-1]], path[-1])
+        path.append(number)
+    while path:
+        leave()
+    return [min(pair) for pair in zip(above, below, strict=True)]
 
 
 class Backlog:
@@ -93,35 +102,62 @@ class Backlog:
         """Send nothing yet."""
         self._connection = connection
         self._prefix = connection.prefix
+        self._records = Records(connection)
 
     # -- publishing -----------------------------------------------------------------------------------------------
 
-    def active(self) -> list[ActiveJob]:
-        """Return the jobs that have not ended, oldest first; leave out records that this version cannot read."""
+    def active(self) -> list[JobRecord]:
+        """Return the jobs that have not ended, oldest first; leave out those that cannot be read."""
+        return _oldest_first(self._records.active()[0])
 
-        def read() -> list[Any]:
-            jobs = self._connection.client.smembers(redis_keys.active(self._prefix))
-            pipeline = self._connection.client.pipeline(transaction=False)
-            pipeline.time()
-            for job in jobs:
-                keys = redis_keys.job_keys(self._prefix, job)
-                pipeline.hgetall(keys.record)
-                pipeline.zcard(keys.outstanding)
-                pipeline.bitcount(keys.returned)
-                pipeline.xlen(keys.log)
-            return cast(list[Any], pipeline.execute())
+    def tidy(self) -> tuple[list[JobRecord], list[UnreadableJob]]:
+        """Put jobs that cannot be read aside, and names without a record; delete shared keys of another type.
 
-        (seconds, micros), *answers = self._connection.call(read)
-        now = seconds + micros / 1e6
-        found = []
-        for fields, outstanding, returned, pending in zip(*[iter(answers)] * 4, strict=True):
-            try:
-                if fields:
-                    view = JobView.read(fields)
-                    found.append(ActiveJob(view, outstanding, returned, pending, (view.store_retry_at or now) - now))
-            except ContractError as error:  # of a newer version: left to processes that can read it
-                log.error(error, extra=event("job_record_invalid"))
-        return sorted(found, key=lambda job: (job.view.queued_at or job.view.created_at, job.view.job))
+        A job that was put aside appears in the index again once it can be read: by a newer steward, or mended by hand.
+
+        Returns:
+            The jobs that have not ended, oldest first; and the jobs put aside by this call.
+        """
+        shared, tidy = redis_keys.shared(self._prefix), self._connection.script("tidy")
+        self._connection.call(lambda: tidy(keys=list(shared), args=[MAX_ACTIVE, *shared.values()]))
+        found, unreadable, unknown = self._records.active()
+        if unreadable or unknown:
+            self._put_aside([job.job for job in unreadable], unknown)
+        return _oldest_first(found), unreadable
+
+    def unreadable(self) -> int:
+        """Return the number of jobs that were put aside because they could not be read."""
+        index = redis_keys.unreadable(self._prefix)
+        return cast(int, self._connection.call(lambda: self._connection.client.scard(index)))
+
+    def readmit(self) -> None:
+        """Look at the jobs that were put aside again, and take back those that can be read now."""
+        index, active = redis_keys.unreadable(self._prefix), redis_keys.active(self._prefix)
+        gone, again = self._records.readable_again(MAX_ACTIVE)
+
+        def write() -> None:
+            pipeline = self._connection.client.pipeline(transaction=True)
+            if again:
+                pipeline.sadd(active, *again)
+            pipeline.srem(index, *gone)
+            pipeline.execute()
+
+        if gone:
+            self._connection.call(write)
+
+    def _put_aside(self, unreadable: Sequence[str], unknown: Sequence[str]) -> None:
+        active, jobs = redis_keys.active(self._prefix), redis_keys.jobs(self._prefix)
+
+        def write() -> None:
+            now = self._connection.client.time()[0]
+            pipeline = self._connection.client.pipeline(transaction=True)
+            pipeline.srem(active, *unreadable, *unknown)
+            if unreadable:
+                pipeline.sadd(redis_keys.unreadable(self._prefix), *unreadable)
+                pipeline.zadd(jobs, dict.fromkeys(unreadable, now), nx=True)  # `producer list` shows it
+            pipeline.execute()
+
+        self._connection.call(write)
 
     def queued(self) -> int:
         """Return the number of chunk messages that wait in the broker."""
@@ -150,14 +186,7 @@ class Backlog:
 
     def silent(self, job: str, seconds: float) -> list[int]:
         """Return the outstanding chunks of a job without a sign of life for `seconds`."""
-
-        def read() -> list[str]:
-            time, micros = self._connection.client.time()
-            outstanding = redis_keys.job_keys(self._prefix, job).outstanding
-            limit = time + micros / 1e6 - seconds
-            return cast(list[str], self._connection.client.zrangebyscore(outstanding, "-inf", limit))
-
-        return [int(chunk) for chunk in self._connection.call(read)]
+        return [int(chunk) for chunk in self._connection.run("silent", job, seconds, _MAX_SILENT)]
 
     def in_broker(self) -> set[str]:
         """Return the task ids of all messages that wait in a queue or are held by a worker. O(window)."""
@@ -199,10 +228,9 @@ class Backlog:
         return bool(self._connection.run("settle", job, seconds))
 
     def pending_outcomes(self, job: str, count: int) -> list[PendingOutcome]:
-        """Return the oldest outcomes that are not in S3 yet, at most `count`."""
-        key = redis_keys.job_keys(self._prefix, job).log
-        entries = self._connection.call(lambda: self._connection.client.xrange(key, count=count))
-        return [PendingOutcome(id, fields["o"]) for id, fields in entries]
+        """Return the oldest outcomes that are not in S3 yet, at most `count` and about `PENDING_BYTES`."""
+        found = self._connection.run("pending", job, count, PENDING_BYTES, MAX_OUTCOME_BYTES)
+        return [PendingOutcome(id, line) for id, line in zip(found[::2], found[1::2], strict=True)]
 
     def recent(self, job: str, count: int = 1000) -> Iterator[PendingOutcome]:
         """Iterate over the outcomes that are not in S3 yet, newest first, reading `count` at a time.
@@ -214,7 +242,7 @@ class Backlog:
             entries = self._connection.call(
                 functools.partial(self._connection.client.xrevrange, key, before, "-", count)
             )
-            yield from (PendingOutcome(id, fields["o"]) for id, fields in entries)
+            yield from (PendingOutcome(id, fields.get("o", "")) for id, fields in entries)
             if len(entries) < count:
                 return
             before = f"({entries[-1][0]}"
@@ -243,6 +271,10 @@ class Backlog:
     def deactivate(self, job: str) -> None:
         """Remove a job from the set of active jobs."""
         self._connection.call(lambda: self._connection.client.srem(redis_keys.active(self._prefix), job))
+
+
+def _oldest_first(jobs: Iterable[JobRecord]) -> list[JobRecord]:
+    return sorted(jobs, key=lambda job: (job.view.queued_at or job.view.created_at, job.view.job))
 
 
 def _task(text: str, *, held: bool) -> str | None:

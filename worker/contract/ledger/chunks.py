@@ -16,7 +16,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from worker.contract import outcome_codec, redis_keys
-from worker.contract.errors import BadMessage
+from worker.contract.errors import BadMessage, JobUnreadable
 from worker.contract.job import WAIT_SHOWN_SECONDS, JobStatus
 from worker.contract.ledger.connection import RedisConnection
 from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, Outcome, OutcomeKind, read_policy
@@ -184,6 +184,7 @@ class ChunkLedger:
 
         Raises:
             BadMessage: the job uses options that this version does not know.
+            JobUnreadable: a key of the job holds something that maskmill never writes.
         """
         args = [*_chunk_args(message), worker, self._silence, SPLIT_AFTER]
         answer = self._connection.run("start", message.job, *args)
@@ -197,6 +198,10 @@ class ChunkLedger:
                 f"job {message.job} uses options that this worker does not know ({fields}): upgrade the workers before "
                 "the producers; its chunks are published again until a worker can run them"
             ) from error
+        if verdict == Verdict.RUN and known_options is None:
+            raise JobUnreadable(message.job, "its record has no options")
+        if any(state >= len(outcome_codec.KINDS) for state in states):
+            raise JobUnreadable(message.job, "the state of an image is none that maskmill writes")
         return ChunkLease(
             connection=self._connection,
             message=message,
@@ -230,13 +235,13 @@ class ChunkLedger:
         (status, epoch, options, policy, total, size, store_retry_at), attempted = self._connection.call(read)
         if status != JobStatus.RUNNING or epoch != str(message.epoch) or attempted or store_retry_at:
             return None
-        first = message.chunk * int(size)
-        if (message.start, len(message.keys)) != (first, min(int(size), int(total) - first)):
-            return None
         try:
+            first = message.chunk * int(size)
+            if (message.start, len(message.keys)) != (first, min(int(size), int(total) - first)):
+                return None
             skip_existing = read_policy(policy or "{}").skip_existing
             return None if skip_existing else JobOptions.model_validate_json(options)
-        except ValidationError:  # of a later version: `start` reports it
+        except (ValueError, TypeError):  # of a later version, or damaged: `start` reports it
             return None
 
     def record_death(self, message: ChunkMessage, worker: str, reason: str) -> None:

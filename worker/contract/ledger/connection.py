@@ -5,6 +5,7 @@ Every call made through it may be repeated after a lost connection, because the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib import resources
 from typing import Any, Self
@@ -18,17 +19,31 @@ from redis.exceptions import (
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
+    ResponseError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from worker.contract import redis_keys
-from worker.contract.errors import AccessDenied, BrokerUnavailable, ServiceError, SetupError
+from worker.contract.errors import (
+    AccessDenied,
+    BrokerUnavailable,
+    JobUnreadable,
+    RecordDamaged,
+    ServiceError,
+    SetupError,
+)
 from worker.contract.settings import RedisSettings
 
 OLDEST_REDIS = (6, 2)
 """Needed for ZADD GT, and by kombu, which finds expired leases with ZRANGE BYSCORE REV."""
+
+_DAMAGE = re.compile(
+    "WRONGTYPE|value is not|not a valid float|bit offset|would overflow|would produce|exceeds maximum|"
+    "attempt to|Expected |bad argument"
+)
+"""Found in answers of Redis, and of Lua inside it, that say what a key or a field holds, not how the server is."""
 
 _PASSING = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, BusyLoadingError)
 """What a client sees during a restart or a failover."""
@@ -50,6 +65,7 @@ class RedisConnection:
         self.client: Any = redis.Redis.from_url(
             settings.secret_url(),
             decode_responses=True,
+            encoding_errors="surrogateescape",  # bytes that are no UTF-8 are refused where the record is checked
             socket_timeout=settings.timeout_seconds,
             socket_connect_timeout=5,
             socket_keepalive=True,
@@ -62,8 +78,16 @@ class RedisConnection:
         self._scripts: dict[str, Any] = {}
 
     def run(self, script: str, job: str, *args: object) -> Any:
-        """Run a script of `lua/` on the keys of one job and return its answer."""
-        return self.call(lambda: self.script(script)(keys=redis_keys.job_keys(self.prefix, job), args=args))
+        """Run a script of `lua/` on the keys of one job and return its answer.
+
+        Raises:
+            JobUnreadable: a key of the job has another type or content than the script expects.
+            ServiceError: as in `call`.
+        """
+        try:
+            return self.call(lambda: self.script(script)(keys=redis_keys.job_keys(self.prefix, job), args=args))
+        except RecordDamaged as error:
+            raise JobUnreadable(job, f"Redis cannot run `{script}` on its keys") from error
 
     def script(self, name: str) -> Any:
         """Return a script of `lua/` with the shared head in front; pass `client=` to call it in a pipeline."""
@@ -79,6 +103,7 @@ class RedisConnection:
         Raises:
             AccessDenied: user or password is wrong, or the ACL forbids the command.
             BrokerUnavailable: Redis cannot be reached, is full, or is currently not a primary.
+            RecordDamaged: a key holds something of another type or form.
             ServiceError: Redis refuses the command for another reason.
         """
         try:
@@ -98,6 +123,10 @@ class RedisConnection:
                 f"{self.url} cannot be reached: is it running, is MASKMILL_REDIS__URL right? ({error})"
             ) from error
         except RedisError as error:
+            if isinstance(error, ResponseError) and _DAMAGE.search(str(error)):
+                raise RecordDamaged(
+                    f"{self.url} holds something of another type or form than maskmill stores there: {error!s:.200}"
+                ) from error
             raise ServiceError(f"{self.url} answered: {error}") from error
 
     def check(self) -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
+import contextlib
+from collections.abc import Iterable
+from typing import Annotated, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,21 +26,30 @@ _FAILURE = "start-failure:"
 _MAX_REASON = 2000
 """Characters."""
 
+_MAX_NAME = 1000
+"""Characters."""
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
 
 class WorkerFacts(BaseModel):
     """What one worker process runs."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    name: str
-    cpus: tuple[int, ...] = ()
-    streams: int
-    threads: int
-    model: str
+    name: str = Field(max_length=_MAX_NAME)
+    cpus: tuple[int, ...] = Field(default=(), max_length=10_000)
+    streams: int = Field(ge=1)
+    threads: int = Field(ge=1)
+    model: str = Field(max_length=_MAX_NAME)
     size: InputSize = Field(description="height and width of the network's input in pixels")
-    precision: str
-    digest: str = Field(default="", description="of the network, as in the metadata of outputs; empty if unknown")
-    seconds_per_image: float | None = Field(default=None, description="of the last chunk: wall time over its images")
+    precision: str = Field(max_length=_MAX_NAME)
+    digest: str = Field(
+        default="", max_length=_MAX_NAME, description="of the network, as in the metadata of outputs; empty if unknown"
+    )
+    seconds_per_image: Annotated[float, Field(gt=1e-6, le=1e6)] | None = Field(
+        default=None, description="of the last chunk: wall time over its images"
+    )
 
 
 class StartFailure(BaseModel):
@@ -46,9 +57,9 @@ class StartFailure(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    node: str
-    reason: str
-    at: float = Field(description="by the clock of Redis, in Unix seconds")
+    node: str = Field(max_length=_MAX_NAME)
+    reason: str = Field(max_length=_MAX_REASON)
+    at: float = Field(ge=0, le=1e11, description="by the clock of Redis, in Unix seconds")
 
 
 class Fleet:
@@ -105,7 +116,7 @@ class Fleet:
         def read() -> list[StartFailure]:
             seconds, _ = self._connection.client.time()
             found = self._connection.client.hgetall(redis_keys.worker_facts(self._prefix))
-            failures = [StartFailure.model_validate_json(text) for name, text in found.items() if _is_failure(name)]
+            failures = _readable(StartFailure, (text for name, text in found.items() if _is_failure(name)))
             return [failure for failure in failures if failure.at > seconds - _FORGET_SECONDS]
 
         failures = cast(list[StartFailure], self._connection.call(read))
@@ -145,7 +156,7 @@ class Fleet:
             return []
         key = redis_keys.worker_facts(self._prefix)
         lines = self._connection.call(lambda: self._connection.client.hmget(key, live))
-        return [WorkerFacts.model_validate_json(line) for line in lines if line]
+        return _readable(WorkerFacts, filter(None, lines))
 
     def forget_gone(self) -> None:
         """Delete worker processes and failures to start of a day ago or earlier: killed ones do not deregister."""
@@ -160,10 +171,20 @@ class Fleet:
             facts = redis_keys.worker_facts(self._prefix)
             failed = [name for name in self._connection.client.hkeys(facts) if _is_failure(name)]
             for name, text in zip(failed, self._connection.client.hmget(facts, failed) if failed else (), strict=True):
-                if text and StartFailure.model_validate_json(text).at < seconds - _FORGET_SECONDS:
+                failure = _readable(StartFailure, [text or ""])
+                if not failure or failure[0].at < seconds - _FORGET_SECONDS:
                     self._connection.client.hdel(facts, name)
 
         self._connection.call(write)
+
+
+def _readable(model: type[_Model], lines: Iterable[str]) -> list[_Model]:
+    """Return what can be read; a line that cannot concerns its own process only."""
+    found = []
+    for line in lines:
+        with contextlib.suppress(ValueError):  # includes pydantic's
+            found.append(model.model_validate_json(line))
+    return found
 
 
 def _failure_field(worker: str) -> str:

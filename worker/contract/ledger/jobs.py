@@ -7,15 +7,16 @@ lost connection. `chunks` holds what a worker does with a chunk, `backlog` what 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self, cast
 
 from worker.contract import outcome_codec, redis_keys
-from worker.contract.errors import JobNotFound, JobStateError
-from worker.contract.job import ENDED, JobStatus, JobView
+from worker.contract.errors import ContractError, JobNotFound, JobStateError, JobUnreadable, RecordDamaged
+from worker.contract.job import ENDED, MAX_IMAGES, JobStatus, JobView, UnreadableJob, is_job_id, shortened
+from worker.contract.ledger.chunks import MAX_FAILURES
 from worker.contract.ledger.connection import RedisConnection
-from worker.contract.messages import JobOptions, JobPolicy, OutcomeKind
+from worker.contract.ledger.records import Records
+from worker.contract.messages import JobOptions, JobPolicy, Outcome, OutcomeKind
 from worker.contract.settings import RedisSettings
 
 _BATCH_CHUNKS = 500
@@ -48,23 +49,28 @@ class Ledger:
         """
         self.connection = RedisConnection(settings, retries=retries, client_name=client_name)
         self._prefix = settings.prefix
+        self._records = Records(self.connection)
 
     # -- submission -----------------------------------------------------------------------------------------------
 
     def claim(self, key: str, job: str) -> str:
         """Reserve a job key for `job`, and return the job that holds it: `job`, or an earlier one."""
         name = redis_keys.job_key(self._prefix, key)
-
-        def reserve() -> str:
-            self.connection.client.set(name, job, nx=True)
-            return cast(str, self.connection.client.get(name))
-
-        return cast(str, self.connection.call(reserve))
+        self.connection.call(lambda: self.connection.client.set(name, job, nx=True))
+        holder = self.holder(key)
+        if holder is None:  # the key holds something else
+            self.reassign_job_key(key, job)
+            return job
+        return holder
 
     def holder(self, key: str) -> str | None:
-        """Return the job that holds a job key."""
+        """Return the job that holds a job key; None as well if the key holds no name of a job."""
         name = redis_keys.job_key(self._prefix, key)
-        return cast("str | None", self.connection.call(lambda: self.connection.client.get(name)))
+        try:
+            found = self.connection.call(lambda: self.connection.client.get(name))
+        except RecordDamaged:
+            return None
+        return found if found is not None and is_job_id(found) else None
 
     def reassign_job_key(self, key: str, job: str) -> None:
         """Give a job key to `job`, because the job that holds it was never completely submitted."""
@@ -106,24 +112,33 @@ class Ledger:
 
         Returns:
             False if the job is no longer being listed, because it was cancelled.
+
+        Raises:
+            ContractError: the job has more than `MAX_IMAGES` images.
         """
+        if total > MAX_IMAGES:
+            raise ContractError(f"a job has at most {MAX_IMAGES:,} images, this one has {total:,}: submit it in parts")
         return bool(self.connection.run("seal", job, total, -(-total // chunk_images), chunk_images, size))
 
-    def forget(self, job: str) -> None:
-        """Delete every key of a job that has no images."""
+    def forget(self, job: str) -> bool:
+        """Delete every key of a job, whatever it holds. What the job has in S3 stays.
 
-        def write() -> None:
+        Returns:
+            Whether there was anything.
+        """
+
+        def write() -> list[int]:
             pipeline = self.connection.client.pipeline(transaction=True)
             pipeline.delete(*redis_keys.job_keys(self._prefix, job))
             pipeline.zrem(redis_keys.jobs(self._prefix), job)
             pipeline.srem(redis_keys.active(self._prefix), job)
-            pipeline.execute()
+            return cast(list[int], pipeline.execute())
 
-        self.connection.call(write)
+        return any(self.connection.call(write))
 
     def abandon(self, job: str, reason: str) -> None:
         """End a job whose submission failed: cancel it if it already runs, do nothing if it is unknown."""
-        status, _ = self.connection.run("control", job, "cancel", reason)
+        status, _ = self.connection.run("control", job, "cancel", shortened(reason))
         if status == JobStatus.CANCELLED:
             self._deactivate(job)
 
@@ -145,9 +160,10 @@ class Ledger:
 
         Raises:
             JobNotFound: this Redis does not know the job.
+            JobUnreadable: its record is damaged.
             JobStateError: the job has already ended in another way.
         """
-        status = self._control(job, "cancel", reason)
+        status = self._control(job, "cancel", shortened(reason))
         if status is JobStatus.CANCELLED:
             self._deactivate(job)
         return self._expected(job, {JobStatus.STOPPING, JobStatus.CLOSING, JobStatus.CANCELLED}, "cancelled")
@@ -294,40 +310,43 @@ class Ledger:
 
         Raises:
             JobNotFound: this Redis does not know the job.
+            JobUnreadable: its record is damaged.
         """
-        fields = self.connection.call(lambda: self.connection.client.hgetall(redis_keys.job(self._prefix, job)))
-        if not fields:
+        record = self._records.read(job)
+        if record is None:
             raise self._not_found(job)
-        return JobView.read(fields)
+        return record.view
+
+    def newest(self, limit: int) -> list[JobView | UnreadableJob]:
+        """Read the newest jobs, newest first, with those that cannot be read."""
+        return self._records.newest(limit)
 
     def jobs(self, limit: int) -> list[JobView]:
-        """Read the newest jobs, newest first."""
-
-        def read() -> list[dict[str, str]]:
-            pipeline = self.connection.client.pipeline(transaction=False)
-            for job in self.connection.client.zrevrange(redis_keys.jobs(self._prefix), 0, limit - 1):
-                pipeline.hgetall(redis_keys.job(self._prefix, job))
-            return cast(list[dict[str, str]], pipeline.execute())
-
-        return [JobView.read(fields) for fields in self.connection.call(read) if fields]
+        """Read the newest jobs, newest first; leave out those of the newest that cannot be read."""
+        return [job for job in self.newest(limit) if isinstance(job, JobView)]
 
     def failures(self, job: str) -> list[dict[str, str]]:
         """Read the first failures of a job (at most `chunks.MAX_FAILURES`): kind, key, code, message."""
         name = redis_keys.job_keys(self._prefix, job).failures
-        lines = self.connection.call(lambda: self.connection.client.lrange(name, 0, -1))
-        return [
-            {field: str(entry.get(field, "")) for field in ("kind", "key", "code", "message")}
-            for entry in map(json.loads, lines)
-        ]
+        lines = self.connection.call(lambda: self.connection.client.lrange(name, 0, MAX_FAILURES - 1))
+        found = filter(None, map(Outcome.read_line, lines))
+        return [{"kind": o.kind.value, "key": o.key, "code": o.code, "message": o.message} for o in found]
 
     def outcomes(self, job: str, first: int, count: int) -> list[OutcomeKind | None]:
-        """Read the outcomes of images `first` to `first + count - 1`; None for an image without one."""
+        """Read the outcomes of images `first` to `first + count - 1`; None for an image without one.
+
+        Raises:
+            JobUnreadable: an outcome is none of the known ones.
+        """
         if count <= 0:
             return []
         fields = [part for index in range(first, first + count) for part in ("GET", "u4", f"#{index}")]
         key = redis_keys.job_keys(self._prefix, job).images
         found = self.connection.call(lambda: self.connection.client.execute_command("BITFIELD_RO", key, *fields))
-        return [outcome_codec.KINDS[state] for state in found]
+        try:
+            return [outcome_codec.KINDS[state] for state in found]
+        except IndexError as error:
+            raise JobUnreadable(job, "the state of an image is none that maskmill writes") from error
 
     def outcome_blocks(self, job: str, total: int) -> Iterator[bytes]:
         """Read the outcomes of all images in order, one byte per image (`outcome_codec.NUMBERS`), in blocks of 131,072.
@@ -335,9 +354,15 @@ class Ledger:
         Args:
             job: its id.
             total: its number of images.
+
+        Raises:
+            JobUnreadable: an outcome is none of the known ones.
         """
         for start in range(0, (total + 1) // 2, _BLOCK_BYTES):
-            yield outcome_codec.unpacked(self._packed_block(job, start))[: total - 2 * start]
+            block = outcome_codec.unpacked(self._packed_block(job, start))[: total - 2 * start]
+            if not outcome_codec.known(block):
+                raise JobUnreadable(job, "the state of an image is none that maskmill writes")
+            yield block
 
     def _packed_block(self, job: str, start: int) -> bytes:
         key = redis_keys.job_keys(self._prefix, job).images
@@ -368,7 +393,9 @@ class Ledger:
     def _control(self, job: str, action: str, reason: str = "") -> JobStatus:
         status, _ = self.connection.run("control", job, action, reason)
         if not status:
-            raise self._not_found(job)
+            self.view(job)  # says what is wrong with it, or that there is none
+        if status not in set(JobStatus):
+            raise JobUnreadable(job, "its status is unknown")
         return JobStatus(status)
 
     def _expected(self, job: str, statuses: set[JobStatus], what: str) -> JobView:

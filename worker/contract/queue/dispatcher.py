@@ -5,14 +5,16 @@ The producer publishes the first chunks of a job, the feeder all others.
 
 from __future__ import annotations
 
-import itertools
 import math
+import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from celery import Celery
 
 from worker.contract import redis_keys
+from worker.contract.errors import ContractError
 from worker.contract.job import JobView
 from worker.contract.messages import MAX_CHUNK_IMAGES, ChunkMessage
 from worker.contract.queue import celery_app
@@ -30,6 +32,9 @@ WINDOW_PER_WORKER = 2
 
 _PARTS_KEPT = 8
 """Manifest parts in memory, least recently used dropped first."""
+
+_KEYS_KEPT_BYTES = 32 * 1024 * 1024
+"""Most memory for the keys of these parts. The keys of a usual part have 1 MB, the longest possible ones 40 MB."""
 
 
 def chunk_images(total: int, workers: int, seconds_per_image: float | None) -> int:
@@ -57,7 +62,7 @@ class Dispatcher:
     def __init__(self, store: ObjectStore, celery: Celery) -> None:
         """Store the connections. Nothing is read or sent yet."""
         self._store, self._celery = store, celery
-        self._parts: OrderedDict[tuple[str, int], list[str]] = OrderedDict()
+        self._parts: OrderedDict[tuple[str, int], _Part] = OrderedDict()
 
     def send(self, view: JobView, chunks: Sequence[int], *, express: bool = False) -> None:
         """Publish chunks that the caller has taken from the ledger.
@@ -71,6 +76,8 @@ class Dispatcher:
             ServiceError: S3 or Redis failed. The reconciler republishes the chunks that were not published.
             ContractError: the manifest was changed or replaced.
         """
+        if outside := [chunk for chunk in chunks if not 0 <= chunk < view.chunks]:
+            raise ContractError(f"job {view.job} has no chunk {outside[0]}: its keys in Redis were changed")
         messages = [self._message(view, chunk) for chunk in chunks]
         celery_app.publish(self._celery, messages, queue=redis_keys.EXPRESS_QUEUE if express else redis_keys.QUEUE)
 
@@ -90,14 +97,37 @@ class Dispatcher:
         size = manifest.PART_IMAGES
         for part in range(first // size, (last - 1) // size + 1):
             start = part * size
-            yield from itertools.islice(self._part(view, part), max(0, first - start), last - start)
+            yield from self._part_keys(view, part, max(0, first - start), last - start)
 
-    def _part(self, view: JobView, part: int) -> list[str]:
+    def _part_keys(self, view: JobView, part: int, first: int, last: int) -> list[str]:
+        """Return the keys of some entries of a part of the manifest, and keep all keys of the part if there is room."""
         at = (view.job, part)
-        if at not in self._parts:
-            entries = manifest.read_part(self._store, view.options.dest, view.job, part, view.total or 0)
-            self._parts[at] = [entry.key for entry in entries]
-            while len(self._parts) > _PARTS_KEPT:
-                self._parts.popitem(last=False)
-        self._parts.move_to_end(at)
-        return self._parts[at]
+        if at in self._parts:
+            self._parts.move_to_end(at)
+            return self._parts[at].keys[first:last]
+        found, kept, size = [], [], 0
+        entries = manifest.iterate_part(self._store, view.options.dest, view.job, part, view.total or 0)
+        for number, entry in enumerate(entries):
+            if first <= number < last:
+                found.append(entry.key)
+            size += sys.getsizeof(entry.key)
+            if size <= _KEYS_KEPT_BYTES:
+                kept.append(entry.key)
+            else:
+                kept.clear()
+        if kept:
+            self._parts[at] = _Part(kept, size)
+            self._make_room()
+        return found
+
+    def _make_room(self) -> None:
+        while len(self._parts) > _PARTS_KEPT or sum(part.bytes for part in self._parts.values()) > _KEYS_KEPT_BYTES:
+            self._parts.popitem(last=False)
+
+
+class _Part(NamedTuple):
+    """The keys of one part of a manifest."""
+
+    keys: list[str]
+    bytes: int
+    """Memory of the keys."""

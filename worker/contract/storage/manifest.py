@@ -11,10 +11,11 @@ import json
 from collections.abc import Iterator
 from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from worker.contract import output_names
 from worker.contract.errors import ContractError
+from worker.contract.messages import MAX_KEY_BYTES
 from worker.contract.s3url import S3Url
 from worker.contract.storage import jsonlines
 from worker.contract.storage.s3 import ObjectStore
@@ -31,10 +32,10 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    key: str
+    key: str = Field(max_length=MAX_KEY_BYTES)
     size: int | None = None
     """Size in bytes; None if the user's list does not contain it. The worker gets it when it reads the object."""
-    etag: str = ""
+    etag: str = Field(default="", max_length=MAX_KEY_BYTES)
     """ETag; empty if the user's list does not contain it."""
 
 
@@ -105,7 +106,7 @@ def read(store: ObjectStore, dest: S3Url, job: str, total: int) -> Iterator[Entr
         ContractError: a part does not have the expected number of lines.
     """
     for number in range((total + PART_IMAGES - 1) // PART_IMAGES):
-        yield from read_part(store, dest, job, number, total)
+        yield from iterate_part(store, dest, job, number, total)
 
 
 def read_part(store: ObjectStore, dest: S3Url, job: str, number: int, total: int) -> list[Entry]:
@@ -114,9 +115,20 @@ def read_part(store: ObjectStore, dest: S3Url, job: str, number: int, total: int
     Raises:
         ContractError: the part does not have the expected number of lines.
     """
+    return list(iterate_part(store, dest, job, number, total))
+
+
+def iterate_part(store: ObjectStore, dest: S3Url, job: str, number: int, total: int) -> Iterator[Entry]:
+    """Yield the entries of one part of a job of `total` images, in order, in constant memory.
+
+    Raises:
+        ContractError: a line is no entry, or, at the end, the part does not have the expected number of lines.
+    """
     url = _part(dest, job, number)
-    entries = jsonlines.read(store, url, Entry)
-    expected = min(PART_IMAGES, total - number * PART_IMAGES)
-    if len(entries) != expected:
-        raise ContractError(f"{url} has {len(entries)} lines instead of {expected}: it was changed or replaced")
-    return entries
+    expected, found = min(PART_IMAGES, total - number * PART_IMAGES), 0
+    for entry in jsonlines.read(store, url, Entry, max_lines=PART_IMAGES + 1):
+        found += 1
+        if found <= expected:
+            yield entry
+    if found != expected:
+        raise ContractError(f"{url} has {found} lines instead of {expected}: it was changed or replaced")

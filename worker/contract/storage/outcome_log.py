@@ -19,11 +19,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from worker.contract import outcome_codec
-from worker.contract.errors import ContractError, ObjectMissing
+from worker.contract.errors import ContractError, ObjectMissing, TooLarge
 from worker.contract.messages import Outcome, OutcomeKind
 from worker.contract.s3url import S3Url
 from worker.contract.storage import jsonlines, manifest
@@ -57,6 +60,14 @@ _YIELDED = 255
 
 _MAX_JSON_BYTES = 4 * 1024 * 1024
 
+_PART_NAME = re.compile(r"\d{4,7}-\d{15}-\d{6,20}-\d{6}\.jsonl\.gz", re.ASCII)
+
+_MAX_PARTS = 200_000
+"""Most objects beside each other in the outcome log: a part every 30 s for two months."""
+
+_MAX_PART_BYTES = 32 * 1024 * 1024
+"""Most bytes of a part after decompression; its lines are held in memory, because they are read backwards."""
+
 
 def results_folder(dest: S3Url, job: str) -> S3Url:
     """Return the folder of a job's outcome log."""
@@ -87,8 +98,19 @@ def write_part(store: ObjectStore, dest: S3Url, job: str, *, epoch: int, first_i
 
 
 def part_names(store: ObjectStore, dest: S3Url, job: str) -> list[str]:
-    """Return the names of all parts of the outcome log, oldest first."""
-    return sorted(item.key for item in store.list(results_folder(dest, job)))
+    """Return the names of all parts of the outcome log, oldest first. Objects with other names are left out.
+
+    Raises:
+        ContractError: the folder has more objects than any job writes.
+    """
+    folder = results_folder(dest, job)
+    names = []
+    for number, item in enumerate(store.list(folder)):
+        if number >= _MAX_PARTS:
+            raise ContractError(f"{folder} has more than {_MAX_PARTS:,} objects: remove those that are not of the job")
+        if _PART_NAME.fullmatch(item.key):
+            names.append(item.key)
+    return sorted(names)
 
 
 def newest_first(store: ObjectStore, dest: S3Url, job: str) -> Iterator[Outcome]:
@@ -97,8 +119,24 @@ def newest_first(store: ObjectStore, dest: S3Url, job: str) -> Iterator[Outcome]
     Raises:
         ContractError: a part was changed or replaced.
     """
+    for url, lines in _parts_newest_first(store, dest, job):
+        while lines:
+            line = lines.pop()
+            try:
+                yield Outcome.model_validate_json(line)
+            except ValidationError as error:
+                raise _changed(url, line) from error
+
+
+def _parts_newest_first(store: ObjectStore, dest: S3Url, job: str) -> Iterator[tuple[S3Url, list[bytes]]]:
+    """Yield the lines of each part, in order."""
     for name in reversed(part_names(store, dest, job)):
-        yield from reversed(jsonlines.read(store, results_folder(dest, job) / name, Outcome))
+        url = results_folder(dest, job) / name
+        yield url, list(jsonlines.read_lines(store, url, max_bytes=_MAX_PART_BYTES))
+
+
+def _changed(url: S3Url, line: bytes) -> ContractError:
+    return ContractError(f"{url} was changed: {line[:80]!r} is not an outcome")
 
 
 def final(
@@ -135,14 +173,16 @@ def kinds_newest_first(store: ObjectStore, dest: S3Url, job: str) -> Iterator[tu
     Raises:
         ContractError: a part was changed or replaced, or a line is not an outcome.
     """
-    for name in reversed(part_names(store, dest, job)):
-        url = results_folder(dest, job) / name
-        for line in reversed(jsonlines.read_lines(store, url)):
+    for url, lines in _parts_newest_first(store, dest, job):
+        for line in reversed(lines):
             try:
                 fields = json.loads(line)
-                yield fields["index"], _KINDS[fields["kind"]]
-            except (ValueError, KeyError, TypeError) as error:
-                raise ContractError(f"{url} was changed: {line[:80]!r} is not an outcome") from error
+                index, kind = fields["index"], _KINDS[fields["kind"]]
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise _changed(url, line) from error
+            if type(index) is not int or index < 0:
+                raise _changed(url, line)
+            yield index, kind
 
 
 def write_json(store: ObjectStore, dest: S3Url, job: str, name: str, content: dict[str, Any]) -> S3Url:
@@ -165,7 +205,9 @@ def read_json(store: ObjectStore, dest: S3Url, job: str, name: str) -> dict[str,
         content = json.loads(body)
     except ObjectMissing:
         return None
-    except ValueError as error:
+    except TooLarge as error:
+        raise ContractError(f"{url} is larger than maskmill writes it: it was changed or replaced") from error
+    except (ValueError, RecursionError) as error:
         raise ContractError(f"{url} is not JSON: it was changed or replaced") from error
     if not isinstance(content, dict):
         raise ContractError(f"{url} is not a JSON object: it was changed or replaced")

@@ -92,6 +92,9 @@ _NEIGHBOURS = 3
 _CONFLICT_PAUSE_SECONDS = 0.1
 _BLOCK_BYTES = 1024 * 1024
 
+_PART_BYTES = 5 * 1024 * 1024
+"""Size of a part of a multipart upload; S3 takes 5 MiB or more, and 10,000 parts."""
+
 
 @dataclass(frozen=True)
 class ObjectInfo:
@@ -362,6 +365,11 @@ class ObjectStore:
                     f"{url}: S3 answered without {error}, which an upload in parts needs: check the gateway before it"
                 ) from error
 
+    def open_writer(self, url: S3Url, *, content_type: str) -> ObjectWriter:
+        """Return a writer for an object that is made piece by piece, in constant memory and without a file."""
+        self._check_allowed(url)
+        return ObjectWriter(self, self._client, url, content_type)
+
     def ensure_bucket(self, name: str) -> None:
         """Create a bucket if it does not exist."""
         with _translate_errors(S3Url(name)):
@@ -411,6 +419,68 @@ class ObjectStore:
         allow = self._settings.allow
         if allow and not any(_covers(entry, url) for entry in allow):
             raise AccessDenied(f"{url} is not on the allow-list: extend MASKMILL_S3__ALLOW if access is intended")
+
+
+class ObjectWriter:
+    """Writes one object piece by piece. It appears when the writer is closed; after an exception it does not.
+
+    A small object takes one request, a large one a multipart upload.
+    """
+
+    def __init__(self, store: ObjectStore, client: Any, url: S3Url, content_type: str) -> None:
+        """Send nothing yet. Use `ObjectStore.open_writer`."""
+        self._store, self._client, self._url, self._content_type = store, client, url, content_type
+        self._buffer = bytearray()
+        self._upload: dict[str, Any] = {}
+        self._etags: list[str] = []
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        self._buffer += data
+        if len(self._buffer) >= _PART_BYTES:
+            self._send_part()
+
+    def close(self) -> None:
+        """Write the rest, and let the object appear."""
+        if not self._upload:
+            self._store.put(self._url, bytes(self._buffer), content_type=self._content_type)
+            return
+        if self._buffer:
+            self._send_part()
+        parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(self._etags, start=1)]
+        with _translate_errors(self._url, writing=True):
+            self._client.complete_multipart_upload(**self._upload, MultipartUpload={"Parts": parts})
+
+    def abort(self) -> None:
+        """Give up: the parts that were sent are deleted, unless S3 fails; then its own rules delete them."""
+        self._buffer.clear()
+        if self._upload:
+            with contextlib.suppress(MaskmillError), _translate_errors(self._url):
+                self._client.abort_multipart_upload(**self._upload)
+
+    def _send_part(self) -> None:
+        place = {"Bucket": self._url.bucket, "Key": self._url.key}
+        with _translate_errors(self._url, writing=True):
+            if not self._upload:
+                found = self._client.create_multipart_upload(**place, ContentType=self._content_type)
+                self._upload = {**place, "UploadId": found["UploadId"]}
+            number = len(self._etags) + 1
+            sent = self._client.upload_part(**self._upload, PartNumber=number, Body=self._buffer)
+        if "ETag" not in sent:
+            raise ServiceError(
+                f"{self._url}: S3 answered without an ETag, which an upload in parts needs: check the gateway before it"
+            )
+        self._etags.append(sent["ETag"])
+        self._buffer = bytearray()
+
+    def __enter__(self) -> ObjectWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
 
 
 def _covers(entry: str, url: S3Url) -> bool:

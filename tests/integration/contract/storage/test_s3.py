@@ -441,3 +441,34 @@ def test_a_closed_store_holds_no_connection(store, installation):
 
     assert during == before + 1
     assert connections() == before
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 7, 30], ids=lambda pieces: f"{pieces} pieces")
+def test_an_object_written_piece_by_piece_is_whole(store, installation, pieces):
+    url = S3Url(installation.bucket, "list")
+    data = [bytes([number]) * 400_001 for number in range(pieces)]  # 30 of them are three parts of an upload
+
+    with store.open_writer(url, content_type="text/plain") as writer:
+        for piece in data:
+            writer.write(piece)
+
+    assert store.get(url, max_bytes=10**8)[0] == b"".join(data)
+
+
+@pytest.mark.parametrize("pieces", [1, 30])
+def test_an_object_whose_writer_fails_does_not_appear(store, installation, pieces):
+    url = S3Url(installation.bucket, "list")
+
+    with pytest.raises(ZeroDivisionError), store.open_writer(url, content_type="text/plain") as writer:
+        for _ in range(pieces):
+            writer.write(b"x" * 400_001)
+        raise ZeroDivisionError
+
+    assert list(store.list(S3Url(installation.bucket))) == []
+    assert "Uploads" not in store._client.list_multipart_uploads(Bucket=installation.bucket)
+
+
+def test_an_object_outside_the_allow_list_gets_no_writer(installation):
+    config = installation.settings.s3.model_copy(update={"allow": ("other/",)})
+    with ObjectStore(config) as store, pytest.raises(AccessDenied):
+        store.open_writer(S3Url(installation.bucket, "list"), content_type="text/plain")

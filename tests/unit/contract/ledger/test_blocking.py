@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from support.jobs import active
 from worker.contract.job import JobStatus
 from worker.contract.ledger.backlog import blocker, overlapping, unblocked
 from worker.contract.s3url import S3Url
+
+RUNNING = JobStatus.RUNNING
 
 
 @pytest.mark.parametrize(
@@ -50,3 +54,16 @@ def test_a_job_that_is_not_running_gets_nothing_and_still_blocks(status):
 def test_a_job_that_is_not_among_the_active_ones_waits_for_all():
     assert blocker(active("new", dest="s3://b/out/").view, [active("old", dest="s3://b/")]).job == "old"
     assert blocker(active("new", dest="s3://b/out/").view, []) is None
+
+
+@given(st.lists(st.tuples(st.sampled_from(["b", "c"]), st.text("ab/", max_size=5)), max_size=12))
+def test_all_at_once_the_jobs_that_wait_are_those_found_one_by_one(places):
+    """`unblocked` sorts the destinations in place of comparing all pairs."""
+    jobs = [
+        active(f"job{number}", dest=f"s3://{bucket}/{key}", status=JobStatus.PAUSED if number % 5 == 4 else RUNNING)
+        for number, (bucket, key) in enumerate(places)
+    ]
+
+    found = unblocked(jobs)
+
+    assert found == [job for job in jobs if job.view.status is RUNNING and blocker(job.view, jobs) is None]

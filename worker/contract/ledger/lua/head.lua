@@ -5,6 +5,10 @@
 local JOB, IMAGES, ATTEMPTS, OUTSTANDING, RUNNING, SUSPECTS, RETURNED, FAILURES, LOG = unpack(KEYS)
 local COUNTER = {'ok', 'skipped', 'failed', 'dead', 'cancelled'}
 local SKIPPED, FAILED, DEAD, CANCELLED = 2, 3, 4, 5
+-- Most images of a job (`worker.contract.job.MAX_IMAGES`). A larger number in a record would let Redis allocate memory.
+local MAX_IMAGES = 50000000
+
+local function is_job(name) return #name <= 64 and name:match('^[%w_-]+$') ~= nil end
 
 local function now()
   local time = redis.call('TIME')
@@ -13,6 +17,12 @@ end
 
 local function state(index)
   return redis.call('BITFIELD', IMAGES, 'GET', 'u4', '#' .. index)[1]
+end
+
+-- Add 1 to a number in a hash; what is no number counts as 0.
+local function increment(key, field)
+  if not (redis.call('HGET', key, field) or '0'):match('^-?%d%d?%d?%d?%d?%d?$') then redis.call('HDEL', key, field) end
+  return redis.call('HINCRBY', key, field, 1)
 end
 
 local function set_state(index, value)

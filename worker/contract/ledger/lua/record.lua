@@ -16,10 +16,10 @@ if job[2] ~= epoch then return {0, 0} end
 -- failures of a job are in that list.
 local function remove_failure(index)
   for _, line in ipairs(redis.call('LRANGE', FAILURES, 0, -1)) do
-    local failure = cjson.decode(line)
-    if failure.index == index then
+    local read, failure = pcall(cjson.decode, line)
+    if read and type(failure) == 'table' and failure.index == index then
       redis.call('LREM', FAILURES, 1, line)
-      local code = 'code:' .. (failure.code or '')
+      local code = 'code:' .. tostring(failure.code or '')
       if redis.call('HINCRBY', JOB, code, -1) == 0 then redis.call('HDEL', JOB, code) end
       return
     end

@@ -19,7 +19,7 @@ if holder and holder ~= ARGV[5] then return 0 end  -- another worker is responsi
 if holder then
   redis.call('HDEL', RUNNING, chunk)
   if ARGV[7] == '1' then
-    if tonumber(redis.call('HGET', ATTEMPTS, chunk) or 0) > 0 then redis.call('HINCRBY', ATTEMPTS, chunk, -1) end
+    if (tonumber(redis.call('HGET', ATTEMPTS, chunk) or 0) or 0) > 0 then redis.call('HINCRBY', ATTEMPTS, chunk, -1) end
     if redis.call('HEXISTS', SUSPECTS, 'chunk:' .. chunk) == 1 then redis.call('HSET', SUSPECTS, 'chunk:' .. chunk, '') end
   end
 end

@@ -13,13 +13,17 @@ local job = redis.call('HMGET', JOB, 'status', 'options', 'policy', 'epoch', 'to
   'store_retry_at')
 local status, options, policy, total, deaths_allowed = job[1], job[2], job[3], tonumber(job[5] or 0), tonumber(job[6])
 local size = tonumber(job[7] or 0)
+-- Longer than any job has: not sent to the worker.
+if #(options or '') + #(policy or '') > 65536 then options, policy = '{}', '{}' end
 local function answer(verdict, values) return {verdict, values or {}, options or '', policy or '', 0, '', {}} end
 
 if not status then return answer('unknown') end
 if job[4] ~= epoch or status == 'listing' or status == 'reopening' then return answer('stale') end
 -- The numbers of a message that a producer wrote follow from the job. Others would write outcomes of other chunks, and
 -- an image number far outside of the job would let Redis allocate memory up to it.
-if first ~= tonumber(chunk) * size or count ~= math.min(size, total - first) then return answer('stale') end
+if first ~= tonumber(chunk) * size or count ~= math.min(size, total - first) or total > MAX_IMAGES then
+  return answer('stale')
+end
 local values = states(first, count)
 if all_set(first, count) then
   forget(chunk, first, count)
@@ -50,16 +54,19 @@ redis.call('HSETNX', JOB, 'started_at', time)
 redis.call('ZADD', OUTSTANDING, time, chunk)
 redis.call('HSET', RUNNING, chunk, worker)
 unreturn(chunk)
-local attempts = redis.call('HINCRBY', ATTEMPTS, chunk, 1)
+local attempts = increment(ATTEMPTS, chunk)
 local suspect = redis.call('HGET', SUSPECTS, 'chunk:' .. chunk)
 if not suspect and attempts <= split_after then return {'run', values, options, policy, 0, '', {}} end
 
 -- One by one from now on: if a worker dies, the announced image is to blame.
-if suspect and suspect ~= '' and state(suspect) == 0 then redis.call('HINCRBY', SUSPECTS, 'deaths:' .. suspect, 1) end
+local blamed = tonumber(suspect or '')
+if blamed and blamed % 1 == 0 and blamed >= first and blamed < first + count and state(blamed) == 0 then
+  increment(SUSPECTS, 'deaths:' .. blamed)
+end
 redis.call('HSET', SUSPECTS, 'chunk:' .. chunk, '')
 local dead = {}
 for i, value in ipairs(values) do
-  local deaths = tonumber(redis.call('HGET', SUSPECTS, 'deaths:' .. (first + i - 1)) or 0)
+  local deaths = tonumber(redis.call('HGET', SUSPECTS, 'deaths:' .. (first + i - 1)) or 0) or 0
   if value == 0 and deaths >= deaths_allowed then dead[#dead + 1] = first + i - 1 end
 end
 return {'run', values, options, policy, 1, redis.call('HGET', SUSPECTS, 'why:' .. chunk) or '', dead}

@@ -9,7 +9,7 @@ if job[1] ~= ARGV[2] or redis.call('HGET', RUNNING, chunk) ~= ARGV[3] then retur
 local failures = 0
 if image ~= '' then
   redis.call('HSET', SUSPECTS, 'stored:' .. chunk, '')
-  failures = redis.call('HINCRBY', SUSPECTS, 'store:' .. image, 1)
+  failures = increment(SUSPECTS, 'store:' .. image)
   if failures >= tries then
     redis.call('HDEL', JOB, 'wait_for', 'wait_since', 'wait_at')
     return failures
