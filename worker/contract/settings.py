@@ -367,7 +367,12 @@ class NotifySettings(_Group):
     attempts: int = Field(
         default=6, ge=1, le=20, description="Attempts per notification, with increasing pauses between them."
     )
-    timeout_seconds: float = Field(default=10.0, gt=0, description="Seconds that one attempt may wait for an answer.")
+    timeout_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        le=3600,
+        description="Seconds that one attempt may take in all, however slowly bytes arrive.",
+    )
     ca_file: Path | None = Field(
         default=None, description="CA certificate (PEM) for https:// addresses; empty selects those of the system."
     )
