@@ -278,6 +278,14 @@ class LimitSettings(_Group):
 
     max_object_mib: int = Field(default=64, ge=1, description="Largest input object in MiB, checked before download.")
     max_megapixels: int = Field(default=100, ge=1, description="Largest image in megapixels, checked before decoding.")
+    picture_memory_mib: int | None = Field(
+        default=None,
+        ge=16,
+        description=(
+            "Memory in MiB for all images in flight in one worker process; an image that needs more by itself is "
+            "refused, others wait. Empty: what `worker plan` leaves beside the network."
+        ),
+    )
 
 
 class JobSettings(_Group):
