@@ -15,7 +15,6 @@ Example (a test runs it):
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
@@ -32,7 +31,7 @@ from producer.plan import Plan
 from producer.recover import recover
 from producer.retry import retry
 from producer.sources.filters import Filters
-from producer.sources.list_formats import ListFormat
+from producer.sources.list_formats import ListFormat, key_lines
 from producer.sources.resolve import SourceSpec
 from producer.sources.units import texts
 from producer.submit import OnProgress, Submitted, Submitter
@@ -349,6 +348,6 @@ def _spec(source: Source, keys: str | Iterable[str] | None, filters: Filters | N
         yield SourceSpec(source, **options)
         return
     with tempfile.NamedTemporaryFile("w", prefix="maskmill-keys-", suffix=".jsonl", encoding="utf-8") as file:
-        file.writelines(json.dumps(key, ensure_ascii=False) + "\n" for key in texts("keys", keys))
+        file.writelines(key_lines(texts("keys", keys)))
         file.flush()
         yield SourceSpec(source, file.name, ListFormat.JSONL, **options)

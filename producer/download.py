@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from producer.sources.lookup import in_order
+from producer.subfolder import open_subfolder
 from worker.contract.errors import ImageError, ObjectMissing, SourceError, StoreUnavailable
 from worker.contract.job import JobView
 from worker.contract.ledger.jobs import Ledger
@@ -79,8 +80,9 @@ def download_all(
 def download(store: ObjectStore, ledger: Ledger, view: JobView, folder: Path) -> Iterator[Fetched]:
     """Fetch every output of a job, keeping the tree; yield each, in order, when its file is complete.
 
-    Existing files are replaced. A file appears under its name only when it is complete. An output that cannot be a file
-    here, or that S3 fails for, does not stop the others (`Fetched.problem`).
+    Existing files are replaced, and links below the folder are not followed. A file appears under its name only when it
+    is complete. An output that cannot be a file here, or that S3 fails for, does not stop the others
+    (`Fetched.problem`).
 
     Raises:
         SourceError: the job has no list of images yet, the folder cannot be created, or its disk is full or read-only.
@@ -101,8 +103,8 @@ def fetch(store: ObjectStore, dest: S3Url, key: str, folder: Path) -> Fetched:
     path = folder
     try:
         path = local_path(folder, key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        store.download(dest / key, path)
+        with open_subfolder(folder, key.split("/")[:-1]) as parent:
+            store.download(dest / key, parent / path.name)
     except ObjectMissing:
         return Fetched(key, path, gone=True)
     except OSError as error:

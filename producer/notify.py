@@ -16,14 +16,16 @@ import http.client
 import ipaddress
 import json
 import logging
+import queue
 import random
 import re
 import ssl
+import threading
 import time
 import urllib.error
 import urllib.request
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from producer.watch import JobSnapshot, mean_rate
@@ -40,6 +42,18 @@ _RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP statuses after which the receiver may accept the same message later."""
 
 _URL = re.compile(r"https?://[!-~]+", re.IGNORECASE)
+
+
+_TOO_SLOW = "it did not answer in time"
+
+
+class _Attempt(NamedTuple):
+    """The result of one attempt."""
+
+    reason: str | None
+    """Why it failed; None if it succeeded."""
+    pause: float | None
+    """Shortest pause before a retry in seconds; None if a retry cannot succeed."""
 
 
 class Notifier:
@@ -93,13 +107,30 @@ class Notifier:
             log.info(reason, extra=event("notification_retried", host=self._host, attempt=attempt))
             time.sleep(pause)
 
-    def _post(self, id: str, body: bytes) -> tuple[str | None, float | None]:
-        """Post the message once.
+    def _post(self, id: str, body: bytes) -> _Attempt:
+        """Post the message once, within the time limit.
 
-        Returns:
-            Why the attempt failed, or None if it succeeded; and the shortest pause before a retry in seconds, or None
-            if a retry cannot succeed.
+        The time-out of a socket starts again with every byte that arrives. So the request runs in a thread of its own,
+        which is left behind if it takes longer in all: it ends with its connection or with the process.
         """
+        answers: queue.SimpleQueue[_Attempt | Exception] = queue.SimpleQueue()
+
+        def post() -> None:
+            try:
+                answers.put(self._request(id, body))
+            except Exception as error:  # noqa: BLE001 -- raised again below
+                answers.put(error)
+
+        threading.Thread(target=post, name="maskmill-notify", daemon=True).start()
+        try:
+            answer = answers.get(timeout=self._settings.timeout_seconds)
+        except queue.Empty:
+            return _Attempt(_TOO_SLOW, 0.0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _request(self, id: str, body: bytes) -> _Attempt:
         now = int(time.time())  # new for each attempt: receivers refuse old timestamps
         headers = {
             "content-type": "application/json",
@@ -111,16 +142,18 @@ class Notifier:
         request = urllib.request.Request(self._url, body, headers, method="POST")  # noqa: S310 -- https, or http on request
         try:
             with self._opener.open(request, timeout=self._settings.timeout_seconds):
-                return None, None
+                return _Attempt(None, None)
         except urllib.error.HTTPError as error:
             with error:
-                return f"it answered {error.code}", _retry_after(error) if error.code in _RETRYABLE_STATUSES else None
+                pause = _retry_after(error) if error.code in _RETRYABLE_STATUSES else None
+                return _Attempt(f"it answered {error.code}", pause)
         except urllib.error.URLError as error:
             if isinstance(error.reason, ssl.SSLCertVerificationError):
-                return "its certificate is not trusted (set MASKMILL_NOTIFY__CA_FILE to trust another authority)", None
-            return _describe(error.reason), 0.0
+                remedy = "set MASKMILL_NOTIFY__CA_FILE to trust another authority"
+                return _Attempt(f"its certificate is not trusted ({remedy})", None)
+            return _Attempt(_describe(error.reason), 0.0)
         except (OSError, http.client.HTTPException) as error:
-            return _describe(error), 0.0
+            return _Attempt(_describe(error), 0.0)
 
 
 def message(view: JobView, exit_code: int) -> dict[str, Any]:
@@ -200,5 +233,5 @@ def _retry_after(error: urllib.error.HTTPError) -> float:
 def _describe(error: object) -> str:
     """Return the reason without the error's own text, which may quote the URL."""
     if isinstance(error, TimeoutError):
-        return "it did not answer in time"
+        return _TOO_SLOW
     return (isinstance(error, OSError) and error.strerror) or type(error).__name__

@@ -6,11 +6,12 @@ import contextlib
 import csv
 import itertools
 import json
+import secrets
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from producer.outcomes import as_dict
 from worker.contract.console import json_for
@@ -85,7 +86,7 @@ def write_csv(outcomes: Iterable[Outcome], view: JobView, file: IO[str], *, guar
         writer.writerow(map(cell, as_row(outcome, view).values()))
 
 
-def write_parquet(outcomes: Iterable[Outcome], view: JobView, path: Path) -> None:
+def write_parquet(outcomes: Iterable[Outcome], view: JobView, file: BinaryIO) -> None:
     """Write a Parquet file in row groups of 10,000, so that memory does not grow with the job.
 
     Raises:
@@ -94,21 +95,27 @@ def write_parquet(outcomes: Iterable[Outcome], view: JobView, path: Path) -> Non
     pa, pq = _pyarrow()
     schema = pa.schema([(name, _arrow_type(pa, name)) for name in columns(view)])
     rows = (_typed(as_row(outcome, view)) for outcome in outcomes)
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         while group := list(itertools.islice(rows, _GROUP_ROWS)):
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, and rename it to `path` if the block ends without an exception.
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a new file beside `path`, and rename it to `path` if the block ends without an exception.
+
+    Nothing is written through a link: the new file has a random name and is opened only if nothing has that name, and a
+    link at `path` is replaced, not followed.
 
     Raises:
-        SourceError: the file cannot be written.
+        SourceError: the file cannot be written, or `path` is a folder, a device or a pipe.
     """
-    part = path.with_name(f".{path.name}.part")
+    if path.exists() and not path.is_file():
+        raise SourceError(f"{path} is not a file: give the name of a file")
+    part = path.with_name(f".maskmill-{secrets.token_hex(6)}")
     try:
-        yield part
+        with part.open("xb") as file:
+            yield file
         part.replace(path)
     except OSError as error:
         raise SourceError(f"{path} cannot be written: {error.strerror or error}") from error

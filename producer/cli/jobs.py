@@ -95,7 +95,9 @@ def watch_command(*, job: str, timeout: float | None, notify: str | None, as_jso
 
 
 @click.command("list", epilog="\b\nExample:\n  producer list --limit 5 --json")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Number of jobs to show.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Number of jobs to show."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per job instead of a table.")
 def list_command(*, limit: int, as_json: bool) -> int:
     """List jobs, newest first."""

@@ -11,6 +11,7 @@ import click
 from pydantic import ValidationError
 
 from producer.backgrounds import OutputRequest
+from producer.sources.local import exists
 from worker.contract import output_names
 from worker.contract.errors import SettingsError
 from worker.contract.outputs import ExifPolicy, ImageFormat, OutputKind, OutputOptions
@@ -158,7 +159,7 @@ def _background_file(background: str) -> Path | None:
     if not background or background.startswith(("#", "s3://")):
         return None
     file = Path(background).expanduser()
-    if not file.is_file():
+    if not (exists(file) and file.is_file()):
         raise SettingsError(
             f"--background {background}: no such file; give a colour such as '#f2f2f2', a file or s3://bucket/key"
         )

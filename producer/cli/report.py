@@ -56,8 +56,8 @@ def report_command(
         with progress.PhaseDisplay(as_json=as_json) as display:
             page = make_report(store, ledger, view, config, samples=samples, on_progress=display.update)
         if output is not None:
-            with atomic_file(output) as path:
-                path.write_bytes(page)
+            with atomic_file(output) as file:
+                file.write(page)
         url = str(upload_report(store, view, page)) if not no_upload else None
     if as_json:
         console.print_json({"job": job, "report": url, "file": str(output) if output else None, "bytes": len(page)})

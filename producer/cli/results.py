@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -121,9 +122,10 @@ def _write(
     if output is None:
         write(found, view, sys.stdout)
         return
-    with atomic_file(output) as path:
+    with atomic_file(output) as file:
         if table_format is TableFormat.PARQUET:
-            write_parquet(found, view, path)
+            write_parquet(found, view, file)
         else:
-            with path.open("w", encoding="utf-8", newline="") as file:
-                write(found, view, file)
+            text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+            write(found, view, text)
+            text.detach()  # flushes; `atomic_file` closes the file

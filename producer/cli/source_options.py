@@ -61,6 +61,12 @@ _OPTIONS = (
         "--head", is_flag=True, help="Read size and age of the objects in a list from S3, with one request per object."
     ),
     click.option(
+        "--follow-links",
+        is_flag=True,
+        help="Also submit what links in a local folder lead to outside it. Without it such links are counted and left "
+        "out.",
+    ),
+    click.option(
         "--include",
         multiple=True,
         metavar="GLOB",
@@ -101,6 +107,7 @@ def source_options(command: Callable[..., int]) -> Callable[..., int]:
         manifest: str | None,
         manifest_format: str | None,
         head: bool,
+        follow_links: bool,
         include: tuple[str, ...],
         exclude: tuple[str, ...],
         min_size: int | None,
@@ -128,6 +135,7 @@ def source_options(command: Callable[..., int]) -> Callable[..., int]:
                 any_suffix=any_suffix,
             ),
             head,
+            follow_links=follow_links,
         )
         return command(spec=spec, **others)
 

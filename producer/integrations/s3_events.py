@@ -31,11 +31,15 @@ from producer.submit import Submitted
 from worker.contract.errors import SourceError
 from worker.contract.messages import JobPolicy
 from worker.contract.outputs import OutputOptions
+from worker.contract.printable import is_utf8
 from worker.contract.s3url import S3Url
 
 BucketEvent = Mapping[str, Any]
 
 _CREATED_EVENTS = ("ObjectCreated", "s3:ObjectCreated")
+_MAX_NESTING = 4
+"""Envelopes around an event: a topic that delivers to a queue has two."""
+
 _SEAWEED_BUCKETS = "/buckets/"
 
 
@@ -92,49 +96,87 @@ def created_objects(event: BucketEvent | str | bytes) -> list[CreatedObject]:
     """
     try:
         facts = event if isinstance(event, Mapping) else json.loads(event)
-        return list(_created(facts))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SourceError(f"not a bucket event ({type(error).__name__}: {error})") from error
+        return list(_created(facts, _MAX_NESTING))
+    except _INVALID as error:
+        raise SourceError(f"not a bucket event ({_reason(error)})") from error
 
 
-def _created(event: BucketEvent) -> Iterator[CreatedObject]:
+_INVALID = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading an event raises if it has another form."""
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong with an event: our own sentence, or the kind of error."""
+    if isinstance(error, _WrongField):
+        return str(error)
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return f"{type(error).__name__}: {error!s:.200}"
+
+
+class _WrongField(ValueError):
+    """A field of an event does not hold what it must hold."""
+
+
+def _created(event: BucketEvent, levels: int) -> Iterator[CreatedObject]:
+    """Yield the objects of an event that may lie in up to `levels` envelopes."""
+    if not levels:
+        raise _WrongField("nested too deeply")
     if "Records" in event:
-        for record in event["Records"]:
-            yield from _from_record(record)
+        for number, record in enumerate(event["Records"], 1):
+            try:
+                yield from _from_record(record, levels - 1)
+            except _INVALID as error:
+                raise _WrongField(f"record {number}: {_reason(error)}") from error
     elif event.get("Type") == "Notification":  # a topic (SNS) that delivers to a queue (SQS)
-        yield from _created(json.loads(event["Message"]))
+        yield from _created(json.loads(event["Message"]), levels - 1)
     elif "detail-type" in event:
         if event["detail-type"] == "Object Created":
             yield _from_event_bridge(event["detail"])
     elif "event_type" in event:
         yield from _from_seaweed(event)
     elif event.get("Event") != "s3:TestEvent":
-        raise ValueError(f"expected Records, detail-type or event_type, found {', '.join(sorted(event))[:200]}")
+        raise _WrongField(f"expected Records, detail-type or event_type, found {', '.join(sorted(event))[:200]}")
 
 
-def _from_record(record: BucketEvent) -> Iterator[CreatedObject]:
+def _from_record(record: BucketEvent, levels: int) -> Iterator[CreatedObject]:
     if "body" in record:  # a queue (SQS)
-        yield from _created(json.loads(record["body"]))
+        yield from _created(json.loads(record["body"]), levels)
     elif "Sns" in record:
-        yield from _created(json.loads(record["Sns"]["Message"]))
+        yield from _created(json.loads(record["Sns"]["Message"]), levels)
     elif record["eventName"].startswith(_CREATED_EVENTS):
         item = record["s3"]["object"]
-        url = S3Url(record["s3"]["bucket"]["name"], unquote_plus(item["key"]))
+        url = _place(record["s3"]["bucket"]["name"], unquote_plus(_text("key", item["key"])))
         yield CreatedObject(url, str(item.get("sequencer") or item.get("versionId") or item.get("eTag") or ""))
+
+
+def _place(bucket: Any, key: Any) -> S3Url:
+    return S3Url(_text("bucket", bucket), _text("key", key))
+
+
+def _text(name: str, value: Any) -> str:
+    """Return a field that must hold text.
+
+    Raises:
+        _WrongField: it holds nothing, or no text that can be written as UTF-8.
+    """
+    if not isinstance(value, str) or not value or not is_utf8(value):
+        raise _WrongField(f"{name} {value!r:.80} is not a text")
+    return value
 
 
 def _from_event_bridge(detail: BucketEvent) -> CreatedObject:
     """Return the object of an EventBridge event, whose key is not URL-encoded."""
     item = detail["object"]
     state = item.get("sequencer") or item.get("version-id") or item.get("etag") or ""
-    return CreatedObject(S3Url(detail["bucket"]["name"], item["key"]), str(state))
+    return CreatedObject(_place(detail["bucket"]["name"], item["key"]), str(state))
 
 
 def _from_seaweed(event: BucketEvent) -> Iterator[CreatedObject]:
     """Yield the object of a SeaweedFS event; its filer reports every change, and buckets are folders in `/buckets`."""
     message = event.get("message") or {}
     entry = message.get("new_entry")
-    path = str(event["key"])
+    path = _text("key", event["key"])
     if not entry or entry.get("is_directory"):
         return
     if message.get("new_parent_path"):  # the object was moved
@@ -143,7 +185,7 @@ def _from_seaweed(event: BucketEvent) -> Iterator[CreatedObject]:
     if path.startswith(_SEAWEED_BUCKETS) and key:
         facts = entry.get("attributes") or {}
         state = facts.get("md5") or f"{facts.get('mtime', '')} {facts.get('file_size', '')}"
-        yield CreatedObject(S3Url(bucket, key), str(state))
+        yield CreatedObject(_place(bucket, key), str(state))
 
 
 def _is_input(url: S3Url, root: S3Url, target: S3Url) -> bool:

@@ -14,6 +14,8 @@ from __future__ import annotations
 import hashlib
 import heapq
 import itertools
+import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -85,7 +87,7 @@ class Filters:
         """Set a field to a value, which is parsed if it is a text."""
         if isinstance(value, str):
             value = parse(value)
-        elif value is not None and not _is_number(value, kind):
+        elif value is not None and not (_is_number(value, kind) and _is_in_range(name, value)):
             raise SettingsError(f"{name} takes {expected}, not {value!r:.80}")
         self._set(name, value)
 
@@ -96,6 +98,13 @@ class Filters:
     def needs_size(self) -> bool:
         """Whether every item must have a size."""
         return self.min_size is not None or self.max_size is not None
+
+
+def _is_in_range(name: str, value: Any) -> bool:
+    """Return whether a number can be the value of a field: sizes are not negative, times are finite."""
+    if name == "newer_than":
+        return isinstance(value, int) or math.isfinite(value)
+    return not isinstance(value, int) or value >= 0
 
 
 def _is_number(value: object, kind: type) -> bool:
@@ -124,7 +133,7 @@ def choose(
     found = _by_facts(look_up(_by_name(items, filters, skipped)), filters, skipped)
     if filters.sample:
         found = _sample(found, filters.sample, filters.seed, skipped)
-    return itertools.islice(found, filters.limit)
+    return itertools.islice(found, filters.limit and min(filters.limit, sys.maxsize))
 
 
 def only_matching(items: Iterable[Item], pattern: str, skipped: Skipped) -> Iterator[Item]:

@@ -7,12 +7,14 @@ Layout and encoding: Amazon S3 User Guide, "Amazon S3 Inventory"; keys in the CS
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 from urllib.parse import unquote_plus
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
 
 from producer.sources.item import Item, Skip, Skipped
 from producer.sources.line_reader import numbered_lines, open_list
@@ -24,6 +26,30 @@ from worker.contract.storage.s3 import ObjectStore
 _MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 _ARN = re.compile(r"arn:aws[a-z-]*:s3:::")
 """Of a bucket, in any partition: `aws`, `aws-cn`, `aws-us-gov`, ..."""
+
+
+class _DataFile(BaseModel):
+    """A CSV file of an inventory."""
+
+    key: str
+    MD5checksum: str = ""
+
+
+class _Manifest(BaseModel):
+    """The manifest of an inventory; fields that are not needed are ignored."""
+
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    source_bucket: str
+    destination_bucket: str
+    file_format: str
+    file_schema: str
+    files: list[_DataFile]
+
+    @property
+    def columns(self) -> list[str]:
+        """Return the names of the columns of all data files, in lower case."""
+        return [column.strip().lower() for column in self.file_schema.split(",")]
 
 
 @dataclass(frozen=True)
@@ -47,36 +73,34 @@ class S3Inventory:
             DigestMismatch: a data file does not have the digest in the inventory manifest.
         """
         with open_list(self.place, self.store) as file:
-            facts = _facts(file, self.place)
-        if facts["sourceBucket"] != self.root.bucket:
+            facts = _read_manifest(file, self.place)
+        if facts.source_bucket != self.root.bucket:
             raise SourceError(
-                f"{self.place} is an inventory of bucket {facts['sourceBucket']!r}, the source is {self.root}: "
-                f"give s3://{facts['sourceBucket']}/ as SOURCE"
+                f"{self.place} is an inventory of bucket {facts.source_bucket!r}, the source is {self.root}: "
+                f"give s3://{facts.source_bucket}/ as SOURCE"
             )
-        columns = [column.strip().lower() for column in facts["fileSchema"].split(",")]
-        bucket = _ARN.sub("", facts["destinationBucket"], count=1)
-        for data in facts["files"]:
-            name = str(S3Url(bucket, data["key"]))
-            with open_list(name, self.store, md5=data.get("MD5checksum", "")) as rows:
-                yield from _rows(rows, name, columns, self.root, skipped)
+        bucket = _ARN.sub("", facts.destination_bucket, count=1)
+        for data in facts.files:
+            name = str(S3Url(bucket, data.key))
+            with open_list(name, self.store, md5=data.MD5checksum) as rows:
+                yield from _rows(rows, name, facts.columns, self.root, skipped)
 
 
-def _facts(file: BinaryIO, place: str) -> dict[str, Any]:
-    """Read and check an inventory manifest."""
+def _read_manifest(file: BinaryIO, place: str) -> _Manifest:
     body = file.read(_MAX_MANIFEST_BYTES + 1)
     try:
-        facts = json.loads(body)
-        form, schema = facts["fileFormat"], facts["fileSchema"]
-        _ = facts["sourceBucket"], facts["destinationBucket"], [data["key"] for data in facts["files"]]
-    except (ValueError, KeyError, TypeError) as error:
+        facts = _Manifest.model_validate_json(body)
+    except ValidationError as error:
         raise SourceError(
             f"{place} is not the manifest.json of an S3 Inventory; for JSON Lines add --manifest-format jsonl"
         ) from error
-    if str(form).upper() != "CSV":
-        raise SourceError(f"{place}: an inventory in {form} is not supported; configure S3 to write it as CSV")
-    if "key" not in [column.strip().lower() for column in schema.split(",")]:
+    if facts.file_format.upper() != "CSV":
+        raise SourceError(
+            f"{place}: an inventory in {facts.file_format} is not supported; configure S3 to write it as CSV"
+        )
+    if "key" not in facts.columns:
         raise SourceError(f"{place}: its data files have no column Key")
-    return dict(facts)
+    return facts
 
 
 def _rows(file: BinaryIO, name: str, columns: list[str], root: S3Url, skipped: Skipped) -> Iterator[Item]:

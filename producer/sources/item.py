@@ -48,6 +48,8 @@ class Skip(StrEnum):
     DUPLICATE = "duplicate"
     MISSING = "missing"
     OUTSIDE_SOURCE = "outside_source"
+    OUTSIDE_LINK = "outside_link"
+    NOT_A_FILE = "not_a_file"
     NOT_CURRENT = "not_current"
 
     @property
@@ -67,6 +69,8 @@ _WORDS = {
     Skip.DUPLICATE: "listed more than once",
     Skip.MISSING: "listed but missing",
     Skip.OUTSIDE_SOURCE: "outside the source",
+    Skip.OUTSIDE_LINK: "links that lead out of the folder (--follow-links takes them)",
+    Skip.NOT_A_FILE: "pipes, devices or broken links",
     Skip.NOT_CURRENT: "old versions and delete markers",
 }
 

@@ -32,12 +32,16 @@ class KeyList:
     form: ListFormat | None
     """None: the first line decides."""
 
+    follow_links: bool = False
+    """Take local files to which links outside the root lead."""
+
     is_whole = False
 
     def items(self, skipped: Skipped) -> Iterator[Item]:
         """Read the list; local files that are missing are counted in `skipped`."""
         with open_list(self.place, self.store) as file:
-            yield from _under(self.root, read_entries(file, self.form, self.place), self.place, skipped)
+            entries = read_entries(file, self.form, self.place)
+            yield from _under(self.root, entries, self.place, skipped, follow_links=self.follow_links)
 
 
 class StandardInput:
@@ -45,7 +49,7 @@ class StandardInput:
 
     is_whole = False
 
-    def __init__(self, store: ObjectStore, form: ListFormat | None) -> None:
+    def __init__(self, store: ObjectStore, form: ListFormat | None, *, follow_links: bool = False) -> None:
         """Read the first entry.
 
         Raises:
@@ -60,7 +64,7 @@ class StandardInput:
             first = next(self._entries, None)
             if first is None:
                 raise SourceError("nothing on standard input: write keys or paths to it, one on each line")
-            self._first = first
+            self._first, self._follow_links = first, follow_links
             key = first[1].key
             self.root = S3Url(S3Url.parse(key).bucket) if key.startswith("s3://") else Path.cwd()
             self._opened = stack.pop_all()
@@ -68,13 +72,16 @@ class StandardInput:
     def items(self, skipped: Skipped) -> Iterator[Item]:
         """Read the rest; local files that are missing are counted in `skipped`."""
         with self._opened:
-            yield from _under(self.root, itertools.chain([self._first], self._entries), _STDIN_NAME, skipped)
+            entries = itertools.chain([self._first], self._entries)
+            yield from _under(self.root, entries, _STDIN_NAME, skipped, follow_links=self._follow_links)
 
 
-def _under(root: S3Url | Path, entries: Iterable[Entry], name: str, skipped: Skipped) -> Iterator[Item]:
+def _under(
+    root: S3Url | Path, entries: Iterable[Entry], name: str, skipped: Skipped, *, follow_links: bool
+) -> Iterator[Item]:
     """Make the keys of a list relative to the root."""
     if isinstance(root, Path):
-        yield from listed_files(entries, root, name, skipped)
+        yield from listed_files(entries, root, name, skipped, follow_links=follow_links)
         return
     prefix = str(root)
     for number, item in entries:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
 from pathlib import PurePosixPath
@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 from producer.sources.item import Item
 from producer.sources.line_reader import STDIN, numbered_lines
 from worker.contract.errors import SourceError
+from worker.contract.printable import is_utf8
 from worker.contract.storage.s3 import plain_etag
 
 
@@ -43,6 +44,12 @@ _SUFFIXES = {
     ".ndjson": ListFormat.JSONL,
     ".json": ListFormat.INVENTORY,
 }
+
+MAX_OBJECT_BYTES = 2**50
+"""Largest size that a list may give; S3 stores objects of up to 50 TB."""
+
+_MAX_ETAG = 256
+"""Characters. S3 uses 32 to 40."""
 
 Entry = tuple[int, Item]
 """Line number, and the item on that line; its key may still be a URL or a path."""
@@ -101,10 +108,10 @@ def _jsonl(numbered: Iterator[tuple[int, str]], name: str) -> Iterator[Entry]:
             continue
         try:
             value = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # RecursionError: nested too deeply
             raise SourceError(f"{name}, line {number}: not JSON: write one string or object on each line") from error
         if isinstance(value, str):
-            yield number, Item(value)
+            yield number, Item(_key(value, f"{name}, line {number}"))
         elif isinstance(value, dict):
             fields = {_plain(str(column)): value[column] for column in value}
             yield number, _item(fields, f"{name}, line {number}")
@@ -138,7 +145,14 @@ def _item(fields: Mapping[str, Any], where: str) -> Item:
     key = fields.get("key") or fields.get("url")
     if not isinstance(key, str):
         raise SourceError(f"{where}: no text under `key` or `url`")
+    key = _key(key, where)
     return item_from_fields(key, fields.get("size"), fields.get("etag"), fields.get("lastmodified"), where)
+
+
+def _key(key: str, where: str) -> str:
+    if not is_utf8(key):
+        raise SourceError(f"{where}: {key[:80]!r} is not valid Unicode text, so it cannot be a key")
+    return key
 
 
 def item_from_fields(key: str, size: Any, etag: Any, modified: Any, where: str) -> Item:
@@ -152,14 +166,51 @@ def item_from_fields(key: str, size: Any, etag: Any, modified: Any, where: str) 
         where: list and line, for messages.
 
     Raises:
-        SourceError: the size or the time is invalid.
+        SourceError: a field is invalid.
     """
     try:
         return Item(
             key,
-            int(size) if size not in (None, "") else None,
-            plain_etag(str(etag or "")),
-            datetime.fromisoformat(str(modified)).timestamp() if modified else None,
+            None if size is None or size == "" else _size(size),
+            plain_etag(_etag(etag)) if etag else "",
+            None if modified is None or modified == "" else _time(modified),
         )
-    except ValueError as error:
-        raise SourceError(f"{where}: {error}; `size` is a number of bytes, `last_modified` an ISO time") from error
+    except (ValueError, OverflowError) as error:
+        raise SourceError(
+            f"{where}: {error}; `size` is a number of bytes, `etag` a text, `last_modified` an ISO time"
+        ) from error
+
+
+def _size(given: Any) -> int:
+    """Return a number of bytes. A program that knows no whole numbers writes 5.0."""
+    size: int | None = None
+    if isinstance(given, str):
+        digits = given.strip()
+        size = int(digits) if digits.isascii() and digits.isdecimal() else None
+    elif not isinstance(given, bool) and (isinstance(given, int) or (isinstance(given, float) and given.is_integer())):
+        size = int(given)
+    if size is None or not 0 <= size <= MAX_OBJECT_BYTES:
+        raise ValueError(f"{given!r:.80} is not the size of an object")
+    return size
+
+
+def _etag(given: Any) -> str:
+    if not isinstance(given, str) or len(given) > _MAX_ETAG or not given.isprintable():
+        raise ValueError(f"{given!r:.80} is not an ETag")
+    return given
+
+
+def _time(given: Any) -> float:
+    if not isinstance(given, str):
+        raise ValueError(f"{given!r:.80} is not a time")
+    return datetime.fromisoformat(given).timestamp()
+
+
+def key_lines(keys: Iterable[str]) -> Iterator[str]:
+    """Yield a line of a jsonl list for each key.
+
+    Raises:
+        SourceError: a key is not valid Unicode text.
+    """
+    for number, key in enumerate(keys, 1):
+        yield json.dumps(_key(key, f"key {number}"), ensure_ascii=False) + "\n"

@@ -17,7 +17,7 @@ from producer.sources.key_list import KeyList, StandardInput
 from producer.sources.key_source import KeySource
 from producer.sources.line_reader import STDIN
 from producer.sources.list_formats import ListFormat
-from producer.sources.local import LocalFiles, LocalFolder, LocalGlob, existing_folder, suggestion
+from producer.sources.local import LocalFiles, LocalFolder, LocalGlob, existing_folder, exists, suggestion
 from producer.sources.units import texts
 from worker.contract.errors import SettingsError, SourceError
 from worker.contract.s3url import S3Url
@@ -39,6 +39,9 @@ class SourceSpec:
     head: bool = False
     """Ask S3 for the size and age that a list does not give."""
 
+    follow_links: bool = False
+    """Also take what links in a local folder lead to outside it."""
+
     if TYPE_CHECKING:  # `__post_init__` accepts more than the types of the fields
 
         def __init__(
@@ -48,6 +51,8 @@ class SourceSpec:
             manifest_format: ListFormat | str | None = ...,
             filters: Filters = ...,
             head: bool = ...,
+            *,
+            follow_links: bool = ...,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -93,10 +98,10 @@ def resolve_source(spec: SourceSpec, store: ObjectStore) -> KeySource:
     if first == STDIN:
         if spec.manifest:
             raise SourceError("SOURCE - is itself a list: give the prefix of its keys as SOURCE, with --manifest -")
-        return StandardInput(store, spec.manifest_format)
+        return StandardInput(store, spec.manifest_format, follow_links=spec.follow_links)
     if spec.manifest:
-        return _listed_in(spec.manifest, spec.manifest_format, first, store)
-    return _in_bucket(first, store) if first.startswith("s3://") else _on_disk(spec.places)
+        return _listed_in(spec.manifest, spec, store)
+    return _in_bucket(first, store) if first.startswith("s3://") else _on_disk(spec)
 
 
 def _in_bucket(text: str, store: ObjectStore) -> KeySource:
@@ -106,21 +111,24 @@ def _in_bucket(text: str, store: ObjectStore) -> KeySource:
     return S3Object(store, url) if has_image_suffix(url.key) else S3Prefix(store, url.as_folder())
 
 
-def _on_disk(places: tuple[str, ...]) -> KeySource:
-    paths = [Path(place).expanduser() for place in places]
-    if len(paths) == 1 and is_glob(places[0]) and not paths[0].exists():
-        return LocalGlob(str(paths[0]))
+def _on_disk(spec: SourceSpec) -> KeySource:
+    paths, follow_links = [Path(place).expanduser() for place in spec.places], spec.follow_links
+    if len(paths) == 1 and is_glob(spec.places[0]) and not exists(paths[0]):
+        return LocalGlob(str(paths[0]), follow_links=follow_links)
     for path in paths:
-        if not path.exists():
+        if not exists(path):
             raise SourceError(f"{path} is neither an s3:// URL nor a folder or file{suggestion(path)}")
-    return LocalFolder(paths[0]) if len(paths) == 1 and paths[0].is_dir() else LocalFiles(paths)
+    if len(paths) == 1 and paths[0].is_dir():
+        return LocalFolder(paths[0], follow_links)
+    return LocalFiles(paths, follow_links=follow_links)
 
 
-def _listed_in(manifest: str, form: ListFormat | None, root_text: str, store: ObjectStore) -> KeySource:
-    root = _prefix(root_text) if root_text.startswith("s3://") else existing_folder(root_text)
-    form = form or list_formats.format_from_name(manifest)
+def _listed_in(manifest: str, spec: SourceSpec, store: ObjectStore) -> KeySource:
+    place = spec.places[0]
+    root = _prefix(place) if place.startswith("s3://") else existing_folder(place)
+    form = spec.manifest_format or list_formats.format_from_name(manifest)
     if form is not ListFormat.INVENTORY:
-        return KeyList(store, root, manifest, form)
+        return KeyList(store, root, manifest, form, spec.follow_links)
     if isinstance(root, Path):
         raise SourceError(f"{manifest} is an S3 Inventory: give s3://BUCKET/ as SOURCE, not a folder")
     return S3Inventory(store, root, manifest)

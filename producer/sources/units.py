@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterable
@@ -58,7 +59,10 @@ def parse_size(text: str) -> int:
         raise SettingsError(f"{text!r} is not a size: write 500k, 1M, 10MiB (powers of 1024) or 10MB (of 1000)")
     number, unit, suffix = found.groups()
     base = 1000 if (suffix or "").lower() == "b" else 1024
-    return int(float(number) * base ** (_POWERS[unit.lower()] if unit else 0))
+    size = float(number) * base ** (_POWERS[unit.lower()] if unit else 0)
+    if not math.isfinite(size):
+        raise SettingsError(f"a size of {text:.20}... is out of range")
+    return int(size)
 
 
 def parse_time(text: str, *, now: float | None = None) -> float:
@@ -73,14 +77,17 @@ def parse_time(text: str, *, now: float | None = None) -> float:
     """
     text = text.strip()
     if found := _AGE.fullmatch(text):
-        return (time.time() if now is None else now) - float(found[1]) * _SECONDS[found[2]]
+        moment = (time.time() if now is None else now) - float(found[1]) * _SECONDS[found[2]]
+        if not math.isfinite(moment):
+            raise SettingsError(f"an age of {text:.20}... is out of range")
+        return moment
     try:
-        moment = datetime.fromisoformat(text)
+        date = datetime.fromisoformat(text)
     except ValueError as error:
         raise SettingsError(
             f"{text!r} is neither a date nor an age: write 2026-01-31, 2026-01-31T12:00+02:00, 36h, 7d or 2w"
         ) from error
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
 def parse_sample(text: str) -> SampleSize:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from producer.sources.item import Item
 from producer.sources.local import absolute, unreadable
 from producer.sources.lookup import in_order
 from worker.contract import output_names
-from worker.contract.errors import ObjectMissing
+from worker.contract.errors import ObjectMissing, SourceError
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore
 
@@ -57,6 +58,8 @@ def upload(
         path = folder / item.key
         try:
             facts = path.stat()
+            if not stat.S_ISREG(facts.st_mode):  # replaced since it was listed; reading a pipe could last for ever
+                raise SourceError(f"{path} is no longer a file: run the command again")
             if not empty and is_current_copy(store, place / item.key, facts):
                 return item, False
             store.upload(path, place / item.key, metadata={_MTIME: str(facts.st_mtime_ns)})

@@ -207,6 +207,21 @@ def test_a_second_upload_sends_only_what_changed(photo_bucket, store, tmp_path):
     }
 
 
+def test_odd_input_is_refused_in_one_line_with_its_place(photo_bucket, tmp_path):
+    os.mkfifo(tmp_path / "photos/pipe.jpg")
+    (tmp_path / "photos/passwd.jpg").symlink_to("/etc/passwd")
+    (tmp_path / "odd.jsonl").write_text('"a.jpg"\n{"key": "d/c.jpg", "size": 1e999}\n')
+    (tmp_path / "deep.jsonl").write_text("[" * 60_000)
+
+    [plan], _ = submit(photo_bucket, "photos", OUT, "--dry-run")
+    assert plan["images"] == 3 and plan["skipped"] == {"not_an_image": 1, "not_a_file": 1, "outside_link": 1}
+    for name, message in {"odd": "line 2: inf is not the size", "deep": "line 1: not JSON"}.items():
+        _, error = submit(photo_bucket, "s3://{bucket}/in/", OUT, "--manifest", f"{name}.jsonl", code=1)
+        assert message in error and len(error.splitlines()) == 1
+    _, error = submit(photo_bucket, "s3://{bucket}/in/", OUT, "--job-key", os.fsdecode(b"\xff"), code=1)
+    assert "not valid Unicode text" in error
+
+
 @pytest.mark.parametrize("command", ["producer", "worker"])
 def test_completion(command):
     for shell, word in (("bash", "complete"), ("zsh", "compdef"), ("fish", "complete --no-files")):

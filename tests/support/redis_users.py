@@ -28,7 +28,8 @@ PREFIX = "maskmill:"
 UNKNOWN_USER = "nobody"
 """Name of a user that does not exist. A test is refused with it, which stays in the server's ACL log."""
 WORKER, PRODUCER, ADMIN, KEDA = "maskmill-worker", "maskmill-producer", "maskmill-admin", "maskmill-keda"
-PASSWORDS = {name: f"canary+of/{name}#1" for name in (WORKER, PRODUCER, ADMIN, KEDA)}
+MONITOR = "maskmill-monitor"
+PASSWORDS = {name: f"canary+of/{name}#1" for name in (WORKER, PRODUCER, ADMIN, KEDA, MONITOR)}
 
 
 @dataclass(frozen=True)

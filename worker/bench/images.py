@@ -125,8 +125,8 @@ def run(options: ImagesOptions, on_progress: OnProgress) -> ImagesReport:
 def _measure(options: ImagesOptions, megapixels: float, on_progress: OnProgress) -> PictureResult:
     """Measure all cases at one size of picture."""
     data, size = jpeg(options.photo, megapixels)
-    mask = _drawn_mask(options.size)
-    background = Picture(_generated(1600, 1200))
+    mask = drawn_mask(options.size)
+    background = Picture(generated(1600, 1200))
     labels = QUICK_CASES if options.quick else tuple(CASES)
     cases = [_Case(REFERENCE_MASK, None), _Case(REFERENCE_CUTOUT, None)]
     cases += [_Case(label, OutputOptions(**CASES[label])) for label in labels]
@@ -221,7 +221,7 @@ def jpeg(photo: Path | None, megapixels: float) -> tuple[bytes, tuple[int, int]]
     """
     if photo is None:
         height = round((megapixels * _MEGA * 3 / 4) ** 0.5 / 8) * 8
-        image = _generated(height * 4 // 3, height)
+        image = generated(height * 4 // 3, height)
     else:
         try:
             image = decode(photo.read_bytes(), LimitSettings()).rgb
@@ -234,7 +234,7 @@ def jpeg(photo: Path | None, megapixels: float) -> tuple[bytes, tuple[int, int]]
     return buffer.getvalue(), image.size
 
 
-def _generated(width: int, height: int) -> Image.Image:
+def generated(width: int, height: int) -> Image.Image:
     """Return a picture with the smooth parts, edges and fine grain of a photograph; always the same."""
     random = np.random.default_rng(7)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32) / max(width, height)
@@ -246,7 +246,7 @@ def _generated(width: int, height: int) -> Image.Image:
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))
 
 
-def _drawn_mask(size: InputSize) -> npt.NDArray[np.uint8]:
+def drawn_mask(size: InputSize) -> npt.NDArray[np.uint8]:
     """Return a mask such as a network may give: one subject with a wavy soft edge, on about a third of the picture."""
     y, x = np.mgrid[0 : size.height, 0 : size.width]
     y, x = y / size.height - 0.5, x / size.width - 0.5

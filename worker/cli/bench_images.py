@@ -17,6 +17,7 @@ EPILOG = """\b
 Examples:
   worker bench images --quick --output bench
   worker bench images --megapixels 2 --megapixels 12 --size 1024 --photo shoe.jpg --output bench
+  worker bench images --memory --megapixels 12 --output bench
 """
 
 
@@ -37,16 +38,31 @@ Examples:
     help="Photograph to scale to each size; by default a generated picture.",
 )
 @click.option("--quick", is_flag=True, help="Three rounds, four cases.")
+@click.option("--memory", is_flag=True, help="Measure peak memory instead of CPU time, with the largest --megapixels.")
 @OUTPUT
 def images_command(
-    *, megapixels: tuple[float, ...], size: InputSize, rounds: int | None, photo: Path | None, quick: bool, output: Path
+    *,
+    megapixels: tuple[float, ...],
+    size: InputSize,
+    rounds: int | None,
+    photo: Path | None,
+    quick: bool,
+    memory: bool,
+    output: Path,
 ) -> int:
     """Measure CPU time of decode, resize and encode, per image and megapixel, for every kind of output.
 
-    Compares with scripts that do the same with Pillow and float tensors. Runs on one core, without a network.
+    Compares with scripts that do the same with Pillow and float tensors. Runs on one core, without a network. With
+    --memory it measures the peak memory per pixel of every kind of input and output instead.
     """
-    from worker.bench import images, report
+    from worker.bench import image_memory, images, report
 
+    if memory:
+        if photo is not None or quick or rounds is not None:
+            raise click.UsageError("--memory takes no --photo, --quick or --rounds")
+        report.check_writable(output)
+        publish(image_memory.run(max(megapixels), print_progress), output)
+        return Exit.OK
     options = images.ImagesOptions(
         megapixels=megapixels,
         size=size,

@@ -29,3 +29,12 @@ def printable(text: str, keep: str = "") -> str:
 
 def _is_unsafe(char: str) -> bool:
     return unicodedata.category(char) in _UNSAFE and char not in _JOINERS
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether a text can be written as UTF-8. Names of files and escapes in JSON may hold lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

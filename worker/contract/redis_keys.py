@@ -6,6 +6,9 @@ The keys of one job share the hash tag `{JOB}`. All keys start with the key pref
 
 from typing import NamedTuple
 
+from worker.contract.errors import JobNotFound, SettingsError
+from worker.contract.printable import is_utf8
+
 TASK_CHUNK = "maskmill.chunk"
 """The only task: run a chunk of consecutive images of one job."""
 
@@ -57,7 +60,13 @@ def unreadable(prefix: str) -> str:
 
 
 def job_key(prefix: str, key: str) -> str:
-    """String: the job submitted with `--job-key KEY`."""
+    """String: the job submitted with `--job-key KEY`.
+
+    Raises:
+        SettingsError: the key is not valid Unicode text.
+    """
+    if not is_utf8(key):
+        raise SettingsError(f"--job-key {key!r:.80} is not valid Unicode text")
     return f"{prefix}key:{key}"
 
 
@@ -90,7 +99,13 @@ def shared(prefix: str) -> dict[str, str]:
 
 
 def job(prefix: str, job_id: str) -> str:
-    """Hash: the record of one job (see `JobKeys.record`)."""
+    """Hash: the record of one job (see `JobKeys.record`).
+
+    Raises:
+        JobNotFound: the id is not valid Unicode text.
+    """
+    if not is_utf8(job_id):
+        raise JobNotFound(f"{job_id!r:.80} is not the id of a job: it is not valid Unicode text")
     return f"{prefix}job:{{{job_id}}}"
 
 

@@ -9,6 +9,7 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from worker.contract.errors import SourceError
+from worker.contract.printable import is_utf8
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class S3Url:
         bucket, _, key = rest.partition("/")
         if scheme != "s3" or not separator or not bucket:
             raise SourceError(f"not an S3 URL: {text!r}; write s3://bucket/prefix/")
+        if not is_utf8(text):
+            raise SourceError(f"not an S3 URL: {text!r} is not valid Unicode text, so it cannot name an object")
         return cls(bucket, key)
 
     @classmethod

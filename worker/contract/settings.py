@@ -283,6 +283,14 @@ class LimitSettings(_Group):
 
     max_object_mib: int = Field(default=64, ge=1, description="Largest input object in MiB, checked before download.")
     max_megapixels: int = Field(default=100, ge=1, description="Largest image in megapixels, checked before decoding.")
+    picture_memory_mib: int | None = Field(
+        default=None,
+        ge=16,
+        description=(
+            "Memory in MiB for all images in flight in one worker process; an image that needs more by itself is "
+            "refused, others wait. Empty: what `worker plan` leaves beside the network."
+        ),
+    )
 
 
 class JobSettings(_Group):
@@ -372,7 +380,12 @@ class NotifySettings(_Group):
     attempts: int = Field(
         default=6, ge=1, le=20, description="Attempts per notification, with increasing pauses between them."
     )
-    timeout_seconds: float = Field(default=10.0, gt=0, description="Seconds that one attempt may wait for an answer.")
+    timeout_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        le=3600,
+        description="Seconds that one attempt may take in all, however slowly bytes arrive.",
+    )
     ca_file: Path | None = Field(
         default=None, description="CA certificate (PEM) for https:// addresses; empty selects those of the system."
     )

@@ -20,6 +20,12 @@ UNKNOWN_STREAM_MIB = 1024
 OVERHEAD_MIB = 256
 """Added to the measured process: Celery's parent process (75 MiB) and images in flight."""
 
+PICTURES_MIB = 160
+"""The part of it for images in flight."""
+
+_SPARE_SHARE = 0.75
+"""Part of the memory that the plan leaves which images in flight may use: other programs run beside the workers."""
+
 _BUILTIN = "builtin:"
 _BUILTIN_NEEDS = (150, 80)
 """Process and stream of the built-in networks: at most 300 MiB in total with two streams and images of 2 megapixels."""
@@ -104,6 +110,11 @@ def with_memory_needs(
             "memory_per_stream_mib": plan.memory_per_stream_mib or found.stream_mib,
         }
     )
+
+
+def pictures_mib(usable_mib: int, needed_mib: int, processes: int) -> int:
+    """Return the memory for images in flight of each process: its part of the plan, and a share of what is left."""
+    return PICTURES_MIB + int(max(0, usable_mib - needed_mib) * _SPARE_SHARE) // max(1, processes)
 
 
 def process_mib(plan: PlanSettings) -> int:

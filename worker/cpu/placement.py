@@ -17,7 +17,7 @@ from worker.contract.settings import PlanSettings
 from worker.cpu import cores, reasons
 from worker.cpu.cores import Share
 from worker.cpu.kernel import format_cpu_list
-from worker.cpu.memory import process_mib, stream_mib
+from worker.cpu.memory import pictures_mib, process_mib, stream_mib
 from worker.cpu.streams import MIB, Division, default_streams, divide, memory_mib
 from worker.cpu.topology import Topology
 
@@ -50,11 +50,17 @@ class Plan:
     reasons: tuple[str, ...]
     warnings: tuple[str, ...]
 
+    @property
+    def picture_memory_mib(self) -> int:
+        """Return the memory for images in flight of one process, in MiB."""
+        return pictures_mib(self.memory_usable_mib, self.memory_needed_mib, len(self.core_sets))
+
     def as_dict(self) -> dict[str, Any]:
         """Return the plan as JSON types. Keys are stable; new ones may be added.
 
         `core_sets`: list of `index`, `cpus` (list of CPU ids), `package`, `node`, `l3`, `streams`, `threads`,
-        `threads_per_stream`. `memory_needed_mib`, `memory_usable_mib`: whole MiB. `reasons`, `warnings`: sentences.
+        `threads_per_stream`. `memory_needed_mib`, `memory_usable_mib`, `picture_memory_mib`: whole MiB. `reasons`,
+        `warnings`: sentences.
         """
         sets = [
             asdict(core_set) | {"cpus": list(core_set.cpus), "threads_per_stream": core_set.threads // core_set.streams}
@@ -64,6 +70,7 @@ class Plan:
             "core_sets": sets,
             "memory_needed_mib": self.memory_needed_mib,
             "memory_usable_mib": self.memory_usable_mib,
+            "picture_memory_mib": self.picture_memory_mib,
             "reasons": list(self.reasons),
             "warnings": list(self.warnings),
         }
@@ -76,6 +83,7 @@ class Plan:
             for s in self.core_sets
         ]
         lines.append(f"peak memory: {self.memory_needed_mib} MiB of {self.memory_usable_mib} MiB")
+        lines.append(f"images in flight of a process: up to {self.picture_memory_mib} MiB")
         lines += [f"- {reason}" for reason in self.reasons]
         lines += [f"! {warning}" for warning in self.warnings]
         return "\n".join(lines)

@@ -16,8 +16,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from worker.contract.errors import Undecodable
+
 MAX_PROFILE_BYTES = 4 << 20
 """Limit of an ICC profile. Every output carries it; profiles of printers have 0.5 to 3 MiB."""
+
+MAX_BOXES = 1 << 16
+"""Limit of boxes in one box. A grid of tiles has one for each tile."""
 
 _Matrix = npt.NDArray[np.float64]
 _D65 = (0.3127, 0.3290)
@@ -119,9 +124,16 @@ def properties(meta: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield kind and body of the boxes in `data`, up to the first one that does not fit."""
-    at = 0
+    """Yield kind and body of the boxes in `data`, up to the first one that does not fit.
+
+    Raises:
+        Undecodable: there are more than `MAX_BOXES`.
+    """
+    at = count = 0
     while at + 8 <= len(data):
+        count += 1
+        if count > MAX_BOXES:
+            raise Undecodable(f"a picture with more than {MAX_BOXES:,} boxes; export it again")
         size, kind = struct.unpack_from(">I4s", data, at)
         head = 8
         if size == 1 and at + 16 <= len(data):

@@ -53,12 +53,18 @@ from worker.images import tiff_file
 from worker.images.colour import to_rgb
 from worker.images.colour_space import Signalled, avif_colours
 from worker.images.exif import filter_exif
+from worker.images.gif_file import check_blocks
 from worker.images.headers import sniff, webp_size
 from worker.images.heif import check_tiles, open_heif
+from worker.images.heif_items import coded_pixels
 from worker.images.jpeg_file import completions, jpeg_facts, without
+from worker.images.memory import Header
 from worker.images.png_file import DAMAGED_METADATA, MISSING_END, PngFile, read_png
 from worker.images.tiff_file import TiffTags
 from worker.images.upright import Box, orient, orient_box
+
+MAX_RUN_LENGTH_BYTES = 4 << 20
+"""Limit of a run-length BMP, which Pillow decodes in Python: about a second, and one for four pixels of each byte."""
 
 MAX_SIDE = 65_535
 """Maximum side in pixels: what a JPEG header can express (16 bits; ITU-T T.81, B.2.2)."""
@@ -102,8 +108,13 @@ _TIFF_ICC_PROFILE = 34675
 _REDUCED_RESOLUTION = 1  # bit 0 of NewSubfileType, TIFF 6.0, section 8
 _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _MIB = 1 << 20
+_BMP_COMPRESSION = 30  # position in the file
+_RUN_LENGTH = (1, 2)  # BI_RLE8, BI_RLE4
 _WORD = 16  # bits
 _BMP_VERSION_3, _BMP_BIT_FIELDS = 56, (3, 6)
+_OPAQUE_MODES = ("1", "L", "RGB", "CMYK", "YCbCr", "LAB")
+_CODED_MARGIN = 1.25
+"""Coded pixels for each pixel shown, at most: tiles and blocks reach beyond the edge of the picture."""
 
 OVERSAMPLING = 1.19
 """Minimum side of a scaled decode, as a multiple of the side that is needed.
@@ -183,8 +194,23 @@ class Picture:
         return self.size[1]
 
 
-def decode(data: bytes, limits: LimitSettings, target: DecodeTarget = FULL_SIZE) -> Picture:
+def _ignore(header: Header) -> None:
+    pass
+
+
+def decode(
+    data: bytes,
+    limits: LimitSettings,
+    target: DecodeTarget = FULL_SIZE,
+    on_header: Callable[[Header], None] = _ignore,
+) -> Picture:
     """Decode the first picture in `data`; a JPEG is decoded at a reduced size if `target` allows it.
+
+    Args:
+        data: the file.
+        limits: of bytes and pixels.
+        target: sufficient size, and which EXIF to keep.
+        on_header: called before any pixel is decoded; what it raises ends the decoding.
 
     Raises:
         EmptyObject: `data` is empty.
@@ -202,6 +228,8 @@ def decode(data: bytes, limits: LimitSettings, target: DecodeTarget = FULL_SIZE)
     with _image_errors(name):
         opened = _open(name, data, limits)
         size, scale = opened.size, target.scale(*opened.size) if opened.may_shrink else 1
+    on_header(opened.header(name, len(data), scale))
+    with _image_errors(name):
         if scale > 1:
             opened.shrink(scale)
         pixels = opened.load()
@@ -225,12 +253,33 @@ class _Opened:
 
     may_shrink = False
     signalled: Signalled | None = None
+    coefficients = 0.0
+    coded_pixels = 0
+    versions = 1
 
     def __init__(self, name: str, data: bytes, limits: LimitSettings) -> None:
         self.notes: list[str] = []
         self.image = _PARSERS[name](io.BytesIO(data), "")
         self.size = self.image.size
         _check_size(self.size, limits)
+
+    def header(self, name: str, file_bytes: int, scale: int) -> Header:
+        """Return what decides over the memory of the picture."""
+        return Header(
+            name,
+            *self.size,
+            file_bytes,
+            self.has_matte,
+            scale,
+            self.coefficients,
+            self.coded_pixels,
+            self.versions,
+        )
+
+    @property
+    def has_matte(self) -> bool:
+        """Whether the pixels may have a matte, by the header."""
+        return self.image.mode not in _OPAQUE_MODES or "transparency" in self.image.info
 
     def shrink(self, scale: int) -> None:
         """Let `load` decode at a part of the size: 1/2, 1/4 or 1/8."""
@@ -253,13 +302,15 @@ class _Opened:
 class _Jpeg(_Opened):
     def __init__(self, name: str, data: bytes, limits: LimitSettings) -> None:
         facts = jpeg_facts(data)
-        data = without(data, facts.metadata)
+        data = without(data, facts.unneeded)
         super().__init__(name, data, limits)
         if facts.is_damaged:
             self.notes.append(DAMAGED_METADATA)
         # Files without an end are compared at full size, so that they have one outcome whatever the outputs are.
         self.may_shrink = facts.is_dct and facts.has_end
+        self.coefficients = facts.coefficients
         self._versions = () if facts.has_end else completions(data)
+        self.versions = max(1, len(self._versions))
         if self._versions and not facts.has_all_scans:
             raise Undecodable("JPEG is truncated (it lacks some of its scans); export or upload it again")
 
@@ -288,6 +339,10 @@ class _Png(_Opened):
         needs_low = len(self._file.transparent) > 1 and self._file.depth == _WORD
         self._low = _low_bytes(self._file.data) if needs_low else None
 
+    @property
+    def has_matte(self) -> bool:
+        return bool(self._file.transparent) or super().has_matte
+
     def visible(self, pixels: Image.Image) -> Image.Image | None:
         key, depth = self._file.transparent, self._file.depth
         if not key:
@@ -313,7 +368,27 @@ def _low_bytes(data: bytes) -> Image.Image | None:
     return image
 
 
+class _Bmp(_Opened):
+    def __init__(self, name: str, data: bytes, limits: LimitSettings) -> None:
+        # Headers of version 3 and later have a mask of the alpha at 66, which counts for bit fields. Pillow reads the
+        # alpha of 32 bits, but drops that of 16.
+        header, bits, compression, alpha = struct.unpack_from("<I10xHI32xI", data.ljust(70, b"\0"), 14)
+        if header >= _BMP_VERSION_3 and bits == _WORD and compression in _BMP_BIT_FIELDS and alpha:
+            raise UnsupportedFormat("a BMP of 16 bits with transparency is not supported; save it as 32-bit BMP or PNG")
+        super().__init__(name, data, limits)
+        is_run_length = len(data) > _BMP_COMPRESSION and data[_BMP_COMPRESSION] in _RUN_LENGTH
+        if is_run_length and max(len(data), self.size[0] * self.size[1] // 4) > MAX_RUN_LENGTH_BYTES:
+            raise UnsupportedFormat(
+                f"a run-length BMP of more than {MAX_RUN_LENGTH_BYTES >> 20} MiB or "
+                f"{4 * MAX_RUN_LENGTH_BYTES // 1_000_000} megapixels is not supported; save it as PNG"
+            )
+
+
 class _Gif(_Opened):
+    def __init__(self, name: str, data: bytes, limits: LimitSettings) -> None:
+        check_blocks(data)
+        super().__init__(name, data, limits)
+
     def visible(self, pixels: Image.Image) -> Image.Image | None:
         return self._frame
 
@@ -327,16 +402,6 @@ class _Gif(_Opened):
         return super().load()
 
 
-class _Bmp(_Opened):
-    def __init__(self, name: str, data: bytes, limits: LimitSettings) -> None:
-        # Headers of version 3 and later have a mask of the alpha at 66, which counts for bit fields. Pillow reads the
-        # alpha of 32 bits, but drops that of 16.
-        header, bits, compression, alpha = struct.unpack_from("<I10xHI32xI", data.ljust(70, b"\0"), 14)
-        if header >= _BMP_VERSION_3 and bits == _WORD and compression in _BMP_BIT_FIELDS and alpha:
-            raise UnsupportedFormat("a BMP of 16 bits with transparency is not supported; save it as 32-bit BMP or PNG")
-        super().__init__(name, data, limits)
-
-
 class _Webp(_Opened):
     def __init__(self, name: str, data: bytes, limits: LimitSettings) -> None:
         if size := webp_size(data):
@@ -347,6 +412,7 @@ class _Webp(_Opened):
 class _Avif(_Opened):
     def __init__(self, name: str, data: bytes, limits: LimitSettings) -> None:
         super().__init__(name, data, limits)
+        self.coded_pixels = _check_coded_size(data, limits)
         # Pillow has put irot and imir, which alone turn an AVIF, into EXIF; it would fall back to XMP.
         self.image.info.pop("xmp", None)
         if "icc_profile" not in self.image.info:
@@ -359,6 +425,7 @@ class _Heif(_Opened):
         self.image = open_heif(name, data)
         self.size = self.image.size
         _check_size(self.size, limits)
+        self.coded_pixels = _check_coded_size(data, limits)
         self.image.info.pop("xmp", None)  # its own boxes alone turn it, and have been applied
         if "icc_profile" not in self.image.info:
             self.signalled = avif_colours(data)
@@ -394,6 +461,10 @@ class _PlanarTiff(_Opened):
         _check_size(self.size, limits)
         _refuse_preview(tags)
 
+    @property
+    def has_matte(self) -> bool:
+        return True
+
     def exif(self) -> Image.Exif:
         exif = Image.Exif()
         vars(exif).update(endian=self._tags.order, bigtiff=self._tags.is_big)
@@ -410,6 +481,7 @@ class _PlanarTiff(_Opened):
 
 def _open_tiff(name: str, data: bytes, limits: LimitSettings) -> _Opened:
     tags = tiff_file.read_tags(data)
+    tiff_file.check_layout(tags)
     data = tiff_file.without_malformed(data, tags)
     opened = _PlanarTiff(data, tags, limits) if tags.is_planar else _Tiff(name, data, tags, limits)
     if tags.malformed:
@@ -450,6 +522,21 @@ def _check_size(size: tuple[int, int], limits: LimitSettings) -> None:
         )
     if max(size) > MAX_SIDE:
         raise TooLarge(f"{width} x {height} pixels: no side may exceed {MAX_SIDE}; split the picture into parts")
+
+
+def _check_coded_size(data: bytes, limits: LimitSettings) -> int:
+    """Refuse an AVIF or HEIC whose coded data has more pixels than its header may state, but for the tiles' edges.
+
+    Returns the coded pixels of colours or matte, whichever has more.
+    """
+    found, most = coded_pixels(data), limits.max_megapixels * 1_000_000 * _CODED_MARGIN
+    for pixels in found:
+        if pixels > most:
+            raise TooLarge(
+                f"{pixels:,} pixels in its coded data, more than {limits.max_megapixels} megapixels; "
+                "increase MASKMILL_LIMITS__MAX_MEGAPIXELS to allow it"
+            )
+    return max(found)
 
 
 def _refuse_preview(tags: TiffTags) -> None:

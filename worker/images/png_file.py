@@ -1,6 +1,6 @@
 """Take a PNG apart before a decoder sees it: only chunks that decide over pixels reach Pillow.
 
-    data ── chunks, checksums ──> PngFile: a PNG of critical chunks, EXIF and XMP
+    data ── chunks, checksums ──> PngFile: a PNG of critical chunks, EXIF and XMP, its image data in one chunk
                                           transparent colour, ICC profile, signalled colour space, notes
 
 Rules, by chunk (PNG specification, third edition, section 5):
@@ -28,8 +28,8 @@ DAMAGED_METADATA = "damaged: metadata that cannot be read was dropped"
 MAX_TEXT_BYTES = 1 << 20
 """Limit of an inflated text, the one of Pillow."""
 
-MAX_CHUNKS = 1 << 20
-"""Limit of chunks in one PNG: encoders write image data in chunks of 8 KiB and more."""
+MAX_CHUNKS = 1 << 17
+"""Limit of chunks in one PNG, each of which takes time; encoders write image data in chunks of 8 KiB and more."""
 
 _GREY, _RGB, _PALETTE = 0, 2, 3  # colour types
 _DECIDES_PIXELS = frozenset((b"IHDR", b"PLTE", b"IDAT", b"tRNS"))
@@ -71,18 +71,22 @@ class _Reader:
         self._found = PngFile()
         self._kept = [self._view[:8]]
         self._colour_type = -1
-        self._has_pixels = False
+        self._pixels: list[memoryview] = []
+        self._pixels_at = 0
         self._seen: set[bytes] = set()
         self._facts: dict[bytes, bytes] = {}
 
     def read(self) -> PngFile:
         if not self._read_chunks():
-            if not self._has_pixels:
+            if not self._pixels:
                 raise Undecodable("PNG is truncated or broken (no image data); export or upload it again")
             self._note(MISSING_END)
         self._read_colour_space()
+        if self._pixels:
+            self._kept[self._pixels_at : self._pixels_at] = _chunk(b"IDAT", self._pixels)
         self._kept.append(memoryview(b"\0\0\0\0IEND\xaeB`\x82"))
         self._found.data = b"".join(self._kept)
+        self._kept.clear()
         return self._found
 
     def _read_chunks(self) -> bool:
@@ -135,8 +139,11 @@ class _Reader:
             return
         elif kind == b"tRNS" and self._colour_type != _PALETTE:
             return  # forbidden beside an alpha channel (11.3.1.1)
-        self._has_pixels |= kind == b"IDAT"
-        self._kept.append(chunk)
+        if kind == b"IDAT":
+            self._pixels_at = self._pixels_at or len(self._kept)
+            self._pixels.append(body)
+        else:
+            self._kept.append(chunk)
 
     def _take_text(self, kind: bytes, chunk: memoryview, body: bytes) -> None:
         """Keep XMP and EXIF of a readable size, once."""
@@ -178,6 +185,15 @@ class _Reader:
     def _note(self, text: str) -> None:
         if text not in self._found.notes:
             self._found.notes.append(text)
+
+
+def _chunk(kind: bytes, parts: list[memoryview]) -> list[memoryview]:
+    """Return one chunk with the content of several: Pillow takes one after the other in Python."""
+    checksum = zlib.crc32(kind)
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    head = struct.pack(">I", sum(map(len, parts))) + kind
+    return [memoryview(head), *parts, memoryview(struct.pack(">I", checksum))]
 
 
 def _inflated(packed: bytes, most: int) -> bytes:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageChops
 
-from worker.contract.errors import Undecodable, UnsupportedFormat
+from worker.contract.errors import TooLarge, Undecodable, UnsupportedFormat
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
 STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES, PLANAR, PREDICTOR = 273, 277, 278, 279, 284, 317
@@ -87,6 +87,17 @@ _REMEDY = "save it as 8-bit JPEG or PNG"
 _BROKEN = "TIFF is truncated or broken"
 _AGAIN = "export or upload it again"
 _MAX_VALUES = 1 << 20
+
+MAX_PIECES = 1 << 17
+"""Limit of strips and tiles: Pillow keeps an object for each. One strip for each row of the largest picture is half."""
+
+_SPARE_PIECES = 1024
+"""Strips or tiles beyond those that the size of the picture needs: some programs write a few too many."""
+
+_MAX_SAMPLES = 64
+_SMALL_TILE = 1 << 20
+_MOST_TILE_PIXELS = 4
+"""Pixels of a tile for each pixel of the picture, at most, if it has more than `_SMALL_TILE`: decoders hold a tile."""
 
 
 class _Kind(NamedTuple):
@@ -184,6 +195,31 @@ def _refuse_unreadable_ycbcr(tags: TiffTags) -> None:
         )
 
 
+def check_layout(tags: TiffTags) -> None:
+    """Check what strips and tiles cost a decoder, for a picture whose size is within the limits.
+
+    Raises:
+        TooLarge: a tile is far larger than the picture, or there are more pieces than `MAX_PIECES`.
+        Undecodable: there are far more strips, tiles or samples than the picture can have.
+    """
+    width, height, samples = tags.first(WIDTH, 0), tags.first(HEIGHT, 0), tags.first(SAMPLES, 1)
+    planes = samples if tags.first(PLANAR, 1) == 2 else 1  # noqa: PLR2004 - separate
+    if max(samples, len(tags.values.get(BITS, ()))) > _MAX_SAMPLES:
+        raise Undecodable(f"{_BROKEN} ({samples} samples per pixel); {_AGAIN}")
+    across, down = tags.first(TILE_WIDTH, 0), tags.first(TILE_HEIGHT, 0)
+    if across and down:
+        pieces = math.ceil(width / across) * math.ceil(height / down) * planes
+        if across * down > max(_SMALL_TILE, _MOST_TILE_PIXELS * width * height):
+            raise TooLarge(f"a TIFF with tiles of {across} x {down} pixels; save it with tiles of at most 1024 x 1024")
+    else:
+        pieces = math.ceil(height / (tags.first(ROWS_PER_STRIP, 0) or height or 1)) * planes
+    most = max(len(tags.values.get(tag, ())) for tag in (STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES))
+    if max(pieces, most) > MAX_PIECES:
+        raise TooLarge(f"a TIFF of {max(pieces, most):,} strips or tiles; save it with at most {MAX_PIECES:,}")
+    if most > pieces + _SPARE_PIECES:
+        raise Undecodable(f"{_BROKEN} ({most:,} strips or tiles where it needs {pieces:,}); {_AGAIN}")
+
+
 def without_malformed(data: bytes, tags: TiffTags) -> bytes:
     """Return a TIFF in which metadata of a wrong type has a type that readers skip."""
     if not tags.malformed:
@@ -210,8 +246,10 @@ def _read_page(data: bytes, at: int, order: str, *, is_big: bool) -> tuple[dict[
             code, number = "I", 2 * number  # numerator and denominator
         if _is_malformed(tag, kind):
             malformed.append(entry)
-        if tag not in _READ or code is None or tag in found or number > _MAX_VALUES:
+        if tag not in _READ or code is None or tag in found:
             continue
+        if number > _MAX_VALUES:
+            raise Undecodable(f"{_BROKEN} ({number:,} values in one tag); {_AGAIN}")
         value = entry + entry_bytes - inline
         if number * struct.calcsize(code) > inline:
             (value,) = struct.unpack_from(order + offset_code, data, value)

@@ -190,6 +190,8 @@ class Supervisor:
         )
         if self._metrics_folder is not None:
             environ = {**environ, FOLDER_VARIABLE: self._metrics_folder.name}
+        if settings.limits.picture_memory_mib is None:
+            environ = {**environ, "MASKMILL_LIMITS__PICTURE_MEMORY_MIB": str(plan.picture_memory_mib)}
         # What `default` stands for is decided once per start, not by each process.
         environ = {**environ, "MASKMILL_MODEL__SOURCE": settings.model.source}
         if model is not None and model != settings.model:

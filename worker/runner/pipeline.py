@@ -32,6 +32,7 @@ from worker.contract.errors import (
     ServiceError,
     StoreFailed,
     StoreUnavailable,
+    TooLarge,
 )
 from worker.contract.input_size import InputSize
 from worker.contract.log_fields import event
@@ -42,10 +43,12 @@ from worker.contract.s3url import S3Url
 from worker.contract.settings import LimitSettings
 from worker.contract.storage.s3 import ObjectStore
 from worker.images.decode import decode
+from worker.images.memory import Header, picture_peak
 from worker.images.render import render
 from worker.images.subject import decode_target
 from worker.images.tensor import to_tensor
 from worker.runner.background_cache import BackgroundCache
+from worker.runner.picture_memory import PictureMemory
 from worker.runner.up_to_date import MODEL, existing_outcome
 from worker.telemetry.timing import Observe, Stage, StageTimes, ignore_timing, name_thread
 
@@ -102,6 +105,10 @@ class WorkItem:
     outputs: Mapping[OutputKind, S3Url]
     output_keys: tuple[str, ...]
     options: OutputOptions = field(default_factory=OutputOptions)
+
+
+class _DroppedError(Exception):
+    """An image that was started ahead ends before it is decoded, because its chunk was dropped."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +193,7 @@ class Pipeline:
         limits: LimitSettings,
         *,
         in_flight: int,
+        memory: PictureMemory | None = None,
         observe: Observe = ignore_timing,
         working: Callable[[int], None] = lambda change: None,
     ) -> None:
@@ -197,11 +205,13 @@ class Pipeline:
             network_digest: of the network, for the metadata of outputs.
             limits: of an image.
             in_flight: images in memory at once.
+            memory: for these images; None: without a limit.
             observe: receives the stage, wall seconds and CPU seconds of every stage.
             working: receives 1 when an image starts and -1 when it ends.
         """
         self.store, self._network, self._limits = store, network, limits
         self._network_digest, self._observe, self._working = network_digest, observe, working
+        self._memory = memory or PictureMemory(None)
         self._backgrounds = BackgroundCache(store, limits)
         self.in_flight = in_flight
         self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="image", initializer=name_thread)
@@ -404,11 +414,44 @@ class Pipeline:
 
     def _transform(self, work: WorkItem, run: _Run, metadata: Mapping[str, str], spent: StageTimes) -> _Made | None:
         """Do all stages of one image; return None if it was started ahead and its chunk was dropped."""
+        taken: list[int] = []
+        try:
+            return self._transform_within(work, run, metadata, spent, taken)
+        except _DroppedError:
+            return None
+        finally:
+            self._memory.give_back(sum(taken))
+
+    def _admit(self, header: Header, work: WorkItem, run: _Run, taken: list[int]) -> None:
+        """Take the memory of a picture, or wait until it is free.
+
+        Raises:
+            TooLarge: the picture needs more than the process has for all pictures.
+            _DroppedError: it was started ahead, and its chunk was dropped.
+        """
+        size = picture_peak(header, work.options)
+        if not self._memory.can_ever_take(size):
+            raise TooLarge(
+                f"{header.width} x {header.height} pixels as {header.format} need about {size // _MIB:,} MiB for these "
+                f"outputs, more than the {self._memory.total_mib:,} MiB of a process; increase "
+                "MASKMILL_LIMITS__PICTURE_MEMORY_MIB and the memory of the node, or use --max-side or PNG outputs"
+            )
+        if not self._memory.try_take(size):
+            if not run.may_write():  # waits for the decision about a chunk that was started ahead
+                raise _DroppedError
+            # What images ahead hold comes free only when the current ones are done, so they make room.
+            self._memory.take(size, before_waiting=self.drop_ahead)
+        taken.append(size)
+
+    def _transform_within(
+        self, work: WorkItem, run: _Run, metadata: Mapping[str, str], spent: StageTimes, taken: list[int]
+    ) -> _Made | None:
         background = self._backgrounds.get(work.options)
         with spent.timed(Stage.FETCH):
             data, info = self.store.get(work.source, max_bytes=self._limits.max_object_mib * _MIB)
         with spent.timed(Stage.DECODE):
-            picture = decode(data, self._limits, decode_target(work.options, self._network.size))
+            target = decode_target(work.options, self._network.size)
+            picture = decode(data, self._limits, target, lambda header: self._admit(header, work, run, taken))
         del data
         with spent.timed(Stage.PREPARE):
             tensor = to_tensor(picture, self._network.size)

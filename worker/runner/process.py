@@ -22,6 +22,7 @@ from worker.model.loading import find_bundle, load_engine, recommendation
 from worker.runner.acceptance import Acceptance
 from worker.runner.chunks import ChunkRunner, Identity
 from worker.runner.parent_channel import ParentChannel
+from worker.runner.picture_memory import PictureMemory
 from worker.runner.pipeline import Network, Pipeline
 from worker.runner.prefetch import Prefetcher
 from worker.telemetry import metrics
@@ -94,6 +95,7 @@ class ModelProcess:
                 loaded.bundle.variant.digest,
                 settings.limits,
                 in_flight=in_flight,
+                memory=PictureMemory(settings.limits.picture_memory_mib),
                 observe=metrics.stage,
                 working=metrics.working,
             )

@@ -6,6 +6,7 @@ Each is in the public domain or has no known restrictions, according to the list
 from __future__ import annotations
 
 import importlib.util
+import secrets
 import shutil
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def copy_photographs(folder: Path) -> list[Path]:
     for name in PHOTOGRAPHS:
         target = folder / name
         if not target.exists():
-            shutil.copyfile(source / name, target.with_suffix(".part"))
-            target.with_suffix(".part").replace(target)
+            part = folder / f".maskmill-{secrets.token_hex(6)}"
+            with (source / name).open("rb") as original, part.open("xb") as copy:  # never through a link
+                shutil.copyfileobj(original, copy)
+            part.replace(target)
         copied.append(target)
     return copied

@@ -2,8 +2,9 @@
 
 SeaweedFS consists of several servers, each with its own port, and S3 keys protect the S3 port only. The other ports are
 closed as far as possible: loopback address only, four random JWT keys (new at each start) and `-disableHttp`, no
-WebDAV, no Iceberg or Lance catalogue, no admin pages, no telemetry. gRPC stays open: a local user with SeaweedFS's own
-shell can list and delete objects. Use another S3 server on machines with untrusted users.
+WebDAV, no Iceberg or Lance catalogue, no admin pages, no telemetry. gRPC asks for a client certificate that is created
+at each start, with the program `openssl`, in the private data folder. Without that program it stays open: a local user
+with SeaweedFS's own shell can then list and delete objects, and a warning says so.
 
 Acknowledged writes survive a kill of the process.
 """
@@ -77,6 +78,8 @@ _SWITCHES = (
     "-s3.autoCreateBucket=false",
     "-s3.allowDeleteBucketNotEmpty=false",
 )
+_GRPC_PARTS = ("MASTER", "VOLUME", "FILER", "S3", "ADMIN", "WORKER", "CLIENT")
+_CERTIFICATE_SECONDS = 20.0
 _RECLAIM = "lock\nvolume.vacuum -garbageThreshold 0.1\nunlock\nexit\n"
 """Commands of SeaweedFS's shell: rewrite every volume of which more than a tenth is deleted."""
 _RECLAIM_SECONDS = 120.0
@@ -124,6 +127,7 @@ class Seaweed(EmbeddedService):
         )
         """Settings of an S3 client for this server."""
         self._probe: ObjectStore | None = None
+        self._grpc: dict[str, str] = {}
 
     @property
     def endpoint(self) -> str:
@@ -142,7 +146,7 @@ class Seaweed(EmbeddedService):
             subprocess.run(
                 bound_to_parent(shell, signal.SIGKILL),
                 input=_RECLAIM.encode(),
-                env=environment(HOME=str(self.data)),
+                env=environment(HOME=str(self.data), **self._grpc),
                 cwd=self.data,
                 capture_output=True,
                 start_new_session=True,  # Ctrl-C reaches only this process, which then ends the shell
@@ -158,6 +162,7 @@ class Seaweed(EmbeddedService):
             (data / "mini.options").unlink()
         sockets = _create_socket_folder(data)
         self._remove_sockets()  # left by a server that was killed together with its parent
+        self._grpc = _grpc_variables(data)
         secret_variables = {
             "AWS_ACCESS_KEY_ID": self._secret("access_key_id"),
             "AWS_SECRET_ACCESS_KEY": self._secret("secret_access_key"),
@@ -169,6 +174,7 @@ class Seaweed(EmbeddedService):
             env=environment(
                 HOME=str(data),  # so that it does not read the user's ~/.seaweedfs/*.toml
                 **_GO_MEMORY,
+                **self._grpc,
                 **secret_variables,
             ),
             cwd=data,
@@ -240,6 +246,47 @@ class Seaweed(EmbeddedService):
     def _secret(self, name: str) -> str:
         secret: SecretStr = getattr(self.settings, name)
         return secret.get_secret_value()
+
+
+def _grpc_variables(data: Path) -> dict[str, str]:
+    """Return the settings with which all gRPC ports ask for the one certificate that this creates; empty without it.
+
+    SeaweedFS does not compare names, so one self-signed certificate serves as authority, server and client.
+    """
+    certificate, key = data / "grpc.crt", data / "grpc.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-subj", "/CN=maskmill", "-days", "3650", "-keyout", str(key), "-out", str(certificate)]
+    try:
+        key.unlink(missing_ok=True)
+        _run_to_its_end(command)
+    except (OSError, subprocess.SubprocessError) as error:
+        log.warning(
+            "other users of this machine can reach the embedded S3 server by gRPC: no certificate was created (%s); "
+            "install openssl",
+            error,
+        )
+        return {}
+    key.chmod(0o600)
+    parts = [f"{part}_{end}" for part in _GRPC_PARTS for end in ("CERT", "KEY")]
+    files = {"CERT": str(certificate), "KEY": str(key)}
+    return {"WEED_GRPC_CA": str(certificate)} | {f"WEED_GRPC_{name}": files[name.rpartition("_")[2]] for name in parts}
+
+
+def _run_to_its_end(command: list[str]) -> None:
+    """Run a program that says nothing. Unlike `subprocess.run`, a Ctrl-C does not leave it behind.
+
+    Raises:
+        OSError: the program cannot be started.
+        subprocess.SubprocessError: it failed, or did not end in time.
+    """
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, env=environment(), stdin=quiet, stdout=quiet, stderr=quiet)
+    try:
+        if code := process.wait(_CERTIFICATE_SECONDS):
+            raise subprocess.CalledProcessError(code, command[0])
+    finally:
+        process.kill()
+        process.wait()
 
 
 def server_program() -> Path:

@@ -65,10 +65,22 @@ Exit codes: 0 every picture is done; 1 usage or set-up error; 3 some pictures fa
     help="The network: a name of `maskmill model list --known`, builtin:NAME, or a bundle in a folder or on a model "
     "hub. [u2netp if it can be had, else builtin:starter]",
 )
+@click.option(
+    "--follow-links",
+    is_flag=True,
+    help="Also cut out what links in SOURCE lead to outside it. Without it such links are counted and left out.",
+)
 @click.option("--force", is_flag=True, help="Also make the outputs again that are up to date.")
 @click.option("--watch", is_flag=True, help="Keep looking for new and changed pictures, until Ctrl-C.")
 def cut_command(
-    *, source: Path, dest: Path, outputs: OutputRequest, network: str | None, force: bool, watch: bool
+    *,
+    source: Path,
+    dest: Path,
+    outputs: OutputRequest,
+    network: str | None,
+    follow_links: bool,
+    force: bool,
+    watch: bool,
 ) -> int:
     """Cut the subject out of every picture of SOURCE, a folder or one file, and write the results to the folder DEST.
 
@@ -82,7 +94,8 @@ def cut_command(
     """
     stop = StopSignal()
     config = _with_network(settings.load(), network)
-    run = Cut(Pictures(source, dest, outputs.options), outputs, config, network is not None, stop)
+    pictures = Pictures(source, dest, outputs.options, follow_links=follow_links)
+    run = Cut(pictures, outputs, config, network is not None, stop)
     try:
         return run.watch() if watch else run.once(force=force)
     except ServiceError as error:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import re
 import tempfile
 import time
@@ -25,7 +24,7 @@ from producer.backgrounds import FOLDER as BACKGROUNDS
 from producer.backgrounds import OutputRequest
 from producer.delivery import Delivery
 from producer.sources.item import Item
-from producer.sources.list_formats import ListFormat
+from producer.sources.list_formats import ListFormat, key_lines
 from producer.sources.lookup import in_order
 from producer.sources.resolve import SourceSpec
 from producer.sources.upload import FOLDER as UPLOADS
@@ -160,9 +159,10 @@ class FolderRun:
     def _submit(self, batch: Sequence[Item]) -> None:
         dest = _ALL_RUNS / f"{self._marker.name}/{next(self._batches)}/"
         with tempfile.NamedTemporaryFile("w", prefix="maskmill-keys-", suffix=".jsonl", encoding="utf-8") as file:
-            file.writelines(json.dumps(item.key, ensure_ascii=False) + "\n" for item in batch)
+            file.writelines(key_lines(item.key for item in batch))
             file.flush()
-            spec = SourceSpec((str(self._pictures.root),), file.name, ListFormat.JSONL)
+            root, follow_links = str(self._pictures.root), self._pictures.follow_links
+            spec = SourceSpec((root,), file.name, ListFormat.JSONL, follow_links=follow_links)
             policy = JobPolicy(skip_existing=False, folder=str(self._pictures.dest))
             submitted = self._submitter.submit(spec, str(dest), self._request, policy=policy)
         delivery = Delivery(self._store, self._ledger, submitted.view, self._pictures.dest)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from producer.sources.filters import Filters, choose
 from producer.sources.item import Item, Skip, Skipped
-from producer.sources.local import LocalFiles, LocalFolder, absolute, suggestion
+from producer.sources.local import LocalFiles, LocalFolder, absolute, exists, suggestion
 from worker.contract.errors import OutputCollision, SettingsError, SourceError
 from worker.contract.outputs import OutputOptions
 
@@ -16,15 +16,23 @@ from worker.contract.outputs import OutputOptions
 class Pictures:
     """Lists the pictures of a source that go to a destination."""
 
-    def __init__(self, source: Path, dest: Path, options: OutputOptions) -> None:
+    def __init__(self, source: Path, dest: Path, options: OutputOptions, *, follow_links: bool = False) -> None:
         """Check both places; nothing is written.
+
+        Args:
+            source: folder or file.
+            dest: folder for the outputs.
+            options: the outputs.
+            follow_links: also take pictures to which links in the source lead outside it.
 
         Raises:
             SourceError: the source does not exist.
             SettingsError: an output could replace a picture, or the destination is a file.
         """
         self.source, self.dest, self._options = absolute(source.expanduser()), absolute(dest.expanduser()), options
-        if not self.source.exists():
+        self.follow_links = follow_links or not self.source.is_dir()
+        """A link that is given as the source itself is followed."""
+        if not exists(self.source):
             raise SourceError(f"{source} does not exist{suggestion(self.source)}")
         if self.dest.exists() and not self.dest.is_dir():
             raise SettingsError(f"{dest} is a file: give a folder for the outputs")
@@ -63,12 +71,23 @@ class Pictures:
 
     def _items(self, skipped: Skipped) -> Iterator[Item]:
         whole = self.source.is_dir()
-        source = LocalFolder(self.source) if whole else LocalFiles([self.source])
-        inside = self._outputs_inside
-        return (item for item in source.items(skipped) if inside is None or not item.key.startswith(inside))
+        source = LocalFolder(self.source, self.follow_links) if whole else LocalFiles([self.source])
+        return (item for item in source.items(skipped) if not self._is_output(item.key))
+
+    def _is_output(self, key: str) -> bool:
+        """Return whether a file lies in the destination, by its name or through a link out of the source."""
+        if self._outputs_inside is not None and key.startswith(self._outputs_inside):
+            return True
+        return (
+            self.follow_links
+            and self.source.is_dir()
+            and (self.root / key).resolve().is_relative_to(self.dest.resolve())
+        )
 
 
 def describe_skipped(skipped: Skipped) -> str:
     """Return a sentence part about the files that are no pictures; empty without any."""
     count = skipped[Skip.NOT_AN_IMAGE] + skipped[Skip.MARKER]
-    return f"{count:,} other file{'' if count == 1 else 's'} left out" if count else ""
+    parts = [f"{count:,} other file{'' if count == 1 else 's'}"] if count else []
+    parts += [f"{skipped[kind]:,} {kind.words}" for kind in (Skip.OUTSIDE_LINK, Skip.NOT_A_FILE) if skipped[kind]]
+    return f"{', '.join(parts)} left out" if parts else ""

@@ -68,8 +68,8 @@ class RunReport:
             places=(str(self._pictures.source), str(self._pictures.dest)),
         )
         path = self._pictures.dest / NAME
-        with atomic_file(path) as part:
-            part.write_text(page, encoding="utf-8")
+        with atomic_file(path) as file:
+            file.write(page.encode())
         return path
 
 

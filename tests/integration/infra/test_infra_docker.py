@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import yaml
+from redis import exceptions as redis_errors
 
 from support import dockerfile, env_example, validators
 from support.commands import BIN, wait_for
@@ -38,7 +41,7 @@ def compose(folder: Path, *args: str) -> Any:
 @pytest.fixture
 def host(tmp_path: Path) -> Path:
     """Copy the files that `docker compose` reads, and write `.env` with `make-env`."""
-    for name in ("docker-compose.yml", ".env.example", "infra/docker/make-env"):
+    for name in ("docker-compose.yml", ".env.example", "infra/docker/make-env", "infra/redis/users.acl"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     validators.run(tmp_path / "infra/docker/make-env")
@@ -111,16 +114,48 @@ def test_containers_have_only_the_rights_they_need(host):
     assert "ports" not in services["redis"]
 
 
+def test_containers_have_limits_on_memory_and_processes(host):
+    for name, service in compose(host)["services"].items():
+        assert 0 < int(service["mem_limit"]) <= 16 * 2**30, name
+        assert 0 < service["pids_limit"] <= 4096, name
+
+
+def test_services_log_in_to_redis_as_the_users_of_the_acl_file(host):
+    users = set(re.findall(r"^user (\S+) on", (INFRA / "redis" / "users.acl").read_text("utf-8"), flags=re.MULTILINE))
+    services = compose(host)["services"]
+    found = {name: services[name]["environment"] for name in (*OWN, "redis-exporter")}
+    logins = {name: given.get("MASKMILL_REDIS__USERNAME") or given["REDIS_USER"] for name, given in found.items()}
+
+    assert logins == {
+        "worker": "maskmill-worker",
+        "flower": "maskmill-worker",
+        "producer": "maskmill-producer",
+        "redis-exporter": "maskmill-monitor",
+    }
+    assert set(logins.values()) <= users - {"maskmill-admin"}
+    assert len({given.get("MASKMILL_REDIS__PASSWORD") or given["REDIS_PASSWORD"] for given in found.values()}) == 3
+
+
+def test_workers_and_producers_may_touch_the_buckets_of_the_compose_file_only(host):
+    services = compose(host)["services"]
+    buckets = re.search(r"-bucket=(\S+)", " ".join(services["s3"]["command"]))[1].split(",")
+
+    for name in OWN:
+        assert json.loads(services[name]["environment"]["MASKMILL_S3__ALLOW"]) == buckets, name
+
+
 def test_passwords_are_on_no_command_line_and_in_no_other_service(host):
     services = compose(host)["services"]
     values = dict(line.split("=", 1) for line in (host / ".env").read_text().splitlines() if re.match(r"[A-Z]", line))
 
-    assert len(values) == 6 and all(re.fullmatch(r"[0-9a-f]{48}", value) for value in values.values())
+    assert len(values) == 9 and all(re.fullmatch(r"[0-9a-f]{48}", value) for value in values.values())
     for service in services.values():
         line = str([service.get("command"), service.get("entrypoint"), service.get("healthcheck")])
         assert not [name for name, value in values.items() if value in line]
-    for other in ("FLOWER_PASSWORD", "GRAFANA_PASSWORD"):
+    for other in ("FLOWER_PASSWORD", "GRAFANA_PASSWORD", "REDIS_PASSWORD", "REDIS_MONITOR_PASSWORD"):
         assert values[other] not in str(services["worker"]) + str(services["producer"])
+    assert values["REDIS_WORKER_PASSWORD"] not in str(services["producer"])
+    assert values["REDIS_PRODUCER_PASSWORD"] not in str(services["worker"])
 
 
 def test_make_env_does_not_change_an_existing_file(host):
@@ -157,33 +192,49 @@ def test_every_setting_of_env_reaches_the_worker(host, monkeypatch):
     image = dockerfile.stages(INFRA / "docker" / "worker.Dockerfile")["worker"]
     names = set(re.findall(r"^#(MASKMILL_[A-Z0-9_]+)", env_example.settings_part(), flags=re.MULTILINE))
     elsewhere = {name for name in names if name in dockerfile.last(image, "ENV")}
-    # Services on one host use no TLS and no ACL user, and the container holds no certificate files.
-    unused = {"MASKMILL_REDIS__USERNAME", "MASKMILL_S3__SESSION_TOKEN"} | {
+    # Services on one host use no TLS, and the container holds no certificate files.
+    unused = {"MASKMILL_S3__SESSION_TOKEN"} | {
         name for name in names if name.endswith(("__CA_FILE", "__CERT_FILE", "__KEY_FILE"))
     }
 
     assert set(given) == names - elsewhere - unused
     fixed = {name for name, value in given.items() if value != "from-env"}
-    assert fixed == {name for name in given if re.search(r"URL$|PASSWORD$|KEY|ADDRESSING", name)}
+    assert fixed == {name for name in given if re.search(r"URL$|USERNAME$|PASSWORD$|KEY|ADDRESSING", name)}
 
 
 def test_redis_runs_as_the_compose_file_says(host, tmp_path):
-    redis = yaml.safe_load((host / "docker-compose.yml").read_text())["services"]["redis"]
+    service = yaml.safe_load((host / "docker-compose.yml").read_text())["services"]["redis"]
     port = ports.choose({"redis": (0,)})["redis"]
     (tmp_path / "data").mkdir()
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "valkey-server").symlink_to(valkey.server_program())
-    script = redis["command"][0].replace("$$", "$").replace("dir /data", f"dir {tmp_path}/data\nport {port}")
+    script = service["command"][0].replace("$$", "$").replace("/etc/valkey", str(host / "infra/redis"))
+    script = script.replace("dir /data", f"dir {tmp_path}/data\nport {port}\nbind 127.0.0.1")
+    passwords = {f"{name}_PASSWORD": f"{name}-0123abcd" for name in ("REDIS", "WORKER", "PRODUCER", "MONITOR")}
     process = subprocess.Popen(
-        [*redis["entrypoint"], script.replace("requirepass", "bind 127.0.0.1\nrequirepass")],
-        env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "REDIS_PASSWORD": "0123abcd"},
+        [*service["entrypoint"], script],
+        env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "PREFIX": "shop:", "MAXMEMORY": "64mb"} | passwords,
         stdout=subprocess.DEVNULL,
     )
+
+    def connected(user: str, password: str) -> RedisConnection:
+        settings = RedisSettings(url=f"redis://127.0.0.1:{port}/0", username=f"maskmill-{user}", password=password)
+        return RedisConnection(settings, retries=0, client_name="test")
+
     try:
-        with RedisConnection(
-            RedisSettings(url=f"redis://127.0.0.1:{port}/0", password="0123abcd"), retries=0, client_name="test"
-        ) as link:
-            facts = wait_for(lambda: _answer(link.check), "Redis", 10)
+        for user in ("worker", "producer"):
+            with connected(user, passwords[f"{user.upper()}_PASSWORD"]) as link:
+                facts = wait_for(lambda link=link: _answer(link.check), "Redis", 10)
+        with redis_client(port, "maskmill-worker", passwords["WORKER_PASSWORD"]) as worker:
+            assert worker.set("shop:leader:x", "1") and worker.info()["maxmemory"] == 64 * 2**20
+            with pytest.raises(redis_errors.NoPermissionError):
+                worker.get("maskmill:leader:x")
+        with redis_client(port, "maskmill-monitor", passwords["MONITOR_PASSWORD"]) as monitor:
+            assert monitor.info()["redis_version"]
+            with pytest.raises(redis_errors.NoPermissionError):
+                monitor.get("shop:leader:x")
+        with connected("worker", passwords["PRODUCER_PASSWORD"]) as stranger:
+            assert _answer(stranger.check) is None
         settings = RedisSettings(url=f"redis://127.0.0.1:{port}/0")
         with RedisConnection(settings, retries=0, client_name="test") as stranger:
             assert _answer(stranger.check) is None
@@ -234,6 +285,10 @@ def test_s3_runs_as_the_compose_file_says(host, tmp_path):
         for left in Path(tempfile.gettempdir()).glob("seaweedfs-*-grpc-*.sock"):
             if int(left.stem.rpartition("-")[2]) - ports.GRPC_OFFSET in port.values():
                 left.unlink()
+
+
+def redis_client(port: int, user: str, password: str) -> redis.Redis:
+    return redis.Redis("127.0.0.1", port, username=user, password=password)
 
 
 def _answer(ask: Any) -> Any:

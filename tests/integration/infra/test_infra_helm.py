@@ -21,7 +21,7 @@ CHART = INFRA / "helm" / "maskmill"
 ALERTS = yaml.safe_load((INFRA / "prometheus" / "alerts.yml").read_text("utf-8"))
 OF_OPERATORS = {"ScaledObject", "TriggerAuthentication", "ServiceMonitor", "PrometheusRule"}
 PEER = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
-PLAIN = {"redis": {"url": "redis://redis:6379/0"}}
+PLAIN = {"redis": {"url": "redis://redis:6379/0"}, "s3": {"allow": ["photos", "masks"]}}
 FULL = {
     "image": {"digest": f"sha256:{'0' * 64}"},
     "imagePullSecrets": [{"name": "registry"}],
@@ -274,3 +274,12 @@ def test_a_packaged_chart_contains_alerts_and_dashboards(tmp_path):
         files = {entry["name"] for entry in chart.files}
 
     assert {"files/alerts.yml"} | {f"files/dashboards/{path.name}" for path in DASHBOARDS} <= files
+
+
+def test_a_release_names_what_its_workers_may_touch():
+    with helm.Chart.load(CHART) as chart, pytest.raises(Exception, match=r"s3\.allow is empty"):
+        chart.render({"redis": {"url": "redis://redis:6379/0"}}, name="shop", namespace="masks")
+
+    given = variables(rendered(PLAIN | {"s3": {"allow": ["*"]}}))
+    assert "MASKMILL_S3__ALLOW" not in given
+    assert variables(rendered(PLAIN))["MASKMILL_S3__ALLOW"] == '["photos","masks"]'

@@ -72,6 +72,12 @@ def test_it_stops_gracefully():
     assert float(seconds[1]) > Settings().worker.grace_seconds
 
 
+def test_it_has_limits_on_memory_and_processes():
+    service = section("Service")
+
+    assert service["MemoryMax"] == ["90%"] and service["MemorySwapMax"] == ["0"] and service["TasksMax"] == ["4096"]
+
+
 def test_its_settings_exist(monkeypatch, tmp_path):
     """Loads the example of /etc/maskmill/worker.env with a shell, as in the guide, and the variables of the unit."""
     (tmp_path / "MASKMILL_REDIS__PASSWORD").write_text("from-a-file")

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import re
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -209,3 +210,29 @@ def test_without_a_secret_nothing_is_sent():
 def test_a_missing_ca_file_is_named(tmp_path):
     with pytest.raises(SettingsError, match="MASKMILL_NOTIFY__CA_FILE"):
         notifier("https://example.org/", ca_file=tmp_path / "ca.pem")
+
+
+def test_a_receiver_that_drips_is_given_up_after_the_limit_of_an_attempt():
+    """Every byte comes within the time-out of a socket; the answer is complete after the limit."""
+    given_up = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        client, _ = server.accept()
+        with client:
+            client.sendall(b"HTTP/1.1 204 ")
+            for _ in range(100):
+                if given_up.wait(0.1):
+                    return
+                client.sendall(b"x")
+            client.sendall(b"\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip, args=(server,))
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/hook"
+        try:
+            with pytest.raises(NotificationFailed, match="did not answer in time"):
+                notifier(url, timeout_seconds=1.0, attempts=1).send_job_ended(VIEW, 0)
+        finally:
+            given_up.set()
+            thread.join()

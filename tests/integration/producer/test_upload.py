@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 import pytest
 
 from producer.sources import local
 from producer.sources.upload import upload, upload_folder
-from worker.contract.errors import StoreUnavailable
+from worker.contract.errors import SourceError, StoreUnavailable
 from worker.contract.s3url import S3Url
 
 
@@ -25,7 +26,7 @@ def send(store, installation, folder):
     def send():
         sent = []
         target = upload_folder(S3Url(installation.bucket, "out/"), folder)
-        items = list(upload(store, folder, local.folder_files(folder, folder), target, sent.append))
+        items = list(upload(store, folder, local.folder_files(folder, folder, Counter()), target, sent.append))
         assert [item.key for item in items] == ["a.jpg", "b.jpg", "d/ü.jpg"]
         assert {i.key: store.get(target / i.key, max_bytes=99)[0] for i in items} == {
             i.key: (folder / i.key).read_bytes() for i in items
@@ -67,3 +68,13 @@ def test_copies_of_different_folders_are_separate(tmp_path):
     places = {str(upload_folder(dest, tmp_path / name)) for name in ("x/photos", "y/photos", "y/../x/photos")}
 
     assert len(places) == 2 and all(place.startswith("s3://b/out/_maskmill/uploads/photos-") for place in places)
+
+
+def test_a_file_that_became_a_pipe_is_refused_and_not_read(folder, store, installation):
+    items = local.folder_files(folder, folder, Counter())
+    first = next(items)
+    (folder / first.key).unlink()
+    os.mkfifo(folder / first.key)
+
+    with pytest.raises(SourceError, match=r"a\.jpg is no longer a file"):
+        list(upload(store, folder, iter([first]), S3Url(installation.bucket, "out/"), lambda sent: None))

@@ -11,7 +11,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from support.redis_users import ADMIN, PREFIX, PRODUCER, WORKER, SecuredRedis
+from support.redis_users import ADMIN, MONITOR, PREFIX, PRODUCER, WORKER, SecuredRedis
 from worker.contract import redis_keys
 
 READING_SCRIPTS = ("read", "members", "newest")
@@ -77,7 +77,14 @@ def admin(secured: SecuredRedis):
         yield client
 
 
-@pytest.mark.parametrize(("user", "commands"), [(WORKER, FORBIDDEN), (PRODUCER, FORBIDDEN + FORBIDDEN_TO_PRODUCERS)])
+@pytest.mark.parametrize(
+    ("user", "commands"),
+    [
+        (WORKER, FORBIDDEN),
+        (PRODUCER, FORBIDDEN + FORBIDDEN_TO_PRODUCERS),
+        (MONITOR, (*FORBIDDEN, *FORBIDDEN_TO_PRODUCERS, ("GET", f"{PREFIX}jobs"), ("SET", f"{PREFIX}jobs", "x"))),
+    ],
+)
 def test_commands_that_a_user_does_not_need_are_refused(secured, user, commands):
     granted = []
     with secured.client(user) as client:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
+import ssl
 import stat
 import urllib.error
 import urllib.request
@@ -316,3 +319,34 @@ def test_a_failure_to_free_space_is_logged_and_no_error(served, caplog, monkeypa
     served.s3.reclaim()
 
     assert "was not freed" in caplog.text
+
+
+def first_answer(port: int, *, identity: Path | None) -> bytes:
+    """Return what a gRPC port answers to the beginning of HTTP/2, in clear text or with a client certificate."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as plain, contextlib.ExitStack() as on_end:
+        connection: socket.socket = plain
+        if identity is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            context.load_cert_chain(identity / "grpc.crt", identity / "grpc.key")
+            context.set_alpn_protocols(["h2"])
+            connection = on_end.enter_context(context.wrap_socket(plain))
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+        try:
+            return connection.recv(9)
+        except ConnectionError:
+            return b""
+
+
+SETTINGS = 4
+"""Type of the frame with which an HTTP/2 server begins (RFC 9113, 3.4 and 4.1); it is the fourth byte."""
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+@pytest.mark.parametrize("name", ["master", "volume", "filer", "s3"])
+def test_grpc_answers_only_with_the_certificate_of_the_data_folder(served, name):
+    port = served.s3.ports[name] + ports.GRPC_OFFSET
+
+    assert first_answer(port, identity=served.s3.data)[3:4] == bytes((SETTINGS,))
+    assert first_answer(port, identity=None)[3:4] != bytes((SETTINGS,))
+    assert stat.S_IMODE((served.s3.data / "grpc.key").stat().st_mode) == 0o600

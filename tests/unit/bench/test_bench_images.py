@@ -62,7 +62,7 @@ def test_a_case_has_the_options_of_its_label(label):
 def test_the_reference_does_the_same_work():
     """Its mask differs from ours by rounding only."""
     data, size = images.jpeg(None, 0.05)
-    mask = images._drawn_mask(InputSize.square(64))
+    mask = images.drawn_mask(InputSize.square(64))
 
     _, reference = images._reference(data, mask, cutout=False)
     [(_, ours)] = render(decode(data, LimitSettings()), mask, OutputOptions())[1]

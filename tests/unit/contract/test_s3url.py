@@ -16,6 +16,11 @@ def test_text_that_is_no_s3_url_is_refused(text):
         S3Url.parse(text)
 
 
+def test_a_url_that_is_not_text_is_refused():
+    with pytest.raises(SourceError, match="not valid Unicode text"):
+        S3Url.parse("s3://b/\udcff.jpg")
+
+
 @pytest.mark.parametrize(
     ("text", "key", "folder"),
     [

@@ -265,6 +265,16 @@ def test_numbers_set_by_hand_are_kept_while_the_others_give_way(seen):
     assert shapes(by_streams) == [(8, 2, 4)]
 
 
+def test_pictures_share_what_the_plan_leaves(seen):
+    settings = PlanSettings(processes=2, memory_per_stream_mib=100, memory_per_process_mib=300)
+    tight = plan(seen("xeon-w-2145", memory_bytes=2 * 1024 * MIB), settings)
+    ample = plan(seen("xeon-w-2145", memory_bytes=34 * 1024 * MIB), settings)
+
+    assert tight.picture_memory_mib == 160 + (2048 - tight.memory_needed_mib) * 3 // 4 // 2
+    assert ample.picture_memory_mib == tight.picture_memory_mib + 32 * 1024 * 3 // 4 // 2
+    assert f"images in flight of a process: up to {ample.picture_memory_mib} MiB" in ample.as_text()
+
+
 def test_memory_in_use_by_other_programs_gives_a_warning(seen):
     here = replace(seen("xeon-w-2145"), memory_available_bytes=2000 * MIB)
 
@@ -336,7 +346,8 @@ def test_the_plan_as_json_has_its_documented_keys(seen):
 
     read_back = json.loads(json.dumps(result.as_dict()))
 
-    assert list(read_back) == ["core_sets", "memory_needed_mib", "memory_usable_mib", "reasons", "warnings"]
+    numbers = ["memory_needed_mib", "memory_usable_mib", "picture_memory_mib"]
+    assert list(read_back) == ["core_sets", *numbers, "reasons", "warnings"]
     assert read_back["core_sets"][1] == {
         "index": 1,
         "cpus": list(range(1, 40, 2)),

@@ -206,6 +206,7 @@ def test_a_process_gets_its_share_in_its_environment():
         "PATH": "/bin",
         "MASKMILL_REDIS__PREFIX": "x:",
         "MASKMILL_MODEL__SOURCE": "builtin:starter",
+        "MASKMILL_LIMITS__PICTURE_MEMORY_MIB": str(plan_of(CORES).picture_memory_mib),
         "MASKMILL_WORKER__PROCESS_NAME": "worker-3",
         "MASKMILL_PLAN__STREAMS": "2",
         "MASKMILL_PLAN__THREADS": "4",
@@ -215,6 +216,13 @@ def test_a_process_gets_its_share_in_its_environment():
     }
     assert slot._argv[1:6] == ["-m", "celery", "--quiet", "-A", "worker.app"]
     assert steward.name == "steward" and steward._argv[1:] == ["-m", "worker.steward.process"]
+
+
+def test_the_memory_for_pictures_may_be_set_by_hand():
+    settings = Settings(limits={"picture_memory_mib": 99})
+    slot, _ = Supervisor(settings, plan_of(CORES), environ={"MASKMILL_LIMITS__PICTURE_MEMORY_MIB": "99"}).slots
+
+    assert slot._env["MASKMILL_LIMITS__PICTURE_MEMORY_MIB"] == "99"
 
 
 def test_glibc_tunables_of_the_user_are_kept():

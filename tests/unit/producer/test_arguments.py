@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from producer.client import Client
 from producer.integrations import orchestrator
 from producer.integrations.s3_events import submit_created
-from producer.sources.filters import Filters
+from producer.sources.filters import Filters, choose
+from producer.sources.item import Item
 from producer.sources.list_formats import ListFormat
 from producer.sources.resolve import SourceSpec
 from producer.sources.units import SampleSize, texts
@@ -50,6 +52,11 @@ def test_filters_read_texts_as_the_options_do():
         (lambda: Filters(newer_than=True), "newer_than takes Unix seconds, a date, or an age such as 7d"),
         (lambda: Filters(sample=0), "a sample of 0 is out of range"),
         (lambda: Filters(sample=0.5), "sample takes a number of images, or a share such as 1%"),
+        (lambda: Filters(min_size=-1), "min_size takes a number of bytes"),
+        (lambda: Filters(max_size="9" * 400), "a size of 9+... is out of range"),
+        (lambda: Filters(newer_than=float("nan")), "newer_than takes Unix seconds"),
+        (lambda: Filters(newer_than=float("inf")), "newer_than takes Unix seconds"),
+        (lambda: Filters(newer_than="9" * 400 + "d"), "an age of 9+... is out of range"),
         (lambda: Filters(limit=0), "limit takes a number of images from 1"),
         (lambda: Filters(limit="3"), "limit takes a number of images from 1"),
         (lambda: SourceSpec(3), "the source takes texts, not 3"),
@@ -67,6 +74,15 @@ def test_a_wrong_value_is_refused_with_the_name_of_its_argument(call, message, m
 
     with pytest.raises(SettingsError, match=message):
         call()
+
+
+def test_a_limit_may_be_larger_than_any_listing():
+    assert [item.key for item in choose([Item("a.jpg")], Filters(limit=10**30), Counter())] == ["a.jpg"]
+
+
+def test_a_key_that_is_not_text_is_refused_by_its_number():
+    with pytest.raises(SourceError, match=r"key 2: .*not valid Unicode text"):
+        CLIENT.plan("s3://a/", "s3://b/", keys=["a.jpg", "\ud800.jpg"])
 
 
 def test_unknown_fields_of_a_pipeline_are_refused():

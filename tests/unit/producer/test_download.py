@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import gzip
 import json
+import secrets
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,12 @@ class Store(FakeStore):
     def download(self, place: S3Url, path: Path) -> None:
         if str(place) not in self.objects:
             raise ObjectMissing(f"{place} does not exist")
-        path.write_bytes(self.objects[str(place)])
+        part = path.with_name(f".{secrets.token_hex(4)}")
+        try:
+            part.write_bytes(self.objects[str(place)])
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 class FakeLedger:
@@ -129,6 +135,24 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path):
     [fetched] = download(store, FakeLedger([OutcomeKind.OK]), job(1), tmp_path)
 
     assert "cannot be written" in fetched.problem and (tmp_path / "d").read_bytes() == b"a file"
+
+
+def test_links_below_the_folder_are_not_followed(tmp_path):
+    (tmp_path / "outside/deep").mkdir(parents=True)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "real")  # the folder itself may be a link
+    (tmp_path / "real/d").symlink_to(tmp_path / "outside")
+    (tmp_path / "outside/victim").write_bytes(b"kept")
+    (tmp_path / "real/b.png").symlink_to(tmp_path / "outside/victim")
+    outputs = {"d/a.png": b"x", "d/deep/c.png": b"x", "b.png": b"new"}
+    ledger = FakeLedger([OutcomeKind.OK] * 3)
+
+    found = list(download(store_with(["d/a.jpg", "d/deep/c.jpg", "b.jpg"], outputs), ledger, job(3), tmp_path / "out"))
+
+    assert [f"{tmp_path}/out/d is a link" in fetched.problem for fetched in found] == [True, True, False]
+    assert sorted(path.name for path in (tmp_path / "outside").rglob("*")) == ["deep", "victim"]
+    assert (tmp_path / "outside/victim").read_bytes() == b"kept"
+    assert (tmp_path / "real/b.png").read_bytes() == b"new"
 
 
 LONG = "ü" * 150 + ".jpg"  # 304 bytes; a file system takes 255

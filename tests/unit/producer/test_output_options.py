@@ -32,6 +32,11 @@ def read(*arguments: str) -> OutputRequest:
     return received[0]
 
 
+def test_a_background_with_a_name_that_is_too_long_is_refused():
+    with pytest.raises(SourceError, match="File name too long"):
+        read("--output", "composite", "--background", "9" * 400)
+
+
 def test_the_default_output_is_a_mask():
     assert read() == OutputRequest(OutputOptions())
 

@@ -90,6 +90,35 @@ def test_anything_else_is_refused(event):
         created_objects(event)
 
 
+@pytest.mark.parametrize(
+    ("event", "match"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"Records":' * 50_000, "nested too deeply"),
+        ({"Records": [record("a.jpg"), record(5)]}, "record 2: key 5 is not a text"),
+        ({"Records": [record("a.jpg", bucket=["shop"])]}, "record 1: bucket .* is not a text"),
+        ({"Records": [record("\ud800.jpg")]}, "record 1: key .* is not a text"),
+        ({"Records": [None]}, "record 1: TypeError"),
+        ({"detail-type": "Object Created", "detail": {"bucket": {"name": "b"}, "object": {"key": 5}}}, "key 5"),
+        ({"detail-type": "Object Created", "detail": {"bucket": {"name": ""}, "object": {"key": "k"}}}, "bucket ''"),
+        (seaweed(5, new_entry=FILE), "key 5"),
+        (seaweed("/buckets/shop/\udcff.jpg", new_entry=FILE), "key .* is not a text"),
+    ],
+)
+def test_an_odd_event_is_refused_with_its_record(event, match):
+    with pytest.raises(SourceError, match=f"not a bucket event.*{match}"):
+        submit_created(Recorder(), event, "s3://shop/photos", "s3://shop/masks")
+
+
+def test_an_event_in_too_many_envelopes_is_refused():
+    event: dict = AWS
+    for _ in range(4):
+        event = {"Records": [{"body": json.dumps(event)}]}
+
+    with pytest.raises(SourceError, match="nested too deeply"):
+        created_objects(event)
+
+
 class Recorder:
     def __init__(self):
         self.calls = []

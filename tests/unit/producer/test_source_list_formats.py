@@ -65,11 +65,41 @@ def test_json_lines_are_strings_or_objects():
         ('{"key": 5}\n', "jsonl", "no text under `key`"),
         (b"a\nb\xff\n", "txt", "line 2: not UTF-8"),
         ("x" * 70_000, "txt", "line 1: longer than"),
+        ("[" * 50_000, "jsonl", "line 1: not JSON"),
+        ('"a"\n' + '{"a":' * 10_000, "jsonl", "line 2: not JSON"),
+        (r'"a\ud800.jpg"', "jsonl", "line 1: .*not valid Unicode text"),
+        (r'{"url": "\udcff"}', "jsonl", "line 1: .*not valid Unicode text"),
+        ('{"key": "a", "size": 1e999}', "jsonl", "line 1: inf is not the size"),
+        ('{"key": "a", "size": NaN}', "jsonl", "line 1: nan is not the size"),
+        ('{"key": "a", "size": [1]}', "jsonl", r"line 1: \[1\] is not the size"),
+        ('{"key": "a", "size": true}', "jsonl", "line 1: True is not the size"),
+        ('{"key": "a", "size": -1}', "jsonl", "line 1: -1 is not the size"),
+        ('{"key": "a", "size": 1.5}', "jsonl", "line 1: 1.5 is not the size"),
+        ('{"key": "a", "size": %s}' % ("9" * 100), "jsonl", "line 1: 9+ is not the size"),
+        ("key,size\na,-1\n", "csv", "line 2: '-1' is not the size"),
+        ("key,size\na,1_000\n", "csv", "line 2: '1_000' is not the size"),
+        ('{"key": "a", "etag": {"x": 1}}', "jsonl", "line 1: .*is not an ETag"),
+        (r'{"key": "a", "etag": "\ud800"}', "jsonl", "line 1: .*is not an ETag"),
+        ('{"key": "a", "etag": "%s"}' % ("e" * 5000), "jsonl", "line 1: .*is not an ETag"),
+        ('{"key": "a", "last_modified": [1]}', "jsonl", r"line 1: \[1\] is not a time"),
+        ('{"key": "a", "last_modified": "0001-01-01"}', "jsonl", "line 1: .*out of range"),
     ],
 )
 def test_an_unreadable_line_is_named_with_its_number(text, form, match):
     with pytest.raises(SourceError, match=match):
         read(text, ListFormat(form))
+
+
+def test_sizes_of_programs_without_whole_numbers_are_read():
+    assert [item.size for item in read('{"key": "a", "size": 5.0}\n{"key": "b", "size": " 7 "}\n')] == [5, 7]
+
+
+def test_keys_are_written_as_a_list_or_refused_by_their_number():
+    lines = "".join(list_formats.key_lines(['a "b".jpg', "ü\n.jpg"]))
+
+    assert [item.key for item in read(lines, ListFormat.JSONL)] == ['a "b".jpg', "ü\n.jpg"]
+    with pytest.raises(SourceError, match=r"key 2: .*not valid Unicode text"):
+        list(list_formats.key_lines(["a.jpg", "\ud800.jpg"]))
 
 
 def test_gzip_is_recognised_by_its_content(tmp_path):

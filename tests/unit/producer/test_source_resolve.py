@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import io
 import itertools
 import json
 import os
+import socket
 import sys
 from collections import Counter
 from pathlib import Path
@@ -129,6 +131,73 @@ def test_a_file_name_that_is_not_text_is_reported(tmp_path):
 
     with pytest.raises(SourceError, match="rename"):
         keys(resolved(str(tmp_path)))
+
+
+@pytest.fixture
+def linked(tmp_path):
+    """A folder with links of all kinds, pipes and sockets beside two files; `outside` must stay outside."""
+    folder = write(tmp_path / "photos", "a.jpg", "sub/b.jpg")
+    outside = write(tmp_path / "outside", "secret.jpg", "deep/x.jpg")
+    (folder / "file.jpg").symlink_to(outside / "secret.jpg")
+    (folder / "folder").symlink_to(outside)
+    (folder / "up").symlink_to(tmp_path)
+    (folder / "inside.jpg").symlink_to("sub/b.jpg")
+    (folder / "same").symlink_to("sub")
+    (folder / "nowhere.jpg").symlink_to("gone.jpg")
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    (outside / "back").symlink_to(folder)
+    (outside / "again").symlink_to(outside / "deep")
+    os.mkfifo(folder / "pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "socket.jpg"))
+    return folder
+
+
+def test_links_out_of_a_folder_and_what_is_no_file_are_counted_not_followed(linked):
+    found, skipped = keys_and_skips(resolved(str(linked)))
+
+    assert found == ["a.jpg", "inside.jpg", "sub/b.jpg"]
+    assert skipped == {Skip.OUTSIDE_LINK: 3, Skip.NOT_A_FILE: 4}
+    assert keys_and_skips(resolved(f"{linked}/**/*.jpg"))[0] == found
+
+
+def test_links_are_followed_on_request_and_without_end_in_a_loop(linked):
+    source = resolve_source(SourceSpec(str(linked), follow_links=True), Bucket())
+
+    assert keys(source) == [
+        *("a.jpg", "file.jpg", "inside.jpg"),
+        *("folder/secret.jpg", "folder/again/x.jpg", "folder/deep/x.jpg", "sub/b.jpg"),
+    ]
+
+
+def test_a_link_that_is_the_source_itself_is_followed(linked, tmp_path):
+    (tmp_path / "link").symlink_to(linked)
+
+    assert keys(resolved(str(tmp_path / "link"))) == ["a.jpg", "inside.jpg", "sub/b.jpg"]
+    assert keys(resolved(str(linked / "file.jpg"))) == ["file.jpg"]
+    assert keys(resolved(str(linked / "a.jpg"), str(linked / "folder"))) == [
+        "a.jpg",
+        "folder/secret.jpg",
+        "folder/deep/x.jpg",
+    ]
+
+
+def test_a_list_of_local_files_does_not_lead_through_links(linked, tmp_path):
+    names = ("a.jpg", "file.jpg", "folder/secret.jpg", "folder/gone.jpg", "same/b.jpg", "pipe.jpg", "nowhere.jpg")
+    (tmp_path / "l.txt").write_text("\n".join(names))
+    spec = SourceSpec(str(linked), str(tmp_path / "l.txt"))
+
+    found, skipped = keys_and_skips(resolve_source(spec, Bucket()))
+    assert found == ["a.jpg", "same/b.jpg"]
+    assert skipped == {Skip.OUTSIDE_LINK: 2, Skip.NOT_A_FILE: 2, Skip.MISSING: 1}
+
+    found, _ = keys_and_skips(resolve_source(dataclasses.replace(spec, follow_links=True), Bucket()))
+    assert found == ["a.jpg", "file.jpg", "folder/secret.jpg", "same/b.jpg"]
+
+
+def test_a_path_that_is_too_long_is_refused(tmp_path):
+    with pytest.raises(SourceError, match="File name too long"):
+        resolved(f"{tmp_path}/{'x' * 300}")
 
 
 def test_files_and_folders_are_relative_to_their_common_folder(tmp_path):
@@ -289,6 +358,12 @@ def test_an_inventory_of_any_partition_is_read(destination):
         ("s3://b", {"fileFormat": "ORC"}, SourceError, "ORC is not supported"),
         ("s3://b", {"fileSchema": "Bucket, Size"}, SourceError, "no column Key"),
         ("s3://b", {"files": 7}, SourceError, "not the manifest.json"),
+        ("s3://b", {"files": [{"key": 5}]}, SourceError, "not the manifest.json"),
+        ("s3://b", {"files": [{"key": "x", "MD5checksum": 5}]}, SourceError, "not the manifest.json"),
+        ("s3://b", {"fileSchema": 5}, SourceError, "not the manifest.json"),
+        ("s3://b", {"fileSchema": None}, SourceError, "not the manifest.json"),
+        ("s3://b", {"destinationBucket": 5}, SourceError, "not the manifest.json"),
+        ("s3://b", {"sourceBucket": ["b"]}, SourceError, "not the manifest.json"),
         ("s3://other", {}, SourceError, "give s3://b/ as SOURCE"),
         ("s3://b", {"files": [{"key": "inv/0.csv.gz", "MD5checksum": "0" * 32}]}, DigestMismatch, "complete inventory"),
         ("s3://b", {"fileSchema": "Key"}, SourceError, "line 1: 5 fields, its schema has 1"),
@@ -299,6 +374,13 @@ def test_an_inventory_that_does_not_fit_is_refused(source, changes, error, match
 
     with pytest.raises(error, match=match):
         keys(resolved(source, manifest="s3://i/m.json", bucket=bucket))
+
+
+def test_an_inventory_that_is_nested_too_deeply_is_refused():
+    bucket = Bucket(objects={"s3://i/m.json": b"[" * 100_000})
+
+    with pytest.raises(SourceError, match=r"not the manifest\.json"):
+        keys(resolved("s3://b", manifest="s3://i/m.json", bucket=bucket))
 
 
 def test_an_inventory_has_no_local_files_and_needs_its_bucket(tmp_path, monkeypatch):

@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import secrets
 import sys
 import tracemalloc
 
@@ -60,7 +62,8 @@ def test_csv_has_one_column_for_each_fact():
 def test_parquet_has_types(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "_GROUP_ROWS", 1)
     path = tmp_path / "results.parquet"
-    tables.write_parquet([GOOD, BAD], VIEW, path)
+    with path.open("wb") as file:
+        tables.write_parquet([GOOD, BAD], VIEW, file)
 
     table = parquet.read_table(path)
     assert table.column_names == tables.columns(VIEW)
@@ -74,25 +77,50 @@ def test_parquet_without_pyarrow_names_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
 
     with pytest.raises(SetupError, match=r"pip install 'maskmill\[parquet\]'"):
-        tables.write_parquet([GOOD], VIEW, tmp_path / "x.parquet")
+        tables.write_parquet([GOOD], VIEW, io.BytesIO())
 
 
 def test_a_file_appears_when_it_is_complete_or_not_at_all(tmp_path):
     path = tmp_path / "results.csv"
     with pytest.raises(ZeroDivisionError), tables.atomic_file(path) as part:
-        part.write_text("half")
+        part.write(b"half")
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
 
     with tables.atomic_file(path) as part:
-        part.write_text("whole")
+        part.write(b"whole")
     assert [file.name for file in tmp_path.iterdir()] == ["results.csv"]
 
 
 def test_a_missing_folder_is_named(tmp_path):
     path = tmp_path / "nowhere" / "results.csv"
-    with pytest.raises(SourceError, match="nowhere"), tables.atomic_file(path) as part:
-        part.open("w")
+    with pytest.raises(SourceError, match="nowhere"), tables.atomic_file(path):
+        pass
+
+
+def test_a_file_is_never_written_through_a_link(tmp_path, monkeypatch):
+    """A link at the name of the file is replaced; one at the name of the part is refused."""
+    monkeypatch.setattr(secrets, "token_hex", lambda count: "guessed")
+    victim, path = tmp_path / "victim", tmp_path / "results.csv"
+    victim.write_text("kept")
+    path.symlink_to(victim)
+
+    with tables.atomic_file(path) as part:
+        part.write(b"whole")
+    assert (victim.read_text(), path.read_text(), path.is_symlink()) == ("kept", "whole", False)
+
+    (tmp_path / ".maskmill-guessed").symlink_to(victim)
+    with pytest.raises(SourceError, match="cannot be written"), tables.atomic_file(path) as part:
+        part.write(b"again")
+    assert (victim.read_text(), path.read_text()) == ("kept", "whole")
+
+
+def test_a_device_or_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(SourceError, match="is not a file"), tables.atomic_file(tmp_path / "pipe"):
+        pass
+    assert (tmp_path / "pipe").is_fifo()
 
 
 @pytest.mark.parametrize("write", [tables.write_jsonl, tables.write_csv])

@@ -165,3 +165,13 @@ def test_a_folder_that_cannot_be_created_is_named_in_the_error(tmp_path):
 
     with pytest.raises(StandaloneError, match=r"cannot use the folder .*file/sub.*choose another"):
         embedded.private_folder(tmp_path / "file" / "sub")
+
+
+def test_without_openssl_a_warning_says_that_grpc_stays_open(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    _, environment, _ = launch_of(make_seaweed(tmp_path / "data"))
+
+    assert not [name for name in environment if name.startswith("WEED_GRPC")]
+    assert "other users of this machine can reach the embedded S3 server by gRPC" in caplog.text
+    assert "install openssl" in caplog.text

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from producer.sources.item import Skip
 from worker.contract.errors import OutputCollision, SettingsError, SourceError
 from worker.contract.outputs import OutputKind, OutputOptions
-from worker.umbrella.pictures import Pictures
+from worker.umbrella.pictures import Pictures, describe_skipped
 
 CUTOUT = OutputOptions(outputs=(OutputKind.CUTOUT,))
 
@@ -29,6 +31,28 @@ def test_a_folder_gives_its_pictures_and_counts_the_rest(photos, tmp_path):
     found, skipped = Pictures(photos, tmp_path / "out", CUTOUT).scan()
 
     assert [item.key for item in found] == ["a.jpg", "sub/b.png"] and skipped == {Skip.NOT_AN_IMAGE: 1}
+
+
+def test_links_out_of_the_folder_are_counted_and_followed_on_request(photos, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "c.jpg").write_bytes(b"x")
+    (photos / "link.jpg").symlink_to(tmp_path / "elsewhere" / "c.jpg")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "made.png").write_bytes(b"x")
+    (photos / "outputs").symlink_to(tmp_path / "out")
+    os.mkfifo(photos / "pipe.jpg")
+
+    found, skipped = Pictures(photos, tmp_path / "out", CUTOUT).scan()
+    assert [item.key for item in found] == ["a.jpg", "sub/b.png"]
+    assert describe_skipped(skipped) == (
+        "1 other file, 2 links that lead out of the folder (--follow-links takes them), "
+        "1 pipes, devices or broken links left out"
+    )
+
+    following = Pictures(photos, tmp_path / "out", CUTOUT, follow_links=True)
+    assert keys(following) == ["a.jpg", "link.jpg", "sub/b.png"]
+    single = Pictures(photos / "link.jpg", tmp_path / "out", CUTOUT)
+    assert keys(single) == ["link.jpg"] and single.follow_links
 
 
 def test_one_picture_is_a_source(photos, tmp_path):

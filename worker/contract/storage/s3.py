@@ -313,7 +313,7 @@ class ObjectStore:
         part = path.parent / f".maskmill-{secrets.token_hex(6)}"
         told = on_bytes or (lambda count: None)
         try:
-            with _translate_errors(url), part.open("wb") as file:
+            with _translate_errors(url), part.open("xb") as file:
                 etag = ""
                 for attempts_left in reversed(range(self._settings.attempts)):
                     found = self._rest_of(url, file, etag, told)

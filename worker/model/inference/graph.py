@@ -11,6 +11,7 @@ pixel, 3 bytes enter and 1 byte leaves OpenVINO instead of 12 and 4.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +26,9 @@ IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_SCALE = (58.395, 57.12, 57.375)
 """Mean and standard deviation of ImageNet on the 0-255 scale: 255 * (0.485, 0.456, 0.406) and 255 * (0.229, 0.224,
 0.225). BiRefNet was trained with these values; they are assumed for an IR that has none in `model_info`."""
+
+MAX_ELEMENTS = 1 << 33
+"""Limit of values in one tensor: 32 GiB of float32."""
 
 _CHANNELS = 3
 
@@ -59,6 +63,7 @@ def prepare(variant: Variant) -> Prepared:
     check_numbers(model, str(variant.bin), "so the training or the export went wrong; convert or fetch the model again")
     notes: list[str] = []
     _fix_shape(model, variant, notes)
+    _check_tensors(model, variant)
     facts = _complete(model, variant, notes)
     mean, scale = facts.mean or IMAGENET_MEAN, facts.scale or IMAGENET_SCALE
     model = _with_pixels(model, mean, scale, facts)
@@ -82,6 +87,23 @@ def _fix_shape(model: Any, variant: Variant, notes: list[str]) -> None:
     if given.is_dynamic:
         notes.append(f"the dynamic input {given} was made static: {expected}")
         model.reshape(expected)
+
+
+def _check_tensors(model: Any, variant: Variant) -> None:
+    """Refuse a graph with a tensor that no matting network has: compiling it may fold it, and hang or take all memory.
+
+    Raises:
+        BundleError: a tensor has more than `MAX_ELEMENTS`.
+    """
+    for node in model.get_ops():
+        for output in node.outputs():
+            shape = output.get_partial_shape()
+            elements = 0 if shape.is_dynamic else math.prod(dimension.get_length() for dimension in shape)
+            if elements > MAX_ELEMENTS:
+                raise BundleError(
+                    f"{variant.xml}: {node.get_type_name()} {node.get_friendly_name()!r:.60} returns {shape}, "
+                    f"{elements:,} values, more than {MAX_ELEMENTS:,}; the file is damaged or made to exhaust memory"
+                )
 
 
 def _complete(model: Any, variant: Variant, notes: list[str]) -> NetworkFacts:

@@ -10,7 +10,7 @@ from worker.contract.errors import BundleError
 from worker.images.tensor import normalise
 from worker.model.format.variant import Variant
 from worker.model.inference.engine import Engine
-from worker.model.inference.graph import IMAGENET_MEAN, IMAGENET_SCALE
+from worker.model.inference.graph import IMAGENET_MEAN, IMAGENET_SCALE, prepare
 from worker.model.inference.runtime import core, ov
 
 PICTURES = {
@@ -285,3 +285,34 @@ def test_an_output_that_is_neither_logits_nor_a_probability_is_refused(tmp_path)
         BundleError, match=r"its output lies in 0\.\.255 \(Sigmoid .*import it again with `worker model"
     ):
         load(save(ov.Model([ops.result(grey)], model.get_parameters(), "tiny"), tmp_path))
+
+
+def test_a_graph_with_a_tensor_that_fits_nowhere_is_refused_before_it_is_compiled(tmp_path):
+    ops = ov.opset13
+    image = ops.parameter(ov.PartialShape([1, 3, SIZE, SIZE]), ov.Type.f32, name="image")
+    grey = ops.reduce_mean(image, ops.constant([1], ov.Type.i64), keep_dims=True)
+    wide = ops.broadcast(grey, ops.constant([1, 1 << 22, SIZE, SIZE], ov.Type.i64))
+    small = ops.reduce_max(wide, ops.constant([1], ov.Type.i64), keep_dims=True)
+    variant = save(ov.Model([ops.result(small)], [image], "wide"), tmp_path)
+
+    with pytest.raises(BundleError, match=r"Broadcast .* returns .*more than 8,589,934,592; the file is damaged"):
+        prepare(variant)  # does not compile
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda xml, weights: xml.write_text(xml.read_text().replace('type="ReLU"', 'type="Unheard"')), "Unheard"),
+        (lambda xml, weights: weights.write_bytes(b""), "weights"),
+        (lambda xml, weights: weights.write_bytes(weights.read_bytes()[:99]), "weights"),
+        (lambda xml, weights: xml.write_text(xml.read_text()[:2000]), "cannot be read as an OpenVINO IR"),
+        (lambda xml, weights: xml.write_text(""), "cannot be read as an OpenVINO IR"),
+    ],
+    ids=["unknown operation", "no weights", "weights cut off", "graph cut off", "no graph"],
+)
+def test_damaged_files_are_refused_with_the_reason(tmp_path, change, match):
+    variant = save(build(), tmp_path)
+    change(variant.xml, variant.bin)
+
+    with pytest.raises(BundleError, match=match):
+        load(variant)
