@@ -280,13 +280,19 @@ def _run_to_its_end(command: list[str]) -> None:
         subprocess.SubprocessError: it failed, or did not end in time.
     """
     quiet = subprocess.DEVNULL
-    process = subprocess.Popen(command, env=environment(), stdin=quiet, stdout=quiet, stderr=quiet)
+    # Until the process is known here, an interrupt waits: it would leave the process behind.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        if code := process.wait(_CERTIFICATE_SECONDS):
-            raise subprocess.CalledProcessError(code, command[0])
+        process = subprocess.Popen(command, env=environment(), stdin=quiet, stdout=quiet, stderr=quiet)
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            if code := process.wait(_CERTIFICATE_SECONDS):
+                raise subprocess.CalledProcessError(code, command[0])
+        finally:
+            process.kill()
+            process.wait()
     finally:
-        process.kill()
-        process.wait()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def server_program() -> Path:

@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from producer import submit
+from producer.sources.item import Skip
 from producer.submit import Submitter, new_job_id
 from support.installation import Installation
 from worker.contract import redis_keys
@@ -183,16 +184,17 @@ def test_a_listing_that_fails_creates_no_job(submitter_of, ledger, installation,
     assert ledger.jobs(10) == []
 
 
-def test_a_broken_link_creates_no_job(submitter_of, store, ledger, installation, tmp_path):
+def test_a_broken_link_is_counted_and_left_out(submitter_of, ledger, installation, queue, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(b"x")
-    (folder / "c.jpg").symlink_to(tmp_path / "gone")
+    (folder / "c.jpg").symlink_to(folder / "gone")
 
-    with pytest.raises(SourceError, match=r"c\.jpg"):
-        submitter_of().submit(str(folder), dest_of(installation), MASK)
+    with submitter_of().plan(str(folder), dest_of(installation), MASK) as plan:
+        assert plan.skipped[Skip.NOT_A_FILE] == 1
+    submitter_of().submit(str(folder), dest_of(installation), MASK)
 
-    assert ledger.jobs(10) == list(store.list(S3Url(installation.bucket))) == []
+    assert one_job(ledger).total == 1
 
 
 def test_a_file_deleted_before_its_upload_cancels_the_job(submitter_of, ledger, installation, queue, tmp_path):

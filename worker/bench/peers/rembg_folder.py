@@ -2,7 +2,8 @@
 
     rate = (pictures of the long run - pictures of the short run) / (time of the long run - time of the short run)
 
-The difference takes off the start of the program and the loading of the network, which both runs have.
+The difference takes off the start of the program and the loading of the network, which both runs have. If the start
+varies by more than the pictures take, there is no difference to be had, and the rate is that of the whole long run.
 """
 
 from __future__ import annotations
