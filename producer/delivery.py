@@ -17,7 +17,6 @@ from pathlib import Path
 from producer.download import AT_ONCE, Fetched, fetch
 from producer.sources.lookup import in_order
 from worker.contract import outcome_codec
-from worker.contract.errors import SourceError
 from worker.contract.job import JobView
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import OutcomeKind
@@ -32,10 +31,15 @@ _DONE = frozenset(outcome_codec.NUMBERS[kind] for kind in (OutcomeKind.OK, Outco
 
 @dataclass(frozen=True)
 class Delivered:
-    """One image whose outputs are in the folder."""
+    """One image that was done, with its outputs."""
 
     key: str
     files: tuple[Fetched, ...]
+
+    @property
+    def problem(self) -> str:
+        """Why an output cannot be in the folder; empty if all are there."""
+        return next((file.problem for file in self.files if file.problem), "")
 
 
 class Delivery:
@@ -55,11 +59,13 @@ class Delivery:
     def collect(self, view: JobView) -> Iterator[Delivered]:
         """Deliver the images that were done since the last call, and yield each when its files are complete.
 
+        An output that cannot be a file in the folder is no error: the image says so (`Delivered.problem`).
+
         Args:
             view: the job as it is now; if no image was done since the last call, nothing is read.
 
         Raises:
-            SourceError: a file cannot be written, or a key cannot be a path below the folder.
+            SourceError: the disk of the folder is full or read-only.
             ServiceError: S3 or Redis failed.
         """
         if view.total is None or view.done == self._seen:
@@ -85,9 +91,6 @@ class Delivery:
         key = self._part(number)[line].key
         outputs = (self._options.output_key(key, kind) for kind in self._options.outputs)
         files = tuple(fetch(self._store, self._options.dest, output, self._folder) for output in outputs)
-        for file in files:
-            if file.problem:
-                raise SourceError(file.problem)
         return index, Delivered(key, files)
 
     def _read_part(self, number: int) -> list[manifest.Entry]:

@@ -33,6 +33,7 @@ from worker.contract.queue.celery_app import make_celery
 from worker.contract.settings import JobSettings
 from worker.contract.storage.s3 import ObjectStore
 
+_SHOWN_PROBLEMS = 10
 _EXAMPLES = """\b
 Examples:
   producer submit s3://shop/photos/ s3://shop/masks/ --wait
@@ -128,16 +129,23 @@ def submit_command(
             return follow(ledger, job)
         delivery = Delivery(store, ledger, submitted.view, folder)
         remedy = f"`producer download {job} {folder}` fetches its outputs"
-        return follow(ledger, job, on_snapshot=partial(_deliver, delivery), remedy=remedy)
+        problems: list[str] = []
+        code = follow(ledger, job, on_snapshot=partial(_deliver, delivery, problems), remedy=remedy)
+        if len(problems) > _SHOWN_PROBLEMS:
+            console.err.print(f"and {len(problems) - _SHOWN_PROBLEMS:,} more images were not copied")
+        return console.Exit.SOME_FAILED if problems and code is console.Exit.OK else code
 
 
 def _is_local(place: str) -> bool:
     return place != STDIN and "://" not in place
 
 
-def _deliver(delivery: Delivery, snapshot: JobSnapshot) -> None:
-    for _ in delivery.collect(snapshot.view):
-        pass
+def _deliver(delivery: Delivery, problems: list[str], snapshot: JobSnapshot) -> None:
+    for image in delivery.collect(snapshot.view):
+        if image.problem:
+            problems.append(image.problem)
+            if len(problems) <= _SHOWN_PROBLEMS:
+                console.err.print(f"not copied: {image.key}: {image.problem}", markup=False, soft_wrap=True)
 
 
 def _approve(

@@ -200,8 +200,13 @@ class FolderRun:
                 raise StandaloneError(
                     f"an output of {image.key} has vanished from the services: run the command again to go on"
                 )
-            self._made.add(batch.items[image.key], self._recipe)
-            self.totals.ok += 1
+            item = batch.items[image.key]
+            if image.problem:
+                self.totals.failures.append({"key": image.key, "code": "not_written", "message": image.problem})
+                self.failed.add((item.key, item.size, item.modified))
+            else:
+                self._made.add(item, self._recipe)
+                self.totals.ok += 1
             self._on_progress(self.totals)
 
     def _finish(self, batch: _Batch, view: JobView) -> None:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 
-import pytest
-
 from producer.delivery import Delivery
 from unit.producer.test_download import DEST, Store, job
 from worker.contract import outcome_codec
-from worker.contract.errors import SourceError
 from worker.contract.messages import OutcomeKind, OutputKind
 from worker.contract.storage import manifest
 
@@ -93,14 +90,26 @@ def test_an_output_that_has_vanished_is_said_to_be_gone(tmp_path):
     assert image.files[0].gone and running.files() == []
 
 
-def test_a_key_that_leaves_the_folder_is_refused(tmp_path):
-    running = RunningJob(tmp_path, keys=["../../evil.jpg"])
+def test_a_key_that_leaves_the_folder_is_no_file_and_stops_no_other(tmp_path):
+    running = RunningJob(tmp_path, keys=["../../evil.jpg", "b.jpg"])
+    running.done(0, 1)
+
+    evil, good = running.delivery.collect(running.view)
+
+    assert "cannot be a file below" in evil.problem and not good.problem
+    assert running.files() == ["b.png"] and not list(tmp_path.parent.glob("evil*"))
+
+
+def test_an_output_whose_folder_is_a_file_says_so_and_the_others_come(tmp_path):
+    running = RunningJob(tmp_path, keys=["k.jpg", "k.png/inner.jpg", "z.jpg"])
     running.done(0)
+    running.collected()
+    running.done(1, 2)
 
-    with pytest.raises(SourceError, match="cannot be a file below"):
-        running.collected()
+    inner, last = running.delivery.collect(running.view)
 
-    assert not list(tmp_path.parent.glob("evil*"))
+    assert "k.png/inner.png cannot be written" in inner.problem and not last.problem
+    assert running.files() == ["k.png", "z.png"] and running.collected() == []
 
 
 def test_a_job_that_is_still_listed_delivers_nothing(tmp_path):
