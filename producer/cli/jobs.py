@@ -32,7 +32,9 @@ _SMALLEST_SHOWN_SHARE = 0.005
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 WAIT = click.option("--wait", is_flag=True, help="Wait until the job ends; the exit code gives the result.")
-TIMEOUT = click.option("--timeout", type=click.FloatRange(min=0), help="With --wait: longest time to wait, in seconds.")
+TIMEOUT = click.option(
+    "--timeout", type=console.FiniteRange(min=0), help="With --wait: longest time to wait, in seconds."
+)
 NOTIFY = click.option(
     "--notify",
     metavar="URL",
@@ -83,7 +85,7 @@ def status_command(*, job: str, as_json: bool) -> int:
     "  producer watch 20260131-120000-a1b2c3 --notify https://example.org/hooks/maskmill",
 )
 @click.argument("job")
-@click.option("--timeout", type=click.FloatRange(min=0), help="Longest time to wait, in seconds.")
+@click.option("--timeout", type=console.FiniteRange(min=0), help="Longest time to wait, in seconds.")
 @NOTIFY
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of a progress bar.")
 def watch_command(*, job: str, timeout: float | None, notify: str | None, as_json: bool) -> int:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from producer.backgrounds import OutputRequest
 from producer.sources.local import exists
-from worker.contract import output_names
+from worker.contract import console, output_names
 from worker.contract.errors import SettingsError
 from worker.contract.outputs import ExifPolicy, ImageFormat, OutputKind, OutputOptions
 
@@ -75,7 +75,7 @@ def _options(default: OutputKind, background: str) -> list[Callable[[Callable[..
         ),
         click.option(
             "--threshold",
-            type=click.FloatRange(0, 1, min_open=True, max_open=True),
+            type=console.FiniteRange(0, 1, min_open=True, max_open=True),
             help="Opacity from which a pixel belongs to the subject; removes soft edges.",
         ),
         click.option(

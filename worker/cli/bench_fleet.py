@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from worker.cli.bench_output import OUTPUT, print_progress, publish
-from worker.contract.console import Exit
+from worker.contract.console import Exit, FiniteRange
 
 _NODES = (1, 10, 100, 1000)
 _SECONDS, _QUICK_SECONDS = 30.0, 8.0
@@ -33,10 +33,8 @@ def _nodes(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...]:
 @click.option(
     "--processes", type=click.IntRange(min=1), default=1, show_default=True, help="Worker processes per node."
 )
-@click.option(
-    "--rate", type=click.FloatRange(min=0.01), default=10.0, show_default=True, help="Images per second per node."
-)
-@click.option("--seconds", type=click.FloatRange(min=2), help=f"Duration for each number of nodes. [{_SECONDS:g}]")
+@click.option("--rate", type=FiniteRange(min=0.01), default=10.0, show_default=True, help="Images per second per node.")
+@click.option("--seconds", type=FiniteRange(min=2), help=f"Duration for each number of nodes. [{_SECONDS:g}]")
 @click.option("--quick", is_flag=True, help=f"{_QUICK_SECONDS:g} s for each number of nodes.")
 @OUTPUT
 def fleet_command(

@@ -8,7 +8,7 @@ import click
 
 from worker.cli.bench_output import OUTPUT, print_progress, publish
 from worker.cli.input_size import INPUT_SIZE
-from worker.contract.console import Exit
+from worker.contract.console import Exit, FiniteRange
 from worker.contract.input_size import InputSize
 
 _ROUNDS, _QUICK_ROUNDS = 7, 3
@@ -24,7 +24,7 @@ Examples:
 @click.command("images", epilog=EPILOG)
 @click.option(
     "--megapixels",
-    type=click.FloatRange(min=0.01, max=100),
+    type=FiniteRange(min=0.01, max=100),
     multiple=True,
     default=(2.0,),
     show_default=True,

@@ -9,7 +9,7 @@ import click
 
 from worker.cli.bench_output import OUTPUT, network, print_progress, publish
 from worker.contract import settings
-from worker.contract.console import Exit
+from worker.contract.console import Exit, FiniteRange
 
 _IMAGES, _ROUNDS = 32, 3
 _QUICK_IMAGES = 8
@@ -36,9 +36,7 @@ environment of its own at the first use, and downloads no weights.
 @click.option("--output-name", default="", help="Output of the ONNX file that holds the mask. [the first]")
 @click.option("--images", type=click.IntRange(min=8), help=f"Photographs. [{_IMAGES}]")
 @click.option("--rounds", type=click.IntRange(min=1), help=f"Turns of each program. [{_ROUNDS}]")
-@click.option(
-    "--megapixels", type=click.FloatRange(min=0.01, max=100), default=2.0, show_default=True, help="Size of each."
-)
+@click.option("--megapixels", type=FiniteRange(min=0.01, max=100), default=2.0, show_default=True, help="Size of each.")
 @click.option("--quick", is_flag=True, help=f"{_QUICK_IMAGES} photographs, one round.")
 @OUTPUT
 def peers_command(

@@ -8,7 +8,7 @@ import click
 
 from worker.cli.bench_output import OUTPUT, network, print_progress, publish
 from worker.contract import settings
-from worker.contract.console import Exit
+from worker.contract.console import Exit, FiniteRange
 
 _SECONDS, _ROUNDS = 40.0, 3
 _QUICK_SECONDS, _QUICK_ROUNDS = 12.0, 1
@@ -24,13 +24,13 @@ The network is that of the settings. It is loaded twice: by the workers, and for
 
 
 @click.command("pipeline", epilog=EPILOG)
-@click.option("--seconds", type=click.FloatRange(min=1), help=f"Duration of one job. [{_SECONDS:g}]")
+@click.option("--seconds", type=FiniteRange(min=1), help=f"Duration of one job. [{_SECONDS:g}]")
 @click.option(
     "--rounds", type=click.IntRange(min=1), help=f"Jobs, each between two turns of the network alone. [{_ROUNDS}]"
 )
 @click.option(
     "--megapixels",
-    type=click.FloatRange(min=0.01, max=100),
+    type=FiniteRange(min=0.01, max=100),
     default=2.0,
     show_default=True,
     help="Size of the JPEG.",

@@ -8,7 +8,7 @@ import click
 
 from worker.cli.bench_output import OUTPUT, network, print_progress, publish
 from worker.contract import settings
-from worker.contract.console import Exit
+from worker.contract.console import Exit, FiniteRange
 
 _SECONDS, _QUICK_SECONDS = 30.0, 8.0
 
@@ -22,7 +22,7 @@ Examples:
 @click.command("scale", epilog=EPILOG)
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=1),
+    type=FiniteRange(min=1),
     help=f"Duration of each turn of the network alone and of each job. [{_SECONDS:g}]",
 )
 @click.option("--quick", is_flag=True, help=f"{_QUICK_SECONDS:g} s each.")

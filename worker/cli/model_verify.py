@@ -51,7 +51,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option(
     "--masks", type=_FOLDER, help="Folder of true masks of these pictures, with the same file names up to the suffix."
 )
-@click.option("--min-iou", type=click.FloatRange(0, 1), help="Mean IoU with FP32 below which a variant fails.")
+@click.option("--min-iou", type=console.FiniteRange(0, 1), help="Mean IoU with FP32 below which a variant fails.")
 @click.option(
     "--arithmetic",
     type=click.Choice(["auto", "f32", "bf16"]),

@@ -47,7 +47,9 @@ Examples:
     multiple=True,
     help="Variants to try, repeatable; by default the one that the settings or the CPU choose.",
 )
-@click.option("--seconds", type=click.FloatRange(min=1), default=10.0, show_default=True, help="Duration of a trial.")
+@click.option(
+    "--seconds", type=console.FiniteRange(min=1), default=10.0, show_default=True, help="Duration of a trial."
+)
 @click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True, help="Rounds of trials.")
 @click.option("--dry-run", is_flag=True, help="Only list the trials.")
 @click.option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
+import math
 import os
 import signal
 import sys
@@ -36,6 +37,17 @@ class Exit(IntEnum):
     CANCELLED = 5
     TIMED_OUT = 6
     INTERRUPTED = 128 + signal.SIGINT
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers without `nan`, which is in every range of click, and without infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number; a text that is no finite number in the range is a usage error."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
 
 
 _SIMILAR = 0.8

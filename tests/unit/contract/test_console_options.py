@@ -1,4 +1,4 @@
-"""Environment variables of options: a misspelt one is refused, one of another program is not."""
+"""Options and their environment variables: a misspelt variable is refused, one of another program is not."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 
 from producer.cli import cli as producer
 from worker.cli import cli as worker
+from worker.contract import console
 from worker.umbrella.commands import cli as maskmill
 
 
@@ -59,3 +60,9 @@ def test_the_help_that_names_the_variables_can_still_be_read(monkeypatch, capsys
     producer.main(["submit", "--help"], standalone_mode=False)
 
     assert "PRODUCER_SUBMIT_FORMAT" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e999"])
+def test_a_number_of_an_option_is_finite(text):
+    with pytest.raises(click.UsageError, match=r"finite number|not in the range"):
+        console.FiniteRange(min=0).convert(text, None, None)
