@@ -17,8 +17,8 @@ _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 def open_subfolder(root: Path, names: Sequence[str]) -> Iterator[Path]:
     """Create a folder below `root`, unless it exists, and yield a path that leads to it.
 
-    `root` itself may be a link. The path is that of the opened folder in /proc, so no link that somebody plants
-    meanwhile changes where it leads.
+    `root` itself may be a link. The path is that of the opened folder in /proc: it leads to the same folder even if
+    another process replaces a name by a link meanwhile.
 
     Args:
         root: an existing folder, or one to create.

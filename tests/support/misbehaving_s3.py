@@ -12,13 +12,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 from pydantic import SecretStr
 
+from support.loopback import LoopbackServer, QuietHandler
 from worker.contract.settings import S3Settings
 
 MODIFIED = "Sun, 01 Nov 2026 00:00:00 GMT"
@@ -96,25 +96,18 @@ class Stored:
         return f'"{hashlib.md5(self.body, usedforsecurity=False).hexdigest()}"'
 
 
-class MisbehavingS3:
+class MisbehavingS3(LoopbackServer):
     """A context manager that runs the server in a thread. `objects` maps `bucket/key` to what is stored."""
 
     def __init__(self, mode: Mode | None = None) -> None:
         """Bind a port of the loopback."""
+        super().__init__(_Handler)
         self.mode = mode or Mode()
         self.objects: dict[str, Stored] = {}
         self.requests: list[tuple[str, str]] = []
         """Method and `bucket/key` of every request."""
 
         self.lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.s3 = self
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-
-    @property
-    def endpoint_url(self) -> str:
-        """Address of the server."""
-        return f"http://127.0.0.1:{self._server.server_port}"
 
     def settings(self, **fields: Any) -> S3Settings:
         """Return settings for a client; two attempts for each request."""
@@ -141,31 +134,11 @@ class MisbehavingS3:
         """Return how often an object was asked for."""
         return self.requests.count((method, place))
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-    s3: MisbehavingS3
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
+class _Handler(QuietHandler):
     @property
     def s3(self) -> MisbehavingS3:
-        return self.server.s3  # type: ignore[attr-defined, no-any-return]
-
-    def log_message(self, *_: object) -> None:
-        pass
+        return self.server.owner  # type: ignore[attr-defined, no-any-return]
 
     def answer(self) -> None:
         url = urlsplit(self.path)

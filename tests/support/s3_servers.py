@@ -8,16 +8,15 @@ from __future__ import annotations
 import http.client
 import secrets
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from support.loopback import LoopbackServer, QuietHandler
 from worker.contract.errors import MaskmillError
 from worker.contract.settings import S3Settings
 from worker.contract.storage.s3 import ObjectStore
@@ -30,7 +29,7 @@ _READY_SECONDS = 60.0
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length"})
 
 
-class CapitalisingProxy:
+class CapitalisingProxy(LoopbackServer):
     """An HTTP proxy before a server that writes header names as Go does: `X-Amz-Meta-Maskmill-Source-Etag`.
 
     Caddy, Traefik and other gateways written in Go do so, in requests and in answers.
@@ -38,40 +37,14 @@ class CapitalisingProxy:
 
     def __init__(self, endpoint_url: str) -> None:
         """Bind a port of the loopback, for a server at `endpoint_url`."""
-        self._server = _ProxyServer(("127.0.0.1", 0), _ProxyHandler)
-        self._server.target = urlsplit(endpoint_url).netloc
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-
-    @property
-    def endpoint_url(self) -> str:
-        """Address of the proxy."""
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(_ProxyHandler)
+        self.target = urlsplit(endpoint_url).netloc
 
 
-class _ProxyServer(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-    target: str
-
-
-class _ProxyHandler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        pass
-
+class _ProxyHandler(QuietHandler):
     def pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        target: str = self.server.target  # type: ignore[attr-defined]
+        target: str = self.server.owner.target  # type: ignore[attr-defined]
         with closing(http.client.HTTPConnection(target)) as connection:
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():

@@ -50,7 +50,7 @@ InferencePrecision = Literal["auto", "f32", "bf16", "f16"]
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class RedisSettings(_Group):

@@ -35,7 +35,7 @@ class PictureMemory:
         return self._total is None or size <= self._total
 
     def try_take(self, size: int) -> bool:
-        """Take so many bytes if they are free and nobody waits; return whether they were taken."""
+        """Take bytes if they are free and no other image waits for some; return whether they were taken."""
         with self._changed:
             if self._free is not None and (self._queue or size > self._free):
                 return False

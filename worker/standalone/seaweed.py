@@ -181,7 +181,7 @@ class Seaweed(EmbeddedService):
             lock=data / SERVER_LOCK,
             secrets=list(secret_variables.values()),
             # A graceful stop takes 2.3 s in the first minute, later 13 s, since its admin service waits for itself.
-            # Everything acknowledged is in its files by then, so nobody waits for it.
+            # Its files hold every acknowledged write by then, so a kill loses nothing.
             grace_seconds=0.5,
             kill_is_safe=True,
         )

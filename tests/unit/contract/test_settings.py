@@ -86,6 +86,8 @@ def test_a_typo_in_a_file_is_refused_with_the_name_of_the_file(monkeypatch, tmp_
         ("MASKMILL_REDIS__URL", "rediss://host/0?ssl_cert_reqs=none", "MASKMILL_REDIS__URL"),
         ("MASKMILL_REDIS__CA_FILE", "ca.crt", "write rediss://"),
         ("MASKMILL_REDIS__CERT_FILE", "my.crt", "MASKMILL_REDIS__KEY_FILE"),
+        ("MASKMILL_S3__READ_TIMEOUT_SECONDS", "inf", "MASKMILL_S3__READ_TIMEOUT_SECONDS"),
+        ("MASKMILL_ENGINE__SILENCE_SECONDS", "nan", "MASKMILL_ENGINE__SILENCE_SECONDS"),
         ("MASKMILL_JOBS__CHUNK_IMAGES", "0", "MASKMILL_JOBS__CHUNK_IMAGES"),
         ("MASKMILL_MODEL__SIZE", "500", "MASKMILL_MODEL__SIZE"),
         ("MASKMILL_REDIS__HOST", "x", "MASKMILL_REDIS__HOST"),

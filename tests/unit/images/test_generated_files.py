@@ -38,7 +38,7 @@ def fault(file: PictureFile) -> str:
     except ImageError as error:
         return f"refused in the wrong words: {error}"
     if file.rgb is None:
-        return "read, but nobody can know its pixels"
+        return "read, although the file does not determine its pixels"
     return _wrong(picture, file)
 
 

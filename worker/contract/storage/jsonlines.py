@@ -1,7 +1,7 @@
 """Read and write gzip-compressed JSON lines, the format of the large objects of a job.
 
-Reading streams: an object that somebody changed costs no more memory than one line and one block, whatever it unpacks
-to, and a reader stops at the first line that is wrong.
+The reader streams. It holds one line and one block, whatever the object unpacks to, and stops at the first line that is
+wrong: other programs can write these objects.
 """
 
 from __future__ import annotations

@@ -299,6 +299,7 @@ class ObjectStore:
 
         Not by boto3's transfer, which needs Content-Length, and whose temporary name is longer than the file's: a name
         of 255 bytes could not be written. A body that breaks off is continued where it stopped, if its ETag is known.
+        Unlike in `get`, no body is too slow: a person sees the progress and may have a slow line.
 
         Args:
             url: the object.
