@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,19 @@ from support import commands
 from support.installation import Installation
 from support.photographs import photograph
 from support.public_networks import u2netp
+from worker.standalone.photographs import SAMPLES
 
 NAMES = ("astronaut", "chelsea", "coffee")
+CROPS = 5
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("networks") / "u2netp"
+    done = commands.run("worker", "model", "import", str(u2netp()), "--output", str(folder), settings={})
+    assert done.code == 0, done.err
+    assert "activation: probability (Sigmoid (1959) limits the output" in done.out
+    return folder
 
 
 @pytest.fixture
@@ -26,13 +38,29 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def test_u2netp_from_the_published_file_to_masks_in_s3(installation: Installation, photos: Path, tmp_path: Path):
-    bundle = tmp_path / "u2netp"
-    done = commands.run("worker", "model", "import", str(u2netp()), "--output", str(bundle), settings={})
-    assert done.code == 0, done.err
+@pytest.fixture
+def crops(tmp_path: Path) -> Path:
+    """Return a folder with the photographs of `maskmill samples`, each whole and in random crops."""
+    folder, whole = tmp_path / "crops", tmp_path / "samples"
+    folder.mkdir()
+    assert commands.run("maskmill", "samples", str(whole), settings={}).code == 0
+    chance = random.Random(7)
+    for path in sorted(whole.iterdir()):
+        picture = Image.open(path).convert("RGB")
+        picture.save(folder / f"{path.stem}.png")
+        for number in range(CROPS):
+            share = chance.uniform(0.5, 0.95)
+            width, height = int(picture.width * share), int(picture.height * share)
+            left, top = chance.randint(0, picture.width - width), chance.randint(0, picture.height - height)
+            picture.crop((left, top, left + width, top + height)).save(folder / f"{path.stem}-crop-{number}.png")
+    return folder
+
+
+def test_u2netp_from_the_published_file_to_masks_in_s3(
+    installation: Installation, bundle: Path, photos: Path, tmp_path: Path
+):
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert manifest["verification"]["max_levels"] in (0, 1)
-    assert "activation: probability (Sigmoid (1959) limits the output" in done.out
     environment = installation.environment | {"MASKMILL_MODEL__SOURCE": str(bundle)}
 
     with commands.workers(environment, tmp_path / "worker.log"):
@@ -54,3 +82,22 @@ def test_u2netp_from_the_published_file_to_masks_in_s3(installation: Installatio
     assert masks["astronaut"][height // 4, int(width * 0.44)] > 223  # her face
     assert masks["astronaut"][: height // 8, : width // 8].max() < 32
     assert masks["coffee"][int(height * 0.45), int(width * 0.5)] > 223
+
+
+def test_few_crops_of_the_samples_need_review(installation: Installation, bundle: Path, crops: Path, tmp_path: Path):
+    environment = installation.environment | {"MASKMILL_MODEL__SOURCE": str(bundle)}
+    with commands.workers(environment, tmp_path / "worker.log"):
+        dest = f"s3://{installation.bucket}/crops/"
+        sent = commands.run(
+            *("producer", "submit", str(crops), dest, "--wait", "--json", "--timeout", "90"), settings=environment
+        )
+        assert sent.code == 0, sent.err
+        job = sent.lines[0]["job"]
+        listed = commands.run("producer", "results", job, "--needs-review", "--format", "jsonl", settings=environment)
+
+    assert listed.code == 0, listed.err
+    flagged = {Path(line["key"]).stem for line in listed.lines}
+    whole = {name for name in flagged if "-crop-" not in name}
+    assert len(whole) <= 1, whole
+    assert len(flagged - whole) <= len(SAMPLES) * CROPS / 4, sorted(flagged)
+    assert any(name.startswith("camera-crop-") for name in flagged)  # half of the man is missing in some of them

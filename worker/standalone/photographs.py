@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import secrets
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from worker.contract.errors import StandaloneError
@@ -24,9 +25,16 @@ PHOTOGRAPHS = {
 }
 """File name -> subject and licence."""
 
+SAMPLES = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "rocket.jpg")
+"""The photographs for a first run: those with a subject. Galaxies and an eye's fundus have none to cut out."""
 
-def copy_photographs(folder: Path) -> list[Path]:
+
+def copy_photographs(folder: Path, names: Sequence[str] = tuple(PHOTOGRAPHS)) -> list[Path]:
     """Copy the photographs to a folder and return their paths; existing files are not overwritten.
+
+    Args:
+        folder: created if it is absent.
+        names: of the photographs, keys of `PHOTOGRAPHS`.
 
     Raises:
         StandaloneError: scikit-image is not installed, or does not contain the photographs.
@@ -35,12 +43,12 @@ def copy_photographs(folder: Path) -> list[Path]:
     if package is None or not package.submodule_search_locations:
         raise StandaloneError("the photographs are part of scikit-image: pip install 'maskmill[demo]'")
     source = Path(package.submodule_search_locations[0]) / "data"
-    missing = [name for name in PHOTOGRAPHS if not (source / name).is_file()]
+    missing = [name for name in names if not (source / name).is_file()]
     if missing:
         raise StandaloneError(f"this scikit-image lacks {', '.join(missing)}: pip install 'maskmill[demo]'")
     folder.mkdir(parents=True, exist_ok=True)
     copied = []
-    for name in PHOTOGRAPHS:
+    for name in names:
         target = folder / name
         if not target.exists():
             part = folder / f".maskmill-{secrets.token_hex(6)}"
