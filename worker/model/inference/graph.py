@@ -17,6 +17,7 @@ from typing import Any
 
 from worker.contract.errors import BundleError
 from worker.model.format.variant import Variant
+from worker.model.inference import upsampling
 from worker.model.inference.facts import InputScaling, NetworkFacts, OutputActivation, OutputStretch, read_facts
 from worker.model.inference.runtime import core, ov
 from worker.model.inference.value_range import value_range
@@ -51,7 +52,7 @@ class Prepared:
 
 
 def prepare(variant: Variant) -> Prepared:
-    """Read an IR, and add pre- and post-processing to its graph.
+    """Read an IR, add pre- and post-processing to its graph, and put faster operations where they give the same.
 
     Raises:
         BundleError: the files are not a readable IR, a weight is NaN, or inputs, outputs or `model_info` do not fit.
@@ -65,6 +66,7 @@ def prepare(variant: Variant) -> Prepared:
     _fix_shape(model, variant, notes)
     _check_tensors(model, variant)
     facts = _complete(model, variant, notes)
+    upsampling.replace(model)
     mean, scale = facts.mean or IMAGENET_MEAN, facts.scale or IMAGENET_SCALE
     model = _with_pixels(model, mean, scale, facts)
     _check_shapes(model, variant)
