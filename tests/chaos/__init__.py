@@ -9,6 +9,7 @@
     ├── watch       measures recovery times; samples processes, connections and memory
     ├── account     after the last job: accounts for every image
     └── report      JSON and Markdown
+    upgrade     another run: two versions of the code in one fleet, without faults
 
 Redis and S3 are real. The workers run the small built-in bundle on small pictures, so that many chunks pass.
 """

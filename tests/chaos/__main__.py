@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -136,12 +136,12 @@ def _run(request: _Request) -> _Run:
             stack.callback(node.stop, 20.0)
         watch.start()
         load.start()
-        _wait_for_work(watch)
+        wait_for_work(watch)
         began = time.monotonic()
         injector = Injector(nodes, services, watch, began)
         _inject(request, injector, load, watch)
         load.stop()
-        _drain(watch, injector)
+        drain(watch, injector.run_due)
         seconds = time.monotonic() - began
         watch.stop()
         found = account.audit(ledger, store, s3_log, load.jobs, installation.bucket)
@@ -203,7 +203,7 @@ def _processes(nodes: Sequence[Node], services: Standalone) -> dict[str, list[ps
     return found | {name: [psutil.Process(pid)] for name, pid in services.pids.items() if psutil.pid_exists(pid)}
 
 
-def _wait_for_work(watch: Watch) -> None:
+def wait_for_work(watch: Watch) -> None:
     """Wait until the first images are done; faults during the first start are not part of the run."""
     until = time.monotonic() + 120
     while watch.last.done == 0:
@@ -212,11 +212,16 @@ def _wait_for_work(watch: Watch) -> None:
         time.sleep(0.2)
 
 
-def _drain(watch: Watch, injector: Injector) -> None:
-    """Wait until all jobs have ended, or until there was no progress for `_STUCK_SECONDS`."""
+def drain(watch: Watch, run_due: Callable[[], None] = lambda: None) -> None:
+    """Wait until all jobs have ended, or until there was no progress for `_STUCK_SECONDS`.
+
+    Args:
+        watch: of the run.
+        run_due: undoes the faults that are due; called again and again.
+    """
     until, moved, left = time.monotonic() + _DRAIN_SECONDS, time.monotonic(), -1
     while time.monotonic() < until:
-        injector.run_due()
+        run_due()
         now = watch.snapshot()
         if now.left != left:
             moved, left = time.monotonic(), now.left

@@ -6,10 +6,12 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from chaos.nodes import with_code
 from support import commands
 from support.edge_case_images import encoded, scene
 from support.installation import Installation
@@ -57,8 +59,24 @@ def make_sources(store: ObjectStore, bucket: str) -> None:
 class Load:
     """A thread that submits jobs until `stop`; `jobs` lists them."""
 
-    def __init__(self, installation: Installation, ledger: Ledger, left: Callable[[], int], seed: int) -> None:
-        self._installation, self._ledger, self._left = installation, ledger, left
+    def __init__(
+        self,
+        installation: Installation,
+        ledger: Ledger,
+        left: Callable[[], int],
+        seed: int,
+        codes: Sequence[Path | None] = (None,),
+    ) -> None:
+        """Create a thread.
+
+        Args:
+            installation: where jobs go.
+            ledger: to pause and cancel jobs.
+            left: number of images that have not ended.
+            seed: of sizes and fates.
+            codes: folders of packages whose `producer` submits, in turns; None for the installed one.
+        """
+        self._installation, self._ledger, self._left, self._codes = installation, ledger, left, codes
         self._rng = random.Random(seed + 1)
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
@@ -100,7 +118,7 @@ class Load:
             done = commands.run(
                 "producer",
                 *("submit", source, str(job.dest), "--job-key", f"chaos-{number}", "--json"),
-                settings=self._installation.environment,
+                settings=with_code(self._installation.environment, self._codes[number % len(self._codes)]),
             )
             if done.code == 0:
                 line = json.loads(done.out)

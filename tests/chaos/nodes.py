@@ -24,11 +24,18 @@ _NAMESPACE = [
 ]
 
 
+def with_code(settings: Mapping[str, str], code: Path | None) -> dict[str, str]:
+    """Return settings under which commands run the package in a folder; None for the installed one."""
+    return {**settings} if code is None else {**settings, "PYTHONPATH": str(code)}
+
+
 class Node:
     """One `worker start`, which can be restarted. Only processes that it started receive signals."""
 
-    def __init__(self, name: str, settings: Mapping[str, str], log: Path) -> None:
+    def __init__(self, name: str, settings: Mapping[str, str], log: Path, code: Path | None = None) -> None:
         self.name, self.log = name, log
+        self.code = code
+        """Folder of the package that the next `start` runs; None for the installed one."""
         self._settings = dict(settings)
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._seen: dict[int, psutil.Process] = {}
@@ -38,7 +45,7 @@ class Node:
         with self.log.open("ab") as log:
             self._supervisor = subprocess.Popen(
                 bound_to_parent([*_NAMESPACE, *rename, str(BIN / "worker"), "start"], signal.SIGTERM),
-                env=environment(self._settings),
+                env=environment(with_code(self._settings, self.code)),
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
