@@ -163,19 +163,21 @@ class Primary:
         """Cut a connection, which has just been opened, once its server is no longer the primary."""
         self._sentinels().watch(connection)
 
-    def await_sentinels(self, seconds: float) -> None:
-        """Wait up to `seconds` for the Sentinels to name a primary that is up; return at once without Sentinels."""
-        if self.behind is None:
-            return
+    def await_server(self, seconds: float) -> None:
+        """Wait up to `seconds` until the Sentinels name a server that accepts connections.
+
+        Returns at once without Sentinels, and when a Sentinel denies access or none answers: the attempt to connect,
+        which follows, says what is wrong.
+        """
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        while self.behind is not None and time.monotonic() < end:
             try:
-                self.discover_master(self.behind.primary)
-            except NoPrimary:
+                address = self.discover_master(self.behind.primary)
+                with socket.create_connection(address, timeout=_SENTINEL_SECONDS):
+                    return
+            except (NoPrimary, OSError):
                 time.sleep(_ASK_AGAIN_SECONDS)
             except RedisError:
-                return  # the attempt to connect, which follows, says what is wrong
-            else:
                 return
 
     def states(self) -> list[dict[str, Any] | str]:

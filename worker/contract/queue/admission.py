@@ -237,7 +237,7 @@ class Transport(StockTransport):
         """Connect, after a wait for a primary if the Sentinels name none yet."""
         # Celery pauses for 2, 4, 6, ... s between attempts, so one attempt sits out the end of a failover.
         options: dict[str, Any] = self.client.transport_options  # type: ignore[union-attr]
-        options["primary"].await_sentinels(AWAIT_SECONDS)
+        options["primary"].await_server(AWAIT_SECONDS)
         return super().establish_connection()  # type: ignore[no-untyped-call]
 
     def _deliver(self, message: Any, queue: str) -> None:
