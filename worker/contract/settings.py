@@ -29,9 +29,10 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from worker.contract import local_services
+from worker.contract import local_services, sentinel_url
 from worker.contract.errors import SettingsError
 from worker.contract.input_size import InputSize
+from worker.contract.sentinel_url import SentinelAddress
 from worker.contract.spelling import did_you_mean
 
 ENV_PREFIX = "MASKMILL_"
@@ -40,7 +41,7 @@ _KEY_BYTES = 24, 64
 """Shortest and longest signing secret, in bytes (Standard Webhooks 1.0)."""
 
 _SERVICE_FIELDS = (
-    *(("redis", name) for name in ("url", "username", "password")),
+    *(("redis", name) for name in ("url", "username", "password", "sentinel_username", "sentinel_password")),
     *(("s3", name) for name in ("endpoint_url", "access_key_id", "secret_access_key")),
 )
 """Settings that say which services are meant: with one of them set, those of this machine are not used."""
@@ -59,19 +60,27 @@ class RedisSettings(_Group):
     url: str = Field(
         default="redis://127.0.0.1:6379/0",
         description=(
-            "Address of Redis, redis://host:port/db or rediss:// for TLS, without credentials, since it appears in "
-            "messages."
+            "Address of Redis, redis://host:port/db or rediss:// for TLS; of its Sentinels, "
+            "sentinel://host:26379,host:26379,host:26379/PRIMARY/db or sentinels:// for TLS. Without credentials, "
+            "since it appears in messages."
         ),
     )
     username: str = Field(default="", description="ACL user; empty selects the default user of the server.")
     password: SecretStr = Field(
         default=SecretStr(""), description="Password of the ACL user or of the server; empty if there is none."
     )
+    sentinel_username: str = Field(
+        default="", description="ACL user at the Sentinels, if they have users of their own; empty: their default user."
+    )
+    sentinel_password: SecretStr = Field(
+        default=SecretStr(""), description="Password at the Sentinels; empty if they have none."
+    )
     ca_file: Path | None = Field(
-        default=None, description="CA certificate (PEM) for rediss://; empty selects those of the system."
+        default=None,
+        description="CA certificate (PEM) for rediss:// or sentinels://; empty selects those of the system.",
     )
     cert_file: Path | None = Field(
-        default=None, description="Client certificate (PEM) for rediss://, if the server requires one."
+        default=None, description="Client certificate (PEM) for rediss:// or sentinels://, if the servers require one."
     )
     key_file: Path | None = Field(default=None, description="Private key (PEM) of the client certificate.")
     prefix: str = Field(
@@ -84,13 +93,37 @@ class RedisSettings(_Group):
         gt=0,
         description="Seconds to wait for the reply to a command before the connection counts as dead.",
     )
+    failover_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        le=3600,
+        description=(
+            "Seconds in all that a call of a producer or of a model process waits while Redis fails over to another "
+            "primary; 0: fail at once."
+        ),
+    )
+    wait_replicas: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description=(
+            "Replicas that must confirm (WAIT) that they have a new job before it counts as submitted, and the end of "
+            "a job before it counts as ended; 0: none, a failover may lose what was not replicated yet."
+        ),
+    )
+    wait_seconds: float = Field(
+        default=1.0, gt=0, le=60, description="Seconds to wait for the confirmation of the replicas."
+    )
 
     @field_validator("url")
     @classmethod
     def _no_secret_in_url(cls, url: str) -> str:
+        if sentinel_url.is_sentinel(url):
+            sentinel_url.parse(url)
+            return url
         parts = urlsplit(url)
         if parts.scheme not in ("redis", "rediss") or not parts.hostname:
-            raise ValueError("must look like redis://host:6379/0 or rediss://host:6379/0")
+            raise ValueError(f"must look like redis://host:6379/0, rediss://host:6379/0 or {sentinel_url.FORM}")
         if parts.username or parts.password:
             raise ValueError(
                 "must not contain credentials: set MASKMILL_REDIS__USERNAME and MASKMILL_REDIS__PASSWORD instead"
@@ -105,14 +138,36 @@ class RedisSettings(_Group):
     def _tls_is_whole(self) -> RedisSettings:
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("set both MASKMILL_REDIS__CERT_FILE and MASKMILL_REDIS__KEY_FILE, or neither")
-        if (self.ca_file or self.cert_file) and not self.url.startswith("rediss://"):
+        if (self.ca_file or self.cert_file) and not self.url.startswith(("rediss://", "sentinels://")):
             # Certificates without TLS would suggest an encrypted connection.
-            raise ValueError("certificates require TLS: write rediss:// in MASKMILL_REDIS__URL")
+            raise ValueError("certificates require TLS: write rediss:// or sentinels:// in MASKMILL_REDIS__URL")
         return self
 
+    @model_validator(mode="after")
+    def _sentinel_is_whole(self) -> RedisSettings:
+        secret = self.sentinel_password.get_secret_value()
+        if (self.sentinel_username or secret) and not sentinel_url.is_sentinel(self.url):
+            raise ValueError(
+                "MASKMILL_REDIS__SENTINEL_USERNAME and MASKMILL_REDIS__SENTINEL_PASSWORD are for Sentinels: write "
+                f"{sentinel_url.FORM} in MASKMILL_REDIS__URL"
+            )
+        if self.sentinel_username and not secret:
+            raise ValueError("set MASKMILL_REDIS__SENTINEL_PASSWORD with MASKMILL_REDIS__SENTINEL_USERNAME")
+        return self
+
+    def sentinels(self) -> SentinelAddress | None:
+        """Return where the Sentinels are; None if the URL names the server itself."""
+        return sentinel_url.parse(self.url) if sentinel_url.is_sentinel(self.url) else None
+
     def secret_url(self) -> str:
-        """Return the URL with credentials and TLS parameters, as redis-py and Celery expect it. Never print it."""
-        parts = urlsplit(self.url)
+        """Return the URL with credentials and TLS parameters, as redis-py and Celery expect it. Never print it.
+
+        Behind Sentinels, the name of the primary takes the place of its host: see `ledger.primary`.
+        """
+        url, behind = self.url, self.sentinels()
+        if behind is not None:
+            url = f"{'rediss' if behind.tls else 'redis'}://{behind.primary}/{behind.database}"
+        parts = urlsplit(url)
         password = self.password.get_secret_value()
         login = f"{quote(self.username, safe='')}:{quote(password, safe='')}@" if self.username or password else ""
         query = parts.query

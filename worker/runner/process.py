@@ -86,7 +86,7 @@ class ModelProcess:
             in_flight = streams + 1 + settings.worker.images_ahead
             store = stack.enter_context(ObjectStore(settings.s3, connections=2 * in_flight))
             connection = stack.enter_context(
-                RedisConnection(settings.redis, retries=_REDIS_RETRIES, client_name="maskmill-ledger")
+                RedisConnection(settings.redis, retries=_REDIS_RETRIES, client_name="maskmill-ledger", patient=True)
             )
             loaded = _load_network(settings, store, streams, threads, stack)
             pipeline = Pipeline(

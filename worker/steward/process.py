@@ -69,8 +69,9 @@ def run(config: Settings) -> int:
     with ExitStack() as stack:
         wakeup = stack.enter_context(Wakeup())
         store = stack.enter_context(ObjectStore(config.s3, connections=4))
-        feed_ledger = stack.enter_context(Ledger(config.redis, client_name="maskmill-feeder"))
-        book_ledger = stack.enter_context(Ledger(config.redis, client_name="maskmill-bookkeeper"))
+        # Not patient: a role tries again by itself, and must know in time that it may have lost its lock.
+        feed_ledger = stack.enter_context(Ledger(config.redis, client_name="maskmill-feeder", patient=False))
+        book_ledger = stack.enter_context(Ledger(config.redis, client_name="maskmill-bookkeeper", patient=False))
         app = make_celery(config, client_name="maskmill-feeder")
         stack.callback(app.close)
         bookkeeper = Bookkeeper(store, book_ledger, config.jobs, config.engine.silence_seconds)

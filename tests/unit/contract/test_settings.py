@@ -84,6 +84,20 @@ def test_a_typo_in_a_file_is_refused_with_the_name_of_the_file(monkeypatch, tmp_
         ("MASKMILL_REDIS__URL", "http://host", "MASKMILL_REDIS__URL"),
         ("MASKMILL_REDIS__URL", "redis://host/0?password=hunter2", "MASKMILL_REDIS__URL"),
         ("MASKMILL_REDIS__URL", "rediss://host/0?ssl_cert_reqs=none", "MASKMILL_REDIS__URL"),
+        ("MASKMILL_REDIS__URL", "sentinel://u:hunter2@a:1/mymaster", "MASKMILL_REDIS__SENTINEL_PASSWORD"),
+        ("MASKMILL_REDIS__URL", "sentinel://a:1,b:2", "the name of the primary"),
+        ("MASKMILL_REDIS__URL", "sentinel://a:1,b:2/my master", "the name of the primary"),
+        ("MASKMILL_REDIS__URL", "sentinel://a:1/mymaster/hunter2", "the number of a database"),
+        ("MASKMILL_REDIS__URL", "sentinel://a:1/mymaster?db=2", "the name of the primary"),
+        ("MASKMILL_REDIS__URL", "sentinel://a:1;sentinel://b:2/mymaster", "the name of the primary"),
+        ("MASKMILL_REDIS__URL", "sentinel://a:1,,b:2/mymaster", "separated by commas"),
+        ("MASKMILL_REDIS__URL", "sentinel://a:x/mymaster", "separated by commas"),
+        ("MASKMILL_REDIS__URL", "sentinel://a:1,a:1/mymaster", "names a Sentinel twice"),
+        ("MASKMILL_REDIS__URL", "sentinal://a:1/mymaster", "sentinel://host1:26379"),
+        ("MASKMILL_REDIS__SENTINEL_PASSWORD", "hunter2", "write sentinel://"),
+        ("MASKMILL_REDIS__SENTINEL_PASWORD", "hunter2", "did you mean MASKMILL_REDIS__SENTINEL_PASSWORD"),
+        ("MASKMILL_REDIS__FAILOVER_SECONDS", "inf", "MASKMILL_REDIS__FAILOVER_SECONDS"),
+        ("MASKMILL_REDIS__WAIT_REPLICAS", "-1", "MASKMILL_REDIS__WAIT_REPLICAS"),
         ("MASKMILL_REDIS__CA_FILE", "ca.crt", "write rediss://"),
         ("MASKMILL_REDIS__CERT_FILE", "my.crt", "MASKMILL_REDIS__KEY_FILE"),
         ("MASKMILL_S3__READ_TIMEOUT_SECONDS", "inf", "MASKMILL_S3__READ_TIMEOUT_SECONDS"),
@@ -127,6 +141,27 @@ def test_tls_is_verified_with_the_given_ca_certificate(tmp_path):
     url = redis.secret_url()
 
     assert url.startswith("rediss://host:7000/0?ssl_cert_reqs=required&ssl_ca_certs=")
+
+
+def test_sentinels_are_listed_with_the_name_of_the_primary_and_a_database():
+    redis = settings.RedisSettings(url="sentinel://one,two:7000,[::1]:7001/mymaster/3", password=SecretStr("p"))
+
+    found = redis.sentinels()
+
+    assert found is not None and found.primary == "mymaster" and found.database == 3 and not found.tls
+    assert found.hosts == (("one", 26379), ("two", 7000), ("::1", 7001))
+    assert redis.secret_url() == "redis://:p@mymaster/3"
+
+
+def test_sentinels_with_tls_use_the_same_certificates(tmp_path):
+    redis = settings.RedisSettings(url="sentinels://one/mymaster", ca_file=tmp_path / "ca.crt")
+
+    assert redis.secret_url().startswith("rediss://mymaster/0?ssl_cert_reqs=required&ssl_ca_certs=")
+
+
+def test_a_user_at_the_sentinels_needs_a_password():
+    with pytest.raises(ValueError, match="MASKMILL_REDIS__SENTINEL_PASSWORD"):
+        settings.RedisSettings(url="sentinel://one/mymaster", sentinel_username="mask")
 
 
 def test_a_client_certificate_is_sent_to_the_server(tmp_path):

@@ -1,17 +1,19 @@
 """The connection to Redis: one pool of sockets, the ledger's Lua scripts, and Redis errors translated into ours.
 
-Every call made through it may be repeated after a lost connection, because the scripts are idempotent.
+Every call made through it may be repeated after a lost connection, because the scripts are idempotent. The whole call
+is repeated, never a single command: only a new call asks for the primary again (`primary`).
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from importlib import resources
 from typing import Any, Self
 
 import redis
-from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -32,8 +34,10 @@ from worker.contract.errors import (
     JobUnreadable,
     RecordDamaged,
     ServiceError,
+    SettingsError,
     SetupError,
 )
+from worker.contract.ledger.primary import Demoted, NoPrimary, NoSentinel, Primary, SentinelDenied, UnknownPrimary
 from worker.contract.settings import RedisSettings
 
 OLDEST_REDIS = (6, 2)
@@ -48,33 +52,44 @@ _DAMAGE = re.compile(
 _PASSING = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, BusyLoadingError)
 """What a client sees during a restart or a failover."""
 
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+"""Seconds between two tries of a call: doubled after each, up to the longest."""
+
+_FAILOVER_PAUSE = 0.5
+"""The longest pause, in seconds, while a new primary is expected."""
+
 
 class RedisConnection:
     """A pool of connections to one Redis. Thread-safe; create one per process, after any fork."""
 
-    def __init__(self, settings: RedisSettings, *, retries: int, client_name: str) -> None:
+    def __init__(self, settings: RedisSettings, *, retries: int, client_name: str, patient: bool = False) -> None:
         """Connect on the first call.
 
         Args:
             settings: address, credentials and key prefix.
             retries: of a call while Redis cannot be reached, after pauses of 0.1, 0.2, 0.4, ... 2 s.
             client_name: name of the connections in `CLIENT LIST`.
+            patient: repeat a call for `settings.failover_seconds` while Redis fails over to another primary.
         """
         self.prefix = settings.prefix
         self.url = settings.url
-        self.client: Any = redis.Redis.from_url(
-            settings.secret_url(),
-            decode_responses=True,
-            encoding_errors="surrogateescape",  # bytes that are no UTF-8 are refused where the record is checked
-            socket_timeout=settings.timeout_seconds,
-            socket_connect_timeout=5,
-            socket_keepalive=True,
-            health_check_interval=25,
-            client_name=client_name,
-            retry=Retry(NoBackoff(), 0),  # no retry of single commands: `call` retries
+        self.primary = Primary(settings)
+        self.client: Any = redis.Redis(
+            connection_pool=self.primary.pool_of_settings(
+                decode_responses=True,
+                encoding_errors="surrogateescape",  # bytes that are no UTF-8 are refused where the record is checked
+                socket_timeout=settings.timeout_seconds,
+                socket_connect_timeout=5,
+                socket_keepalive=True,
+                health_check_interval=25,
+                client_name=client_name,
+                retry=Retry(NoBackoff(), 0),  # no retry of single commands: `call` retries
+            )
         )
         # With these, a restart of Redis costs a pause but no chunk.
-        self._retry = Retry(ExponentialBackoff(cap=2, base=0.1), retries, supported_errors=_PASSING)
+        self._retries = retries
+        self._failover_seconds = settings.failover_seconds if patient else 0.0
+        self._answered = False
         self._scripts: dict[str, Any] = {}
 
     def run(self, script: str, job: str, *args: object) -> Any:
@@ -105,11 +120,20 @@ class RedisConnection:
             BrokerUnavailable: Redis cannot be reached, is full, or is currently not a primary.
             RecordDamaged: a key holds something of another type or form.
             ServiceError: Redis refuses the command for another reason.
+            SettingsError: the Sentinels do not monitor a primary of that name.
         """
         try:
-            return self._retry.call_with_retry(
-                call, fail=lambda _: None, is_retryable=lambda error: not isinstance(error, AuthenticationError)
-            )
+            return self._repeated(call)
+        except SentinelDenied as error:
+            raise AccessDenied(
+                f"a Sentinel of {self.url} denied access: check MASKMILL_REDIS__SENTINEL_USERNAME, "
+                f"MASKMILL_REDIS__SENTINEL_PASSWORD and the ACL of the Sentinels ({error!s:.200})"
+            ) from error
+        except UnknownPrimary as error:
+            raise SettingsError(
+                f"the Sentinels of {self.url} monitor no primary of that name: correct MASKMILL_REDIS__URL after the "
+                "last host, as in `sentinel monitor NAME`"
+            ) from error
         except (AuthenticationError, NoPermissionError) as error:
             raise AccessDenied(
                 f"{self.url} denied access: check MASKMILL_REDIS__USERNAME, MASKMILL_REDIS__PASSWORD and the ACL"
@@ -128,6 +152,30 @@ class RedisConnection:
                     f"{self.url} holds something of another type or form than maskmill stores there: {error!s:.200}"
                 ) from error
             raise ServiceError(f"{self.url} answered: {error}") from error
+
+    def _repeated(self, call: Callable[[], Any]) -> Any:
+        end, failures = time.monotonic() + self._failover_seconds, 0
+        while True:
+            try:
+                answer = call()
+            except _PASSING as error:
+                failures += 1
+                expected = self._may_fail_over(error) and time.monotonic() < end
+                if isinstance(error, AuthenticationError | UnknownPrimary) or not (
+                    failures <= self._retries or expected
+                ):
+                    raise
+                pause = _FIRST_PAUSE * 2 ** min(failures - 1, 10)
+                time.sleep(min(pause, _FAILOVER_PAUSE if expected else _LONGEST_PAUSE))
+            else:
+                self._answered = True
+                return answer
+
+    def _may_fail_over(self, error: Exception) -> bool:
+        """Return whether a new primary may take over soon: not if the address has never been right."""
+        if isinstance(error, Demoted | NoPrimary | ReadOnlyError | BusyLoadingError):
+            return True
+        return self._answered or (self.primary.behind is not None and not isinstance(error, NoSentinel))
 
     def check(self) -> dict[str, str]:
         """Return `server`, `version` and `append_only` of the server after checking that it is suitable.

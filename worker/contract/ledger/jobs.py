@@ -38,7 +38,14 @@ _REMEDIES = dict.fromkeys(JobStatus, "see `producer status {job}`") | {
 class Ledger:
     """All jobs of one installation. Thread-safe; create one per process, after any fork."""
 
-    def __init__(self, settings: RedisSettings, *, retries: int = 2, client_name: str = "maskmill-ledger") -> None:
+    def __init__(
+        self,
+        settings: RedisSettings,
+        *,
+        retries: int = 2,
+        client_name: str = "maskmill-ledger",
+        patient: bool = True,
+    ) -> None:
         """Connect on the first call.
 
         Args:
@@ -46,8 +53,9 @@ class Ledger:
             retries: of a call while Redis cannot be reached: few while a user waits, more for a process that should
                 survive a restart of Redis.
             client_name: name of the connections in `CLIENT LIST`.
+            patient: repeat a call while Redis fails over to another primary, for `settings.failover_seconds` in all.
         """
-        self.connection = RedisConnection(settings, retries=retries, client_name=client_name)
+        self.connection = RedisConnection(settings, retries=retries, client_name=client_name, patient=patient)
         self._prefix = settings.prefix
         self._records = Records(self.connection)
 

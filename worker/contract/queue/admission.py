@@ -28,6 +28,7 @@ from kombu.transport.redis import Transport as StockTransport
 
 from worker.contract import redis_keys
 from worker.contract.errors import BadMessage
+from worker.contract.ledger.primary import Primary
 from worker.contract.log_fields import event
 from worker.contract.messages import MAX_CHUNK_IMAGES, MAX_KEY_BYTES
 
@@ -42,6 +43,9 @@ _MAX_ENCODED_BYTES = 4 * (MAX_BODY_BYTES // 3 + 1)
 COMPRESSION = "application/x-gzip"
 """kombu's name for zlib, the only compression that producers use."""
 
+
+AWAIT_SECONDS = 3.0
+"""Longest time that one attempt to connect waits for a new primary. A worker that is asked to stop does so after it."""
 
 _TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\.[0-9]{1,9}\.[0-9]{1,9}")
 """See `redis_keys.task_id`: the id of a job, its epoch and the number of a chunk."""
@@ -184,7 +188,30 @@ def _decompressed(packed: bytes) -> bytes:
 
 
 class Channel(StockChannel):
-    """A kombu channel that drops queue entries that are not JSON instead of raising."""
+    """A kombu channel that follows the primary, and drops queue entries that are not JSON instead of raising.
+
+    Behind Sentinels it is this class too, not kombu's own for them: kombu takes each Sentinel for a broker, and after
+    the first failed attempt it would go on with its own transport, without admission.
+    """
+
+    from_transport_options = (*StockChannel.from_transport_options, "primary")  # type: ignore[assignment]
+    primary: Primary
+    """Set by the transport options."""
+
+    @property
+    def connection_class(self) -> type[Any]:  # type: ignore[override]
+        """Return the class of connections without TLS; kombu reads it."""
+        return self.primary.connection_class(tls=False)
+
+    @property
+    def connection_class_ssl(self) -> type[Any]:  # type: ignore[override]
+        """Return the class of connections with TLS; kombu reads it."""
+        return self.primary.connection_class(tls=True)
+
+    def _get_pool(self, asynchronous: bool = False) -> Any:
+        options = self._connparams(asynchronous=asynchronous)  # type: ignore[no-untyped-call]
+        self.keyprefix_fanout = self.keyprefix_fanout.format(db=options["db"])
+        return self.primary.pool(**options)
 
     def _brpop_read(self, **options: Any) -> Any:
         self.connection.delivering = False
@@ -205,6 +232,13 @@ class Transport(StockTransport):
     delivering = False
     on_refused: Callable[[str], None] = staticmethod(lambda reason: None)
     """Called with the reason, one of a few fixed texts, for every message that is dropped. Set it to count them."""
+
+    def establish_connection(self) -> Any:
+        """Connect, after a wait for a primary if the Sentinels name none yet."""
+        # Celery pauses for 2, 4, 6, ... s between attempts, so one attempt sits out the end of a failover.
+        options: dict[str, Any] = self.client.transport_options  # type: ignore[union-attr]
+        options["primary"].await_server(AWAIT_SECONDS)
+        return super().establish_connection()  # type: ignore[no-untyped-call]
 
     def _deliver(self, message: Any, queue: str) -> None:
         self.delivering = True

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from worker.contract import redis_keys
 from worker.contract.errors import BrokerUnavailable, JobNotFound
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.ledger.primary import Primary
 from worker.contract.messages import MAX_CHUNK_IMAGES, ChunkMessage
 from worker.contract.queue import admission
 from worker.contract.settings import Settings
@@ -30,6 +31,10 @@ class RedisBackend(StockRedisBackend):  # type: ignore[misc]  # Celery has no ty
     expired result, the backend answers from the ledger, which stores the outcome of every image in four bits.
     """
 
+    def _get_pool(self, **params: Any) -> Any:
+        """Return a pool of connections that follow the primary."""
+        return self.app.maskmill_primary.pool(**params)
+
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Do nothing when a message is sent. The stock class would send one SUBSCRIBE per message."""
 
@@ -40,7 +45,7 @@ class RedisBackend(StockRedisBackend):  # type: ignore[misc]  # Celery has no ty
         return meta if ours is None else self._from_ledger(*ours) or meta
 
     def _from_ledger(self, job: str, epoch: int, chunk: int) -> dict[str, Any] | None:
-        with Ledger(self.app.maskmill.redis) as ledger:
+        with Ledger(self.app.maskmill.redis, patient=False) as ledger:
             try:
                 view = ledger.view(job)
             except JobNotFound:
@@ -63,17 +68,19 @@ def make_celery(settings: Settings, *, client_name: str = "maskmill") -> Celery:
     url = settings.redis.secret_url()
     scheme, rest = url.split("://", 1)
     app = Celery("maskmill", broker=url, backend=f"{__name__}:RedisBackend+{scheme}://{rest}", set_as_current=False)
-    app.maskmill = settings
-    for options in (_broker(settings, client_name), _tasks(settings), _worker(settings), _results(settings)):
+    app.maskmill, app.maskmill_primary = settings, Primary(settings.redis)
+    broker = _broker(settings, client_name, app.maskmill_primary)
+    for options in (broker, _tasks(settings), _worker(settings), _results(settings)):
         app.conf.update(options)
     return app
 
 
-def _broker(settings: Settings, client_name: str) -> dict[str, Any]:
+def _broker(settings: Settings, client_name: str, primary: Primary) -> dict[str, Any]:
     redis, lease = settings.redis, settings.engine.lease_seconds
     return {
         "broker_transport": f"{admission.__name__}:Transport",  # admits only valid chunk messages
         "broker_transport_options": {
+            "primary": primary,  # also behind Sentinels there is one broker URL: see `admission.Channel`
             "visibility_timeout": lease,  # `worker.consumer.lease` renews it; chunks may take longer
             "unacked_restore_interval": max(1, lease // 12),  # with the next line: restore expired messages every 10 s
             "unacked_restore_throttle": 1,  # instead of every 100 s
