@@ -1,6 +1,7 @@
 """A long run under random faults, and the account of every image: `make chaos MINUTES=30`.
 
     __main__    the run
+    ├── cluster     Redis, Sentinels, S3 and the network of a run
     ├── nodes       `worker start`, several times on this machine, each with its own host name
     ├── load        submits jobs continuously, pauses and cancels some
     ├── faults      the kinds of faults, their frequency, and the plan of a run (the same for the same seed)

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,20 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import click
-import psutil
 
 from chaos import account, faults, report
+from chaos.cluster import RedisKind, cluster
 from chaos.inject import Injector
 from chaos.load import Load, make_sources
 from chaos.nodes import Node
-from chaos.s3_log import S3Log
 from chaos.watch import Watch
-from support.installation import Installation, make_bucket, new_installation
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.storage.s3 import ObjectStore
-from worker.standalone.services import Standalone
 
-NODES, PROCESSES = 2, 2
+PROCESSES = 2
 
 SETTINGS = {
     # Shorter than in production, so that lost work returns during the run.
@@ -70,15 +67,25 @@ _QUIET_SECONDS = 15.0
     show_default=True,
     help="off: a control run, in which lost chunks stay lost.",
 )
+@click.option(
+    "--redis",
+    type=click.Choice(["single", "sentinels"]),
+    default="sentinels",
+    show_default=True,
+    help="One server that restarts, or a primary with a replica and three Sentinels that fails over.",
+)
+@click.option("--nodes", type=click.IntRange(2, 4), default=2, show_default=True, help="Nodes.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), default=Path("chaos"), show_default=True)
-def main(*, minutes: float, seed: int, per_minute: float, reconciler: str, output: Path) -> None:
+def main(
+    *, minutes: float, seed: int, per_minute: float, reconciler: str, redis: RedisKind, nodes: int, output: Path
+) -> None:
     """Run workers under faults and account for every image. Exit code 1 if anything is wrong."""
     for name in [name for name in os.environ if name.startswith(("MASKMILL_", "AWS_"))]:
         del os.environ[name]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM stops all started processes too
     output = output.absolute()
     output.mkdir(parents=True, exist_ok=True)
-    request = _Request(minutes, seed, per_minute, reconciler == "on", output)
+    request = _Request(minutes, seed, per_minute, reconciler == "on", output, redis, nodes)
     started = datetime.now(UTC)
     run = _run(request)
     for path in report.write(output, _facts(request, started, run)):
@@ -97,6 +104,12 @@ class _Request:
     per_minute: float
     reconciler: bool
     output: Path
+    redis: RedisKind
+    nodes: int
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        return faults.weights(sentinels=self.redis == "sentinels")
 
     @property
     def settings(self) -> dict[str, str]:
@@ -111,6 +124,7 @@ class _Run:
     injector: Injector
     found: account.Account
     seconds: float
+    where: str
 
     @property
     def kills(self) -> int:
@@ -119,16 +133,15 @@ class _Run:
 
 def _run(request: _Request) -> _Run:
     """Start services, nodes and load, inject the faults, wait for the end of all jobs, and audit them."""
+    names = [f"node-{letter}" for letter in "abcd"[: request.nodes]]
     with ExitStack() as stack:
-        services = stack.enter_context(Standalone(request.output / "services"))
-        s3_log = stack.enter_context(S3Log(services.s3_endpoint))
-        installation = _installation(services, s3_log, request)
+        services = stack.enter_context(cluster(request.output, request.redis, names, request.settings, request.seed))
+        installation = services.installation
         store = stack.enter_context(ObjectStore(installation.settings.s3))
         ledger = stack.enter_context(Ledger(installation.settings.redis, retries=12))
         make_sources(store, installation.bucket)
-        names = [f"node-{letter}" for letter in "ab"[:NODES]]
-        nodes = [Node(name, installation.environment, request.output / f"{name}.log") for name in names]
-        watch = Watch(installation.settings.redis, lambda: _processes(nodes, services))
+        nodes = [services.node(name, request.output / f"{name}.log") for name in names]
+        watch = Watch(installation.settings.redis, lambda: services.processes(nodes))
         load = Load(installation, ledger, watch.left, request.seed)
         for node in nodes:
             node.log.unlink(missing_ok=True)
@@ -144,13 +157,18 @@ def _run(request: _Request) -> _Run:
         drain(watch, injector.run_due)
         seconds = time.monotonic() - began
         watch.stop()
-        found = account.audit(ledger, store, s3_log, load.jobs, installation.bucket)
-    return _Run(nodes, load, watch, injector, found, seconds)
+        found = account.audit(ledger, store, services.s3_log, load.jobs, installation.bucket)
+        where = "each in a network of its own" if services.network else "on one host"
+    return _Run(nodes, load, watch, injector, found, seconds, where)
+
+
+def _plan(request: _Request) -> Iterator[faults.Planned]:
+    return faults.plan(request.seed, request.minutes, request.per_minute, request.kinds)
 
 
 def _inject(request: _Request, injector: Injector, load: Load, watch: Watch) -> None:
     """Inject all faults of the plan, and undo them."""
-    for number, fault in enumerate(faults.plan(request.seed, request.minutes, request.per_minute), start=1):
+    for number, fault in enumerate(_plan(request), start=1):
         injector.inject(fault)
         if number % 10 == 0:
             counts = f"{len(injector.done)} faults, {len(load.jobs)} jobs, {watch.last.done} images"
@@ -167,10 +185,10 @@ def _facts(request: _Request, started: datetime, run: _Run) -> dict[str, Any]:
         "seed": request.seed,
         "reconciler": "on" if request.reconciler else "off",
         "seconds": round(run.seconds, 1),
-        "cluster": f"{NODES} nodes of {PROCESSES} worker processes on one machine of {os.cpu_count()} CPUs, "
-        "with Valkey and SeaweedFS on the same machine.",
+        "cluster": f"{request.nodes} nodes of {PROCESSES} worker processes, {run.where}, with Valkey "
+        f"({request.redis}) and SeaweedFS, all on one machine of {os.cpu_count()} CPUs.",
         "settings": request.settings,
-        "weights": faults.WEIGHTS,
+        "weights": request.kinds,
         "kills": run.kills,
         "faults": len(run.injector.done),
         "without_victim": run.injector.idle,
@@ -182,25 +200,6 @@ def _facts(request: _Request, started: datetime, run: _Run) -> dict[str, Any]:
         "done": [one.facts() for one in run.injector.done],
         "gauges": run.watch.gauges,
     }
-
-
-def _installation(services: Standalone, s3_log: S3Log, request: _Request) -> Installation:
-    created = new_installation(services)
-    make_bucket(created)
-    more = {"MASKMILL_MODEL__CACHE_DIR": str(request.output / "cache"), "MASKMILL_S3__ENDPOINT_URL": s3_log.endpoint}
-    environment = created.environment | request.settings | more
-    # The settings of this process keep the direct endpoint, so that its own reads are not counted.
-    return Installation(environment, created.settings, created.bucket)
-
-
-def _processes(nodes: Sequence[Node], services: Standalone) -> dict[str, list[psutil.Process]]:
-    found = {
-        "supervisor": [process for node in nodes for process in node.supervisor()],
-        "consumer": [process for node in nodes for _, process in node.consumers()],
-        "model_process": [process for node in nodes for _, process in node.model_processes()],
-        "steward": [process for node in nodes for process in node.stewards()],
-    }
-    return found | {name: [psutil.Process(pid)] for name, pid in services.pids.items() if psutil.pid_exists(pid)}
 
 
 def wait_for_work(watch: Watch) -> None:

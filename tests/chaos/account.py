@@ -6,11 +6,12 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from chaos.load import SETS, Job
+from chaos.load import SETS, Job, size_of
 from chaos.s3_log import S3Log
 from support.jobs import image_states
 from worker.contract import output_names, redis_keys
@@ -21,9 +22,6 @@ from worker.contract.messages import OutcomeKind
 from worker.contract.s3url import S3Url
 from worker.contract.storage import outcome_log
 from worker.contract.storage.s3 import ObjectStore
-
-_DECODE_EVERY = 25
-"""One of so many outputs is read and decoded."""
 
 _KINDS = tuple(kind.value for kind in OutcomeKind)
 
@@ -140,14 +138,15 @@ def _wrong_objects(store: ObjectStore, found: _Evidence) -> Iterator[str]:
     # In a cancelled job, a worker may have died between the output and its outcome; the image did not run again.
     if view.status is JobStatus.FINISHED and (more := sorted(found.outputs.keys() - good)):
         yield f"outputs without an outcome: {more[:5]}"
-    yield from _unreadable(store, dest, sorted(good & found.outputs.keys())[::_DECODE_EVERY])
+    yield from _wrong_masks(store, dest, sorted(good & found.outputs.keys()))
     if view.ended:
         facts = outcome_log.read_json(store, dest, view.job, outcome_log.SUMMARY) or {}
         if facts.get("counts") != found.shown:
             yield f"manifest.json says {facts.get('counts')}, the ledger {found.shown}"
 
 
-def _unreadable(store: ObjectStore, dest: S3Url, keys: Sequence[str]) -> Iterator[str]:
+def _wrong_masks(store: ObjectStore, dest: S3Url, keys: Sequence[str]) -> Iterator[str]:
+    """Yield masks that cannot be decoded, or that are those of another picture."""
     for key in keys:
         data, _ = store.get(dest / key, max_bytes=10_000_000)
         try:
@@ -155,6 +154,9 @@ def _unreadable(store: ObjectStore, dest: S3Url, keys: Sequence[str]) -> Iterato
                 picture.load()
         except OSError as error:
             yield f"{key} cannot be decoded: {error}"
+            continue
+        if picture.size != (expected := size_of(int(Path(key).stem))):
+            yield f"{key} is {picture.size}, its picture {expected}: it is the mask of another picture"
 
 
 def _leftovers(ledger: Ledger, jobs: Sequence[Job]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 KILL = frozenset(
@@ -18,6 +18,8 @@ KILL = frozenset(
         "supervisor-sigterm",
         "redis-sigkill",
         "redis-restart",
+        "failover-kill",
+        "failover-behind",
     }
 )
 """Faults that end a process."""
@@ -39,12 +41,29 @@ WEIGHTS = {
     "consumer-pause": 4,
     # Stopped for good: only the watchdog ends it.
     "model_process-hang": 2,
-    "redis-sigkill": 4,
-    "redis-restart": 3,
+    # S3 in trouble, for some seconds.
+    "s3-errors": 3,
+    "s3-busy": 2,
+    "s3-hang": 2,
+    "s3-cut": 2,
 }
 """Relative frequency, about as in the `battle` runs of celery-redis-plus: hard 40 %, cold, warm and others the rest."""
 
-ALL_NODES = ("redis-sigkill", "redis-restart")
+SINGLE_REDIS = {"redis-sigkill": 4, "redis-restart": 3}
+"""Added where Redis is one server."""
+
+SENTINELS = {
+    "failover-kill": 3,
+    # The replica missed the last seconds: what the primary acknowledged in them is gone.
+    "failover-behind": 2,
+    "failover-freeze": 2,
+    "failover-coordinated": 2,
+    # A node without a network, which does not know it.
+    "network-cut": 3,
+}
+"""Added where Redis fails over, and each node is a host."""
+
+SERVICES = frozenset({*SINGLE_REDIS, *SENTINELS, "s3-errors", "s3-busy", "s3-hang", "s3-cut"}) - {"network-cut"}
 """Faults that affect all nodes."""
 
 _CLOSEST_SECONDS = 1.5
@@ -66,12 +85,17 @@ class Planned:
     """How long the victim stays paused or down."""
 
 
-def plan(seed: int, minutes: float, per_minute: float) -> Iterator[Planned]:
+def weights(*, sentinels: bool) -> dict[str, int]:
+    """Return the kinds of faults of a run with their relative frequency."""
+    return WEIGHTS | (SENTINELS if sentinels else SINGLE_REDIS)
+
+
+def plan(seed: int, minutes: float, per_minute: float, kinds: Mapping[str, int]) -> Iterator[Planned]:
     """Yield faults at random times, at least 1.5 s apart, with exponentially distributed intervals beyond that."""
     rng = random.Random(seed)
     at = _SETTLING_SECONDS
     while at < minutes * 60:
-        kind = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-        seconds = rng.uniform(0.2, 4.0) if kind in ALL_NODES else rng.uniform(2.0, 25.0)
+        kind = rng.choices(list(kinds), list(kinds.values()))[0]
+        seconds = rng.uniform(0.2, 4.0) if kind in SERVICES else rng.uniform(2.0, 25.0)
         yield Planned(at, kind, rng.random(), seconds)
         at += _CLOSEST_SECONDS + rng.expovariate(1 / max(0.1, 60 / per_minute - _CLOSEST_SECONDS))

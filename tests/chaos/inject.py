@@ -13,10 +13,13 @@ from typing import Any
 
 import psutil
 
-from chaos.faults import ALL_NODES, KILL, Planned
+from chaos.cluster import Cluster
+from chaos.faults import KILL, SERVICES, Planned
 from chaos.nodes import Node
 from chaos.watch import Recovery, Watch
-from worker.standalone.services import Standalone
+
+_BEHIND_SECONDS = 2.0
+"""How long the replica misses all writes before the primary is killed."""
 
 _SIGNALS = {
     "sigkill": signal.SIGKILL,
@@ -58,10 +61,12 @@ class Injected:
 class Injector:
     """Injects faults from the caller's thread."""
 
-    def __init__(self, nodes: Sequence[Node], services: Standalone, watch: Watch, began: float) -> None:
-        self._nodes, self._services, self._watch, self._began = nodes, services, watch, began
+    def __init__(self, nodes: Sequence[Node], cluster: Cluster, watch: Watch, began: float) -> None:
+        self._nodes, self._cluster, self._watch, self._began = nodes, cluster, watch, began
         self._later: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
+        self._away: set[str] = set()
+        """Names of the nodes without a network."""
         self.done: list[Injected] = []
         self.idle = 0
         """Number of faults without a victim, because it was restarting."""
@@ -70,8 +75,11 @@ class Injector:
         """Wait until a fault is due and inject it."""
         self._until(self._began + planned.at)
         role, _, how = planned.kind.partition("-")
-        if planned.kind in ALL_NODES:
-            self._redis(planned, how)
+        if planned.kind in SERVICES:
+            {"redis": self._redis, "failover": self._failover, "s3": self._s3}[role](planned, how)
+            return
+        if role == "network":
+            self._cut(planned)
             return
         victims = self._victims(role)
         if not victims:
@@ -132,7 +140,7 @@ class Injector:
         return found
 
     def _redis(self, planned: Planned, how: str) -> None:
-        redis = self._services.redis
+        redis = self._cluster.services.redis
         if not redis.running:
             self.idle += 1
             return
@@ -145,6 +153,46 @@ class Injector:
         self._record(planned, "redis", pid, recovery)
         self.done[-1].paused_seconds = planned.seconds
         self._after(planned.seconds, redis.start)
+
+    def _failover(self, planned: Planned, how: str) -> None:
+        servers = self._cluster.sentinels
+        if servers is None or not servers.whole():
+            self.idle += 1
+            return
+        snapshot, pid = self._watch.snapshot(), servers.primary().pid
+        recovery = Recovery(planned.kind, time.monotonic(), chunks=set(snapshot.running), images=snapshot.done)
+        if how == "behind":
+            with servers.deaf_replica():
+                time.sleep(_BEHIND_SECONDS)
+                recovery.began = time.monotonic()
+                servers.fail_over("kill")
+        else:
+            servers.fail_over(how)
+        self._record(planned, "redis", pid, recovery)
+        self._after(planned.seconds, servers.heal)
+
+    def _s3(self, planned: Planned, how: str) -> None:
+        snapshot = self._watch.snapshot()
+        recovery = Recovery(planned.kind, time.monotonic(), images=snapshot.done)
+        self._cluster.s3_log.make_trouble(how, planned.seconds)
+        self._record(planned, "s3", None, recovery)
+
+    def _cut(self, planned: Planned) -> None:
+        network, node = self._cluster.network, self._nodes[int(planned.pick * len(self._nodes)) % len(self._nodes)]
+        if network is None or node.name in self._away:
+            self.idle += 1
+            return
+        running = self._watch.snapshot().running
+        chunks = {chunk for chunk, worker in running.items() if worker.endswith(f"@{node.name}")}
+        self._away.add(node.name)
+        network.cut(node.name)
+        self._record(planned, node.name, None, Recovery(planned.kind, time.monotonic(), chunks=chunks))
+        self._after(planned.seconds, lambda: self._heal(node.name))
+
+    def _heal(self, name: str) -> None:
+        if self._cluster.network is not None:
+            self._cluster.network.heal(name)
+        self._away.discard(name)
 
     def _record(self, planned: Planned, victim: str, pid: int | None, recovery: Recovery) -> None:
         at = time.monotonic() - self._began

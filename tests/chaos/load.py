@@ -26,6 +26,8 @@ SETS = {24: 1, 80: 3, 200: 8}
 BACKLOG_IMAGES = 800
 """Another job is submitted while fewer images than this are left."""
 
+_COLUMNS = 20
+
 _BAD = b"This is not a picture.\n" * 20
 
 
@@ -47,12 +49,17 @@ class Job:
     actions: list[str] = field(default_factory=list)
 
 
+def size_of(index: int) -> tuple[int, int]:
+    """Return width and height of a picture; no other of its source has them, so that a mask tells its picture."""
+    return 64 + 2 * (index % _COLUMNS), 48 + 2 * (index // _COLUMNS)
+
+
 def make_sources(store: ObjectStore, bucket: str) -> None:
     """Upload small pictures; those at fixed positions are not decodable."""
-    pictures = [encoded(scene((96 + 8 * i, 72)), "JPEG", quality=85) for i in range(8)]
     for images, bad in SETS.items():
         for index in range(images):
-            data = _BAD if index % (images // bad) == 1 and index // (images // bad) < bad else pictures[index % 8]
+            broken = index % (images // bad) == 1 and index // (images // bad) < bad
+            data = _BAD if broken else encoded(scene(size_of(index)), "JPEG", quality=85)
             store.put(S3Url(bucket, f"in-{images}/{index:04d}.jpg"), data, content_type="image/jpeg")
 
 

@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 import psutil
@@ -32,8 +32,25 @@ def with_code(settings: Mapping[str, str], code: Path | None) -> dict[str, str]:
 class Node:
     """One `worker start`, which can be restarted. Only processes that it started receive signals."""
 
-    def __init__(self, name: str, settings: Mapping[str, str], log: Path, code: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: Mapping[str, str],
+        log: Path,
+        code: Path | None = None,
+        inside: Callable[[str], AbstractContextManager[None]] | None = None,
+    ) -> None:
+        """Describe a node.
+
+        Args:
+            name: its host name.
+            settings: of its processes.
+            log: of its processes.
+            code: folder of the package that it runs first; None for the installed one.
+            inside: moves a thread to the host of that name; None if there is one host.
+        """
         self.name, self.log = name, log
+        self._inside = inside
         self.code = code
         """Folder of the package that the next `start` runs; None for the installed one."""
         self._settings = dict(settings)
@@ -42,7 +59,8 @@ class Node:
 
     def start(self) -> None:
         rename = [sys.executable, "-c", _RENAME, self.name]
-        with self.log.open("ab") as log:
+        host = nullcontext() if self._inside is None else self._inside(self.name)
+        with self.log.open("ab") as log, host:
             self._supervisor = subprocess.Popen(
                 bound_to_parent([*_NAMESPACE, *rename, str(BIN / "worker"), "start"], signal.SIGTERM),
                 env=environment(with_code(self._settings, self.code)),

@@ -1,13 +1,15 @@
 """A proxy between the workers and S3 that counts the reads and writes of each object.
 
 Its counts are independent of the ledger. It supports HTTP/1.1 without chunked uploads, which is what boto3 uses with
-the embedded server.
+the embedded server. For a time it can also make trouble, as a server under load or behind a bad network does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
+import time
 from collections import Counter
 from contextlib import suppress
 from typing import Self
@@ -15,11 +17,21 @@ from urllib.parse import unquote, urlsplit
 
 _PIECE = 64 * 1024
 
+TROUBLE = {"errors": 0.05, "busy": 1.0, "hang": 0.2, "cut": 0.2}
+"""Kind of trouble -> share of the requests that get it: an answer 500, an answer 503 SlowDown, no answer, or a closed
+connection."""
+
+_ANSWERS = {"errors": ("500 Internal Server Error", "InternalError"), "busy": ("503 Slow Down", "SlowDown")}
+
 
 class S3Log:
     """A context manager that runs the proxy; workers use `endpoint`."""
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, address: str = "127.0.0.1", seed: int = 1) -> None:
+        self._address, self._rng = address, random.Random(seed)
+        self._trouble, self._until = "", 0.0
+        self.troubled: Counter[str] = Counter()
+        """Kind of trouble -> requests that got it."""
         parts = urlsplit(upstream)
         self._host, self._port = parts.hostname, parts.port
         self._loop = asyncio.new_event_loop()
@@ -49,14 +61,18 @@ class S3Log:
             if name == method and path.startswith(head)
         }
 
+    def make_trouble(self, kind: str, seconds: float) -> None:
+        """Give some requests of the next seconds trouble of a kind in `TROUBLE`."""
+        self._trouble, self._until = kind, time.monotonic() + seconds
+
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_until_complete(self._serve())
         self._loop.close()
 
     async def _serve(self) -> None:
-        server = await asyncio.start_server(self._client, "127.0.0.1", 0)
-        self.endpoint = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        server = await asyncio.start_server(self._client, self._address, 0)
+        self.endpoint = f"http://{self._address}:{server.sockets[0].getsockname()[1]}"
         self._ready.set()
         await self._end.wait()
         server.close()
@@ -73,7 +89,7 @@ class S3Log:
         try:
             answers, upstream = await asyncio.open_connection(self._host, self._port)
             back = asyncio.create_task(_pump(answers, writer))
-            while await self._request(reader, upstream):
+            while await self._request(reader, upstream, writer):
                 pass
             upstream.close()
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -83,7 +99,9 @@ class S3Log:
                 back.cancel()
             writer.close()
 
-    async def _request(self, reader: asyncio.StreamReader, upstream: asyncio.StreamWriter) -> bool:
+    async def _request(
+        self, reader: asyncio.StreamReader, upstream: asyncio.StreamWriter, client: asyncio.StreamWriter
+    ) -> bool:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.IncompleteReadError:
@@ -91,6 +109,8 @@ class S3Log:
         line, *fields = head.decode("latin-1").split("\r\n")
         method, target, _ = line.split(" ", 2)
         length = next((int(f.split(":", 1)[1]) for f in fields if f.lower().startswith("content-length:")), 0)
+        if kind := self._chosen():
+            return await self._troubled(kind, method, reader, client, length)
         upstream.write(head)
         await upstream.drain()
         while length > 0:
@@ -103,6 +123,29 @@ class S3Log:
         path, _, query = target.partition("?")
         if not query.startswith(("list-type", "delimiter", "prefix")):
             self.counts[method, unquote(path)] += 1
+        return True
+
+    def _chosen(self) -> str:
+        kind = self._trouble if time.monotonic() < self._until else ""
+        if not kind or self._rng.random() >= TROUBLE[kind]:
+            return ""
+        self.troubled[kind] += 1
+        return kind
+
+    async def _troubled(
+        self, kind: str, method: str, reader: asyncio.StreamReader, client: asyncio.StreamWriter, length: int
+    ) -> bool:
+        """Answer with an error, or not at all; return whether the connection goes on."""
+        if kind == "hang":
+            await asyncio.sleep(max(0.0, self._until - time.monotonic()))
+        if kind not in _ANSWERS:
+            return False
+        await reader.readexactly(length)
+        status, code = _ANSWERS[kind]
+        body = b"" if method == "HEAD" else f"<Error><Code>{code}</Code><Message>chaos</Message></Error>".encode()
+        head = f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n"
+        client.write(head.encode() + body)
+        await client.drain()
         return True
 
 

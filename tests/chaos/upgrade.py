@@ -23,14 +23,12 @@ import click
 
 from chaos import account, report
 from chaos.__main__ import SETTINGS, drain, wait_for_work
+from chaos.cluster import cluster
 from chaos.load import Load, make_sources
 from chaos.nodes import Node
-from chaos.s3_log import S3Log
 from chaos.watch import Watch
-from support.installation import Installation, make_bucket, new_installation
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.storage.s3 import ObjectStore
-from worker.standalone.services import Standalone
 
 _ROOT = Path(__file__).resolve().parents[2]
 _STEPS = ((0, "new"), (1, "new"), (0, "old"), (1, "old"))
@@ -97,9 +95,8 @@ def _unpacked(commit: str, folder: Path) -> Path:
 
 def _run(request: _Request) -> _Run:
     with ExitStack() as stack:
-        services = stack.enter_context(Standalone(request.output / "services"))
-        s3_log = stack.enter_context(S3Log(services.s3_endpoint))
-        installation = _installation(services, s3_log, request)
+        services = stack.enter_context(cluster(request.output, "single", ["node-a", "node-b"], SETTINGS, request.seed))
+        installation = services.installation
         store = stack.enter_context(ObjectStore(installation.settings.s3))
         ledger = stack.enter_context(Ledger(installation.settings.redis, retries=12))
         make_sources(store, installation.bucket)
@@ -122,19 +119,11 @@ def _run(request: _Request) -> _Run:
         drain(watch)
         seconds = time.monotonic() - began
         watch.stop()
-        found = account.audit(ledger, store, s3_log, load.jobs, installation.bucket)
+        found = account.audit(ledger, store, services.s3_log, load.jobs, installation.bucket)
     logged = report.logged([node.log for node in nodes])
     refused = {name: count for name, count in logged["events"].items() if name in _REFUSED}
     wrong = [*found.wrong, *(f"{count} x {name} in the logs" for name, count in refused.items())]
     return _Run(found, wrong, len(load.jobs), seconds)
-
-
-def _installation(services: Standalone, s3_log: S3Log, request: _Request) -> Installation:
-    created = new_installation(services)
-    make_bucket(created)
-    cache, endpoint = str(request.output / "cache"), s3_log.endpoint
-    more = {"MASKMILL_MODEL__CACHE_DIR": cache, "MASKMILL_S3__ENDPOINT_URL": endpoint}
-    return Installation(created.environment | SETTINGS | more, created.settings, created.bucket)
 
 
 def _roll(request: _Request, nodes: Sequence[Node], watch: Watch) -> None:

@@ -13,6 +13,7 @@ import psutil
 import redis
 
 from worker.contract import redis_keys
+from worker.contract.ledger.connection import RedisConnection
 from worker.contract.settings import RedisSettings
 
 POLL_SECONDS = 0.2
@@ -63,7 +64,9 @@ class Watch:
     """A thread with its own Redis connection."""
 
     def __init__(self, settings: RedisSettings, processes: Callable[[], dict[str, list[psutil.Process]]]) -> None:
-        self._client: Any = redis.Redis.from_url(settings.secret_url(), decode_responses=True, socket_timeout=2)
+        # Short time-outs, so that a frozen server does not stop the watch.
+        quick = settings.model_copy(update={"timeout_seconds": 2.0})
+        self._client: Any = RedisConnection(quick, retries=0, client_name="chaos-watch").client
         self._prefix = settings.prefix
         self._processes = processes
         self._end = threading.Event()

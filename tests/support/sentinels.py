@@ -41,6 +41,7 @@ class Server:
     port: int
     folder: Path
     is_sentinel: bool = False
+    address: str = "127.0.0.1"
     process: subprocess.Popen[bytes] | None = None
     frozen: bool = False
 
@@ -48,6 +49,7 @@ class Server:
     def client(self) -> Any:
         """A new client, which tries each command once."""
         return redis.Redis(
+            host=self.address,
             port=self.port,
             password=SENTINEL_PASSWORD if self.is_sentinel else PASSWORD,
             decode_responses=True,
@@ -78,6 +80,11 @@ class Server:
         self.frozen = False
 
     @property
+    def pid(self) -> int | None:
+        """The process id; None before the start."""
+        return None if self.process is None else self.process.pid
+
+    @property
     def running(self) -> bool:
         """Whether the process exists and is not frozen."""
         return self.process is not None and self.process.poll() is None and not self.frozen
@@ -94,7 +101,7 @@ class SentinelSet:
     @property
     def url(self) -> str:
         """The setting MASKMILL_REDIS__URL."""
-        return f"sentinel://{','.join(f'127.0.0.1:{one.port}' for one in self.sentinels)}/{NAME}"
+        return f"sentinel://{','.join(f'{one.address}:{one.port}' for one in self.sentinels)}/{NAME}"
 
     def environment(self) -> dict[str, str]:
         """Return the settings of an installation in this set."""
@@ -193,12 +200,12 @@ class SentinelSet:
 
 
 @contextlib.contextmanager
-def sentinel_set(folder: Path, *, min_replicas: int = 0) -> Iterator[SentinelSet]:
-    """Run a set; the block starts once all servers know each other, after about three seconds."""
+def sentinel_set(folder: Path, *, min_replicas: int = 0, address: str = "127.0.0.1") -> Iterator[SentinelSet]:
+    """Run a set on an address; the block starts once all servers know each other, after about three seconds."""
     chosen = ports.choose({f"server-{number}": (0,) for number in range(5)})
     numbers = list(chosen.values())
-    data = [Server(port, folder / f"data-{port}") for port in numbers[:2]]
-    sentinels = [Server(port, folder / f"sentinel-{port}", is_sentinel=True) for port in numbers[2:]]
+    data = [Server(port, folder / f"data-{port}", address=address) for port in numbers[:2]]
+    sentinels = [Server(port, folder / f"sentinel-{port}", is_sentinel=True, address=address) for port in numbers[2:]]
     for number, server in enumerate(data):
         _write(server, _data_configuration(server, data[0].port if number else None, min_replicas))
     for server in sentinels:
@@ -217,7 +224,7 @@ def sentinel_set(folder: Path, *, min_replicas: int = 0) -> Iterator[SentinelSet
 def _follow(server: Server, primary: Server) -> bool:
     try:
         with server.client as client:
-            client.replicaof("127.0.0.1", str(primary.port))
+            client.replicaof(primary.address, str(primary.port))
     except redis.RedisError:
         return False
     return True
@@ -231,7 +238,7 @@ def _write(server: Server, lines: list[str]) -> None:
 def _data_configuration(server: Server, primary: int | None, min_replicas: int) -> list[str]:
     lines = [
         f"port {server.port}",
-        "bind 127.0.0.1",
+        f"bind {server.address}",
         'save ""',
         "repl-diskless-sync-delay 0",
         "maxmemory-policy noeviction",
@@ -240,15 +247,15 @@ def _data_configuration(server: Server, primary: int | None, min_replicas: int) 
         f"min-replicas-to-write {min_replicas}",
         "min-replicas-max-lag 2",
     ]
-    return lines if primary is None else [*lines, f"replicaof 127.0.0.1 {primary}"]
+    return lines if primary is None else [*lines, f"replicaof {server.address} {primary}"]
 
 
 def _sentinel_configuration(server: Server, primary: int) -> list[str]:
     return [
         f"port {server.port}",
-        "bind 127.0.0.1",
+        f"bind {server.address}",
         f"requirepass {SENTINEL_PASSWORD}",
-        f"sentinel monitor {NAME} 127.0.0.1 {primary} 2",
+        f"sentinel monitor {NAME} {server.address} {primary} 2",
         f"sentinel auth-pass {NAME} {PASSWORD}",
         f"sentinel down-after-milliseconds {NAME} {int(DOWN_AFTER * 1000)}",
         f"sentinel failover-timeout {NAME} {int(FAILOVER_TIMEOUT * 1000)}",
