@@ -80,7 +80,7 @@ def cluster(
         servers = None
         if kind == "sentinels":
             folder = output / f"redis-{secrets.token_hex(3)}"
-            servers = stack.enter_context(sentinel_set(folder, address=address))
+            servers = stack.enter_context(sentinel_set(folder, address=address, clocks=True))
         s3_log = stack.enter_context(S3Log(services.s3_endpoint, address, seed))
         created = new_installation(services)
         make_bucket(created)

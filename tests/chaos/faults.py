@@ -46,6 +46,8 @@ WEIGHTS = {
     "s3-busy": 2,
     "s3-hang": 2,
     "s3-cut": 2,
+    # Steps of wall clocks, which then stay apart until the next step.
+    "clock-node": 2,
 }
 """Relative frequency, about as in the `battle` runs of celery-redis-plus: hard 40 %, cold, warm and others the rest."""
 
@@ -60,11 +62,14 @@ SENTINELS = {
     "failover-coordinated": 2,
     # A node without a network, which does not know it.
     "network-cut": 3,
+    "clock-redis": 2,
 }
 """Added where Redis fails over, and each node is a host."""
 
-SERVICES = frozenset({*SINGLE_REDIS, *SENTINELS, "s3-errors", "s3-busy", "s3-hang", "s3-cut"}) - {"network-cut"}
-"""Faults that affect all nodes."""
+_S3 = {kind for kind in WEIGHTS if kind.startswith("s3-")}
+_FAILOVERS = {kind for kind in SENTINELS if kind.startswith("failover-")}
+SERVICES = frozenset({*SINGLE_REDIS, *_FAILOVERS, *_S3})
+"""Faults of servers, which affect all nodes for a short time."""
 
 _CLOSEST_SECONDS = 1.5
 _SETTLING_SECONDS = 5.0

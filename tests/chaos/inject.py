@@ -14,12 +14,14 @@ from typing import Any
 import psutil
 
 from chaos.cluster import Cluster
-from chaos.faults import KILL, SERVICES, Planned
+from chaos.faults import KILL, Planned
 from chaos.nodes import Node
 from chaos.watch import Recovery, Watch
 
 _BEHIND_SECONDS = 2.0
 """How long the replica misses all writes before the primary is killed."""
+
+_FARTHEST_CLOCK = 15.0
 
 _SIGNALS = {
     "sigkill": signal.SIGKILL,
@@ -75,11 +77,15 @@ class Injector:
         """Wait until a fault is due and inject it."""
         self._until(self._began + planned.at)
         role, _, how = planned.kind.partition("-")
-        if planned.kind in SERVICES:
-            {"redis": self._redis, "failover": self._failover, "s3": self._s3}[role](planned, how)
-            return
-        if role == "network":
-            self._cut(planned)
+        others = {
+            "redis": self._redis,
+            "failover": self._failover,
+            "s3": self._s3,
+            "network": self._cut,
+            "clock": self._step,
+        }
+        if role in others:
+            others[role](planned, how)
             return
         victims = self._victims(role)
         if not victims:
@@ -177,7 +183,22 @@ class Injector:
         self._cluster.s3_log.make_trouble(how, planned.seconds)
         self._record(planned, "s3", None, recovery)
 
-    def _cut(self, planned: Planned) -> None:
+    def _step(self, planned: Planned, how: str) -> None:
+        """Step a clock to somewhere between 15 s behind and 15 s ahead of the machine's."""
+        offset = _FARTHEST_CLOCK * (2 * planned.pick - 1)
+        servers = self._cluster.sentinels
+        if how == "redis" and servers is not None and servers.whole():
+            victim, clock = "redis", servers.primary().clock
+        else:
+            node = self._nodes[int(planned.seconds * 1000) % len(self._nodes)]
+            victim, clock = node.name, node.clock
+        if clock is None or (how == "redis" and clock.library() is None):
+            self.idle += 1
+            return
+        clock.set(offset)
+        self._record(planned, f"{victim} {offset:+.1f} s", None, Recovery(planned.kind, time.monotonic()))
+
+    def _cut(self, planned: Planned, _how: str) -> None:
         network, node = self._cluster.network, self._nodes[int(planned.pick * len(self._nodes)) % len(self._nodes)]
         if network is None or node.name in self._away:
             self.idle += 1

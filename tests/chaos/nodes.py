@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from support.clocks import SteppedClock
 from support.commands import BIN, environment
 from worker.processes.parent_death import bound_to_parent
 
@@ -26,7 +27,9 @@ _NAMESPACE = [
 
 def with_code(settings: Mapping[str, str], code: Path | None) -> dict[str, str]:
     """Return settings under which commands run the package in a folder; None for the installed one."""
-    return {**settings} if code is None else {**settings, "PYTHONPATH": str(code)}
+    folders = [] if code is None else [str(code)]
+    folders += [settings["PYTHONPATH"]] if "PYTHONPATH" in settings else []
+    return {**settings, **({"PYTHONPATH": os.pathsep.join(folders)} if folders else {})}
 
 
 class Node:
@@ -51,6 +54,7 @@ class Node:
         """
         self.name, self.log = name, log
         self._inside = inside
+        self.clock = SteppedClock(log.with_suffix(".clock"))
         self.code = code
         """Folder of the package that the next `start` runs; None for the installed one."""
         self._settings = dict(settings)
@@ -63,7 +67,7 @@ class Node:
         with self.log.open("ab") as log, host:
             self._supervisor = subprocess.Popen(
                 bound_to_parent([*_NAMESPACE, *rename, str(BIN / "worker"), "start"], signal.SIGTERM),
-                env=environment(with_code(self._settings, self.code)),
+                env=environment(with_code({**self._settings, **self.clock.python_environment()}, self.code)),
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

@@ -23,6 +23,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from support import commands
+from support.clocks import SteppedClock
 from worker.standalone import ports
 from worker.standalone.valkey import server_program
 
@@ -42,6 +43,8 @@ class Server:
     folder: Path
     is_sentinel: bool = False
     address: str = "127.0.0.1"
+    clock: SteppedClock | None = None
+    """Another clock than the machine's."""
     process: subprocess.Popen[bytes] | None = None
     frozen: bool = False
 
@@ -63,7 +66,11 @@ class Server:
         arguments = [str(server_program()), str(self.folder / "server.conf")]
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
-                arguments + ["--sentinel"] * self.is_sentinel, cwd=self.folder, stdout=log, stderr=log
+                arguments + ["--sentinel"] * self.is_sentinel,
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **({} if self.clock is None else self.clock.server_environment())},
             )
 
     def signal(self, number: signal.Signals) -> None:
@@ -197,17 +204,29 @@ class SentinelSet:
             if replica.running:
                 with replica.client as client:
                     client.config_set("primaryauth", PASSWORD)
+                    client.config_rewrite()  # a Sentinel that promoted it has written the wrong one
 
 
 @contextlib.contextmanager
-def sentinel_set(folder: Path, *, min_replicas: int = 0, address: str = "127.0.0.1") -> Iterator[SentinelSet]:
-    """Run a set on an address; the block starts once all servers know each other, after about three seconds."""
+def sentinel_set(
+    folder: Path, *, min_replicas: int = 0, address: str = "127.0.0.1", clocks: bool = False
+) -> Iterator[SentinelSet]:
+    """Run a set; the block starts once all servers know each other, after about three seconds.
+
+    Args:
+        folder: of the servers' files.
+        min_replicas: `min-replicas-to-write` of the data servers.
+        address: that all servers listen on.
+        clocks: whether the data servers have clocks that can be stepped.
+    """
     chosen = ports.choose({f"server-{number}": (0,) for number in range(5)})
     numbers = list(chosen.values())
     data = [Server(port, folder / f"data-{port}", address=address) for port in numbers[:2]]
     sentinels = [Server(port, folder / f"sentinel-{port}", is_sentinel=True, address=address) for port in numbers[2:]]
     for number, server in enumerate(data):
         _write(server, _data_configuration(server, data[0].port if number else None, min_replicas))
+        if clocks:
+            server.clock = SteppedClock(server.folder / "clock")
     for server in sentinels:
         _write(server, _sentinel_configuration(server, data[0].port))
     servers = SentinelSet(data, sentinels)

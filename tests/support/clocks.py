@@ -1,0 +1,50 @@
+"""Wall clocks of processes that a test can step.
+
+Servers run with libfaketime (package faketime of Debian). Python's `sleep` fails under it, so that Python processes get
+another `time.time` instead (`stepped/sitecustomize.py`), on which kombu's leases depend.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_STEPPED = Path(__file__).parent / "stepped"
+_LIBRARIES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib*/faketime/libfaketime.so.1")
+
+
+class SteppedClock:
+    """The wall clock of the processes that run with one of the environments. Their monotonic clock stays."""
+
+    def __init__(self, file: Path) -> None:
+        """Start in step with the machine; `file` holds the offset and must stay."""
+        self._file = file
+        self.set(0.0)
+
+    @staticmethod
+    def library() -> str | None:
+        """Return the path of libfaketime; None if it is not installed."""
+        root = Path("/")
+        found = [path for pattern in _LIBRARIES for path in root.glob(pattern.removeprefix("/"))]
+        return str(found[0]) if found else None
+
+    def python_environment(self) -> dict[str, str]:
+        """Return the variables of Python processes."""
+        return {"PYTHONPATH": str(_STEPPED), "STEPPED_CLOCK": str(self._file)}
+
+    def server_environment(self) -> dict[str, str]:
+        """Return the variables of other processes; none if libfaketime is not installed."""
+        library = self.library()
+        if library is None:
+            return {}
+        return {
+            "LD_PRELOAD": library,
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_CACHE_DURATION": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def set(self, seconds: float) -> None:
+        """Put the clock this far ahead of the machine's (negative: behind it), within a second."""
+        part = self._file.with_suffix(".part")
+        part.write_text(f"{seconds:+.3f}\n")
+        part.replace(self._file)
