@@ -124,11 +124,12 @@ class SentinelSet:
                 else client.execute_command("SENTINEL", question, NAME)
             )
 
-    def fail_over(self, how: str) -> Server:
+    def fail_over(self, how: str, *, wait: bool = True) -> Server:
         """Let the primary fail in a way, wait until the Sentinels name another, and return the one that failed.
 
         Args:
             how: `kill` (SIGKILL), `freeze` (SIGSTOP), `coordinated` or `forced` (SENTINEL FAILOVER).
+            wait: return only when there is another.
         """
         failed = self.primary()
         if how == "kill":
@@ -138,7 +139,8 @@ class SentinelSet:
         else:
             with self.sentinels[0].client as client:
                 client.execute_command("SENTINEL", "FAILOVER", NAME, *["COORDINATED"] * (how == "coordinated"))
-        commands.wait_for(lambda: self.primary() is not failed, f"another primary after: {how}", 30)
+        if wait:
+            commands.wait_for(lambda: self.primary() is not failed, f"another primary after: {how}", 30)
         return failed
 
     def heal(self) -> None:
