@@ -167,7 +167,16 @@ class SentinelSet:
                 return False
             if any(state["num-other-sentinels"] != len(self.sentinels) - 1 for state in states):
                 return False
-            with self.primary().client as client:
+            if any(state["num-slaves"] != len(self.data) - 1 for state in states):
+                return False
+            return self.in_step(self.primary())
+        except redis.RedisError:
+            return False
+
+    def in_step(self, primary: Server) -> bool:
+        """Return whether a server is a primary, and all others follow it without delay."""
+        try:
+            with primary.client as client:
                 replication = client.info("replication")
             replicas = [replication.get(f"slave{number}") for number in range(replication["connected_slaves"])]
             # A replica that still loads its copy is online too, at offset 0.
@@ -192,6 +201,7 @@ class SentinelSet:
             if replica.running:
                 with replica.client as client:
                     client.config_set("primaryauth", PASSWORD)
+                    client.config_rewrite()  # its promotion has written the wrong one to its file
 
 
 @contextlib.contextmanager
@@ -207,7 +217,11 @@ def sentinel_set(folder: Path, *, min_replicas: int = 0) -> Iterator[SentinelSet
         _write(server, _sentinel_configuration(server, data[0].port))
     servers = SentinelSet(data, sentinels)
     try:
-        for server in [*data, *sentinels]:
+        for server in data:
+            server.start()
+        # Sentinels look for replicas when they start, and then every ten seconds.
+        commands.wait_for(lambda: servers.in_step(data[0]), "the replica", 30)
+        for server in sentinels:
             server.start()
         commands.wait_for(servers.whole, "the Sentinel set", 30)
         yield servers

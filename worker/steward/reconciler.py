@@ -57,7 +57,9 @@ class Reconciler:
             ServiceError: as in `scan`.
         """
         # A lease from before the change belongs to a connection that is closed: nobody renews it.
-        return self._scan(min(seconds, self._silence), lambda: self._backlog.in_broker(held_within=seconds))
+        found = self._scan(min(seconds, self._silence), lambda: self._backlog.in_broker(held_within=seconds))
+        self._backlog.end_leases(seconds)
+        return found
 
     def recheck(self) -> None:
         """Let workers look for the outputs of all active jobs first: outcomes may be missing.

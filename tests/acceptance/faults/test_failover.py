@@ -29,6 +29,9 @@ from worker.standalone.services import Standalone
 
 IMAGES, CHUNK = 40, 5
 
+SLOW = {"MASKMILL_ENGINE__LEASE_SECONDS": "120", "MASKMILL_ENGINE__SILENCE_SECONDS": "60"}
+"""As by default, and longer than any wait here: what is lost in a failover must be found because of the failover."""
+
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelSet]:
@@ -41,7 +44,7 @@ def shared_workers(
     standalone: Standalone, cache: dict[str, str], servers: SentinelSet, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SharedWorkers]:
     folder = tmp_path_factory.mktemp("workers")
-    installation = installation_at(standalone, servers.url, cache | servers.environment())
+    installation = installation_at(standalone, servers.url, cache | servers.environment() | SLOW)
     with SharedWorkers.start(installation, Faults(folder, image_seconds=0.2), folder / "worker.log") as workers:
         yield workers
 
@@ -169,7 +172,7 @@ def test_a_producer_waits_for_the_new_primary(workers, servers):
 def test_control_without_the_safeguards_a_failover_stops_a_job(standalone, cache, servers, tmp_path, how, off):
     """Connections to a frozen primary last until they time out; lost messages of a dead one are nowhere."""
     servers.heal()
-    installation = installation_at(standalone, servers.url, cache | servers.environment())
+    installation = installation_at(standalone, servers.url, cache | servers.environment() | SLOW)
     faults = Faults(tmp_path, image_seconds=0.2, off=off)
     with SharedWorkers.start(installation, faults, tmp_path / "worker.log") as workers:
         job = workers.submit_and_start(IMAGES, chunk=CHUNK)

@@ -230,6 +230,29 @@ class Backlog:
         found += [_task(text, held=True) for tag, text in delivered.items() if tag not in frozenset(expired)]
         return {task for task in found if task is not None}
 
+    def end_leases(self, seconds: float) -> int:
+        """Remove the messages that were handed out more than `seconds` ago, before the primary changed, and not since.
+
+        Nobody renews their leases. Their chunks are finished, published again, or still run by a worker, whose
+        acknowledgement then changes nothing.
+
+        Returns:
+            The number of messages.
+        """
+        unacked, index = redis_keys.unacked(self._prefix), redis_keys.unacked_index(self._prefix)
+
+        def remove() -> int:
+            oldest = self._connection.client.time()[0] - seconds
+            tags = self._connection.client.zrangebyscore(index, "-inf", f"({oldest}")
+            if tags:
+                pipeline = self._connection.client.pipeline(transaction=True)
+                pipeline.hdel(unacked, *tags)
+                pipeline.zrem(index, *tags)
+                pipeline.execute()
+            return len(tags)
+
+        return cast(int, self._connection.call(remove))
+
     def held(self, job: str) -> bool:
         """Return whether a worker holds a message of a job under a lease that has not expired. O(window)."""
         delivered = self._connection.call(lambda: self._connection.client.hvals(redis_keys.unacked(self._prefix)))
