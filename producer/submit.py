@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,28 @@ class Submitted:
     waits_for: str = ""
     """Id of an earlier job that writes to the same place and must end first; empty: none."""
 
+    confirmed: bool = True
+    """As many replicas of Redis have the job as `MASKMILL_REDIS__WAIT_REPLICAS` demands. If not, a failover right now
+    may lose it; `producer recover` rebuilds it from S3."""
+
     @property
     def job(self) -> str:
         """Id of the job."""
         return self.view.job
+
+
+@dataclass
+class _NewJob:
+    """A job that is being submitted."""
+
+    job: str
+    options: JobOptions
+    policy: JobPolicy
+    traceparent: str
+    confirmed: bool = True
+
+    def note_unconfirmed(self) -> None:
+        self.confirmed = False
 
 
 @dataclass(frozen=True)
@@ -179,8 +198,9 @@ class Submitter:
         if job_key and (other := self._claim(job_key, job)):
             return Submitted(other, joined=True)
         with self.tracing.span("job", job=job) as traceparent:
-            view, waits_for = self._run(job, plan.options, policy or JobPolicy(), self._uploaded(plan), traceparent)
-        return Submitted(view, plan.skipped, waits_for=waits_for)
+            new = _NewJob(job, plan.options, policy or JobPolicy(), traceparent)
+            view, waits_for = self._run(new, self._uploaded(plan))
+        return Submitted(view, plan.skipped, waits_for=waits_for, confirmed=new.confirmed)
 
     def _uploaded(self, plan: Plan) -> Iterator[Item]:
         """Yield the items of a plan, each once a worker can read it."""
@@ -228,15 +248,14 @@ class Submitter:
                 time.sleep(_VIEW_PAUSE_SECONDS)
         return None
 
-    def _run(
-        self, job: str, options: JobOptions, policy: JobPolicy, listing: Iterator[Item], traceparent: str
-    ) -> tuple[JobView, str]:
-        if policy.skip_existing and self._has_no_outputs(options.dest):
-            policy = policy.model_copy(update={"skip_existing": False})  # saves workers a HEAD for each output
+    def _run(self, new: _NewJob, listing: Iterator[Item]) -> tuple[JobView, str]:
+        job = new.job
+        if new.policy.skip_existing and self._has_no_outputs(new.options.dest):
+            new.policy = new.policy.model_copy(update={"skip_existing": False})  # saves workers a HEAD for each output
         # Before the upload, so that the job key counts from now on.
-        self.ledger.create(job, options, policy, traceparent=traceparent)
+        self._create(new)
         try:
-            self._register(job, options, policy, listing)
+            self._register(new, listing)
         except BaseException as error:  # however a submission is interrupted, its job must not stay open for ever
             self.ledger.abandon(job, f"not submitted: {str(error) or type(error).__name__}")
             raise
@@ -253,23 +272,44 @@ class Submitter:
             ) from error
         return self.ledger.view(job), waits_for
 
-    def _register(self, job: str, options: JobOptions, policy: JobPolicy, listing: Iterator[Item]) -> None:
+    def _create(self, new: _NewJob) -> None:
+        self.ledger.create(new.job, new.options, new.policy, traceparent=new.traceparent)
+
+    def _register(self, new: _NewJob, listing: Iterator[Item]) -> None:
         """Write manifest and `job.json`, then let the job run."""
+        job, options = new.job, new.options
         with self.tracing.span("manifest"):
             written = self._write_manifest(job, listing, options.dest)
         chunk_images = self._chunk_images(written.images)
         facts: dict[str, Any] = {
             "options": options.model_dump(mode="json"),
-            "policy": policy.model_dump(mode="json"),
+            "policy": new.policy.model_dump(mode="json"),
             "job": job,
             "total": written.images,
             "bytes": written.bytes,
             "chunk_images": chunk_images,
             "submitted_at": time.time(),
         }
-        outcome_log.write_json(self.store, options.dest, job, "job.json", facts)
-        if not self.ledger.seal(job, total=written.images, chunk_images=chunk_images, size=written.bytes):
+        outcome_log.write_json(self.store, options.dest, job, outcome_log.REQUEST, facts)
+        seal = partial(
+            self.ledger.seal,
+            job,
+            total=written.images,
+            chunk_images=chunk_images,
+            size=written.bytes,
+            on_unconfirmed=new.note_unconfirmed,
+        )
+        if not seal() and not (self._create_again(new) and seal()):
             raise SourceError(f"job {job} was cancelled while it was being listed")
+
+    def _create_again(self, new: _NewJob) -> bool:
+        """Create a job again if Redis has failed over to a server that does not know it; return whether it was so."""
+        try:
+            self.ledger.view(new.job)
+        except JobNotFound:
+            self._create(new)
+            return True
+        return False
 
     def _has_no_outputs(self, dest: S3Url) -> bool:
         """Return whether only the metadata of jobs lies under the destination."""
@@ -311,7 +351,8 @@ class Submitter:
         room = dispatcher.window(len(Fleet(self.ledger.connection).live())) - backlog.queued()
         chunks = backlog.take(view.job, 1 if beside_others else max(1, room), epoch=view.epoch)
         try:
-            Dispatcher(self.store, self.celery).send(view, chunks, express=beside_others)
+            patience = self.ledger.connection.failover_seconds
+            Dispatcher(self.store, self.celery, patience_seconds=patience).send(view, chunks, express=beside_others)
         except BrokerUnavailable:  # some may have been delivered; the reconciler finds the others
             raise
         except BaseException:  # the feeder publishes them

@@ -191,6 +191,7 @@ def _show_submitted(submitted: Submitted, folder: Path | None, *, as_json: bool)
                 "skipped": {reason.value: count for reason, count in submitted.skipped.items()},
                 "joined": submitted.joined,
                 "waits_for": submitted.waits_for,
+                "confirmed": submitted.confirmed,
                 "source": str(view.options.source),
                 "dest": str(view.options.dest),
             }
@@ -203,6 +204,13 @@ def _show_submitted(submitted: Submitted, folder: Path | None, *, as_json: bool)
         console.out.print(f"left out: {skips_in_words(submitted.skipped)}", soft_wrap=True)
     if submitted.joined:
         console.out.print(f"it was submitted earlier with this key and is {view.status.value}")
+    if not submitted.confirmed:
+        console.err.print(
+            "too few replicas of Redis confirmed the job in time: if a failover loses it, `producer recover "
+            f"{view.job} {view.options.dest}` rebuilds it from S3",
+            markup=False,
+            soft_wrap=True,
+        )
     if submitted.waits_for:
         console.out.print(
             f"it starts when job {submitted.waits_for} ends, which writes to the same destination", soft_wrap=True

@@ -74,10 +74,25 @@ _QUIET_SECONDS = 15.0
     show_default=True,
     help="One server that restarts, or a primary with a replica and three Sentinels that fails over.",
 )
+@click.option(
+    "--wait-replicas",
+    type=click.IntRange(0, 1),
+    default=1,
+    show_default=True,
+    help="0: a control run, in which a job that the replica missed is lost in a failover.",
+)
 @click.option("--nodes", type=click.IntRange(2, 4), default=2, show_default=True, help="Nodes.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), default=Path("chaos"), show_default=True)
 def main(
-    *, minutes: float, seed: int, per_minute: float, reconciler: str, redis: RedisKind, nodes: int, output: Path
+    *,
+    minutes: float,
+    seed: int,
+    per_minute: float,
+    reconciler: str,
+    redis: RedisKind,
+    wait_replicas: int,
+    nodes: int,
+    output: Path,
 ) -> None:
     """Run workers under faults and account for every image. Exit code 1 if anything is wrong."""
     for name in [name for name in os.environ if name.startswith(("MASKMILL_", "AWS_"))]:
@@ -85,7 +100,7 @@ def main(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM stops all started processes too
     output = output.absolute()
     output.mkdir(parents=True, exist_ok=True)
-    request = _Request(minutes, seed, per_minute, reconciler == "on", output, redis, nodes)
+    request = _Request(minutes, seed, per_minute, reconciler == "on", output, redis, nodes, wait_replicas)
     started = datetime.now(UTC)
     run = _run(request)
     for path in report.write(output, _facts(request, started, run)):
@@ -106,6 +121,7 @@ class _Request:
     output: Path
     redis: RedisKind
     nodes: int
+    wait_replicas: int
 
     @property
     def kinds(self) -> dict[str, int]:
@@ -135,7 +151,9 @@ def _run(request: _Request) -> _Run:
     """Start services, nodes and load, inject the faults, wait for the end of all jobs, and audit them."""
     names = [f"node-{letter}" for letter in "abcd"[: request.nodes]]
     with ExitStack() as stack:
-        services = stack.enter_context(cluster(request.output, request.redis, names, request.settings, request.seed))
+        services = stack.enter_context(
+            cluster(request.output, request.redis, names, request.settings, request.seed, request.wait_replicas)
+        )
         installation = services.installation
         store = stack.enter_context(ObjectStore(installation.settings.s3))
         ledger = stack.enter_context(Ledger(installation.settings.redis, retries=12))

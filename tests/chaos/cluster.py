@@ -59,7 +59,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(
-    output: Path, kind: RedisKind, hosts: Sequence[str], settings: Mapping[str, str], seed: int
+    output: Path, kind: RedisKind, hosts: Sequence[str], settings: Mapping[str, str], seed: int, wait_replicas: int = 1
 ) -> Iterator[Cluster]:
     """Run the services of a chaos run; this thread is on the host of the services during the block.
 
@@ -69,6 +69,7 @@ def cluster(
         hosts: names of the nodes.
         settings: of all processes.
         seed: of the trouble of S3.
+        wait_replicas: that must have a job before it counts as submitted, behind Sentinels.
     """
     with contextlib.ExitStack() as stack:
         network, address = None, _LOOPBACK
@@ -84,7 +85,9 @@ def cluster(
         s3_log = stack.enter_context(S3Log(services.s3_endpoint, address, seed))
         created = new_installation(services)
         make_bucket(created)
-        shared = created.environment | settings | ({} if servers is None else servers.environment())
+        shared = created.environment | settings
+        if servers is not None:
+            shared |= servers.environment() | {"MASKMILL_REDIS__WAIT_REPLICAS": str(wait_replicas)}
         shared |= {"MASKMILL_MODEL__CACHE_DIR": str(output / "cache")}
         environment = shared | {"MASKMILL_S3__ENDPOINT_URL": s3_log.endpoint}
         installation = Installation(environment, load_settings(shared), created.bucket)

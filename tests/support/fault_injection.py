@@ -36,7 +36,8 @@ class Faults:
     """Longest pause of the supervisor before it restarts a process."""
 
     off: Sequence[str] = ()
-    """Disabled safeguards: reconciler, renewal, watchdog, careful (run images one by one), verdict."""
+    """Disabled safeguards: reconciler, change (search for lost chunks when the primary has changed), watch (cut the
+    connections to the previous primary), renewal, watchdog, careful (run images one by one), verdict."""
 
     schema: int = 0
     """Not a fault: the process belongs to a later release, which writes this schema and still reads older ones."""

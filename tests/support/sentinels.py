@@ -138,11 +138,12 @@ class SentinelSet:
                 else client.execute_command("SENTINEL", question, NAME)
             )
 
-    def fail_over(self, how: str) -> Server:
+    def fail_over(self, how: str, *, wait: bool = True) -> Server:
         """Let the primary fail in a way, wait until the Sentinels name another, and return the one that failed.
 
         Args:
             how: `kill` (SIGKILL), `freeze` (SIGSTOP), `coordinated` or `forced` (SENTINEL FAILOVER).
+            wait: return only when there is another.
         """
         failed = self.primary()
         if how == "kill":
@@ -152,7 +153,8 @@ class SentinelSet:
         else:
             with self.sentinels[0].client as client:
                 client.execute_command("SENTINEL", "FAILOVER", NAME, *["COORDINATED"] * (how == "coordinated"))
-        commands.wait_for(lambda: self.primary() is not failed, f"another primary after: {how}", 30)
+        if wait:
+            commands.wait_for(lambda: self.primary() is not failed, f"another primary after: {how}", 30)
         return failed
 
     def heal(self) -> None:
@@ -179,7 +181,16 @@ class SentinelSet:
                 return False
             if any(state["num-other-sentinels"] != len(self.sentinels) - 1 for state in states):
                 return False
-            with self.primary().client as client:
+            if any(state["num-slaves"] != len(self.data) - 1 for state in states):
+                return False
+            return self.in_step(self.primary())
+        except redis.RedisError:
+            return False
+
+    def in_step(self, primary: Server) -> bool:
+        """Return whether a server is a primary, and all others follow it without delay."""
+        try:
+            with primary.client as client:
                 replication = client.info("replication")
             replicas = [replication.get(f"slave{number}") for number in range(replication["connected_slaves"])]
             # A replica that still loads its copy is online too, at offset 0.
@@ -204,7 +215,7 @@ class SentinelSet:
             if replica.running:
                 with replica.client as client:
                     client.config_set("primaryauth", PASSWORD)
-                    client.config_rewrite()  # a Sentinel that promoted it has written the wrong one
+                    client.config_rewrite()  # its promotion has written the wrong one to its file
 
 
 @contextlib.contextmanager
@@ -231,7 +242,11 @@ def sentinel_set(
         _write(server, _sentinel_configuration(server, data[0].port))
     servers = SentinelSet(data, sentinels)
     try:
-        for server in [*data, *sentinels]:
+        for server in data:
+            server.start()
+        # Sentinels look for replicas when they start, and then every ten seconds.
+        commands.wait_for(lambda: servers.in_step(data[0]), "the replica", 30)
+        for server in sentinels:
             server.start()
         commands.wait_for(servers.whole, "the Sentinel set", 30)
         yield servers

@@ -12,6 +12,7 @@ from worker.cli.network import resolved
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.errors import MaskmillError
+from worker.contract.ledger import replication
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.s3url import S3Url
 from worker.contract.settings import Settings
@@ -65,6 +66,7 @@ class Checks:
         """Run the checks and return all findings; the network is checked only if plan and bundle are valid."""
         findings = [
             self._one("redis", self._redis),
+            *([self._one("failover", self._failover)] if self._fails_over else []),
             self._one("s3", self._s3),
             self._one("pinning", self._pinning),
             self._one("bundle", self._find_bundle),
@@ -84,6 +86,16 @@ class Checks:
             facts = ledger.connection.check()
         volatile = "" if facts["append_only"] == "yes" else "; its append-only file is off: a restart of it loses jobs"
         return f"{facts['server']} {facts['version']} at {self._config.redis.url}{volatile}"
+
+    @property
+    def _fails_over(self) -> bool:
+        """Whether the settings expect Redis to have replicas."""
+        return self._config.redis.sentinels() is not None or self._config.redis.wait_replicas > 0
+
+    def _failover(self) -> str:
+        with Ledger(self._config.redis) as ledger:
+            found = replication.check(ledger.connection, self._config.redis)
+        return "; ".join([*found.facts, *(f"WARNING: {warning}" for warning in found.warnings)])
 
     def _s3(self) -> str:
         with ObjectStore(self._config.s3) as store:

@@ -6,11 +6,14 @@ import logging
 from typing import Any
 
 from celery import bootsteps
+from celery.worker import state
 
 from worker.contract.errors import MaskmillError
+from worker.contract.ledger.chunks import ChunkLedger
 from worker.contract.ledger.connection import RedisConnection
 from worker.contract.ledger.fleet import HEARTBEAT_SECONDS, Fleet
 from worker.contract.log_fields import event
+from worker.contract.messages import ChunkMessage
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +33,7 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no
         self._connection = _connect(parent.app)
         fleet, app = Fleet(self._connection), parent.app
         _report(fleet, app)
+        touch_running(ChunkLedger(self._connection), app.maskmill_name)
         self._timer = parent.timer.call_repeatedly(HEARTBEAT_SECONDS, _report, (fleet, app))
 
     def stop(self, parent: Any) -> None:
@@ -77,6 +81,18 @@ def deregister(fleet: Fleet, name: str) -> None:
         fleet.deregister(name)
     except MaskmillError as error:
         log.warning(error, extra=event("deregister_failed"))
+
+
+def touch_running(ledger: ChunkLedger, name: str) -> None:
+    """Report the chunks that the model process still runs: after a failover they would count as lost.
+
+    After a failure they run a second time, which costs time only.
+    """
+    for request in list(state.active_requests):
+        try:
+            ledger.touch(ChunkMessage.read(request.args[0]), name)
+        except (MaskmillError, IndexError) as error:
+            log.warning(error, extra=event("heartbeat_failed"))
 
 
 def _connect(app: Any) -> RedisConnection:

@@ -44,6 +44,11 @@ def unacked(prefix: str) -> str:
     return f"{prefix}unacked"
 
 
+def unacked_index(prefix: str) -> str:
+    """Sorted set: delivery tags of these messages by the last renewal of their lease (kombu's layout)."""
+    return f"{prefix}unacked_index"
+
+
 def jobs(prefix: str) -> str:
     """Sorted set: all jobs by the time of submission (Unix seconds)."""
     return f"{prefix}jobs"
@@ -85,6 +90,11 @@ def leader(prefix: str, role: str) -> str:
     return f"{prefix}leader:{role}"
 
 
+def primary(prefix: str) -> str:
+    """Hash: which server is the primary, and since when, as far as the steward has noticed (`lua/primary.lua`)."""
+    return f"{prefix}primary"
+
+
 def shared(prefix: str) -> dict[str, str]:
     """Return the keys that all jobs share, with their types: first the index of active jobs, then that of all jobs."""
     return {
@@ -94,6 +104,7 @@ def shared(prefix: str) -> dict[str, str]:
         workers(prefix): "zset",
         worker_facts(prefix): "hash",
         unacked(prefix): "hash",
+        primary(prefix): "hash",
         **{queue(prefix, name): "list" for name in QUEUES},
     }
 

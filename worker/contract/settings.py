@@ -144,6 +144,12 @@ class RedisSettings(_Group):
         return self
 
     @model_validator(mode="after")
+    def _wait_ends_before_the_timeout(self) -> RedisSettings:
+        if self.wait_replicas and self.wait_seconds >= self.timeout_seconds:
+            raise ValueError("MASKMILL_REDIS__WAIT_SECONDS must be less than MASKMILL_REDIS__TIMEOUT_SECONDS")
+        return self
+
+    @model_validator(mode="after")
     def _sentinel_is_whole(self) -> RedisSettings:
         secret = self.sentinel_password.get_secret_value()
         if (self.sentinel_username or secret) and not sentinel_url.is_sentinel(self.url):

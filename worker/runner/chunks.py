@@ -287,6 +287,7 @@ class _Delivery:
                 stop=stop,
                 metadata=metadata(self._message, self._options),
                 skip_existing=self._lease.policy.skip_existing,
+                skip_own=self._lease.recheck,
                 chunk=chunk_id(self._message),
                 # Nothing may be in flight beside an image that runs alone: it could be blamed for a death.
                 nearly_done=_nothing if one_by_one else nearly_done,

@@ -122,8 +122,10 @@ class _Made:
 class _Run:
     """The images of one chunk in flight, possibly started before the ledger has given the chunk to this worker."""
 
-    def __init__(self, metadata: Mapping[str, str], *, skip_existing: bool, granted: bool) -> None:
-        self.metadata, self.skip_existing = metadata, skip_existing
+    def __init__(
+        self, metadata: Mapping[str, str], *, skip_existing: bool, granted: bool, skip_own: bool = False
+    ) -> None:
+        self.metadata, self.skip_existing, self.skip_own = metadata, skip_existing, skip_own
         self.errors: list[BaseException] = []
         self.stop: Callable[[], bool] = _never
         self.on_store_failure: OnStoreFailure = _down
@@ -228,6 +230,7 @@ class Pipeline:
         stop: Callable[[], bool] = lambda: False,
         metadata: Mapping[str, str] | None = None,
         skip_existing: bool = False,
+        skip_own: bool = False,
         chunk: str = "",
         nearly_done: Callable[[], None] = lambda: None,
         on_store_failure: OnStoreFailure | None = None,
@@ -240,6 +243,7 @@ class Pipeline:
             stop: called before each image starts; once it returns true, no further image starts.
             metadata: of every output, besides the facts of its source and the model's digest.
             skip_existing: skip images whose outputs are up to date.
+            skip_own: skip at least those whose outputs this job has made before.
             chunk: id under which `begin_ahead` may have started the images; empty if none.
             nearly_done: called once, from any thread, when the last images start.
             on_store_failure: decides about an image for which S3 has failed, once the chunk belongs to this worker.
@@ -252,6 +256,7 @@ class Pipeline:
             work_items,
             metadata or {},
             skip_existing=skip_existing,
+            skip_own=skip_own,
             chunk=chunk,
             stop=stop,
             on_store_failure=on_store_failure or _down,
@@ -311,6 +316,7 @@ class Pipeline:
         metadata: Mapping[str, str],
         *,
         skip_existing: bool,
+        skip_own: bool,
         chunk: str,
         stop: Stop,
         on_store_failure: OnStoreFailure,
@@ -318,10 +324,11 @@ class Pipeline:
         """Submit the images that are not in flight yet, behind those that are."""
         with self._lock:
             ahead, self._current = self._ahead, chunk
-            fits = ahead is not None and chunk == ahead.chunk and metadata == ahead.run.metadata and not skip_existing
+            fits = ahead is not None and chunk == ahead.chunk and metadata == ahead.run.metadata
+            fits = fits and not skip_existing and not skip_own
             if ahead is None or not fits or any(work not in work_items for work in ahead.work_items):
                 self._drop()
-                run = _Run(metadata, skip_existing=skip_existing, granted=True)
+                run = _Run(metadata, skip_existing=skip_existing, granted=True, skip_own=skip_own)
                 run.stop, run.on_store_failure = stop, on_store_failure
                 return [self._submit(run, work) for work in work_items], run
             self._ahead = None
@@ -367,9 +374,7 @@ class Pipeline:
         metadata = {MODEL: self._network_digest, **run.metadata}
         try:
             _check_keys(work)
-            if run.skip_existing:
-                with spent.timed(Stage.CHECK):
-                    kind = existing_outcome(self.store, work.source, work.outputs.values(), metadata)
+            kind = self._existing(work, run, metadata, spent)
             if kind is None:
                 made = self._transform(work, run, metadata, spent)
                 if made is None:
@@ -399,6 +404,16 @@ class Pipeline:
             quality=made.quality if made else None,
             notes=made.notes if made else (),
         )
+
+    def _existing(
+        self, work: WorkItem, run: _Run, metadata: Mapping[str, str], spent: StageTimes
+    ) -> OutcomeKind | None:
+        """Return the outcome of an image that need not be made, because its outputs are up to date."""
+        if not run.skip_existing and not run.skip_own:
+            return None
+        with spent.timed(Stage.CHECK):
+            kind = existing_outcome(self.store, work.source, work.outputs.values(), metadata)
+        return None if kind is OutcomeKind.SKIPPED and not run.skip_existing else kind  # skipped: of another job
 
     def _error_of_image(self, error: MaskmillError) -> AccessDenied:
         """Return the error of an image whose request alone is refused as if the caller were unknown.

@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import time
 
-from worker.contract.errors import ServiceError, StoreUnavailable
-from worker.contract.job import JobStatus, UnreadableJob, shortened
+from worker.contract.errors import ContractError, ServiceError, StoreUnavailable
+from worker.contract.job import JobStatus, JobView, UnreadableJob, shortened
 from worker.contract.ledger.backlog import Backlog, PendingOutcome
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.ledger.records import JobRecord
@@ -31,6 +31,9 @@ COLLECT_SECONDS = 30.0
 LISTING_SILENT_SECONDS = 600.0
 """Silence of the producer after which a job that is being listed is abandoned, because it blocks the jobs that write to
 the same destination. Long, because the producer gives no sign of life during one large upload."""
+
+LISTED_SECONDS = 20.0
+"""Time between two looks at whether the listing of a job is complete in S3."""
 
 SOON_SECONDS = 8.0
 SOON_IMAGES = 8
@@ -57,6 +60,7 @@ class Bookkeeper:
         self._isolation = Isolation("books")
         self._readmitted = float("-inf")
         self._stuck: dict[str, float] = {}
+        self._listed: dict[str, float] = {}
         self._collected: dict[str, float] = {}
         self._seen: dict[str, tuple[float, int]] = {}
         self._away: set[str] = set()
@@ -78,6 +82,7 @@ class Bookkeeper:
         names = {job.view.job for job in active}
         self._collected = {name: at for name, at in self._collected.items() if name in names}
         self._stuck = {name: at for name, at in self._stuck.items() if name in names}
+        self._listed = {name: at for name, at in self._listed.items() if name in names}
         away, self._away = self._away, set()
         # A bucket that was away may cost all tries of S3: last. Small jobs end quickly: first.
         in_order = sorted(active, key=lambda job: (job.view.options.dest.bucket in away, job.view.total or 0))
@@ -115,7 +120,7 @@ class Bookkeeper:
 
     def _advance(self, job: JobRecord) -> None:
         view, now = job.view, time.monotonic()
-        if view.status is JobStatus.LISTING:
+        if view.status is JobStatus.LISTING and not self._seal_if_listed(view):
             why = "its producer went away while listing"
             if self._ledger.abandon_silent(view.job, LISTING_SILENT_SECONDS, why):
                 log.warning("its producer is gone", extra=event("listing_abandoned", job=view.job))
@@ -134,6 +139,32 @@ class Bookkeeper:
             self._end(job)
         elif view.ended:
             self._backlog.deactivate(view.job)
+
+    def _seal_if_listed(self, view: JobView) -> bool:
+        """Let a job run whose producer has completed the listing, although Redis does not know that.
+
+        A failover can undo the end of the listing after the producer was told, and a producer can die just before it.
+        `job.json`, which is written after the manifest, has the totals.
+
+        Returns:
+            Whether the job runs.
+        """
+        now = time.monotonic()
+        if now - self._listed.setdefault(view.job, now) < LISTED_SECONDS:
+            return False
+        self._listed[view.job] = now
+        try:
+            found = outcome_log.read_json(self._store, view.options.dest, view.job, outcome_log.REQUEST) or {}
+            sizes = [int(found[name]) for name in ("total", "chunk_images", "bytes")]
+        except (ContractError, KeyError, TypeError, ValueError):  # not written yet, or not by us
+            return False
+        total, chunk_images, size = sizes
+        if min(sizes) < 0 or not chunk_images:
+            return False
+        if not self._ledger.seal(view.job, total=total, chunk_images=chunk_images, size=size):
+            return False
+        log.warning("its listing was complete", extra=event("listing_completed", job=view.job))
+        return True
 
     def _cancel_if_stuck(self, job: JobRecord) -> None:
         """Cancel a job whose keys were changed so that it would never end: images are left, but no chunk of them."""
@@ -185,11 +216,17 @@ class Bookkeeper:
             # jobs wait for it.
             log.error(error, extra=event("job_lists_incomplete", job=name))
             view, reason = self._ledger.view(name), shortened(f"its lists are incomplete: {error}")
-        if self._backlog.close(name, view.epoch, self._jobs.keep_days * _DAY, reason):
+        days = self._jobs.keep_days
+        if self._backlog.close(name, view.epoch, days * _DAY, reason, on_unconfirmed=lambda: _warn_unconfirmed(name)):
             log.info(
                 "all lists are in S3",
                 extra=event("job_ended", job=name, status=view.ending, ok=view.ok, failed=view.failed),
             )
+
+
+def _warn_unconfirmed(job: str) -> None:
+    """Say that a failover now may undo the end of a job, which then ends once more, with the same lists."""
+    log.warning("too few replicas confirmed its end in time", extra=event("job_end_unconfirmed", job=job))
 
 
 def _is_outcome(entry: PendingOutcome, total: int) -> bool:

@@ -3,11 +3,17 @@
 A message is lost if a worker dies after Redis has handed it out and before kombu has recorded that. The ledger keeps
 the time of the last sign of life of every published chunk. A chunk that is silent, waits in no queue and is held by no
 worker is lost.
+
+A new primary of Redis may lack what the previous one had acknowledged last: outcomes, and messages that a worker had
+taken or acknowledged. It is an earlier state of the same data, so each unfinished chunk is known to be outstanding; but
+nobody may be working on it. So every chunk without a sign of life since the change is lost, `AFTER_CHANGE_SECONDS`
+later. Workers report the chunks that they still run when they have connected again.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from worker.contract import redis_keys
 from worker.contract.ledger.backlog import Backlog
@@ -20,6 +26,10 @@ from worker.steward.isolation import Isolation
 from worker.telemetry import metrics
 
 log = logging.getLogger(__name__)
+
+
+AFTER_CHANGE_SECONDS = 5.0
+"""Time that workers have to connect to a new primary, and to report the chunks that they run."""
 
 
 class Reconciler:
@@ -38,26 +48,45 @@ class Reconciler:
         Raises:
             ServiceError: Redis or S3 failed; the next scan finds the same chunks.
         """
+        return self._scan(self._silence, self._backlog.in_broker)
+
+    def scan_after_change(self, seconds: float) -> int:
+        """Publish the chunks that nobody works on since the primary changed, `seconds` ago; return their number.
+
+        Raises:
+            ServiceError: as in `scan`.
+        """
+        # A lease from before the change belongs to a connection that is closed: nobody renews it.
+        found = self._scan(min(seconds, self._silence), lambda: self._backlog.in_broker(held_within=seconds))
+        self._backlog.end_leases(seconds)
+        return found
+
+    def recheck(self) -> None:
+        """Let workers look for the outputs of all active jobs first: outcomes may be missing.
+
+        Raises:
+            ServiceError: as in `scan`.
+        """
+        self._isolation.run_all(self._backlog.active(), lambda job: self._backlog.recheck(job.view.job), _name)
+
+    def _scan(self, silence: float, in_broker: Callable[[], set[str]]) -> int:
         jobs = [job for job in self._backlog.active() if job.outstanding]
-        found = self._isolation.run_all(jobs, lambda job: (job, self._silent(job)), _name)
+        found = self._isolation.run_all(jobs, lambda job: (job, self._backlog.silent(job.view.job, silence)), _name)
         silent = [(job, chunks) for job, chunks in found if chunks]
         if not silent:
             return 0
-        present = self._backlog.in_broker()
+        present = in_broker()
         again = self._isolation.run_all(
-            silent, lambda found: self._republish(*found, present), lambda found: _name(found[0])
+            silent, lambda found: self._republish(*found, present, silence), lambda found: _name(found[0])
         )
         return sum(again)
 
-    def _silent(self, job: JobRecord) -> list[int]:
-        return self._backlog.silent(job.view.job, self._silence)
-
-    def _republish(self, job: JobRecord, chunks: list[int], present: set[str]) -> int:
+    def _republish(self, job: JobRecord, chunks: list[int], present: set[str], silence: float) -> int:
         view = job.view
         missing = [chunk for chunk in chunks if redis_keys.task_id(view.job, view.epoch, chunk) not in present]
         if not missing:
             return 0
-        again = self._backlog.take_lost(view.job, missing, self._silence)
+        again = self._backlog.take_lost(view.job, missing, silence)
         if not again:
             return 0
         log.warning("lost chunks are queued again", extra=event("chunks_republished", job=view.job, chunks=again))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,15 +13,24 @@ import pytest
 from support import commands
 from support.fault_injection import Faults
 from support.fault_timing import IN_FLIGHT
+from support.installation import Installation
+from support.job_account import progress, stuck
 from support.sentinels import SentinelSet, sentinel_set
 from support.shared_workers import SharedWorkers, installation_at
 from worker.contract import redis_keys
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.messages import Outcome
 from worker.contract.queue import admission
 from worker.contract.queue.celery_app import make_celery
+from worker.contract.storage import jsonlines, outcome_log
+from worker.contract.storage.manifest import job_folder
+from worker.contract.storage.s3 import ObjectStore
 from worker.standalone.services import Standalone
 
 IMAGES, CHUNK = 40, 5
+
+SLOW = {"MASKMILL_ENGINE__LEASE_SECONDS": "120", "MASKMILL_ENGINE__SILENCE_SECONDS": "60"}
+"""As by default, and longer than any wait here: what is lost in a failover must be found because of the failover."""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +44,7 @@ def shared_workers(
     standalone: Standalone, cache: dict[str, str], servers: SentinelSet, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SharedWorkers]:
     folder = tmp_path_factory.mktemp("workers")
-    installation = installation_at(standalone, servers.url, cache | servers.environment())
+    installation = installation_at(standalone, servers.url, cache | servers.environment() | SLOW)
     with SharedWorkers.start(installation, Faults(folder, image_seconds=0.2), folder / "worker.log") as workers:
         yield workers
 
@@ -81,3 +92,96 @@ def test_messages_are_still_checked_after_a_failover(workers, servers):
     )
     connected = re.findall(r"(?:Connected|Cannot connect) to (\S+)://", workers.log.read_text())
     assert set(connected) == {"worker.contract.queue.admission:Transport"}, "kombu's own transport was used"
+
+
+def test_a_stale_primary_that_comes_back_changes_nothing(workers, servers):
+    job = workers.submit_and_start(IMAGES, chunk=CHUNK)
+
+    stale = servers.fail_over("freeze")
+    workers.seconds_to_progress(job)
+    stale.signal(signal.SIGCONT)
+
+    account = workers.settle(job)
+    assert account.view.ok == IMAGES
+    assert account.repeated <= 2 * CHUNK + IN_FLIGHT
+
+
+def test_outcomes_that_the_new_primary_lacks_are_found_in_s3(workers, servers):
+    """The replica hears nothing for a while: all that is done meanwhile is gone from Redis after the failover."""
+    job = workers.submit_and_start(IMAGES, chunk=CHUNK)
+    with Ledger(workers.installation.settings.redis) as ledger:
+        before = ledger.view(job).done
+        with servers.deaf_replica():
+            known = progress(ledger, job, before + 2 * CHUNK).done
+            servers.fail_over("kill")
+        assert ledger.view(job).done < known, "nothing was lost: the test proves nothing"
+
+        account = workers.settle(job)
+
+    assert account.view.ok == IMAGES
+    assert account.repeated <= CHUNK + IN_FLIGHT, "images were done again although their outputs exist"
+    listed = [one.index for one in outcomes_of(workers.installation, job)]
+    assert sorted(listed) == list(range(IMAGES)), "an image is missing from the lists, or in them twice"
+
+
+def outcomes_of(installation: Installation, job: str) -> list[Outcome]:
+    """Return the lines of the lists of a job without failures."""
+    with Ledger(installation.settings.redis) as ledger, ObjectStore(installation.settings.s3) as store:
+        dest = ledger.view(job).options.dest
+        summary = outcome_log.read_json(store, dest, job, outcome_log.SUMMARY) or {}
+        names = [name for name in summary["lists"] if name.endswith(".gz")]
+        lines = [line for name in names for line in jsonlines.read_lines(store, job_folder(dest, job) / name)]
+    return [Outcome.model_validate_json(line) for line in lines]
+
+
+def test_worker_check_reports_the_sentinels_and_what_a_failover_may_lose(workers, servers):
+    found = commands.run("worker", "check", "--json", settings=workers.installation.environment)
+
+    lines = {line["check"]: line for line in found.lines}
+    assert lines["failover"]["ok"], lines["failover"]
+    text = lines["failover"]["text"]
+    assert "3 of 3 Sentinels" in text and "quorum 2, each knows 2 others" in text
+    assert "1 of 1 connected replicas are in step" in text
+    assert "WARNING: min-replicas-to-write is 0" in text
+
+    demanding = workers.installation.environment | {"MASKMILL_REDIS__WAIT_REPLICAS": "2"}
+    refused = {line["check"]: line for line in commands.run("worker", "check", "--json", settings=demanding).lines}
+    assert not refused["failover"]["ok"] and "WAIT_REPLICAS is 2" in refused["failover"]["text"]
+
+
+def test_a_producer_waits_for_the_new_primary(workers, servers):
+    servers.fail_over("kill", wait=False)
+
+    done = commands.run(
+        "producer",
+        "submit",
+        f"s3://{workers.installation.bucket}/in/",
+        f"s3://{workers.installation.bucket}/patient/",
+        "--wait",
+        "--json",
+        settings=workers.installation.environment,
+    )
+
+    assert done.code == 0, done.err
+    assert workers.settle(done.lines[0]["job"]).view.ok == IMAGES
+
+
+@pytest.mark.parametrize(
+    ("how", "off"), [("freeze", ["watch"]), ("kill", ["reconciler", "change"])], ids=["connections", "lost chunks"]
+)
+def test_control_without_the_safeguards_a_failover_stops_a_job(standalone, cache, servers, tmp_path, how, off):
+    """Connections to a frozen primary last until they time out; lost messages of a dead one are nowhere."""
+    servers.heal()
+    installation = installation_at(standalone, servers.url, cache | servers.environment() | SLOW)
+    faults = Faults(tmp_path, image_seconds=0.2, off=off)
+    with SharedWorkers.start(installation, faults, tmp_path / "worker.log") as workers:
+        job = workers.submit_and_start(IMAGES, chunk=CHUNK)
+        with servers.deaf_replica() if how == "kill" else contextlib.nullcontext():
+            with Ledger(installation.settings.redis) as ledger:
+                progress(ledger, job, 2 * CHUNK)
+            servers.fail_over(how)
+
+        view = stuck(installation, job, seconds=8)
+
+        assert view.done < IMAGES
+        servers.heal()

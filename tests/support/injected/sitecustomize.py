@@ -129,6 +129,8 @@ def reconciler(module: ModuleType) -> None:
     """Lost chunks are not published again."""
     if off("reconciler"):
         module.Reconciler.scan = lambda self: 0  # type: ignore[attr-defined]
+    if off("reconciler") or off("change"):
+        module.Reconciler.scan_after_change = lambda self, seconds: 0  # type: ignore[attr-defined]
 
 
 def lease(module: ModuleType) -> None:
@@ -171,6 +173,12 @@ def messages(module: ModuleType) -> None:
         module.ChunkMessage.model_rebuild(force=True)
 
 
+def primary(module: ModuleType) -> None:
+    """Connections to a server that is no longer the primary are kept."""
+    if off("watch"):
+        module._Sentinels.watch = lambda self, connection: None  # type: ignore[attr-defined]
+
+
 CHANGES: dict[str, Callable[[ModuleType], None]] = {
     "kombu.transport.redis": transport,
     "worker.runner.process": model_process,
@@ -178,6 +186,7 @@ CHANGES: dict[str, Callable[[ModuleType], None]] = {
     "worker.contract.queue.dispatcher": dispatch,
     "worker.contract.ledger.chunks": chunk_ledger,
     "worker.contract.messages": messages,
+    "worker.contract.ledger.primary": primary,
     "worker.consumer.lease": lease,
     "worker.runner.pipeline": pipeline,
     "worker.steward.reconciler": reconciler,

@@ -248,15 +248,16 @@ def test_the_words_of_the_scripts():
     fields = (
         "beat_at bytes cancelled chunk_images chunks code: completed_at core_seconds cursor dead ending epoch failed "
         "finished_at judged_after max_attempts max_failed max_failed_percent model: ok options pardoned policy "
-        "queued_at reason skipped started_at status store_bucket store_pauses store_retry_at submitted_at total "
-        "wait_at wait_for wait_since"
+        "queued_at reason recheck skipped started_at status store_bucket store_pauses store_retry_at submitted_at "
+        "total wait_at wait_for wait_since"
     )
     suspects, stream = "chunk: deaths: store: stored: why:", "o"
+    primary = "run_id server since"
     statuses = "listing running paused stopping closing reopening finished cancelled stopped"
     verdicts = "run done busy paused waiting cancelled stale unknown"
     actions = "cancel pause resume abandon"
     types = "hash list none set stream string zset table"
-    assert words == {*f"{fields} {suspects} {stream} {statuses} {verdicts} {actions} {types}".split()}
+    assert words == {*f"{fields} {suspects} {stream} {primary} {statuses} {verdicts} {actions} {types}".split()}
 
 
 def test_python_and_the_scripts_allow_jobs_of_the_same_size():

@@ -81,6 +81,7 @@ class FakePipeline:
     items: list = field(default_factory=list)
     metadata: dict = field(default_factory=dict)
     skip_existing: bool | None = None
+    skip_own: bool | None = None
     dropped: int = 0
     store: None = None
     passes: Callable[[float], None] = lambda seconds: None
@@ -89,10 +90,10 @@ class FakePipeline:
     def drop_ahead(self):
         self.dropped += 1
 
-    def run(self, items, *, record, stop, metadata, skip_existing, chunk, nearly_done, on_store_failure):
+    def run(self, items, *, record, stop, metadata, skip_existing, skip_own, chunk, nearly_done, on_store_failure):
         self.chunk, self.nearly_done = chunk, nearly_done
         self.items += items
-        self.metadata, self.skip_existing = metadata, skip_existing
+        self.metadata, self.skip_existing, self.skip_own = metadata, skip_existing, skip_own
         found = []
         for work in reversed(items[: self.limit]):  # images complete in any order
             if stop():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from worker.contract import redis_keys
@@ -20,6 +20,9 @@ PENDING_BYTES = 16 * 1024 * 1024
 MAX_OUTCOME_BYTES = 64 * 1024
 """Longest outcome that is read. One of an image with the longest key and three outputs has about 12 kB."""
 
+_DELETED_AT_ONCE = 2_000
+"""Outcomes deleted by one script: Lua passes at most 8,000 arguments on."""
+
 _MAX_SILENT = 5_000
 """Silent chunks of a job found at once; the next scan finds the rest."""
 
@@ -33,6 +36,9 @@ class PendingOutcome:
 
     line: str
     """An `Outcome` as JSON; empty if the entry is none."""
+
+    server: str = field(default="", compare=False)
+    """The server that gave the id; a new primary may give it to another outcome."""
 
     @property
     def dated(self) -> str:
@@ -182,26 +188,70 @@ class Backlog:
         """Return chunks that were taken but could not be published, so that they are taken again."""
         self._connection.run("untake", job, epoch, *chunks)
 
+    # -- another primary ------------------------------------------------------------------------------------------
+
+    def seconds_since_change(self) -> float | None:
+        """Return how long ago another server became the primary, or this one was restarted; None if it never was.
+
+        The change is noticed by this call, so call it often.
+        """
+        key, script = redis_keys.primary(self._prefix), self._connection.script("primary")
+        seconds = self._connection.call(lambda: script(keys=[key]))
+        return float(seconds) if seconds else None
+
+    def recheck(self, job: str) -> None:
+        """Let workers look for outputs of a job before they make new ones, because outcomes may be missing."""
+        self._connection.run("recheck", job)
+
     # -- lost chunks ----------------------------------------------------------------------------------------------
 
     def silent(self, job: str, seconds: float) -> list[int]:
         """Return the outstanding chunks of a job without a sign of life for `seconds`."""
         return [int(chunk) for chunk in self._connection.run("silent", job, seconds, _MAX_SILENT)]
 
-    def in_broker(self) -> set[str]:
-        """Return the task ids of all messages that wait in a queue or are held by a worker. O(window)."""
+    def in_broker(self, *, held_within: float | None = None) -> set[str]:
+        """Return the task ids of all messages that wait in a queue or are held by a worker. O(window).
+
+        Args:
+            held_within: leave out messages whose lease began, or was renewed, before that many seconds.
+        """
 
         def read() -> list[Any]:
             pipeline = self._connection.client.pipeline(transaction=False)
             for name in redis_keys.QUEUES:
                 pipeline.lrange(redis_keys.queue(self._prefix, name), 0, -1)
-            pipeline.hvals(redis_keys.unacked(self._prefix))
+            pipeline.hgetall(redis_keys.unacked(self._prefix))
+            oldest = "-inf" if held_within is None else self._connection.client.time()[0] - held_within
+            pipeline.zrangebyscore(redis_keys.unacked_index(self._prefix), "-inf", f"({oldest}")
             return cast(list[Any], pipeline.execute())
 
-        *queues, delivered = self._connection.call(read)
+        *queues, delivered, expired = self._connection.call(read)
         found = [_task(text, held=False) for texts in queues for text in texts]
-        found += [_task(text, held=True) for text in delivered]
+        found += [_task(text, held=True) for tag, text in delivered.items() if tag not in frozenset(expired)]
         return {task for task in found if task is not None}
+
+    def end_leases(self, seconds: float) -> int:
+        """Remove the messages that were handed out more than `seconds` ago, before the primary changed, and not since.
+
+        Nobody renews their leases. Their chunks are finished, published again, or still run by a worker, whose
+        acknowledgement then changes nothing.
+
+        Returns:
+            The number of messages.
+        """
+        unacked, index = redis_keys.unacked(self._prefix), redis_keys.unacked_index(self._prefix)
+
+        def remove() -> int:
+            oldest = self._connection.client.time()[0] - seconds
+            tags = self._connection.client.zrangebyscore(index, "-inf", f"({oldest}")
+            if tags:
+                pipeline = self._connection.client.pipeline(transaction=True)
+                pipeline.hdel(unacked, *tags)
+                pipeline.zrem(index, *tags)
+                pipeline.execute()
+            return len(tags)
+
+        return cast(int, self._connection.call(remove))
 
     def held(self, job: str) -> bool:
         """Return whether a worker holds a message of a job under a lease that has not expired. O(window)."""
@@ -229,8 +279,8 @@ class Backlog:
 
     def pending_outcomes(self, job: str, count: int) -> list[PendingOutcome]:
         """Return the oldest outcomes that are not in S3 yet, at most `count` and about `PENDING_BYTES`."""
-        found = self._connection.run("pending", job, count, PENDING_BYTES, MAX_OUTCOME_BYTES)
-        return [PendingOutcome(id, line) for id, line in zip(found[::2], found[1::2], strict=True)]
+        server, *found = self._connection.run("pending", job, count, PENDING_BYTES, MAX_OUTCOME_BYTES)
+        return [PendingOutcome(id, line, server) for id, line in zip(found[::2], found[1::2], strict=True)]
 
     def recent(self, job: str, count: int = 1000) -> Iterator[PendingOutcome]:
         """Iterate over the outcomes that are not in S3 yet, newest first, reading `count` at a time.
@@ -247,12 +297,21 @@ class Backlog:
                 return
             before = f"({entries[-1][0]}"
 
-    def delete_pending(self, job: str, entries: Iterable[PendingOutcome]) -> None:
-        """Delete outcomes that are in S3 now."""
-        ids = [entry.id for entry in entries]
-        self._connection.call(lambda: self._connection.client.xdel(redis_keys.job_keys(self._prefix, job).log, *ids))
+    def delete_pending(self, job: str, entries: Sequence[PendingOutcome]) -> None:
+        """Delete outcomes that are in S3 now; none if another server has become the primary since they were read."""
+        for start in range(0, len(entries), _DELETED_AT_ONCE):
+            batch = entries[start : start + _DELETED_AT_ONCE]
+            self._connection.run("delete_pending", job, batch[0].server, *(entry.id for entry in batch))
 
-    def close(self, job: str, epoch: int, keep_seconds: int, reason: str = "") -> bool:
+    def close(
+        self,
+        job: str,
+        epoch: int,
+        keep_seconds: int,
+        reason: str = "",
+        *,
+        on_unconfirmed: Callable[[], None] = lambda: None,
+    ) -> bool:
         """End a job whose lists are in S3; Redis forgets it after `keep_seconds`.
 
         Args:
@@ -260,11 +319,13 @@ class Backlog:
             epoch: of its lists.
             keep_seconds: until Redis forgets it.
             reason: why its lists are incomplete; empty: they are complete.
+            on_unconfirmed: called if too few replicas confirm it (`MASKMILL_REDIS__WAIT_REPLICAS`).
 
         Returns:
             Whether this call ended it.
         """
-        ended = bool(self._connection.run("close", job, epoch, keep_seconds, reason))
+        args = (epoch, keep_seconds, reason)
+        ended = bool(self._connection.run_replicated("close", job, *args, on_unconfirmed=on_unconfirmed))
         self.deactivate(job)
         return ended
 

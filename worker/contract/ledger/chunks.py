@@ -92,6 +92,9 @@ class ChunkLease:
     dead: tuple[int, ...] = ()
     """Positions in the job of images that killed too many workers: record them as dead."""
 
+    recheck: bool = False
+    """The primary of Redis has changed, and may lack outcomes of the job: look for its outputs before making them."""
+
     silence: float = 60.0
     """Seconds after which a silent chunk counts as lost and is published again."""
 
@@ -188,7 +191,7 @@ class ChunkLedger:
         """
         args = [*_chunk_args(message), worker, self._silence, SPLIT_AFTER]
         answer = self._connection.run("start", message.job, *args)
-        verdict, states, options, policy, one_by_one, death_reason, dead = answer
+        verdict, states, options, policy, one_by_one, death_reason, dead, *recheck = answer
         try:
             known_options = JobOptions.model_validate_json(options) if options else None
             known_policy = read_policy(policy) if policy else JobPolicy()
@@ -213,6 +216,7 @@ class ChunkLedger:
             one_by_one=bool(one_by_one),
             death_reason=death_reason,
             dead=tuple(dead),
+            recheck=any(recheck),
             silence=self._silence,
         )
 
@@ -227,13 +231,22 @@ class ChunkLedger:
         def read() -> list[Any]:
             pipeline = self._connection.client.pipeline(transaction=False)
             pipeline.hmget(
-                keys.record, "status", "epoch", "options", "policy", "total", "chunk_images", "store_retry_at"
+                keys.record,
+                "status",
+                "epoch",
+                "options",
+                "policy",
+                "total",
+                "chunk_images",
+                "store_retry_at",
+                "recheck",
             )
             pipeline.hexists(keys.attempts, str(message.chunk))
             return cast(list[Any], pipeline.execute())
 
-        (status, epoch, options, policy, total, size, store_retry_at), attempted = self._connection.call(read)
-        if status != JobStatus.RUNNING or epoch != str(message.epoch) or attempted or store_retry_at:
+        record, attempted = self._connection.call(read)
+        status, epoch, options, policy, total, size, store_retry_at, recheck = record
+        if status != JobStatus.RUNNING or epoch != str(message.epoch) or attempted or store_retry_at or recheck:
             return None
         try:
             first = message.chunk * int(size)
@@ -243,6 +256,10 @@ class ChunkLedger:
             return None if skip_existing else JobOptions.model_validate_json(options)
         except (ValueError, TypeError):  # of a later version, or damaged: `start` reports it
             return None
+
+    def touch(self, message: ChunkMessage, worker: str) -> bool:
+        """Report that a worker still runs a chunk; return False if it is not, or no longer, its own."""
+        return bool(self._connection.run("touch", message.job, *_chunk_args(message), worker))
 
     def record_death(self, message: ChunkMessage, worker: str, reason: str) -> None:
         """Record why a worker's model process died while it ran a chunk; frees the chunk for the next start."""

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable
 from importlib import resources
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import redis
 from redis.backoff import NoBackoff
@@ -88,7 +88,9 @@ class RedisConnection:
         )
         # With these, a restart of Redis costs a pause but no chunk.
         self._retries = retries
-        self._failover_seconds = settings.failover_seconds if patient else 0.0
+        self.failover_seconds = settings.failover_seconds if patient else 0.0
+        """Time for which a call is repeated during a failover."""
+        self._wait_replicas, self._wait_milliseconds = settings.wait_replicas, int(settings.wait_seconds * 1000)
         self._answered = False
         self._scripts: dict[str, Any] = {}
 
@@ -103,6 +105,27 @@ class RedisConnection:
             return self.call(lambda: self.script(script)(keys=redis_keys.job_keys(self.prefix, job), args=args))
         except RecordDamaged as error:
             raise JobUnreadable(job, f"Redis cannot run `{script}` on its keys") from error
+
+    def run_replicated(self, script: str, job: str, *args: object, on_unconfirmed: Callable[[], None]) -> Any:
+        """Run a script as `run` does, and wait until as many replicas have its writes as `wait_replicas` demands.
+
+        Without confirmation within `wait_seconds` the writes are done too, but a failover may undo them: then
+        `on_unconfirmed` is called.
+        """
+        if not self._wait_replicas:
+            return self.run(script, job, *args)
+
+        def run_and_wait() -> list[Any]:
+            # WAIT counts the writes of its own connection, and does not wait inside a transaction.
+            pipeline = self.client.pipeline(transaction=False)
+            self.script(script)(keys=redis_keys.job_keys(self.prefix, job), args=args, client=pipeline)
+            pipeline.execute_command("WAIT", self._wait_replicas, self._wait_milliseconds)
+            return cast(list[Any], pipeline.execute())
+
+        answer, replicas = self.call(run_and_wait)
+        if replicas < self._wait_replicas:
+            on_unconfirmed()
+        return answer
 
     def script(self, name: str) -> Any:
         """Return a script of `lua/` with the shared head in front; pass `client=` to call it in a pipeline."""
@@ -154,7 +177,7 @@ class RedisConnection:
             raise ServiceError(f"{self.url} answered: {error}") from error
 
     def _repeated(self, call: Callable[[], Any]) -> Any:
-        end, failures = time.monotonic() + self._failover_seconds, 0
+        end, failures = time.monotonic() + self.failover_seconds, 0
         while True:
             try:
                 answer = call()

@@ -7,7 +7,7 @@ lost connection. `chunks` holds what a worker does with a chunk, `backlog` what 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self, cast
 
 from worker.contract import outcome_codec, redis_keys
@@ -109,7 +109,15 @@ class Ledger:
         """Record that the producer of a job is still listing its images."""
         self.connection.run("renew_listing", job)
 
-    def seal(self, job: str, *, total: int, chunk_images: int, size: int) -> bool:
+    def seal(
+        self,
+        job: str,
+        *,
+        total: int,
+        chunk_images: int,
+        size: int,
+        on_unconfirmed: Callable[[], None] = lambda: None,
+    ) -> bool:
         """Store the totals of a job after listing, and let it run.
 
         Args:
@@ -117,16 +125,18 @@ class Ledger:
             total: number of images.
             chunk_images: images in a chunk.
             size: bytes of all images.
+            on_unconfirmed: called if too few replicas confirm that they have the job (`MASKMILL_REDIS__WAIT_REPLICAS`).
 
         Returns:
-            False if the job is no longer being listed, because it was cancelled.
+            False if the job is no longer being listed, because it was cancelled, or if Redis does not know it.
 
         Raises:
             ContractError: the job has more than `MAX_IMAGES` images.
         """
         if total > MAX_IMAGES:
             raise ContractError(f"a job has at most {MAX_IMAGES:,} images, this one has {total:,}: submit it in parts")
-        return bool(self.connection.run("seal", job, total, -(-total // chunk_images), chunk_images, size))
+        args = (total, -(-total // chunk_images), chunk_images, size)
+        return bool(self.connection.run_replicated("seal", job, *args, on_unconfirmed=on_unconfirmed))
 
     def forget(self, job: str) -> bool:
         """Delete every key of a job, whatever it holds. What the job has in S3 stays.

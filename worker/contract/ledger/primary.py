@@ -184,6 +184,10 @@ class Primary:
         """Ask every Sentinel what it knows of the primary; an answer is its state, or why there is none."""
         return [] if self.behind is None else self._sentinels().states()
 
+    def quorum(self) -> str:
+        """Return what a Sentinel answers about a failover now: OK, NOQUORUM, or that it denies the question."""
+        return "" if self.behind is None else self._sentinels().quorum()
+
     def _sentinels(self) -> _Sentinels:
         """Return the Sentinels, which all pools of a process share; a child process gets its own."""
         if self.behind is None:
@@ -262,6 +266,20 @@ class _Sentinels:
             except RedisError as error:
                 found.append(f"{error!s:.200}")
         return found
+
+    def quorum(self) -> str:
+        """Return the answer of the first Sentinel that answers to `SENTINEL CKQUORUM`."""
+        for client in list(self._clients):
+            try:
+                question = lambda client: client.execute_command("SENTINEL CKQUORUM", self._primary)  # noqa: E731
+                return str(_translated(client, question))
+            except SentinelDenied:
+                return "the user at the Sentinels lacks +sentinel|ckquorum, so the quorum was not checked"
+            except ResponseError as error:
+                return str(error)
+            except RedisError:
+                continue
+        return ""
 
     def _run(self) -> None:
         while True:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from typing import NamedTuple
 from celery import Celery
 
 from worker.contract import redis_keys
-from worker.contract.errors import ContractError
+from worker.contract.errors import BrokerUnavailable, ContractError
 from worker.contract.job import JobView
 from worker.contract.messages import MAX_CHUNK_IMAGES, ChunkMessage
 from worker.contract.queue import celery_app
@@ -29,6 +30,9 @@ DEFAULT_CHUNK_IMAGES = 16
 
 WINDOW_PER_WORKER = 2
 """Chunk messages that wait in the broker per worker process."""
+
+_PUBLISH_PAUSE_SECONDS = 0.5
+"""Pause before publishing is repeated."""
 
 _PARTS_KEPT = 8
 """Manifest parts in memory, least recently used dropped first."""
@@ -59,9 +63,15 @@ def window(workers: int) -> int:
 class Dispatcher:
     """Publish chunks of any job. Not thread-safe."""
 
-    def __init__(self, store: ObjectStore, celery: Celery) -> None:
-        """Store the connections. Nothing is read or sent yet."""
-        self._store, self._celery = store, celery
+    def __init__(self, store: ObjectStore, celery: Celery, *, patience_seconds: float = 0.0) -> None:
+        """Store the connections. Nothing is read or sent yet.
+
+        Args:
+            store: holds the manifests.
+            celery: the queue.
+            patience_seconds: time for which publishing is repeated while the queue cannot be reached.
+        """
+        self._store, self._celery, self._patience = store, celery, patience_seconds
         self._parts: OrderedDict[tuple[str, int], _Part] = OrderedDict()
 
     def send(self, view: JobView, chunks: Sequence[int], *, express: bool = False) -> None:
@@ -79,7 +89,16 @@ class Dispatcher:
         if outside := [chunk for chunk in chunks if not 0 <= chunk < view.chunks]:
             raise ContractError(f"job {view.job} has no chunk {outside[0]}: its keys in Redis were changed")
         messages = [self._message(view, chunk) for chunk in chunks]
-        celery_app.publish(self._celery, messages, queue=redis_keys.EXPRESS_QUEUE if express else redis_keys.QUEUE)
+        queue, end = redis_keys.EXPRESS_QUEUE if express else redis_keys.QUEUE, time.monotonic() + self._patience
+        while True:
+            try:
+                celery_app.publish(self._celery, messages, queue=queue)
+            except BrokerUnavailable:  # messages that were delivered all the same are known by their ids
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(_PUBLISH_PAUSE_SECONDS)
+            else:
+                return
 
     def _message(self, view: JobView, chunk: int) -> ChunkMessage:
         first = chunk * view.chunk_images

@@ -4,7 +4,7 @@ Job metadata is stored under `{dest}/_maskmill/{job}/`:
 
 job.json                            the request: options, policy and totals
 manifest/part-*.jsonl.gz            the images
-results/{epoch}-{id}-{n}.jsonl.gz   the outcome log, in order of arrival; the last outcome of an image counts
+results/{epoch}-{id}-{n}-{digest}.jsonl.gz   the outcome log, in order of arrival; the last outcome of an image counts
 
 and when the job has ended:
 
@@ -17,6 +17,7 @@ _DONE                               empty, in its place; the job finished, but i
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import re
@@ -35,6 +36,9 @@ from worker.contract.storage.s3 import ObjectStore
 
 PART_OUTCOMES = 5_000
 """Most outcomes per part of the outcome log, about 100 kB compressed."""
+
+REQUEST = "job.json"
+"""The request: options, policy and totals. Written after the manifest, before the job runs."""
 
 FAILED = "failed.jsonl"
 """List of an ended job: failed and dead images."""
@@ -60,7 +64,11 @@ _YIELDED = 255
 
 _MAX_JSON_BYTES = 4 * 1024 * 1024
 
-_PART_NAME = re.compile(r"\d{4,7}-\d{15}-\d{6,20}-\d{6}\.jsonl\.gz", re.ASCII)
+_DIGEST = 12
+"""Hexadecimal digits of the SHA-256 of the lines, in the name of a part."""
+
+_PART_NAME = re.compile(rf"\d{{4,7}}-\d{{15}}-\d{{6,20}}-\d{{6}}(-[0-9a-f]{{{_DIGEST}}})?\.jsonl\.gz", re.ASCII)
+"""Parts of earlier versions have no digest."""
 
 _MAX_PARTS = 200_000
 """Most objects beside each other in the outcome log: a part every 30 s for two months."""
@@ -77,7 +85,8 @@ def results_folder(dest: S3Url, job: str) -> S3Url:
 def write_part(store: ObjectStore, dest: S3Url, job: str, *, epoch: int, first_id: str, lines: Sequence[str]) -> S3Url:
     """Write one part of the outcome log. Equal outcomes give an equal name, so writing them again replaces the part.
 
-    The name contains the number of outcomes, so a delayed writer with fewer outcomes does not replace a larger part.
+    Other outcomes give another name: a delayed writer does not replace a larger part, and outcomes from a primary that
+    Redis has left do not replace those of its successor, although both may have given the same id.
 
     Args:
         store: the object store.
@@ -91,7 +100,8 @@ def write_part(store: ObjectStore, dest: S3Url, job: str, *, epoch: int, first_i
         The URL of the part.
     """
     milliseconds, _, number = first_id.partition("-")
-    name = f"{epoch:04d}-{int(milliseconds):015d}-{int(number):06d}-{len(lines):06d}.jsonl.gz"
+    digest = hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
+    name = f"{epoch:04d}-{int(milliseconds):015d}-{int(number):06d}-{len(lines):06d}-{digest}.jsonl.gz"
     url = results_folder(dest, job) / name
     jsonlines.write(store, url, lines)
     return url

@@ -1,8 +1,9 @@
 -- Read the oldest outcomes that are not in S3 yet, up to a number and a size.
 -- ARGV: most outcomes, most bytes of all, most bytes of one
--- -> ids and JSON texts in turn; the text is empty for an entry that is no outcome or too long
+-- -> `run_id` of this server, then ids and JSON texts in turn; the text is empty for an entry that is no outcome or too
+--    long
 local most, room, longest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local found, after = {}, '-'
+local found, after = {redis.call('INFO', 'server'):match('run_id:(%w+)') or ''}, '-'
 while most > 0 and room > 0 do
   local entries = redis.call('XRANGE', LOG, after, '+', 'COUNT', math.min(most, 100))
   if #entries == 0 then break end

@@ -1,7 +1,8 @@
 -- A worker is about to run a chunk. Count the attempt and return what to do.
 -- ARGV: chunk, epoch, first image, images, worker, seconds of silence during which a worker keeps its chunk,
 --       starts without progress before images run one by one
--- -> {verdict, states, options, policy, 1 to run images one by one, why its worker died, dead images};
+-- -> {verdict, states, options, policy, 1 to run images one by one, why its worker died, dead images, and if the chunk
+--    shall run, 1 to look for outputs of the job first};
 --    verdict: run | done | busy | paused | waiting | cancelled | stale | unknown
 -- SUSPECTS holds `chunk:C` -> '' (run its images one by one) or the image that runs alone now; `deaths:I` -> how many
 -- workers image I killed while it ran alone; `why:C` -> what the parent process saw. `store:I` counts how often S3
@@ -10,7 +11,7 @@ local chunk, epoch, first, count, worker = ARGV[1], ARGV[2], tonumber(ARGV[3]), 
 local silence, split_after = tonumber(ARGV[6]), tonumber(ARGV[7])
 
 local job = redis.call('HMGET', JOB, 'status', 'options', 'policy', 'epoch', 'total', 'max_attempts', 'chunk_images',
-  'store_retry_at')
+  'store_retry_at', 'recheck')
 local status, options, policy, total, deaths_allowed = job[1], job[2], job[3], tonumber(job[5] or 0), tonumber(job[6])
 local size = tonumber(job[7] or 0)
 -- Longer than any job has: not sent to the worker.
@@ -56,7 +57,8 @@ redis.call('HSET', RUNNING, chunk, worker)
 unreturn(chunk)
 local attempts = increment(ATTEMPTS, chunk)
 local suspect = redis.call('HGET', SUSPECTS, 'chunk:' .. chunk)
-if not suspect and attempts <= split_after then return {'run', values, options, policy, 0, '', {}} end
+local recheck = job[9] and 1 or 0
+if not suspect and attempts <= split_after then return {'run', values, options, policy, 0, '', {}, recheck} end
 
 -- One by one from now on: if a worker dies, the announced image is to blame.
 local blamed = tonumber(suspect or '')
@@ -69,4 +71,5 @@ for i, value in ipairs(values) do
   local deaths = tonumber(redis.call('HGET', SUSPECTS, 'deaths:' .. (first + i - 1)) or 0) or 0
   if value == 0 and deaths >= deaths_allowed then dead[#dead + 1] = first + i - 1 end
 end
-return {'run', values, options, policy, 1, redis.call('HGET', SUSPECTS, 'why:' .. chunk) or '', dead}
+return {'run', values, options, policy, 1, redis.call('HGET', SUSPECTS, 'why:' .. chunk) or '', dead,
+  recheck}
