@@ -21,6 +21,7 @@ from chaos.inject import Injector
 from chaos.load import Load, make_sources
 from chaos.nodes import Node
 from chaos.watch import Watch
+from support.fault_injection import Faults
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.storage.s3 import ObjectStore
 
@@ -43,7 +44,6 @@ SETTINGS = {
     "MASKMILL_WORKER__RESTART_LIMIT": "1000",
 }
 
-_NO_RECONCILER = {"MASKMILL_ENGINE__RECONCILE_SECONDS": "100000"}
 _DRAIN_SECONDS, _STUCK_SECONDS = 600.0, 90.0
 _QUIET_SECONDS = 15.0
 
@@ -61,11 +61,9 @@ _QUIET_SECONDS = 15.0
     "--per-minute", type=click.FloatRange(0.5, 20), default=7.0, show_default=True, help="Average number of faults."
 )
 @click.option(
-    "--reconciler",
-    type=click.Choice(["on", "off"]),
-    default="on",
-    show_default=True,
-    help="off: a control run, in which lost chunks stay lost.",
+    "--off",
+    type=click.Choice(["reconciler", "change", "watch", "renewal", "watchdog", "verdict"]),
+    help="A control run without this safeguard (see `support.fault_injection.Faults`).",
 )
 @click.option(
     "--redis",
@@ -83,24 +81,14 @@ _QUIET_SECONDS = 15.0
 )
 @click.option("--nodes", type=click.IntRange(2, 4), default=2, show_default=True, help="Nodes.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), default=Path("chaos"), show_default=True)
-def main(
-    *,
-    minutes: float,
-    seed: int,
-    per_minute: float,
-    reconciler: str,
-    redis: RedisKind,
-    wait_replicas: int,
-    nodes: int,
-    output: Path,
-) -> None:
+def main(*, output: Path, **options: Any) -> None:
     """Run workers under faults and account for every image. Exit code 1 if anything is wrong."""
     for name in [name for name in os.environ if name.startswith(("MASKMILL_", "AWS_"))]:
         del os.environ[name]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM stops all started processes too
     output = output.absolute()
     output.mkdir(parents=True, exist_ok=True)
-    request = _Request(minutes, seed, per_minute, reconciler == "on", output, redis, nodes, wait_replicas)
+    request = _Request(output=output, **options)
     started = datetime.now(UTC)
     run = _run(request)
     for path in report.write(output, _facts(request, started, run)):
@@ -117,7 +105,7 @@ class _Request:
     minutes: float
     seed: int
     per_minute: float
-    reconciler: bool
+    off: str | None
     output: Path
     redis: RedisKind
     nodes: int
@@ -129,7 +117,7 @@ class _Request:
 
     @property
     def settings(self) -> dict[str, str]:
-        return SETTINGS | ({} if self.reconciler else _NO_RECONCILER)
+        return SETTINGS | ({} if self.off is None else Faults(self.output, off=(self.off,)).environment())
 
 
 @dataclass(frozen=True)
@@ -152,7 +140,14 @@ def _run(request: _Request) -> _Run:
     names = [f"node-{letter}" for letter in "abcd"[: request.nodes]]
     with ExitStack() as stack:
         services = stack.enter_context(
-            cluster(request.output, request.redis, names, request.settings, request.seed, request.wait_replicas)
+            cluster(
+                request.output,
+                request.redis,
+                names,
+                request.settings,
+                seed=request.seed,
+                wait_replicas=request.wait_replicas,
+            )
         )
         installation = services.installation
         store = stack.enter_context(ObjectStore(installation.settings.s3))
@@ -201,7 +196,7 @@ def _facts(request: _Request, started: datetime, run: _Run) -> dict[str, Any]:
         "started": started.isoformat(timespec="seconds"),
         "minutes": request.minutes,
         "seed": request.seed,
-        "reconciler": "on" if request.reconciler else "off",
+        "off": request.off,
         "seconds": round(run.seconds, 1),
         "cluster": f"{request.nodes} nodes of {PROCESSES} worker processes, {run.where}, with Valkey "
         f"({request.redis}) and SeaweedFS, all on one machine of {os.cpu_count()} CPUs.",

@@ -59,7 +59,13 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(
-    output: Path, kind: RedisKind, hosts: Sequence[str], settings: Mapping[str, str], seed: int, wait_replicas: int = 1
+    output: Path,
+    kind: RedisKind,
+    hosts: Sequence[str],
+    settings: Mapping[str, str],
+    *,
+    seed: int,
+    wait_replicas: int = 1,
 ) -> Iterator[Cluster]:
     """Run the services of a chaos run; this thread is on the host of the services during the block.
 

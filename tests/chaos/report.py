@@ -24,6 +24,10 @@ _GAUGES += tuple(
 )
 
 
+def _control(off: str | None) -> str:
+    return "" if off is None else f", without {off} (a control run)"
+
+
 def recoveries(done: Sequence[Injected]) -> list[dict[str, Any]]:
     """Return for each kind of fault its number, the chunks of its victims and the recovery times in seconds."""
     found = []
@@ -83,7 +87,7 @@ def _markdown(found: dict[str, Any]) -> list[str]:
     longest = ", ".join(f"{seconds:.1f} s" for seconds, _ in found["longest"][:5])
     outcomes = " | ".join(str(account["outcomes"].get(kind, 0)) for kind in _OUTCOMES)
     lines = [
-        f"# Chaos: {found['minutes']:g} minutes, seed {found['seed']}, reconciler {found['reconciler']}",
+        f"# Chaos: {found['minutes']:g} minutes, seed {found['seed']}{_control(found['off'])}",
         "",
         f"**{'Nothing lost' if not account['wrong'] else 'NOT CLEAN'}**: {found['kills']} kills, "
         f"{found['faults']} faults, {len(account['jobs'])} jobs, {account['submitted']:,} images, "

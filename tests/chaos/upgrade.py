@@ -95,7 +95,9 @@ def _unpacked(commit: str, folder: Path) -> Path:
 
 def _run(request: _Request) -> _Run:
     with ExitStack() as stack:
-        services = stack.enter_context(cluster(request.output, "single", ["node-a", "node-b"], SETTINGS, request.seed))
+        services = stack.enter_context(
+            cluster(request.output, "single", ["node-a", "node-b"], SETTINGS, seed=request.seed)
+        )
         installation = services.installation
         store = stack.enter_context(ObjectStore(installation.settings.s3))
         ledger = stack.enter_context(Ledger(installation.settings.redis, retries=12))

@@ -1,14 +1,14 @@
 """Wall clocks of processes that a test can step.
 
 Servers run with libfaketime (package faketime of Debian). Python's `sleep` fails under it, so that Python processes get
-another `time.time` instead (`stepped/sitecustomize.py`), on which kombu's leases depend.
+another `time.time` instead (`injected/sitecustomize.py`).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-_STEPPED = Path(__file__).parent / "stepped"
+_INJECTED = Path(__file__).parent / "injected"
 _LIBRARIES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib*/faketime/libfaketime.so.1")
 
 
@@ -29,7 +29,7 @@ class SteppedClock:
 
     def python_environment(self) -> dict[str, str]:
         """Return the variables of Python processes."""
-        return {"PYTHONPATH": str(_STEPPED), "STEPPED_CLOCK": str(self._file)}
+        return {"PYTHONPATH": str(_INJECTED), "STEPPED_CLOCK": str(self._file)}
 
     def server_environment(self) -> dict[str, str]:
         """Return the variables of other processes; none if libfaketime is not installed."""
