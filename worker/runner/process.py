@@ -88,7 +88,7 @@ class ModelProcess:
             connection = stack.enter_context(
                 RedisConnection(settings.redis, retries=_REDIS_RETRIES, client_name="maskmill-ledger")
             )
-            loaded = _load_network(settings, store, streams, threads, stack)
+            loaded = _load_network(settings, store, streams, threads, stack, channel)
             pipeline = Pipeline(
                 store,
                 loaded.network,
@@ -128,9 +128,12 @@ class ModelProcess:
         self._resources.close()
 
 
-def _load_network(settings: Settings, store: ObjectStore, streams: int, threads: int, stack: ExitStack) -> _Loaded:
+def _load_network(
+    settings: Settings, store: ObjectStore, streams: int, threads: int, stack: ExitStack, channel: ParentChannel
+) -> _Loaded:
     advice = recommendation()
     bundle = find_bundle(settings, store, advice)
+    channel.set_loading(compiling=True)
     engine = stack.enter_context(load_engine(settings, bundle, advice, streams=streams, threads=threads))
     warm_seconds = engine.warm_up()
     facts = engine.describe()
