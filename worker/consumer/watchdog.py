@@ -75,7 +75,7 @@ def _check(app: Any, channel: ParentChannel, limit_seconds: float) -> None:
 
 
 def stop_without_network(config: Settings, name: str, seconds: float) -> None:
-    """Stop the worker, whose model process does not get its network ready; its supervisor starts it again, or gives up."""
+    """Stop the worker, whose model process does not get its network ready; its supervisor decides about a restart."""
     error = BundleError(
         f"the network of {config.model.source} was not ready within {seconds:g} s: it is damaged, made to run without "
         "end, or far too large for these cores; choose another with MASKMILL_MODEL__SOURCE"

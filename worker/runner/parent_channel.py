@@ -1,8 +1,9 @@
 """What the Celery parent of a worker and its model process share.
 
 A few bytes of memory: the flag that the worker stops, set by the parent; the flags that S3 refuses the worker and that
-the network is being loaded, and the time of the last progress, set by the model process. And a pair of sockets: shortly before the model process ends a
-chunk it requests the next one, and the parent sends the chunk's beginning as soon as the message arrives.
+the network is being loaded, and the time of the last progress, set by the model process. And a pair of sockets: shortly
+before the model process ends a chunk it requests the next one, and the parent sends the chunk's beginning as soon as
+the message arrives.
 """
 
 from __future__ import annotations

@@ -156,6 +156,10 @@ def _check_body(body: str, compression: object, task: str) -> None:
         raise BadMessage("the body cannot be decompressed") from error
     if len(text) > MAX_BODY_BYTES:
         raise BadMessage(f"the body has more than {MAX_BODY_BYTES} bytes")
+    _check_call(text, task)
+
+
+def _check_call(text: bytes, task: str) -> None:
     try:
         args, kwargs, embedded = json.loads(text)
     except (ValueError, TypeError, RecursionError) as error:
