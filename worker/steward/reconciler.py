@@ -43,7 +43,7 @@ class Reconciler:
         silent = [(job, chunks) for job, chunks in found if chunks]
         if not silent:
             return 0
-        present = self._backlog.in_broker()
+        present = self._backlog.in_broker({task for job, chunks in silent for task in _tasks(job, chunks)})
         again = self._isolation.run_all(
             silent, lambda found: self._republish(*found, present), lambda found: _name(found[0])
         )
@@ -54,7 +54,7 @@ class Reconciler:
 
     def _republish(self, job: JobRecord, chunks: list[int], present: set[str]) -> int:
         view = job.view
-        missing = [chunk for chunk in chunks if redis_keys.task_id(view.job, view.epoch, chunk) not in present]
+        missing = [chunk for chunk, task in zip(chunks, _tasks(job, chunks), strict=True) if task not in present]
         if not missing:
             return 0
         again = self._backlog.take_lost(view.job, missing, self._silence)
@@ -64,6 +64,10 @@ class Reconciler:
         sent = send(self._ledger, self._dispatcher, view, again)
         metrics.REPUBLISHED.inc(sent)
         return sent
+
+
+def _tasks(job: JobRecord, chunks: list[int]) -> list[str]:
+    return [redis_keys.task_id(job.view.job, job.view.epoch, chunk) for chunk in chunks]
 
 
 def _name(job: JobRecord) -> str:

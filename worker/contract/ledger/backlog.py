@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 from worker.contract import redis_keys
 from worker.contract.job import JobStatus, JobView, UnreadableJob
@@ -19,6 +18,12 @@ PENDING_BYTES = 16 * 1024 * 1024
 
 MAX_OUTCOME_BYTES = 64 * 1024
 """Longest outcome that is read. One of an image with the longest key and three outputs has about 12 kB."""
+
+_SLICE = 500
+"""Messages of a queue that one command reads."""
+
+_MOST_SCANNED = 5_000_000
+"""Messages of a queue that are looked at. Redis holds no more in 4 GB."""
 
 _MAX_SILENT = 5_000
 """Silent chunks of a job found at once; the next scan finds the rest."""
@@ -188,26 +193,31 @@ class Backlog:
         """Return the outstanding chunks of a job without a sign of life for `seconds`."""
         return [int(chunk) for chunk in self._connection.run("silent", job, seconds, _MAX_SILENT)]
 
-    def in_broker(self) -> set[str]:
-        """Return the task ids of all messages that wait in a queue or are held by a worker. O(window)."""
+    def in_broker(self, tasks: Set[str]) -> set[str]:
+        """Return those of some task ids whose message waits in a queue or is held by a worker.
 
-        def read() -> list[Any]:
-            pipeline = self._connection.client.pipeline(transaction=False)
-            for name in redis_keys.QUEUES:
-                pipeline.lrange(redis_keys.queue(self._prefix, name), 0, -1)
-            pipeline.hvals(redis_keys.unacked(self._prefix))
-            return cast(list[Any], pipeline.execute())
-
-        *queues, delivered = self._connection.call(read)
-        found = [_task(text, held=False) for texts in queues for text in texts]
-        found += [_task(text, held=True) for text in delivered]
-        return {task for task in found if task is not None}
+        Reads the queues in slices, so that neither memory nor the time of one command grows with them. A message that
+        is put back meanwhile may be missed: its chunk is then published twice, which the ledger recognises.
+        """
+        found: set[str] = set()
+        for name in redis_keys.QUEUES:
+            # From the end at which messages are added: those that are taken at the other end move nothing.
+            for first in range(0, _MOST_SCANNED, _SLICE):
+                count, ids = self._ids(redis_keys.queue(self._prefix, name), first, first + _SLICE - 1)
+                found |= tasks & set(ids)
+                if count < _SLICE or len(found) == len(tasks):
+                    break
+        return found | tasks & set(self._ids(redis_keys.unacked(self._prefix))[1])
 
     def held(self, job: str) -> bool:
-        """Return whether a worker holds a message of a job under a lease that has not expired. O(window)."""
-        delivered = self._connection.call(lambda: self._connection.client.hvals(redis_keys.unacked(self._prefix)))
-        ids = [redis_keys.parse_task_id(_task(text, held=True) or "") for text in delivered]
+        """Return whether a worker holds a message of a job under a lease that has not expired. O(workers)."""
+        ids = map(redis_keys.parse_task_id, self._ids(redis_keys.unacked(self._prefix))[1])
         return any(id is not None and id[0] == job for id in ids)
+
+    def _ids(self, key: str, first: int = 0, last: int = 0) -> tuple[int, list[str]]:
+        script = self._connection.script("messages")
+        count, ids = self._connection.call(lambda: script(keys=[key], args=[first, last]))
+        return int(count), cast(list[str], ids)
 
     def take_lost(self, job: str, chunks: Sequence[int], seconds: float) -> list[int]:
         """Choose those of `chunks` that are still silent for `seconds` and must be published again.
@@ -275,16 +285,3 @@ class Backlog:
 
 def _oldest_first(jobs: Iterable[JobRecord]) -> list[JobRecord]:
     return sorted(jobs, key=lambda job: (job.view.queued_at or job.view.created_at, job.view.job))
-
-
-def _task(text: str, *, held: bool) -> str | None:
-    """Return the task id of a queued message, or of a held one, which kombu stores with its delivery; None if foreign.
-
-    A foreign message of any content in a queue must not stop the search for lost chunks.
-    """
-    try:
-        message = json.loads(text)
-        task = (message[0] if held else message)["headers"]["id"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return None
-    return task if isinstance(task, str) else None
