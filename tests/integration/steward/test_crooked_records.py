@@ -130,6 +130,20 @@ def test_a_bucket_that_is_said_to_be_away_for_ever_holds_up_no_job(world):
     assert world.chunks.start(message(view, 0), HERE).verdict is Verdict.RUN
 
 
+def test_names_of_no_job_do_not_hide_the_others(world):
+    """`producer list` shows the newest names of the index."""
+    connection = world.ledger.connection
+    names = [f"name-{number}" for number in range(3 * backlog_module._NAMES)]
+    view = crook(world, set_field("status", "dreaming"))
+    connection.client.zadd(redis_keys.jobs(connection.prefix), dict.fromkeys(names, 4e9))
+
+    rounds(world, 1)
+
+    check_the_others(world)
+    assert [line["job"] for line in listed()] == ["good", view.job]
+    assert connection.client.zcard(redis_keys.jobs(connection.prefix)) == 2
+
+
 def refuses(world: SchedulerHarness, view: JobView) -> bool:
     """Return whether a message of the job, from before the change, starts nothing that Redis or a worker could mind."""
     try:

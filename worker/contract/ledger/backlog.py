@@ -25,6 +25,9 @@ _SLICE = 500
 _MOST_SCANNED = 5_000_000
 """Messages of a queue that are looked at. Redis holds no more in 4 GB."""
 
+_NAMES = 1_000
+"""Names of the index of all jobs that one command looks at: a few milliseconds."""
+
 _MAX_SILENT = 5_000
 """Silent chunks of a job found at once; the next scan finds the rest."""
 
@@ -149,6 +152,21 @@ class Backlog:
 
         if gone:
             self._connection.call(write)
+
+    def prune(self) -> int:
+        """Remove names without a record from the index of all jobs, and return their number.
+
+        Redis has forgotten these jobs; or a program wrote names of none, which would hide the others from users.
+        """
+        index, script = redis_keys.jobs(self._prefix), self._connection.script("prune")
+        before, after = redis_keys.job(self._prefix, "\n").split("\n")
+        first = removed = 0
+        while True:
+            args = [before, after, first, first + _NAMES - 1]
+            looked, gone = self._connection.call(functools.partial(script, keys=[index], args=args))
+            first, removed = first + int(looked) - int(gone), removed + int(gone)
+            if looked < _NAMES:
+                return removed
 
     def _put_aside(self, unreadable: Sequence[str], unknown: Sequence[str]) -> None:
         active, jobs = redis_keys.active(self._prefix), redis_keys.jobs(self._prefix)

@@ -15,6 +15,7 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    MasterDownError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -45,7 +46,10 @@ _DAMAGE = re.compile(
 )
 """Found in answers of Redis, and of Lua inside it, that say what a key or a field holds, not how the server is."""
 
-_PASSING = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, BusyLoadingError)
+_STATE = re.compile("(BUSY|MISCONF|NOREPLICAS|TRYAGAIN|UNBLOCKED) ")
+"""Begins answers that say how the server is: a script runs, the disk is full, replicas are away. It may pass."""
+
+_PASSING = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, BusyLoadingError, MasterDownError)
 """What a client sees during a restart or a failover."""
 
 
@@ -74,7 +78,7 @@ class RedisConnection:
             retry=Retry(NoBackoff(), 0),  # no retry of single commands: `call` retries
         )
         # With these, a restart of Redis costs a pause but no chunk.
-        self._retry = Retry(ExponentialBackoff(cap=2, base=0.1), retries, supported_errors=_PASSING)
+        self._retry = Retry(ExponentialBackoff(cap=2, base=0.1), retries, supported_errors=(*_PASSING, ResponseError))
         self._scripts: dict[str, Any] = {}
 
     def run(self, script: str, job: str, *args: object) -> Any:
@@ -107,9 +111,7 @@ class RedisConnection:
             ServiceError: Redis refuses the command for another reason.
         """
         try:
-            return self._retry.call_with_retry(
-                call, fail=lambda _: None, is_retryable=lambda error: not isinstance(error, AuthenticationError)
-            )
+            return self._retry.call_with_retry(call, fail=lambda _: None, is_retryable=_may_pass)
         except (AuthenticationError, NoPermissionError) as error:
             raise AccessDenied(
                 f"{self.url} denied access: check MASKMILL_REDIS__USERNAME, MASKMILL_REDIS__PASSWORD and the ACL"
@@ -123,6 +125,8 @@ class RedisConnection:
                 f"{self.url} cannot be reached: is it running, is MASKMILL_REDIS__URL right? ({error})"
             ) from error
         except RedisError as error:
+            if _says_state(error):
+                raise BrokerUnavailable(f"{self.url} takes no commands at the moment: {error!s:.200}") from error
             if isinstance(error, ResponseError) and _DAMAGE.search(str(error)):
                 raise RecordDamaged(
                     f"{self.url} holds something of another type or form than maskmill stores there: {error!s:.200}"
@@ -160,3 +164,13 @@ class RedisConnection:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _says_state(error: Exception) -> bool:
+    return isinstance(error, ResponseError) and _STATE.match(str(error)) is not None
+
+
+def _may_pass(error: Exception) -> bool:
+    if isinstance(error, AuthenticationError):
+        return False
+    return isinstance(error, _PASSING) or _says_state(error)
