@@ -29,7 +29,7 @@ help:
 	@echo 'make starter  train the built-in model in FOLDER=starter: a few hours on 2 cores; resumes after an interruption'
 	@echo 'make chaos    run workers under faults for MINUTES=3, SEED=1; chaos/chaos.md accounts for every image'
 	@echo 'make upgrade  roll two nodes from the commit FROM to this code and back during jobs; accounts for every image'
-	@echo 'make fuzz     feed generated messages, records, lists and pictures to the readers, SECONDS=60 for each kind'
+	@echo 'make fuzz     feed generated messages, records, lists, events, pictures and bundles to the readers, SECONDS=60 each'
 	@echo 'make licences list the licences of all dependencies; fails if one is not on the allow-list'
 	@echo 'make audit    check all dependencies against a public database of vulnerabilities'
 	@echo 'make lint     run ruff, clang-format, mypy, import-linter (layers) and vulture (dead code)'

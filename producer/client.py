@@ -33,7 +33,7 @@ from producer.retry import retry
 from producer.sources.filters import Filters
 from producer.sources.list_formats import ListFormat, key_lines
 from producer.sources.resolve import SourceSpec
-from producer.sources.units import texts
+from producer.sources.units import number, texts
 from producer.submit import OnProgress, Submitted, Submitter
 from producer.watch import JobSnapshot, follow
 from producer.wording import counts_in_words
@@ -47,6 +47,10 @@ from worker.contract.queue.celery_app import make_celery
 from worker.contract.s3url import S3Url
 from worker.contract.settings import Settings, load
 from worker.contract.storage.s3 import ObjectStore
+
+_MAX_JOBS = 1_000_000
+_LEAST_POLL_SECONDS = 0.01
+"""Shortest pause of `wait`: less would only keep Redis busy."""
 
 Source = str | Path | Sequence[str | Path] | SourceSpec
 """What `submit` takes: one place or several, or a full specification."""
@@ -171,8 +175,14 @@ class Client:
         return self._ledger.view(job)
 
     def jobs(self, limit: int = 20) -> list[JobView]:
-        """Return the newest jobs, newest first; those whose records cannot be read are left out."""
-        return self._ledger.jobs(limit)
+        """Return the newest jobs, newest first; those whose records cannot be read are left out.
+
+        Raises:
+            SettingsError: the limit is no whole number from 1 to 1,000,000.
+            ServiceError: Redis failed.
+        """
+        most = int(number("limit", limit, least=1, most=_MAX_JOBS, whole=True))
+        return self._ledger.jobs(most)
 
     def wait(
         self,
@@ -192,10 +202,14 @@ class Client:
                 makes no progress, if it makes none.
 
         Raises:
+            SettingsError: the time-out is no number from 0, or the pause none from 0.01.
             TimeoutError: the time-out expired; the job continues, so `wait` can be called again.
             JobNotFound: Redis does not know the job.
             ServiceError: Redis has been unreachable for longer than a restart takes; the job continues.
         """
+        if timeout is not None:
+            number("timeout", timeout, least=0)
+        number("poll_seconds", poll_seconds, least=_LEAST_POLL_SECONDS)
         why = partial(live.why_waiting, self._ledger)
         for snapshot in follow(self._ledger, job, interval=poll_seconds, timeout=timeout, why_waiting=why):
             on_progress(snapshot)

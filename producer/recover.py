@@ -103,9 +103,14 @@ def _read_request(store: ObjectStore, dest: S3Url, job: str) -> _Request:
     if missing := [name for name in _FIELDS if name not in facts]:
         raise ContractError(f"{folder}job.json lacks {', '.join(missing)}")
     try:
-        return _Request.model_validate(facts)
+        request = _Request.model_validate(facts)
     except ValidationError as error:
         raise ContractError(f"{folder}job.json does not have the format of this version: {error}") from error
+    if request.options.dest != dest:  # whoever can write to one destination must not have another one overwritten
+        raise ContractError(
+            f"{folder}job.json names another destination, {request.options.dest}: it was changed or moved"
+        )
+    return request
 
 
 def _read_summary(store: ObjectStore, dest: S3Url, job: str) -> _Summary:

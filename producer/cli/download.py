@@ -8,15 +8,13 @@ from pathlib import Path
 import click
 
 from producer.cli import progress
+from producer.cli.not_copied import NotCopied
 from producer.download import Fetched, download_all
 from producer.wording import counts_in_words
 from worker.contract import console, settings
 from worker.contract.console import Exit
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.storage.s3 import ObjectStore
-
-_SHOWN_PROBLEMS = 100
-"""Outputs named that could not be copied; the count has all of them."""
 
 
 @click.command("download", epilog="\b\nExample:\n  producer download 20260131-120000-a1b2c3 ./masks")
@@ -33,11 +31,11 @@ def download_command(*, job: str, folder: Path, as_json: bool) -> int:
         view = ledger.view(job)
         bar = progress.shows_bar(as_json=as_json)
         with console.err.status("downloading") if bar else console.no_display() as status:
-            numbers, problems = itertools.count(1), list[str]()
+            numbers, not_copied = itertools.count(1), NotCopied()
 
             def on_file(fetched: Fetched) -> None:
-                if fetched.problem and len(problems) < _SHOWN_PROBLEMS:
-                    problems.append(f"{fetched.key}: {fetched.problem}")
+                if fetched.problem:
+                    not_copied.add(fetched.key, fetched.problem)
                 if status is not None:
                     status.update(f"downloaded {next(numbers):,}")
 
@@ -50,7 +48,7 @@ def download_command(*, job: str, folder: Path, as_json: bool) -> int:
                 "files": count,
                 "gone": gone,
                 "failed": done.failed,
-                "problems": problems,
+                "problems": not_copied.named,
                 "folder": str(folder),
             }
         )
@@ -60,10 +58,7 @@ def download_command(*, job: str, folder: Path, as_json: bool) -> int:
         console.err.print(
             f"{gone:,} outputs are missing from the bucket: they have been deleted since the job wrote them"
         )
-    for problem in problems:
-        console.err.print(f"not copied: {problem}", markup=False, soft_wrap=True)
-    if done.failed > len(problems):
-        console.err.print(f"and {done.failed - len(problems):,} more outputs")
+    not_copied.close()
     if not view.ended:
         console.err.print(f"the job is still {view.status.value}: {counts_in_words(view)}", soft_wrap=True)
     return Exit.SOME_FAILED if done.failed else Exit.OK

@@ -12,6 +12,7 @@ from producer import folder_dest, live
 from producer.backgrounds import OutputRequest
 from producer.cli import plan_view, progress
 from producer.cli.jobs import NOTIFY, TIMEOUT, WAIT, follow_to_end
+from producer.cli.not_copied import NotCopied
 from producer.cli.output_options import output_options
 from producer.cli.policy_options import policy_options
 from producer.cli.source_options import source_options
@@ -33,7 +34,6 @@ from worker.contract.queue.celery_app import make_celery
 from worker.contract.settings import JobSettings
 from worker.contract.storage.s3 import ObjectStore
 
-_SHOWN_PROBLEMS = 10
 _EXAMPLES = """\b
 Examples:
   producer submit s3://shop/photos/ s3://shop/masks/ --wait
@@ -129,23 +129,20 @@ def submit_command(
             return follow(ledger, job)
         delivery = Delivery(store, ledger, submitted.view, folder)
         remedy = f"`producer download {job} {folder}` fetches its outputs"
-        problems: list[str] = []
-        code = follow(ledger, job, on_snapshot=partial(_deliver, delivery, problems), remedy=remedy)
-        if len(problems) > _SHOWN_PROBLEMS:
-            console.err.print(f"and {len(problems) - _SHOWN_PROBLEMS:,} more images were not copied")
-        return console.Exit.SOME_FAILED if problems and code is console.Exit.OK else code
+        not_copied = NotCopied()
+        code = follow(ledger, job, on_snapshot=partial(_deliver, delivery, not_copied), remedy=remedy)
+        not_copied.close()
+        return console.Exit.SOME_FAILED if not_copied.count and code is console.Exit.OK else code
 
 
 def _is_local(place: str) -> bool:
     return place != STDIN and "://" not in place
 
 
-def _deliver(delivery: Delivery, problems: list[str], snapshot: JobSnapshot) -> None:
+def _deliver(delivery: Delivery, not_copied: NotCopied, snapshot: JobSnapshot) -> None:
     for image in delivery.collect(snapshot.view):
         if image.problem:
-            problems.append(image.problem)
-            if len(problems) <= _SHOWN_PROBLEMS:
-                console.err.print(f"not copied: {image.key}: {image.problem}", markup=False, soft_wrap=True)
+            not_copied.add(image.key, image.problem)
 
 
 def _approve(

@@ -80,6 +80,10 @@ class Filters:
         self._read("newer_than", moment, float, parse_time, "Unix seconds, a date, or an age such as 7d")
         drawn: Any = str(self.sample) if _is_number(self.sample, int) else self.sample
         self._read("sample", drawn, SampleSize, parse_sample, "a number of images, or a share such as 1%")
+        if isinstance(self.sample, SampleSize):
+            self.sample.check()
+        if not _is_number(self.seed, int):
+            raise SettingsError(f"seed takes a whole number, not {self.seed!r:.80}")
         if self.limit is not None and not (_is_number(self.limit, int) and self.limit > 0):
             raise SettingsError(f"limit takes a number of images from 1, not {self.limit!r:.80}")
 

@@ -150,6 +150,8 @@ def _item(fields: Mapping[str, Any], where: str) -> Item:
 
 
 def _key(key: str, where: str) -> str:
+    if not key:
+        raise SourceError(f"{where}: an empty text cannot be a key")
     if not is_utf8(key):
         raise SourceError(f"{where}: {key[:80]!r} is not valid Unicode text, so it cannot be a key")
     return key

@@ -30,6 +30,19 @@ class SampleSize:
     share: float | None = None
     """Above 0, at most 1."""
 
+    def check(self) -> None:
+        """Check the range.
+
+        Raises:
+            SettingsError: it is out of range.
+        """
+        if self.share is not None and not 0 < self.share <= 1:
+            raise SettingsError(f"a sample of {self.share:%} is out of range: give a share above 0% and at most 100%")
+        if self.count is not None and not 0 < self.count <= MAX_SAMPLE:
+            raise SettingsError(
+                f"a sample of {self.count} is out of range: give 1 to {MAX_SAMPLE:,} images, or a share such as 5%"
+            )
+
 
 def texts(name: str, given: str | Path | Iterable[str | Path]) -> tuple[str, ...]:
     """Return several texts; one text or path is taken as one, not as its characters.
@@ -46,6 +59,26 @@ def texts(name: str, given: str | Path | Iterable[str | Path]) -> tuple[str, ...
         if not isinstance(item, str | Path):
             raise SettingsError(f"{name} takes texts, not {item!r:.80}")
     return tuple(map(str, items))
+
+
+def number(name: str, given: Any, *, least: float, most: float = math.inf, whole: bool = False) -> float:
+    """Return a number that a program gave, after a check that it is one within a range, and finite.
+
+    Args:
+        name: of the argument, for messages.
+        given: by the program.
+        least: smallest value.
+        most: largest value.
+        whole: whether it must be an integer.
+
+    Raises:
+        SettingsError: it is none, or out of range.
+    """
+    kind = int if whole else (int, float)
+    if isinstance(given, bool) or not isinstance(given, kind) or not least <= given <= most or given == math.inf:
+        span = f"from {least:g}" if most == math.inf else f"from {least:g} to {most:,.0f}"
+        raise SettingsError(f"{name} takes a {'whole' if whole else 'finite'} number {span}, not {given!r:.80}")
+    return given
 
 
 def parse_size(text: str) -> int:
@@ -101,10 +134,5 @@ def parse_sample(text: str) -> SampleSize:
         sample = SampleSize(share=float(number) / 100) if percent else SampleSize(count=int(number))
     except ValueError as error:
         raise SettingsError(f"{text!r} is not a sample: write a number such as 500, or a share such as 1%") from error
-    if sample.share is not None and not 0 < sample.share <= 1:
-        raise SettingsError(f"a sample of {text} is out of range: give a share above 0% and at most 100%")
-    if sample.count is not None and not 0 < sample.count <= MAX_SAMPLE:
-        raise SettingsError(
-            f"a sample of {text} is out of range: give 1 to {MAX_SAMPLE:,} images, or a share such as 5%"
-        )
+    sample.check()
     return sample

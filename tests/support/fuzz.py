@@ -38,5 +38,7 @@ def fuzz(strategy: SearchStrategy[Any], check: Callable[[Any], object]) -> int:
     )
     while tried == 0 or time.monotonic() < deadline:
         seed(secrets.randbits(64))(options(given(strategy)(one)))()
-    print(f"{tried} inputs")  # noqa: T201 -- shown with `-s`, or if the test fails
+    # A fault would have raised, and a process that ends would have ended this one.
+    name = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition("::")[2].partition(" ")[0]
+    print(f"{name}: {tried} inputs, 0 processes ended, 0 faults")  # noqa: T201 -- shown with `-s`
     return tried

@@ -103,15 +103,19 @@ DROPPED: dict[str, Make] = {
     "its own time limits": lambda _: envelope(body(chunk()), timelimit=[1, 1]),
     "a hundred megabytes in a hundred kilobytes": lambda _: envelope(_bomb(2**27), compression="application/x-gzip"),
     "an unknown compression": lambda _: envelope(body(chunk()), compression="application/x-xz"),
+    "no chunk": lambda _: envelope(body("text")),
+    "a job with a path": lambda _: envelope(body(chunk(job="../../etc"))),
+    "the id of another job's chunk": lambda _: envelope(body(chunk(job="another"))),
+    "the id of another chunk": lambda _: envelope(body(chunk(chunk=1))),
+    "the id of another epoch": lambda _: envelope(body(chunk(epoch=1))),
+    "a number of its chunk that is none": lambda _: envelope(body(chunk(chunk=False))),
     "a key of two megabytes": lambda _: envelope(body(chunk(keys=["k" * 2**21]))),
 }
 """Admission drops these messages."""
 
 REFUSED: dict[str, Make] = {
     "a later schema": lambda _: envelope(body(chunk(schema_version=99))),
-    "no chunk": lambda _: envelope(body("text")),
     "too many keys": lambda _: envelope(body(chunk(keys=["k"] * 257))),
-    "a job with a path": lambda _: envelope(body(chunk(job="../../etc"))),
     "a chunk of no job": lambda _: envelope(body(chunk())),
 }
 """Admission accepts these messages; the runner refuses them because of their content."""

@@ -85,8 +85,8 @@ def missing(installation: Installation, job: str) -> list[int]:
     """Return the chunks that were published, have not ended and have no message anywhere."""
     with Ledger(installation.settings.redis) as ledger:
         backlog, epoch = Backlog(ledger.connection), ledger.view(job).epoch
-        unfinished, present = backlog.silent(job, 0), backlog.in_broker()
-        return [chunk for chunk in unfinished if redis_keys.task_id(job, epoch, chunk) not in present]
+        tasks = {redis_keys.task_id(job, epoch, chunk): chunk for chunk in backlog.silent(job, 0)}
+        return [tasks[task] for task in tasks.keys() - backlog.in_broker(tasks.keys())]
 
 
 def longest_absences(installation: Installation, job: str, seconds: float = 90.0) -> dict[int, float]:

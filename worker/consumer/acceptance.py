@@ -1,4 +1,8 @@
-"""Take no messages while S3 refuses this worker's credentials or clock; `worker.runner.acceptance` finds that out."""
+"""Take no messages while the model process cannot run them.
+
+It has no network yet: a message would wait for it while other nodes are idle, for ever if the network never answers. Or
+S3 refuses this worker's credentials or clock, which `worker.runner.acceptance` finds out.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,12 @@ from worker.contract import redis_keys
 log = logging.getLogger(__name__)
 
 _SECONDS = 1.0
+_LOADING_SECONDS = 0.1
+"""Time between two checks until the first network is loaded."""
 
 
 class Acceptance(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
-    """Bootstep of the consumer: cancels its queues while the model process is refused, and consumes them again."""
+    """Bootstep of the consumer: cancels its queues while the model process loads or is refused; consumes them again."""
 
     requires = frozenset({"celery.worker.consumer.tasks:Tasks"})
 
@@ -27,7 +33,9 @@ class Acceptance(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
     def start(self, parent: Any) -> None:
         """Check from now on; called for each new connection, which consumes all queues."""
         self._consuming = True
-        self._timer = parent.timer.call_repeatedly(_SECONDS, self.check, (parent,))
+        self.check(parent)
+        seconds = _SECONDS if self._consuming else _LOADING_SECONDS
+        self._timer = parent.timer.call_repeatedly(seconds, self._check_again, (parent,))
 
     def stop(self, parent: Any) -> None:
         """Check no more; called when the connection is lost or closed."""
@@ -35,9 +43,16 @@ class Acceptance(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
             self._timer.cancel()
             self._timer = None
 
+    def _check_again(self, parent: Any) -> None:
+        self.check(parent)
+        if self._consuming and self._timer is not None:  # from now on nobody waits for the next check
+            self._timer.cancel()
+            self._timer = parent.timer.call_repeatedly(_SECONDS, self.check, (parent,))
+
     def check(self, parent: Any) -> None:
-        """Consume the queues if and only if S3 accepts the model process."""
-        wanted = not parent.app.maskmill_parent_channel.refused()
+        """Consume the queues if and only if the model process has its network and S3 accepts it."""
+        channel = parent.app.maskmill_parent_channel
+        wanted = not (channel.loading() or channel.refused())
         if wanted == self._consuming:
             return
         consumer = parent.task_consumer

@@ -46,6 +46,7 @@ def build() -> Celery:
     name = f"{config.worker.process_name}@{config.worker.node_name}"
     app = make_celery(config, client_name=f"maskmill-{name}")
     app.maskmill_name, app.maskmill_parent_channel = name, ParentChannel()
+    app.maskmill_parent_channel.set_loading()
     app.steps["consumer"].update({Prefetch, LeaseRenewal, Heartbeat, Watchdog, Acceptance})
     _connect_parent(config, app.maskmill_parent_channel)
     run_chunk = _connect_model_process(config, name, app.maskmill_parent_channel)
@@ -76,6 +77,7 @@ def _connect_model_process(config: Settings, name: str, channel: ParentChannel) 
     opened: list[ModelProcess] = []
 
     def open_model_process(**_: Any) -> None:
+        channel.set_loading()
         try:
             opened.append(ModelProcess.open(config, name, channel))
         except MaskmillError as error:
@@ -84,6 +86,7 @@ def _connect_model_process(config: Settings, name: str, channel: ParentChannel) 
             report_failure(config.redis, name, error)
             os.kill(os.getppid(), signal.SIGTERM)
             raise SystemExit(1) from error
+        channel.set_loaded()
 
     def close_model_process(**_: Any) -> None:
         while opened:

@@ -2,6 +2,9 @@
 
 The parent's loop checks when the model process last made progress. A model process that has a chunk and has finished no
 image for `image_time_limit_seconds` is killed. Its chunk goes back to the queue, and the ledger records the reason.
+
+A network may also never be ready, such as one with an endless loop. Its worker stops after `COMPILE_SECONDS`, as after
+any other error at its start.
 """
 
 from __future__ import annotations
@@ -22,17 +25,23 @@ from celery import bootsteps
 from celery.worker import state
 from celery.worker.request import Request
 
-from worker.contract.errors import MaskmillError
+from worker.contract.errors import BundleError, MaskmillError
 from worker.contract.ledger.chunks import ChunkLedger
 from worker.contract.ledger.connection import RedisConnection
+from worker.contract.ledger.start_failure import report_failure
 from worker.contract.log_fields import event
 from worker.contract.messages import ChunkMessage
+from worker.contract.settings import Settings
 from worker.runner.parent_channel import ParentChannel
 from worker.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 1.0
+
+COMPILE_SECONDS = 1800.0
+"""Longest time to compile a network and to run its first images. The largest known network takes two minutes on two
+cores."""
 
 _killed: dict[str, str] = {}
 """Task id -> why the watchdog killed its model process; read when Celery reports the loss."""
@@ -50,13 +59,33 @@ class Watchdog(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no 
     def start(self, parent: Any) -> None:
         """Check from now on; called for each new connection."""
         channel, limit = parent.app.maskmill_parent_channel, parent.app.maskmill.worker.image_time_limit_seconds
-        self._timer = parent.timer.call_repeatedly(CHECK_SECONDS, kill_if_stuck, (channel, limit))
+        self._timer = parent.timer.call_repeatedly(CHECK_SECONDS, _check, (parent.app, channel, limit))
 
     def stop(self, parent: Any) -> None:
         """Stop checking; called when the connection is lost or closed."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _check(app: Any, channel: ParentChannel, limit_seconds: float) -> None:
+    kill_if_stuck(channel, limit_seconds)
+    if channel.compiling() and channel.seconds_since_progress() > COMPILE_SECONDS:
+        stop_without_network(app.maskmill, app.maskmill_name, COMPILE_SECONDS)
+
+
+def stop_without_network(config: Settings, name: str, seconds: float) -> None:
+    """Stop the worker, whose model process does not get its network ready; its supervisor decides about a restart."""
+    error = BundleError(
+        f"the network of {config.model.source} was not ready within {seconds:g} s: it is damaged, made to run without "
+        "end, or far too large for these cores; choose another with MASKMILL_MODEL__SOURCE"
+    )
+    log.error(error, extra=event("start_failed", code=error.code))
+    report_failure(config.redis, name, error)
+    for child in active_children():
+        with suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def kill_if_stuck(channel: ParentChannel, limit_seconds: float) -> bool:

@@ -47,7 +47,7 @@ def read_model_info(xml: Path) -> dict[str, str]:
     """
     try:
         model = core().read_model(str(xml))
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeError) as error:  # a message may quote bytes of the file that are no text
         raise BundleError(f"{xml} cannot be read as a network: {error}; convert it again") from error
     if not model.has_rt_info(["model_info"]):
         return {}

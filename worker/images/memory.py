@@ -19,15 +19,13 @@ DECODE_BYTES = {
     "PNG": (10, 22),
     "WEBP": (20, 26),
     "AVIF": (18, 27),
-    "HEIC": (22, 30),
-    "HEIF": (22, 30),
+    "HEIC": (18, 25),
+    "HEIF": (18, 25),
     "TIFF": (21, 26),
     "GIF": (13, 18),
     "BMP": (12, 20),
 }
-"""Format -> bytes per pixel while a picture is decoded, turned upright and converted to RGB; those with a matte.
-
-Those of HEIC and HEIF are estimates: no encoder was at hand."""
+"""Format -> bytes per pixel while a picture is decoded, turned upright and converted to RGB; those with a matte."""
 
 HELD_BYTES = 5
 """Bytes per pixel of a decoded picture: four for RGB, one for a matte."""

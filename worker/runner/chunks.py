@@ -112,9 +112,9 @@ class ChunkRunner:
             `failures` with key, code and message of the images that failed in this delivery.
 
         Raises:
-            Ignore: nothing to do (done, cancelled, paused, unknown or unreadable job), or S3 is unavailable for the
-                job, so that the feeder publishes the chunk later, or the payload is not a chunk message of a version
-                that this worker reads; the message is dropped.
+            Ignore: nothing to do (done, cancelled, paused, unknown or unreadable job, or one with options that this
+                worker does not know), or S3 is unavailable for the job, so that the feeder publishes the chunk later,
+                or the payload is not a chunk message of a version that this worker reads; the message is dropped.
             Reject: Redis is down or the worker stops; the message goes back to the queue.
         """
         try:
@@ -130,7 +130,7 @@ class ChunkRunner:
         try:
             with self._tracing.span("chunk", parent=message.traceparent, job=message.job, chunk=message.chunk):
                 return self._run(message)
-        except JobUnreadable as error:  # the steward puts the job aside; its messages must not circulate
+        except (JobUnreadable, BadMessage) as error:  # the steward sees to the job; its messages must not circulate
             log.error(error, extra=event("job_record_invalid", job=message.job, chunk=message.chunk))
             raise Ignore(error.code) from error
         except ServiceError as error:

@@ -1,8 +1,9 @@
 """What the Celery parent of a worker and its model process share.
 
-A few bytes of memory: the flag that the worker stops, set by the parent; the flag that S3 refuses the worker and the
-time of the last progress, set by the model process. And a pair of sockets: shortly before the model process ends a
-chunk it requests the next one, and the parent sends the chunk's beginning as soon as the message arrives.
+A few bytes of memory: the flag that the worker stops, set by the parent; the flags that S3 refuses the worker and that
+the network is being loaded, and the time of the last progress, set by the model process. And a pair of sockets: shortly
+before the model process ends a chunk it requests the next one, and the parent sends the chunk's beginning as soon as
+the message arrives.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from contextlib import suppress
 
 _PROGRESS = struct.Struct("@d")
 _REFUSED_AT = 1
+_LOADING_AT = 2
 _PROGRESS_AT = 8  # aligned, so that the eight bytes are written at once
+
+_LOADED, _FETCHING, _COMPILING = 0, 1, 2
 
 _REQUEST = b"?"
 _END = b"."
@@ -49,6 +53,23 @@ class ParentChannel:
     def set_refused(self, refused: bool) -> None:
         """Record whether S3 refuses the model process."""
         self._memory[_REFUSED_AT] = int(refused)
+
+    def loading(self) -> bool:
+        """Return whether the model process has no network yet, so that a chunk would wait for it."""
+        return self._memory[_LOADING_AT] != _LOADED
+
+    def compiling(self) -> bool:
+        """Return whether the model process compiles the network or runs its first image: nothing is fetched."""
+        return self._memory[_LOADING_AT] == _COMPILING
+
+    def set_loading(self, *, compiling: bool = False) -> None:
+        """Record that the network is being fetched, or that it is being compiled from now on."""
+        self.record_progress()
+        self._memory[_LOADING_AT] = _COMPILING if compiling else _FETCHING
+
+    def set_loaded(self) -> None:
+        """Record that the model process can run chunks."""
+        self._memory[_LOADING_AT] = _LOADED
 
     def record_progress(self) -> None:
         """Record progress."""

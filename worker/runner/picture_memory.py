@@ -52,12 +52,15 @@ class PictureMemory:
         ticket = object()
         with self._changed:
             self._queue.append(ticket)
-        before_waiting()
-        with self._changed:
-            self._changed.wait_for(lambda: self._queue[0] is ticket and (self._free is None or size <= self._free))
-            self._queue.popleft()
-            self._take(size)
-            self._changed.notify_all()
+        try:
+            before_waiting()
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue[0] is ticket and (self._free is None or size <= self._free))
+                self._take(size)
+        finally:  # also after an exception, or all later images would wait for this one
+            with self._changed:
+                self._queue.remove(ticket)
+                self._changed.notify_all()
 
     def give_back(self, size: int) -> None:
         """Give back what was taken."""

@@ -75,12 +75,7 @@ class ModelProcess:
             SetupError: the bundle or the cores are not usable; the message names the remedy.
             ServiceError: the bundle is in S3 and S3 does not answer.
         """
-        streams, threads = settings.plan.streams, settings.plan.threads
-        if streams is None or threads is None:
-            raise PlacementError(
-                "a worker process requires MASKMILL_PLAN__STREAMS and MASKMILL_PLAN__THREADS: start it with "
-                "`worker start`, which sets them"
-            )
+        streams, threads = _streams_and_threads(settings)
         sys.setswitchinterval(_SWITCH_SECONDS)
         with ExitStack() as stack:
             in_flight = streams + 1 + settings.worker.images_ahead
@@ -88,7 +83,7 @@ class ModelProcess:
             connection = stack.enter_context(
                 RedisConnection(settings.redis, retries=_REDIS_RETRIES, client_name="maskmill-ledger", patient=True)
             )
-            loaded = _load_network(settings, store, streams, threads, stack)
+            loaded = _load_network(settings, store, stack, channel)
             pipeline = Pipeline(
                 store,
                 loaded.network,
@@ -128,9 +123,20 @@ class ModelProcess:
         self._resources.close()
 
 
-def _load_network(settings: Settings, store: ObjectStore, streams: int, threads: int, stack: ExitStack) -> _Loaded:
-    advice = recommendation()
+def _streams_and_threads(settings: Settings) -> tuple[int, int]:
+    streams, threads = settings.plan.streams, settings.plan.threads
+    if streams is None or threads is None:
+        raise PlacementError(
+            "a worker process requires MASKMILL_PLAN__STREAMS and MASKMILL_PLAN__THREADS: start it with "
+            "`worker start`, which sets them"
+        )
+    return streams, threads
+
+
+def _load_network(settings: Settings, store: ObjectStore, stack: ExitStack, channel: ParentChannel) -> _Loaded:
+    advice, (streams, threads) = recommendation(), _streams_and_threads(settings)
     bundle = find_bundle(settings, store, advice)
+    channel.set_loading(compiling=True)
     engine = stack.enter_context(load_engine(settings, bundle, advice, streams=streams, threads=threads))
     warm_seconds = engine.warm_up()
     facts = engine.describe()

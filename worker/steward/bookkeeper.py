@@ -91,10 +91,11 @@ class Bookkeeper:
         return bool(active) and all(self._can_wait(job, seen.get(job.view.job)) for job in active)
 
     def _readmit(self) -> None:
-        """Look again, now and then, at the jobs that could not be read."""
+        """Look again, now and then, at the jobs that could not be read, and at the names of those that are gone."""
         if time.monotonic() - self._readmitted >= READMIT_SECONDS:
             self._readmitted = time.monotonic()
             self._backlog.readmit()
+            self._backlog.prune()
 
     def _can_wait(self, job: JobRecord, before: tuple[float, int] | None) -> bool:
         """Return whether a job does not end soon and its outcomes do not fill a part soon.

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from worker.contract.errors import ContractError, ObjectMissing, ServiceError, StoreUnavailable
 from worker.contract.job import JobView
 from worker.contract.ledger.backlog import Backlog, unblocked
+from worker.contract.ledger.chunks import longest_store_pause
 from worker.contract.ledger.fleet import Fleet
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.ledger.records import JobRecord
 from worker.contract.log_fields import event
 from worker.contract.messages import Priority
 from worker.contract.queue.dispatcher import WINDOW_PER_WORKER, Dispatcher, window
+from worker.contract.s3url import S3Url
 from worker.steward.isolation import Isolation, passes
 from worker.telemetry import metrics
 
@@ -33,6 +35,9 @@ MAX_PENDING_OUTCOMES = 8_000
 
 UNREAD_SECONDS = 10.0
 """Time for which a manifest is not read after S3 did not answer: meanwhile other jobs get their chunks."""
+
+_LONGEST_TRY_SECONDS = 900.0
+"""Time after which a try of S3 that has neither succeeded nor failed holds up no job any more."""
 
 _STARVED = 0.5
 """Load, as a fraction of its share, below which a job is served first."""
@@ -60,12 +65,23 @@ def reachable(jobs: Sequence[JobRecord]) -> tuple[list[JobRecord], list[JobRecor
     """
     away: dict[str, list[JobRecord]] = {}
     for job in jobs:
-        if job.view.store_retry_at is not None:
+        if _is_held(job):
             away.setdefault(job.view.store_bucket, []).append(job)
     tried = [held for held in away.values() if not any(job.store_wait > 0 or job.outstanding for job in held)]
     trying = [next(job for job in held if job.waiting) for held in tried if any(job.waiting for job in held)]
-    others = [job for job in jobs if job.view.store_retry_at is None and not away.keys() & _buckets(job)]
+    others = [job for job in jobs if not _is_held(job) and not away.keys() & _buckets(job)]
     return others, trying
+
+
+def _is_held(job: JobRecord) -> bool:
+    """Return whether S3 is unavailable for a job, by a note that workers may have written.
+
+    Whoever can write records must not stop the jobs of others: not by another bucket, nor by a time that never comes.
+    """
+    if job.view.store_retry_at is None or not -_LONGEST_TRY_SECONDS <= job.store_wait <= longest_store_pause():
+        return False
+    picture = job.view.options.background_picture
+    return job.view.store_bucket in {""} | _buckets(job) | ({S3Url.parse(picture).bucket} if picture else set())
 
 
 def _buckets(job: JobRecord) -> set[str]:

@@ -12,6 +12,7 @@ later. Workers report the chunks that they still run when they have connected ag
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 
@@ -57,7 +58,8 @@ class Reconciler:
             ServiceError: as in `scan`.
         """
         # A lease from before the change belongs to a connection that is closed: nobody renews it.
-        found = self._scan(min(seconds, self._silence), lambda: self._backlog.in_broker(held_within=seconds))
+        in_broker = functools.partial(self._backlog.in_broker, held_within=seconds)
+        found = self._scan(min(seconds, self._silence), in_broker)
         self._backlog.end_leases(seconds)
         return found
 
@@ -69,13 +71,13 @@ class Reconciler:
         """
         self._isolation.run_all(self._backlog.active(), lambda job: self._backlog.recheck(job.view.job), _name)
 
-    def _scan(self, silence: float, in_broker: Callable[[], set[str]]) -> int:
+    def _scan(self, silence: float, in_broker: Callable[[set[str]], set[str]]) -> int:
         jobs = [job for job in self._backlog.active() if job.outstanding]
         found = self._isolation.run_all(jobs, lambda job: (job, self._backlog.silent(job.view.job, silence)), _name)
         silent = [(job, chunks) for job, chunks in found if chunks]
         if not silent:
             return 0
-        present = in_broker()
+        present = in_broker({task for job, chunks in silent for task in _tasks(job, chunks)})
         again = self._isolation.run_all(
             silent, lambda found: self._republish(*found, present, silence), lambda found: _name(found[0])
         )
@@ -83,7 +85,7 @@ class Reconciler:
 
     def _republish(self, job: JobRecord, chunks: list[int], present: set[str], silence: float) -> int:
         view = job.view
-        missing = [chunk for chunk in chunks if redis_keys.task_id(view.job, view.epoch, chunk) not in present]
+        missing = [chunk for chunk, task in zip(chunks, _tasks(job, chunks), strict=True) if task not in present]
         if not missing:
             return 0
         again = self._backlog.take_lost(view.job, missing, silence)
@@ -93,6 +95,10 @@ class Reconciler:
         sent = send(self._ledger, self._dispatcher, view, again)
         metrics.REPUBLISHED.inc(sent)
         return sent
+
+
+def _tasks(job: JobRecord, chunks: list[int]) -> list[str]:
+    return [redis_keys.task_id(job.view.job, job.view.epoch, chunk) for chunk in chunks]
 
 
 def _name(job: JobRecord) -> str:

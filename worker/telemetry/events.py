@@ -13,6 +13,7 @@ LIBRARY = "library"
 
 EVENTS: Mapping[str, str] = MappingProxyType(
     {
+        "bundle_copy_deleted": "a copy of a bundle in the cache that no process used for 30 days was deleted",
         "bundle_selected": "the variant of the network that runs, and the reason",
         "bundle_warning": "the bundle is used although something is wrong with it",
         "chunk_returned": "the rest of a chunk goes back to the queue, or waits for S3",

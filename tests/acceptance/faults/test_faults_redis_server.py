@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -162,6 +163,36 @@ def test_a_full_redis_refuses_writes_and_loses_nothing(workers):
     assert "maxmemory" in done.err and "Traceback" not in done.err
     assert workers.seconds_to_progress(job) <= BACK_OFF
     assert workers.settle(job).view.ok == IMAGES
+
+
+ENDLESS = "while true do end"
+
+
+def test_an_endless_script_of_a_client_costs_the_time_until_it_is_killed(workers):
+    """A producer's user may load and run scripts. Redis answers BUSY to all others meanwhile."""
+    job = workers.submit_and_start(IMAGES, chunk=CHUNK)
+    with client(workers.installation) as redis_client, client(workers.installation, socket_timeout=60) as hostile:
+        redis_client.config_set("busy-reply-threshold", 100)
+        script = hostile.script_load(ENDLESS)
+        thread = threading.Thread(target=_run_until_killed, args=(hostile, script))
+        thread.start()
+        try:
+            time.sleep(3)
+            done = commands.run("producer", "status", job, settings=workers.installation.environment)
+        finally:
+            redis_client.script_kill()
+            thread.join()
+            redis_client.config_set("busy-reply-threshold", 5000)
+
+    assert (done.code, "takes no commands at the moment: BUSY" in done.err) == (1, True), done.err
+    assert "error (broker_unavailable)" in done.err
+    assert workers.seconds_to_progress(job) <= BACK_OFF
+    assert workers.settle(job).view.ok == IMAGES
+
+
+def _run_until_killed(hostile: redis.Redis, script: str) -> None:
+    with pytest.raises(redis.exceptions.ResponseError, match="killed by user"):
+        hostile.evalsha(script, 0)
 
 
 def test_an_emptied_redis_is_rebuilt_from_s3(workers):

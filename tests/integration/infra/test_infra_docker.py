@@ -245,6 +245,16 @@ def test_redis_runs_as_the_compose_file_says(host, tmp_path):
     assert facts["append_only"] == "yes"
 
 
+def test_only_services_that_need_s3_are_in_its_network(host):
+    """Its gRPC ports ask for no key. Prometheus reads its metrics."""
+    services = compose(host)["services"]
+
+    users = {name for name, service in services.items() if "storage" in service["networks"]}
+    assert users == {"s3", "worker", "producer", "prometheus"}
+    assert set(services["s3"]["networks"]) == {"storage"}
+    assert all("default" in services[name]["networks"] for name in services.keys() - {"s3"})
+
+
 def test_s3_runs_as_the_compose_file_says(host, tmp_path):
     s3 = yaml.safe_load((host / "docker-compose.yml").read_text())["services"]["s3"]
     port = ports.choose(dict.fromkeys(("s3", "master", "volume", "filer", "admin", "metrics"), (0, ports.GRPC_OFFSET)))

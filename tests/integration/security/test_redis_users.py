@@ -21,7 +21,7 @@ PRODUCER_SCRIPTS = (
 )
 WORKER_SCRIPTS = (
     *("start", "begin", "record", "release", "record_death", "store_failure", "control"),
-    *("take", "untake", "take_lost", "settle", "close", "tidy", "pending", "silent"),
+    *("take", "untake", "take_lost", "settle", "close", "tidy", "prune", "pending", "silent", "messages"),
     *("primary", "touch", "recheck", "delete_pending"),
     *READING_SCRIPTS,
 )

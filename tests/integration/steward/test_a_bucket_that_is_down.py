@@ -77,7 +77,8 @@ class OneWorker:
         """Let the time pass until S3 is tried again for these jobs."""
         for job in jobs:
             record = redis_keys.job_keys(self.world.ledger.connection.prefix, job).record
-            self.world.ledger.connection.client.hset(record, "store_retry_at", 1.0)
+            client = self.world.ledger.connection.client
+            client.hset(record, "store_retry_at", client.time()[0] - 1)
 
     def requests(self, bucket: str) -> int:
         """Return how many requests for inputs of a bucket the server got."""

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from producer.cli import control, jobs
-from support.crooked import GARBAGE, PARTS, TOLERATED, UNREADABLE, WRONG_TYPES, Change
+from support.crooked import GARBAGE, PARTS, TOLERATED, UNREADABLE, WRONG_TYPES, Change, set_field
 from support.jobs import HERE, message, run
 from support.log_lines import log_text
 from support.scheduler_harness import SchedulerHarness
@@ -118,6 +118,30 @@ def test_a_job_that_cannot_be_read_is_shown_with_its_reason_and_remedy(world):
             call(command, "crooked")
     with pytest.raises(JobUnreadable):
         call(jobs.watch_command, "crooked", "--timeout", "1")
+
+
+def test_a_bucket_that_is_said_to_be_away_for_ever_holds_up_no_job(world):
+    """One record would stop all jobs of its bucket: they wait until one chunk of it has found the bucket to be back."""
+    view = crook(world, set_field("store_retry_at", 4e9))
+    keys = redis_keys.job_keys(world.ledger.connection.prefix, view.job)
+    world.ledger.connection.client.hset(keys.record, mapping={"store_bucket": world.bucket, "wait_at": 4e9})
+
+    check_the_others(world)
+    assert world.chunks.start(message(view, 0), HERE).verdict is Verdict.RUN
+
+
+def test_names_of_no_job_do_not_hide_the_others(world):
+    """`producer list` shows the newest names of the index."""
+    connection = world.ledger.connection
+    names = [f"name-{number}" for number in range(3 * backlog_module._NAMES)]
+    view = crook(world, set_field("status", "dreaming"))
+    connection.client.zadd(redis_keys.jobs(connection.prefix), dict.fromkeys(names, 4e9))
+
+    rounds(world, 1)
+
+    check_the_others(world)
+    assert [line["job"] for line in listed()] == ["good", view.job]
+    assert connection.client.zcard(redis_keys.jobs(connection.prefix)) == 2
 
 
 def refuses(world: SchedulerHarness, view: JobView) -> bool:

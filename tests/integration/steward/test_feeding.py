@@ -186,7 +186,9 @@ def test_messages_that_wait_or_are_held_are_in_the_broker(world):
     view = world.submit(9)
     world.dispatcher.send(view, [0, 1])
     world.dispatcher.send(view, [2], express=True)
-    assert world.backlog.in_broker() == {"job.0.0", "job.0.1", "job.0.2"}
+    all_of_them, asked = {"job.0.0", "job.0.1", "job.0.2"}, {f"job.0.{chunk}" for chunk in range(9)}
+    assert world.backlog.in_broker(asked) == all_of_them
+    assert world.backlog.in_broker({"job.0.1", "job.1.1", "other.0.1"}) == {"job.0.1"}
 
     with world.celery.connection_for_read() as connection:
         channel = connection.default_channel
@@ -196,9 +198,11 @@ def test_messages_that_wait_or_are_held_are_in_the_broker(world):
             redis_keys.queue(world.ledger.connection.prefix, redis_keys.QUEUE)
         )
         assert (held.headers["id"], waiting) == ("job.0.0", 1)
-        assert world.backlog.in_broker() == {"job.0.0", "job.0.1", "job.0.2"}
+        assert world.backlog.in_broker(asked) == all_of_them
+        assert world.backlog.held("job") and not world.backlog.held("jo")
         held.ack()
-        assert world.backlog.in_broker() == {"job.0.1", "job.0.2"}
+        assert world.backlog.in_broker(asked) == {"job.0.1", "job.0.2"}
+        assert not world.backlog.held("job")
 
 
 def test_only_chunks_that_are_silent_and_not_in_the_broker_are_published_again(world):

@@ -147,6 +147,11 @@ def test_a_job_that_cannot_be_recovered_is_reported(world):
     for body, match in (
         (b"{", "is not JSON"),
         (b'{"total": 3}', "lacks options, policy, bytes, chunk_images"),
+        (
+            b'{"options": {"source": "s3://a/", "dest": "s3://elsewhere/"}, '
+            b'"policy": {}, "total": 1, "bytes": 1, "chunk_images": 1}',
+            "names another destination, s3://elsewhere/",
+        ),
         (b'{"options": {}, "policy": {}, "total": 1, "bytes": 1, "chunk_images": 1}', "does not have the format"),
     ):
         world.store.put(place, body, content_type="x")

@@ -135,6 +135,24 @@ def test_memory_stays_below_its_bound_whatever_lies_in_the_folder_of_a_job(world
     print(f"peak {peak:.0f} MiB")  # noqa: T201 -- shown with `-s`
 
 
+def test_memory_stays_below_its_bound_however_long_the_queue_is(world, installation):
+    """A lost chunk is searched for among a million messages of another program."""
+    client, queue = world.ledger.connection.client, redis_keys.queue(world.ledger.connection.prefix, redis_keys.QUEUE)
+    foreign = json.dumps({"body": "x" * 60, "headers": {"id": "another.0.0", "task": "x"}})
+    for _ in range(200):
+        client.lpush(queue, *[foreign] * 5_000)
+    view = world.submit(6)
+    world.backlog.take(view.job, 1, epoch=0)  # its message is never sent
+
+    with steward(installation.environment | FAST) as process:
+        wait_for(lambda: "event=chunks_republished" in process.log, "the lost chunk", 120)
+        peak = process.peak_mib
+
+    assert peak < MOST_MIB, f"{peak:.0f} MiB"
+    assert client.llen(queue) == 1_000_001
+    print(f"peak {peak:.0f} MiB")  # noqa: T201 -- shown with `-s`
+
+
 WIDE = "\N{GRINNING FACE}"
 """One such character makes Python store four bytes for each character of a text."""
 

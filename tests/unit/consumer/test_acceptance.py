@@ -1,4 +1,4 @@
-"""The consumer takes no messages while S3 refuses its model process."""
+"""The consumer takes no messages while its model process loads its network, or is refused by S3."""
 
 from __future__ import annotations
 
@@ -21,10 +21,18 @@ def test_the_queues_are_cancelled_and_consumed_again():
         consumer.consume()
         parent = SimpleNamespace(app=app, task_consumer=consumer)
         step, seen = Acceptance(parent), []
-        for refused in (False, True, True, False):
+        for refused, loaded in (
+            (False, True),
+            (True, True),
+            (True, True),
+            (False, True),
+            (False, False),
+            (False, True),
+        ):
             channel.set_refused(refused)
+            (channel.set_loaded if loaded else channel.set_loading)()
             step.check(parent)
             seen.append({name for name in redis_keys.QUEUES if consumer.consuming_from(name)})
 
     both = set(redis_keys.QUEUES)
-    assert seen == [both, set(), set(), both]
+    assert seen == [both, set(), set(), both, set(), both]

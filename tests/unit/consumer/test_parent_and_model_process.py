@@ -106,6 +106,21 @@ def test_an_idle_model_process_has_all_its_time_for_the_next_chunk(killed):
     assert killed == [(4711, signal.SIGKILL)]
 
 
+def test_a_worker_whose_network_is_never_ready_stops_and_says_why(killed, monkeypatch, caplog):
+    reported = []
+    monkeypatch.setattr(watchdog, "report_failure", lambda redis, name, error: reported.append((name, error.code)))
+    monkeypatch.setattr(watchdog, "active_children", lambda: [SimpleNamespace(pid=4711)])
+    app, channel = consumer().app, without_progress_for(watchdog.COMPILE_SECONDS + 1)
+    for compiling in (False, True):  # while it is fetched, and while it is compiled
+        channel.compiling = lambda compiling=compiling: compiling
+        assert killed == reported == []
+        watchdog._check(app, channel, 300)
+
+    assert killed == [(4711, signal.SIGKILL), (os.getpid(), signal.SIGTERM)]
+    assert reported == [("worker-0@here", "bundle")]
+    assert "was not ready within 1800 s" in log_text(caplog)
+
+
 @pytest.mark.parametrize(
     ("seen", "readable"),
     [

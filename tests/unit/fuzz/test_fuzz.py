@@ -1,4 +1,4 @@
-"""Fuzz messages, lists in S3 and pictures: untrusted bytes may raise the documented errors only."""
+"""Fuzz messages, lists, events and pictures: untrusted bytes may raise the documented errors only."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import zlib
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ import tifffile
 from hypothesis import strategies as st
 from PIL import Image
 
+from producer.integrations.s3_events import created_objects
+from producer.sources import inventory, list_formats
+from producer.sources.list_formats import ListFormat
 from support.fuzz import fuzz
 from support.heif_files import GRID
 from support.hostile import DROPPED, REFUSED, body, chunk, envelope, forged
@@ -24,7 +28,7 @@ from support.picture_files.gif import gif_files
 from support.picture_files.png import png_files
 from support.picture_files.tiff import tiff_files
 from worker.contract import redis_keys
-from worker.contract.errors import BadMessage, ContractError, ImageError
+from worker.contract.errors import BadMessage, ContractError, ImageError, SourceError
 from worker.contract.messages import ChunkMessage
 from worker.contract.queue import admission
 from worker.contract.s3url import S3Url
@@ -121,6 +125,75 @@ def _parsed(text: str | bytes) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+CSV = b'\xef\xbb\xbfkey,size,etag,last_modified\na/b.jpg,5,e,2026-01-31T00:00:00Z\n"c,d.jpg",,,\n'
+JSONL = b'{"key": "a/b.jpg", "size": 5, "etag": "e", "modified": 1.5}\n"c.jpg"\n{"url": "s3://b/in/d.jpg"}\n'
+KEY_LISTS = {ListFormat.TXT: b"a/b.jpg\ns3://b/in/c.jpg\n", ListFormat.CSV: CSV, ListFormat.JSONL: JSONL}
+
+
+@pytest.mark.parametrize("form", KEY_LISTS)
+def test_key_lists(form):
+    """What `producer submit --manifest` reads."""
+    lines = st.lists(JSON.map(lambda value: json.dumps(value).encode()), max_size=4).map(b"\n".join)
+
+    def check(data: bytes) -> None:
+        with contextlib.suppress(SourceError):
+            for number, item in list_formats.read_entries(io.BytesIO(data), form, "keys"):
+                assert number > 0 and item.key and item.key.encode()
+
+    assert fuzz(mutated(KEY_LISTS[form]) | lines, check) > 0
+
+
+INVENTORY = json.dumps(
+    {
+        "sourceBucket": "b",
+        "fileFormat": "CSV",
+        "fileSchema": "Bucket, Key, Size, LastModifiedDate, ETag, IsLatest",
+        "files": [{"key": "data/1.csv.gz", "size": 5, "MD5checksum": "0" * 32}],
+    }
+).encode()
+ROWS = b'"b","in/a%20b.jpg","5","2026-01-31T00:00:00.000Z","e","true"\n"b","x.jpg","","","","false"\n'
+
+
+def test_inventories():
+    columns, root = ["bucket", "key", "size", "lastmodifieddate", "etag", "islatest"], S3Url("b", "in/")
+
+    def check(data: tuple[bytes, bytes]) -> None:
+        with contextlib.suppress(SourceError):
+            inventory._read_manifest(io.BytesIO(data[0]), "manifest.json")
+        with contextlib.suppress(SourceError):
+            for item in inventory._rows(io.BytesIO(data[1]), "1.csv", columns, root, Counter()):
+                assert item.key.encode()
+
+    assert fuzz(st.tuples(mutated(INVENTORY), mutated(ROWS)), check) > 0
+
+
+RECORD = {
+    "eventName": "ObjectCreated:Put",
+    "s3": {"bucket": {"name": "b"}, "object": {"key": "a.jpg", "sequencer": "1"}},
+}
+EVENTS: tuple[Any, ...] = (
+    {"Records": [RECORD]},
+    {"Records": [{"body": json.dumps({"Records": [RECORD]})}]},
+    {"Type": "Notification", "Message": json.dumps({"Records": [RECORD]})},
+    {"detail-type": "Object Created", "detail": {"bucket": {"name": "b"}, "object": {"key": "a.jpg", "etag": "e"}}},
+    {"event_type": "create", "key": "/buckets/b/a.jpg", "message": {"new_entry": {"name": "a.jpg", "attributes": {}}}},
+)
+
+
+def test_events():
+    """What `submit_created` reads: events of S3, EventBridge, MinIO and SeaweedFS."""
+    texts = [json.dumps(event).encode() for event in EVENTS]
+
+    def check(event: Any) -> None:
+        with contextlib.suppress(SourceError):
+            for found in created_objects(event):
+                assert str(found.url).encode() and isinstance(found.state, str)
+
+    changed = st.sampled_from(EVENTS).flatmap(lambda event: _some(event).map(lambda changes: event | changes))
+    record = _some(RECORD).map(lambda changes: {"Records": [RECORD | changes]})
+    assert fuzz(JSON | changed | record | st.sampled_from(texts).flatmap(mutated), check) > 0
 
 
 class OneObject:

@@ -61,6 +61,7 @@ def test_json_lines_are_strings_or_objects():
         ("key,last_modified\na,now\n", "csv", "ISO time"),
         ('"a"\n{oops\n', "jsonl", "line 2: not JSON"),
         ("[1]\n", "jsonl", "neither a string nor an object"),
+        ('"a"\n""\n', "jsonl", "line 2: an empty text cannot be a key"),
         ('{"name": "a"}\n', "jsonl", "no text under `key`"),
         ('{"key": 5}\n', "jsonl", "no text under `key`"),
         (b"a\nb\xff\n", "txt", "line 2: not UTF-8"),

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 from celery.exceptions import Ignore, Reject
 
-from worker.contract.errors import BrokerUnavailable, StoreUnavailable
+from support.log_lines import log_text
+from worker.contract.errors import BadMessage, BrokerUnavailable, StoreUnavailable
 from worker.contract.ledger.chunks import ChunkLease, Recorded, Verdict
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind, OutputKind
 from worker.runner.chunks import RETRY_PAUSE_SECONDS, ChunkRunner, Identity
@@ -336,3 +337,12 @@ def test_failed_images_are_logged_with_key_and_code(bench, caplog):
     assert entry.levelname == "WARNING"
     assert (entry.fields["job"], entry.fields["chunk"]) == ("job", 2)
     assert (entry.fields["code"], entry.fields["key"], entry.getMessage()) == ("undecodable", "b.jpg", "broken")
+
+
+def test_options_that_this_worker_does_not_know_drop_the_message_without_a_traceback(caplog):
+    """Celery would log a traceback for each message, and store an error as the result of the chunk."""
+    bench = Bench(ledger=FakeLedger(error=BadMessage("job job uses options that this worker does not know")))
+
+    with pytest.raises(Ignore):
+        bench.run()
+    assert "event=job_record_invalid" in log_text(caplog)

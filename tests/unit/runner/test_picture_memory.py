@@ -183,3 +183,17 @@ def test_an_image_ahead_that_does_not_fit_ends_with_its_chunk(pipeline_of):
     pipeline.close()
 
     assert network.calls <= 1 and not [url for url in store.objects if url.startswith("s3://out/")]
+
+
+def test_an_image_whose_wait_fails_leaves_the_queue():
+    memory = PictureMemory(100)
+    memory.try_take(100 * MIB)
+
+    def fails() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        memory.take(1, fails)
+    memory.give_back(100 * MIB)
+
+    assert memory.try_take(100 * MIB)

@@ -195,7 +195,7 @@ def names(found: tuple[list[JobRecord], list[JobRecord]]) -> tuple[list[str], li
 def test_of_the_jobs_of_a_bucket_the_first_tries():
     assert names(reachable([away("a"), away("b")])) == ([], ["a"])
     assert names(reachable([away("a", waiting=0), away("b")])) == ([], ["b"])
-    assert names(reachable([away("a"), away("b", "other")])) == ([], ["a", "b"])
+    assert names(reachable([away("a"), away("b", "out")])) == ([], ["a", "b"])
 
 
 @pytest.mark.parametrize("busy", [away("b", wait=1.0), away("b", outstanding=1)])
@@ -208,4 +208,17 @@ def test_other_jobs_of_the_bucket_are_held_back_and_those_of_others_not():
     other = replace(other, view=other.view.model_copy(update={"options": JobOptions(source="s3://x/", dest="s3://y/")}))
 
     assert names(reachable([away("a", wait=9.0), active("same-source"), other])) == (["other"], [])
-    assert names(reachable([away("a", "y", wait=9.0), active("same-source"), other])) == (["same-source"], [])
+    writer = replace(
+        away("a", "y", wait=9.0), view=away("a", "y").view.model_copy(update={"options": other.view.options})
+    )
+    assert names(reachable([writer, active("same-source"), other])) == (["same-source"], [])
+
+
+@pytest.mark.parametrize(
+    "crooked",
+    [away("a", wait=3e9), away("a", wait=121.0), away("a", "elsewhere", wait=9.0), away("a", wait=-1e6, outstanding=1)],
+    ids=["no time that comes", "longer than any pause", "a bucket that it does not use", "a try without an end"],
+)
+def test_a_note_that_no_worker_wrote_holds_up_no_job(crooked):
+    """Whoever can write one record must not stop all jobs of a bucket with it."""
+    assert names(reachable([crooked, active("same-source")])) == (["a", "same-source"], [])

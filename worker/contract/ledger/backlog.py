@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 from worker.contract import redis_keys
 from worker.contract.job import JobStatus, JobView, UnreadableJob
@@ -22,6 +21,15 @@ MAX_OUTCOME_BYTES = 64 * 1024
 
 _DELETED_AT_ONCE = 2_000
 """Outcomes deleted by one script: Lua passes at most 8,000 arguments on."""
+
+_SLICE = 500
+"""Messages of a queue that one command reads."""
+
+_MOST_SCANNED = 5_000_000
+"""Messages of a queue that are looked at. Redis holds no more in 4 GB."""
+
+_NAMES = 1_000
+"""Names of the index of all jobs that one command looks at: a few milliseconds."""
 
 _MAX_SILENT = 5_000
 """Silent chunks of a job found at once; the next scan finds the rest."""
@@ -151,6 +159,21 @@ class Backlog:
         if gone:
             self._connection.call(write)
 
+    def prune(self) -> int:
+        """Remove names without a record from the index of all jobs, and return their number.
+
+        Redis has forgotten these jobs; or a program wrote names of none, which would hide the others from users.
+        """
+        index, script = redis_keys.jobs(self._prefix), self._connection.script("prune")
+        before, after = redis_keys.job(self._prefix, "\n").split("\n")
+        first = removed = 0
+        while True:
+            args = [before, after, first, first + _NAMES - 1]
+            looked, gone = self._connection.call(functools.partial(script, keys=[index], args=args))
+            first, removed = first + int(looked) - int(gone), removed + int(gone)
+            if looked < _NAMES:
+                return removed
+
     def _put_aside(self, unreadable: Sequence[str], unknown: Sequence[str]) -> None:
         active, jobs = redis_keys.active(self._prefix), redis_keys.jobs(self._prefix)
 
@@ -209,26 +232,26 @@ class Backlog:
         """Return the outstanding chunks of a job without a sign of life for `seconds`."""
         return [int(chunk) for chunk in self._connection.run("silent", job, seconds, _MAX_SILENT)]
 
-    def in_broker(self, *, held_within: float | None = None) -> set[str]:
-        """Return the task ids of all messages that wait in a queue or are held by a worker. O(window).
+    def in_broker(self, tasks: Set[str], *, held_within: float | None = None) -> set[str]:
+        """Return those of some task ids whose message waits in a queue or is held by a worker.
+
+        Reads the queues in slices, so that neither memory nor the time of one command grows with them. A message that
+        is put back meanwhile may be missed: its chunk is then published twice, which the ledger recognises.
 
         Args:
+            tasks: the ids.
             held_within: leave out messages whose lease began, or was renewed, before that many seconds.
         """
-
-        def read() -> list[Any]:
-            pipeline = self._connection.client.pipeline(transaction=False)
-            for name in redis_keys.QUEUES:
-                pipeline.lrange(redis_keys.queue(self._prefix, name), 0, -1)
-            pipeline.hgetall(redis_keys.unacked(self._prefix))
-            oldest = "-inf" if held_within is None else self._connection.client.time()[0] - held_within
-            pipeline.zrangebyscore(redis_keys.unacked_index(self._prefix), "-inf", f"({oldest}")
-            return cast(list[Any], pipeline.execute())
-
-        *queues, delivered, expired = self._connection.call(read)
-        found = [_task(text, held=False) for texts in queues for text in texts]
-        found += [_task(text, held=True) for tag, text in delivered.items() if tag not in frozenset(expired)]
-        return {task for task in found if task is not None}
+        found: set[str] = set()
+        for name in redis_keys.QUEUES:
+            # From the end at which messages are added: those that are taken at the other end move nothing.
+            for first in range(0, _MOST_SCANNED, _SLICE):
+                count, ids = self._ids(redis_keys.queue(self._prefix, name), first, first + _SLICE - 1)
+                found |= tasks & set(ids)
+                if count < _SLICE or len(found) == len(tasks):
+                    break
+        expired = [] if held_within is None else self._connection.call(lambda: self._leases_before(held_within))
+        return found | tasks & set(self._ids(redis_keys.unacked(self._prefix), without=expired)[1])
 
     def end_leases(self, seconds: float) -> int:
         """Remove the messages that were handed out more than `seconds` ago, before the primary changed, and not since.
@@ -242,9 +265,7 @@ class Backlog:
         unacked, index = redis_keys.unacked(self._prefix), redis_keys.unacked_index(self._prefix)
 
         def remove() -> int:
-            oldest = self._connection.client.time()[0] - seconds
-            tags = self._connection.client.zrangebyscore(index, "-inf", f"({oldest}")
-            if tags:
+            if tags := self._leases_before(seconds):
                 pipeline = self._connection.client.pipeline(transaction=True)
                 pipeline.hdel(unacked, *tags)
                 pipeline.zrem(index, *tags)
@@ -254,10 +275,20 @@ class Backlog:
         return cast(int, self._connection.call(remove))
 
     def held(self, job: str) -> bool:
-        """Return whether a worker holds a message of a job under a lease that has not expired. O(window)."""
-        delivered = self._connection.call(lambda: self._connection.client.hvals(redis_keys.unacked(self._prefix)))
-        ids = [redis_keys.parse_task_id(_task(text, held=True) or "") for text in delivered]
+        """Return whether a worker holds a message of a job under a lease that has not expired. O(workers)."""
+        ids = map(redis_keys.parse_task_id, self._ids(redis_keys.unacked(self._prefix))[1])
         return any(id is not None and id[0] == job for id in ids)
+
+    def _leases_before(self, seconds: float) -> list[str]:
+        """Return the tags of the messages whose lease began, or was renewed, before that many seconds."""
+        oldest = self._connection.client.time()[0] - seconds
+        index = redis_keys.unacked_index(self._prefix)
+        return cast(list[str], self._connection.client.zrangebyscore(index, "-inf", f"({oldest}"))
+
+    def _ids(self, key: str, first: int = 0, last: int = 0, *, without: Sequence[str] = ()) -> tuple[int, list[str]]:
+        script = self._connection.script("messages")
+        count, ids = self._connection.call(lambda: script(keys=[key], args=[first, last, *without]))
+        return int(count), cast(list[str], ids)
 
     def take_lost(self, job: str, chunks: Sequence[int], seconds: float) -> list[int]:
         """Choose those of `chunks` that are still silent for `seconds` and must be published again.
@@ -336,16 +367,3 @@ class Backlog:
 
 def _oldest_first(jobs: Iterable[JobRecord]) -> list[JobRecord]:
     return sorted(jobs, key=lambda job: (job.view.queued_at or job.view.created_at, job.view.job))
-
-
-def _task(text: str, *, held: bool) -> str | None:
-    """Return the task id of a queued message, or of a held one, which kombu stores with its delivery; None if foreign.
-
-    A foreign message of any content in a queue must not stop the search for lost chunks.
-    """
-    try:
-        message = json.loads(text)
-        task = (message[0] if held else message)["headers"]["id"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return None
-    return task if isinstance(task, str) else None

@@ -35,6 +35,12 @@ STORE_PAUSE_FACTOR, MAX_LONG_STORE_PAUSE_SECONDS = 2.0, 120.0
 """The pause is at least this multiple of the time that the failed try took, up to a limit: a process that waits for a
 server which hangs must have more time for other jobs than for that."""
 
+
+def longest_store_pause() -> float:
+    """Return the longest time in seconds until S3 is tried again for a job. A longer one in a record is not ours."""
+    return max(MAX_STORE_PAUSE_SECONDS, MAX_LONG_STORE_PAUSE_SECONDS)
+
+
 _MAX_NOTE = 500
 """Characters of S3's answer in the record of a job."""
 
@@ -189,7 +195,7 @@ class ChunkLedger:
             BadMessage: the job uses options that this version does not know.
             JobUnreadable: a key of the job holds something that maskmill never writes.
         """
-        args = [*_chunk_args(message), worker, self._silence, SPLIT_AFTER]
+        args = [*_chunk_args(message), worker, self._silence, SPLIT_AFTER, longest_store_pause()]
         answer = self._connection.run("start", message.job, *args)
         verdict, states, options, policy, one_by_one, death_reason, dead, *recheck = answer
         try:

@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    MasterDownError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -49,7 +50,10 @@ _DAMAGE = re.compile(
 )
 """Found in answers of Redis, and of Lua inside it, that say what a key or a field holds, not how the server is."""
 
-_PASSING = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, BusyLoadingError)
+_STATE = re.compile("(BUSY|MISCONF|NOREPLICAS|TRYAGAIN|UNBLOCKED) ")
+"""Begins answers that say how the server is: a script runs, the disk is full, replicas are away. It may pass."""
+
+_PASSING = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, BusyLoadingError, MasterDownError)
 """What a client sees during a restart or a failover."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
@@ -170,6 +174,8 @@ class RedisConnection:
                 f"{self.url} cannot be reached: is it running, is MASKMILL_REDIS__URL right? ({error})"
             ) from error
         except RedisError as error:
+            if _says_state(error):
+                raise BrokerUnavailable(f"{self.url} takes no commands at the moment: {error!s:.200}") from error
             if isinstance(error, ResponseError) and _DAMAGE.search(str(error)):
                 raise RecordDamaged(
                     f"{self.url} holds something of another type or form than maskmill stores there: {error!s:.200}"
@@ -181,12 +187,10 @@ class RedisConnection:
         while True:
             try:
                 answer = call()
-            except _PASSING as error:
+            except RedisError as error:
                 failures += 1
                 expected = self._may_fail_over(error) and time.monotonic() < end
-                if isinstance(error, AuthenticationError | UnknownPrimary) or not (
-                    failures <= self._retries or expected
-                ):
+                if not _may_pass(error) or not (failures <= self._retries or expected):
                     raise
                 pause = _FIRST_PAUSE * 2 ** min(failures - 1, 10)
                 time.sleep(min(pause, _FAILOVER_PAUSE if expected else _LONGEST_PAUSE))
@@ -196,7 +200,7 @@ class RedisConnection:
 
     def _may_fail_over(self, error: Exception) -> bool:
         """Return whether a new primary may take over soon: not if the address has never been right."""
-        if isinstance(error, Demoted | NoPrimary | ReadOnlyError | BusyLoadingError):
+        if isinstance(error, Demoted | NoPrimary | ReadOnlyError | BusyLoadingError) or _says_state(error):
             return True
         return self._answered or (self.primary.behind is not None and not isinstance(error, NoSentinel))
 
@@ -231,3 +235,13 @@ class RedisConnection:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _says_state(error: Exception) -> bool:
+    return isinstance(error, ResponseError) and _STATE.match(str(error)) is not None
+
+
+def _may_pass(error: Exception) -> bool:
+    if isinstance(error, AuthenticationError | UnknownPrimary):
+        return False
+    return isinstance(error, _PASSING) or _says_state(error)

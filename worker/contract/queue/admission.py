@@ -79,7 +79,7 @@ def admit(message: Any) -> dict[str, Any]:
     compression = headers.get("compression")
     task = _task(headers)
     delivery = _properties(properties, task)
-    _check_body(body, compression)
+    _check_body(body, compression, task)
     redelivered = delivery["delivery_info"].get("redelivered", False)
     return {
         "body": body,
@@ -146,8 +146,8 @@ def _properties(properties: dict[Any, Any], task: str) -> dict[str, Any]:
     }
 
 
-def _check_body(body: str, compression: object) -> None:
-    """Check that a body is a call of the chunk task with one flat argument, and calls nothing else."""
+def _check_body(body: str, compression: object, task: str) -> None:
+    """Check that a body is a call of the chunk task for the chunk of `task`, flat, and calls nothing else."""
     if compression not in (None, COMPRESSION):
         raise BadMessage("unknown compression")
     if len(body) > _MAX_ENCODED_BYTES:
@@ -160,6 +160,10 @@ def _check_body(body: str, compression: object) -> None:
         raise BadMessage("the body cannot be decompressed") from error
     if len(text) > MAX_BODY_BYTES:
         raise BadMessage(f"the body has more than {MAX_BODY_BYTES} bytes")
+    _check_call(text, task)
+
+
+def _check_call(text: bytes, task: str) -> None:
     try:
         args, kwargs, embedded = json.loads(text)
     except (ValueError, TypeError, RecursionError) as error:
@@ -170,6 +174,15 @@ def _check_body(body: str, compression: object) -> None:
         raise BadMessage("callbacks and chains are not allowed")  # Celery would send them
     if isinstance(args[0], dict) and not all(map(_is_flat, args[0].values())):
         raise BadMessage("the arguments are not those of the chunk task")
+    if _task_of(args[0]) != task:  # its result would be stored for another chunk
+        raise BadMessage("the task id is that of another chunk")
+
+
+def _task_of(payload: Any) -> str | None:
+    """Return the task id of a chunk message; None for anything else."""
+    if not isinstance(payload, dict):
+        return None
+    return redis_keys.task_id(payload.get("job", ""), payload.get("epoch", 0), payload.get("chunk", -1))
 
 
 def _is_flat(value: Any) -> bool:

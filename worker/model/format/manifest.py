@@ -7,6 +7,7 @@ only after its SHA-256 has matched the manifest: the graph is XML, and untrusted
 from __future__ import annotations
 
 import hashlib
+import stat
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -164,9 +165,11 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in lower-case hex.
 
     Raises:
-        BundleError: the file cannot be read.
+        BundleError: the file cannot be read, or is a pipe or a device, which may never end.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise BundleError(f"{path} is not a regular file; copy the bundle again")
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

@@ -32,7 +32,7 @@ from worker.contract.log_fields import event
 from worker.model.format.variant import Variant
 from worker.model.inference import compiled_cache, deformable, upsampling
 from worker.model.inference import graph as graph_module
-from worker.model.inference.graph import Prepared, prepare
+from worker.model.inference.graph import Prepared, prepare, refusing
 from worker.model.inference.runtime import check_placement, compile_key, core, ov, stray_threads
 
 log = logging.getLogger(__name__)
@@ -105,9 +105,10 @@ class Engine:
         started = time.perf_counter()
         check_placement(threads)
         prepared = prepare(variant)
-        replaced = deformable.replace(
-            prepared.model, mode=kernels, int8=variant.precision == "int8", floats=inference_precision
-        )
+        with refusing(variant):
+            replaced = deformable.replace(
+                prepared.model, mode=kernels, int8=variant.precision == "int8", floats=inference_precision
+            )
         notes = [*prepared.notes, *replaced.notes]
         key = compile_key(variant.digest, inference_precision, replaced.kernel or "", replaced.digest, graph_version())
         cache = cache_dir and cache_dir / "compiled" / key
@@ -161,7 +162,7 @@ class Engine:
                 # Not infer(), which pins the calling thread again and serialises callers on one stream.
                 request.start_async({0: np.ascontiguousarray(tensor)}, share_inputs=True)
                 request.wait()
-            except RuntimeError as error:
+            except (RuntimeError, UnicodeError) as error:
                 raise InferenceFailed(f"{self._facts.variant.label} failed on this image: {error}") from error
             grey: NDArray[np.uint8] = request.get_output_tensor(0).data[0, 0].copy()
         return grey
@@ -261,7 +262,7 @@ def _compile(prepared: Prepared, properties: dict[str, Any], cache: Path | None,
             except OSError as error:
                 notes.append(f"compiled models are not cached: {error}")
         return core().compile_model(prepared.model, "CPU", properties)
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeError) as error:  # a message may quote bytes of the file that are no text
         name = prepared.model.get_friendly_name()
         raise BundleError(f"{name} cannot be compiled for this CPU: {error}") from error
 

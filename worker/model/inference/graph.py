@@ -11,11 +11,13 @@ pixel, 3 bytes enter and 1 byte leaves OpenVINO instead of 12 and 4.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from worker.contract.errors import BundleError
+from worker.contract.errors import BundleError, MaskmillError
 from worker.model.format.variant import Variant
 from worker.model.inference import upsampling
 from worker.model.inference.facts import InputScaling, NetworkFacts, OutputActivation, OutputStretch, read_facts
@@ -57,10 +59,30 @@ def prepare(variant: Variant) -> Prepared:
     Raises:
         BundleError: the files are not a readable IR, a weight is NaN, or inputs, outputs or `model_info` do not fit.
     """
+    with refusing(variant):
+        return _prepare(variant)
+
+
+@contextlib.contextmanager
+def refusing(variant: Variant) -> Iterator[None]:
+    """Refuse a network whatever OpenVINO raises for it: the files are not trusted.
+
+    Besides RuntimeError these are errors of types that its Python layer cannot convert, such as a message with bytes of
+    the file that are no text.
+
+    Raises:
+        BundleError: the block raised an error that is none of maskmill's.
+    """
     try:
-        model = core().read_model(str(variant.xml), str(variant.bin))
-    except RuntimeError as error:
+        yield
+    except MaskmillError:
+        raise
+    except Exception as error:
         raise BundleError(f"{variant.xml} cannot be read as an OpenVINO IR: {_last_line(error)}") from error
+
+
+def _prepare(variant: Variant) -> Prepared:
+    model = core().read_model(str(variant.xml), str(variant.bin))
     check_numbers(model, str(variant.bin), "so the training or the export went wrong; convert or fetch the model again")
     notes: list[str] = []
     _fix_shape(model, variant, notes)
@@ -202,6 +224,6 @@ def _check_shapes(model: Any, variant: Variant) -> None:
             raise BundleError(f"{variant.xml}: {what} has shape {shape}, expected {expected[what]}; convert it again")
 
 
-def _last_line(error: RuntimeError) -> str:
+def _last_line(error: Exception) -> str:
     """The last line of an OpenVINO message, which states the error; source locations come before it."""
     return next((line for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")

@@ -87,6 +87,8 @@ class FolderSource:
     warnings: tuple[str, ...] = ()
 
     remedy: ClassVar[str] = "copy the bundle again, or correct its manifest.json if the change was intended"
+    only_within: ClassVar[bool] = True
+    """Links must not lead out of the folder."""
 
     @classmethod
     def resolve(cls, source: str) -> FolderSource:
@@ -110,25 +112,49 @@ class FolderSource:
         """See `BundleSource`. Only the top level and the precision folders are read."""
         try:
             inner = itertools.chain.from_iterable(f.iterdir() for f in self.root.glob("openvino_*") if f.is_dir())
-            files = [p for p in itertools.chain(self.root.iterdir(), inner) if p.is_file()]
+            # What is neither a file nor a folder is listed, so that it is refused and not taken for missing.
+            files = [p for p in itertools.chain(self.root.iterdir(), inner) if p.exists() and not p.is_dir()]
             return {p.relative_to(self.root).as_posix(): p.stat().st_size for p in files}
         except OSError as error:
             raise BundleError(f"{error.filename} cannot be read: {error.strerror}; check its permissions") from error
 
     def manifest_bytes(self) -> bytes:
         """See `BundleSource`."""
+        self._check_file(MANIFEST_NAME)
         return read_manifest_bytes(self.root / MANIFEST_NAME)
 
-    def fetch(self, _: Candidate, __: OnProgress | None) -> LocalCopy:
-        """See `BundleSource`. The files are used in place."""
+    def fetch(self, candidate: Candidate, _: OnProgress | None) -> LocalCopy:
+        """See `BundleSource`. The files are used in place.
+
+        Raises:
+            BundleError: a file is none, such as a pipe or a device, or a link that leads out of the bundle.
+        """
         path = self.root / MANIFEST_NAME
-        return LocalCopy(self.root, read_bundle_manifest(path) if path.is_file() else None, self.remedy)
+        has_manifest = path.exists() or path.is_symlink()
+        for name in (candidate.xml, candidate.bin, *([MANIFEST_NAME] if has_manifest else [])):
+            self._check_file(name)
+        return LocalCopy(self.root, read_bundle_manifest(path) if has_manifest else None, self.remedy)
+
+    def _check_file(self, name: str) -> None:
+        """Refuse what would read files outside the bundle, or wait for ever."""
+        path = self.root / name
+        if not path.is_file():
+            raise BundleError(f"{path} is not a regular file; copy the bundle again")
+        target = path.resolve()
+        if self.only_within and not target.is_relative_to(self.root.resolve()):
+            raise BundleError(
+                f"{path} is a link to {target}, outside the bundle; copy the files instead of links to them: "
+                f"cp --recursive --dereference {self.root} NEW_FOLDER"
+            )
+        if target.stat().st_size == 0:
+            raise BundleError(f"{path} is empty; copy the bundle again")
 
 
 class BuiltinSource(FolderSource):
     """A bundle inside the package."""
 
     remedy: ClassVar[str] = "the installation is damaged: install maskmill again"
+    only_within: ClassVar[bool] = False  # some installers link all files of a package to a cache
 
     @classmethod
     def resolve(cls, source: str) -> BuiltinSource:

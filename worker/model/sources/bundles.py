@@ -34,6 +34,10 @@ from worker.model.sources.prepared import NamedSource
 from worker.model.sources.progress import OnProgress
 from worker.model.sources.s3_cache import Objects
 
+MAX_FILE_BYTES = 16 * 1024**3
+"""Largest file of a bundle. The largest known network has 0.9 GB of weights; a sparse file of terabytes would be hashed
+for hours."""
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -83,12 +87,14 @@ def locate(
     source = _resolve(settings, objects)
     listing = read_listing(source.sizes)
     choice = choose(listing, settings, recommended)
+    _check_sizes(source, choice.candidate)
     copy = source.fetch(choice.candidate, on_progress)
     manifest = copy.manifest if listing.has_manifest else None
     if manifest and (failed := manifest.failed_variants()):
         # Looked at only now, because the manifest comes with the files: most bundles need one fetch.
         fast, choice = choice, choose(listing, settings, recommended, failed)
         if choice.candidate != fast.candidate:
+            _check_sizes(source, choice.candidate)
             copy = source.fetch(choice.candidate, on_progress)
     variant = _verify(copy, choice.candidate)
     return Bundle(
@@ -157,6 +163,17 @@ def _resolve(settings: ModelSettings, objects: Objects | None) -> BundleSource:
             "name that `worker model list --known` shows"
         )
     return FolderSource.resolve(source)
+
+
+def _check_sizes(source: BundleSource, candidate: Candidate) -> None:
+    """Refuse files that can be no network before they are fetched and hashed."""
+    sizes = source.sizes
+    for name in (candidate.xml, candidate.bin):
+        if sizes[name] > MAX_FILE_BYTES:
+            raise BundleError(
+                f"{source.source}: {name} has {sizes[name]:,} bytes, more than the {MAX_FILE_BYTES:,} allowed; check "
+                "that it belongs to a network"
+            )
 
 
 def _verify(copy: LocalCopy, candidate: Candidate) -> Variant:

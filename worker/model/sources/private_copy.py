@@ -7,22 +7,29 @@ that becomes shorter ends the worker by SIGBUS. So a worker maps only files that
     CACHE/bundles/local/.lock
     CACHE/bundles/local/{digest}/NAME_512x512_int8.xml, .bin
 
-Copies share their blocks with the original where the file system can (Btrfs, XFS). They stay until they are deleted.
+Copies share their blocks with the original where the file system can (Btrfs, XFS). A copy that
+no process has been started with for `KEPT_SECONDS` is deleted when the next one is made or found.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import re
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
 from worker.contract.errors import DigestMismatch
+from worker.contract.log_fields import event
 from worker.model.format.manifest import sha256_of, variant_digest
 from worker.model.format.variant import Bundle, Variant
 from worker.model.sources.bundle_sources import builtin_root
 from worker.processes.filelock import locked
+
+log = logging.getLogger(__name__)
 
 _FOLDER_DIGITS = 16
 """Hex digits of a digest in a folder name, as in `worker.model.sources.s3_cache`."""
@@ -31,6 +38,12 @@ _OWN = ("bundles", "networks")
 """Folders of the cache whose files are written once, under a temporary name."""
 
 _PART = ".part"
+
+KEPT_SECONDS = 30 * 86_400.0
+"""Time since its last use after which a copy is deleted. A process that still runs with it keeps its mapped files; one
+that starts again makes the copy anew."""
+
+_COPY = re.compile(rf"[0-9a-f]{{{_FOLDER_DIGITS}}}")
 
 
 def private_copy(bundle: Bundle, cache_dir: Path) -> Bundle:
@@ -55,7 +68,11 @@ def private_copy(bundle: Bundle, cache_dir: Path) -> Bundle:
     try:
         home.mkdir(parents=True, exist_ok=True)
         with locked(home / ".lock"):
-            return replace(bundle, variant=_copied(variant, home / variant.digest[:_FOLDER_DIGITS]))
+            root = home / variant.digest[:_FOLDER_DIGITS]
+            own = replace(bundle, variant=_copied(variant, root))
+            os.utime(root)
+            _delete_unused(home)
+            return own
     except OSError as error:
         reason = error.strerror or error
         warning = (
@@ -81,6 +98,15 @@ def _copied(variant: Variant, root: Path) -> Variant:
                 f"{variant.xml} or {variant.bin.name} changed while it was copied; start again once it is complete"
             )
     return own
+
+
+def _delete_unused(home: Path) -> None:
+    """Delete the copies that were last used `KEPT_SECONDS` ago or earlier. Their time of change is that of last use."""
+    oldest = time.time() - KEPT_SECONDS
+    for folder in home.iterdir():
+        if _COPY.fullmatch(folder.name) and not folder.is_symlink() and folder.stat().st_mtime < oldest:
+            shutil.rmtree(folder)
+            log.info("not used for long", extra=event("bundle_copy_deleted", folder=str(folder)))
 
 
 def _is_intact(variant: Variant) -> bool:

@@ -307,8 +307,19 @@ def test_a_graph_with_a_tensor_that_fits_nowhere_is_refused_before_it_is_compile
         (lambda xml, weights: weights.write_bytes(weights.read_bytes()[:99]), "weights"),
         (lambda xml, weights: xml.write_text(xml.read_text()[:2000]), "cannot be read as an OpenVINO IR"),
         (lambda xml, weights: xml.write_text(""), "cannot be read as an OpenVINO IR"),
+        (
+            lambda xml, weights: xml.write_bytes(xml.read_bytes().replace(b'type="ReLU"', b'type="\xd8\xff"')),
+            "cannot be read as an OpenVINO IR",
+        ),
     ],
-    ids=["unknown operation", "no weights", "weights cut off", "graph cut off", "no graph"],
+    ids=[
+        "unknown operation",
+        "no weights",
+        "weights cut off",
+        "graph cut off",
+        "no graph",
+        "an operation whose name is no text",
+    ],
 )
 def test_damaged_files_are_refused_with_the_reason(tmp_path, change, match):
     variant = save(build(), tmp_path)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -137,3 +139,22 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
     weight.output(0).replace(ov.opset13.constant(values).output(0))
     with pytest.raises(BundleError, match="holds NaN"):
         grey_levels(save(model, tmp_path))
+
+
+def test_copies_that_no_process_used_for_long_are_deleted(tmp_path):
+    cache, long_ago = tmp_path / "cache", time.time() - private_copy.KEPT_SECONDS - 60
+    old, kept = (located(bundle_of(tmp_path / name, gain), cache).variant for name, gain in (("a", 1.0), ("b", 2.0)))
+    os.utime(old.bin.parent, (long_ago, long_ago))
+    foreign = cache / "bundles/local/notes"
+    foreign.mkdir()
+    os.utime(foreign, (long_ago, long_ago))
+
+    used = located(tmp_path / "b", cache).variant
+
+    assert used == kept and used.bin.is_file() and foreign.is_dir()
+    assert not old.bin.parent.exists()
+    again = located(tmp_path / "a", cache).variant
+    assert again == old and again.bin.is_file()
+    os.utime(again.bin.parent, (long_ago, long_ago))
+    located(tmp_path / "a", cache)  # a use keeps it
+    assert again.bin.is_file()

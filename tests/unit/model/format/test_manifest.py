@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -105,3 +106,12 @@ def test_a_file_that_the_manifest_does_not_describe_is_not_trusted(tmp_path):
 def test_the_digest_of_a_variant_is_fixed():
     assert variant_digest(sha(FILES[XML]), sha(FILES[BIN])) == DIGEST
     assert variant_digest(sha(FILES[BIN]), sha(FILES[XML])) != DIGEST
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_has_no_digest(tmp_path):
+    """`worker model verify` looks at all files of a bundle."""
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(BundleError, match="is not a regular file"):
+        sha256_of(tmp_path / "pipe")

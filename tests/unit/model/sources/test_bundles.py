@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from unit.model.bundle_files import BIN, DIGEST, FILES, XML, FakeObjects, manifest, sha, write_bundle
@@ -18,6 +20,58 @@ def settings(source, tmp_path, **kwargs) -> ModelSettings:
 
 
 # --- folders
+
+
+def link(path, target):
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+
+
+def pipe(path):
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+ODD = {
+    "weights outside": (
+        lambda root: link(root / BIN, root.parent / "weights.bin"),
+        "outside the bundle; copy the files",
+    ),
+    "a manifest outside": (
+        lambda root: link(root / "manifest.json", root.parent / "weights.bin"),
+        "outside the bundle; copy the files",
+    ),
+    "weights that are a device": (lambda root: link(root / BIN, "/dev/zero"), "is not a regular file"),
+    "weights that are a pipe": (lambda root: pipe(root / BIN), "is not a regular file"),
+    "a graph that is a pipe": (lambda root: pipe(root / XML), "is not a regular file"),
+    "a manifest that is a pipe": (lambda root: pipe(root / "manifest.json"), "is not a regular file"),
+    "a manifest that is nowhere": (lambda root: link(root / "manifest.json", "nowhere"), "is not a regular file"),
+    "a manifest that is a folder": (lambda root: (root / "manifest.json").mkdir(), "is not a regular file"),
+    "no weights": (lambda root: (root / BIN).write_bytes(b""), "is empty"),
+    "no graph": (lambda root: (root / XML).write_bytes(b""), "is empty"),
+    "weights without end": (lambda root: os.truncate(root / BIN, 1 << 42), "more than the 17,179,869,184 allowed"),
+    "weights that link to themselves": (lambda root: link(root / BIN, root / BIN), f"lacks {BIN}"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.timeout(20)  # without the check some of them wait for ever
+def test_a_bundle_of_anything_but_its_own_files_is_refused(tmp_path, kind):
+    make, match = ODD[kind]
+    root = write_bundle(tmp_path / "b", FILES)
+    (tmp_path / "weights.bin").write_bytes(FILES[BIN])
+    make(root)
+
+    with pytest.raises(BundleError, match=match):
+        bundles.locate(settings(root, tmp_path))
+
+
+def test_links_within_a_bundle_are_followed(tmp_path):
+    """As in a volume of Kubernetes."""
+    root = write_bundle(tmp_path / "b", {f"data/{name}": content for name, content in FILES.items()})
+    (root / "openvino_fp32").symlink_to("data/openvino_fp32")
+
+    assert bundles.locate(settings(root, tmp_path)).variant.digest == DIGEST
 
 
 def test_a_folder_with_a_manifest_is_verified(tmp_path):

@@ -1,6 +1,6 @@
 -- A worker is about to run a chunk. Count the attempt and return what to do.
 -- ARGV: chunk, epoch, first image, images, worker, seconds of silence during which a worker keeps its chunk,
---       starts without progress before images run one by one
+--       starts without progress before images run one by one, longest time until S3 is tried again for a job
 -- -> {verdict, states, options, policy, 1 to run images one by one, why its worker died, dead images, and if the chunk
 --    shall run, 1 to look for outputs of the job first};
 --    verdict: run | done | busy | paused | waiting | cancelled | stale | unknown
@@ -8,7 +8,7 @@
 -- workers image I killed while it ran alone; `why:C` -> what the parent process saw. `store:I` counts how often S3
 -- failed for image I (see `store_failure.lua`), `stored:C` marks a chunk with such an image.
 local chunk, epoch, first, count, worker = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
-local silence, split_after = tonumber(ARGV[6]), tonumber(ARGV[7])
+local silence, split_after, longest_pause = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 
 local job = redis.call('HMGET', JOB, 'status', 'options', 'policy', 'epoch', 'total', 'max_attempts', 'chunk_images',
   'store_retry_at', 'recheck')
@@ -45,7 +45,9 @@ if status ~= 'running' then
   return answer('cancelled', values)
 end
 
-if tonumber(job[8] or 0) > time then  -- S3 is unavailable for the job (see `store_failure.lua`)
+-- S3 is unavailable for the job (see `store_failure.lua`). A longer time than any pause is none of maskmill's.
+local pause = tonumber(job[8] or 0) - time
+if pause > 0 and pause <= longest_pause then
   redis.call('HDEL', RUNNING, chunk)
   give_back(chunk)
   return answer('waiting', values)
