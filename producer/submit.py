@@ -179,7 +179,9 @@ class Submitter:
         if job_key and (other := self._claim(job_key, job)):
             return Submitted(other, joined=True)
         with self.tracing.span("job", job=job) as traceparent:
-            view, waits_for = self._run(job, plan.options, policy or JobPolicy(), self._uploaded(plan), traceparent)
+            view, waits_for = self._run(
+                job, plan.options, policy or JobPolicy(), self._uploaded(plan), traceparent, job_key
+            )
         return Submitted(view, plan.skipped, waits_for=waits_for)
 
     def _uploaded(self, plan: Plan) -> Iterator[Item]:
@@ -229,14 +231,20 @@ class Submitter:
         return None
 
     def _run(
-        self, job: str, options: JobOptions, policy: JobPolicy, listing: Iterator[Item], traceparent: str
+        self,
+        job: str,
+        options: JobOptions,
+        policy: JobPolicy,
+        listing: Iterator[Item],
+        traceparent: str,
+        job_key: str,
     ) -> tuple[JobView, str]:
         if policy.skip_existing and self._has_no_outputs(options.dest):
             policy = policy.model_copy(update={"skip_existing": False})  # saves workers a HEAD for each output
         # Before the upload, so that the job key counts from now on.
         self.ledger.create(job, options, policy, traceparent=traceparent)
         try:
-            self._register(job, options, policy, listing)
+            self._register(job, options, policy, listing, job_key)
         except BaseException as error:  # however a submission is interrupted, its job must not stay open for ever
             self.ledger.abandon(job, f"not submitted: {str(error) or type(error).__name__}")
             raise
@@ -253,7 +261,9 @@ class Submitter:
             ) from error
         return self.ledger.view(job), waits_for
 
-    def _register(self, job: str, options: JobOptions, policy: JobPolicy, listing: Iterator[Item]) -> None:
+    def _register(
+        self, job: str, options: JobOptions, policy: JobPolicy, listing: Iterator[Item], job_key: str
+    ) -> None:
         """Write manifest and `job.json`, then let the job run."""
         with self.tracing.span("manifest"):
             written = self._write_manifest(job, listing, options.dest)
@@ -266,8 +276,9 @@ class Submitter:
             "bytes": written.bytes,
             "chunk_images": chunk_images,
             "submitted_at": time.time(),
+            **({"job_key": job_key} if job_key else {}),
         }
-        outcome_log.write_json(self.store, options.dest, job, "job.json", facts)
+        outcome_log.write_json(self.store, options.dest, job, outcome_log.REQUEST, facts)
         if not self.ledger.seal(job, total=written.images, chunk_images=chunk_images, size=written.bytes):
             raise SourceError(f"job {job} was cancelled while it was being listed")
 
