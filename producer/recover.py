@@ -8,6 +8,7 @@ the jobs under a destination; this module rebuilds one.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -144,7 +145,7 @@ def read_job(store: ObjectStore, dest: S3Url, job: str, *, marked: bool = True) 
     epoch = max([*map(outcome_log.epoch_of, names), summary.epoch, retry.epoch if retry else 0])
     status = summary.status if summary.epoch == epoch else None
     under_way = retry if status is None and retry and retry.epoch > summary.epoch else None
-    outcomes = _newest_outcomes(store, dest, request, job, under_way, summary)
+    outcomes = _newest_outcomes(request, outcome_log.kinds_newest_first(store, dest, job, names), under_way, summary)
     counts = {kind: outcomes.count(number) for kind, number in outcome_codec.NUMBERS.items()}
     if status in _WITH_CANCELLED:
         counts[OutcomeKind.CANCELLED] += request.total - sum(counts.values())
@@ -234,11 +235,14 @@ def _times(summary: JobSummary) -> dict[str, Any]:
 
 
 def _newest_outcomes(
-    store: ObjectStore, dest: S3Url, request: _Request, job: str, retry: RetryRequest | None, summary: JobSummary
+    request: _Request,
+    newest_first: Iterable[tuple[int, int, OutcomeKind]],
+    retry: RetryRequest | None,
+    summary: JobSummary,
 ) -> bytes:
     """Return the newest outcome of each image, one byte each; 0 without one, or if `retry` has taken it back."""
     found = bytearray(request.total)
-    for epoch, index, kind in outcome_log.kinds_newest_first(store, dest, job):
+    for epoch, index, kind in newest_first:
         if index < request.total and not found[index]:
             again = retry is not None and epoch < retry.epoch and retry.takes_back(kind)
             found[index] = _RUN_AGAIN if again else outcome_codec.NUMBERS[kind]

@@ -179,9 +179,8 @@ class Submitter:
         if job_key and (other := self._claim(job_key, job)):
             return Submitted(other, joined=True)
         with self.tracing.span("job", job=job) as traceparent:
-            view, waits_for = self._run(
-                job, plan.options, policy or JobPolicy(), self._uploaded(plan), traceparent, job_key
-            )
+            rules, listing = policy or JobPolicy(), self._uploaded(plan)
+            view, waits_for = self._run(job, plan.options, rules, listing, traceparent=traceparent, job_key=job_key)
         return Submitted(view, plan.skipped, waits_for=waits_for)
 
     def _uploaded(self, plan: Plan) -> Iterator[Item]:
@@ -236,6 +235,7 @@ class Submitter:
         options: JobOptions,
         policy: JobPolicy,
         listing: Iterator[Item],
+        *,
         traceparent: str,
         job_key: str,
     ) -> tuple[JobView, str]:

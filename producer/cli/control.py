@@ -116,8 +116,9 @@ def recover_command(
 ) -> int:
     """Rebuild JOB, which Redis has lost, from its files in S3 under DEST, and continue it.
 
-    With --all, list everything under each DEST and rebuild all jobs that had not ended, one line per job. Jobs that have
-    ended and jobs that Redis has are left alone; paused jobs run. The exit code is 1 if a job could not be recovered.
+    With --all, list everything under each DEST and rebuild all jobs that had not ended, one line per job. Jobs that
+    have ended and jobs that Redis has are left alone; paused jobs run. The exit code is 1 if a job could not be
+    recovered.
     """
     if every and wait:
         raise click.UsageError("--wait requires a single JOB; follow the others with `producer list`")
