@@ -29,6 +29,7 @@ from producer.forget import forget
 from producer.outcomes import read_outcomes
 from producer.plan import Plan
 from producer.recover import recover
+from producer.recover_all import FoundJob, recover_all
 from producer.retry import retry
 from producer.sources.filters import Filters
 from producer.sources.list_formats import ListFormat, key_lines
@@ -305,6 +306,22 @@ class Client:
             ContractError: the job's files were changed or replaced.
         """
         return recover(self._store, self._ledger, S3Url.folder(dest), job)
+
+    def recover_all(self, *dests: str, dry_run: bool = False) -> Iterator[FoundJob]:
+        """Rebuild every job that had not ended when Redis lost it, from the job folders under the destinations.
+
+        Args:
+            *dests: destinations of jobs, or prefixes above them. All that lies under them is listed.
+            dry_run: write nothing.
+
+        Returns:
+            Every job found, oldest first, with what became of it: iterate to the end.
+
+        Raises:
+            ServiceError: a destination cannot be listed, or Redis failed. Repeat it: recovered jobs are left alone.
+        """
+        places = [S3Url.folder(dest) for dest in texts("dests", dests)]
+        return recover_all(self._store, self._ledger, places, dry_run=dry_run)
 
     def forget(self, job: str) -> None:
         """Remove a job from Redis that has ended, or whose record cannot be read. What it has in S3 stays.

@@ -85,6 +85,7 @@ class _NewJob:
     options: JobOptions
     policy: JobPolicy
     traceparent: str
+    job_key: str = ""
     confirmed: bool = True
 
     def note_unconfirmed(self) -> None:
@@ -198,7 +199,7 @@ class Submitter:
         if job_key and (other := self._claim(job_key, job)):
             return Submitted(other, joined=True)
         with self.tracing.span("job", job=job) as traceparent:
-            new = _NewJob(job, plan.options, policy or JobPolicy(), traceparent)
+            new = _NewJob(job, plan.options, policy or JobPolicy(), traceparent, job_key)
             view, waits_for = self._run(new, self._uploaded(plan))
         return Submitted(view, plan.skipped, waits_for=waits_for, confirmed=new.confirmed)
 
@@ -289,6 +290,7 @@ class Submitter:
             "bytes": written.bytes,
             "chunk_images": chunk_images,
             "submitted_at": time.time(),
+            **({"job_key": new.job_key} if new.job_key else {}),
         }
         outcome_log.write_json(self.store, options.dest, job, outcome_log.REQUEST, facts)
         seal = partial(

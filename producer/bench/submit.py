@@ -17,19 +17,21 @@ import statistics
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Self
 
 from producer.recover import recover
+from producer.recover_all import Finding, recover_all
 from producer.submit import Submitter
 from worker.contract import settings
 from worker.contract.ledger.jobs import Ledger
-from worker.contract.messages import OutcomeKind
+from worker.contract.messages import JobOptions, JobPolicy, OutcomeKind
 from worker.contract.outputs import OutputOptions
 from worker.contract.queue.celery_app import make_celery
 from worker.contract.s3url import S3Url
-from worker.contract.storage import outcome_log
+from worker.contract.storage import manifest, outcome_log
 from worker.contract.storage.s3 import ObjectInfo, ObjectStore
 
 SOURCE = S3Url("bucket-that-is-not-there", "photos/")
@@ -40,6 +42,10 @@ FOLDER_IMAGES = 1_000
 _LISTING_SAMPLE = 1_000_000
 """Most keys listed to measure the cost of the listing alone; it is extrapolated from them."""
 
+_CHUNK_IMAGES = 50
+_LOGGED_AT_ONCE = 500
+"""Outcomes in a part of the outcome log: 30 s of a node with 17 images/s."""
+
 _CURVE_SECONDS = 0.25
 _STATUS_CALLS = 1_000
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -49,6 +55,18 @@ class SyntheticListing(ObjectStore):
     """The real store, except that the listing of `SOURCE` is generated."""
 
     keys = 0
+
+    def count_requests(self) -> Counter[str]:
+        """Return a counter of the requests sent to S3 from now on, by operation; attempts after a failure included."""
+        found: Counter[str] = Counter()
+        lock = threading.Lock()
+
+        def count(event_name: str, **_: Any) -> None:
+            with lock:
+                found[event_name.rpartition(".")[2]] += 1
+
+        self._client.meta.events.register("before-send.s3", count)
+        return found
 
     def list(self, folder: S3Url, **options: Any) -> Iterator[ObjectInfo]:
         """Yield keys in the order of S3, with sizes and ETags that compress as badly as real ones."""
@@ -106,14 +124,14 @@ def resident_mib() -> float:
 class SubmitBenchmark:
     """The actions, over one set of connections."""
 
-    def __init__(self, stack: ExitStack, keys: int, dest: str, job: str = "") -> None:
+    def __init__(self, stack: ExitStack, keys: int, dest: str, job: str = "", jobs: int = 0) -> None:
         config = settings.load()
         self._store = SyntheticListing(config.s3)
         self._store.keys = keys
         stack.callback(self._store.close)
         self._ledger = stack.enter_context(Ledger(config.redis))
         self._celery = make_celery(config, client_name="maskmill-submit-benchmark")
-        self._keys, self._dest, self._job = keys, S3Url.folder(dest), job
+        self._keys, self._dest, self._job, self._jobs = keys, S3Url.folder(dest), job, jobs
 
     def submit(self) -> dict[str, Any]:
         """List alone, then list and submit; the difference is the cost of submitting."""
@@ -175,6 +193,34 @@ class SubmitBenchmark:
             "failed": view.failed,
             "status": view.status.value,
         }
+
+    def leave_jobs(self) -> dict[str, Any]:
+        """Write the job folders of `jobs` jobs, each half done, and nothing to Redis: what is left if Redis is lost."""
+        half = self._keys // 2
+        for number in range(self._jobs):
+            dest, job = self._dest / f"{number}/", f"lost-{number:06d}"
+            options, writer = JobOptions(source=SOURCE, dest=dest), manifest.Writer(self._store, dest, job)
+            for item in synthetic_objects(self._keys):
+                writer.add(item)
+            writer.close()
+            facts: dict[str, Any] = {"options": options.model_dump(mode="json")}
+            facts |= {"policy": JobPolicy().model_dump(mode="json"), "total": self._keys, "bytes": writer.bytes}
+            facts |= {"chunk_images": _CHUNK_IMAGES, "submitted_at": 1.0}
+            outcome_log.write_json(self._store, dest, job, outcome_log.REQUEST, facts)
+            for first in range(0, half, _LOGGED_AT_ONCE):
+                lines = [_line(index) for index in range(first, min(half, first + _LOGGED_AT_ONCE))]
+                outcome_log.write_part(self._store, dest, job, epoch=0, first_id=f"{first + 1}-0", lines=lines)
+        return {"jobs": self._jobs}
+
+    def recover_all(self) -> dict[str, Any]:
+        """Rebuild all these jobs; count the requests to S3."""
+        requests = self._store.count_requests()
+        wall, cpu = time.monotonic(), time.process_time()
+        found = list(recover_all(self._store, self._ledger, [self._dest]))
+        seconds = {"wall_seconds": time.monotonic() - wall, "cpu_seconds": time.process_time() - cpu}
+        recovered = [job for job in found if job.finding is Finding.RECOVERED]
+        done = sum(job.done for job in recovered)
+        return seconds | {"jobs": len(recovered), "images": self._keys, "done": done, "requests": dict(requests)}
 
     def cancel(self) -> dict[str, Any]:
         """Cancel the job; count the commands that Redis runs for it, and the time that the caller waits."""

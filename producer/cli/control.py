@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 import click
 
 from producer.cli import progress
 from producer.cli.jobs import JSON, TIMEOUT, WAIT, follow_to_end
 from producer.forget import forget, forget_unreadable
 from producer.recover import recover
+from producer.recover_all import Finding, FoundJob, recover_all
 from producer.retry import retry
 from producer.wording import counts_in_words
 from worker.contract import console, settings
@@ -91,18 +95,77 @@ def retry_command(*, job: str, failed: bool, cancelled: bool, wait: bool, timeou
         return _show_and_wait(ledger, view, wait=wait, timeout=timeout, as_json=as_json)
 
 
-@click.command("recover", epilog="\b\nExample:\n  producer recover 20260131-120000-a1b2c3 s3://shop/masks/ --wait")
-@click.argument("job")
-@click.argument("dest")
+@click.command(
+    "recover",
+    epilog="\b\nExamples:\n  producer recover 20260131-120000-a1b2c3 s3://shop/masks/ --wait\n"
+    "  producer recover --all s3://shop/ s3://press/cutouts/ --dry-run",
+)
+@click.argument("places", nargs=-1, required=True, metavar="[JOB] DEST...")
+@click.option(
+    "--all",
+    "every",
+    is_flag=True,
+    help="Rebuild every job under DEST that had not ended; DEST may be a prefix above several destinations.",
+)
+@click.option("--dry-run", is_flag=True, help="With --all: only say what would be done.")
 @WAIT
 @TIMEOUT
 @JSON
-def recover_command(*, job: str, dest: str, wait: bool, timeout: float | None, as_json: bool) -> int:
-    """Rebuild JOB, which Redis has lost, from its files in S3 under DEST, and continue it."""
+def recover_command(
+    *, places: tuple[str, ...], every: bool, dry_run: bool, wait: bool, timeout: float | None, as_json: bool
+) -> int:
+    """Rebuild JOB, which Redis has lost, from its files in S3 under DEST, and continue it.
+
+    With --all, list everything under each DEST and rebuild all jobs that had not ended, one line per job. Jobs that
+    have ended and jobs that Redis has are left alone; paused jobs run. The exit code is 1 if a job could not be
+    recovered.
+    """
+    if every and wait:
+        raise click.UsageError("--wait requires a single JOB; follow the others with `producer list`")
+    if dry_run and not every:
+        raise click.UsageError("--dry-run requires --all")
     config = settings.load()
     with Ledger(config.redis) as ledger, ObjectStore(config.s3) as store:
+        if every:
+            found = recover_all(store, ledger, [S3Url.folder(place) for place in places], dry_run=dry_run)
+            return _show_found(found, dry_run=dry_run, as_json=as_json)
+        if len(places) != 2:  # noqa: PLR2004 -- JOB and DEST
+            raise click.UsageError("name a JOB and its DEST, or give --all and destinations")
+        job, dest = places
         view = recover(store, ledger, S3Url.folder(dest), job)
         return _show_and_wait(ledger, view, wait=wait, timeout=timeout, as_json=as_json)
+
+
+def _show_found(found: Iterable[FoundJob], *, dry_run: bool, as_json: bool) -> int:
+    """Print a line for each job, and the numbers at the end."""
+    numbers: Counter[Finding] = Counter()
+    images = done = 0
+    for each in found:
+        numbers[each.finding] += 1
+        images, done = images + each.total, done + each.done
+        if as_json:
+            facts = {"job": each.job, "dest": str(each.dest), "finding": each.finding.value, "reason": each.reason}
+            console.print_json(facts | {"total": each.total, "done": each.done, "left": each.total - each.done})
+        else:
+            console.out.print(_found_in_words(each, dry_run=dry_run), markup=False, soft_wrap=True)
+    if as_json:
+        counts = {finding.value: numbers[finding] for finding in Finding}
+        console.print_json({"jobs": counts, "total": images, "done": done, "left": images - done, "dry_run": dry_run})
+    else:
+        jobs = ", ".join(f"{numbers[finding]} {finding.value}" for finding in Finding if numbers[finding])
+        left = f"; {images:,} images, {done:,} done, {images - done:,} left" if numbers[Finding.RECOVERED] else ""
+        told = f"{jobs or 'no job found'}{left}" + (" (dry run: nothing was written)" if dry_run else "")
+        console.err.print(told, markup=False, soft_wrap=True)
+    return Exit.SETUP if numbers[Finding.UNREADABLE] + numbers[Finding.NOT_SUBMITTED] else Exit.OK
+
+
+def _found_in_words(found: FoundJob, *, dry_run: bool) -> str:
+    if found.finding is Finding.RECOVERED:
+        what = "would be recovered" if dry_run else "recovered"
+        counts = f": {found.total:,} images, {found.done:,} done, {found.total - found.done:,} left"
+    else:
+        what, counts = found.finding.value, f": {found.reason}" if found.reason else ""
+    return f"{found.job} {found.dest} {what}{counts}"
 
 
 @click.command(

@@ -4,6 +4,7 @@
     └── for each number of keys
         producer.bench.submit   submit, status, history, recover, cancel, retry: one process per action
         worker.steward.process  ends the cancelled job
+    producer.bench.submit       leave_jobs, recover_all: many jobs, of which Redis knows none
     worker.bench.plain_celery   one message per image, `plain_messages` of them
 
 Figures of plain Celery are extrapolated from those messages; every message costs the same.
@@ -36,6 +37,7 @@ from worker.bench.submit_report import (
     Cancellation,
     JobEnd,
     Recovery,
+    RecoveryOfAll,
     Retry,
     StatusTimes,
     Submission,
@@ -55,6 +57,7 @@ from worker.standalone.services import DEFAULT_BUCKET, Standalone
 _MIB = 1024 * 1024
 _ACTION_SECONDS = 3600.0
 _POLL_SECONDS = 0.05
+_LOST_JOB_IMAGES = 10_000
 _LOG_LINE_BYTES = 160
 """Mean size of an outcome with one output."""
 
@@ -66,6 +69,8 @@ class SubmitOptions:
     keys: tuple[int, ...]
     """Images of each job."""
     plain_messages: int = 50_000
+    lost_jobs: int = 100
+    """Jobs that are rebuilt after the loss of Redis, with as many images as the first job, at most 10,000."""
 
 
 def run(options: SubmitOptions, on_progress: OnProgress) -> SubmitReport:
@@ -83,6 +88,7 @@ def run(options: SubmitOptions, on_progress: OnProgress) -> SubmitReport:
         on_progress(f"plain Celery, {options.plain_messages:,} messages")
         plain, _ = bench.child("worker.bench.plain_celery", str(options.plain_messages))
         results = [bench.measure(keys) for keys in options.keys]
+        recover_all = bench.recover_all(options.lost_jobs, min(options.keys[0], _LOST_JOB_IMAGES))
     return SubmitReport(
         {
             "schema_version": SCHEMA_VERSION,
@@ -91,6 +97,7 @@ def run(options: SubmitOptions, on_progress: OnProgress) -> SubmitReport:
             "load_average_before": before,
             "load_average_after": machine_facts.load_average(),
             "results": results,
+            "recover_all": recover_all,
             "plain_celery": {
                 "messages": plain["messages"],
                 "wall_seconds": plain["wall_seconds"],
@@ -183,17 +190,25 @@ class _Bench:
         found: dict[str, Any] = json.loads(line)
         return found, peak
 
-    def _act(self, action: str, keys: int, dest: str, job: str = "") -> dict[str, Any]:
+    def _act(self, action: str, keys: int, dest: str, job: str = "", jobs: int = 0) -> dict[str, Any]:
         """Let the producer do one action; return what it measured."""
-        found = self._act_with_peak(action, keys, dest, job)
+        found = self._act_with_peak(action, keys, dest, job, jobs)
         del found["peak_mib"]
         return found
 
-    def _act_with_peak(self, action: str, keys: int, dest: str, job: str = "") -> dict[str, Any]:
+    def _act_with_peak(self, action: str, keys: int, dest: str, job: str = "", jobs: int = 0) -> dict[str, Any]:
         """Let the producer do one action; return what it measured, and the peak memory of its process."""
-        arguments = {"keys": keys, "dest": dest, "job": job}
+        arguments = {"keys": keys, "dest": dest, "job": job, "jobs": jobs}
         found, peak = self.child("producer.bench.submit", action, json.dumps(arguments))
         return found | {"peak_mib": peak / _MIB}
+
+    def recover_all(self, jobs: int, images: int) -> RecoveryOfAll:
+        """Measure the recovery of many half-done jobs into an empty Redis."""
+        self._on_progress(f"{jobs:,} jobs of {images:,} images: recover all")
+        dest = f"s3://{DEFAULT_BUCKET}/lost/"
+        self._act("leave_jobs", images, dest, jobs=jobs)
+        found = self._act_with_peak("recover_all", images, dest, jobs=jobs)
+        return cast(RecoveryOfAll, found)
 
     def _end(self, ledger: Ledger, job: str) -> JobEnd:
         """Let a steward end the cancelled job, as a worker node does; measure what that takes."""

@@ -2,7 +2,7 @@
 
     {"schema_version", "benchmark": "submit", "machine", "results": [
         {"keys", "submit": {"listing", "whole", "idle_mib", "peak_mib", "curve", "published", ...}, "redis", "status",
-         "recover", "cancel", "end", "retry"}],
+         "recover", "cancel", "end", "retry"}], "recover_all": {...},
      "plain_celery": {"messages", "wall_seconds", "cpu_seconds", "redis_bytes", "redis_bytes_per_image"}}
 
 The listing is not counted: the time of submitting is that of listing and submitting together, less that of the
@@ -111,6 +111,19 @@ class Recovery(Seconds):
     status: str
 
 
+class RecoveryOfAll(Seconds):
+    """Recovery of many jobs at once into an empty Redis."""
+
+    jobs: int
+    images: int
+    """Of each job; half of them had an outcome."""
+    done: int
+    """Outcomes found, over all jobs."""
+    requests: dict[str, int]
+    """Requests to S3 by operation."""
+    peak_mib: float
+
+
 class Cancellation(TypedDict):
     """What a cancel costs its caller and Redis."""
 
@@ -160,6 +173,7 @@ class SubmitDocument(Document, LoadAverages):
     """The JSON document."""
 
     results: list[SubmitResult]
+    recover_all: RecoveryOfAll
     plain_celery: PlainCelery
 
 
@@ -194,7 +208,16 @@ class SubmitReport:
                 f"{recover['peak_mib']:.0f} MiB, steward at the end {end['steward_peak_mib']:.0f} MiB; recovered with "
                 f"{result['keys'] // 2:,} outcomes, {result['redis']['recovered_bytes'] / _MB:.2f} MB in Redis"
             )
-        return lines
+        return [*lines, self._recovery_of_all()]
+
+    def _recovery_of_all(self) -> str:
+        found = self.document["recover_all"]
+        by_kind = ", ".join(f"{count:,} {name}" for name, count in sorted(found["requests"].items()))
+        return (
+            f"recover --all: {found['jobs']:,} jobs of {found['images']:,} images with {found['done']:,} outcomes in "
+            f"{found['wall_seconds']:.1f} s ({found['cpu_seconds']:.1f} s of CPU), {found['peak_mib']:.0f} MiB, "
+            f"requests to S3: {by_kind}"
+        )
 
     def readme_table(self) -> Table:
         """Return every job, with plain Celery for as many images."""

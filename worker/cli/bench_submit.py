@@ -29,8 +29,15 @@ key. The installation that the settings name is not touched.
     show_default=True,
     help="Messages of plain Celery from which its cost is extrapolated.",
 )
+@click.option(
+    "--lost-jobs",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Jobs of up to 10,000 images that `recover --all` rebuilds.",
+)
 @OUTPUT
-def submit_command(*, keys: tuple[int, ...], plain_messages: int, output: Path) -> int:
+def submit_command(*, keys: tuple[int, ...], plain_messages: int, lost_jobs: int, output: Path) -> int:
     """Submit jobs of any size without a picture, and measure time, memory, status, cancel and recover.
 
     Compares with plain Celery with one message per image. Only the listing is made up: the code that submits, Redis and
@@ -39,6 +46,6 @@ def submit_command(*, keys: tuple[int, ...], plain_messages: int, output: Path) 
     from worker.bench import report, submit
 
     report.check_writable(output)
-    options = submit.SubmitOptions(keys or (1_000_000,), plain_messages)
+    options = submit.SubmitOptions(keys or (1_000_000,), plain_messages, lost_jobs)
     publish(submit.run(options, print_progress), output)
     return Exit.OK

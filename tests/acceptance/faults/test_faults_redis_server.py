@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from support import commands
 from support.fault_injection import Faults
 from support.fault_timing import IN_FLIGHT
 from support.shared_workers import BACK_OFF, SharedWorkers, client, installation_at, own_redis
+from worker.contract.errors import JobNotFound
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.queue.celery_app import make_celery
 from worker.standalone.services import Standalone
@@ -212,3 +214,33 @@ def test_an_emptied_redis_is_rebuilt_from_s3(workers):
     account = workers.settle(job)
     assert account.view.ok == IMAGES, "outputs written before the loss count as this job's own"
     assert account.repeated <= CHUNK + IN_FLIGHT
+
+
+def test_a_lost_redis_is_rebuilt_whole_while_workers_run(workers, server):
+    """A new, empty server at the same address: two jobs go on, one that had ended is left alone."""
+    ended = workers.submit(CHUNK, chunk=CHUNK, folder="few")
+    workers.settle(ended)
+    workers.faults.clear_executions()
+    jobs = {workers.submit(IMAGES, chunk=CHUNK, folder="in-2"), workers.submit_and_start(IMAGES, chunk=CHUNK)}
+
+    server.kill()
+    shutil.rmtree(server.data)
+    server.start()
+    time.sleep(3)  # workers and steward find a server that knows no job
+    place, settings = f"s3://{workers.installation.bucket}/", workers.installation.environment
+    dry, done, again = (
+        commands.run("producer", "recover", "--all", place, "--json", *more, settings=settings)
+        for more in (["--dry-run"], [], [])
+    )
+
+    assert (dry.code, done.code, again.code) == (0, 0, 0), done.err
+    for said in (dry, done):
+        assert {line["job"] for line in said.lines[:-1] if line["finding"] == "recovered"} == jobs
+        assert said.lines[-1]["total"] == 2 * IMAGES
+    assert {line["job"] for line in again.lines[:-1] if line["finding"] == "in redis"} == jobs
+    for job in jobs:
+        account = workers.settle(job)
+        assert account.view.ok + account.view.skipped == IMAGES
+    assert account.executions.total() <= 2 * (IMAGES + CHUNK + IN_FLIGHT), "work was done again"
+    with Ledger(workers.installation.settings.redis) as ledger, pytest.raises(JobNotFound):
+        ledger.view(ended)

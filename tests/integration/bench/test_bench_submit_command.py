@@ -21,7 +21,8 @@ def done(tmp_path_factory):
     output = tmp_path_factory.mktemp("bench")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
-        arguments = ["submit", "--keys", str(KEYS), "--plain-messages", "200", "--output", str(output)]
+        arguments = ["submit", "--keys", str(KEYS), "--plain-messages", "200", "--lost-jobs", "3"]
+        arguments += ["--output", str(output)]
         return CliRunner().invoke(bench_command, arguments), output
 
 
@@ -44,6 +45,10 @@ def test_everything_is_measured(found):
     assert all(one[action]["peak_mib"] > 20 for action in ("submit", "recover", "retry"))
     assert one["end"]["steward_peak_mib"] > 20
     assert found["plain_celery"]["messages"] == 200
+    lost = found["recover_all"]
+    assert (lost["jobs"], lost["images"], lost["done"]) == (3, KEYS, 3 * (KEYS // 2))
+    # For each job: its folder is listed, then `job.json`, `manifest.json`, `retry.json`, the log and its one part.
+    assert lost["requests"] == {"ListObjectsV2": 1 + 3 + 3, "GetObject": 3 * 4}
 
 
 def test_a_job_costs_redis_less_than_messages(found):

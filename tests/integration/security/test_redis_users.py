@@ -16,7 +16,7 @@ from worker.contract import redis_keys
 
 READING_SCRIPTS = ("read", "members", "newest")
 PRODUCER_SCRIPTS = (
-    *("renew_listing", "seal", "control", "reopen", "reset", "resume", "take", "untake"),
+    *("renew_listing", "seal", "control", "reopen", "reset", "restore", "resume", "take", "untake"),
     *READING_SCRIPTS,
 )
 WORKER_SCRIPTS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from producer.recover import recover
 from support.jobs import HERE, image_states, lease, message, outcome, run
@@ -127,8 +128,12 @@ def test_an_interrupted_recovery_starts_again(world, monkeypatch):
     run(world.ledger, world.submit(60), [19])
     world.bookkeeper.tick()
     lose_redis(world)
+
+    def lost(**_):
+        raise RedisConnectionError("gone")
+
     with monkeypatch.context() as patch:
-        patch.setattr(world.ledger, "_add_returned", lambda *args: (_ for _ in ()).throw(BrokerUnavailable("gone")))
+        patch.setitem(world.ledger.connection._scripts, "restore", lost)
         with pytest.raises(BrokerUnavailable):
             back(world)
     with pytest.raises(JobNotFound):

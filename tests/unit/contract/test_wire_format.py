@@ -248,8 +248,8 @@ def test_the_words_of_the_scripts():
     fields = (
         "beat_at bytes cancelled chunk_images chunks code: completed_at core_seconds cursor dead ending epoch failed "
         "finished_at judged_after max_attempts max_failed max_failed_percent model: ok options pardoned policy "
-        "queued_at reason recheck skipped started_at status store_bucket store_pauses store_retry_at submitted_at "
-        "total wait_at wait_for wait_since"
+        "queued_at reason recheck restored_by skipped started_at status store_bucket store_pauses store_retry_at "
+        "submitted_at total wait_at wait_for wait_since"
     )
     suspects, stream = "chunk: deaths: store: stored: why:", "o"
     primary = "run_id server since"

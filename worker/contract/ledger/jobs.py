@@ -7,6 +7,7 @@ lost connection. `chunks` holds what a worker does with a chunk, `backlog` what 
 from __future__ import annotations
 
 import itertools
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self, cast
 
@@ -246,6 +247,8 @@ class Ledger:
     ) -> JobView:
         """Put back a job that Redis has lost; it runs if it had not ended and images are left to do.
 
+        It keeps its place in the queue: of two jobs that write to the same destination, the older one runs first.
+
         Args:
             job: its id, unknown to this Redis.
             options: as submitted.
@@ -254,6 +257,9 @@ class Ledger:
             counts: images by outcome.
             outcomes: state of each image, one byte each (`outcome_codec`).
             ending: the status with which it ended; None if it had not ended.
+
+        Raises:
+            JobStateError: Redis has the job by now: another recovery was faster.
         """
         size, total, now = int(str(fields["chunk_images"])), int(str(fields["total"])), self._now()
         chunks, left = -(-total // size), total - sum(counts.values())
@@ -262,51 +268,23 @@ class Ledger:
         cursor = -(-len(outcomes.rstrip(b"\0")) // size) if status is JobStatus.RUNNING else chunks
         record = (
             _submitted_fields(job, options, policy)
-            | {"queued_at": now, "chunks": chunks, "cursor": cursor, "status": status.value}
+            | {"queued_at": fields["created_at"], "chunks": chunks, "cursor": cursor, "status": status.value}
             | {"ending": ending.value if ending else "" if left else "finished"}
             | ({"finished_at": now} if ending else {})
             | {kind.value: count for kind, count in counts.items() if count}
             | dict(fields)
         )
-        self._restore_outcomes(job, outcomes)
-        if status is JobStatus.RUNNING:
-            returned = redis_keys.job_keys(self._prefix, job).returned
-            for batch in _batches(outcome_codec.chunks_with([outcomes[: cursor * size]], {None}, size)):
-                self._add_returned(returned, batch)
-        # Last: a job exists only with its record, so an interrupted call is repeated from the start.
-        self._restore_record(job, record, active=ending is None)
+        returned = bytearray(-(-cursor // 8) if status is JobStatus.RUNNING else 0)
+        if returned:
+            for chunk in outcome_codec.chunks_with([outcomes[: cursor * size]], {None}, size):
+                returned[chunk // 8] |= 0x80 >> chunk % 8  # the order of SETBIT
+        args = [job, fields["created_at"], int(ending is None), secrets.token_hex(8)]
+        args += [outcome_codec.packed(outcomes), bytes(returned)]
+        args += [part for name, value in record.items() for part in (name, value)]
+        keys = [*redis_keys.job_keys(self._prefix, job), redis_keys.jobs(self._prefix), redis_keys.active(self._prefix)]
+        if not self.connection.call(lambda: self.connection.script("restore")(keys=keys, args=args)):
+            raise JobStateError(f"job {job} is in Redis by now: another recovery was faster")
         return self.view(job)
-
-    def _restore_outcomes(self, job: str, outcomes: bytes) -> None:
-        keys = redis_keys.job_keys(self._prefix, job)
-
-        def write() -> None:
-            pipeline = self.connection.client.pipeline(transaction=True)
-            pipeline.delete(*keys)
-            pipeline.set(keys.images, outcome_codec.packed(outcomes))
-            pipeline.execute()
-
-        self.connection.call(write)
-
-    def _restore_record(self, job: str, record: dict[str, object], *, active: bool) -> None:
-        def write() -> None:
-            pipeline = self.connection.client.pipeline(transaction=True)
-            pipeline.hset(redis_keys.job(self._prefix, job), mapping=record)
-            pipeline.zadd(redis_keys.jobs(self._prefix), {job: float(str(record["created_at"]))})
-            if active:
-                pipeline.sadd(redis_keys.active(self._prefix), job)
-            pipeline.execute()
-
-        self.connection.call(write)
-
-    def _add_returned(self, returned: str, chunks: list[int]) -> None:
-        def write() -> None:
-            pipeline = self.connection.client.pipeline(transaction=False)
-            for chunk in chunks:
-                pipeline.setbit(returned, chunk, 1)
-            pipeline.execute()
-
-        self.connection.call(write)
 
     def _reset(self, view: JobView, chunks: list[int], *, failed: bool, cancelled: bool) -> None:
         script, keys = self.connection.script("reset"), redis_keys.job_keys(self._prefix, view.job)

@@ -180,6 +180,17 @@ class ObjectStore:
                     if item["Key"] != folder.key:
                         yield _info(item["Key"].removeprefix(folder.key), item, size=item.get("Size"))
 
+    def folders(self, folder: S3Url) -> Iterator[S3Url]:
+        """Yield the folders that lie directly in a folder, in key order: the first parts of keys, with their slash."""
+        self._check_allowed(folder)
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=folder.bucket, Prefix=folder.key, Delimiter="/"
+        )
+        with _translate_errors(folder):
+            for page in pages:
+                for item in page.get("CommonPrefixes", ()):
+                    yield S3Url(folder.bucket, item["Prefix"])
+
     def head(self, url: S3Url) -> ObjectInfo:
         """Return the size, ETag, user metadata and time of change of an object.
 

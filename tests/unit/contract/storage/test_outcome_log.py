@@ -33,7 +33,7 @@ def outcome(index: int, kind: OutcomeKind = OutcomeKind.OK) -> Outcome:
 def test_kinds_are_those_of_the_outcomes():
     store = written([outcome(0), outcome(1, OutcomeKind.FAILED)], [outcome(1), outcome(2, OutcomeKind.DEAD)])
 
-    kinds = list(outcome_log.kinds_newest_first(store, DEST, "job"))
+    kinds = [(index, kind) for _, index, kind in outcome_log.kinds_newest_first(store, DEST, "job")]
 
     assert kinds == [(found.index, found.kind) for found in outcome_log.newest_first(store, DEST, "job")]
     assert kinds[0] == (2, OutcomeKind.DEAD)
