@@ -260,7 +260,6 @@ class _Opened:
     def __init__(self, name: str, data: bytes, limits: LimitSettings) -> None:
         self.notes: list[str] = []
         self.image = _PARSERS[name](io.BytesIO(data), "")
-        self.image.decodermaxblock = max(len(data), 1)  # all at once: Pillow copies what a block leaves over
         self.size = self.image.size
         _check_size(self.size, limits)
 
