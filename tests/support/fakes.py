@@ -16,7 +16,7 @@ from worker.contract.storage.s3 import ObjectInfo
 
 
 class FakeStore:
-    """An object store with `get` and `put` over a dict of URL -> bytes."""
+    """An object store with `get`, `head` and `put` over a dict of URL -> bytes."""
 
     def __init__(self, objects: Mapping[str, bytes] | None = None) -> None:
         self.objects = dict(objects or {})
@@ -39,6 +39,12 @@ class FakeStore:
         if len(data) > max_bytes:
             raise TooLarge(f"{len(data)} bytes, the limit is {max_bytes}")
         return data, ObjectInfo(place.key, len(data), f"etag-of-{place.key}", {})
+
+    def head(self, place: S3Url) -> ObjectInfo:
+        url = str(place)
+        if url not in self.objects:
+            raise ObjectMissing(f"{url} does not exist")
+        return ObjectInfo(place.key, len(self.objects[url]), f"etag-of-{place.key}", self.metadata.get(url, {}))
 
     def put(self, place: S3Url, data: bytes, *, content_type: str, metadata: Mapping[str, str] | None = None) -> None:
         url = str(place)

@@ -105,6 +105,8 @@ class MisbehavingS3(LoopbackServer):
         self.mode = mode or Mode()
         self.objects: dict[str, Stored] = {}
         self.requests: list[tuple[str, str]] = []
+        self.agent = ""
+        """User-Agent of the last request."""
         """Method and `bucket/key` of every request."""
 
         self.lock = threading.Lock()
@@ -146,6 +148,7 @@ class _Handler(QuietHandler):
         bucket, _, key = unquote(url.path[1:]).partition("/")
         place = f"{bucket}/{self.s3.mode.fold(key)}"
         with self.s3.lock:
+            self.s3.agent = self.headers.get("User-Agent", "")
             self.s3.requests.append((self.command, f"{bucket}/{key}"))
             refusal = self.refusal(bucket, key)
         if refusal is not None:

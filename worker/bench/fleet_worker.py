@@ -1,9 +1,9 @@
 """Simulate many worker processes in one: the real protocol to Redis, without images. Runs in a child process.
 
 Chunks come through Celery's own consumer (BRPOP, unacked hash and index) and are acknowledged as in Celery. The ledger
-records start, every outcome and release; Celery's result backend stores both states, and its events are sent. Each
-worker sends heartbeats, renews leases and reports its speed. Only the time between two outcomes is slept rather than
-computed.
+records start, outcomes (several in one call, as in a model process) and release; Celery's result backend stores both
+states, and its events are sent. Each worker sends heartbeats, renews leases and reports its speed. Only the time
+between two outcomes is slept rather than computed.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from worker.contract.ledger.fleet import HEARTBEAT_SECONDS, Fleet, WorkerFacts
 from worker.contract.messages import ChunkMessage, MaskQuality, Outcome, OutcomeKind
 from worker.contract.queue.celery_app import make_celery
 from worker.contract.settings import RedisSettings, Settings
+from worker.runner.outcome_buffer import OutcomeBuffer
 
 _QUALITY = MaskQuality(coverage=0.3124, soft=0.0711, empty=False, full=False, touches_border=False)
 _POLL_SECONDS = 0.002
@@ -47,6 +48,7 @@ class _Worker:
     delivery: Any = None
     next_image: int = 0
     began: float = 0.0
+    buffer: OutcomeBuffer | None = None
 
 
 @dataclass
@@ -72,10 +74,10 @@ class _SimulatedWorkers:
         self.consumer = self.app.amqp.TaskConsumer(self.connection.default_channel)
         self.consumer.on_message = self._received
         self.events = self.app.events.Dispatcher(self.app.connection_for_write(), hostname=socket.gethostname())
-        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._due: list[tuple[float, int, Callable[[], object]]] = []
         self._count = itertools.count()
 
-    def at(self, when: float, act: Callable[[], None]) -> None:
+    def at(self, when: float, act: Callable[[], object]) -> None:
         """Schedule an action at a time of `time.monotonic`."""
         heapq.heappush(self._due, (when, next(self._count), act))
 
@@ -137,12 +139,13 @@ class _SimulatedWorkers:
         self.events.send("task-started", uuid=task)
         self.app.backend.mark_as_started(task, pid=1, hostname=worker.name)
         worker.lease, worker.delivery, worker.next_image = lease, delivery, 0
+        worker.buffer = OutcomeBuffer(lambda outcomes: self._timed(lambda: lease.record(outcomes)))
         worker.began = time.monotonic()
         self.at(worker.began + self.seconds_per_image, lambda: self._image(worker))
 
     def _image(self, worker: _Worker) -> None:
-        lease = worker.lease
-        if lease is None:
+        lease, buffer = worker.lease, worker.buffer
+        if lease is None or buffer is None:
             return
         message = lease.message
         key = message.keys[worker.next_image]
@@ -154,7 +157,9 @@ class _SimulatedWorkers:
             seconds=self.seconds_per_image,
             quality=_QUALITY,
         )
-        self._timed(lambda: lease.record([found]))
+        buffer.add(found)
+        if (seconds := buffer.poll()) is not None:
+            self.at(time.monotonic() + seconds, buffer.poll)
         self.images += 1
         worker.next_image += 1
         if worker.next_image < len(message.keys):
@@ -166,6 +171,8 @@ class _SimulatedWorkers:
 
     def _finished(self, worker: _Worker, lease: ChunkLease) -> None:
         message, took = lease.message, time.monotonic() - worker.began
+        if worker.buffer is not None:
+            worker.buffer.flush()
         self._timed(lambda: lease.release(model="simulated", core_seconds=took, blameless=True))
         self.fleet.register(self._facts(worker))
         task = redis_keys.task_id(message.job, message.epoch, message.chunk)

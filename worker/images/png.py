@@ -30,7 +30,7 @@ _UP, _AVERAGE = 2, 3  # filter types: section 9.2
 _LEVEL = 2
 """ISA-L compression level, 0 to 3. Level 0 makes masks a fifth larger; level 3 costs a multiple and saves no bytes."""
 _WINDOW_BITS = 15
-_BAND_BYTES = 1 << 18
+_BAND_BYTES = 1 << 19
 """Bytes of rows filtered at a time, so that the arrays of a band stay in a core's cache."""
 
 
@@ -70,16 +70,17 @@ def _compressed(image: Image.Image, scheme: _Scheme) -> bytes:
     step = max(1, _BAND_BYTES // row)
     packer = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _WINDOW_BITS)
     parts = []
-    last = np.zeros((1, image.width, depth), np.uint8)
+    # One memory for all bands: the row above a band, its rows, and what they become.
+    pixels = np.zeros((step + 1, image.width, depth), np.uint8)
+    filtered = np.full((step, row + 1), scheme.filter_type, np.uint8)
     for top in range(0, image.height, step):
-        band = image.crop((0, top, image.width, min(image.height, top + step)))
-        rows = np.asarray(band).reshape(-1, image.width, depth)
-        above = np.concatenate((last, rows[:-1]))
-        out = np.empty((len(rows), row + 1), np.uint8)
-        out[:, 0] = scheme.filter_type
-        scheme.subtract_prediction(rows, above, out[:, 1:].reshape(rows.shape))
+        count = min(step, image.height - top)
+        band, out = image.crop((0, top, image.width, top + count)), filtered[:count]
+        rows = pixels[1 : count + 1]
+        rows[:] = np.asarray(band).reshape(rows.shape)
+        scheme.subtract_prediction(rows, pixels[:count], out[:, 1:].reshape(rows.shape))
         parts.append(packer.compress(out.data))
-        last = rows[-1:]
+        pixels[0] = rows[-1]
     parts.append(packer.flush())
     return b"".join(parts)
 

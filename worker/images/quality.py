@@ -6,6 +6,8 @@ preserves relative areas.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -22,8 +24,10 @@ _CELLS, _CELL = 64, 5
 """Cells per side of the grid in which edges are looked for, and pixels per side of a cell. With the eight neighbours of
 a cell, an edge may be as wide as 3 to 5 % of the side: hair and motion blur, but not a haze over half of a subject."""
 
+_LEVELS = np.arange(256)
 _HALF = 128
 _EMPTY, _FULL = 0.001, 0.995
+_Int = TypeVar("_Int", np.uint8, np.uint16)
 
 
 def assess(matte: Image.Image) -> MaskQuality:
@@ -34,31 +38,33 @@ def assess(matte: Image.Image) -> MaskQuality:
         without an edge nearby; and whether the mask is empty (less than 0.1 % of the pixels are at least half opaque),
         full (more than 99.5 %) or touches the border; and the box around the pixels that are at least half opaque.
     """
-    counts = np.array(matte.histogram(), np.float64)
-    pixels = counts.sum()
-    subject = counts[_HALF:].sum() / pixels
-    some = counts[SUBJECT:].sum()
     values = np.asarray(matte)
-    edges = (values[0], values[-1], values[:, 0], values[:, -1])
+    counts = np.array(matte.histogram())
+    pixels, subject, some = counts.sum(), counts[_HALF:].sum(), counts[SUBJECT:].sum()
+    rows, columns = values.max(1) >= _HALF, values.max(0) >= _HALF
     return MaskQuality(
-        coverage=round(float(counts @ np.arange(256)) / (255 * pixels), 4),
+        coverage=round(float(counts @ _LEVELS) / (255 * float(pixels)), 4),
         soft=round(float(counts[SUBJECT:OPAQUE].sum() / some), 4) if some else 0.0,
         undecided=round(_undecided(matte), 4),
-        empty=bool(subject < _EMPTY),
-        full=bool(subject > _FULL),
-        touches_border=any(int(edge.max()) >= _HALF for edge in edges),
-        box=_box(matte),
+        empty=bool(subject / pixels < _EMPTY),
+        full=bool(subject / pixels > _FULL),
+        touches_border=bool(rows[0] or rows[-1] or columns[0] or columns[-1]),
+        box=_box(rows, columns),
     )
 
 
-def _box(matte: Image.Image) -> tuple[float, float, float, float] | None:
-    """Return the box around all pixels that are at least half opaque, as shares of width and height."""
-    found = matte.point([0] * _HALF + [255] * (256 - _HALF)).getbbox()
-    if found is None:
+def _box(rows: npt.NDArray[np.bool_], columns: npt.NDArray[np.bool_]) -> tuple[float, float, float, float] | None:
+    """Return the box around the marked rows and columns, as shares of width and height; None if none is marked."""
+    if not rows.any():
         return None
-    left, top, right, bottom = found
-    width, height = matte.size
-    return round(left / width, 4), round(top / height, 4), round(right / width, 4), round(bottom / height, 4)
+    (left, right), (top, bottom) = _ends(columns), _ends(rows)
+    return left, top, right, bottom
+
+
+def _ends(marked: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """Return the beginning of the first and the end of the last marked element, as shares of the length."""
+    length = len(marked)
+    return round(int(marked.argmax()) / length, 4), round((length - int(marked[::-1].argmax())) / length, 4)
 
 
 def _undecided(matte: Image.Image) -> float:
@@ -70,13 +76,19 @@ def _undecided(matte: Image.Image) -> float:
     """
     side = _CELLS * _CELL
     values = np.asarray(matte.resize((side, side), Image.Resampling.BOX))
-    pixels = [values[i::_CELL, j::_CELL] for i in range(_CELL) for j in range(_CELL)]  # the n-th pixel of every cell
-    highest, lowest = np.maximum.reduce(pixels), np.minimum.reduce(pixels)
+    highest, lowest = _over_cells(np.maximum, values), _over_cells(np.minimum, values)
     has_edge = (_spread(highest) >= _SOLID) & (255 - _spread(255 - lowest) <= _BACKGROUND)
-    opacity = np.where(values >= SUBJECT, values, 0)
-    soft = np.where(values < OPAQUE, opacity, 0)[~has_edge.repeat(_CELL, 0).repeat(_CELL, 1)]
-    total = int(opacity.sum(dtype=np.int64))
-    return int(soft.sum(dtype=np.int64)) / total if total else 0.0
+    opacity = values * (values >= SUBJECT)
+    soft = (opacity * (values < OPAQUE)).astype(np.uint16)  # the 25 pixels of a cell sum to at most 6,375
+    total = int(opacity.sum(dtype=np.uint32))
+    return int(_over_cells(np.add, soft)[~has_edge].sum(dtype=np.uint32)) / total if total else 0.0
+
+
+def _over_cells(combine: np.ufunc, pixels: npt.NDArray[_Int]) -> npt.NDArray[_Int]:
+    """Combine the pixels of every cell: rows first, because they are contiguous in memory."""
+    rows = combine.reduce([pixels[i::_CELL] for i in range(_CELL)], dtype=pixels.dtype)
+    found: npt.NDArray[_Int] = combine.reduce([rows[:, j::_CELL] for j in range(_CELL)], dtype=pixels.dtype)
+    return found
 
 
 def _spread(cells: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

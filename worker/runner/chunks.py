@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeK
 from worker.contract.storage.manifest import job_folder
 from worker.contract.storage.s3 import ObjectStore
 from worker.contract.tracing import OFF, Tracing
+from worker.runner.outcome_buffer import RECORD_SECONDS, OutcomeBuffer
 from worker.runner.parent_channel import ParentChannel
 from worker.runner.pipeline import Pipeline, StoreVerdict, WorkItem
 from worker.runner.work_items import chunk_id, metadata, work_items
@@ -261,38 +262,49 @@ class _Delivery:
     ) -> None:
         """Run the images: all at once, or one by one in a chunk that has killed workers."""
 
-        def record(outcome: Outcome) -> None:
+        def record(outcomes: Sequence[Outcome]) -> None:
             with timed(Stage.RECORD, metrics.stage):
-                self._proceed = self._lease.record([outcome]).proceed and self._proceed
-            metrics.outcome(outcome)
-            tracing.image(outcome)
+                self._proceed = self._lease.record(outcomes).proceed and self._proceed
+            for outcome in outcomes:
+                metrics.outcome(outcome)
+                tracing.image(outcome)
+                self.found.append(outcome)
+                self._log(outcome)
             channel.record_progress()
             self._heard = time.monotonic()
-            self.found.append(outcome)
-            self._log(outcome)
 
         def stop() -> bool:
             return channel.stopping() or not self._proceed
 
         one_by_one = self._lease.one_by_one
+        # What a chunk has done before it kills its worker must be recorded: otherwise each kill would show as progress
+        # of an image or two, and it would take many until its images run one by one.
+        at_once = one_by_one or self._lease.started_before
+        buffer = OutcomeBuffer(record, seconds=0.0 if at_once else RECORD_SECONDS)
         batches = [[work] for work in self._work_items] if one_by_one else [self._work_items]
         for batch in batches:
             if stop():
                 return
             if one_by_one and not self._lease.begin(batch[0].index):
                 return
-            pipeline.run(
-                batch,
-                record=record,
-                stop=stop,
-                metadata=metadata(self._message, self._options),
-                skip_existing=self._lease.policy.skip_existing,
-                skip_own=self._lease.recheck,
-                chunk=chunk_id(self._message),
-                # Nothing may be in flight beside an image that runs alone: it could be blamed for a death.
-                nearly_done=_nothing if one_by_one else nearly_done,
-                on_store_failure=self._on_store_failure,
-            )
+            try:
+                pipeline.run(
+                    batch,
+                    record=buffer.add,
+                    poll=buffer.poll,
+                    stop=stop,
+                    metadata=metadata(self._message, self._options),
+                    skip_existing=self._lease.policy.skip_existing,
+                    # A killed worker may have written outputs whose outcomes it had not recorded yet, and a new
+                    # primary may lack outcomes that were recorded.
+                    skip_own=self._lease.started_before or self._lease.recheck,
+                    chunk=chunk_id(self._message),
+                    # Nothing may be in flight beside an image that runs alone: it could be blamed for a death.
+                    nearly_done=_nothing if one_by_one else nearly_done,
+                    on_store_failure=self._on_store_failure,
+                )
+            finally:
+                buffer.flush()
 
     def _on_store_failure(self, work: WorkItem, error: StoreUnavailable) -> StoreVerdict:
         """Tell an object for which S3 fails from an S3 that is down, and count the tries of the former.

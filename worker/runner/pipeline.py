@@ -13,10 +13,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from enum import Enum
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 import numpy as np
@@ -68,6 +69,7 @@ FAILED_CODES = frozenset(
 
 
 Stop = Callable[[], bool]
+_Future = Future["Outcome | None"]
 
 
 class StoreVerdict(Enum):
@@ -123,7 +125,7 @@ class _Run:
     """The images of one chunk in flight, possibly started before the ledger has given the chunk to this worker."""
 
     def __init__(
-        self, metadata: Mapping[str, str], *, skip_existing: bool, granted: bool, skip_own: bool = False
+        self, metadata: Mapping[str, str], *, granted: bool, skip_existing: bool = False, skip_own: bool = False
     ) -> None:
         self.metadata, self.skip_existing, self.skip_own = metadata, skip_existing, skip_own
         self.errors: list[BaseException] = []
@@ -180,7 +182,7 @@ class _Ahead:
     chunk: str
     run: _Run
     work_items: Sequence[WorkItem]
-    futures: Mapping[int, Future[Outcome | None]]
+    futures: Mapping[int, _Future]
     """By the position of the image in its job."""
 
 
@@ -227,6 +229,7 @@ class Pipeline:
         work_items: Sequence[WorkItem],
         *,
         record: Callable[[Outcome], None],
+        poll: Callable[[], float | None] = lambda: None,
         stop: Callable[[], bool] = lambda: False,
         metadata: Mapping[str, str] | None = None,
         skip_existing: bool = False,
@@ -240,10 +243,12 @@ class Pipeline:
         Args:
             work_items: the images.
             record: called in this thread for each outcome as it completes.
+            poll: called in this thread while it waits for outcomes; returns the seconds until it must be called again,
+                or None: only after the next outcome.
             stop: called before each image starts; once it returns true, no further image starts.
             metadata: of every output, besides the facts of its source and the model's digest.
             skip_existing: skip images whose outputs are up to date.
-            skip_own: skip at least those whose outputs this job has made before.
+            skip_own: skip those whose outputs this job has made; they are `ok`, without facts about their masks.
             chunk: id under which `begin_ahead` may have started the images; empty if none.
             nearly_done: called once, from any thread, when the last images start.
             on_store_failure: decides about an image for which S3 has failed, once the chunk belongs to this worker.
@@ -263,7 +268,7 @@ class Pipeline:
         )
         try:
             run.expect(len(work_items), nearly_done)
-            for future in as_completed(futures):
+            for future in _completed(futures, poll):
                 outcome = future.result()
                 if outcome is not None:
                     record(outcome)
@@ -290,7 +295,7 @@ class Pipeline:
             self._drop()
             if self._closed or chunk == self._current:
                 return
-            run, first = _Run(metadata, skip_existing=False, granted=False), work_items[: self.in_flight]
+            run, first = _Run(metadata, granted=False), work_items[: self.in_flight]
             self._ahead = _Ahead(chunk, run, first, {work.index: self._submit(run, work) for work in first})
 
     def drop_ahead(self) -> None:
@@ -320,7 +325,7 @@ class Pipeline:
         chunk: str,
         stop: Stop,
         on_store_failure: OnStoreFailure,
-    ) -> tuple[list[Future[Outcome | None]], _Run]:
+    ) -> tuple[list[_Future], _Run]:
         """Submit the images that are not in flight yet, behind those that are."""
         with self._lock:
             ahead, self._current = self._ahead, chunk
@@ -328,7 +333,7 @@ class Pipeline:
             fits = fits and not skip_existing and not skip_own
             if ahead is None or not fits or any(work not in work_items for work in ahead.work_items):
                 self._drop()
-                run = _Run(metadata, skip_existing=skip_existing, granted=True, skip_own=skip_own)
+                run = _Run(metadata, granted=True, skip_existing=skip_existing, skip_own=skip_own)
                 run.stop, run.on_store_failure = stop, on_store_failure
                 return [self._submit(run, work) for work in work_items], run
             self._ahead = None
@@ -337,7 +342,7 @@ class Pipeline:
             begun = ahead.futures
             return [begun.get(work.index) or self._submit(ahead.run, work) for work in work_items], ahead.run
 
-    def _submit(self, run: _Run, work: WorkItem) -> Future[Outcome | None]:
+    def _submit(self, run: _Run, work: WorkItem) -> _Future:
         return self._threads.submit(self._one, run, work)
 
     def _one(self, run: _Run, work: WorkItem) -> Outcome | None:
@@ -408,12 +413,12 @@ class Pipeline:
     def _existing(
         self, work: WorkItem, run: _Run, metadata: Mapping[str, str], spent: StageTimes
     ) -> OutcomeKind | None:
-        """Return the outcome of an image that need not be made, because its outputs are up to date."""
+        """Return the outcome of an image that need not be done, because its outputs exist; None if it must be done."""
         if not run.skip_existing and not run.skip_own:
             return None
         with spent.timed(Stage.CHECK):
             kind = existing_outcome(self.store, work.source, work.outputs.values(), metadata)
-        return None if kind is OutcomeKind.SKIPPED and not run.skip_existing else kind  # skipped: of another job
+        return kind if run.skip_existing or kind is OutcomeKind.OK else None
 
     def _error_of_image(self, error: MaskmillError) -> AccessDenied:
         """Return the error of an image whose request alone is refused as if the caller were unknown.
@@ -493,6 +498,21 @@ class Pipeline:
             with spent.timed(Stage.RENDER):
                 rendered = next(outputs, None)
         return _Made(quality, picture.notes)
+
+
+def _completed(futures: Sequence[_Future], poll: Callable[[], float | None]) -> Iterator[_Future]:
+    """Yield futures as they complete, and call `poll` while waiting (see `Pipeline.run`)."""
+    done: SimpleQueue[_Future] = SimpleQueue()
+    for future in futures:
+        future.add_done_callback(done.put)
+    left = len(futures)
+    while left:
+        try:
+            future = done.get(timeout=poll())
+        except Empty:
+            continue
+        left -= 1
+        yield future
 
 
 def _check_keys(work: WorkItem) -> None:

@@ -141,3 +141,28 @@ def test_facts_do_not_depend_on_the_size():
 def test_one_pixel():
     assert of([[255]]).full
     assert soft_ellipse(8, (0.5, 0.5), (0.1, 0.1)).shape == (8, 8)
+
+
+@pytest.mark.parametrize("shape", [(320, 320), (512, 512), (300, 517)])
+@pytest.mark.parametrize("kind", ["noise", "edge", "haze", "specks", "blocks"])
+def test_undecided_is_the_share_of_soft_opacity_without_an_edge_nearby(shape, kind):
+    """The plain reading of the definition, cell by cell."""
+    dice = np.random.default_rng(3)
+    down, across = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
+    radius = np.hypot(down, across)
+    mask = {
+        "noise": dice.integers(0, 256, shape),
+        "edge": 255 / (1 + np.exp((radius - 0.5) * 60)),
+        "haze": 255 / (1 + np.exp((radius - 0.5) * 4)),
+        "specks": (dice.random(shape) < 0.01) * 255,
+        "blocks": np.kron(dice.integers(0, 256, (10, 11)), np.ones((60, 60)))[: shape[0], : shape[1]],
+    }[kind].astype(np.uint8)
+    values = np.asarray(Image.fromarray(mask).resize((320, 320), Image.Resampling.BOX)).astype(int)
+    cells = values.reshape(64, 5, 64, 5).swapaxes(1, 2).reshape(64, 64, 25)
+    opacity, undecided = cells * (cells >= 13), 0
+    for row, column in np.ndindex(64, 64):
+        near = cells[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
+        if not (near.max() >= 230 and near.min() <= 26):
+            undecided += (opacity * (cells < 242))[row, column].sum()
+
+    assert assess(Image.fromarray(mask)).undecided == round(float(undecided / opacity.sum()), 4)

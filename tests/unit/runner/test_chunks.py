@@ -31,6 +31,7 @@ class FakeLease(ChunkLease):
         if self.ledger.record_error:
             raise self.ledger.record_error
         self.ledger.recorded += outcomes
+        self.ledger.calls.append(len(outcomes))
         return Recorded(completed=False, proceed=self.ledger.proceed)
 
     def begin(self, index):
@@ -38,6 +39,7 @@ class FakeLease(ChunkLease):
         return self.ledger.mine
 
     def store_failure(self, answer, *, index=None, tries=0, bucket="", spent=0.0):
+        self.ledger.recorded_before_wait = len(self.ledger.recorded)
         self.ledger.waits.append((bucket, answer))
         self.ledger.spent.append(spent)
         return 0
@@ -55,10 +57,13 @@ class FakeLedger:
         default_factory=lambda: JobOptions(source="s3://in/photos/", dest="s3://out/masks/")
     )
     recorded: list[Outcome] = field(default_factory=list)
+    calls: list[int] = field(default_factory=list)
+    """Outcomes in each call of `record`."""
     released: list[dict] = field(default_factory=list)
     begun: list[int] = field(default_factory=list)
     waits: list[tuple[str, str]] = field(default_factory=list)
     spent: list[float] = field(default_factory=list)
+    recorded_before_wait: int = 0
     proceed: bool = True
     mine: bool = True
     requeue: bool = True
@@ -91,7 +96,9 @@ class FakePipeline:
     def drop_ahead(self):
         self.dropped += 1
 
-    def run(self, items, *, record, stop, metadata, skip_existing, skip_own, chunk, nearly_done, on_store_failure):
+    def run(
+        self, items, *, record, poll, stop, metadata, skip_existing, skip_own, chunk, nearly_done, on_store_failure
+    ):
         self.chunk, self.nearly_done = chunk, nearly_done
         self.items += items
         self.metadata, self.skip_existing, self.skip_own = metadata, skip_existing, skip_own
@@ -266,6 +273,33 @@ def test_the_time_in_which_images_got_outcomes_does_not_count_as_a_try_of_the_st
         bench.run()
 
     assert bench.ledger.spent == [7.0]
+
+
+def test_outcomes_of_quick_images_share_a_call(bench):
+    bench.run()
+
+    assert bench.ledger.calls == [1, 2]
+    assert bench.pipeline.skip_own is False
+
+
+def test_a_chunk_that_was_started_before_records_each_image_at_once(bench):
+    """It may have killed that worker: what it does before the next kill must show as progress."""
+    bench.ledger.answer["starts"] = 2
+
+    bench.run()
+
+    assert bench.ledger.calls == [1, 1, 1]
+    assert bench.pipeline.skip_own is True
+
+
+def test_outcomes_that_wait_are_recorded_before_the_failure_of_the_store(bench):
+    """The other way round, they would be progress after the failure, and S3 would count as available again."""
+    bench.pipeline.error = StoreUnavailable("down", bucket="in")
+
+    with pytest.raises(Ignore):
+        bench.run()
+
+    assert bench.ledger.recorded_before_wait == 3
 
 
 def test_a_ledger_that_is_down_gives_the_chunk_back_too(bench):

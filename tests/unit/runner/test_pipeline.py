@@ -216,6 +216,35 @@ def test_outcomes_are_recorded_as_they_come(pipeline_of):
     assert waited == [True]
 
 
+def test_poll_is_called_while_an_image_runs(pipeline_of):
+    store, polled = numbered(1), threading.Event()
+    store.before_get = lambda url: waited.append(polled.wait(10))
+    waited: list[bool] = []
+    calls: list[None] = []
+
+    def poll():
+        calls.append(None)
+        if len(calls) == 3:
+            polled.set()
+        return 0.01
+
+    run(pipeline_of(store), [work_item(0)], poll=poll)
+
+    assert waited == [True]
+
+
+@pytest.mark.parametrize(("job", "calls"), [("job", 1), ("another", 2)])
+def test_only_outputs_of_the_same_job_are_kept_in_a_second_delivery(pipeline_of, job, calls):
+    """With `--force`, what another job has made is done again."""
+    network = FakeNetwork()
+    pipeline, facts = pipeline_of(store_of(a=JPEG), network), {"maskmill-options": "digest"}
+    pipeline.run([work_item(0, "a.jpg")], record=lambda outcome: None, metadata=facts | {"maskmill-job": job})
+
+    found = run(pipeline, [work_item(0, "a.jpg")], metadata=facts | {"maskmill-job": "job"}, skip_own=True)
+
+    assert (found[0].kind, network.calls) == (OutcomeKind.OK, calls)
+
+
 def test_pictures_in_memory_are_bounded(pipeline_of):
     network = FakeNetwork(seconds=0.02)
 

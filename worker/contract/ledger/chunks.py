@@ -98,11 +98,19 @@ class ChunkLease:
     dead: tuple[int, ...] = ()
     """Positions in the job of images that killed too many workers: record them as dead."""
 
+    starts: int = 0
+    """Starts of the chunk, this one included, since its last progress or release; 0: not known."""
+
     recheck: bool = False
     """The primary of Redis has changed, and may lack outcomes of the job: look for its outputs before making them."""
 
     silence: float = 60.0
     """Seconds after which a silent chunk counts as lost and is published again."""
+
+    @property
+    def started_before(self) -> bool:
+        """Whether an earlier start of the chunk ended without a release: the chunk may have killed that worker."""
+        return self.starts > 1
 
     def begin(self, index: int) -> bool:
         """Announce the image that runs next, alone; if the worker dies now, this image is to blame.
@@ -122,7 +130,7 @@ class ChunkLease:
         for outcome in outcomes:
             line = outcome.model_dump_json(exclude_defaults=True)
             fields += [outcome.index, outcome_codec.NUMBERS[outcome.kind], outcome.code, line]
-        args = [*_chunk_args(self.message), MAX_FAILURES, self.worker, *fields]
+        args = [*_chunk_args(self.message), MAX_FAILURES, self.worker, self.starts, *fields]
         completed, proceed = self.connection.run("record", self.message.job, *args)
         return Recorded(bool(completed), bool(proceed))
 
@@ -197,7 +205,7 @@ class ChunkLedger:
         """
         args = [*_chunk_args(message), worker, self._silence, SPLIT_AFTER, longest_store_pause()]
         answer = self._connection.run("start", message.job, *args)
-        verdict, states, options, policy, one_by_one, death_reason, dead, *recheck = answer
+        verdict, states, options, policy, one_by_one, death_reason, dead, starts, *recheck = answer
         try:
             known_options = JobOptions.model_validate_json(options) if options else None
             known_policy = read_policy(policy) if policy else JobPolicy()
@@ -222,6 +230,7 @@ class ChunkLedger:
             one_by_one=bool(one_by_one),
             death_reason=death_reason,
             dead=tuple(dead),
+            starts=starts,
             recheck=any(recheck),
             silence=self._silence,
         )

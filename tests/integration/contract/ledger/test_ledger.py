@@ -97,6 +97,18 @@ def test_progress_and_a_blameless_release_give_attempts_back(ledger, chunk_ledge
     assert ledger.view("job").models == {"m": 5}
 
 
+def test_a_chunk_whose_worker_was_killed_says_so_at_its_next_start(ledger, chunk_ledger):
+    running(ledger)
+
+    assert not chunk_ledger.start(chunk(0, 7), WORKER).started_before
+    lease(ledger, chunk(0, 7)).record([outcome(0)])
+    killed = chunk_ledger.start(chunk(0, 7), WORKER)
+    assert killed.started_before
+    killed.release(model="m", core_seconds=1.0, blameless=True)
+    killed.release(model="m", core_seconds=1.0, blameless=True)
+    assert chunk_ledger.start(chunk(0, 7), WORKER).started_before
+
+
 def test_a_chunk_that_another_worker_runs_is_not_run_twice(ledger, chunk_ledger):
     running(ledger)
     chunk_ledger.start(chunk(0, 7), WORKER)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from botocore.utils import parse_timestamp
 
 from support.misbehaving_s3 import MisbehavingS3, Mode, Refusal
 from worker.contract.errors import (
@@ -18,6 +19,7 @@ from worker.contract.errors import (
     TooLarge,
 )
 from worker.contract.s3url import S3Url
+from worker.contract.storage import s3
 from worker.contract.storage.s3 import ObjectStore
 
 A = S3Url("b", "in/a.jpg")
@@ -294,3 +296,35 @@ def test_an_answer_that_is_not_s3s_is_no_traceback(server, store):
 
     with pytest.raises(StoreUnavailable):
         list(store.list(S3Url("b", "in/")))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Sun, 29 Nov 2026 10:06:44 GMT",
+        "Sunday, 06-Nov-94 08:49:37 GMT",
+        "Sun, 29 Nov 2026 10:06:44 -0000",
+        "2026-11-29T10:06:44.123Z",
+        "2026-11-29T10:06:44",
+        "2026-11-29T10:06:44+02:00",
+        "20261129T100644Z",
+        "1793491200",
+        1793491200.5,
+    ],
+)
+def test_times_are_those_that_botocore_reads(text):
+    assert s3.read_time(text) == parse_timestamp(text)
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-13-29T10:06:44Z", None])
+def test_what_is_no_time_is_refused_as_by_botocore(text):
+    with pytest.raises((ValueError, TypeError, RuntimeError)):
+        parse_timestamp(text)
+    with pytest.raises((ValueError, TypeError, RuntimeError)):
+        s3.read_time(text)
+
+
+def test_s3_sees_maskmill_as_the_client(server, store):
+    store.head(A)
+
+    assert server.agent.startswith("maskmill ")

@@ -1,4 +1,5 @@
--- Cancel, pause or resume a job: sets a flag that takes effect at the next image. O(window), whatever the job's size.
+-- Cancel, pause or resume a job: sets a flag that takes effect when outcomes are next recorded. O(window), whatever the
+-- job's size.
 -- ARGV: cancel | pause | resume | abandon, reason, seconds (for `abandon`)
 --   abandon: end a job that is being listed and whose producer has been silent for that many seconds
 -- -> {the resulting status, 1 when this call changed it}; the status is '' for an unknown job

@@ -1,8 +1,9 @@
 -- A worker is about to run a chunk. Count the attempt and return what to do.
 -- ARGV: chunk, epoch, first image, images, worker, seconds of silence during which a worker keeps its chunk,
 --       starts without progress before images run one by one, longest time until S3 is tried again for a job
--- -> {verdict, states, options, policy, 1 to run images one by one, why its worker died, dead images, and if the chunk
---    shall run, 1 to look for outputs of the job first};
+-- -> {verdict, states, options, policy, 1 to run images one by one, why its worker died, dead images, starts of the
+--    chunk since its last progress, this one included, or since its last release, and if the chunk shall run, 1 to look
+--    for outputs of the job first};
 --    verdict: run | done | busy | paused | waiting | cancelled | stale | unknown
 -- SUSPECTS holds `chunk:C` -> '' (run its images one by one) or the image that runs alone now; `deaths:I` -> how many
 -- workers image I killed while it ran alone; `why:C` -> what the parent process saw. `store:I` counts how often S3
@@ -16,7 +17,7 @@ local status, options, policy, total, deaths_allowed = job[1], job[2], job[3], t
 local size = tonumber(job[7] or 0)
 -- Longer than any job has: not sent to the worker.
 if #(options or '') + #(policy or '') > 65536 then options, policy = '{}', '{}' end
-local function answer(verdict, values) return {verdict, values or {}, options or '', policy or '', 0, '', {}} end
+local function answer(verdict, values) return {verdict, values or {}, options or '', policy or '', 0, '', {}, 0} end
 
 if not status then return answer('unknown') end
 if job[4] ~= epoch or status == 'listing' or status == 'reopening' then return answer('stale') end
@@ -60,7 +61,9 @@ unreturn(chunk)
 local attempts = increment(ATTEMPTS, chunk)
 local suspect = redis.call('HGET', SUSPECTS, 'chunk:' .. chunk)
 local recheck = job[9] and 1 or 0
-if not suspect and attempts <= split_after then return {'run', values, options, policy, 0, '', {}, recheck} end
+if not suspect and attempts <= split_after then
+  return {'run', values, options, policy, 0, '', {}, attempts, recheck}
+end
 
 -- One by one from now on: if a worker dies, the announced image is to blame.
 local blamed = tonumber(suspect or '')
@@ -73,5 +76,4 @@ for i, value in ipairs(values) do
   local deaths = tonumber(redis.call('HGET', SUSPECTS, 'deaths:' .. (first + i - 1)) or 0) or 0
   if value == 0 and deaths >= deaths_allowed then dead[#dead + 1] = first + i - 1 end
 end
-return {'run', values, options, policy, 1, redis.call('HGET', SUSPECTS, 'why:' .. chunk) or '', dead,
-  recheck}
+return {'run', values, options, policy, 1, redis.call('HGET', SUSPECTS, 'why:' .. chunk) or '', dead, attempts, recheck}
