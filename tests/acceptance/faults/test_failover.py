@@ -106,13 +106,15 @@ def test_a_stale_primary_that_comes_back_changes_nothing(workers, servers):
     assert account.repeated <= 2 * CHUNK + IN_FLIGHT
 
 
-def test_outcomes_that_the_new_primary_lacks_are_found_in_s3(workers, servers):
+@pytest.mark.parametrize("lost", ["outcomes", "end"])
+def test_outcomes_that_the_new_primary_lacks_are_found_in_s3(workers, servers, lost):
     """The replica hears nothing for a while: all that is done meanwhile is gone from Redis after the failover."""
     job = workers.submit_and_start(IMAGES, chunk=CHUNK)
     with Ledger(workers.installation.settings.redis) as ledger:
         before = ledger.view(job).done
         with servers.deaf_replica():
-            known = progress(ledger, job, before + 2 * CHUNK).done
+            known = progress(ledger, job, IMAGES if lost == "end" else before + 2 * CHUNK).done
+            commands.wait_for(lambda: lost == "outcomes" or ledger.view(job).ended, "the end of the job")
             servers.fail_over("kill")
         assert ledger.view(job).done < known, "nothing was lost: the test proves nothing"
 
@@ -167,10 +169,11 @@ def test_a_producer_waits_for_the_new_primary(workers, servers):
 
 
 @pytest.mark.parametrize(
-    ("how", "off"), [("freeze", ["watch"]), ("kill", ["reconciler", "change"])], ids=["connections", "lost chunks"]
+    "fault", [("freeze", ["watch"]), ("kill", ["reconciler", "change"])], ids=["connections", "lost chunks"]
 )
-def test_control_without_the_safeguards_a_failover_stops_a_job(standalone, cache, servers, tmp_path, how, off):
+def test_control_without_the_safeguards_a_failover_stops_a_job(standalone, cache, servers, tmp_path, fault):
     """Connections to a frozen primary last until they time out; lost messages of a dead one are nowhere."""
+    how, off = fault
     servers.heal()
     installation = installation_at(standalone, servers.url, cache | servers.environment() | SLOW)
     faults = Faults(tmp_path, image_seconds=0.2, off=off)
