@@ -143,7 +143,7 @@ def test_worker_check_reports_the_sentinels_and_what_a_failover_may_lose(workers
     assert lines["failover"]["ok"], lines["failover"]
     text = lines["failover"]["text"]
     assert "3 of 3 Sentinels" in text and "quorum 2, each knows 2 others" in text
-    assert "1 of 1 connected replicas are in step" in text
+    assert "OK 3 usable Sentinels" in text and "1 of 1 connected replicas are in step" in text
     assert "WARNING: min-replicas-to-write is 0" in text
 
     demanding = workers.installation.environment | {"MASKMILL_REDIS__WAIT_REPLICAS": "2"}

@@ -174,9 +174,11 @@ def messages(module: ModuleType) -> None:
 
 
 def primary(module: ModuleType) -> None:
-    """Connections to a server that is no longer the primary are kept."""
+    """Connections to a server that is no longer the primary are kept, or its refusals are not seen as lost connections."""
     if off("watch"):
         module._Sentinels.watch = lambda self, connection: None  # type: ignore[attr-defined]
+    if off("demoted"):
+        del module._Following.read_response
 
 
 CHANGES: dict[str, Callable[[ModuleType], None]] = {
