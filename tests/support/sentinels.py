@@ -188,6 +188,16 @@ class SentinelSet:
             return False
 
     @contextlib.contextmanager
+    def demanding_replicas(self) -> Iterator[None]:
+        """Let the primary refuse writes in the block while its replica does not confirm them."""
+        with self.primary().client as client:
+            client.config_set("min-replicas-to-write", 1)
+            try:
+                yield
+            finally:
+                client.config_set("min-replicas-to-write", 0)
+
+    @contextlib.contextmanager
     def deaf_replica(self) -> Iterator[None]:
         """Let the replica miss everything that is written in the block."""
         replica, primary = self.replica(), self.primary()
@@ -205,14 +215,14 @@ class SentinelSet:
 
 
 @contextlib.contextmanager
-def sentinel_set(folder: Path, *, min_replicas: int = 0) -> Iterator[SentinelSet]:
+def sentinel_set(folder: Path) -> Iterator[SentinelSet]:
     """Run a set; the block starts once all servers know each other, after about three seconds."""
     chosen = ports.choose({f"server-{number}": (0,) for number in range(5)})
     numbers = list(chosen.values())
     data = [Server(port, folder / f"data-{port}") for port in numbers[:2]]
     sentinels = [Server(port, folder / f"sentinel-{port}", is_sentinel=True) for port in numbers[2:]]
     for number, server in enumerate(data):
-        _write(server, _data_configuration(server, data[0].port if number else None, min_replicas))
+        _write(server, _data_configuration(server, data[0].port if number else None))
     for server in sentinels:
         _write(server, _sentinel_configuration(server, data[0].port))
     servers = SentinelSet(data, sentinels)
@@ -244,7 +254,7 @@ def _write(server: Server, lines: list[str]) -> None:
     (server.folder / "server.conf").write_text("\n".join([f"dir {server.folder}", *lines]) + "\n")
 
 
-def _data_configuration(server: Server, primary: int | None, min_replicas: int) -> list[str]:
+def _data_configuration(server: Server, primary: int | None) -> list[str]:
     lines = [
         f"port {server.port}",
         "bind 127.0.0.1",
@@ -253,7 +263,6 @@ def _data_configuration(server: Server, primary: int | None, min_replicas: int) 
         "maxmemory-policy noeviction",
         f"requirepass {PASSWORD}",
         f"primaryauth {PASSWORD}",
-        f"min-replicas-to-write {min_replicas}",
         "min-replicas-max-lag 2",
     ]
     return lines if primary is None else [*lines, f"replicaof 127.0.0.1 {primary}"]

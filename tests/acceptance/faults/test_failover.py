@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -100,6 +101,21 @@ def test_a_stale_primary_that_comes_back_changes_nothing(workers, servers):
     stale = servers.fail_over("freeze")
     workers.seconds_to_progress(job)
     stale.signal(signal.SIGCONT)
+
+    account = workers.settle(job)
+    assert account.view.ok == IMAGES
+    assert account.repeated <= 2 * CHUNK + IN_FLIGHT
+
+
+def test_a_primary_that_is_cut_off_accepts_nothing_that_would_be_lost(workers, servers):
+    """With `min-replicas-to-write`. The replica is cut off, and no Sentinel sees a reason to act."""
+    job = workers.submit_and_start(IMAGES, chunk=CHUNK)
+    with servers.demanding_replicas(), Ledger(workers.installation.settings.redis) as ledger:
+        with servers.deaf_replica():
+            stopped_at = ledger.view(job).done
+            time.sleep(2)
+            assert ledger.view(job).done == stopped_at < IMAGES, "nothing was refused: the test proves nothing"
+        workers.seconds_to_progress(job)
 
     account = workers.settle(job)
     assert account.view.ok == IMAGES

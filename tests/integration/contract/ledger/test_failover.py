@@ -63,10 +63,8 @@ def run_one_chunk(ledger: Ledger, job: str = "job") -> Backlog:
 
 def test_a_refusal_for_lack_of_replicas_passes(failing_over, servers):
     """Control: a connection that is not patient gives up."""
-    with servers.primary().client as client:
-        client.config_set("min-replicas-to-write", 1)
-    servers.replica().kill()
-    try:
+    with servers.demanding_replicas():
+        servers.replica().kill()
         hasty = RedisConnection(failing_over.settings.redis, retries=1, client_name="t")
         with hasty, pytest.raises(BrokerUnavailable, match="NOREPLICAS"):
             hasty.call(lambda: hasty.client.set("x", 1))
@@ -76,11 +74,6 @@ def test_a_refusal_for_lack_of_replicas_passes(failing_over, servers):
             ledger.create("job", OPTIONS)
             healing.join()
             assert ledger.view("job").status is JobStatus.LISTING
-    finally:
-        servers.heal()
-        for server in servers.data:
-            with server.client as client:
-                client.config_set("min-replicas-to-write", 0)
 
 
 def test_replicas_confirm_that_they_have_a_job(failing_over, servers):
