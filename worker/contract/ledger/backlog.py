@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from worker.contract import redis_keys
-from worker.contract.job import JobStatus, JobView, UnreadableJob
+from worker.contract.job import JobStatus, JobView, UnreadableJob, is_job_id
 from worker.contract.ledger.connection import RedisConnection
 from worker.contract.ledger.records import MAX_ACTIVE, JobRecord, Records
 from worker.contract.s3url import S3Url
@@ -230,28 +230,39 @@ class Backlog:
         found += [_task(text, held=True) for tag, text in delivered.items() if tag not in frozenset(expired)]
         return {task for task in found if task is not None}
 
-    def end_leases(self, seconds: float) -> int:
+    def end_leases(self, seconds: float) -> None:
         """Remove the messages that were handed out more than `seconds` ago, before the primary changed, and not since.
 
-        Nobody renews their leases. Their chunks are finished, published again, or still run by a worker, whose
-        acknowledgement then changes nothing.
-
-        Returns:
-            The number of messages.
+        Nobody renews their leases. Their chunks are finished or published again; a message whose chunk a worker still
+        runs is left.
         """
         unacked, index = redis_keys.unacked(self._prefix), redis_keys.unacked_index(self._prefix)
 
-        def remove() -> int:
+        def old() -> dict[str, str | None]:
             oldest = self._connection.client.time()[0] - seconds
             tags = self._connection.client.zrangebyscore(index, "-inf", f"({oldest}")
+            texts = self._connection.client.hmget(unacked, tags) if tags else []
+            return dict(zip(tags, texts, strict=True))
+
+        found = {
+            tag: redis_keys.parse_task_id(_task(text or "", held=True) or "")
+            for tag, text in self._connection.call(old).items()
+        }
+        chunks = {tag: id for tag, id in found.items() if id is not None and is_job_id(id[0])}
+
+        def remove() -> None:
+            pipeline = self._connection.client.pipeline(transaction=False)
+            for job, _, chunk in chunks.values():
+                pipeline.hexists(redis_keys.job_keys(self._prefix, job).running, str(chunk))
+            tags = [tag for tag, runs in zip(chunks, pipeline.execute(), strict=True) if not runs]
             if tags:
                 pipeline = self._connection.client.pipeline(transaction=True)
                 pipeline.hdel(unacked, *tags)
                 pipeline.zrem(index, *tags)
                 pipeline.execute()
-            return len(tags)
 
-        return cast(int, self._connection.call(remove))
+        if chunks:
+            self._connection.call(remove)
 
     def held(self, job: str) -> bool:
         """Return whether a worker holds a message of a job under a lease that has not expired. O(window)."""
