@@ -202,6 +202,16 @@ class SentinelSet:
             return False
 
     @contextlib.contextmanager
+    def demanding_replicas(self) -> Iterator[None]:
+        """Let the primary refuse writes in the block while its replica does not confirm them."""
+        with self.primary().client as client:
+            client.config_set("min-replicas-to-write", 1)
+            try:
+                yield
+            finally:
+                client.config_set("min-replicas-to-write", 0)
+
+    @contextlib.contextmanager
     def deaf_replica(self) -> Iterator[None]:
         """Let the replica miss everything that is written in the block."""
         replica, primary = self.replica(), self.primary()
@@ -219,14 +229,11 @@ class SentinelSet:
 
 
 @contextlib.contextmanager
-def sentinel_set(
-    folder: Path, *, min_replicas: int = 0, address: str = "127.0.0.1", clocks: bool = False
-) -> Iterator[SentinelSet]:
+def sentinel_set(folder: Path, *, address: str = "127.0.0.1", clocks: bool = False) -> Iterator[SentinelSet]:
     """Run a set; the block starts once all servers know each other, after about three seconds.
 
     Args:
         folder: of the servers' files.
-        min_replicas: `min-replicas-to-write` of the data servers.
         address: that all servers listen on.
         clocks: whether the data servers have clocks that can be stepped.
     """
@@ -235,7 +242,7 @@ def sentinel_set(
     data = [Server(port, folder / f"data-{port}", address=address) for port in numbers[:2]]
     sentinels = [Server(port, folder / f"sentinel-{port}", is_sentinel=True, address=address) for port in numbers[2:]]
     for number, server in enumerate(data):
-        _write(server, _data_configuration(server, data[0].port if number else None, min_replicas))
+        _write(server, _data_configuration(server, data[0].port if number else None))
         if clocks:
             server.clock = SteppedClock(server.folder / "clock")
     for server in sentinels:
@@ -269,7 +276,7 @@ def _write(server: Server, lines: list[str]) -> None:
     (server.folder / "server.conf").write_text("\n".join([f"dir {server.folder}", *lines]) + "\n")
 
 
-def _data_configuration(server: Server, primary: int | None, min_replicas: int) -> list[str]:
+def _data_configuration(server: Server, primary: int | None) -> list[str]:
     lines = [
         f"port {server.port}",
         f"bind {server.address}",
@@ -278,7 +285,6 @@ def _data_configuration(server: Server, primary: int | None, min_replicas: int) 
         "maxmemory-policy noeviction",
         f"requirepass {PASSWORD}",
         f"primaryauth {PASSWORD}",
-        f"min-replicas-to-write {min_replicas}",
         "min-replicas-max-lag 2",
     ]
     return lines if primary is None else [*lines, f"replicaof {server.address} {primary}"]

@@ -61,7 +61,9 @@ class Reconciler:
         in_broker = functools.partial(self._backlog.in_broker, held_within=seconds)
         found = self._scan(min(seconds, self._silence), in_broker)
         self._backlog.end_leases(seconds)
-        return found
+        # For a moment some connections of a process still lead to the old primary: a chunk that was taken on the new
+        # one may have been published on the old one.
+        return found + self._scan(min(AFTER_CHANGE_SECONDS, self._silence), self._backlog.in_broker)
 
     def recheck(self) -> None:
         """Let workers look for the outputs of all active jobs first: outcomes may be missing.

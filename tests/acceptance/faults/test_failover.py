@@ -6,12 +6,14 @@ import contextlib
 import json
 import re
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from support import commands
 from support.fault_injection import Faults
+from support.fault_run import run_concurrently
 from support.fault_timing import IN_FLIGHT
 from support.installation import Installation
 from support.job_account import progress, stuck
@@ -106,13 +108,30 @@ def test_a_stale_primary_that_comes_back_changes_nothing(workers, servers):
     assert account.repeated <= 2 * CHUNK + IN_FLIGHT
 
 
-def test_outcomes_that_the_new_primary_lacks_are_found_in_s3(workers, servers):
+def test_a_primary_that_is_cut_off_accepts_nothing_that_would_be_lost(workers, servers):
+    """With `min-replicas-to-write`. The replica is cut off, and no Sentinel sees a reason to act."""
+    job = workers.submit_and_start(IMAGES, chunk=CHUNK)
+    with servers.demanding_replicas(), Ledger(workers.installation.settings.redis) as ledger:
+        with servers.deaf_replica():
+            stopped_at = ledger.view(job).done
+            time.sleep(2)
+            assert ledger.view(job).done == stopped_at < IMAGES, "nothing was refused: the test proves nothing"
+        workers.seconds_to_progress(job)
+
+    account = workers.settle(job)
+    assert account.view.ok == IMAGES
+    assert account.repeated <= 2 * CHUNK + IN_FLIGHT
+
+
+@pytest.mark.parametrize("lost", ["outcomes", "end"])
+def test_outcomes_that_the_new_primary_lacks_are_found_in_s3(workers, servers, lost):
     """The replica hears nothing for a while: all that is done meanwhile is gone from Redis after the failover."""
     job = workers.submit_and_start(IMAGES, chunk=CHUNK)
     with Ledger(workers.installation.settings.redis) as ledger:
         before = ledger.view(job).done
         with servers.deaf_replica():
-            known = progress(ledger, job, before + 2 * CHUNK).done
+            known = progress(ledger, job, IMAGES if lost == "end" else before + 2 * CHUNK).done
+            commands.wait_for(lambda: lost == "outcomes" or ledger.view(job).ended, "the end of the job")
             servers.fail_over("kill")
         assert ledger.view(job).done < known, "nothing was lost: the test proves nothing"
 
@@ -141,7 +160,7 @@ def test_worker_check_reports_the_sentinels_and_what_a_failover_may_lose(workers
     assert lines["failover"]["ok"], lines["failover"]
     text = lines["failover"]["text"]
     assert "3 of 3 Sentinels" in text and "quorum 2, each knows 2 others" in text
-    assert "1 of 1 connected replicas are in step" in text
+    assert "OK 3 usable Sentinels" in text and "1 of 1 connected replicas are in step" in text
     assert "WARNING: min-replicas-to-write is 0" in text
 
     demanding = workers.installation.environment | {"MASKMILL_REDIS__WAIT_REPLICAS": "2"}
@@ -166,22 +185,26 @@ def test_a_producer_waits_for_the_new_primary(workers, servers):
     assert workers.settle(done.lines[0]["job"]).view.ok == IMAGES
 
 
-@pytest.mark.parametrize(
-    ("how", "off"), [("freeze", ["watch"]), ("kill", ["reconciler", "change"])], ids=["connections", "lost chunks"]
-)
-def test_control_without_the_safeguards_a_failover_stops_a_job(standalone, cache, servers, tmp_path, how, off):
-    """Connections to a frozen primary last until they time out; lost messages of a dead one are nowhere."""
+def test_control_without_the_safeguards_a_failover_stops_a_job(standalone, cache, servers, tmp_path):
+    """Connections to a frozen primary last until they time out; messages that it alone knew of are nowhere."""
     servers.heal()
-    installation = installation_at(standalone, servers.url, cache | servers.environment() | SLOW)
-    faults = Faults(tmp_path, image_seconds=0.2, off=off)
-    with SharedWorkers.start(installation, faults, tmp_path / "worker.log") as workers:
-        job = workers.submit_and_start(IMAGES, chunk=CHUNK)
-        with servers.deaf_replica() if how == "kill" else contextlib.nullcontext():
-            with Ledger(installation.settings.redis) as ledger:
-                progress(ledger, job, 2 * CHUNK)
-            servers.fail_over(how)
+    with contextlib.ExitStack() as stack:
+        settings = cache | servers.environment() | SLOW
+        controls = {}
+        for off in ("watch", "change"):
+            installation = installation_at(standalone, servers.url, settings)
+            faults = Faults(tmp_path / off, image_seconds=0.2, off=[off, "reconciler"] if off == "change" else [off])
+            log = tmp_path / f"{off}.log"
+            controls[off] = stack.enter_context(SharedWorkers.start(installation, faults, log))
+        jobs = {off: workers.submit(IMAGES, chunk=CHUNK) for off, workers in controls.items()}
+        stack.callback(servers.heal)  # before the workers stop
+        with servers.deaf_replica():
+            for off, job in jobs.items():
+                with Ledger(controls[off].installation.settings.redis) as ledger:
+                    progress(ledger, job, 2 * CHUNK)
+            servers.fail_over("freeze")
 
-        view = stuck(installation, job, seconds=8)
+        def left(off: str) -> None:
+            assert stuck(controls[off].installation, jobs[off], seconds=8).done < IMAGES
 
-        assert view.done < IMAGES
-        servers.heal()
+        run_concurrently(lambda: left("watch"), lambda: left("change"))

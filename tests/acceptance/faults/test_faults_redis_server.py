@@ -116,9 +116,9 @@ def test_workers_survive_a_failover(workers):
 
 
 def test_control_without_the_retry_a_failover_ends_the_worker(standalone, cache, server, tmp_path):
-    """Control of the test above: `broker_channel_error_retry` is off."""
+    """Control of the test above: `broker_channel_error_retry` is off, and refusals are errors of the channel."""
     installation = installation_at(standalone, server.url, cache)
-    faults = Faults(tmp_path, celery={"broker_channel_error_retry": False})
+    faults = Faults(tmp_path, off=["demoted"], celery={"broker_channel_error_retry": False})
     with SharedWorkers.start(installation, faults, tmp_path / "worker.log") as workers:
         consumer = workers.node.consumers()[0]
         with client(installation) as redis_client:

@@ -78,7 +78,17 @@ BARE = PLAIN | {
     "networkPolicy": {"enabled": False},
     "replicas": 3,
 }
-SETS = {"plain": PLAIN, "full": FULL, "identity": IDENTITY, "bare": BARE}
+SENTINEL = FULL | {
+    "redis": {
+        "url": "sentinels://one.example:26380,two.example,three.example/mymaster/2",
+        "port": 6380,
+        "prefix": "shop:",
+        "existingSecret": {"name": "redis", "usernameKey": "username", "sentinelPasswordKey": "sentinel-password"},
+    }
+}
+"""Redis behind Sentinels."""
+
+SETS = {"sentinel": SENTINEL, "plain": PLAIN, "full": FULL, "identity": IDENTITY, "bare": BARE}
 
 
 def rendered(values: dict[str, Any], name: str = "shop") -> dict[str, dict[str, Any]]:
@@ -221,6 +231,28 @@ def test_it_scales_with_queued_and_running_work():
     assert "replicas" not in objects["Deployment"]["spec"] and "replicas" in rendered(PLAIN)["Deployment"]["spec"]
     given = {entry["parameter"] for entry in objects["TriggerAuthentication"]["spec"]["secretTargetRef"]}
     assert given == {"username", "password", "ca", "tls"}
+
+
+def test_sentinels_are_asked_by_workers_and_by_keda(monkeypatch):
+    objects = rendered(SENTINEL)
+    monkeypatch.setenv("MASKMILL_REDIS__URL", variables(objects)["MASKMILL_REDIS__URL"])
+    found = settings.load().redis.sentinels()
+    [volume] = [volume for volume in pod(objects)["volumes"] if volume["name"] == "secrets"]
+    files = {item["path"] for source in volume["projected"]["sources"] for item in source["secret"]["items"]}
+    triggers = objects["ScaledObject"]["spec"]["triggers"]
+    given = {entry["parameter"] for entry in objects["TriggerAuthentication"]["spec"]["secretTargetRef"]}
+    ports = {port["port"] for rule in objects["NetworkPolicy"]["spec"]["egress"] for port in rule["ports"]}
+
+    assert found is not None and found.tls
+    assert "MASKMILL_REDIS__SENTINEL_PASSWORD" in files
+    for trigger in triggers:
+        assert trigger["type"] == "redis-sentinel"
+        assert trigger["metadata"]["addresses"] == ",".join(f"{host}:{port}" for host, port in found.hosts)
+        assert trigger["metadata"]["sentinelMaster"] == found.primary
+        assert trigger["metadata"]["databaseIndex"] == str(found.database) == "2"
+        assert trigger["metadata"]["enableTLS"] == "true"
+    assert given == {"username", "password", "sentinelPassword"}
+    assert {6380, 26379, 26380} <= ports
 
 
 def test_only_redis_s3_and_dns_can_be_reached():

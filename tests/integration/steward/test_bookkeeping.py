@@ -348,6 +348,24 @@ def test_a_listing_whose_producer_is_gone_is_abandoned(world, monkeypatch, caplo
     assert "event=listing_abandoned job=left" in log_text(caplog)
 
 
+def test_a_listing_that_is_complete_in_s3_is_completed_in_redis(world, monkeypatch, caplog):
+    """A failover has undone the end of the listing, or the producer died just before it."""
+    options = world.submit(3).options
+    for job in ("early", "crooked", "left"):
+        world.ledger.create(job, options)
+    sizes = {"total": 3, "chunk_images": 2, "bytes": 15}
+    outcome_log.write_json(world.store, options.dest, "crooked", outcome_log.REQUEST, sizes | {"total": "many"})
+    outcome_log.write_json(world.store, options.dest, "left", outcome_log.REQUEST, sizes)
+    monkeypatch.setattr(bookkeeper, "LISTED_SECONDS", 0)
+
+    world.bookkeeper.tick()
+
+    view = world.ledger.view("left")
+    assert (view.status, view.total, view.chunk_images, view.bytes) == (JobStatus.RUNNING, 3, 2, 15)
+    assert {world.ledger.view(job).status for job in ("early", "crooked")} == {JobStatus.LISTING}
+    assert "event=listing_completed job=left" in log_text(caplog)
+
+
 def test_many_failures_take_no_more_memory_than_few(world):
     """One byte per image, parts of results, and nothing that grows with the failures."""
     few, many = 20_000, 60_000  # the list of failures of both is longer than one part of an upload

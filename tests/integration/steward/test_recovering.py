@@ -155,7 +155,7 @@ def test_a_job_that_cannot_be_recovered_is_reported(world):
         (
             b'{"options": {"source": "s3://a/", "dest": "s3://elsewhere/"}, '
             b'"policy": {}, "total": 1, "bytes": 1, "chunk_images": 1}',
-            "names another destination, s3://elsewhere/",
+            "is a copy: its job writes to s3://elsewhere/",
         ),
         (b'{"options": {}, "policy": {}, "total": 1, "bytes": 1, "chunk_images": 1}', "does not have the format"),
     ):

@@ -130,6 +130,8 @@ def reconciler(module: ModuleType) -> None:
     """Lost chunks are not published again."""
     if off("reconciler"):
         module.Reconciler.scan = lambda self: 0  # type: ignore[attr-defined]
+    if off("recheck"):
+        module.Reconciler.recheck = lambda self: None  # type: ignore[attr-defined]
     if off("reconciler") or off("change"):
         module.Reconciler.scan_after_change = lambda self, seconds: 0  # type: ignore[attr-defined]
 
@@ -175,9 +177,11 @@ def messages(module: ModuleType) -> None:
 
 
 def primary(module: ModuleType) -> None:
-    """Connections to a server that is no longer the primary are kept."""
+    """Connections to a server that is no longer the primary are kept, or its refusals are errors of other kinds."""
     if off("watch"):
         module._Sentinels.watch = lambda self, connection: None  # type: ignore[attr-defined]
+    if off("demoted"):
+        del module._Following.read_response
 
 
 CHANGES: dict[str, Callable[[ModuleType], None]] = {

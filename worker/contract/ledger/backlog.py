@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import cast
 
 from worker.contract import redis_keys
-from worker.contract.job import JobStatus, JobView, UnreadableJob
+from worker.contract.job import JobStatus, JobView, UnreadableJob, is_job_id
 from worker.contract.ledger.connection import RedisConnection
 from worker.contract.ledger.records import MAX_ACTIVE, JobRecord, Records
 from worker.contract.s3url import S3Url
@@ -27,6 +28,9 @@ _SLICE = 500
 
 _MOST_SCANNED = 5_000_000
 """Messages of a queue that are looked at. Redis holds no more in 4 GB."""
+
+_TASK_ID = re.compile(r'"id"\s*:\s*"([\w-]+\.\d+\.\d+)"', re.ASCII)
+"""In the text of a message, as `messages.lua` finds it."""
 
 _NAMES = 1_000
 """Names of the index of all jobs that one command looks at: a few milliseconds."""
@@ -253,26 +257,35 @@ class Backlog:
         expired = [] if held_within is None else self._connection.call(lambda: self._leases_before(held_within))
         return found | tasks & set(self._ids(redis_keys.unacked(self._prefix), without=expired)[1])
 
-    def end_leases(self, seconds: float) -> int:
+    def end_leases(self, seconds: float) -> None:
         """Remove the messages that were handed out more than `seconds` ago, before the primary changed, and not since.
 
-        Nobody renews their leases. Their chunks are finished, published again, or still run by a worker, whose
-        acknowledgement then changes nothing.
-
-        Returns:
-            The number of messages.
+        Nobody renews their leases. Their chunks are finished or published again; a message whose chunk a worker still
+        runs is left.
         """
         unacked, index = redis_keys.unacked(self._prefix), redis_keys.unacked_index(self._prefix)
 
-        def remove() -> int:
-            if tags := self._leases_before(seconds):
+        def old() -> dict[str, str | None]:
+            tags = self._leases_before(seconds)
+            texts = self._connection.client.hmget(unacked, tags) if tags else []
+            return dict(zip(tags, texts, strict=True))
+
+        found = {tag: _held_id(text or "") for tag, text in self._connection.call(old).items()}
+        chunks = {tag: id for tag, id in found.items() if id is not None and is_job_id(id[0])}
+
+        def remove() -> None:
+            pipeline = self._connection.client.pipeline(transaction=False)
+            for job, _, chunk in chunks.values():
+                pipeline.hexists(redis_keys.job_keys(self._prefix, job).running, str(chunk))
+            tags = [tag for tag, runs in zip(chunks, pipeline.execute(), strict=True) if not runs]
+            if tags:
                 pipeline = self._connection.client.pipeline(transaction=True)
                 pipeline.hdel(unacked, *tags)
                 pipeline.zrem(index, *tags)
                 pipeline.execute()
-            return len(tags)
 
-        return cast(int, self._connection.call(remove))
+        if chunks:
+            self._connection.call(remove)
 
     def held(self, job: str) -> bool:
         """Return whether a worker holds a message of a job under a lease that has not expired. O(workers)."""
@@ -367,3 +380,9 @@ class Backlog:
 
 def _oldest_first(jobs: Iterable[JobRecord]) -> list[JobRecord]:
     return sorted(jobs, key=lambda job: (job.view.queued_at or job.view.created_at, job.view.job))
+
+
+def _held_id(text: str) -> tuple[str, int, int] | None:
+    """Return job, epoch and chunk of a message that a worker holds; None if it is not one of ours."""
+    found = _TASK_ID.search(text)
+    return None if found is None else redis_keys.parse_task_id(found[1])

@@ -269,10 +269,11 @@ class _Sentinels:
 
     def quorum(self) -> str:
         """Return the answer of the first Sentinel that answers to `SENTINEL CKQUORUM`."""
+        primary = self._primary
         for client in list(self._clients):
             try:
-                question = lambda client: client.execute_command("SENTINEL CKQUORUM", self._primary)  # noqa: E731
-                return str(_translated(client, question))
+                # In one word, redis-py would make a truth value of the answer.
+                return str(_translated(client, lambda client: client.execute_command("SENTINEL", "CKQUORUM", primary)))
             except SentinelDenied:
                 return "the user at the Sentinels lacks +sentinel|ckquorum, so the quorum was not checked"
             except ResponseError as error:

@@ -67,8 +67,8 @@ def _check_sentinels(
         warnings.append(f"fewer than {_FEW_SENTINELS} Sentinels: without one of them there is no failover")
     if min(others) + 1 < len(states):
         warnings.append("a Sentinel of MASKMILL_REDIS__URL is unknown to the others")
-    if quorum and not quorum.startswith("OK"):
-        warnings.append(quorum)
+    if quorum:
+        (facts if quorum.startswith("OK") else warnings).append(quorum)
 
 
 def _check_replicas(info: Mapping[str, Any], settings: RedisSettings, facts: list[str], warnings: list[str]) -> None:

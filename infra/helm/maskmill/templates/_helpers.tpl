@@ -46,6 +46,20 @@ default
 {{- if contains ":" $url.host -}}{{ $url.host }}{{- else -}}{{ $url.host }}:{{ get $ports $url.scheme }}{{- end -}}
 {{- end -}}
 
+{{/* yes if the URL of Redis names Sentinels. urlParse does not read their list of hosts. */}}
+{{- define "maskmill.sentinel" -}}
+{{- if hasPrefix "sentinel" . -}}yes{{- end -}}
+{{- end -}}
+
+{{/* host:port,host:port of the Sentinels */}}
+{{- define "maskmill.sentinels" -}}
+{{- $hosts := list -}}
+{{- range regexReplaceAll "^sentinels?://([^/]+)/.*$" . "${1}" | splitList "," -}}
+{{- $hosts = append $hosts (ternary . (printf "%s:26379" .) (contains ":" .)) -}}
+{{- end -}}
+{{- join "," $hosts -}}
+{{- end -}}
+
 {{- define "maskmill.port" -}}
 {{- include "maskmill.address" . | splitList ":" | last -}}
 {{- end -}}

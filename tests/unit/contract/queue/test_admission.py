@@ -3,12 +3,15 @@ from __future__ import annotations
 import json
 import zlib
 
+import kombu
 import pytest
 
 from support.hostile import DROPPED, REFUSED, body, chunk, envelope
 from worker.contract import redis_keys
 from worker.contract.errors import BadMessage
+from worker.contract.ledger.primary import Primary
 from worker.contract.queue import admission
+from worker.contract.settings import RedisSettings
 
 REFUSED_BY_THE_PARSER = {"no JSON", "deep"}
 
@@ -103,3 +106,14 @@ def test_whatever_goes_wrong_the_message_is_dropped(monkeypatch):
     transport._deliver({}, redis_keys.QUEUE)
 
     assert reasons == ["its form is not that of a chunk message"]
+
+
+def test_control_with_several_urls_kombu_would_leave_admission_after_a_failed_attempt():
+    """Therefore there is one URL, whatever the number of Sentinels."""
+    urls = "sentinel://127.0.0.1:1;sentinel://127.0.0.1:2"
+    ours = f"{admission.__name__}:Transport"
+    options = {"primary": Primary(RedisSettings())}
+    with kombu.Connection(urls, transport=ours, transport_options=options) as connection:
+        connection.maybe_switch_next()
+
+        assert connection.transport_cls != ours

@@ -39,6 +39,16 @@ def test_kinds_are_those_of_the_outcomes():
     assert kinds[0] == (2, OutcomeKind.DEAD)
 
 
+def test_outcomes_with_the_same_id_from_two_primaries_are_both_kept():
+    store = ListedStore()
+    for number in (1, 2, 2):
+        line = outcome(number).model_dump_json()
+        outcome_log.write_part(store, DEST, "job", epoch=0, first_id="5-0", lines=[line])
+
+    assert {found.index for found in outcome_log.newest_first(store, DEST, "job")} == {1, 2}
+    assert len(outcome_log.part_names(store, DEST, "job")) == 2, "written again, a part replaces itself"
+
+
 @pytest.mark.parametrize("line", ['{"index": 1}', '{"index": 1, "kind": "splendid"}', "[1]", "not JSON"])
 def test_a_line_that_is_not_an_outcome_is_quoted(line):
     with pytest.raises(ContractError, match="is not an outcome"):

@@ -1,0 +1,198 @@
+"""The ledger across a failover: what is refused, confirmed, created again, and never deleted by mistake."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from pydantic import SecretStr
+
+from support.installation import Installation
+from support.sentinels import SentinelSet, sentinel_set
+from support.shared_workers import installation_at, own_redis
+from support.small_jobs import connected_submitter, upload
+from worker.contract.errors import AccessDenied, BrokerUnavailable, SettingsError
+from worker.contract.job import JobStatus
+from worker.contract.ledger.backlog import Backlog
+from worker.contract.ledger.chunks import ChunkLedger
+from worker.contract.ledger.connection import RedisConnection
+from worker.contract.ledger.jobs import Ledger
+from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
+from worker.contract.outputs import OutputOptions
+from worker.contract.s3url import S3Url
+from worker.contract.settings import RedisSettings
+from worker.standalone.services import Standalone
+
+OPTIONS = JobOptions(source=S3Url.folder("s3://bucket/in/"), dest=S3Url.folder("s3://bucket/out/"))
+
+
+@pytest.fixture(scope="module")
+def shared_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelSet]:
+    with sentinel_set(tmp_path_factory.mktemp("redis")) as servers:
+        yield servers
+
+
+@pytest.fixture
+def servers(shared_servers: SentinelSet) -> SentinelSet:
+    shared_servers.heal()
+    return shared_servers
+
+
+@pytest.fixture
+def failing_over(standalone: Standalone, servers: SentinelSet) -> Installation:
+    return installation_at(standalone, servers.url, servers.environment())
+
+
+def changed(installation: Installation, **settings: object) -> RedisSettings:
+    return installation.settings.redis.model_copy(update=settings)
+
+
+def run_one_chunk(ledger: Ledger, job: str = "job") -> Backlog:
+    """Create a job of one chunk, and record its first outcome."""
+    ledger.create(job, OPTIONS)
+    assert ledger.seal(job, total=2, chunk_images=2, size=1)
+    backlog = Backlog(ledger.connection)
+    assert backlog.take(job, 1, epoch=0) == [0]
+    message = ChunkMessage(job=job, epoch=0, chunk=0, start=0, keys=("a.png", "b.png"))
+    lease = ChunkLedger(ledger.connection).start(message, "w@n")
+    lease.record([Outcome(index=0, key="a.png", kind=OutcomeKind.OK)])
+    return backlog
+
+
+def test_a_refusal_for_lack_of_replicas_passes(failing_over, servers):
+    """Control: a connection that is not patient gives up."""
+    with servers.demanding_replicas():
+        servers.replica().kill()
+        hasty = RedisConnection(failing_over.settings.redis, retries=1, client_name="t")
+        with hasty, pytest.raises(BrokerUnavailable, match="NOREPLICAS"):
+            hasty.call(lambda: hasty.client.set("x", 1))
+        with Ledger(failing_over.settings.redis) as ledger:
+            healing = threading.Thread(target=servers.heal)
+            healing.start()
+            ledger.create("job", OPTIONS)
+            healing.join()
+            assert ledger.view("job").status is JobStatus.LISTING
+
+
+def test_replicas_confirm_that_they_have_a_job(failing_over, servers):
+    unconfirmed: list[str] = []
+    demanding = changed(failing_over, wait_replicas=1, wait_seconds=0.3)
+    with Ledger(demanding) as ledger:
+        for job in ("heard", "missed"):
+            ledger.create(job, OPTIONS)
+        assert ledger.seal("heard", total=1, chunk_images=1, size=1, on_unconfirmed=lambda: unconfirmed.append("heard"))
+        with servers.deaf_replica():
+            assert ledger.seal(
+                "missed", total=1, chunk_images=1, size=1, on_unconfirmed=lambda: unconfirmed.append("missed")
+            )
+
+    assert unconfirmed == ["missed"]
+
+
+def test_an_outcome_of_the_new_primary_with_a_known_id_is_kept(failing_over, servers):
+    """The ids of outcomes are names within one server."""
+    with Ledger(failing_over.settings.redis) as ledger:
+        backlog = run_one_chunk(ledger)
+        entries = backlog.pending_outcomes("job", 10)
+        servers.fail_over("coordinated")
+
+        backlog.delete_pending("job", entries)
+        kept = backlog.pending_outcomes("job", 10)
+
+        assert kept == entries, "an outcome is gone that was not read from this server"
+        assert kept[0].server != entries[0].server
+        backlog.delete_pending("job", kept)
+        assert backlog.pending_outcomes("job", 10) == []
+
+
+def test_a_change_of_the_primary_is_noticed(failing_over, servers):
+    with Ledger(failing_over.settings.redis) as ledger:
+        backlog = Backlog(ledger.connection)
+        assert [backlog.seconds_since_change() for _ in range(2)] == [None, None]
+        servers.fail_over("coordinated")
+
+        found = [backlog.seconds_since_change() for _ in range(2)]
+
+        assert None not in found and found[0] <= found[1]
+
+
+def test_a_chunk_that_runs_is_not_given_to_another_worker_after_a_failover(failing_over, servers):
+    message = ChunkMessage(job="job", epoch=0, chunk=0, start=0, keys=("a.png", "b.png"))
+    with Ledger(failing_over.settings.redis) as ledger:
+        ledger.create("job", OPTIONS)
+        assert ledger.seal("job", total=2, chunk_images=2, size=1)
+        chunks = ChunkLedger(ledger.connection)
+        time.sleep(1.5)  # until the replica has the job
+        with servers.deaf_replica():
+            chunks.start(message, "w@n")
+            servers.fail_over("kill")
+
+        assert chunks.touch(message, "w@n")
+        assert not chunks.touch(message, "other@n")
+        assert chunks.start(message, "other@n").verdict == "busy"
+
+
+def test_a_job_that_the_new_primary_does_not_know_is_created_again(failing_over, servers, monkeypatch):
+    """The primary fails between the creation of a job and the end of its listing."""
+    seal, failed = Ledger.seal, []
+
+    def fail_over_first(self, job, **sizes):
+        if not failed:
+            failed.append(servers.fail_over("kill"))
+        return seal(self, job, **sizes)
+
+    monkeypatch.setattr(Ledger, "seal", fail_over_first)
+    upload(failing_over, 3, "in")
+    with servers.deaf_replica(), connected_submitter(failing_over, 2) as submitter:
+        submitted = submitter.submit(
+            f"s3://{failing_over.bucket}/in/", f"s3://{failing_over.bucket}/out/", OutputOptions()
+        )
+
+    assert failed and submitted.view.status is JobStatus.RUNNING and submitted.view.total == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"url": "/other"}, SettingsError, "monitor no primary of that name"),
+        ({"sentinel_password": "wrong"}, AccessDenied, "MASKMILL_REDIS__SENTINEL_PASSWORD"),
+        ({"password": "wrong"}, AccessDenied, "MASKMILL_REDIS__PASSWORD"),
+    ],
+)
+def test_a_wrong_setting_is_named_at_once(failing_over, change, error, says):
+    right = failing_over.settings.redis
+    url = right.url.rpartition("/")[0] + change["url"] if "url" in change else right.url
+    secrets = {name: SecretStr(value) for name, value in change.items() if name != "url"}
+    wrong = right.model_copy(update={"url": url, **secrets})
+    connection = RedisConnection(wrong, retries=0, client_name="t", patient=True)
+    with connection, pytest.raises(error, match=says):
+        connection.call(connection.client.ping)
+
+
+def test_sentinels_that_do_not_answer_are_reported_at_once(failing_over):
+    """Nobody waits for a failover at an address that has never been right."""
+    wrong = changed(failing_over, url="sentinel://127.0.0.1:1,127.0.0.1:2/mymaster")
+    connection = RedisConnection(wrong, retries=0, client_name="t", patient=True)
+    with connection, pytest.raises(BrokerUnavailable, match="none of the 2 Sentinels answers"):
+        connection.call(connection.client.ping)
+
+
+def test_a_managed_primary_that_answers_as_a_replica_is_connected_to_again(tmp_path, standalone):
+    """Without Sentinels: the name of the server may lead to another one soon. Control: not patient."""
+    with own_redis(tmp_path) as server:
+        settings = installation_at(standalone, server.url, {}).settings.redis
+        with Ledger(settings) as ledger, Ledger(settings, retries=0, patient=False) as hasty:
+            client = ledger.connection.client
+            client.replicaof("127.0.0.1", "1")
+            with pytest.raises(BrokerUnavailable, match="no primary"):
+                hasty.create("job", OPTIONS)
+            before = client.client_id()
+            timer = threading.Timer(1.0, lambda: hasty.connection.client.replicaof("NO", "ONE"))
+            timer.start()
+            ledger.create("job", OPTIONS)
+            timer.join()
+
+            assert ledger.view("job").status is JobStatus.LISTING
+            assert client.client_id() != before, "the connection to the replica was kept"

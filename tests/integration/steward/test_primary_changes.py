@@ -1,0 +1,71 @@
+"""The repair after another server has become the primary of Redis, step by step; the fault itself is in acceptance."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.jobs import HERE, message
+from worker.contract import redis_keys
+from worker.steward import reconciler
+from worker.steward.feed import Feed
+
+LONG_AGO = 1.0
+
+
+@pytest.fixture
+def feed(world) -> Feed:
+    return Feed(world.settings, world.ledger, world.dispatcher)
+
+
+def silence(world, *chunks: int) -> None:
+    """Let chunks have given no sign of life since the primary changed."""
+    outstanding = redis_keys.job_keys(world.ledger.connection.prefix, "job").outstanding
+    world.ledger.connection.client.zadd(outstanding, dict.fromkeys(chunks, LONG_AGO))
+
+
+def test_workers_look_for_outputs_once_the_primary_has_changed(world, feed):
+    view = world.submit(9)
+    feed()
+    before = world.chunks.start(message(view, 0), HERE)
+    primary = redis_keys.primary(world.ledger.connection.prefix)
+    world.ledger.connection.client.hset(primary, "run_id", "another")
+
+    feed()
+
+    assert not before.recheck and world.chunks.start(message(view, 1), HERE).recheck
+    assert world.chunks.options_if_unstarted(message(view, 2)) is None, (
+        "it would be begun without a look at its outputs"
+    )
+
+
+def test_a_chunk_that_was_published_on_the_old_primary_is_found(world, monkeypatch):
+    """It was taken on the new one, so it was heard of after the change."""
+    world.submit(3)
+    world.backlog.take("job", 1, epoch=0)
+    found = world.reconciler(60)
+    assert found.scan() == 0
+    monkeypatch.setattr(reconciler, "AFTER_CHANGE_SECONDS", 0.0)
+
+    assert found.scan_after_change(30) == 1
+    assert world.queued() == ["job.0.0"]
+
+
+def test_messages_of_lost_connections_are_dropped_and_their_chunks_published_again(world):
+    """Except that of a chunk which a worker has reported: it still runs it."""
+    view = world.submit(6)
+    world.backlog.take("job", 2, epoch=0)
+    world.dispatcher.send(view, [0, 1])
+    prefix, client = world.ledger.connection.prefix, world.ledger.connection.client
+    with world.celery.connection_for_read() as connection:
+        queue = world.celery.amqp.queues[redis_keys.QUEUE](connection.default_channel)
+        tags = [queue.get(no_ack=False).delivery_tag for _ in range(2)]
+        client.zadd(redis_keys.unacked_index(prefix), dict.fromkeys(tags, LONG_AGO))
+        silence(world, 0, 1)
+        assert world.reconciler(60).scan() == 0, "the messages are held: the test proves nothing"
+        assert world.chunks.touch(message(view, 0), HERE)
+
+        found = world.reconciler(60).scan_after_change(30)
+
+        assert found == 1 and world.queued() == ["job.0.1"]
+        assert client.hkeys(redis_keys.unacked(prefix)) == client.zrange(redis_keys.unacked_index(prefix), 0, -1)
+        assert client.hkeys(redis_keys.unacked(prefix)) == tags[:1]
