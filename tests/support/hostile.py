@@ -59,10 +59,10 @@ def chunk(**changes: object) -> dict[str, object]:
     return {"schema_version": 1, "job": "hostile", "epoch": 0, "chunk": 0, "start": 0, "keys": ["a.png"], **changes}
 
 
-def forged(job: str, key: str) -> str:
+def forged(job: str, *keys: str) -> str:
     """Return a well-formed message for the first chunk of a job."""
     task = redis_keys.task_id(job, 0, 0)
-    return envelope(body(chunk(job=job, keys=[key])), id=task, root_id=task)
+    return envelope(body(chunk(job=job, keys=keys)), id=task, root_id=task)
 
 
 def _without(name: str) -> Make:

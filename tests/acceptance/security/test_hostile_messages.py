@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import time
 
+import pytest
+import redis
+
 from support import commands
+from support.crooked import TOLERATED, UNREADABLE
 from support.hostile import DROPPED, REFUSED, forged, generated
 from support.installation import load_settings
 from support.redis_users import ADMIN, PREFIX
@@ -56,6 +61,31 @@ def test_generated_messages_end_no_process_and_do_not_come_back(secured):
     log = secured.worker_log.read_text()[log_size:]
     assert secured.node.pids() == before, log[-5000:]
     assert log.count("event=message_refused") > GENERATED // 3, "most are refused, or this test tests little"
+    assert not [word for word in ("Unrecoverable", "event=process_exited", "Traceback") if word in log], log[-5000:]
+
+
+@pytest.mark.timeout(300)
+def test_chunks_of_crooked_records_only_cost_lines_in_the_log(secured):
+    """A real worker receives a chunk of a job of each kind, before a steward may have put the job aside."""
+    before, log_size = secured.node.pids(), len(secured.worker_log.read_text())
+    with Ledger(load_settings(secured.producer).redis) as ledger:
+        connection, jobs = ledger.connection, []
+        for number, change in enumerate((UNREADABLE | TOLERATED).values()):
+            job = f"crooked-{number}"
+            jobs.append(job)
+            ledger.create(job, JobOptions(source=secured.url("in/good"), dest=secured.url(f"out/{job}")))
+            assert ledger.seal(job, total=6, chunk_images=3, size=30)
+            with contextlib.suppress(redis.exceptions.ResponseError):  # some changes need more rights
+                change(connection.client, redis_keys.job_keys(connection.prefix, job))
+            push(secured, forged(job, "0.png", "1.png", "2.png"))
+        queue_is_empty(secured)
+        secured.submit("after-crooked", "--force")
+        for job in jobs:
+            ledger.forget(job)
+
+    log = secured.worker_log.read_text()[log_size:]
+    assert secured.node.pids() == before, log[-5000:]
+    assert log.count("event=job_record_invalid") > len(UNREADABLE) // 2, "or this test tests little"
     assert not [word for word in ("Unrecoverable", "event=process_exited", "Traceback") if word in log], log[-5000:]
 
 
