@@ -139,7 +139,8 @@ class _SimulatedWorkers:
         self.events.send("task-started", uuid=task)
         self.app.backend.mark_as_started(task, pid=1, hostname=worker.name)
         worker.lease, worker.delivery, worker.next_image = lease, delivery, 0
-        worker.buffer = OutcomeBuffer(lambda outcomes: self._timed(lambda: lease.record(outcomes)))
+        in_flight = 2 + self.settings.worker.images_ahead  # as in a model process of one stream
+        worker.buffer = OutcomeBuffer(lambda outcomes: self._timed(lambda: lease.record(outcomes)), most=in_flight)
         worker.began = time.monotonic()
         self.at(worker.began + self.seconds_per_image, lambda: self._image(worker))
 

@@ -280,7 +280,7 @@ class _Delivery:
         # What a chunk has done before it kills its worker must be recorded: otherwise each kill would show as progress
         # of an image or two, and it would take many until its images run one by one.
         at_once = one_by_one or self._lease.started_before
-        buffer = OutcomeBuffer(record, seconds=0.0 if at_once else RECORD_SECONDS)
+        buffer = OutcomeBuffer(record, most=pipeline.in_flight, seconds=0.0 if at_once else RECORD_SECONDS)
         batches = [[work] for work in self._work_items] if one_by_one else [self._work_items]
         for batch in batches:
             if stop():

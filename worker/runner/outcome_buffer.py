@@ -12,26 +12,30 @@ RECORD_SECONDS = 0.3
 
 The first outcome after such a pause is recorded at once, so a network that takes longer for an image records each one
 by itself. Of a faster one, a killed process loses the outcomes of at most this time; the next start of the chunk finds
-their outputs in S3. `cancel` and `pause` take effect with the next call. At 10 images/s three outcomes share a call.
+their outputs in S3. At 10 images/s three outcomes share a call.
 """
 
 
 class OutcomeBuffer:
     """Not thread-safe: all calls come from the thread that waits for the images."""
 
-    def __init__(self, record: Callable[[Sequence[Outcome]], None], *, seconds: float = RECORD_SECONDS) -> None:
+    def __init__(
+        self, record: Callable[[Sequence[Outcome]], None], *, most: int, seconds: float = RECORD_SECONDS
+    ) -> None:
         """Record nothing yet.
 
         Args:
             record: receives the outcomes, in the order in which they came.
+            most: outcomes in one call. The images in flight: `cancel` and `pause` take effect with the next call, so no
+                more images than these start after them.
             seconds: shortest time between two calls of `record`; 0: every outcome is recorded at once.
         """
-        self._record, self._seconds = record, seconds
+        self._record, self._most, self._seconds = record, most, seconds
         self._waiting: list[Outcome] = []
         self._due = 0.0
 
     def add(self, outcome: Outcome) -> None:
-        """Record an outcome with those that wait, now or once the time since the last call is over."""
+        """Record an outcome with those that wait: now, or once they are many or the time since the last call is up."""
         self._waiting.append(outcome)
         self.poll()
 
@@ -44,7 +48,7 @@ class OutcomeBuffer:
         if not self._waiting:
             return None
         left = self._due - time.monotonic()
-        if left > 0:
+        if left > 0 and len(self._waiting) < self._most:
             return left
         self.flush()
         return None

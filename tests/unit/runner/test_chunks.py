@@ -90,6 +90,7 @@ class FakePipeline:
     skip_own: bool | None = None
     dropped: int = 0
     store: None = None
+    in_flight: int = 4
     passes: Callable[[float], None] = lambda seconds: None
     """Lets 25 s pass before an outcome, and 7 s before the error."""
 

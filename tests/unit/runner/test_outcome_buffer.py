@@ -25,7 +25,7 @@ def outcome(index: int) -> Outcome:
 def buffer_of(**options) -> tuple[OutcomeBuffer, list[list[int]]]:
     """Return a buffer, and the image numbers of each of its calls."""
     calls: list[list[int]] = []
-    return OutcomeBuffer(lambda found: calls.append([one.index for one in found]), **options), calls
+    return OutcomeBuffer(lambda found: calls.append([one.index for one in found]), most=4, **options), calls
 
 
 def test_outcomes_of_a_slow_network_are_recorded_at_once(clock):
@@ -42,15 +42,25 @@ def test_outcomes_of_a_slow_network_are_recorded_at_once(clock):
 def test_outcomes_of_a_fast_network_share_a_call(clock):
     buffer, calls = buffer_of()
 
-    for index in range(8):
+    for index in range(6):
         buffer.add(outcome(index))
-        clock[0] += RECORD_SECONDS / 4
+        clock[0] += RECORD_SECONDS * 0.34
 
-    assert calls == [[0], [1, 2, 3, 4]]
+    assert calls == [[0], [1, 2, 3]]
 
     buffer.flush()
 
-    assert calls == [[0], [1, 2, 3, 4], [5, 6, 7]]
+    assert calls == [[0], [1, 2, 3], [4, 5]]
+
+
+def test_no_more_outcomes_share_a_call_than_images_are_in_flight(clock):
+    """A cancelled job learns it from the call, and starts images until then."""
+    buffer, calls = buffer_of()
+
+    for index in range(10):
+        buffer.add(outcome(index))
+
+    assert calls == [[0], [1, 2, 3, 4], [5, 6, 7, 8]]
 
 
 def test_an_outcome_that_waits_is_recorded_without_another_one(clock):
@@ -79,7 +89,7 @@ def test_outcomes_that_cannot_be_recorded_are_dropped(clock):
     def record(found):
         raise BrokerUnavailable("gone")
 
-    buffer = OutcomeBuffer(record)
+    buffer = OutcomeBuffer(record, most=4)
     with pytest.raises(BrokerUnavailable):
         buffer.add(outcome(0))
 
