@@ -170,7 +170,7 @@ class Model:
             self._give_back(chunk)
         elif self.status is not JobStatus.RUNNING:
             self.forget(chunk)
-        else:
+        elif chunk not in self.returned:
             self.outstanding.add(chunk)
             return True
         return False

@@ -369,6 +369,13 @@ class JobSettings(_Group):
         description="Minutes that Celery keeps a chunk's result; later, the job record answers for the chunk.",
     )
     keep_days: int = Field(default=30, ge=1, description="Days that Redis keeps the record of an ended job.")
+    tenants: tuple[str, ...] = Field(
+        default=(),
+        description=(
+            'Prefixes of destinations, such as ["bucket/team-a/", "bucket/team-b/"]: the workers are shared equally '
+            "between those with work, and then between the jobs of each. Jobs outside of them are shared by bucket."
+        ),
+    )
     price_per_core_hour: float | None = Field(
         default=None,
         ge=0,

@@ -25,7 +25,7 @@ class Feed:
 
     def __init__(self, config: Settings, ledger: Ledger, dispatcher: Dispatcher) -> None:
         """Use the connections of the caller's ledger and dispatcher."""
-        self._feeder = Feeder(ledger, dispatcher)
+        self._feeder = Feeder(ledger, dispatcher, config.jobs.tenants)
         self._reconciler = Reconciler(ledger, dispatcher, config.engine.silence_seconds)
         self._fleet = Fleet(ledger.connection)
         self._backlog = Backlog(ledger.connection)

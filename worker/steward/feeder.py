@@ -1,14 +1,15 @@
-"""Keep the window of chunk messages full, fairly over all jobs. One process of the fleet does it at a time.
+"""Keep the window of chunk messages full, fairly over all tenants and their jobs.
 
-Nothing else fills the broker, so a job of ten million images takes no more room there than a job of a hundred. The same
-loop provides back-pressure, fair shares, priorities, pause and cancel.
+One process of the fleet does it at a time. Nothing else fills the broker, so a job of ten million images takes no more
+room there than a job of a hundred. The same loop provides back-pressure, fair shares, priorities, pause and cancel.
 """
 
 from __future__ import annotations
 
 import logging
+import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from worker.contract.errors import ContractError, ObjectMissing, ServiceError, StoreUnavailable
@@ -23,12 +24,13 @@ from worker.contract.messages import Priority
 from worker.contract.queue.dispatcher import WINDOW_PER_WORKER, Dispatcher, window
 from worker.contract.s3url import S3Url
 from worker.steward.isolation import Isolation, passes
+from worker.steward.tenants import tenant_of
 from worker.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
 WEIGHTS = {Priority.LOW: 1, Priority.NORMAL: 4, Priority.HIGH: 16}
-"""Relative shares of the workers that jobs get."""
+"""Relative shares of the workers that the jobs of a tenant get; a tenant has that of its most urgent job."""
 
 MAX_PENDING_OUTCOMES = 8_000
 """Outcomes of a job not yet in S3 above which the job gets no further chunks: about 1.5 MB of Redis."""
@@ -38,6 +40,9 @@ UNREAD_SECONDS = 10.0
 
 _LONGEST_TRY_SECONDS = 900.0
 """Time after which a try of S3 that has neither succeeded nor failed holds up no job any more."""
+
+_PACES = 8.0
+"""Limits of the pace of a job's images compared with the usual one: a measurement may be of few images."""
 
 _STARVED = 0.5
 """Load, as a fraction of its share, below which a job is served first."""
@@ -88,67 +93,144 @@ def _buckets(job: JobRecord) -> set[str]:
     return {job.view.options.source.bucket, job.view.options.dest.bucket}
 
 
-def allot(jobs: Sequence[JobRecord], room: int, capacity: int, served: dict[str, float] | None = None) -> list[Grant]:
-    """Divide the free room of the window over the jobs with chunks to publish.
+def allot(
+    jobs: Sequence[JobRecord],
+    room: int,
+    capacity: int,
+    served: dict[str, float] | None = None,
+    tenants: Collection[str] = (),
+) -> list[Grant]:
+    """Divide the free room of the window over the tenants, and the part of each over its jobs with chunks to publish.
 
-    Stride scheduling: each chunk goes to the job that has received the least for its weight. The shares are right over
-    time, even where a share is less than one chunk at once. A job with less than half its share outstanding does not
-    wait until the window has room: it may overfill the window by half of the capacity, and its chunks are served first.
-    So a small job starts on the next free worker.
+    Stride scheduling at both levels: each chunk goes to the tenant, and there to the job, that has received the least
+    for its weight. What a job receives is measured in time: images, times how long those of the job take compared with
+    other jobs. So neither the number of a tenant's jobs nor the size of its chunks nor that of its pictures takes from
+    another tenant. The shares are right over time, even where a share is less than one chunk at once. A job with less
+    than half its share outstanding does not wait until the window has room: it may overfill the window by half of the
+    capacity, and its chunks are served first. So a small job starts on the next free worker.
 
     Args:
         jobs: running jobs; a job with nothing to publish gets nothing.
         room: messages that may be published; negative when the window is overfull.
         capacity: outstanding chunks of the fleet when the window is full.
-        served: chunks that each job has received divided by its weight; updated here. A job that is not in it starts
-            level with the job that has received the least.
+        served: what each job, and each tenant, has received divided by its weight; updated here. One that is not in it
+            starts level with the one that has received the least.
+        tenants: prefixes of tenants that share a bucket; see `tenant_of`.
 
     Returns:
         One grant per job that may publish chunks.
     """
     hungry = {job.view.job: job for job in jobs if job.waiting > 0}
-    weights = {name: WEIGHTS[job.view.policy.priority] for name, job in hungry.items()}
-    share = {name: capacity * weight / sum(weights.values()) for name, weight in weights.items()}
-    given = dict.fromkeys(hungry, 0)
-    served = {} if served is None else served
-    for name in served.keys() - hungry.keys():
-        del served[name]
-    least = min(served.values(), default=0.0)
-    for name in hungry.keys() - served.keys():
-        served[name] = least + hungry[name].outstanding / weights[name]
-
-    def load(name: str) -> float:
-        return (hungry[name].outstanding + given[name]) / share[name]
-
-    def order(name: str) -> tuple[float, float]:
-        return served[name], load(name)
-
-    def starved(name: str) -> bool:
-        # A job that has been served ahead of others is not starved: with little capacity its share may be below one.
-        ahead = (served[name] - min(served.values())) * weights[name]
-        return len(hungry) > 1 and share[name] >= 1 and load(name) < _STARVED and ahead < _STARVED * share[name]
-
-    express = {name for name in hungry if starved(name)}
+    if not hungry:
+        return []
+    shares = _Shares(hungry, capacity, {} if served is None else served, tenants)
+    express = {name for name in hungry if shares.starved(name)}
     spare = capacity // 2 + 1 + min(0, room)
+    given = shares.given
     while takers := [name for name, job in hungry.items() if given[name] < job.waiting]:
         if room > 0:
             room -= 1
-        elif spare > 0 and (takers := [name for name in takers if name in express and starved(name)]):
+        elif spare > 0 and (takers := [name for name in takers if name in express and shares.starved(name)]):
             spare -= 1
         else:
             break
-        next_one = min(takers, key=order)
-        given[next_one] += 1
-        served[next_one] += 1 / weights[next_one]
+        shares.give(min(takers, key=shares.order))
     return [Grant(hungry[name], count, name in express) for name, count in given.items() if count]
+
+
+class _Shares:
+    """What jobs and their tenants get of the window, and have received."""
+
+    def __init__(
+        self, hungry: Mapping[str, JobRecord], capacity: int, served: dict[str, float], tenants: Collection[str]
+    ) -> None:
+        self._hungry, self._served = hungry, served
+        self.given = dict.fromkeys(hungry, 0)
+        self._cost = _costs(hungry.values())
+        self._weight: dict[str, float] = {n: WEIGHTS[job.view.policy.priority] for n, job in hungry.items()}
+        # The names of tenants cannot be those of jobs, so both can be in `served`.
+        self._tenant = {n: f"s3://{tenant_of(job.view.options.dest, tenants)}" for n, job in hungry.items()}
+        self._jobs: dict[str, list[str]] = {}
+        for name, tenant in self._tenant.items():
+            self._jobs.setdefault(tenant, []).append(name)
+        for tenant, names in self._jobs.items():
+            self._weight[tenant] = max(self._weight[name] for name in names)
+        self._share = self._shares(capacity)
+        for name in served.keys() - self._weight.keys():
+            del served[name]
+        for names in self._jobs.values():
+            self._enter(names, {name: hungry[name].outstanding * self._cost[name] for name in names}, capacity)
+        held = {t: sum(hungry[n].outstanding * self._cost[n] for n in names) for t, names in self._jobs.items()}
+        self._enter(list(self._jobs), held, capacity)
+
+    def _shares(self, capacity: int) -> dict[str, float]:
+        """Return the outstanding chunks that each job may have when the window is full."""
+        all_tenants = sum(self._weight[tenant] for tenant in self._jobs)
+        shares: dict[str, float] = {}
+        for tenant, names in self._jobs.items():
+            per_weight = capacity * self._weight[tenant] / all_tenants / sum(self._weight[name] for name in names)
+            shares |= {name: per_weight * self._weight[name] for name in names}
+        return shares
+
+    def _enter(self, names: Sequence[str], held: Mapping[str, float], capacity: int) -> None:
+        """Let newcomers start level with the one that has received the least, and bound how far any is ahead."""
+        least = min((self._served[name] for name in names if name in self._served), default=0.0)
+        most = 2 * capacity * max(self._cost.values())
+        for name in names:
+            now = self._served.get(name, least + held[name] / self._weight[name])
+            self._served[name] = min(now, least + most / self._weight[name])
+
+    def order(self, name: str) -> tuple[float, float, float]:
+        """Return what the next chunk goes by: it goes to the job with the least."""
+        return self._served[self._tenant[name]], self._served[name], self._load(name)
+
+    def give(self, name: str) -> None:
+        """Give a chunk to a job."""
+        self.given[name] += 1
+        for one in (name, self._tenant[name]):
+            self._served[one] += self._cost[name] / self._weight[one]
+
+    def _load(self, name: str) -> float:
+        return (self._hungry[name].outstanding + self.given[name]) / self._share[name]
+
+    def starved(self, name: str) -> bool:
+        """Return whether a job has less than half its share, and may go first."""
+        share = self._share[name]
+        if len(self._hungry) == 1 or share < 1 or self._load(name) >= _STARVED:
+            return False
+        # A job that has been served ahead of others is not starved: with little capacity its share may be below one.
+        tenant = self._tenant[name]
+        ahead = max(self._ahead(name, self._jobs[tenant]), self._ahead(tenant, self._jobs)) / self._cost[name]
+        return ahead < _STARVED * share
+
+    def _ahead(self, name: str, others: Collection[str]) -> float:
+        return (self._served[name] - min(self._served[other] for other in others)) * self._weight[name]
+
+
+def _costs(jobs: Collection[JobRecord]) -> dict[str, float]:
+    """Return what a chunk of each job costs: its images, times their pace compared with the usual one.
+
+    The pace of a job is known after its first chunk; until then it counts as usual.
+    """
+    paces = {job.view.job: job.view.core_seconds / job.view.done for job in jobs if job.view.done}
+    known = [pace for pace in paces.values() if pace > 0]
+    usual = statistics.median(known) if known else 1.0
+
+    def pace(job: JobRecord) -> float:
+        return min(_PACES, max(1 / _PACES, (paces.get(job.view.job) or usual) / usual))
+
+    return {
+        job.view.job: max(1, min(job.view.chunk_images, job.view.total or job.view.chunk_images)) * pace(job)
+        for job in jobs
+    }
 
 
 class Feeder:
     """Publishes chunks: call `tick` at intervals."""
 
-    def __init__(self, ledger: Ledger, dispatcher: Dispatcher) -> None:
-        """Use the connections of the caller's ledger and dispatcher."""
-        self._ledger, self._dispatcher = ledger, dispatcher
+    def __init__(self, ledger: Ledger, dispatcher: Dispatcher, tenants: Collection[str] = ()) -> None:
+        """Use the connections of the caller's ledger and dispatcher; `tenants` as in `allot`."""
+        self._ledger, self._dispatcher, self._tenants = ledger, dispatcher, tenants
         self._backlog, self._fleet = Backlog(ledger.connection), Fleet(ledger.connection)
         self._served: dict[str, float] = {}
         self._unread: dict[str, float] = {}
@@ -174,7 +256,7 @@ class Feeder:
             return 0
         workers = len(self._fleet.live())
         room = window(workers) - self._backlog.queued()
-        grants = allot(jobs, room, (WINDOW_PER_WORKER + 1) * max(1, workers), self._served)
+        grants = allot(jobs, room, (WINDOW_PER_WORKER + 1) * max(1, workers), self._served, self._tenants)
         grants += [Grant(job, 1, express=False) for job in trying]  # last: they may have to wait for S3
         published = sum(self._isolation.run_all(grants, self._publish, lambda grant: grant.job.view.job))
         metrics.PUBLISHED.inc(published)

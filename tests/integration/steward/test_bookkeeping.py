@@ -16,8 +16,10 @@ from worker.contract import outcome_codec, redis_keys
 from worker.contract.errors import StoreUnavailable
 from worker.contract.job import JobStatus, JobView
 from worker.contract.messages import MaskQuality, Outcome, OutcomeKind
+from worker.contract.settings import JobSettings
 from worker.contract.storage import manifest, outcome_log
 from worker.steward import bookkeeper, job_lists
+from worker.steward.bookkeeper import Bookkeeper
 
 OK, FAILED, CANCELLED = OutcomeKind.OK, OutcomeKind.FAILED, OutcomeKind.CANCELLED
 
@@ -410,3 +412,20 @@ def test_a_stopped_job_waits_for_the_worker_that_holds_it_however_slow_its_image
     view = ended(world)
     assert (view.status, view.ok, view.cancelled) == (JobStatus.CANCELLED, 1, 3)
     check_lists(world, view)
+
+
+def test_jobs_that_end_together_do_not_hold_up_those_of_another_tenant(world, monkeypatch):
+    """A call begins no further job after a time; here it is over at once, so a call ends one job."""
+    monkeypatch.setattr(bookkeeper, "TICK_SECONDS", 0)
+    tenants = JobSettings(tenants=(f"{world.bucket}/a/", f"{world.bucket}/b/"))
+    books = Bookkeeper(world.store, world.ledger, tenants, 0)
+    for job in ("a0", "a1", "a2", "a3", "b"):
+        run(world.ledger, world.submit(3, job=job, dest=f"{job[0]}/{job}"), [0])
+
+    ended = []
+    for _ in range(5):
+        assert books.tick() is False, "the next call must come soon"
+        ended.append({job.job for job in world.ledger.jobs(10) if job.ended} - set().union(*ended))
+
+    assert {frozenset(jobs) for jobs in ended} == {frozenset({job}) for job in ("a0", "a1", "a2", "a3", "b")}
+    assert "b" in ended[0] | ended[1]

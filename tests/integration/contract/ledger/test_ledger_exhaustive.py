@@ -78,8 +78,9 @@ def test_what_must_hold_holds_in_every_state(standalone, monkeypatch, name):
         (("settle", "if redis.call('HLEN', RUNNING) > 0 then return 0 end", ""), Bounds(0, 1), "has keys left"),
         (("close", "job[1] ~= 'closing' or", ""), Bounds(), "the job ended twice"),
         (("take_lost", "lost[#lost + 1] = chunk", ""), Bounds(faults=1), "the job never ends"),
+        (("release", "if is_returned(chunk) then return 0 end", ""), Bounds(1, 1), "will be published again"),
     ],
-    ids=["stale epoch", "final outcome", "end", "published", "settled", "ended", "reconciled"],
+    ids=["stale epoch", "final outcome", "end", "published", "settled", "ended", "reconciled", "given back"],
 )
 def test_control_a_script_with_a_fault_is_found(standalone, change, bounds, what):
     with explorer(standalone, bounds) as found:

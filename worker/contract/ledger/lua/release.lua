@@ -31,6 +31,7 @@ if job[1] ~= 'running' then
   forget(chunk, first, count)
   return 0
 end
+if is_returned(chunk) then return 0 end  -- given back since, in a pause: the feeder publishes it
 if ARGV[11] == '1' then
   give_back(chunk)
   return 0
