@@ -73,7 +73,8 @@ def test_a_million_images_stay_within_the_limit(world):
     seen["ended"] = used(ledger, "job")
     # Run again: every chunk has images to run, and all of them wait.
     connection.run("reopen", "job", 1)
-    connection.client.set(redis_keys.job_keys(connection.prefix, "job").returned, b"\xff" * (TOTAL // CHUNK_IMAGES // 8))
+    every_chunk = b"\xff" * (TOTAL // CHUNK_IMAGES // 8)
+    connection.client.set(redis_keys.job_keys(connection.prefix, "job").returned, every_chunk)
     seen["run again"] = used(ledger, "job")
 
     assert {moment: size for moment, size in seen.items() if size > LIMIT} == {}
