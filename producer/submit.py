@@ -49,6 +49,9 @@ OnProgress = Callable[[str, int], None]
 LISTING_SILENT_SECONDS = 60.0
 """After this time without a sign of life from its producer, a job that is being listed counts as left behind."""
 
+_SUBMISSIONS = 3
+"""Times that a job is submitted to Redis, because each failover may undo the last time."""
+
 _RENEW_SECONDS = 10.0
 _VIEW_TRIES, _VIEW_PAUSE_SECONDS = 10, 0.3
 
@@ -256,13 +259,14 @@ class Submitter:
         # Before the upload, so that the job key counts from now on.
         self._create(new)
         try:
-            self._register(new, listing)
+            seal = self._register(new, listing)
+            view = self._sealed(new, seal)
         except BaseException as error:  # however a submission is interrupted, its job must not stay open for ever
             self.ledger.abandon(job, f"not submitted: {str(error) or type(error).__name__}")
             raise
         try:
             with self.tracing.span("publish"):
-                waits_for = self._publish(self.ledger.view(job))
+                waits_for = self._publish(view)
         except BrokerUnavailable as error:
             raise BrokerUnavailable(
                 f"job {job} is registered and runs as soon as the queue is back (`producer watch {job}`): {error}"
@@ -271,13 +275,13 @@ class Submitter:
             raise type(error)(
                 f"job {job} is registered and its workers will run it (`producer watch {job}`): {error}"
             ) from error
-        return self.ledger.view(job), waits_for
+        return self._sealed(new, seal), waits_for
 
     def _create(self, new: _NewJob) -> None:
         self.ledger.create(new.job, new.options, new.policy, traceparent=new.traceparent)
 
-    def _register(self, new: _NewJob, listing: Iterator[Item]) -> None:
-        """Write manifest and `job.json`, then let the job run."""
+    def _register(self, new: _NewJob, listing: Iterator[Item]) -> Callable[[], bool]:
+        """Write manifest and `job.json`, and return the call that lets the job run."""
         job, options = new.job, new.options
         with self.tracing.span("manifest"):
             written = self._write_manifest(job, listing, options.dest)
@@ -293,7 +297,7 @@ class Submitter:
             **({"job_key": new.job_key} if new.job_key else {}),
         }
         outcome_log.write_json(self.store, options.dest, job, outcome_log.REQUEST, facts)
-        seal = partial(
+        return partial(
             self.ledger.seal,
             job,
             total=written.images,
@@ -301,17 +305,26 @@ class Submitter:
             size=written.bytes,
             on_unconfirmed=new.note_unconfirmed,
         )
-        if not seal() and not (self._create_again(new) and seal()):
-            raise SourceError(f"job {job} was cancelled while it was being listed")
 
-    def _create_again(self, new: _NewJob) -> bool:
-        """Create a job again if Redis has failed over to a server that does not know it; return whether it was so."""
-        try:
-            self.ledger.view(new.job)
-        except JobNotFound:
-            self._create(new)
-            return True
-        return False
+    def _sealed(self, new: _NewJob, seal: Callable[[], bool]) -> JobView:
+        """Return the job once it runs, and submit it again to a new primary of Redis that lacks it.
+
+        Raises:
+            SourceError: it was cancelled while it was being listed.
+        """
+        for _ in range(_SUBMISSIONS):
+            try:
+                view = self.ledger.view(new.job)
+            except JobNotFound:
+                self._create(new)
+            else:
+                if view.status is not JobStatus.LISTING:
+                    break
+            seal()  # whether the job runs then, the next look decides
+        view = self.ledger.view(new.job)
+        if view.total is None:
+            raise SourceError(f"job {new.job} was cancelled while it was being listed")
+        return view
 
     def _has_no_outputs(self, dest: S3Url) -> bool:
         """Return whether only the metadata of jobs lies under the destination."""

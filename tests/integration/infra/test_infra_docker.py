@@ -192,10 +192,13 @@ def test_every_setting_of_env_reaches_the_worker(host, monkeypatch):
     image = dockerfile.stages(INFRA / "docker" / "worker.Dockerfile")["worker"]
     names = set(re.findall(r"^#(MASKMILL_[A-Z0-9_]+)", env_example.settings_part(), flags=re.MULTILINE))
     elsewhere = {name for name in names if name in dockerfile.last(image, "ENV")}
-    # Services on one host use no TLS, and the container holds no certificate files.
-    unused = {"MASKMILL_S3__SESSION_TOKEN"} | {
-        name for name in names if name.endswith(("__CA_FILE", "__CERT_FILE", "__KEY_FILE"))
-    }
+    # Services on one host use no TLS and no Sentinels, and the container holds no certificate files.
+    sentinel = {name for name in names if name.startswith("MASKMILL_REDIS__SENTINEL_")}
+    unused = (
+        {"MASKMILL_S3__SESSION_TOKEN"}
+        | sentinel
+        | {name for name in names if name.endswith(("__CA_FILE", "__CERT_FILE", "__KEY_FILE"))}
+    )
 
     assert set(given) == names - elsewhere - unused
     fixed = {name for name, value in given.items() if value != "from-env"}

@@ -368,6 +368,15 @@ def test_a_listing_that_is_complete_in_s3_is_completed_in_redis(world, monkeypat
     assert "event=listing_completed job=left" in log_text(caplog)
 
 
+def test_an_end_that_no_replica_confirms_is_logged_and_stands(world, monkeypatch, caplog):
+    run(world.ledger, world.submit(3), [0])
+    monkeypatch.setattr(world.ledger.connection, "_wait_replicas", 1)
+    monkeypatch.setattr(world.ledger.connection, "_wait_milliseconds", 50)
+
+    assert ended(world).status is JobStatus.FINISHED
+    assert "event=job_end_unconfirmed job=job" in log_text(caplog)
+
+
 def test_many_failures_take_no_more_memory_than_few(world):
     """One byte per image, parts of results, and nothing that grows with the failures."""
     few, many = 20_000, 60_000  # the list of failures of both is longer than one part of an upload

@@ -134,16 +134,19 @@ def test_a_chunk_that_runs_is_not_given_to_another_worker_after_a_failover(faili
         assert chunks.start(message, "other@n").verdict == "busy"
 
 
-def test_a_job_that_the_new_primary_does_not_know_is_created_again(failing_over, servers, monkeypatch):
-    """The primary fails between the creation of a job and the end of its listing."""
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_job_that_the_new_primary_does_not_know_is_created_again(failing_over, servers, monkeypatch, moment):
+    """The primary fails just before, or just after, the producer ends the listing of a job."""
     seal, failed = Ledger.seal, []
 
-    def fail_over_first(self, job, **sizes):
-        if not failed:
-            failed.append(servers.fail_over("kill"))
-        return seal(self, job, **sizes)
+    def seal_and_fail_over_once(self, job, **sizes):
+        if failed:
+            return seal(self, job, **sizes)
+        answer = seal(self, job, **sizes) if moment == "after" else None
+        failed.append(servers.fail_over("kill"))
+        return seal(self, job, **sizes) if answer is None else answer
 
-    monkeypatch.setattr(Ledger, "seal", fail_over_first)
+    monkeypatch.setattr(Ledger, "seal", seal_and_fail_over_once)
     upload(failing_over, 3, "in")
     with servers.deaf_replica(), connected_submitter(failing_over, 2) as submitter:
         submitted = submitter.submit(
