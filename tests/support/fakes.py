@@ -24,6 +24,7 @@ class FakeStore:
         self.content_types: dict[str, str] = {}
         self.errors: dict[str, BaseException] = {}
         """URL -> the error that `get` and `put` raise for it."""
+        self.head_errors: dict[str, BaseException] = {}
         self.got: list[str] = []
         self.before_get: Callable[[str], None] = lambda url: None
 
@@ -42,6 +43,8 @@ class FakeStore:
 
     def head(self, place: S3Url) -> ObjectInfo:
         url = str(place)
+        if error := self.head_errors.get(url):
+            raise error
         if url not in self.objects:
             raise ObjectMissing(f"{url} does not exist")
         return ObjectInfo(place.key, len(self.objects[url]), f"etag-of-{place.key}", self.metadata.get(url, {}))

@@ -416,8 +416,13 @@ class Pipeline:
         """Return the outcome of an image that need not be done, because its outputs exist; None if it must be done."""
         if not run.skip_existing and not run.skip_own:
             return None
-        with spent.timed(Stage.CHECK):
-            kind = existing_outcome(self.store, work.source, work.outputs.values(), metadata)
+        try:
+            with spent.timed(Stage.CHECK):
+                kind = existing_outcome(self.store, work.source, work.outputs.values(), metadata)
+        except AccessDenied as error:
+            if run.skip_existing or isinstance(error, CALLER_ERRORS):
+                raise
+            return None  # this worker may write the outputs and not read them, which is enough to do the image again
         return kind if run.skip_existing or kind is OutcomeKind.OK else None
 
     def _error_of_image(self, error: MaskmillError) -> AccessDenied:

@@ -245,6 +245,18 @@ def test_only_outputs_of_the_same_job_are_kept_in_a_second_delivery(pipeline_of,
     assert (found[0].kind, network.calls) == (OutcomeKind.OK, calls)
 
 
+def test_a_worker_that_may_not_read_outputs_does_the_image_again_in_a_second_delivery(pipeline_of):
+    store = store_of(a=JPEG)
+    store.head_errors["s3://out/mask/a.jpg.png"] = AccessDenied("may only write")
+    pipeline = pipeline_of(store)
+
+    again = run(pipeline, [work_item(0, "a.jpg")], skip_own=True)
+    asked_for = run(pipeline, [work_item(0, "a.jpg")], skip_existing=True)
+
+    assert again[0].kind is OutcomeKind.OK
+    assert asked_for[0].code == AccessDenied.code
+
+
 def test_pictures_in_memory_are_bounded(pipeline_of):
     network = FakeNetwork(seconds=0.02)
 
