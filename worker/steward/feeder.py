@@ -39,6 +39,9 @@ UNREAD_SECONDS = 10.0
 _PACES = 8.0
 """Limits of the pace of a job's images compared with the usual one: a measurement may be of few images."""
 
+_MESSAGE_SECONDS = 0.1
+"""Core seconds of a chunk beside those of its images: its message, its start and release, its share of an ending."""
+
 _STARVED = 0.5
 """Load, as a fraction of its share, below which a job is served first."""
 
@@ -203,10 +206,11 @@ def _costs(jobs: Collection[JobRecord]) -> dict[str, float]:
     def pace(job: JobRecord) -> float:
         return min(_PACES, max(1 / _PACES, (paces.get(job.view.job) or usual) / usual))
 
-    return {
-        job.view.job: max(1, min(job.view.chunk_images, job.view.total or job.view.chunk_images)) * pace(job)
-        for job in jobs
-    }
+    def images(job: JobRecord) -> int:
+        return max(1, min(job.view.chunk_images, job.view.total or job.view.chunk_images))
+
+    message = _MESSAGE_SECONDS / usual if known else 0.0
+    return {job.view.job: images(job) * pace(job) + message for job in jobs}
 
 
 class Feeder:
