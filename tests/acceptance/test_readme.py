@@ -116,6 +116,7 @@ SHORT = {
     "pipeline": "--seconds 2 --rounds 1",
     "scale": "--seconds 2",
     "fleet": "--seconds 2",
+    "neighbour": "--quick",
     "submit": "--plain-messages 1000 --lost-jobs 3",
 }
 """What makes a benchmark short."""

@@ -72,6 +72,15 @@ class Mode:
     slow_seconds: float = 0.05
     """Seconds before each byte of a slow body."""
 
+    hang: str = ""
+    """Requests for keys that contain this text get no answer, until the client or the server gives up; '': none."""
+
+    fail_every: int = 0
+    """Every so many requests, one is answered with 500; 0: none. 20 is 5 %."""
+
+    gone: frozenset[str] = frozenset()
+    """Buckets that do not exist for the time being; what they hold comes back with them."""
+
     listing: bytes = b""
     """The answer to every listing, with status 200; b'': a true one."""
 
@@ -110,6 +119,12 @@ class MisbehavingS3(LoopbackServer):
         """Method and `bucket/key` of every request."""
 
         self.lock = threading.Lock()
+        self.healed = threading.Event()
+        """Set: requests that hang end without an answer."""
+
+    def __exit__(self, *error: object) -> None:
+        self.healed.set()
+        super().__exit__(*error)
 
     def settings(self, **fields: Any) -> S3Settings:
         """Return settings for a client; two attempts for each request."""
@@ -151,6 +166,16 @@ class _Handler(QuietHandler):
             self.s3.agent = self.headers.get("User-Agent", "")
             self.s3.requests.append((self.command, f"{bucket}/{key}"))
             refusal = self.refusal(bucket, key)
+            number = len(self.s3.requests)
+        mode = self.s3.mode
+        if mode.hang and mode.hang in key:
+            self.close_connection = True
+            self.s3.healed.wait()
+            return
+        if mode.fail_every and number % mode.fail_every == 0:
+            refusal = Refusal(500, "InternalError")
+        if bucket in mode.gone:
+            refusal = Refusal(404, "NoSuchBucket")
         if refusal is not None:
             self.refuse(refusal.status, refusal.code)
         elif not key:

@@ -8,6 +8,7 @@ from worker.cli.bench_all import all_command
 from worker.cli.bench_fleet import fleet_command
 from worker.cli.bench_images import images_command
 from worker.cli.bench_model import model_command
+from worker.cli.bench_neighbour import neighbour_command
 from worker.cli.bench_peers import peers_command
 from worker.cli.bench_pipeline import pipeline_command
 from worker.cli.bench_quality import quality_command
@@ -26,6 +27,7 @@ for command in (
     pipeline_command,
     scale_command,
     fleet_command,
+    neighbour_command,
     submit_command,
     quality_command,
     peers_command,

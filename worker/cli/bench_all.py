@@ -18,6 +18,7 @@ BENCHMARKS = {
     "pipeline": ("--quick",),
     "scale": ("--quick",),
     "fleet": ("--quick",),
+    "neighbour": ("--quick",),
     "submit": ("--keys", "50000"),
 }
 """Sub-commands of `worker bench` in the order in which they run, with options for a quick run; all take --output."""

@@ -255,12 +255,16 @@ def completion_command(ctx: click.Context, *, shell: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per setting.")
 def config_command(*, as_json: bool) -> None:
     """Print every setting with its effective value and its source. Secrets are masked."""
-    rows = list(settings.explain(settings.load()))
+    config = settings.load()
+    rows = list(settings.explain(config))
+    longest = f"{config.s3.longest_request_seconds:g}"
     if as_json:
         for row in rows:
             print_json({"setting": row.variable, "value": row.value, "origin": row.origin})
+        print_json({"setting": "longest S3 request, seconds", "value": longest, "origin": "computed"})
         return
     table = Table("setting", "value", "from", box=None, header_style="bold", pad_edge=False)
     for row in rows:
         table.add_row(row.variable, row.value or "[dim]-[/]", row.origin)
+    table.add_row("longest S3 request, seconds", longest, "computed")
     SafeConsole(width=max(out.width, 120), highlight=False).print(table)

@@ -40,6 +40,12 @@ ENV_PREFIX = "MASKMILL_"
 _KEY_BYTES = 24, 64
 """Shortest and longest signing secret, in bytes (Standard Webhooks 1.0)."""
 
+_LONGEST_PAUSE = 20.0
+"""Longest pause between two attempts of botocore, in seconds."""
+
+_ATTEMPTS_SUMMED = 20
+"""Pauses that are summed one by one; later ones are the longest."""
+
 _SERVICE_FIELDS = (
     *(("redis", name) for name in ("url", "username", "password", "sentinel_username", "sentinel_password")),
     *(("s3", name) for name in ("endpoint_url", "access_key_id", "secret_access_key")),
@@ -220,6 +226,18 @@ class S3Settings(_Group):
     attempts: int = Field(
         default=5, ge=1, description="Attempts per request, the first included, with increasing pauses between them."
     )
+
+    @property
+    def longest_request_seconds(self) -> float:
+        """Longest time from a request to its answer in seconds, all attempts and the pauses between them included.
+
+        A pause lasts at most 1, 2, 4, ... 20 s (mode `standard` of botocore). The body of an object may then take
+        `read_timeout_seconds` and a second for every 32 KiB.
+        """
+        pauses = sum(min(_LONGEST_PAUSE, 2.0**number) for number in range(min(self.attempts - 1, _ATTEMPTS_SUMMED)))
+        pauses += _LONGEST_PAUSE * max(0, self.attempts - 1 - _ATTEMPTS_SUMMED)
+        return self.attempts * (self.connect_timeout_seconds + self.read_timeout_seconds) + pauses
+
     allow: tuple[str, ...] = Field(
         default=(),
         description=(

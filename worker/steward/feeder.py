@@ -21,7 +21,7 @@ from worker.contract.ledger.jobs import Ledger
 from worker.contract.ledger.records import JobRecord
 from worker.contract.log_fields import event
 from worker.contract.messages import Priority
-from worker.contract.queue.dispatcher import WINDOW_PER_WORKER, Dispatcher, window
+from worker.contract.queue.dispatcher import Dispatcher, window
 from worker.contract.s3url import S3Url
 from worker.steward.isolation import Isolation, passes
 from worker.steward.tenants import tenant_of
@@ -41,8 +41,14 @@ UNREAD_SECONDS = 10.0
 _LONGEST_TRY_SECONDS = 900.0
 """Time after which a try of S3 that has neither succeeded nor failed holds up no job any more."""
 
+MAX_WINDOWS = 8
+"""The window is at most this many times its usual size."""
+
 _PACES = 8.0
 """Limits of the pace of a job's images compared with the usual one: a measurement may be of few images."""
+
+_MESSAGE_SECONDS = 0.1
+"""Core seconds of a chunk beside those of its images: its message, its start and release, its share of an ending."""
 
 _STARVED = 0.5
 """Load, as a fraction of its share, below which a job is served first."""
@@ -219,10 +225,11 @@ def _costs(jobs: Collection[JobRecord]) -> dict[str, float]:
     def pace(job: JobRecord) -> float:
         return min(_PACES, max(1 / _PACES, (paces.get(job.view.job) or usual) / usual))
 
-    return {
-        job.view.job: max(1, min(job.view.chunk_images, job.view.total or job.view.chunk_images)) * pace(job)
-        for job in jobs
-    }
+    def images(job: JobRecord) -> int:
+        return max(1, min(job.view.chunk_images, job.view.total or job.view.chunk_images))
+
+    message = _MESSAGE_SECONDS / usual if known else 0.0
+    return {job.view.job: images(job) * pace(job) + message for job in jobs}
 
 
 class Feeder:
@@ -236,6 +243,7 @@ class Feeder:
         self._unread: dict[str, float] = {}
         """Job or bucket -> time (`time.monotonic`) until which its manifest is not read: S3 did not answer."""
         self._isolation = Isolation("feed")
+        self._windows, self._had_more = 1, False
         self.satisfied = False
         """After the last call there were jobs, and all of them waited for the fleet only."""
 
@@ -254,14 +262,27 @@ class Feeder:
         jobs, trying = list(filter(self._is_read, jobs)), list(filter(self._is_read, trying))
         if not jobs and not trying:
             return 0
-        workers = len(self._fleet.live())
-        room = window(workers) - self._backlog.queued()
-        grants = allot(jobs, room, (WINDOW_PER_WORKER + 1) * max(1, workers), self._served, self._tenants)
+        workers = max(1, len(self._fleet.live()))
+        queued = self._backlog.queued()
+        most = self._window(workers, queued)
+        grants = allot(jobs, most - queued, most + workers, self._served, self._tenants)
+        self._had_more = sum(job.waiting for job in jobs) > sum(grant.chunks for grant in grants)
         grants += [Grant(job, 1, express=False) for job in trying]  # last: they may have to wait for S3
         published = sum(self._isolation.run_all(grants, self._publish, lambda grant: grant.job.view.job))
         metrics.PUBLISHED.inc(published)
         self.satisfied = len(jobs) == len(active) and not grants
         return published
+
+    def _window(self, workers: int, queued: int) -> int:
+        """Return how many messages should wait now: more while workers find none although there were chunks left.
+
+        Chunks of a single image may take less time than a call, which reads all jobs.
+        """
+        if queued == 0 and self._had_more:
+            self._windows = min(MAX_WINDOWS, 2 * self._windows)
+        elif queued >= window(workers):
+            self._windows = max(1, self._windows // 2)
+        return self._windows * window(workers)
 
     def _publish(self, grant: Grant) -> int:
         view = grant.job.view

@@ -340,3 +340,18 @@ def test_facts_in_another_format_are_reported(world):
         with pytest.raises(ContractError, match=match):
             outcome_log.read_json(world.store, dest, "job", "job.json")
     assert outcome_log.read_json(world.store, dest, "other", "job.json") is None
+
+
+def test_the_window_grows_while_workers_find_it_empty_and_shrinks_again(world):
+    """Chunks of one image may take less time than a call of the feeder."""
+    world.submit(200, chunk_images=1)
+    published = []
+    for _ in range(6):
+        published.append(world.feeder.tick())
+        world.drain()
+    published += [world.feeder.tick(), world.feeder.tick(), world.feeder.tick()]
+
+    assert published == [2, 4, 8, 16, 16, 16, 16, 0, 0]
+    assert len(world.queued()) == 16
+    world.drain()
+    assert world.feeder.tick() <= 8

@@ -6,6 +6,7 @@ from pydantic import SecretStr
 from worker.contract import settings
 from worker.contract.errors import SettingsError
 from worker.contract.input_size import InputSize
+from worker.contract.settings import S3Settings
 
 
 def explained(loaded):
@@ -190,3 +191,9 @@ def test_an_impossible_size_is_refused(monkeypatch, text):
 
     with pytest.raises(SettingsError, match="MASKMILL_MODEL__SIZE"):
         settings.load()
+
+
+def test_the_longest_request_adds_up_attempts_and_pauses():
+    assert S3Settings().longest_request_seconds == 5 * (5 + 60) + 1 + 2 + 4 + 8
+    assert S3Settings(attempts=1, connect_timeout_seconds=1, read_timeout_seconds=2).longest_request_seconds == 3
+    assert S3Settings(attempts=10**9).longest_request_seconds > 10**9

@@ -1,4 +1,4 @@
-"""The S3 client: the only module that uses boto3.
+"""The S3 client: with `s3_credentials`, the only module that uses boto3.
 
 Its methods take an `S3Url` and raise maskmill's own errors: `ObjectMissing` fails one image, `AccessDenied` is
 permanent, `CredentialsRefused` and `ClockSkewed` concern this process and not the object, and `StoreUnavailable` may be
@@ -32,12 +32,14 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionClosedError,
     CredentialRetrievalError,
     HTTPClientError,
     IncompleteReadError,
     MetadataRetrievalError,
     NoCredentialsError,
     PartialCredentialsError,
+    ReadTimeoutError,
     ResponseStreamingError,
 )
 from botocore.exceptions import ConnectionError as AwsConnectionError
@@ -59,6 +61,7 @@ from worker.contract.errors import (
 )
 from worker.contract.s3url import S3Url
 from worker.contract.settings import S3Settings
+from worker.contract.storage.s3_credentials import credentials_from_files
 
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
 _DENIED = frozenset({"401", "403", "AccessDenied"})
@@ -77,6 +80,9 @@ _CONFLICT = frozenset({"OperationAborted", "ConditionalRequestConflict", "Confli
 
 _PASSING = (HTTPClientError, AwsConnectionError, IncompleteReadError, CredentialRetrievalError, MetadataRetrievalError)
 """Errors of botocore that may pass. All others, such as `ParamValidationError`, are the same at every attempt."""
+
+_NO_ANSWER = (ReadTimeoutError, ConnectionClosedError)
+"""The request was sent and not answered: S3 may hang, or fail for this object only."""
 
 _BROKEN_BODY = (IncompleteReadError, ResponseStreamingError)
 _NOT_IMPLEMENTED, _NO_SPACE, _TOO_MANY_REQUESTS = 501, 507, 429
@@ -140,13 +146,10 @@ class ObjectStore:
                 "searches the AWS_* variables, the profile and the instance role)"
             )
         self._settings = settings
-        self._client: Any = _session().client(
+        self._client: Any = _session(settings).client(
             "s3",
             endpoint_url=settings.endpoint_url,
             region_name=settings.region,
-            aws_access_key_id=settings.access_key_id and settings.access_key_id.get_secret_value(),
-            aws_secret_access_key=settings.secret_access_key and settings.secret_access_key.get_secret_value(),
-            aws_session_token=settings.session_token and settings.session_token.get_secret_value(),
             verify=str(settings.ca_file) if settings.ca_file else None,
             config=Config(
                 signature_version="s3v4",
@@ -503,6 +506,23 @@ class ObjectWriter:
             self.abort()
 
 
+def _session(settings: S3Settings) -> boto3.session.Session:
+    """Return a session with the keys of the settings, or, without any, with those that boto3 finds.
+
+    Its clients read times without dateutil, which takes most of the time of a listing.
+    """
+    session = botocore.session.get_session()
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=read_time)
+    if from_files := credentials_from_files(settings):
+        session._credentials = from_files  # the way to credentials of one's own; `set_credentials` makes fixed ones
+    elif settings.access_key_id and settings.secret_access_key:
+        token = settings.session_token and settings.session_token.get_secret_value()
+        session.set_credentials(
+            settings.access_key_id.get_secret_value(), settings.secret_access_key.get_secret_value(), token
+        )
+    return boto3.session.Session(botocore_session=session)
+
+
 def _covers(entry: str, url: S3Url) -> bool:
     """Return whether an entry of the allow-list covers a URL.
 
@@ -526,13 +546,6 @@ def is_loopback(endpoint_url: str | None) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _session() -> boto3.session.Session:
-    """Return a session whose clients read times without dateutil, which takes most of the time of a listing."""
-    session = botocore.session.get_session()
-    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=read_time)
-    return boto3.session.Session(botocore_session=session)
 
 
 def read_time(value: Any) -> datetime:
@@ -618,6 +631,8 @@ def _translate_errors(url: S3Url, *, writing: bool = False) -> Iterator[None]:
         raise StoreUnavailable(f"{url}: {error}", bucket=url.bucket) from error
     except (*_BROKEN_BODY, _SlowBodyError) as error:
         raise StoreUnavailable(f"{url}: {error}", of_object=True, bucket=url.bucket) from error
+    except _NO_ANSWER as error:
+        raise StoreUnavailable(f"{url}: {error}", of_object=True, writing=writing, bucket=url.bucket) from error
     except _PASSING as error:
         raise StoreUnavailable(f"{url}: {error}", bucket=url.bucket) from error
     except BotoCoreError as error:
@@ -654,5 +669,8 @@ def _client_error(error: ClientError, url: S3Url, *, writing: bool) -> MaskmillE
 
 def _missing(code: str, url: S3Url) -> MaskmillError | None:
     if code == "NoSuchBucket" or (code in _MISSING and not url.key):
-        return ServiceError(f"bucket {url.bucket!r} does not exist: create it or correct the URL")
+        # It may have vanished while jobs use it: they wait for it, and end when it is back.
+        return StoreUnavailable(
+            f"bucket {url.bucket!r} does not exist: create it or correct the URL", bucket=url.bucket
+        )
     return ObjectMissing(f"{url} does not exist") if code in _MISSING else None

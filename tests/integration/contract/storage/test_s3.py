@@ -168,7 +168,8 @@ def test_a_missing_bucket_is_distinguished_from_a_missing_object(store, tmp_path
     for call in calls:
         with pytest.raises(ServiceError, match="bucket 'there-is-no-such-bucket' does not exist") as raised:
             call()
-        assert not raised.value.retryable
+        assert raised.value.retryable, "it may come back: jobs that use it wait"
+    assert not raised.value.of_object
 
 
 def test_a_big_object_is_refused_before_its_body_is_read(store, installation):

@@ -1,0 +1,99 @@
+"""Credentials for S3 that are read again from their files when these change, while the process runs.
+
+Kubernetes, Vault and systemd write rotated secrets to the same files (`MASKMILL_SECRETS_DIR`). Keys that come from
+anywhere else stay as they are; those of an instance role are refreshed by botocore.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from botocore.credentials import Credentials, ReadOnlyCredentials
+
+from worker.contract.settings import ENV_PREFIX, S3Settings
+
+LOOK_SECONDS = 2.0
+"""Time between two looks at the files, while requests are sent."""
+
+_FIELDS = ("access_key_id", "secret_access_key", "session_token")
+
+_Marks = Mapping[str, tuple[int, int] | None]
+
+
+class FileCredentials(Credentials):  # type: ignore[misc]  # botocore has no types
+    """Keys that follow their files. Thread-safe."""
+
+    def __init__(self, values: Mapping[str, str], folder: Path) -> None:
+        """Use the values, which were read from the files of the folder.
+
+        Args:
+            values: by field; a session token may be missing.
+            folder: holds one file per setting.
+        """
+        self._folder, self._lock = folder, threading.Lock()
+        self._marks, self._looked = _marks(folder), time.monotonic()
+        super().__init__(*(values.get(field) for field in _FIELDS), method="files")
+
+    def get_frozen_credentials(self) -> ReadOnlyCredentials:
+        """Return the keys for one request; botocore calls it before each."""
+        with self._lock:
+            if time.monotonic() - self._looked >= LOOK_SECONDS:
+                self._looked = time.monotonic()
+                self._read_if_changed()
+            return ReadOnlyCredentials(self.access_key, self.secret_key, self.token)
+
+    def _read_if_changed(self) -> None:
+        marks = _marks(self._folder)
+        if marks == self._marks:
+            return
+        found = _read(self._folder)
+        # In the middle of a change a file may be missing or empty: the next look finds it.
+        if found.get("access_key_id") and found.get("secret_access_key"):
+            self._marks = marks
+            self.access_key, self.secret_key, self.token = (found.get(field) for field in _FIELDS)
+            self._normalize()
+
+
+def credentials_from_files(settings: S3Settings) -> FileCredentials | None:
+    """Return credentials that follow the files of `MASKMILL_SECRETS_DIR`; None if the settings came from elsewhere."""
+    folder = os.environ.get(f"{ENV_PREFIX}SECRETS_DIR")
+    if not folder or not settings.access_key_id or not settings.secret_access_key:
+        return None
+    used = {field: getattr(settings, field) for field in _FIELDS}
+    values = {field: secret.get_secret_value() for field, secret in used.items() if secret is not None}
+    return FileCredentials(values, Path(folder)) if _read(Path(folder)) == values else None
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Return the files of the fields; their names have no case."""
+    wanted = {f"{ENV_PREFIX}s3__{field}".lower(): field for field in _FIELDS}
+    try:
+        return {wanted[path.name.lower()]: path for path in folder.iterdir() if path.name.lower() in wanted}
+    except OSError:
+        return {}
+
+
+def _marks(folder: Path) -> _Marks:
+    """Return what tells a file from its successor: a mounted secret is a link whose target is replaced."""
+    found: dict[str, tuple[int, int] | None] = {}
+    for field, path in _files(folder).items():
+        try:
+            status = path.stat()
+            found[field] = status.st_mtime_ns, status.st_ino
+        except OSError:
+            found[field] = None
+    return found
+
+
+def _read(folder: Path) -> dict[str, str]:
+    found = {}
+    for field, path in _files(folder).items():
+        try:
+            found[field] = path.read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            continue
+    return {field: text for field, text in found.items() if text}
