@@ -25,7 +25,7 @@ from worker.contract.errors import BrokerUnavailable, JobStateError, MaskmillErr
 from worker.contract.job import ENDED, JobStatus, is_job_id
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.s3url import S3Url
-from worker.contract.storage import outcome_log
+from worker.contract.storage import manifest, outcome_log
 from worker.contract.storage.s3 import ObjectStore
 
 THREADS = 8
@@ -80,6 +80,9 @@ class _Folder:
 
     dest: S3Url
     job: str
+    listed: bool = False
+    """It has a part of a manifest. Other folders beside those of jobs hold uploads and backgrounds."""
+
     submitted: bool = False
     marked: bool = False
     """It has a marker of the end, which a retry deletes."""
@@ -88,8 +91,14 @@ class _Folder:
     retry: bool = False
     last_epoch: int = field(default=-1)
 
+    @property
+    def is_job(self) -> bool:
+        """Whether the folder is that of a job."""
+        return self.submitted or self.listed
+
     def add(self, name: str) -> None:
         """Take note of an object in the folder."""
+        self.listed |= name.startswith(manifest.PARTS)
         self.submitted |= name == outcome_log.REQUEST
         self.marked |= name in (outcome_log.SUCCESS, outcome_log.DONE)
         self.summary |= name == outcome_log.SUMMARY
@@ -154,11 +163,11 @@ def _folders(store: ObjectStore, root: S3Url) -> Iterator[_Folder]:
             continue
         dest = S3Url(root.bucket, match[1])
         if current is None or (current.dest, current.job) != (dest, match[2]):
-            if current is not None:
+            if current is not None and current.is_job:
                 yield current
             current = _Folder(dest, match[2])
         current.add(match[3])
-    if current is not None:
+    if current is not None and current.is_job:
         yield current
 
 

@@ -57,7 +57,7 @@ def lost(world):
     books(world)
     world.store.put(S3Url(world.bucket, "c/_maskmill/damaged/job.json"), b"{", content_type="x")
     world.store.delete(S3Url(world.bucket, "d/_maskmill/listing/job.json"))
-    for key in ("a/fresh/x.png", "b/1.png", "b/_maskmill/no job/job.json", "e/f/g.png"):
+    for key in ("a/fresh/x.png", "b/1.png", "b/_maskmill/no job/job.json", "b/_maskmill/uploads/p/1.jpg"):
         world.store.put(S3Url(world.bucket, key), b"x", content_type="x")
     lose_redis(world)
     return world

@@ -23,6 +23,9 @@ from worker.contract.storage.s3 import ObjectStore
 PART_IMAGES = 10_000
 """Images per part, about 300 kB compressed."""
 
+PARTS = "manifest/part-"
+"""Beginning of the names of the parts in the job's folder."""
+
 _NULL = "null"
 _text = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -64,7 +67,7 @@ def job_folder(dest: S3Url, job: str) -> S3Url:
 
 
 def _part(dest: S3Url, job: str, number: int) -> S3Url:
-    return job_folder(dest, job) / f"manifest/part-{number:05d}.jsonl.gz"
+    return job_folder(dest, job) / f"{PARTS}{number:05d}.jsonl.gz"
 
 
 class Writer:
