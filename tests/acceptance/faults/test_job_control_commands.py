@@ -26,7 +26,7 @@ from worker.contract.storage.manifest import job_folder
 from worker.contract.storage.s3 import ObjectStore
 from worker.standalone.services import Standalone
 
-IMAGES, CHUNK = 30, 5
+IMAGES, CHUNK = 50, 5
 IMAGE_SECONDS = 0.4
 WAIT = ("--wait", "--timeout", "90", "--json")
 CANCELLED, THRESHOLD, SOME_FAILED = 5, 4, 3
