@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import itertools
 
-from chaos.faults import KILL, WEIGHTS, plan
+import pytest
+
+from chaos.faults import KILL, plan, weights
+
+KINDS = weights(sentinels=True)
 
 
 def test_the_same_seed_gives_the_same_plan():
-    assert list(plan(1, 3, 7)) == list(plan(1, 3, 7))
-    assert list(plan(1, 3, 7)) != list(plan(2, 3, 7))
+    assert list(plan(1, 3, 7, KINDS)) == list(plan(1, 3, 7, KINDS))
+    assert list(plan(1, 3, 7, KINDS)) != list(plan(2, 3, 7, KINDS))
 
 
-def test_half_an_hour_has_all_kinds_and_enough_kills():
-    faults = list(plan(20261124, 30, 7))
+@pytest.mark.parametrize("sentinels", [False, True])
+def test_an_hour_has_all_kinds_and_enough_kills(sentinels):
+    kinds = weights(sentinels=sentinels)
 
-    assert {fault.kind for fault in faults} == set(WEIGHTS)
-    assert sum(fault.kind in KILL for fault in faults) >= 150
-    assert all(0 < fault.at < 30 * 60 for fault in faults)
+    faults = list(plan(20261124, 60, 7, kinds))
+
+    assert {fault.kind for fault in faults} == set(kinds)
+    assert sum(fault.kind in KILL for fault in faults) >= 250
+    assert all(0 < fault.at < 60 * 60 for fault in faults)
     gaps = [later.at - earlier.at for earlier, later in itertools.pairwise(faults)]
     assert min(gaps) >= 1.5
