@@ -129,9 +129,9 @@ def test_a_small_job_starts_within_a_chunk_of_a_huge_one(workers, ledger, folder
     first = submit_huge(workers.installation)
     try:
         progress(ledger, first, 2 * CHUNK)
-        before = ledger.view(first).done
 
         second = workers.submit(workers.uploaded[folder], chunk=CHUNK, folder=folder)
+        before = ledger.view(first).done
         commands.wait_for(lambda: ledger.view(second).started_at, "the small job to start", 60)
         between = ledger.view(first).done - before
 
