@@ -58,7 +58,8 @@ def audit(ledger: Ledger, store: ObjectStore, s3: S3Log, jobs: Sequence[Job], bu
             _job(account, ledger, store, s3, job)
         except MaskmillError as error:
             account.lost += job.images
-            account.wrong.append(f"job {job.number} {job.id}: {error}")
+            told = "" if job.confirmed else " (`submit` said that too few replicas had confirmed it)"
+            account.wrong.append(f"job {job.number} {job.id}: {error}{told}")
     for images in SETS:
         account.fetched += sum(s3.requests("GET", f"{bucket}/in-{images}/").values())
     done = account.outcomes["ok"] + account.outcomes["failed"]

@@ -45,6 +45,8 @@ class Job:
     id: str = ""
     joined: bool = False
     submitted_at: float = 0.0
+    confirmed: bool = True
+    """Whether `submit` said that enough replicas have the job."""
     errors: list[str] = field(default_factory=list)
     actions: list[str] = field(default_factory=list)
 
@@ -130,6 +132,7 @@ class Load:
             if done.code == 0:
                 line = json.loads(done.out)
                 job.id, job.joined, job.submitted_at = line["job"], line["joined"], time.time()
+                job.confirmed = line.get("confirmed", True)  # an older producer does not say
             else:
                 job.errors.append(done.err.strip()[-300:])
                 time.sleep(1)

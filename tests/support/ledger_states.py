@@ -1,7 +1,7 @@
 """All orders in which two workers, a feeder, a reconciler, a bookkeeper and a user can work on one small job.
 
     Explorer.explore: breadth first from a new job
-        load a state into Redis -> one step of somebody, by the real scripts -> read the state -> check what must hold
+        load a state into Redis -> one step of a process, by the real scripts -> read the state -> check what must hold
 
 A state is what the scripts can see in Redis, without times, and what is outside of the ledger: the messages in the
 queue, what each worker holds, and the faults and commands that may still come. The same state reached in two ways, or
@@ -582,7 +582,7 @@ def _broken(ledger: Ledgers, states: list[OutcomeKind | None], outside: Outside)
             chunk = index // SIZE
             published = chunk < int(ledger.field("cursor")) and chunk not in (*ledger.returned, *ledger.outstanding)
             if kind is None and published and index not in outside.written_off:
-                yield f"image {index} is lost: nobody will publish its chunk"
+                yield f"image {index} is lost: no process will publish its chunk"
 
 
 def _wrong_counts(ledger: Ledgers, states: list[OutcomeKind | None], outside: Outside) -> Iterator[str]:

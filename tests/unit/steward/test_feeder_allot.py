@@ -220,5 +220,5 @@ def test_other_jobs_of_the_bucket_are_held_back_and_those_of_others_not():
     ids=["no time that comes", "longer than any pause", "a bucket that it does not use", "a try without an end"],
 )
 def test_a_note_that_no_worker_wrote_holds_up_no_job(crooked):
-    """Whoever can write one record must not stop all jobs of a bucket with it."""
+    """A crooked record of one job does not stop the other jobs of its bucket."""
     assert names(reachable([crooked, active("same-source")])) == (["a", "same-source"], [])

@@ -175,7 +175,7 @@ def test_a_wrong_setting_is_named_at_once(failing_over, change, error, says):
 
 
 def test_sentinels_that_do_not_answer_are_reported_at_once(failing_over):
-    """Nobody waits for a failover at an address that has never been right."""
+    """A call to an address that has never answered fails at once: there is no failover to wait for."""
     wrong = changed(failing_over, url="sentinel://127.0.0.1:1,127.0.0.1:2/mymaster")
     connection = RedisConnection(wrong, retries=0, client_name="t", patient=True)
     with connection, pytest.raises(BrokerUnavailable, match="none of the 2 Sentinels answers"):
