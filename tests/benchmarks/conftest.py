@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-_NEED_TORCH = ["test_birefnet_torch.py", "test_starter_training.py"]
+_NEED_TORCH = ["test_birefnet_torch.py", "test_onnx_in_pytorch.py", "test_starter_training.py"]
 _HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 collect_ignore = [] if _HAS_TORCH else _NEED_TORCH

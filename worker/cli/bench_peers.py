@@ -20,8 +20,8 @@ Examples:
   MASKMILL_MODEL__SOURCE=/models/isnet worker bench peers --rembg isnet-general-use=isnet.onnx --output bench
 
 \b
-maskmill runs the network of the settings; its bundle should come from the same ONNX file. rembg is installed into an
-environment of its own at the first use, and downloads no weights.
+maskmill runs the network of the settings; its bundle should come from the same ONNX file. rembg and PyTorch are
+installed into environments of their own at the first use; rembg downloads no weights. PyPI's PyTorch takes several GB.
 """
 
 
@@ -37,6 +37,9 @@ environment of its own at the first use, and downloads no weights.
 @click.option("--images", type=click.IntRange(min=8), help=f"Photographs. [{_IMAGES}]")
 @click.option("--rounds", type=click.IntRange(min=1), help=f"Turns of each program. [{_ROUNDS}]")
 @click.option("--megapixels", type=FiniteRange(min=0.01, max=100), default=2.0, show_default=True, help="Size of each.")
+@click.option(
+    "--pytorch", is_flag=True, help="Compare with PyTorch too, eager and compiled (needs g++). pip installs it once."
+)
 @click.option("--quick", is_flag=True, help=f"{_QUICK_IMAGES} photographs, one round.")
 @OUTPUT
 def peers_command(
@@ -46,13 +49,14 @@ def peers_command(
     images: int | None,
     rounds: int | None,
     megapixels: float,
+    pytorch: bool,
     quick: bool,
     output: Path,
 ) -> int:
     """Compare with the programs that people would use instead: same pictures, same weights, same cores.
 
-    maskmill runs a job from S3 to S3, `rembg p` and two plain scripts (OpenVINO, ONNX Runtime) from folder to folder.
-    All write cut-outs of the same photographs; their alpha channels are compared.
+    maskmill runs a job from S3 to S3, `rembg p` and plain scripts (OpenVINO, ONNX Runtime, PyTorch) from folder to
+    folder. All write cut-outs of the same photographs; their alpha channels are compared.
     """
     from worker.bench import report
     from worker.bench.peers import contest
@@ -71,6 +75,7 @@ def peers_command(
         images=images or (_QUICK_IMAGES if quick else _IMAGES),
         rounds=rounds or (1 if quick else _ROUNDS),
         megapixels=megapixels,
+        pytorch=pytorch,
     )
     with tempfile.TemporaryDirectory(prefix="maskmill-peers-") as scratch:
         publish(

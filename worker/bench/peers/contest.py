@@ -3,6 +3,7 @@
     maskmill                  S3 to S3: a whole job with Redis and an S3 server on the same CPUs, cut-outs as PNG
     rembg p                   folder to folder
     OpenVINO, ONNX Runtime    a plain loop over the folder, as a script would have it
+    PyTorch                   the same loop, eager and compiled; on request
 
 All have the same CPUs, and one runs at a time. Start-up and the loading of the network are taken off for all of them.
 The alpha channels of the cut-outs are compared with maskmill's, so that no one wins by other masks.
@@ -25,6 +26,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from worker.bench.harness import machine as machine_facts
+from worker.bench.harness import peer_environment
 from worker.bench.harness.measure import OnProgress, TurnTiming, paired_speedup, rotated
 from worker.bench.harness.process import tail
 from worker.bench.harness.system_under_test import SOURCE, JobRun, SystemUnderTest
@@ -44,9 +46,13 @@ from worker.model.inference.runtime import core, version
 from worker.node import tuned_plan
 from worker.processes.memory import peak_bytes
 
-OURS, REMBG, OPENVINO, ONNXRUNTIME = "maskmill", "rembg p", "script, OpenVINO", "script, ONNX Runtime"
-PEERS = {OPENVINO: "openvino", ONNXRUNTIME: "onnxruntime"}
-"""Scripts, and the engine of each."""
+OURS, REMBG = "maskmill", "rembg p"
+SCRIPTS = {"script, OpenVINO": "openvino", "script, ONNX Runtime": "onnxruntime"}
+PYTORCH_SCRIPTS = {"script, PyTorch eager": "pytorch", "script, PyTorch compiled": "pytorch-compiled"}
+"""Scripts, and the engine of each (see `script.ENGINES`)."""
+
+PYTORCH = ("torch==2.13.0", "onnx==1.23.2", "numpy==2.4.6", "pillow==13.0.0")
+"""Packages of PyTorch's environment."""
 
 SCRIPT = Path(__file__).with_name("script.py")
 _SHORT = 4
@@ -70,6 +76,13 @@ class PeersOptions:
     images: int = 24
     rounds: int = 3
     megapixels: float = 2.0
+    pytorch: bool = False
+    """Whether PyTorch takes part."""
+
+    @property
+    def scripts(self) -> Mapping[str, str]:
+        """Name of each script that takes part -> its engine."""
+        return SCRIPTS | PYTORCH_SCRIPTS if self.pytorch else SCRIPTS
 
 
 @dataclass(frozen=True)
@@ -114,6 +127,9 @@ def run(options: PeersOptions, ours: OurNetwork, on_progress: OnProgress, scratc
     cache = config.model.cache_dir.expanduser() / "environments"
     on_progress(f"environment of {rembg.REQUIREMENT}")
     rembg.interpreter(cache)
+    if options.pytorch:
+        on_progress(f"environment of {PYTORCH[0]}")
+        _pytorch_interpreter(cache)
     paths, size = pictures.write(scratch / "pictures", options.images, options.megapixels)
     short = scratch / "few"
     short.mkdir()
@@ -174,7 +190,8 @@ class _Arena:
 
     def fight(self, on_progress: OnProgress) -> _Contest:
         """Let all contestants take their turns."""
-        contest = _Contest({name: [] for name in (OURS, REMBG, *PEERS)}, versions={OURS: f"OpenVINO {version()}"})
+        names = (OURS, REMBG, *self.options.scripts)
+        contest = _Contest({name: [] for name in names}, versions={OURS: f"OpenVINO {version()}"})
         for number in range(self.options.rounds):
             for name in rotated(list(contest.timings), number):
                 on_progress(f"round {number + 1} of {self.options.rounds}: {name}")
@@ -219,10 +236,11 @@ class _Arena:
         contest.add(REMBG, timing, all_.peak_mib)
 
     def _script(self, name: str, contest: _Contest) -> None:
-        folder = self.scratch / "cut-outs" / PEERS[name]
+        engine = self.options.scripts[name]
+        folder = self.scratch / "cut-outs" / engine
         folder.mkdir(parents=True, exist_ok=True)
         request = {
-            "engine": PEERS[name],
+            "engine": engine,
             "model": str(self.options.rembg.weights),
             "output": self.options.output_name,
             "size": [self.variant.size.height, self.variant.size.width],
@@ -234,9 +252,9 @@ class _Arena:
             "pictures": [str(path) for path in self.paths],
             "folder": str(folder),
         }
-        python = sys.executable if PEERS[name] == "openvino" else str(rembg.interpreter(self.cache))
+        python = str(self._interpreter(engine))
         pin = [sys.executable, "-m", "worker.bench.harness.pin_exec", format_cpu_list(self.cpus)]
-        log = self.scratch / f"{PEERS[name]}.log"
+        log = self.scratch / f"{engine}.log"
         with log.open("ab") as printed:
             done = subprocess.run(
                 [*pin, python, "-P", str(SCRIPT)],
@@ -253,12 +271,21 @@ class _Arena:
         contest.versions[name] = answer["version"]
         contest.add(name, TurnTiming(len(self.paths), answer["seconds"], answer["cpu_seconds"]), answer["peak_mib"])
 
+    def _interpreter(self, engine: str) -> Path:
+        if engine == "openvino":
+            return Path(sys.executable)
+        return rembg.interpreter(self.cache) if engine == "onnxruntime" else _pytorch_interpreter(self.cache)
+
     def compare(self) -> list[AgreementRow]:
         """Compare the alpha channels of the last cut-outs with maskmill's."""
         folders = {REMBG: self.scratch / f"by-rembg-{self.options.rounds - 1}"}
-        folders |= {name: self.scratch / "cut-outs" / engine for name, engine in PEERS.items()}
+        folders |= {name: self.scratch / "cut-outs" / engine for name, engine in self.options.scripts.items()}
         ours = self.scratch / "cut-outs" / OURS
         return [_agreement(name, self.paths, ours, folder) for name, folder in folders.items()]
+
+
+def _pytorch_interpreter(cache: Path) -> Path:
+    return peer_environment.interpreter(cache, PYTORCH[0].replace("==", "-"), PYTORCH, "torch, onnx, PIL")
 
 
 def _agreement(name: str, paths: Sequence[Path], ours: Path, theirs: Path) -> AgreementRow:

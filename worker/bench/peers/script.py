@@ -1,4 +1,4 @@
-"""A plain loop over a folder with ONNX Runtime or OpenVINO, as a script would have it. Imports nothing of this package.
+"""A plain loop over a folder with ONNX Runtime, OpenVINO or PyTorch, as a script has it. Imports no code of ours.
 
 standard input    {"engine", "model", "output", "size", "mean", "scale", "by_maximum", "logits", "stretch",
                    "pictures", "folder"}
@@ -8,10 +8,13 @@ standard output   {"seconds", "cpu_seconds", "peak_mib", "version"}: the loop al
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import json
+import os
 import resource
+import runpy
 import sys
 import time
 from collections.abc import Callable
@@ -25,7 +28,7 @@ from PIL import Image, ImageOps
 def main() -> None:
     """Answer one request."""
     request = json.load(sys.stdin)
-    infer, version = {"onnxruntime": _onnxruntime, "openvino": _openvino}[request["engine"]](request)
+    infer, version = ENGINES[request["engine"]](request)
     pictures = [Path(path) for path in request["pictures"]]
     cut_out(pictures[0], request, infer).close()  # the first run prepares memory and threads
     began, cpu = time.perf_counter(), _cpu_seconds()
@@ -73,6 +76,30 @@ def _openvino(request: dict[str, Any]) -> tuple[Callable[[Any], Any], str]:
     compiled = ov.Core().compile_model(model, "CPU")
     output = request["output"] or 0
     return lambda values: compiled(values)[output][0, 0], f"OpenVINO {importlib.metadata.version('openvino')}"
+
+
+def _pytorch(request: dict[str, Any], *, compiled: bool = False) -> tuple[Callable[[Any], Any], str]:
+    torch = importlib.import_module("torch")
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    network = runpy.run_path(str(Path(__file__).with_name("onnx_in_pytorch.py")))["load"](
+        request["model"], tuple(request["size"]), request["output"]
+    )
+    if compiled:
+        network = torch.compile(network)
+
+    def infer(values: Any) -> Any:
+        with torch.inference_mode():
+            return network(torch.from_numpy(values))[0, 0].numpy()
+
+    return infer, f"PyTorch {torch.__version__}"
+
+
+ENGINES: dict[str, Callable[[dict[str, Any]], tuple[Callable[[Any], Any], str]]] = {
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+    "pytorch": _pytorch,
+    "pytorch-compiled": functools.partial(_pytorch, compiled=True),
+}
 
 
 def _cpu_seconds() -> float:

@@ -10,23 +10,22 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from worker.bench.harness import peer_environment
 from worker.bench.harness.process import tail
 from worker.contract.errors import SetupError
 from worker.cpu.kernel import format_cpu_list
-from worker.processes.filelock import locked
 
 VERSION = "2.0.86"
 REQUIREMENT = f"rembg[cpu,cli]=={VERSION}"
 CHILD = Path(__file__).with_name("rembg_child.py")
 
-_INSTALL_SECONDS, _RUN_SECONDS = 1800, 7200
-"""Time-outs."""
+_RUN_SECONDS = 7200
+"""Time-out."""
 
 
 _NO_DOWNLOADS = "http://127.0.0.1:9"
@@ -77,15 +76,8 @@ def interpreter(cache: Path) -> Path:
     Raises:
         SetupError: it cannot be made.
     """
-    cache.mkdir(parents=True, exist_ok=True)
-    folder = cache / f"rembg-{VERSION}"
-    python, ready = folder / "bin/python", folder / "ready"
-    with locked(cache / f"rembg-{VERSION}.lock"):
-        if not ready.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            _install(folder, python)
-            ready.touch()
-    return python
+    # The import compiles parts of its dependencies, for minutes on a slow CPU.
+    return peer_environment.interpreter(cache, f"rembg-{VERSION}", [REQUIREMENT], "rembg")
 
 
 def run(
@@ -159,26 +151,3 @@ def environment(network: RembgNetwork, home: Path, cpus: tuple[int, ...]) -> dic
         **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), _NO_DOWNLOADS),
         "PYTHONPATH": "",
     }
-
-
-def _install(folder: Path, python: Path) -> None:
-    """Make a virtual environment with rembg.
-
-    Raises:
-        SetupError: it cannot be made; quotes the last line of pip.
-    """
-    steps = (
-        [sys.executable, "-m", "venv", str(folder)],
-        [str(python), "-m", "pip", "install", "-q", REQUIREMENT],
-        [str(python), "-P", "-c", "import rembg"],  # compiles parts of its dependencies, for minutes on a slow CPU
-    )
-    for step in steps:
-        try:
-            subprocess.run(step, check=True, capture_output=True, text=True, timeout=_INSTALL_SECONDS)
-        except subprocess.CalledProcessError as error:
-            lines = (error.stderr or error.stdout or "").strip().splitlines()
-            raise SetupError(
-                f"{REQUIREMENT} cannot be installed into {folder}: {lines[-1] if lines else 'no error message'}"
-            ) from error
-        except subprocess.TimeoutExpired as error:
-            raise SetupError(f"installing {REQUIREMENT} took over {_INSTALL_SECONDS} s; try again") from error
