@@ -165,8 +165,14 @@ class _Quantised:
 
     def __init__(self, exact: Any, quantised: Any, judge: _Judge, inputs: Any) -> None:
         self._exact, self._model, self._judge, self._inputs = exact, quantised, judge, inputs
+        self._shared = layers.share_quantisers(quantised)
         section = exact.get_rt_info([SECTION]).value if exact.has_rt_info([SECTION]) else {}
         self._section = {str(key): str(value) for key, value in section.items()}
+
+    def float_sums(self) -> bool:
+        shared, self._shared = self._shared, []
+        layers.restore(shared)
+        return bool(shared)
 
     def float_answer(self) -> bool:
         quantisers = layers.quantisers_of_the_answer(self._model)

@@ -1,6 +1,7 @@
 """Find a form of a network in INT8 that holds, from the fastest on.
 
-    constant channels taken off ── all layers in INT8 ── the answer in float ── 1, 2, 4, ... noisy layers in float
+    constant channels taken off ── all layers and residual sums in INT8 ── the sums in float ── the answer in float
+        ── 1, 2, 4, ... noisy layers in float
 
 Each form is judged on photographs, and the first one within the limits is taken. If more than half of the products
 would be in float, the search ends: little would be gained.
@@ -21,6 +22,9 @@ MOST_FLOAT = 0.5
 
 class Candidate(Protocol):
     """A quantised network of which parts can be put back in float, never the other way."""
+
+    def float_sums(self) -> bool:
+        """Let residual sums read maps in float; return False if all do."""
 
     def float_answer(self) -> bool:
         """Compute what follows the last layers in float; return False if it is in float already."""
@@ -60,9 +64,6 @@ def search(candidate: Candidate, start: str, on_step: Callable[[Step], None] = l
     chosen: list[LayerNoise] = []
     products = candidate.products()
 
-    def share() -> float:
-        return sum(products.get(one.name, 0) for one in chosen) / max(sum(products.values()), 1)
-
     def holds(what: str) -> bool:
         figures = candidate.judge()
         steps.append(Step(what, figures, len(chosen)))
@@ -70,27 +71,33 @@ def search(candidate: Candidate, start: str, on_step: Callable[[Step], None] = l
         return within_limit(figures)
 
     def found(*, is_good: bool) -> Found:
-        return Found(is_good, tuple(steps), tuple(one.name for one in chosen), round(share(), 4))
+        return Found(is_good, tuple(steps), tuple(one.name for one in chosen), round(_share(chosen, products), 4))
 
     if holds(start):
         return found(is_good=True)
     suffix = ""
-    if candidate.float_answer():
-        suffix = ", the answer in float"
-        if holds(f"{start}{suffix}"):
-            return found(is_good=True)
+    for part, put_in_float in (("sums", candidate.float_sums), ("the answer", candidate.float_answer)):
+        if put_in_float():
+            suffix += f", {part} in float"
+            if holds(f"{start}{suffix}"):
+                return found(is_good=True)
     waiting = list(candidate.noise())
     while waiting:
         size = max(len(chosen), 1)  # 1, 2, 4, 8, ... layers in all
         group, waiting = waiting[:size], waiting[size:]
         chosen += group
-        if share() > MOST_FLOAT:
+        if _share(chosen, products) > MOST_FLOAT:
             del chosen[-len(group) :]
             break
         candidate.float_layers(group)
         if holds(f"{start}{suffix}, {len(chosen)} noisy layers in float"):
             return found(is_good=True)
     return found(is_good=False)
+
+
+def _share(chosen: Sequence[LayerNoise], products: Mapping[str, int]) -> float:
+    """Return the share of the products that these layers compute."""
+    return sum(products.get(one.name, 0) for one in chosen) / max(sum(products.values()), 1)
 
 
 def within_limit(figures: Figures) -> bool:

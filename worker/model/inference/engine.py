@@ -30,7 +30,7 @@ from worker.contract.errors import BundleError, InferenceFailed, PlacementError
 from worker.contract.input_size import InputSize
 from worker.contract.log_fields import event
 from worker.model.format.variant import Variant
-from worker.model.inference import compiled_cache, deformable, upsampling
+from worker.model.inference import compiled_cache, deformable, one_channel, upsampling
 from worker.model.inference import graph as graph_module
 from worker.model.inference.graph import Prepared, prepare, refusing
 from worker.model.inference.runtime import check_placement, compile_key, core, ov, stray_threads
@@ -237,7 +237,9 @@ class Engine:
 @functools.cache
 def graph_version() -> str:
     """Return a digest of the code that builds the graph around a network, which a compiled model depends on."""
-    sources = (Path(str(module.__file__)).read_bytes() for module in (graph_module, deformable, upsampling))
+    sources = (
+        Path(str(module.__file__)).read_bytes() for module in (graph_module, deformable, one_channel, upsampling)
+    )
     return hashlib.sha256(b"\n".join(sources)).hexdigest()
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from worker.contract.errors import BundleError, MaskmillError
 from worker.model.format.variant import Variant
-from worker.model.inference import upsampling
+from worker.model.inference import one_channel, upsampling
 from worker.model.inference.facts import InputScaling, NetworkFacts, OutputActivation, OutputStretch, read_facts
 from worker.model.inference.runtime import core, ov
 from worker.model.inference.value_range import value_range
@@ -89,6 +89,7 @@ def _prepare(variant: Variant) -> Prepared:
     _check_tensors(model, variant)
     facts = _complete(model, variant, notes)
     upsampling.replace(model)
+    one_channel.replace(model)
     mean, scale = facts.mean or IMAGENET_MEAN, facts.scale or IMAGENET_SCALE
     model = _with_pixels(model, mean, scale, facts)
     _check_shapes(model, variant)
