@@ -18,14 +18,17 @@ import click
 from chaos import account, faults, report
 from chaos.cluster import RedisKind, cluster
 from chaos.inject import Injector
-from chaos.load import Load, make_sources
+from chaos.load import Load, Sources
 from chaos.nodes import Node
 from chaos.watch import Watch
 from support.fault_injection import Faults
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.settings import WorkerSettings
 from worker.contract.storage.s3 import ObjectStore
 
 PROCESSES = 2
+IN_FLIGHT = 1 + 1 + WorkerSettings().images_ahead
+"""Images in flight in a model process of one stream."""
 
 SETTINGS = {
     # Shorter than in production, so that lost work returns during the run.
@@ -46,6 +49,8 @@ SETTINGS = {
 
 _DRAIN_SECONDS, _STUCK_SECONDS = 600.0, 90.0
 _QUIET_SECONDS = 15.0
+_ENDING_SECONDS = 20.0
+"""No job is submitted in the last seconds of the faults, so that the drain is short."""
 
 
 @click.command()
@@ -152,10 +157,9 @@ def _run(request: _Request) -> _Run:
         installation = services.installation
         store = stack.enter_context(ObjectStore(installation.settings.s3))
         ledger = stack.enter_context(Ledger(installation.settings.redis, retries=12))
-        make_sources(store, installation.bucket)
         nodes = [services.node(name, request.output / f"{name}.log") for name in names]
         watch = Watch(installation.settings.redis, lambda: services.processes(nodes))
-        load = Load(installation, ledger, watch.left, request.seed)
+        load = Load(installation, Sources(store), ledger, watch.left, seed=request.seed)
         for node in nodes:
             node.log.unlink(missing_ok=True)
             node.start()
@@ -170,7 +174,7 @@ def _run(request: _Request) -> _Run:
         drain(watch, injector.run_due)
         seconds = time.monotonic() - began
         watch.stop()
-        found = account.audit(ledger, store, services.s3_log, load.jobs, installation.bucket)
+        found = account.audit(ledger, store, services.s3_log, load.jobs, injector.done)
         where = "each in a network of its own" if services.network else "on one host"
     return _Run(nodes, load, watch, injector, found, seconds, where)
 
@@ -182,6 +186,8 @@ def _plan(request: _Request) -> Iterator[faults.Planned]:
 def _inject(request: _Request, injector: Injector, load: Load, watch: Watch) -> None:
     """Inject all faults of the plan, and undo them."""
     for number, fault in enumerate(_plan(request), start=1):
+        if fault.at > request.minutes * 60 - _ENDING_SECONDS:
+            load.submit_no_more()
         injector.inject(fault)
         if number % 10 == 0:
             counts = f"{len(injector.done)} faults, {len(load.jobs)} jobs, {watch.last.done} images"
@@ -203,6 +209,7 @@ def _facts(request: _Request, started: datetime, run: _Run) -> dict[str, Any]:
         "settings": request.settings,
         "weights": request.kinds,
         "kills": run.kills,
+        "in_flight": IN_FLIGHT,
         "faults": len(run.injector.done),
         "without_victim": run.injector.idle,
         "recoveries": report.recoveries(run.injector.done),

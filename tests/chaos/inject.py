@@ -51,6 +51,16 @@ class Injected:
     recovery: Recovery
     paused_seconds: float | None = None
 
+    @property
+    def moment(self) -> float:
+        """When it began (`time.monotonic`)."""
+        return self.recovery.began
+
+    @property
+    def ends(self) -> float:
+        """When the victim goes on, if it does."""
+        return self.moment + (self.paused_seconds or 0.0)
+
     def facts(self) -> dict[str, Any]:
         """Return the fields for the report."""
         found = {name: value for name, value in asdict(self).items() if name != "recovery"}
@@ -208,6 +218,7 @@ class Injector:
         self._away.add(node.name)
         network.cut(node.name)
         self._record(planned, node.name, None, Recovery(planned.kind, time.monotonic(), chunks=chunks))
+        self.done[-1].paused_seconds = planned.seconds
         self._after(planned.seconds, lambda: self._heal(node.name))
 
     def _heal(self, name: str) -> None:

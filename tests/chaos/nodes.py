@@ -25,6 +25,10 @@ _NAMESPACE = [
 ]
 
 
+_NAMED = {"NAME_REQUESTS": "1"}
+"""S3 learns which process makes a request; `python_environment` has the module that says it."""
+
+
 def with_code(settings: Mapping[str, str], code: Path | None) -> dict[str, str]:
     """Return settings under which commands run the package in a folder; None for the installed one."""
     folders = [] if code is None else [str(code)]
@@ -67,7 +71,7 @@ class Node:
         with self.log.open("ab") as log, host:
             self._supervisor = subprocess.Popen(
                 bound_to_parent([*_NAMESPACE, *rename, str(BIN / "worker"), "start"], signal.SIGTERM),
-                env=environment(with_code({**self._settings, **self.clock.python_environment()}, self.code)),
+                env=environment(with_code({**self._settings, **self.clock.python_environment(), **_NAMED}, self.code)),
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

@@ -2,7 +2,8 @@
 
 The product does not know it. The variable `FAULTS` (JSON of `support.fault_injection.Faults`) describes the faults of
 one test. Each module concerned is patched right after its import; no module is imported earlier than without faults.
-`STEPPED_CLOCK` names the file of another wall clock (see `support.clocks`), on which kombu's leases depend.
+`STEPPED_CLOCK` names the file of another wall clock (see `support.clocks`), on which kombu's leases depend. With
+`NAME_REQUESTS`, requests to S3 say which process makes them.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import importlib.machinery
 import json
 import os
 import signal
+import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -200,12 +202,31 @@ CHANGES: dict[str, Callable[[ModuleType], None]] = {
 }
 
 
+def name_requests(module: ModuleType) -> None:
+    """Requests to S3 carry the host, the process and its ancestors: `process/HOST.PID.PARENT.GRANDPARENT`."""
+    agent = module._USER_AGENT
+
+    @wrapped(module.ObjectStore, "__init__")
+    def init(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> None:
+        line, pid = [], os.getpid()
+        while pid > 1 and len(line) < 4:  # model process, consumer, supervisor, and what started it
+            line.append(str(pid))
+            stat = Path(f"/proc/{pid}/stat").read_text()
+            pid = int(stat.rpartition(")")[2].split()[1])
+        module._USER_AGENT = f"{agent} process/{'.'.join([socket.gethostname(), *line])}"  # type: ignore[attr-defined]
+        original(self, *args, **kwargs)
+
+
 class Finder(importlib.abc.MetaPathFinder):
     """Finds a module through the other finders and patches it after its execution."""
 
+    def __init__(self, changes: Mapping[str, Callable[[ModuleType], None]]) -> None:
+        """Patch nothing yet; `changes` holds a function for each module."""
+        self._changes = changes
+
     def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         """Return the spec of a module to patch; None for any other module."""
-        if name not in CHANGES:
+        if name not in self._changes:
             return None
         others = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
         spec = next((spec for spec in others if spec is not None), None)
@@ -214,7 +235,7 @@ class Finder(importlib.abc.MetaPathFinder):
 
             def exec_module(module: ModuleType) -> None:
                 execute(module)
-                CHANGES[name](module)
+                self._changes[name](module)
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
@@ -235,6 +256,8 @@ def stepped(file: Path, real: Callable[[], float]) -> Callable[[], float]:
 
 
 if FAULTS:
-    sys.meta_path.insert(0, Finder())
+    sys.meta_path.insert(0, Finder(CHANGES))
+if "NAME_REQUESTS" in os.environ:
+    sys.meta_path.insert(0, Finder({"worker.contract.storage.s3": name_requests}))
 if "STEPPED_CLOCK" in os.environ:
     time.time = stepped(Path(os.environ["STEPPED_CLOCK"]), time.time)

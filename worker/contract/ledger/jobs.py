@@ -139,6 +139,22 @@ class Ledger:
         args = (total, -(-total // chunk_images), chunk_images, size)
         return bool(self.connection.run_replicated("seal", job, *args, on_unconfirmed=on_unconfirmed))
 
+    def is_confirmed(self, view: JobView) -> bool:
+        """Return whether as many replicas have a sealed job as `MASKMILL_REDIS__WAIT_REPLICAS` demands."""
+        if not self.connection.waits_for_replicas:
+            return True
+        if view.total is None:
+            return False
+        missing: list[str] = []
+        known = self.seal(
+            view.job,
+            total=view.total,
+            chunk_images=view.chunk_images,
+            size=view.bytes,
+            on_unconfirmed=lambda: missing.append(view.job),
+        )
+        return known and not missing
+
     def forget(self, job: str) -> bool:
         """Delete every key of a job, whatever it holds. What the job has in S3 stays.
 

@@ -1,0 +1,108 @@
+"""Find out from the log of S3 why inputs were read, and outputs written, more than once.
+
+Each request names the process that made it, and each job has inputs of its own. So of two reads of one input, the first
+was in vain, and the cause is looked for between the two: first a fault of the process that read, then one of its host,
+then trouble that S3 gave it, then Redis and the clocks.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chaos.inject import Injected
+from chaos.load import Job, decodable
+from chaos.s3_log import Request
+
+NO_FAULT = "no fault"
+
+_LASTING_SECONDS = 20.0
+"""A failover or a step of a clock has effects for this time: leases end early, chunks are published again."""
+
+_PROCESSES = ("model_process-", "consumer-", "supervisor-")
+"""Faults of processes that hold images."""
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A read of an input, or a write of an output, that was not the first."""
+
+    cause: str
+    """Kind of fault; `NO_FAULT` if there is none that explains it."""
+
+    written: bool
+    """Whether the output existed by then."""
+
+
+def find(log: Iterable[Request], jobs: Sequence[Job], faults: Sequence[Injected]) -> tuple[list[Repeat], list[Repeat]]:
+    """Return the repeated reads of inputs, and the repeated writes of outputs."""
+    passed: dict[tuple[str, str], list[Request]] = defaultdict(list)
+    troubled = []
+    for request in log:
+        if request.trouble:
+            troubled.append(request)
+        else:
+            passed[request.method, request.path].append(request)
+    causes = _Causes(faults, troubled)
+    reads, writes = [], []
+    for job in jobs:
+        for index in range(job.images):
+            puts = passed.get(("PUT", f"/{job.dest.bucket}/{job.dest.key}{index:04d}.png"), [])
+            gets = passed.get(("GET", f"/{job.source.bucket}/{job.source.key}{index:04d}.jpg"), [])
+            first_written = puts[0].at if puts and decodable(job.images, index) else float("inf")
+            reads += [Repeat(causes.of(*pair), first_written < pair[1].at) for pair in itertools.pairwise(gets)]
+            writes += [Repeat(causes.of(*pair), True) for pair in itertools.pairwise(puts)]
+    return reads, writes
+
+
+def table(reads: Sequence[Repeat], writes: Sequence[Repeat], faults: Sequence[Injected]) -> list[dict[str, Any]]:
+    """Return for each kind of fault how often it happened, and the repeats that it caused."""
+    kinds = sorted({fault.kind for fault in faults} | {repeat.cause for repeat in (*reads, *writes)} - {NO_FAULT})
+    rows = []
+    for kind in [*kinds, NO_FAULT]:
+        times = sum(fault.kind == kind for fault in faults)
+        ours = [repeat for repeat in reads if repeat.cause == kind]
+        rows.append(
+            {
+                "kind": kind,
+                "times": times,
+                "read_again": len(ours),
+                "per_fault": round(len(ours) / times, 2) if times else None,
+                "output_existed": sum(repeat.written for repeat in ours),
+                "written_again": sum(repeat.cause == kind for repeat in writes),
+            }
+        )
+    return rows
+
+
+def per_kill(rows: Sequence[Mapping[str, Any]], kinds: Iterable[str]) -> tuple[int, int]:
+    """Return how many processes that hold images were killed, and the inputs read again because of it."""
+    ours = [row for row in rows if row["kind"] in kinds and row["kind"].startswith(_PROCESSES)]
+    return sum(row["times"] for row in ours), sum(row["read_again"] for row in ours)
+
+
+class _Causes:
+    """The faults of a run, to look for the one between two requests."""
+
+    def __init__(self, faults: Sequence[Injected], troubled: Sequence[Request]) -> None:
+        self._faults = sorted(faults, key=lambda fault: fault.moment)
+        self._troubled = troubled
+
+    def of(self, first: Request, second: Request) -> str:
+        """Return the kind of fault for which `first` was in vain and `second` followed."""
+        return next(self._candidates(first, second), NO_FAULT)
+
+    def _candidates(self, first: Request, second: Request) -> Iterator[str]:
+        between = [fault for fault in self._faults if first.at < fault.ends and fault.moment < second.at]
+        yield from (fault.kind for fault in between if fault.pid in first.pids and fault.moment > first.at)
+        yield from (fault.kind for fault in between if fault.pid in first.pids)
+        yield from (fault.kind for fault in between if fault.kind.startswith("network-") and fault.victim == first.host)
+        yield from (
+            f"s3-{one.trouble}" for one in self._troubled if first.at <= one.at < second.at and one.pids & first.pids
+        )
+        lasting = [fault for fault in self._faults if first.at - _LASTING_SECONDS < fault.moment < second.at]
+        for roles in (("failover-", "redis-"), ("clock-",)):
+            yield from (fault.kind for fault in reversed(lasting) if fault.kind.startswith(roles))
