@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from worker.contract.s3url import S3Url
 from worker.contract.storage import outcome_log
 from worker.contract.storage.s3 import ObjectStore
 
+_DOWNLOADS = 8
 _KINDS = tuple(kind.value for kind in OutcomeKind)
 
 
@@ -163,16 +165,20 @@ def _wrong_objects(store: ObjectStore, found: _Evidence) -> Iterator[str]:
 
 def _wrong_masks(store: ObjectStore, dest: S3Url, keys: Sequence[str]) -> Iterator[str]:
     """Yield masks that cannot be decoded, or that are those of another picture."""
-    for key in keys:
+
+    def problem(key: str) -> str | None:
         data, _ = store.get(dest / key, max_bytes=10_000_000)
         try:
             with Image.open(io.BytesIO(data)) as picture:
                 picture.load()
         except OSError as error:
-            yield f"{key} cannot be decoded: {error}"
-            continue
+            return f"{key} cannot be decoded: {error}"
         if picture.size != (expected := size_of(int(Path(key).stem))):
-            yield f"{key} is {picture.size}, its picture {expected}: it is the mask of another picture"
+            return f"{key} is {picture.size}, its picture {expected}: it is the mask of another picture"
+        return None
+
+    with ThreadPoolExecutor(_DOWNLOADS) as threads:
+        yield from filter(None, threads.map(problem, keys))
 
 
 def _leftovers(ledger: Ledger, jobs: Sequence[Job]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from chaos.load import Job, decodable
 from chaos.s3_log import Request
 
 NO_FAULT = "no fault"
+PAUSED = "no fault, but the job was paused"
 
 _LASTING_SECONDS = 20.0
 """A failover or a step of a clock has effects for this time: leases end early, chunks are published again."""
@@ -31,7 +32,7 @@ class Repeat:
     """A read of an input, or a write of an output, that was not the first."""
 
     cause: str
-    """Kind of fault; `NO_FAULT` if there is none that explains it."""
+    """Kind of fault; `PAUSED` or `NO_FAULT` if there is none that explains it."""
 
     written: bool
     """Whether the output existed by then."""
@@ -53,16 +54,19 @@ def find(log: Iterable[Request], jobs: Sequence[Job], faults: Sequence[Injected]
             puts = passed.get(("PUT", f"/{job.dest.bucket}/{job.dest.key}{index:04d}.png"), [])
             gets = passed.get(("GET", f"/{job.source.bucket}/{job.source.key}{index:04d}.jpg"), [])
             first_written = puts[0].at if puts and decodable(job.images, index) else float("inf")
-            reads += [Repeat(causes.of(*pair), first_written < pair[1].at) for pair in itertools.pairwise(gets)]
-            writes += [Repeat(causes.of(*pair), True) for pair in itertools.pairwise(puts)]
+            otherwise = PAUSED if "pause" in job.actions else NO_FAULT
+            for pair in itertools.pairwise(gets):
+                reads.append(Repeat(causes.of(*pair) or otherwise, first_written < pair[1].at))
+            writes += [Repeat(causes.of(*pair) or otherwise, True) for pair in itertools.pairwise(puts)]
     return reads, writes
 
 
 def table(reads: Sequence[Repeat], writes: Sequence[Repeat], faults: Sequence[Injected]) -> list[dict[str, Any]]:
     """Return for each kind of fault how often it happened, and the repeats that it caused."""
-    kinds = sorted({fault.kind for fault in faults} | {repeat.cause for repeat in (*reads, *writes)} - {NO_FAULT})
+    none = {PAUSED, NO_FAULT}
+    kinds = sorted({fault.kind for fault in faults} | {repeat.cause for repeat in (*reads, *writes)} - none)
     rows = []
-    for kind in [*kinds, NO_FAULT]:
+    for kind in [*kinds, PAUSED, NO_FAULT]:
         times = sum(fault.kind == kind for fault in faults)
         ours = [repeat for repeat in reads if repeat.cause == kind]
         rows.append(
@@ -92,8 +96,8 @@ class _Causes:
         self._troubled = troubled
 
     def of(self, first: Request, second: Request) -> str:
-        """Return the kind of fault for which `first` was in vain and `second` followed."""
-        return next(self._candidates(first, second), NO_FAULT)
+        """Return the kind of fault for which `first` was in vain and `second` followed; empty without one."""
+        return next(self._candidates(first, second), "")
 
     def _candidates(self, first: Request, second: Request) -> Iterator[str]:
         between = [fault for fault in self._faults if first.at < fault.ends and fault.moment < second.at]

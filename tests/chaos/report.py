@@ -137,6 +137,7 @@ def _markdown(found: dict[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     lines += [_row(row) for row in found["recoveries"]]
+    lines += [f"\nLeft out: {kind}: {why}." for kind, why in found["left_out"].items()]
     lines += [
         "",
         f"Longest times from publication to the end of a chunk: {longest}.",
