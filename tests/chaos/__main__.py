@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ import click
 
 from chaos import account, faults, report
 from chaos.cluster import RedisKind, cluster
+from chaos.controls import CONTROLS
 from chaos.inject import Injector
 from chaos.load import Load, Sources
 from chaos.nodes import Node
@@ -50,9 +51,14 @@ SETTINGS = {
 }
 
 _DRAIN_SECONDS, _STUCK_SECONDS = 600.0, 90.0
+_CONTROL_STUCK_SECONDS = 45.0
 _QUIET_SECONDS = 15.0
 _ENDING_SECONDS = 20.0
 """No job is submitted in the last seconds of the faults, so that the drain is short."""
+
+
+_MORE_SAFEGUARDS = ("change", "watch", "renewal")
+"""Without them, work returns later; nothing is lost."""
 
 
 @click.command()
@@ -69,8 +75,13 @@ _ENDING_SECONDS = 20.0
 )
 @click.option(
     "--off",
-    type=click.Choice(["reconciler", "change", "watch", "renewal", "watchdog", "verdict"]),
-    help="A control run without this safeguard (see `support.fault_injection.Faults`).",
+    type=click.Choice([*_MORE_SAFEGUARDS, *CONTROLS]),
+    help="A control run without this safeguard (see `chaos.controls` and `support.fault_injection.Faults`).",
+)
+@click.option(
+    "--control",
+    type=click.Choice(list(CONTROLS)),
+    help="Only the faults that this safeguard is for; sets --redis, --minutes and --per-minute.",
 )
 @click.option(
     "--redis",
@@ -78,13 +89,6 @@ _ENDING_SECONDS = 20.0
     default="sentinels",
     show_default=True,
     help="One server that restarts, or a primary with a replica and three Sentinels that fails over.",
-)
-@click.option(
-    "--wait-replicas",
-    type=click.IntRange(0, 1),
-    default=1,
-    show_default=True,
-    help="0: a control run, in which a job that the replica missed is lost in a failover.",
 )
 @click.option("--nodes", type=click.IntRange(2, 4), default=2, show_default=True, help="Nodes.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), default=Path("chaos"), show_default=True)
@@ -95,6 +99,9 @@ def main(*, output: Path, **options: Any) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM stops all started processes too
     output = output.absolute()
     output.mkdir(parents=True, exist_ok=True)
+    if options["control"] is not None:
+        chosen = CONTROLS[options["control"]]
+        options |= {"redis": chosen.redis, "minutes": chosen.minutes, "per_minute": chosen.per_minute}
     request = _Request(output=output, **options)
     for kind, why in request.left_out.items():
         click.echo(f"left out: {kind}: {why}")
@@ -118,10 +125,12 @@ class _Request:
     output: Path
     redis: RedisKind
     nodes: int
-    wait_replicas: int
+    control: str | None
 
     @property
-    def kinds(self) -> dict[str, int]:
+    def kinds(self) -> Mapping[str, int]:
+        if self.control is not None:
+            return CONTROLS[self.control].kinds
         return faults.weights(sentinels=self.redis == "sentinels")
 
     @property
@@ -135,8 +144,15 @@ class _Request:
         return found
 
     @property
+    def injected(self) -> Faults | None:
+        """Faults inside the processes of the nodes; None: they run as installed."""
+        if self.off is None and self.control is None:
+            return None
+        return Faults(self.output, off=() if self.off is None else (self.off,), back_off_seconds=30.0)
+
+    @property
     def settings(self) -> dict[str, str]:
-        return SETTINGS | ({} if self.off is None else Faults(self.output, off=(self.off,)).environment())
+        return SETTINGS | ({} if self.injected is None else self.injected.environment())
 
 
 @dataclass(frozen=True)
@@ -165,7 +181,7 @@ def _run(request: _Request) -> _Run:
                 names,
                 request.settings,
                 seed=request.seed,
-                wait_replicas=request.wait_replicas,
+                wait_replicas=int(request.off != "wait"),
             )
         )
         installation = services.installation
@@ -182,10 +198,10 @@ def _run(request: _Request) -> _Run:
         load.start()
         wait_for_work(watch)
         began = time.monotonic()
-        injector = Injector(nodes, services, watch, began)
+        injector = Injector(nodes, services, watch, began, request.injected)
         _inject(request, injector, load, watch)
         load.stop()
-        drain(watch, injector.run_due)
+        drain(watch, injector.run_due, _STUCK_SECONDS if request.control is None else _CONTROL_STUCK_SECONDS)
         seconds = time.monotonic() - began
         watch.stop()
         found = account.audit(ledger, store, services.s3_log, load.jobs, injector.done)
@@ -219,6 +235,7 @@ def _facts(request: _Request, started: datetime, run: _Run) -> dict[str, Any]:
         "minutes": request.minutes,
         "seed": request.seed,
         "off": request.off,
+        "control": request.control,
         "seconds": round(run.seconds, 1),
         "cluster": f"{request.nodes} nodes of {PROCESSES} worker processes, {run.where}, with Valkey "
         f"({request.redis}) and SeaweedFS, all on one machine of {os.cpu_count()} CPUs.",
@@ -248,12 +265,13 @@ def wait_for_work(watch: Watch) -> None:
         time.sleep(0.2)
 
 
-def drain(watch: Watch, run_due: Callable[[], None] = lambda: None) -> None:
-    """Wait until all jobs have ended, or until there was no progress for `_STUCK_SECONDS`.
+def drain(watch: Watch, run_due: Callable[[], None] = lambda: None, stuck_seconds: float = _STUCK_SECONDS) -> None:
+    """Wait until all jobs have ended, or until there was no progress for a time.
 
     Args:
         watch: of the run.
         run_due: undoes the faults that are due; called again and again.
+        stuck_seconds: this time.
     """
     until, moved, left = time.monotonic() + _DRAIN_SECONDS, time.monotonic(), -1
     while time.monotonic() < until:
@@ -263,7 +281,7 @@ def drain(watch: Watch, run_due: Callable[[], None] = lambda: None) -> None:
             moved, left = time.monotonic(), now.left
         if left == 0 and not now.outstanding and time.monotonic() - moved > _QUIET_SECONDS:
             return
-        if time.monotonic() - moved > _STUCK_SECONDS:
+        if time.monotonic() - moved > stuck_seconds:
             return
         time.sleep(0.5)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,9 @@ from worker.contract.storage import outcome_log
 from worker.contract.storage.s3 import ObjectStore
 
 _DOWNLOADS = 8
+_LATE = re.compile("-pause$|-hang$|^network-|^s3-|^clock-")
+"""Faults of a worker that still writes what it has begun when it is back, or is told that it did not write."""
+
 _KINDS = tuple(kind.value for kind in OutcomeKind)
 
 
@@ -80,6 +84,7 @@ def audit(
     reads, writes = repeats.find(s3.log, jobs, faults)
     account.repeats = repeats.table(reads, writes, faults)
     account.fetched_again, account.written_again = len(reads), len(writes)
+    account.wrong += _made_again(account.repeats)
     account.wrong += _leftovers(ledger, jobs)
     return account
 
@@ -179,6 +184,13 @@ def _wrong_masks(store: ObjectStore, dest: S3Url, keys: Sequence[str]) -> Iterat
 
     with ThreadPoolExecutor(_DOWNLOADS) as threads:
         yield from filter(None, threads.map(problem, keys))
+
+
+def _made_again(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield faults after which outputs were made again although no worker could be late with them."""
+    for row in rows:
+        if row["written_again"] and not _LATE.search(row["kind"]):
+            yield f"{row['written_again']} outputs were written again: {row['kind']}"
 
 
 def _leftovers(ledger: Ledger, jobs: Sequence[Job]) -> Iterator[str]:

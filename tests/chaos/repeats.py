@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +56,8 @@ def find(log: Iterable[Request], jobs: Sequence[Job], faults: Sequence[Injected]
             first_written = puts[0].at if puts and decodable(job.images, index) else float("inf")
             otherwise = PAUSED if "pause" in job.actions else NO_FAULT
             for pair in itertools.pairwise(gets):
-                reads.append(Repeat(causes.of(*pair) or otherwise, first_written < pair[1].at))
-            writes += [Repeat(causes.of(*pair) or otherwise, True) for pair in itertools.pairwise(puts)]
+                reads.append(Repeat(causes.of_read(*pair) or otherwise, first_written < pair[1].at))
+            writes += [Repeat(causes.of_write(*pair) or otherwise, True) for pair in itertools.pairwise(puts)]
     return reads, writes
 
 
@@ -95,18 +95,21 @@ class _Causes:
         self._faults = sorted(faults, key=lambda fault: fault.moment)
         self._troubled = troubled
 
-    def of(self, first: Request, second: Request) -> str:
+    def of_read(self, first: Request, second: Request) -> str:
         """Return the kind of fault for which `first` was in vain and `second` followed; empty without one."""
-        return next(self._candidates(first, second), "")
+        return next(self._candidates(first.at, second.at, first.pids, {first.host}), "")
 
-    def _candidates(self, first: Request, second: Request) -> Iterator[str]:
-        between = [fault for fault in self._faults if first.at < fault.ends and fault.moment < second.at]
-        yield from (fault.kind for fault in between if fault.pid in first.pids and fault.moment > first.at)
-        yield from (fault.kind for fault in between if fault.pid in first.pids)
-        yield from (fault.kind for fault in between if fault.kind.startswith("network-") and fault.victim == first.host)
-        yield from (
-            f"s3-{one.trouble}" for one in self._troubled if first.at <= one.at < second.at and one.pids & first.pids
-        )
-        lasting = [fault for fault in self._faults if first.at - _LASTING_SECONDS < fault.moment < second.at]
+    def of_write(self, first: Request, second: Request) -> str:
+        """Return the kind of fault for which both wrote; empty without one. Either may have been the late one."""
+        pids, hosts = first.pids | second.pids, {first.host, second.host}
+        return next(self._candidates(first.at - _LASTING_SECONDS, second.at, pids, hosts), "")
+
+    def _candidates(self, after: float, before: float, pids: Set[int], hosts: Set[str]) -> Iterator[str]:
+        between = [fault for fault in self._faults if after < fault.ends and fault.moment < before]
+        yield from (fault.kind for fault in between if fault.pid in pids and fault.moment > after)
+        yield from (fault.kind for fault in between if fault.pid in pids)
+        yield from (fault.kind for fault in between if fault.kind.startswith("network-") and fault.victim in hosts)
+        yield from (f"s3-{one.trouble}" for one in self._troubled if after <= one.at < before and one.pids & pids)
+        lasting = [fault for fault in self._faults if after - _LASTING_SECONDS < fault.moment < before]
         for roles in (("failover-", "redis-"), ("clock-",)):
             yield from (fault.kind for fault in reversed(lasting) if fault.kind.startswith(roles))

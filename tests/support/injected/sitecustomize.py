@@ -84,6 +84,12 @@ def pipeline(module: ModuleType) -> None:
         poison(work.key)
         return original(self, work, *args)
 
+    if off("skip"):
+
+        @wrapped(module.Pipeline, "run")
+        def run(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+            return original(self, *args, **kwargs | {"skip_own": False})
+
 
 def transport(module: ModuleType) -> None:
     """Stretch, or die in, the gap between the reply to BRPOP and the entry in `unacked`, when a message is nowhere."""
@@ -165,6 +171,34 @@ def chunk_ledger(module: ModuleType) -> None:
         return dataclasses.replace(lease, verdict=module.Verdict.RUN, outcomes=(None,) * len(message.keys))
 
 
+CUTS = {
+    # safeguard -> script, and what it is replaced with
+    "once": (
+        ("record", "(old == 0 or (old > SKIPPED and new <= SKIPPED))", "true"),
+        ("record", "if old > 0 then moved[old]", "if false then moved[old]"),
+    ),
+    "returned": (("take", "while #taken < wanted do\n", "while false do\n"),),
+}
+
+
+def connection(module: ModuleType) -> None:
+    """Scripts of the ledger lack a condition."""
+    cuts = [cut for safeguard, several in CUTS.items() if off(safeguard) for cut in several]
+
+    @wrapped(module.RedisConnection, "script")
+    def script(original: Callable[..., Any], self: Any, name: str) -> Any:
+        ours = [cut for cut in cuts if cut[0] == name]
+        if not ours or name in self._scripts:
+            return original(self, name)
+        text: str = original(self, name).script
+        for _, condition, instead in ours:
+            if condition not in text:
+                raise AssertionError(f"{name}.lua has no `{condition}`: the control run proves nothing")
+            text = text.replace(condition, instead, 1)
+        self._scripts[name] = self.client.register_script(text)
+        return self._scripts[name]
+
+
 def supervisor(module: ModuleType) -> None:
     """Restarts wait `back_off_seconds` at most; by default that is 30 s."""
     module._MAX_BACK_OFF_SECONDS = FAULTS["back_off_seconds"]  # type: ignore[attr-defined]
@@ -192,6 +226,7 @@ CHANGES: dict[str, Callable[[ModuleType], None]] = {
     "worker.contract.queue.celery_app": broker,
     "worker.contract.queue.dispatcher": dispatch,
     "worker.contract.ledger.chunks": chunk_ledger,
+    "worker.contract.ledger.connection": connection,
     "worker.contract.messages": messages,
     "worker.contract.ledger.primary": primary,
     "worker.consumer.lease": lease,
