@@ -19,7 +19,7 @@ from chaos import account, faults, report
 from chaos.cluster import RedisKind, cluster
 from chaos.controls import CONTROLS
 from chaos.inject import Injector
-from chaos.load import Load, Sources
+from chaos.load import BACKLOG_IMAGES, SETS, Load, Sources
 from chaos.nodes import Node
 from chaos.watch import Watch
 from support.clocks import SteppedClock
@@ -53,7 +53,7 @@ SETTINGS = {
 _DRAIN_SECONDS, _STUCK_SECONDS = 600.0, 90.0
 _CONTROL_STUCK_SECONDS = 45.0
 _QUIET_SECONDS = 15.0
-_ENDING_SECONDS = 20.0
+_ENDING_SECONDS = 40.0
 """No job is submitted in the last seconds of the faults, so that the drain is short."""
 
 
@@ -67,7 +67,7 @@ _MORE_SAFEGUARDS = ("change", "watch", "renewal")
     type=click.FloatRange(0.2),
     default=3.0,
     show_default=True,
-    help="Duration of the faults. All jobs end after it.",
+    help="Time from the start to the last fault. All jobs end within a minute after it.",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the plan of faults.")
 @click.option(
@@ -134,6 +134,14 @@ class _Request:
         return faults.weights(sentinels=self.redis == "sentinels")
 
     @property
+    def sizes(self) -> Sequence[int]:
+        return tuple(SETS) if self.control is None else CONTROLS[self.control].sizes
+
+    @property
+    def backlog(self) -> int:
+        return BACKLOG_IMAGES if self.control is None else CONTROLS[self.control].backlog
+
+    @property
     def left_out(self) -> dict[str, str]:
         """Kinds of faults that this machine cannot have, and why. The plan is the same without them."""
         found = {}
@@ -173,6 +181,7 @@ class _Run:
 def _run(request: _Request) -> _Run:
     """Start services, nodes and load, inject the faults, wait for the end of all jobs, and audit them."""
     names = [f"node-{letter}" for letter in "abcd"[: request.nodes]]
+    end = time.monotonic() + 60 * request.minutes
     with ExitStack() as stack:
         services = stack.enter_context(
             cluster(
@@ -189,7 +198,15 @@ def _run(request: _Request) -> _Run:
         ledger = stack.enter_context(Ledger(installation.settings.redis, retries=12))
         nodes = [services.node(name, request.output / f"{name}.log") for name in names]
         watch = Watch(installation.settings.redis, lambda: services.processes(nodes))
-        load = Load(installation, Sources(store), ledger, watch.left, seed=request.seed)
+        load = Load(
+            installation,
+            Sources(store),
+            ledger,
+            watch.left,
+            seed=request.seed,
+            sizes=request.sizes,
+            backlog=request.backlog,
+        )
         for node in nodes:
             node.log.unlink(missing_ok=True)
             node.start()
@@ -199,31 +216,37 @@ def _run(request: _Request) -> _Run:
         wait_for_work(watch)
         began = time.monotonic()
         injector = Injector(nodes, services, watch, began, request.injected)
-        _inject(request, injector, load, watch)
+        # The start is part of the minutes, unless they are few.
+        last = max(end - began, 0.8 * 60 * request.minutes)
+        _inject(_plan(request, last), last - min(_ENDING_SECONDS, last / 3), injector, load, watch)
         load.stop()
         drain(watch, injector.run_due, _STUCK_SECONDS if request.control is None else _CONTROL_STUCK_SECONDS)
         seconds = time.monotonic() - began
         watch.stop()
+        for node in nodes:
+            node.begin_to_stop()
         found = account.audit(ledger, store, services.s3_log, load.jobs, injector.done)
         where = "each in a network of its own" if services.network else "on one host"
     return _Run(nodes, load, watch, injector, found, seconds, where)
 
 
-def _plan(request: _Request) -> Iterator[faults.Planned]:
+def _plan(request: _Request, last: float) -> Iterator[faults.Planned]:
+    """Yield the faults of the plan that this machine can have, up to `last` seconds."""
     planned = faults.plan(request.seed, request.minutes, request.per_minute, request.kinds)
     left_out = request.left_out
-    return (fault for fault in planned if fault.kind not in left_out)
+    return (fault for fault in planned if fault.kind not in left_out and fault.at < last)
 
 
-def _inject(request: _Request, injector: Injector, load: Load, watch: Watch) -> None:
-    """Inject all faults of the plan, and undo them."""
-    for number, fault in enumerate(_plan(request), start=1):
-        if fault.at > request.minutes * 60 - _ENDING_SECONDS:
+def _inject(plan: Iterator[faults.Planned], submit_until: float, injector: Injector, load: Load, watch: Watch) -> None:
+    """Inject all faults of a plan, and undo them; submit no job after `submit_until` seconds."""
+    for number, fault in enumerate(plan, start=1):
+        if fault.at > submit_until:
             load.submit_no_more()
         injector.inject(fault)
         if number % 10 == 0:
             counts = f"{len(injector.done)} faults, {len(load.jobs)} jobs, {watch.last.done} images"
             click.echo(f"{fault.at:6.0f} s  {counts}")
+    load.submit_no_more()
     injector.settle()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,9 +27,6 @@ from worker.contract.storage import outcome_log
 from worker.contract.storage.s3 import ObjectStore
 
 _DOWNLOADS = 8
-_LATE = re.compile("-pause$|-hang$|^network-|^s3-|^clock-")
-"""Faults of a worker that still writes what it has begun when it is back, or is told that it did not write."""
-
 _KINDS = tuple(kind.value for kind in OutcomeKind)
 
 
@@ -187,10 +183,10 @@ def _wrong_masks(store: ObjectStore, dest: S3Url, keys: Sequence[str]) -> Iterat
 
 
 def _made_again(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Yield faults after which outputs were made again although no worker could be late with them."""
+    """Yield faults after which images ran again whose outputs existed."""
     for row in rows:
-        if row["written_again"] and not _LATE.search(row["kind"]):
-            yield f"{row['written_again']} outputs were written again: {row['kind']}"
+        if row["made_again"]:
+            yield f"{row['made_again']} outputs existed and were made again: {row['kind']}"
 
 
 def _leftovers(ledger: Ledger, jobs: Sequence[Job]) -> Iterator[str]:

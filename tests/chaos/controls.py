@@ -20,6 +20,8 @@ from typing import Literal
 
 import click
 
+from chaos.load import BACKLOG_IMAGES, SETS
+
 
 @dataclass(frozen=True)
 class Control:
@@ -34,6 +36,9 @@ class Control:
     redis: Literal["single", "sentinels"] = "single"
     minutes: float = 0.6
     per_minute: float = 12.0
+    sizes: Sequence[int] = tuple(SETS)
+    """Images of a job."""
+    backlog: int = BACKLOG_IMAGES
 
 
 CONTROLS = {
@@ -47,7 +52,15 @@ CONTROLS = {
     "verdict": Control(
         {"failover-behind": 1, "consumer-sigkill": 1}, "a second copy of a message makes outputs again", "sentinels"
     ),
-    "once": Control({"network-cut": 1}, "outcomes of a node that was away are counted twice", "sentinels"),
+    # Large jobs, several at a time: a node must come back before the job ends of which it has images.
+    "once": Control(
+        {"network-cut": 1},
+        "outcomes of a node that was away count twice",
+        "sentinels",
+        minutes=1,
+        sizes=(200,),
+        backlog=800,
+    ),
     "wait": Control({"failover-behind": 1}, "a job that was submitted is gone", "sentinels"),
 }
 

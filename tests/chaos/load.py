@@ -29,8 +29,7 @@ from worker.contract.storage.s3 import ObjectStore
 SETS = {24: 1, 80: 3, 200: 8}
 """Number of images of a job -> how many of them cannot be decoded."""
 
-BACKLOG_IMAGES = 400
-"""Another job is submitted while fewer images than this are left."""
+BACKLOG_IMAGES = 300
 
 _COLUMNS = 20
 _UPLOADS = 8
@@ -106,6 +105,8 @@ class Load:
         *,
         seed: int,
         codes: Sequence[Path | None] = (None,),
+        sizes: Sequence[int] = tuple(SETS),
+        backlog: int = BACKLOG_IMAGES,
     ) -> None:
         """Create a thread.
 
@@ -116,7 +117,10 @@ class Load:
             left: number of images that have not ended.
             seed: of sizes and fates.
             codes: folders of packages whose `producer` submits, in turns; None for the installed one.
+            sizes: images of a job, each in `SETS`.
+            backlog: another job is submitted while fewer images than this are left.
         """
+        self._sizes, self._backlog = list(sizes), backlog
         self._installation, self._sources, self._ledger = installation, sources, ledger
         self._left, self._codes = left, codes
         self._rng = random.Random(seed + 1)
@@ -149,7 +153,7 @@ class Load:
                 if time.monotonic() - looked > _LOOK_SECONDS:
                     self._look_after_jobs()
                     looked = time.monotonic()
-                if not self._enough.is_set() and self._left() < BACKLOG_IMAGES:
+                if not self._enough.is_set() and self._left() < self._backlog:
                     self._submit()
             while self._due:
                 self._look_after_jobs()
@@ -161,7 +165,7 @@ class Load:
 
     def _submit(self) -> None:
         number, bucket = len(self.jobs), self._installation.bucket
-        images = self._rng.choice(list(SETS))
+        images = self._rng.choice(self._sizes)
         fate = self._rng.choices(["whole", "paused", "cancelled"], [8, 1, 1])[0]
         job = Job(number, images, S3Url(bucket, f"in/{number:04d}/"), S3Url(bucket, f"out/{number:04d}/"), fate)
         self.jobs.append(job)

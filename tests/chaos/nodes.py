@@ -109,11 +109,15 @@ class Node:
         self._seen = {pid: process for pid, process in self._seen.items() if process.is_running()}
         return [process for process in self._seen.values() if _alive(process)]
 
+    def begin_to_stop(self) -> None:
+        """Send SIGTERM to the supervisor."""
+        if self._supervisor is not None and self.running:
+            self._supervisor.send_signal(signal.SIGTERM)
+
     def stop(self, seconds: float) -> None:
         """Send SIGTERM to the supervisor; kill the processes that are left after `seconds`."""
         self.processes()
-        if self._supervisor is not None and self.running:
-            self._supervisor.send_signal(signal.SIGTERM)
+        self.begin_to_stop()
         until = time.monotonic() + seconds
         while self.processes() and time.monotonic() < until:
             if self._supervisor is not None:

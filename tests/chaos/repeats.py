@@ -35,7 +35,7 @@ class Repeat:
     """Kind of fault; `PAUSED` or `NO_FAULT` if there is none that explains it."""
 
     written: bool
-    """Whether the output existed by then."""
+    """Whether the output existed when the image began again. A write without it was late: both were under way."""
 
 
 def find(log: Iterable[Request], jobs: Sequence[Job], faults: Sequence[Injected]) -> tuple[list[Repeat], list[Repeat]]:
@@ -57,7 +57,8 @@ def find(log: Iterable[Request], jobs: Sequence[Job], faults: Sequence[Injected]
             otherwise = PAUSED if "pause" in job.actions else NO_FAULT
             for pair in itertools.pairwise(gets):
                 reads.append(Repeat(causes.of_read(*pair) or otherwise, first_written < pair[1].at))
-            writes += [Repeat(causes.of_write(*pair) or otherwise, True) for pair in itertools.pairwise(puts)]
+            for pair in itertools.pairwise(puts):
+                writes.append(Repeat(causes.of_write(*pair) or otherwise, _began_between(gets, *pair)))
     return reads, writes
 
 
@@ -77,6 +78,7 @@ def table(reads: Sequence[Repeat], writes: Sequence[Repeat], faults: Sequence[In
                 "per_fault": round(len(ours) / times, 2) if times else None,
                 "output_existed": sum(repeat.written for repeat in ours),
                 "written_again": sum(repeat.cause == kind for repeat in writes),
+                "made_again": sum(repeat.cause == kind and repeat.written for repeat in writes),
             }
         )
     return rows
@@ -86,6 +88,11 @@ def per_kill(rows: Sequence[Mapping[str, Any]], kinds: Iterable[str]) -> tuple[i
     """Return how many processes that hold images were killed, and the inputs read again because of it."""
     ours = [row for row in rows if row["kind"] in kinds and row["kind"].startswith(_PROCESSES)]
     return sum(row["times"] for row in ours), sum(row["read_again"] for row in ours)
+
+
+def _began_between(gets: Sequence[Request], first: Request, second: Request) -> bool:
+    """Return whether the process of the second write read the input after the first write."""
+    return any(first.at < get.at < second.at and get.pids == second.pids for get in gets)
 
 
 class _Causes:

@@ -68,7 +68,7 @@ def test_a_job_that_was_paused_needs_no_fault():
     assert causes(TWICE, job=paused) == [repeats.PAUSED]
 
 
-def test_outputs_that_existed_and_that_were_made_again_are_counted():
+def test_outputs_that_existed_and_were_made_again_are_counted():
     faults = [fault(12, "consumer-sigkill", pid=CONSUMER), fault(31, "failover-kill")]
     writes = [request(at, pids, path=OUTPUT, method="PUT") for at, pids in ((11, FIRST), (21, SECOND), (35, SECOND))]
 
@@ -82,20 +82,20 @@ def test_outputs_that_existed_and_that_were_made_again_are_counted():
         "per_fault": 1.0,
         "output_existed": 1,
         "written_again": 1,
+        "made_again": 1,
     }
-    assert by_kind["failover-kill"]["written_again"] == 1
+    assert (by_kind["failover-kill"]["written_again"], by_kind["failover-kill"]["made_again"]) == (1, 0)
     assert repeats.per_kill(rows, {"consumer-sigkill", "failover-kill"}) == (1, 1)
-    assert list(account._made_again(rows)) == [
-        "1 outputs were written again: consumer-sigkill",
-        "1 outputs were written again: failover-kill",
-    ]
+    assert list(account._made_again(rows)) == ["1 outputs existed and were made again: consumer-sigkill"]
 
 
 def test_a_worker_that_was_away_may_write_late():
     faults = [fault(12, "consumer-pause", pid=CONSUMER, seconds=5)]
+    reads = [request(10, FIRST), request(14, SECOND)]
     writes = [request(at, pids, path=OUTPUT, method="PUT") for at, pids in ((18, FIRST), (21, SECOND))]
 
-    rows = repeats.table(*repeats.find(writes, [JOB], faults), faults)
+    rows = repeats.table(*repeats.find([*reads, *writes], [JOB], faults), faults)
 
-    assert [row["written_again"] for row in rows if row["kind"] == "consumer-pause"] == [1]
+    paused = next(row for row in rows if row["kind"] == "consumer-pause")
+    assert (paused["written_again"], paused["made_again"]) == (1, 0)
     assert list(account._made_again(rows)) == []
