@@ -61,7 +61,10 @@ CONTROLS = {
         sizes=(200,),
         backlog=800,
     ),
-    "wait": Control({"failover-behind": 1}, "a job that was submitted is gone", "sentinels"),
+    # Small jobs: some are submitted in the two seconds before each failover.
+    "wait": Control(
+        {"failover-behind": 1}, "a job that counted as submitted is gone", "sentinels", sizes=(24,), backlog=200
+    ),
 }
 
 
