@@ -23,6 +23,12 @@ PAUSED = "no fault, but the job was paused"
 _LASTING_SECONDS = 20.0
 """A failover or a step of a clock has effects for this time: leases end early, chunks are published again."""
 
+_LOOK_SECONDS = 5.0
+"""Longest time between the look for outputs and the read of the input."""
+
+_STORED_SECONDS = 0.5
+"""Longest time until an output that was passed on can be seen."""
+
 _PROCESSES = ("model_process-", "consumer-", "supervisor-")
 """Faults of processes that hold images."""
 
@@ -57,8 +63,9 @@ def find(log: Iterable[Request], jobs: Sequence[Job], faults: Sequence[Injected]
             otherwise = PAUSED if "pause" in job.actions else NO_FAULT
             for pair in itertools.pairwise(gets):
                 reads.append(Repeat(causes.of_read(*pair) or otherwise, first_written < pair[1].at))
+            heads = passed.get(("HEAD", f"/{job.dest.bucket}/{job.dest.key}{index:04d}.png"), [])
             for pair in itertools.pairwise(puts):
-                writes.append(Repeat(causes.of_write(*pair) or otherwise, _began_between(gets, *pair)))
+                writes.append(Repeat(causes.of_write(*pair) or otherwise, _is_needless(gets, heads, *pair)))
     return reads, writes
 
 
@@ -90,9 +97,14 @@ def per_kill(rows: Sequence[Mapping[str, Any]], kinds: Iterable[str]) -> tuple[i
     return sum(row["times"] for row in ours), sum(row["read_again"] for row in ours)
 
 
-def _began_between(gets: Sequence[Request], first: Request, second: Request) -> bool:
-    """Return whether the process of the second write read the input after the first write."""
-    return any(first.at < get.at < second.at and get.pids == second.pids for get in gets)
+def _is_needless(gets: Sequence[Request], heads: Sequence[Request], first: Request, second: Request) -> bool:
+    """Return whether the process of the second write began after the first, although it could have seen the output."""
+    began = next((get for get in gets if first.at < get.at < second.at and get.pids == second.pids), None)
+    if began is None:
+        return False
+    # It had looked, and the output came only then.
+    looks = (head.at for head in heads if head.pids == second.pids)
+    return not any(began.at - _LOOK_SECONDS < at < first.at + _STORED_SECONDS for at in looks)
 
 
 class _Causes:

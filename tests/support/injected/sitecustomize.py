@@ -177,6 +177,7 @@ CUTS = {
         ("record", "(old == 0 or (old > SKIPPED and new <= SKIPPED))", "true"),
         ("record", "if old > 0 then moved[old]", "if false then moved[old]"),
     ),
+    "recheck": (("start", "job[10] and job[10] ~= server", "false"),),
     "returned": (("take", "while #taken < wanted do\n", "while false do\n"),),
 }
 

@@ -99,3 +99,16 @@ def test_a_worker_that_was_away_may_write_late():
     paused = next(row for row in rows if row["kind"] == "consumer-pause")
     assert (paused["written_again"], paused["made_again"]) == (1, 0)
     assert list(account._made_again(rows)) == []
+
+
+def test_an_output_that_came_between_the_look_and_the_read_was_not_needless():
+    faults = [fault(5, "network-cut", victim="node-a", seconds=15)]
+    looked = request(19.5, SECOND, path=OUTPUT, method="HEAD")
+    writes = [request(at, pids, path=OUTPUT, method="PUT") for at, pids in ((19.8, FIRST), (21, SECOND))]
+
+    counts = [
+        sum(row["made_again"] for row in repeats.table(*repeats.find([*TWICE, *log], [JOB], faults), faults))
+        for log in (writes, [*writes, looked])
+    ]
+
+    assert counts == [1, 0]

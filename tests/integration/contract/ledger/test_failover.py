@@ -119,6 +119,27 @@ def test_a_repeated_call_confirms_what_the_first_one_wrote(failing_over, silent_
     assert unconfirmed == ["seal", "seal", "close", "close"]
 
 
+@pytest.mark.parametrize("lost", ["one start", "all starts"])
+def test_the_first_start_on_a_new_primary_looks_for_outputs(failing_over, servers, lost):
+    """Workers may be faster than the steward, which marks all jobs. Jobs that are submitted after it need no look."""
+    with Ledger(failing_over.settings.redis) as ledger:
+        chunks = ChunkLedger(ledger.connection)
+        ledger.create("job", OPTIONS)
+        ledger.seal("job", total=6, chunk_images=2, size=1)
+        if lost == "one start":
+            assert not chunks.start(MESSAGE, "w@n").recheck
+        later = [MESSAGE.model_copy(update={"chunk": chunk, "start": 2 * chunk}) for chunk in (1, 2)]
+        with servers.deaf_replica():
+            assert not chunks.start(later[0], "w@n").recheck
+            servers.fail_over("kill")
+
+        assert [chunks.start(message, "w@n").recheck for message in later] == [True, True]
+
+        ledger.create("new", OPTIONS)
+        ledger.seal("new", total=6, chunk_images=2, size=1)
+        assert not chunks.start(MESSAGE.model_copy(update={"job": "new"}), "w@n").recheck
+
+
 def test_a_job_that_is_joined_is_confirmed_anew(failing_over, servers):
     upload(failing_over, 1, "in")
     demanding = failing_over.with_settings(
