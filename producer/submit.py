@@ -147,7 +147,7 @@ class Submitter:
         """Return the job submitted with this key before, if any, without listing its source again."""
         holder = self.ledger.holder(job_key) if job_key else None
         view = self._live_holder(holder) if holder else None
-        return Submitted(view, joined=True) if view else None
+        return self._joined(view) if view else None
 
     def plan(
         self,
@@ -200,11 +200,15 @@ class Submitter:
         plan.check()
         job = new_job_id()
         if job_key and (other := self._claim(job_key, job)):
-            return Submitted(other, joined=True)
+            return self._joined(other)
         with self.tracing.span("job", job=job) as traceparent:
             new = _NewJob(job, plan.options, policy or JobPolicy(), traceparent, job_key)
             view, waits_for = self._run(new, self._uploaded(plan))
         return Submitted(view, plan.skipped, waits_for=waits_for, confirmed=new.confirmed)
+
+    def _joined(self, view: JobView) -> Submitted:
+        # The submission that created it may not have lived to hear from the replicas.
+        return Submitted(view, joined=True, confirmed=self.ledger.is_confirmed(view))
 
     def _uploaded(self, plan: Plan) -> Iterator[Item]:
         """Yield the items of a plan, each once a worker can read it."""

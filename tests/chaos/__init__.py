@@ -6,10 +6,12 @@
     ├── load        submits jobs continuously, pauses and cancels some
     ├── faults      the kinds of faults, their frequency, and the plan of a run (the same for the same seed)
     ├── inject      executes the plan
-    ├── s3_log      a proxy between workers and S3 that counts reads and writes
+    ├── s3_log      a proxy between workers and S3 that logs reads and writes
     ├── watch       measures recovery times; samples processes, connections and memory
     ├── account     after the last job: accounts for every image
+    ├── repeats     which fault caused each input to be read, or output to be written, again
     └── report      JSON and Markdown
+    controls    short runs that show what each safeguard is for
     upgrade     another run: two versions of the code in one fleet, without faults
 
 Redis and S3 are real. The workers run the small built-in bundle on small pictures, so that many chunks pass.

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from chaos import repeats
+from chaos.inject import Injected
 from chaos.load import SETS, Job, size_of
 from chaos.s3_log import S3Log
 from support.jobs import image_states
@@ -23,6 +26,7 @@ from worker.contract.s3url import S3Url
 from worker.contract.storage import outcome_log
 from worker.contract.storage.s3 import ObjectStore
 
+_DOWNLOADS = 8
 _KINDS = tuple(kind.value for kind in OutcomeKind)
 
 
@@ -35,14 +39,22 @@ class Account:
     submitted: int = 0
     lost: int = 0
     """Images without an outcome."""
+    unconfirmed: int = 0
+    """Jobs of which `submit` said that too few replicas of Redis had confirmed them."""
+    gone: int = 0
+    """Those of them that a failover lost."""
+    recovered: int = 0
+    """Those of them that were recovered from S3."""
     written_again: int = 0
     """Writes of an output beyond its first."""
     fetched: int = 0
     """Reads of inputs, one for each execution that started."""
     fetched_again: int = 0
-    """Executions beyond the first of each image that ended."""
+    """Reads beyond the first of each input."""
     most_writes: int = 0
     """Most writes of one output."""
+    repeats: list[dict[str, Any]] = field(default_factory=list)
+    """Reads and writes beyond the first, by the fault that caused them (`chaos.repeats`)."""
     wrong: list[str] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
@@ -50,20 +62,25 @@ class Account:
         return vars(self) | {"outcomes": dict(self.outcomes)}
 
 
-def audit(ledger: Ledger, store: ObjectStore, s3: S3Log, jobs: Sequence[Job], bucket: str) -> Account:
+def audit(
+    ledger: Ledger, store: ObjectStore, s3: S3Log, jobs: Sequence[Job], faults: Sequence[Injected] = ()
+) -> Account:
     """Compare submissions, counters and states of the ledger, the job's lists and the objects in S3."""
     account = Account()
     for job in jobs:
+        account.unconfirmed += not job.confirmed
+        account.gone += job.gone
+        account.recovered += job.recovered
         try:
             _job(account, ledger, store, s3, job)
         except MaskmillError as error:
             account.lost += job.images
-            told = "" if job.confirmed else " (`submit` said that too few replicas had confirmed it)"
-            account.wrong.append(f"job {job.number} {job.id}: {error}{told}")
-    for images in SETS:
-        account.fetched += sum(s3.requests("GET", f"{bucket}/in-{images}/").values())
-    done = account.outcomes["ok"] + account.outcomes["failed"]
-    account.fetched_again = account.fetched - done
+            told = "`submit` said that it was safe" if job.confirmed else "it was not recovered"
+            account.wrong.append(f"job {job.number} {job.id}: {error}: {told}")
+    reads, writes = repeats.find(s3.log, jobs, faults)
+    account.repeats = repeats.table(reads, writes, faults)
+    account.fetched_again, account.written_again = len(reads), len(writes)
+    account.wrong += _made_again(account.repeats)
     account.wrong += _leftovers(ledger, jobs)
     return account
 
@@ -84,7 +101,7 @@ def _job(account: Account, ledger: Ledger, store: ObjectStore, s3: S3Log, job: J
         for key, count in s3.requests("PUT", f"{dest.bucket}/{dest.key}").items()
         if not key.startswith(output_names.JOB_PREFIX)
     }
-    account.written_again += sum(count - 1 for count in writes.values())
+    account.fetched += sum(s3.requests("GET", f"{job.source.bucket}/{job.source.key}").values())
     account.most_writes = max([account.most_writes, *writes.values()])
     evidence = _Evidence(view, job, states, counted, shown, outputs)
     problems = [*_inconsistent_counts(evidence), *_wrong_objects(store, evidence)]
@@ -92,6 +109,7 @@ def _job(account: Account, ledger: Ledger, store: ObjectStore, s3: S3Log, job: J
     account.jobs.append(
         {"number": job.number, "id": job.id, "status": view.status.value, "images": job.images, "tries": job.tries}
         | {"joined": job.joined, "fate": job.fate, "actions": job.actions, "errors": job.errors}
+        | {"confirmed": job.confirmed, "gone": job.gone, "recovered": job.recovered}
         | {"lost": lost, "outputs": len(outputs), "writes": sum(writes.values()), **shown}
     )
 
@@ -148,16 +166,27 @@ def _wrong_objects(store: ObjectStore, found: _Evidence) -> Iterator[str]:
 
 def _wrong_masks(store: ObjectStore, dest: S3Url, keys: Sequence[str]) -> Iterator[str]:
     """Yield masks that cannot be decoded, or that are those of another picture."""
-    for key in keys:
+
+    def problem(key: str) -> str | None:
         data, _ = store.get(dest / key, max_bytes=10_000_000)
         try:
             with Image.open(io.BytesIO(data)) as picture:
                 picture.load()
         except OSError as error:
-            yield f"{key} cannot be decoded: {error}"
-            continue
+            return f"{key} cannot be decoded: {error}"
         if picture.size != (expected := size_of(int(Path(key).stem))):
-            yield f"{key} is {picture.size}, its picture {expected}: it is the mask of another picture"
+            return f"{key} is {picture.size}, its picture {expected}: it is the mask of another picture"
+        return None
+
+    with ThreadPoolExecutor(_DOWNLOADS) as threads:
+        yield from filter(None, threads.map(problem, keys))
+
+
+def _made_again(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield faults after which images ran again whose outputs existed."""
+    for row in rows:
+        if row["made_again"]:
+            yield f"{row['made_again']} outputs existed and were made again: {row['kind']}"
 
 
 def _leftovers(ledger: Ledger, jobs: Sequence[Job]) -> Iterator[str]:

@@ -20,6 +20,7 @@ KILL = frozenset(
         "redis-restart",
         "failover-kill",
         "failover-behind",
+        "consumer-gap",
     }
 )
 """Faults that end a process."""

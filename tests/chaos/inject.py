@@ -17,6 +17,7 @@ from chaos.cluster import Cluster
 from chaos.faults import KILL, Planned
 from chaos.nodes import Node
 from chaos.watch import Recovery, Watch
+from support.fault_injection import Faults
 
 _BEHIND_SECONDS = 2.0
 """How long the replica misses all writes before the primary is killed."""
@@ -51,6 +52,16 @@ class Injected:
     recovery: Recovery
     paused_seconds: float | None = None
 
+    @property
+    def moment(self) -> float:
+        """When it began (`time.monotonic`)."""
+        return self.recovery.began
+
+    @property
+    def ends(self) -> float:
+        """When the victim goes on, if it does."""
+        return self.moment + (self.paused_seconds or 0.0)
+
     def facts(self) -> dict[str, Any]:
         """Return the fields for the report."""
         found = {name: value for name, value in asdict(self).items() if name != "recovery"}
@@ -63,8 +74,12 @@ class Injected:
 class Injector:
     """Injects faults from the caller's thread."""
 
-    def __init__(self, nodes: Sequence[Node], cluster: Cluster, watch: Watch, began: float) -> None:
+    def __init__(
+        self, nodes: Sequence[Node], cluster: Cluster, watch: Watch, began: float, injected: Faults | None = None
+    ) -> None:
+        """Do nothing yet; `injected` holds the faults inside the processes of the nodes, if there are some."""
         self._nodes, self._cluster, self._watch, self._began = nodes, cluster, watch, began
+        self._injected = injected
         self._later: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._away: set[str] = set()
@@ -86,6 +101,9 @@ class Injector:
         }
         if role in others:
             others[role](planned, how)
+            return
+        if planned.kind == "consumer-gap":
+            self._let_one_lose_its_message(planned)
             return
         victims = self._victims(role)
         if not victims:
@@ -133,6 +151,14 @@ class Injector:
 
     def _after(self, seconds: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._later, (time.monotonic() + seconds, next(self._order), action))
+
+    def _let_one_lose_its_message(self, planned: Planned) -> None:
+        """Let the next consumer die that takes a message, before anything says that it has it."""
+        if self._injected is None:
+            self.idle += 1
+            return
+        self._injected.arm("lose")
+        self._record(planned, "the next consumer", None, Recovery(planned.kind, time.monotonic()))
 
     def _victims(self, role: str) -> list[tuple[str, psutil.Process]]:
         found: list[tuple[str, psutil.Process]] = []
@@ -208,6 +234,7 @@ class Injector:
         self._away.add(node.name)
         network.cut(node.name)
         self._record(planned, node.name, None, Recovery(planned.kind, time.monotonic(), chunks=chunks))
+        self.done[-1].paused_seconds = planned.seconds
         self._after(planned.seconds, lambda: self._heal(node.name))
 
     def _heal(self, name: str) -> None:

@@ -25,6 +25,10 @@ _NAMESPACE = [
 ]
 
 
+_NAMED = {"NAME_REQUESTS": "1"}
+"""S3 learns which process makes a request; `python_environment` has the module that says it."""
+
+
 def with_code(settings: Mapping[str, str], code: Path | None) -> dict[str, str]:
     """Return settings under which commands run the package in a folder; None for the installed one."""
     folders = [] if code is None else [str(code)]
@@ -67,7 +71,7 @@ class Node:
         with self.log.open("ab") as log, host:
             self._supervisor = subprocess.Popen(
                 bound_to_parent([*_NAMESPACE, *rename, str(BIN / "worker"), "start"], signal.SIGTERM),
-                env=environment(with_code({**self._settings, **self.clock.python_environment()}, self.code)),
+                env=environment(with_code({**self._settings, **self.clock.python_environment(), **_NAMED}, self.code)),
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -105,11 +109,15 @@ class Node:
         self._seen = {pid: process for pid, process in self._seen.items() if process.is_running()}
         return [process for process in self._seen.values() if _alive(process)]
 
+    def begin_to_stop(self) -> None:
+        """Send SIGTERM to the supervisor."""
+        if self._supervisor is not None and self.running:
+            self._supervisor.send_signal(signal.SIGTERM)
+
     def stop(self, seconds: float) -> None:
         """Send SIGTERM to the supervisor; kill the processes that are left after `seconds`."""
         self.processes()
-        if self._supervisor is not None and self.running:
-            self._supervisor.send_signal(signal.SIGTERM)
+        self.begin_to_stop()
         until = time.monotonic() + seconds
         while self.processes() and time.monotonic() < until:
             if self._supervisor is not None:

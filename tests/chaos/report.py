@@ -6,10 +6,12 @@ import json
 import re
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from chaos import repeats
+from chaos.faults import KILL
 from chaos.inject import Injected
 
 _OUTCOMES = ("ok", "failed", "dead", "cancelled", "skipped")
@@ -81,9 +83,14 @@ def write(folder: Path, found: dict[str, Any]) -> list[Path]:
     return [data, text]
 
 
+def _row(row: Mapping[str, Any]) -> str:
+    return f"| {' | '.join('-' if value is None else str(value) for value in row.values())} |"
+
+
 def _markdown(found: dict[str, Any]) -> list[str]:
     account, log = found["account"], found["log"]
     kills = max(1, found["kills"])
+    killed, again = repeats.per_kill(account["repeats"], KILL)
     longest = ", ".join(f"{seconds:.1f} s" for seconds, _ in found["longest"][:5])
     outcomes = " | ".join(str(account["outcomes"].get(kind, 0)) for kind in _OUTCOMES)
     lines = [
@@ -101,14 +108,25 @@ def _markdown(found: dict[str, Any]) -> list[str]:
         f"|{'---|' * (len(_OUTCOMES) + 2)}",
         f"| {account['submitted']} | {outcomes} | {account['lost']} |",
         "",
+        f"Jobs that too few replicas confirmed: {account['unconfirmed']}; of these, {account['gone']} were gone "
+        f"after a failover, and {account['recovered']} were recovered from S3 (`producer recover`).",
+        "",
         "## Every execution",
         "",
-        f"- inputs read {account['fetched']}, {account['fetched_again']} beyond one for each image done: "
-        f"{account['fetched_again'] / kills:.2f} per kill",
+        f"- inputs read {account['fetched']}, {account['fetched_again']} of them again: "
+        f"{account['fetched_again'] / kills:.2f} per kill, all causes together",
+        f"- {killed} kills of processes that hold images: {again} inputs read again because of them, "
+        f"{again / max(1, killed):.2f} per kill. A process has {found['in_flight']} images in flight",
         f"- outputs written again {account['written_again']}: {account['written_again'] / kills:.2f} per kill; "
         f"one output {account['most_writes']} times at most",
         f"- lost chunks that were published again: {log['chunks_republished']}",
         f"- dropped deliveries by verdict: {log['dropped']}",
+        "",
+        "Why: a fault of the process that made the request before, of its host, of S3, or of Redis or a clock.",
+        "",
+        "| fault | times | inputs read again | per fault | output existed | outputs written again | output existed |",
+        "|---|---|---|---|---|---|---|",
+        *(_row(row) for row in account["repeats"]),
         "",
         "## Faults",
         "",
@@ -118,8 +136,8 @@ def _markdown(found: dict[str, Any]) -> list[str]:
         "| fault | times | chunks held | measured | median s | max s |",
         "|---|---|---|---|---|---|",
     ]
-    for row in found["recoveries"]:
-        lines.append(f"| {' | '.join('-' if value is None else str(value) for value in row.values())} |")
+    lines += [_row(row) for row in found["recoveries"]]
+    lines += [f"\nLeft out: {kind}: {why}." for kind, why in found["left_out"].items()]
     lines += [
         "",
         f"Longest times from publication to the end of a chunk: {longest}.",

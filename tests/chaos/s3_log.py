@@ -1,6 +1,6 @@
-"""A proxy between the workers and S3 that counts the reads and writes of each object.
+"""A proxy between the workers and S3 that logs each read and write of an object, and the process that made it.
 
-Its counts are independent of the ledger. It supports HTTP/1.1 without chunked uploads, which is what boto3 uses with
+The log is independent of the ledger. It supports HTTP/1.1 without chunked uploads, which is what boto3 uses with
 the embedded server. For a time it can also make trouble, as a server under load or behind a bad network does.
 """
 
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import threading
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
@@ -22,6 +24,28 @@ TROUBLE = {"errors": 0.05, "busy": 1.0, "hang": 0.2, "cut": 0.2}
 connection."""
 
 _ANSWERS = {"errors": ("500 Internal Server Error", "InternalError"), "busy": ("503 Slow Down", "SlowDown")}
+
+
+_PROCESS = re.compile(r"^user-agent:.* process/([^.\s]+)\.([\d.]+)", re.IGNORECASE | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request for an object."""
+
+    at: float
+    """When it was passed on, or got its trouble (`time.monotonic`)."""
+
+    method: str
+    path: str
+    """`/bucket/key`."""
+
+    host: str
+    pids: frozenset[int]
+    """The process that made it and its ancestors; empty if it does not say (see `name_requests`)."""
+
+    trouble: str
+    """Kind of trouble that it got; empty: it was passed on."""
 
 
 class S3Log:
@@ -39,8 +63,7 @@ class S3Log:
         self._thread = threading.Thread(target=self._run, name="s3-log", daemon=True)
         self._tasks: set[asyncio.Task[None]] = set()
         self._end = asyncio.Event()
-        self.counts: Counter[tuple[str, str]] = Counter()
-        """(method, `/bucket/key`) -> requests."""
+        self.log: list[Request] = []
         self.endpoint = ""
 
     def __enter__(self) -> Self:
@@ -53,13 +76,10 @@ class S3Log:
         self._thread.join()
 
     def requests(self, method: str, prefix: str) -> dict[str, int]:
-        """Return key under a prefix (`bucket/folder/`) -> number of requests with this method."""
+        """Return key under a prefix (`bucket/folder/`) -> number of requests with this method that were passed on."""
         head = f"/{prefix}"
-        return {
-            path.removeprefix(head): count
-            for (name, path), count in list(self.counts.items())
-            if name == method and path.startswith(head)
-        }
+        ours = (one for one in list(self.log) if one.method == method and not one.trouble and one.path.startswith(head))
+        return Counter(one.path.removeprefix(head) for one in ours)
 
     def make_trouble(self, kind: str, seconds: float) -> None:
         """Give some requests of the next seconds trouble of a kind in `TROUBLE`."""
@@ -110,6 +130,7 @@ class S3Log:
         method, target, _ = line.split(" ", 2)
         length = next((int(f.split(":", 1)[1]) for f in fields if f.lower().startswith("content-length:")), 0)
         if kind := self._chosen():
+            self._note(method, target, head, kind)
             return await self._troubled(kind, method, reader, client, length)
         upstream.write(head)
         await upstream.drain()
@@ -120,10 +141,17 @@ class S3Log:
             upstream.write(piece)
             await upstream.drain()
             length -= len(piece)
-        path, _, query = target.partition("?")
-        if not query.startswith(("list-type", "delimiter", "prefix")):
-            self.counts[method, unquote(path)] += 1
+        self._note(method, target, head, "")
         return True
+
+    def _note(self, method: str, target: str, head: bytes, trouble: str) -> None:
+        path, _, query = target.partition("?")
+        if query.startswith(("list-type", "delimiter", "prefix")):
+            return
+        found = _PROCESS.search(head.decode("latin-1"))
+        host, pids = (found[1], found[2]) if found else ("", "")
+        numbers = frozenset(int(pid) for pid in pids.split(".") if pid)
+        self.log.append(Request(time.monotonic(), method, unquote(path), host, numbers, trouble))
 
     def _chosen(self) -> str:
         kind = self._trouble if time.monotonic() < self._until else ""

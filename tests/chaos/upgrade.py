@@ -24,7 +24,7 @@ import click
 from chaos import account, report
 from chaos.__main__ import SETTINGS, drain, wait_for_work
 from chaos.cluster import cluster
-from chaos.load import Load, make_sources
+from chaos.load import Load, Sources
 from chaos.nodes import Node
 from chaos.watch import Watch
 from worker.contract.ledger.jobs import Ledger
@@ -101,13 +101,12 @@ def _run(request: _Request) -> _Run:
         installation = services.installation
         store = stack.enter_context(ObjectStore(installation.settings.s3))
         ledger = stack.enter_context(Ledger(installation.settings.redis, retries=12))
-        make_sources(store, installation.bucket)
         nodes = [
             Node(f"node-{letter}", installation.environment, request.output / f"node-{letter}.log", request.old)
             for letter in "ab"
         ]
         watch = Watch(installation.settings.redis, dict)
-        load = Load(installation, ledger, watch.left, request.seed, codes=(request.old, None))
+        load = Load(installation, Sources(store), ledger, watch.left, seed=request.seed, codes=(request.old, None))
         for node in nodes:
             node.log.unlink(missing_ok=True)
             node.start()
@@ -121,7 +120,7 @@ def _run(request: _Request) -> _Run:
         drain(watch)
         seconds = time.monotonic() - began
         watch.stop()
-        found = account.audit(ledger, store, services.s3_log, load.jobs, installation.bucket)
+        found = account.audit(ledger, store, services.s3_log, load.jobs)
     logged = report.logged([node.log for node in nodes])
     refused = {name: count for name, count in logged["events"].items() if name in _REFUSED}
     wrong = [*found.wrong, *(f"{count} x {name} in the logs" for name, count in refused.items())]

@@ -38,7 +38,9 @@ class Faults:
     off: Sequence[str] = ()
     """Disabled safeguards: reconciler, change (search for lost chunks when the primary has changed), watch (cut the
     connections to the previous primary), demoted (take a refusal of a replica for a lost connection), recheck (look for
-    outputs before they are made again), renewal, watchdog, careful (run images one by one), verdict."""
+    outputs before they are made again), skip (the same after a start that ended without a release), renewal, watchdog,
+    careful (run images one by one), verdict, once (count an image only when its state changes), returned (publish
+    chunks that were given back)."""
 
     schema: int = 0
     """Not a fault: the process belongs to a later release, which writes this schema and still reads older ones."""

@@ -207,7 +207,13 @@ class Bookkeeper:
                 log.error(error, extra=event("job_lists_incomplete", job=job.view.job))
                 self._ledger.cancel(job.view.job, f"its outcomes cannot be written: {error}")
 
-    def _collect(self, job: JobRecord) -> None:
+    def _collect(self, job: JobRecord) -> bool:
+        """Move the outcomes of a job to S3.
+
+        Returns:
+            False if another server became the primary meanwhile: it still has outcomes that were written, and may lack
+            others.
+        """
         view, dest = job.view, job.view.options.dest
         left = job.pending_outcomes  # of a job that gets more all the time, the next call does the rest
         while left > 0 and (entries := self._backlog.pending_outcomes(view.job, outcome_log.PART_OUTCOMES)):
@@ -219,14 +225,19 @@ class Bookkeeper:
                 lines = [entry.dated for entry in good]
                 first = good[0].id
                 outcome_log.write_part(self._store, dest, view.job, epoch=view.epoch, first_id=first, lines=lines)
-            self._backlog.delete_pending(view.job, entries)
+            if not self._backlog.delete_pending(view.job, entries):
+                return False
             left -= len(entries)
+        return True
 
     def _end(self, job: JobRecord) -> None:
         name, reason = job.view.job, ""
         try:
-            self._collect(job)
+            if not self._collect(job):
+                return
             view = self._ledger.view(name)
+            if view.status is not JobStatus.CLOSING:  # a new primary that lacks the last outcomes
+                return
             write_lists(self._store, self._ledger, view, self._jobs.price_per_core_hour, self._jobs.currency)
         except Exception as error:
             if passes(error):

@@ -17,12 +17,13 @@ from worker.contract import redis_keys
 READING_SCRIPTS = ("read", "members", "newest")
 PRODUCER_SCRIPTS = (
     *("renew_listing", "seal", "control", "reopen", "reset", "restore", "resume", "take", "untake"),
+    "deactivate",
     *READING_SCRIPTS,
 )
 WORKER_SCRIPTS = (
     *("start", "begin", "record", "release", "record_death", "store_failure", "control"),
     *("take", "untake", "take_lost", "settle", "close", "tidy", "prune", "pending", "silent", "messages"),
-    *("primary", "touch", "recheck", "delete_pending"),
+    *("primary", "touch", "recheck", "delete_pending", "deactivate"),
     *READING_SCRIPTS,
 )
 

@@ -2,7 +2,8 @@
 
 The product does not know it. The variable `FAULTS` (JSON of `support.fault_injection.Faults`) describes the faults of
 one test. Each module concerned is patched right after its import; no module is imported earlier than without faults.
-`STEPPED_CLOCK` names the file of another wall clock (see `support.clocks`), on which kombu's leases depend.
+`STEPPED_CLOCK` names the file of another wall clock (see `support.clocks`), on which kombu's leases depend. With
+`NAME_REQUESTS`, requests to S3 say which process makes them.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import importlib.machinery
 import json
 import os
 import signal
+import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -81,6 +83,12 @@ def pipeline(module: ModuleType) -> None:
         time.sleep(FAULTS["image_seconds"])
         poison(work.key)
         return original(self, work, *args)
+
+    if off("skip"):
+
+        @wrapped(module.Pipeline, "run")
+        def run(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+            return original(self, *args, **kwargs | {"skip_own": False})
 
 
 def transport(module: ModuleType) -> None:
@@ -163,6 +171,35 @@ def chunk_ledger(module: ModuleType) -> None:
         return dataclasses.replace(lease, verdict=module.Verdict.RUN, outcomes=(None,) * len(message.keys))
 
 
+CUTS = {
+    # safeguard -> script, and what it is replaced with
+    "once": (
+        ("record", "(old == 0 or (old > SKIPPED and new <= SKIPPED))", "true"),
+        ("record", "if old > 0 then moved[old]", "if false then moved[old]"),
+    ),
+    "recheck": (("start", "job[10] and job[10] ~= server", "false"),),
+    "returned": (("take", "while #taken < wanted do\n", "while false do\n"),),
+}
+
+
+def connection(module: ModuleType) -> None:
+    """Scripts of the ledger lack a condition."""
+    cuts = [cut for safeguard, several in CUTS.items() if off(safeguard) for cut in several]
+
+    @wrapped(module.RedisConnection, "script")
+    def script(original: Callable[..., Any], self: Any, name: str) -> Any:
+        ours = [cut for cut in cuts if cut[0] == name]
+        if not ours or name in self._scripts:
+            return original(self, name)
+        text: str = original(self, name).script
+        for _, condition, instead in ours:
+            if condition not in text:
+                raise AssertionError(f"{name}.lua has no `{condition}`: the control run proves nothing")
+            text = text.replace(condition, instead, 1)
+        self._scripts[name] = self.client.register_script(text)
+        return self._scripts[name]
+
+
 def supervisor(module: ModuleType) -> None:
     """Restarts wait `back_off_seconds` at most; by default that is 30 s."""
     module._MAX_BACK_OFF_SECONDS = FAULTS["back_off_seconds"]  # type: ignore[attr-defined]
@@ -190,6 +227,7 @@ CHANGES: dict[str, Callable[[ModuleType], None]] = {
     "worker.contract.queue.celery_app": broker,
     "worker.contract.queue.dispatcher": dispatch,
     "worker.contract.ledger.chunks": chunk_ledger,
+    "worker.contract.ledger.connection": connection,
     "worker.contract.messages": messages,
     "worker.contract.ledger.primary": primary,
     "worker.consumer.lease": lease,
@@ -200,12 +238,31 @@ CHANGES: dict[str, Callable[[ModuleType], None]] = {
 }
 
 
+def name_requests(module: ModuleType) -> None:
+    """Requests to S3 carry the host, the process and its ancestors: `process/HOST.PID.PARENT.GRANDPARENT`."""
+    agent = module._USER_AGENT
+
+    @wrapped(module.ObjectStore, "__init__")
+    def init(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> None:
+        line, pid = [], os.getpid()
+        while pid > 1 and len(line) < 4:  # model process, consumer, supervisor, and what started it
+            line.append(str(pid))
+            stat = Path(f"/proc/{pid}/stat").read_text()
+            pid = int(stat.rpartition(")")[2].split()[1])
+        module._USER_AGENT = f"{agent} process/{'.'.join([socket.gethostname(), *line])}"  # type: ignore[attr-defined]
+        original(self, *args, **kwargs)
+
+
 class Finder(importlib.abc.MetaPathFinder):
     """Finds a module through the other finders and patches it after its execution."""
 
+    def __init__(self, changes: Mapping[str, Callable[[ModuleType], None]]) -> None:
+        """Patch nothing yet; `changes` holds a function for each module."""
+        self._changes = changes
+
     def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         """Return the spec of a module to patch; None for any other module."""
-        if name not in CHANGES:
+        if name not in self._changes:
             return None
         others = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
         spec = next((spec for spec in others if spec is not None), None)
@@ -214,7 +271,7 @@ class Finder(importlib.abc.MetaPathFinder):
 
             def exec_module(module: ModuleType) -> None:
                 execute(module)
-                CHANGES[name](module)
+                self._changes[name](module)
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
@@ -235,6 +292,8 @@ def stepped(file: Path, real: Callable[[], float]) -> Callable[[], float]:
 
 
 if FAULTS:
-    sys.meta_path.insert(0, Finder())
+    sys.meta_path.insert(0, Finder(CHANGES))
+if "NAME_REQUESTS" in os.environ:
+    sys.meta_path.insert(0, Finder({"worker.contract.storage.s3": name_requests}))
 if "STEPPED_CLOCK" in os.environ:
     time.time = stepped(Path(os.environ["STEPPED_CLOCK"]), time.time)

@@ -11,7 +11,7 @@ from typing import cast
 from worker.contract import redis_keys
 from worker.contract.job import JobStatus, JobView, UnreadableJob, is_job_id
 from worker.contract.ledger.connection import RedisConnection
-from worker.contract.ledger.records import MAX_ACTIVE, JobRecord, Records
+from worker.contract.ledger.records import MAX_ACTIVE, JobRecord, Records, deactivate
 from worker.contract.s3url import S3Url
 
 PENDING_BYTES = 16 * 1024 * 1024
@@ -341,11 +341,16 @@ class Backlog:
                 return
             before = f"({entries[-1][0]}"
 
-    def delete_pending(self, job: str, entries: Sequence[PendingOutcome]) -> None:
-        """Delete outcomes that are in S3 now; none if another server has become the primary since they were read."""
+    def delete_pending(self, job: str, entries: Sequence[PendingOutcome]) -> int:
+        """Delete outcomes that are in S3 now, and return their number.
+
+        None is deleted if another server has become the primary since they were read.
+        """
+        deleted = 0
         for start in range(0, len(entries), _DELETED_AT_ONCE):
             batch = entries[start : start + _DELETED_AT_ONCE]
-            self._connection.run("delete_pending", job, batch[0].server, *(entry.id for entry in batch))
+            deleted += int(self._connection.run("delete_pending", job, batch[0].server, *(one.id for one in batch)))
+        return deleted
 
     def close(
         self,
@@ -374,8 +379,8 @@ class Backlog:
         return ended
 
     def deactivate(self, job: str) -> None:
-        """Remove a job from the set of active jobs."""
-        self._connection.call(lambda: self._connection.client.srem(redis_keys.active(self._prefix), job))
+        """Remove a job that has ended from the set of active jobs."""
+        deactivate(self._connection, job)
 
 
 def _oldest_first(jobs: Iterable[JobRecord]) -> list[JobRecord]:

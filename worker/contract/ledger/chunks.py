@@ -257,9 +257,13 @@ class ChunkLedger:
                 "recheck",
             )
             pipeline.hexists(keys.attempts, str(message.chunk))
+            end = (message.start + len(message.keys) - 1) // 2
+            pipeline.execute_command("GETRANGE", keys.images, message.start // 2, end, NEVER_DECODE=True)
             return cast(list[Any], pipeline.execute())
 
-        record, attempted = self._connection.call(read)
+        record, attempted, packed = self._connection.call(read)
+        if any(outcome_codec.unpacked(packed)[message.start % 2 :][: len(message.keys)]):
+            return None  # a second copy of the message of a chunk that is done or was given back
         status, epoch, options, policy, total, size, store_retry_at, recheck = record
         if status != JobStatus.RUNNING or epoch != str(message.epoch) or attempted or store_retry_at or recheck:
             return None

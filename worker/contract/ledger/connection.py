@@ -110,9 +110,15 @@ class RedisConnection:
         except RecordDamaged as error:
             raise JobUnreadable(job, f"Redis cannot run `{script}` on its keys") from error
 
+    @property
+    def waits_for_replicas(self) -> bool:
+        """Whether `run_replicated` waits for replicas."""
+        return self._wait_replicas > 0
+
     def run_replicated(self, script: str, job: str, *args: object, on_unconfirmed: Callable[[], None]) -> Any:
         """Run a script as `run` does, and wait until as many replicas have its writes as `wait_replicas` demands.
 
+        The script must write whenever it finds its work done, for a repeated call confirms nothing without a write.
         Without confirmation within `wait_seconds` the writes are done too, but a failover may undo them: then
         `on_unconfirmed` is called.
         """

@@ -16,7 +16,7 @@ from worker.contract.errors import ContractError, JobNotFound, JobStateError, Jo
 from worker.contract.job import ENDED, MAX_IMAGES, JobStatus, JobView, UnreadableJob, is_job_id, shortened
 from worker.contract.ledger.chunks import MAX_FAILURES
 from worker.contract.ledger.connection import RedisConnection
-from worker.contract.ledger.records import Records
+from worker.contract.ledger.records import Records, deactivate
 from worker.contract.messages import JobOptions, JobPolicy, Outcome, OutcomeKind
 from worker.contract.settings import RedisSettings
 
@@ -139,6 +139,22 @@ class Ledger:
         args = (total, -(-total // chunk_images), chunk_images, size)
         return bool(self.connection.run_replicated("seal", job, *args, on_unconfirmed=on_unconfirmed))
 
+    def is_confirmed(self, view: JobView) -> bool:
+        """Return whether as many replicas have a sealed job as `MASKMILL_REDIS__WAIT_REPLICAS` demands."""
+        if not self.connection.waits_for_replicas:
+            return True
+        if view.total is None:
+            return False
+        missing: list[str] = []
+        known = self.seal(
+            view.job,
+            total=view.total,
+            chunk_images=view.chunk_images,
+            size=view.bytes,
+            on_unconfirmed=lambda: missing.append(view.job),
+        )
+        return known and not missing
+
     def forget(self, job: str) -> bool:
         """Delete every key of a job, whatever it holds. What the job has in S3 stays.
 
@@ -159,7 +175,7 @@ class Ledger:
         """End a job whose submission failed: cancel it if it already runs, do nothing if it is unknown."""
         status, _ = self.connection.run("control", job, "cancel", shortened(reason))
         if status == JobStatus.CANCELLED:
-            self._deactivate(job)
+            deactivate(self.connection, job)
 
     def abandon_silent(self, job: str, silence_seconds: float, reason: str) -> bool:
         """End a job that is being listed if its producer has been silent for `silence_seconds`.
@@ -169,7 +185,7 @@ class Ledger:
         """
         status, changed = self.connection.run("control", job, "abandon", reason, silence_seconds)
         if status == JobStatus.CANCELLED:
-            self._deactivate(job)
+            deactivate(self.connection, job)
         return bool(changed)
 
     # -- control --------------------------------------------------------------------------------------------------
@@ -184,7 +200,7 @@ class Ledger:
         """
         status = self._control(job, "cancel", shortened(reason))
         if status is JobStatus.CANCELLED:
-            self._deactivate(job)
+            deactivate(self.connection, job)
         return self._expected(job, {JobStatus.STOPPING, JobStatus.CLOSING, JobStatus.CANCELLED}, "cancelled")
 
     def pause(self, job: str) -> JobView:
@@ -377,9 +393,6 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _deactivate(self, job: str) -> None:
-        self.connection.call(lambda: self.connection.client.srem(redis_keys.active(self._prefix), job))
 
     def _now(self) -> float:
         """Return the server's time in Unix seconds, which orders jobs of producers whose clocks differ."""

@@ -184,3 +184,9 @@ def _check_sizes(view: JobView, *, images: int, returned_bytes: int, outstanding
         raise JobUnreadable(view.job, f"it has states of {2 * images} images, and {total} images")
     if returned_bytes > view.chunks // 8 + 1 or outstanding > view.chunks + _MAX_FOREIGN:
         raise JobUnreadable(view.job, f"it has more chunks to publish or published than its {view.chunks}")
+
+
+def deactivate(connection: RedisConnection, job: str) -> None:
+    """Remove a job from the set of active jobs, if Redis knows that it has ended."""
+    keys = [redis_keys.job(connection.prefix, job), redis_keys.active(connection.prefix)]
+    connection.call(lambda: connection.script("deactivate")(keys=keys, args=[job]))

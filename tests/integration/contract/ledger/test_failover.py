@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from worker.contract.settings import RedisSettings
 from worker.standalone.services import Standalone
 
 OPTIONS = JobOptions(source=S3Url.folder("s3://bucket/in/"), dest=S3Url.folder("s3://bucket/out/"))
+MESSAGE = ChunkMessage(job="job", epoch=0, chunk=0, start=0, keys=("a.png", "b.png"))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def run_one_chunk(ledger: Ledger, job: str = "job") -> Backlog:
     assert ledger.seal(job, total=2, chunk_images=2, size=1)
     backlog = Backlog(ledger.connection)
     assert backlog.take(job, 1, epoch=0) == [0]
-    message = ChunkMessage(job=job, epoch=0, chunk=0, start=0, keys=("a.png", "b.png"))
+    message = MESSAGE.model_copy(update={"job": job})
     lease = ChunkLedger(ledger.connection).start(message, "w@n")
     lease.record([Outcome(index=0, key="a.png", kind=OutcomeKind.OK)])
     return backlog
@@ -89,6 +91,72 @@ def test_replicas_confirm_that_they_have_a_job(failing_over, servers):
             )
 
     assert unconfirmed == ["missed"]
+
+
+@pytest.fixture
+def silent_replica(servers: SentinelSet) -> Iterator[None]:
+    """A replica that is connected and confirms nothing."""
+    replica = servers.replica()
+    replica.signal(signal.SIGSTOP)
+    yield
+    replica.signal(signal.SIGCONT)
+
+
+def test_a_repeated_call_confirms_what_the_first_one_wrote(failing_over, silent_replica):
+    """The answer to the first may be lost. WAIT alone counts any replica as long as its connection has not written."""
+    unconfirmed: list[str] = []
+    demanding = changed(failing_over, wait_replicas=1, wait_seconds=0.3)
+    with Ledger(demanding) as ledger, Ledger(demanding) as reconnected:
+        backlog = run_one_chunk(ledger)
+        for each in (ledger, reconnected):
+            assert each.seal("job", total=2, chunk_images=2, size=1, on_unconfirmed=lambda: unconfirmed.append("seal"))
+        lease = ChunkLedger(ledger.connection).start(MESSAGE, "w@n")
+        lease.record([Outcome(index=1, key="b.png", kind=OutcomeKind.OK)])
+        for each in (backlog, Backlog(reconnected.connection)):
+            each.close("job", 0, 60, on_unconfirmed=lambda: unconfirmed.append("close"))
+
+        assert ledger.view("job").status is JobStatus.FINISHED
+    assert unconfirmed == ["seal", "seal", "close", "close"]
+
+
+@pytest.mark.parametrize("lost", ["one start", "all starts"])
+def test_the_first_start_on_a_new_primary_looks_for_outputs(failing_over, servers, lost):
+    """Workers may be faster than the steward, which marks all jobs. Jobs that are submitted after it need no look."""
+    with Ledger(failing_over.settings.redis) as ledger:
+        chunks = ChunkLedger(ledger.connection)
+        ledger.create("job", OPTIONS)
+        ledger.seal("job", total=6, chunk_images=2, size=1)
+        if lost == "one start":
+            assert not chunks.start(MESSAGE, "w@n").recheck
+        later = [MESSAGE.model_copy(update={"chunk": chunk, "start": 2 * chunk}) for chunk in (1, 2)]
+        with servers.deaf_replica():
+            assert not chunks.start(later[0], "w@n").recheck
+            servers.fail_over("kill")
+
+        assert [chunks.start(message, "w@n").recheck for message in later] == [True, True]
+
+        ledger.create("new", OPTIONS)
+        ledger.seal("new", total=6, chunk_images=2, size=1)
+        assert not chunks.start(MESSAGE.model_copy(update={"job": "new"}), "w@n").recheck
+
+
+def test_a_job_that_is_joined_is_confirmed_anew(failing_over, servers):
+    upload(failing_over, 1, "in")
+    demanding = failing_over.with_settings(
+        {"MASKMILL_REDIS__WAIT_REPLICAS": "1", "MASKMILL_REDIS__WAIT_SECONDS": "0.3"}
+    )
+    source, dest = (f"s3://{failing_over.bucket}/{folder}/" for folder in ("in", "out"))
+    with connected_submitter(demanding, 1) as submitter:
+
+        def submitted() -> tuple[bool, bool]:
+            found = submitter.submit(source, dest, OutputOptions(), job_key="a-key")
+            return found.joined, found.confirmed
+
+        with servers.deaf_replica():
+            assert submitted() == (False, False)
+            assert submitted() == (True, False)
+        servers.heal()
+        assert submitted() == (True, True)
 
 
 def test_an_outcome_of_the_new_primary_with_a_known_id_is_kept(failing_over, servers):

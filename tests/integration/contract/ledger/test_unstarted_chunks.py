@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from support.jobs import outcome
 from worker.contract import redis_keys
 from worker.contract.ledger.chunks import Verdict
 from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy
@@ -30,6 +31,22 @@ def test_a_chunk_that_was_started_has_none(ledger, chunk_ledger):
     chunk_ledger.record_death(CHUNK, "worker-0@elsewhere", "killed by signal 11 (SIGSEGV)")
 
     assert chunk_ledger.options_if_unstarted(CHUNK) is None
+
+
+def test_a_chunk_that_is_done_has_none(ledger, chunk_ledger):
+    """A second copy of its message. Its neighbours, which share bytes with it, still have some."""
+    seal(ledger)
+    lease = chunk_ledger.start(CHUNK, "worker-0@elsewhere")
+    lease.record([outcome(index) for index in (3, 4, 5)])
+    before, after = (
+        CHUNK.model_copy(
+            update={"chunk": chunk, "start": 3 * chunk, "keys": tuple(f"{3 * chunk + n}.jpg" for n in range(3))}
+        )
+        for chunk in (0, 2)
+    )
+
+    assert chunk_ledger.options_if_unstarted(CHUNK) is None
+    assert [chunk_ledger.options_if_unstarted(neighbour) for neighbour in (before, after)] == [OPTIONS] * 2
 
 
 @pytest.mark.parametrize("change", ["pause", "cancel", "stale", "unknown", "later"])

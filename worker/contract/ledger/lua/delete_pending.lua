@@ -3,5 +3,5 @@
 -- ARGV: `run_id` of the server that the outcomes were read from, then ids
 -- -> number of outcomes deleted
 if redis.replicate_commands then redis.replicate_commands() end  -- Redis 6: a random read comes before the writes
-if (redis.call('INFO', 'server'):match('run_id:(%w+)') or '') ~= ARGV[1] then return 0 end
+if run_id() ~= ARGV[1] then return 0 end
 return redis.call('XDEL', LOG, unpack(ARGV, 2))

@@ -15,6 +15,11 @@ local function now()
   return time[1] + time[2] / 1000000
 end
 
+-- Name of this run of this server: another one after a failover, and after a restart.
+local function run_id()
+  return redis.call('INFO', 'server'):match('run_id:(%w+)') or ''
+end
+
 local function state(index)
   return redis.call('BITFIELD', IMAGES, 'GET', 'u4', '#' .. index)[1]
 end

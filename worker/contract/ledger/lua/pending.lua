@@ -3,7 +3,7 @@
 -- -> `run_id` of this server, then ids and JSON texts in turn; the text is empty for an entry that is no outcome or too
 --    long
 local most, room, longest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local found, after = {redis.call('INFO', 'server'):match('run_id:(%w+)') or ''}, '-'
+local found, after = {run_id()}, '-'
 while most > 0 and room > 0 do
   local entries = redis.call('XRANGE', LOG, after, '+', 'COUNT', math.min(most, 100))
   if #entries == 0 then break end

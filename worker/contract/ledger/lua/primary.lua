@@ -2,7 +2,7 @@
 -- KEYS: hash with `run_id` of the server that ran this script last, and `since` when that changed
 -- -> seconds since the change, as a string; '' if there was none
 if redis.replicate_commands then redis.replicate_commands() end  -- Redis 6: a random read comes before the writes
-local id = redis.call('INFO', 'server'):match('run_id:(%w+)') or ''
+local id = run_id()
 local known = redis.call('HMGET', KEYS[1], 'run_id', 'since')
 if known[1] ~= id then
   known[2] = known[1] and now()

@@ -8,11 +8,12 @@
 -- SUSPECTS holds `chunk:C` -> '' (run its images one by one) or the image that runs alone now; `deaths:I` -> how many
 -- workers image I killed while it ran alone; `why:C` -> what the parent process saw. `store:I` counts how often S3
 -- failed for image I (see `store_failure.lua`), `stored:C` marks a chunk with such an image.
+if redis.replicate_commands then redis.replicate_commands() end  -- Redis 6: a random read comes before the writes
 local chunk, epoch, first, count, worker = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local silence, split_after, longest_pause = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 
 local job = redis.call('HMGET', JOB, 'status', 'options', 'policy', 'epoch', 'total', 'max_attempts', 'chunk_images',
-  'store_retry_at', 'recheck')
+  'store_retry_at', 'recheck', 'server')
 local status, options, policy, total, deaths_allowed = job[1], job[2], job[3], tonumber(job[5] or 0), tonumber(job[6])
 local size = tonumber(job[7] or 0)
 -- Longer than any job has: not sent to the worker.
@@ -60,7 +61,13 @@ redis.call('HSET', RUNNING, chunk, worker)
 unreturn(chunk)
 local attempts = increment(ATTEMPTS, chunk)
 local suspect = redis.call('HGET', SUSPECTS, 'chunk:' .. chunk)
-local recheck = job[9] and 1 or 0
+-- Another server than that of the last start, or of `seal`: it may lack starts and outcomes since. The steward marks all
+-- jobs for that (`recheck.lua`), but workers may be faster.
+local server = run_id()
+if job[10] ~= server then redis.call('HSET', JOB, 'server', server) end
+local moved = job[10] and job[10] ~= server
+if moved then redis.call('HSET', JOB, 'recheck', 1) end
+local recheck = (job[9] or moved) and 1 or 0
 if not suspect and attempts <= split_after then
   return {'run', values, options, policy, 0, '', {}, attempts, recheck}
 end
