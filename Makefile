@@ -18,7 +18,7 @@ DEMO ?= demo
 # Each has an environment of its own for its tests, with the versions of tests/environments/NAME.lock.
 ORCHESTRATORS := airflow dagster
 
-.PHONY: help demo test orchestrators chaos upgrade fuzz licences audit lint format lock kernels wheel starter clean
+.PHONY: help demo test orchestrators chaos celery-failover upgrade fuzz licences audit lint format lock kernels wheel starter clean
 
 help:
 	@echo 'make demo     cut out the sample photographs: maskmill cut demo/photographs demo/cutouts'
@@ -28,6 +28,7 @@ help:
 	@echo 'make wheel    build a wheel for Linux x86-64 that contains the native kernels, in dist/'
 	@echo 'make starter  train the built-in model in FOLDER=starter: a few hours on 2 cores; resumes after an interruption'
 	@echo 'make chaos    run workers under faults for MINUTES=3, SEED=1; chaos/chaos.md accounts for every image'
+	@echo 'make celery-failover  count what plain Celery loses under kills and failovers, for MINUTES=3, SEED=1'
 	@echo 'make upgrade  roll two nodes from the commit FROM to this code and back during jobs; accounts for every image'
 	@echo 'make fuzz     feed generated messages, records, lists, events, pictures and bundles to the readers, SECONDS=60 each'
 	@echo 'make licences list the licences of all dependencies; fails if one is not on the allow-list'
@@ -76,6 +77,9 @@ starter:
 
 chaos: $(VENV)/.dev
 	@PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(MINUTES) --seed $(SEED) $(ARGS)
+
+celery-failover: $(VENV)/.dev
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks.celery_failover --minutes $(MINUTES) --seed $(SEED) $(ARGS)
 
 upgrade: $(VENV)/.dev
 	@PYTHONPATH=tests $(BIN)/python -m chaos.upgrade --from $(FROM) $(ARGS)

@@ -78,6 +78,9 @@ class Mode:
     fail_every: int = 0
     """Every so many requests, one is answered with 500; 0: none. 20 is 5 %."""
 
+    accepts: Callable[[str, str], bool] = lambda authorization, token: True
+    """Tells from the Authorization header and the session token whether a request's keys are valid."""
+
     gone: frozenset[str] = frozenset()
     """Buckets that do not exist for the time being; what they hold comes back with them."""
 
@@ -176,6 +179,8 @@ class _Handler(QuietHandler):
             refusal = Refusal(500, "InternalError")
         if bucket in mode.gone:
             refusal = Refusal(404, "NoSuchBucket")
+        if not mode.accepts(self.headers.get("Authorization", ""), self.headers.get("X-Amz-Security-Token", "")):
+            refusal = Refusal(400, "ExpiredToken")
         if refusal is not None:
             self.refuse(refusal.status, refusal.code)
         elif not key:

@@ -80,7 +80,7 @@ def secured_redis(folder: Path) -> Iterator[SecuredRedis]:
     program, own_tls = (Path(system), True) if system else (server_program(), False)
     chosen = ports.choose({"plain": (0,), "tls": (0,)})
     plain, tls = 0 if own_tls else chosen["plain"], chosen["tls"]
-    (folder / "users.acl").write_text(_for_version(program, users()))
+    (folder / "users.acl").write_text(for_version(program, users()))
     configuration = _configuration(folder, certificates, plain, tls if own_tls else None)
     with (folder / "redis.log").open("wb") as log:
         server = subprocess.Popen([program, "-"], stdin=subprocess.PIPE, stdout=log, stderr=log)
@@ -114,7 +114,7 @@ def users() -> str:
     return text
 
 
-def _for_version(program: Path, rules: str) -> str:
+def for_version(program: Path, rules: str) -> str:
     """Return the rules as `infra/redis/README.md` adapts them to Redis before 7.2."""
     said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
     old = re.search(r"v=7\.[01]\.", said)

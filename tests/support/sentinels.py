@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,25 +45,29 @@ class Server:
     address: str = "127.0.0.1"
     clock: SteppedClock | None = None
     """Another clock than the machine's."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the test's own connections that differ from address, port and password."""
+    program: Path = field(default_factory=server_program)
     process: subprocess.Popen[bytes] | None = None
     frozen: bool = False
 
     @property
     def client(self) -> Any:
         """A new client, which tries each command once."""
-        return redis.Redis(
-            host=self.address,
-            port=self.port,
-            password=SENTINEL_PASSWORD if self.is_sentinel else PASSWORD,
-            decode_responses=True,
-            socket_timeout=3,
-            retry=Retry(NoBackoff(), 0),
-            client_name="the-test",
-        )
+        options: dict[str, Any] = {
+            "host": self.address,
+            "port": self.port,
+            "password": SENTINEL_PASSWORD if self.is_sentinel else PASSWORD,
+            "decode_responses": True,
+            "socket_timeout": 3,
+            "retry": Retry(NoBackoff(), 0),
+            "client_name": "the-test",
+        }
+        return redis.Redis(**options | dict(self.options))
 
     def start(self) -> None:
         """Start the process from its file."""
-        arguments = [str(server_program()), str(self.folder / "server.conf")]
+        arguments = [str(self.program), str(self.folder / "server.conf")]
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 arguments + ["--sentinel"] * self.is_sentinel,
@@ -242,23 +246,30 @@ def sentinel_set(folder: Path, *, address: str = "127.0.0.1", clocks: bool = Fal
     data = [Server(port, folder / f"data-{port}", address=address) for port in numbers[:2]]
     sentinels = [Server(port, folder / f"sentinel-{port}", is_sentinel=True, address=address) for port in numbers[2:]]
     for number, server in enumerate(data):
-        _write(server, _data_configuration(server, data[0].port if number else None))
+        write(server, _data_configuration(server, data[0].port if number else None))
         if clocks:
             server.clock = SteppedClock(server.folder / "clock")
     for server in sentinels:
-        _write(server, _sentinel_configuration(server, data[0].port))
+        write(server, _sentinel_configuration(server, data[0].port))
     servers = SentinelSet(data, sentinels)
+    with running(servers):
+        yield servers
+
+
+@contextlib.contextmanager
+def running(servers: SentinelSet) -> Iterator[None]:
+    """Run the servers of a set, whose files exist; the first data server is the primary."""
     try:
-        for server in data:
+        for server in servers.data:
             server.start()
         # Sentinels look for replicas when they start, and then every ten seconds.
-        commands.wait_for(lambda: servers.in_step(data[0]), "the replica", 30)
-        for server in sentinels:
+        commands.wait_for(lambda: servers.in_step(servers.data[0]), "the replica", 30)
+        for server in servers.sentinels:
             server.start()
         commands.wait_for(servers.whole, "the Sentinel set", 30)
-        yield servers
+        yield
     finally:
-        for server in [*sentinels, *data]:
+        for server in [*servers.sentinels, *servers.data]:
             server.kill()
 
 
@@ -271,7 +282,8 @@ def _follow(server: Server, primary: Server) -> bool:
     return True
 
 
-def _write(server: Server, lines: list[str]) -> None:
+def write(server: Server, lines: list[str]) -> None:
+    """Write the configuration of a server, in a new folder."""
     server.folder.mkdir(parents=True)
     (server.folder / "server.conf").write_text("\n".join([f"dir {server.folder}", *lines]) + "\n")
 

@@ -23,6 +23,7 @@ from worker.contract.storage.s3 import ObjectStore
 from worker.steward.isolation import Isolation, passes
 from worker.steward.job_lists import write_lists
 from worker.steward.tenants import Turns
+from worker.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
@@ -257,6 +258,7 @@ class Bookkeeper:
 def _warn_unconfirmed(job: str) -> None:
     """Say that a failover now may undo the end of a job, which then ends once more, with the same lists."""
     log.warning("too few replicas confirmed its end in time", extra=event("job_end_unconfirmed", job=job))
+    metrics.ENDS_UNCONFIRMED.inc()
 
 
 def _is_outcome(entry: PendingOutcome, total: int) -> bool:

@@ -13,6 +13,7 @@ from worker.contract.queue.dispatcher import Dispatcher
 from worker.contract.settings import Settings
 from worker.steward.feeder import Feeder
 from worker.steward.reconciler import AFTER_CHANGE_SECONDS, Reconciler
+from worker.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Feed:
             return
         if now - seconds > self._rechecked_for + 1:
             log.warning("it may lack the last outcomes", extra=event("primary_changed"))
+            metrics.PRIMARY_CHANGES.inc()
             self._reconciler.recheck()
             self._rechecked_for = now - seconds
         if seconds >= AFTER_CHANGE_SECONDS and now - self._after_change >= _AGAIN_SECONDS:

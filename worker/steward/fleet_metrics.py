@@ -12,6 +12,7 @@ from worker.contract.errors import AccessDenied, BrokerUnavailable
 from worker.contract.job import JobStatus
 from worker.contract.ledger.backlog import Backlog
 from worker.contract.ledger.fleet import Fleet
+from worker.contract.ledger.replication import Replicas
 from worker.contract.log_fields import event
 from worker.contract.messages import OutcomeKind
 from worker.contract.queue.dispatcher import window
@@ -26,9 +27,25 @@ _MAX_JOBS = 1_000
 class FleetCollector:
     """Reads the state of all jobs from Redis at each scrape; on other nodes only whether Redis is reachable."""
 
-    def __init__(self, backlog: Backlog, fleet: Fleet, leads: Callable[[], bool]) -> None:
-        """Read nothing yet; `leads` tells whether this node's steward currently feeds the fleet."""
+    def __init__(
+        self,
+        backlog: Backlog,
+        fleet: Fleet,
+        leads: Callable[[], bool],
+        replicas: Callable[[], Replicas],
+        replicas_wanted: int,
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            backlog: all jobs.
+            fleet: all workers.
+            leads: tells whether this node's steward currently feeds the fleet.
+            replicas: reads the replicas of Redis.
+            replicas_wanted: how many of them must be in step.
+        """
         self._backlog, self._fleet, self._leads = backlog, fleet, leads
+        self._replicas, self._wanted = replicas, replicas_wanted
         self._failed = False
 
     def collect(self) -> Iterable[Metric]:
@@ -56,6 +73,16 @@ class FleetCollector:
         yield _gauge("maskmill_workers_live", "Live worker processes.", workers)
         yield _gauge("maskmill_queue_messages", "Chunk messages waiting in the queue.", self._backlog.queued())
         yield _gauge("maskmill_window_messages", "Chunk messages that the leader keeps in the queue.", window(workers))
+        replicas = self._replicas()
+        yield _gauge(
+            "maskmill_redis_replicas", "Replicas that are connected to the primary of Redis.", replicas.connected
+        )
+        yield _gauge("maskmill_redis_replicas_in_step", "Replicas that follow the primary closely.", replicas.in_step)
+        yield _gauge(
+            "maskmill_redis_replicas_wanted",
+            "Replicas that must be in step, by the settings of the leader.",
+            self._wanted,
+        )
         # Not `job`: Prometheus gives every series a label of that name, its own.
         images = GaugeMetricFamily(
             "maskmill_job_images", "Images of active jobs by outcome.", labels=["job_id", "outcome"]

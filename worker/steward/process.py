@@ -20,6 +20,7 @@ from contextlib import ExitStack
 
 from worker.contract import settings
 from worker.contract.errors import MaskmillError, SetupError
+from worker.contract.ledger import replication
 from worker.contract.ledger.backlog import Backlog
 from worker.contract.ledger.connection import RedisConnection
 from worker.contract.ledger.fleet import Fleet
@@ -108,7 +109,15 @@ def _http_endpoint(config: Settings, stack: ExitStack, roles: Sequence[Role]) ->
     folder = metrics.folder()
     return HttpEndpoint(
         config.metrics,
-        node_registry(FleetCollector(Backlog(connection), fleet, lambda: roles[0].leads)),
+        node_registry(
+            FleetCollector(
+                Backlog(connection),
+                fleet,
+                leads=lambda: roles[0].leads,
+                replicas=lambda: replication.replicas(connection),
+                replicas_wanted=replication.replicas_wanted(config.redis),
+            )
+        ),
         healthy=lambda: all(role.running for role in roles),
         ready=ready,
         before_scrape=lambda: metrics.forget_dead(folder) if folder else None,

@@ -37,6 +37,12 @@ STEWARD_FAILURES = Counter(
     "Failures of a role of the steward of this node, at one job or as a whole.",
     ["role", "code"],
 )
+PRIMARY_CHANGES = Counter(
+    "maskmill_redis_primary_changes", "Changes or restarts of the primary of Redis that the steward of this node saw."
+)
+ENDS_UNCONFIRMED = Counter(
+    "maskmill_job_ends_unconfirmed", "Ends of jobs that too few replicas of Redis confirmed in time."
+)
 STORE_REFUSES = Gauge(
     "maskmill_store_refuses_worker",
     "1 while S3 refuses the credentials or the clock of a worker process, which takes no work then.",

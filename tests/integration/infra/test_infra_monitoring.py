@@ -15,6 +15,7 @@ from support import grafana_dashboards, validators
 from support.validators import INFRA
 from worker.contract.job import JobStatus, JobView
 from worker.contract.ledger.records import JobRecord
+from worker.contract.ledger.replication import Replicas
 from worker.contract.messages import JobOptions, JobPolicy, OutcomeKind
 from worker.steward.fleet_metrics import FleetCollector
 from worker.telemetry import metrics
@@ -71,7 +72,7 @@ def known() -> dict[str, set[str]]:
             more = {"le"} if suffix == "_bucket" else set()
             found[f"{metric._name}{suffix}"] = {*metric._labelnames, *more}
     stand_in = OneJob()
-    for family in FleetCollector(stand_in, stand_in, lambda: True).collect():
+    for family in FleetCollector(stand_in, stand_in, lambda: True, lambda: Replicas(1, 1), 1).collect():
         assert family.samples, family.name
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)

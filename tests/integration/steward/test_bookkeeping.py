@@ -20,6 +20,7 @@ from worker.contract.settings import JobSettings
 from worker.contract.storage import manifest, outcome_log
 from worker.steward import bookkeeper, job_lists
 from worker.steward.bookkeeper import Bookkeeper
+from worker.telemetry import metrics
 
 OK, FAILED, CANCELLED = OutcomeKind.OK, OutcomeKind.FAILED, OutcomeKind.CANCELLED
 
@@ -372,9 +373,11 @@ def test_an_end_that_no_replica_confirms_is_logged_and_stands(world, monkeypatch
     run(world.ledger, world.submit(3), [0])
     monkeypatch.setattr(world.ledger.connection, "_wait_replicas", 1)
     monkeypatch.setattr(world.ledger.connection, "_wait_milliseconds", 50)
+    counted = metrics.ENDS_UNCONFIRMED._value.get()
 
     assert ended(world).status is JobStatus.FINISHED
     assert "event=job_end_unconfirmed job=job" in log_text(caplog)
+    assert metrics.ENDS_UNCONFIRMED._value.get() == counted + 1
 
 
 def test_many_failures_take_no_more_memory_than_few(world):

@@ -20,6 +20,7 @@ from worker.contract.ledger import records
 from worker.contract.ledger.chunks import Verdict
 from worker.contract.ledger.fleet import Fleet
 from worker.contract.ledger.records import Records
+from worker.contract.ledger.replication import replicas
 from worker.contract.storage import outcome_log
 from worker.steward import bookkeeper
 from worker.steward.fleet_metrics import FleetCollector
@@ -43,7 +44,9 @@ def crook(world: SchedulerHarness, change: Change, job: str = "crooked") -> JobV
 
 def rounds(world: SchedulerHarness, count: int = 2) -> None:
     """Do what the steward of a fleet does, and a scrape of its metrics."""
-    collector = FleetCollector(world.backlog, Fleet(world.ledger.connection), lambda: True)
+    collector = FleetCollector(
+        world.backlog, Fleet(world.ledger.connection), lambda: True, lambda: replicas(world.ledger.connection), 0
+    )
     for _ in range(count):
         world.feeder.tick()
         world.bookkeeper.tick()

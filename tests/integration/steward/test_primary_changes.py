@@ -17,6 +17,7 @@ from worker.contract.storage import outcome_log
 from worker.contract.storage.manifest import job_folder
 from worker.steward import bookkeeper, reconciler
 from worker.steward.feed import Feed
+from worker.telemetry import metrics
 
 LONG_AGO = 1.0
 
@@ -42,8 +43,12 @@ def test_workers_look_for_outputs_once_the_primary_has_changed(world, feed):
     before = world.chunks.start(message(view, 0), HERE)
     primary = redis_keys.primary(world.ledger.connection.prefix)
     world.ledger.connection.client.hset(primary, "run_id", "another")
+    counted = metrics.PRIMARY_CHANGES._value.get()
 
     feed()
+    feed()
+
+    assert metrics.PRIMARY_CHANGES._value.get() == counted + 1
 
     assert not before.recheck and world.chunks.start(message(view, 1), HERE).recheck
     assert world.chunks.options_if_unstarted(message(view, 2)) is None, (

@@ -114,6 +114,7 @@ def test_metrics_of_the_node_are_served_whatever_redis_holds(error, up):
     fleet.live.return_value = []
     backlog.queued.side_effect = error
 
-    found = {metric.name: metric.samples[0].value for metric in FleetCollector(backlog, fleet, lambda: True).collect()}
+    collector = FleetCollector(backlog, fleet, lambda: True, Mock(), 0)
+    found = {metric.name: metric.samples[0].value for metric in collector.collect()}
 
     assert found == {"maskmill_redis_up": up}

@@ -26,6 +26,29 @@ class Replication:
     """Weaknesses that do not prevent a failover now."""
 
 
+@dataclass(frozen=True)
+class Replicas:
+    """The replicas of the primary."""
+
+    connected: int
+    in_step: int
+    """Those that confirmed within the last seconds what they have."""
+
+
+def replicas(connection: RedisConnection) -> Replicas:
+    """Return how many replicas the primary has now.
+
+    Raises:
+        ServiceError: as in `RedisConnection.call`.
+    """
+    return _replicas(connection.call(lambda: connection.client.info("replication")))
+
+
+def replicas_wanted(settings: RedisSettings) -> int:
+    """Return how many replicas must be in step for a failover that loses nothing that was confirmed."""
+    return max(settings.wait_replicas, 0 if settings.sentinels() is None else 1)
+
+
 def check(connection: RedisConnection, settings: RedisSettings) -> Replication:
     """Return facts and weaknesses.
 
@@ -71,15 +94,20 @@ def _check_sentinels(
         (facts if quorum.startswith("OK") else warnings).append(quorum)
 
 
+def _replicas(info: Mapping[str, Any]) -> Replicas:
+    known = [info[name] for name in (f"slave{number}" for number in range(100)) if name in info]
+    in_step = [one for one in known if one["state"] == "online" and int(one.get("lag", 0)) <= _IN_STEP_SECONDS]
+    return Replicas(len(known), len(in_step))
+
+
 def _check_replicas(info: Mapping[str, Any], settings: RedisSettings, facts: list[str], warnings: list[str]) -> None:
-    replicas = [info[name] for name in (f"slave{number}" for number in range(100)) if name in info]
-    in_step = [one for one in replicas if one["state"] == "online" and int(one.get("lag", 0)) <= _IN_STEP_SECONDS]
-    facts.append(f"{len(in_step)} of {len(replicas)} connected replicas are in step")
-    if not in_step and settings.sentinels() is not None:
+    found = _replicas(info)
+    facts.append(f"{found.in_step} of {found.connected} connected replicas are in step")
+    if not found.in_step and settings.sentinels() is not None:
         raise SetupError("no replica is in step with the primary: a failover is not possible, or would lose data")
-    if settings.wait_replicas > len(in_step):
+    if settings.wait_replicas > found.in_step:
         raise SetupError(
-            f"MASKMILL_REDIS__WAIT_REPLICAS is {settings.wait_replicas}, but {len(in_step)} replicas are in step"
+            f"MASKMILL_REDIS__WAIT_REPLICAS is {settings.wait_replicas}, but {found.in_step} replicas are in step"
         )
     if "min_slaves_good_slaves" not in info:
         warnings.append(

@@ -61,7 +61,7 @@ from worker.contract.errors import (
 )
 from worker.contract.s3url import S3Url
 from worker.contract.settings import S3Settings
-from worker.contract.storage.s3_credentials import credentials_from_files
+from worker.contract.storage.s3_credentials import STILL_EXPIRED, Renewal, credentials_from_files
 
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
 _DENIED = frozenset({"401", "403", "AccessDenied"})
@@ -99,6 +99,9 @@ _NEIGHBOURS = 3
 """Objects read to find out whether S3 fails for one object or for all."""
 
 _CONFLICT_PAUSE_SECONDS = 0.1
+_KEYS = "maskmill_keys"
+"""Name in the context of a request."""
+
 _BLOCK_BYTES = 1024 * 1024
 
 _USER_AGENT = f"maskmill boto3/{boto3.__version__}"
@@ -146,7 +149,9 @@ class ObjectStore:
                 "searches the AWS_* variables, the profile and the instance role)"
             )
         self._settings = settings
-        self._client: Any = _session(settings).client(
+        session = _session(settings)
+        self._renewal = Renewal(session.get_credentials())
+        self._client: Any = session.client(
             "s3",
             endpoint_url=settings.endpoint_url,
             region_name=settings.region,
@@ -167,7 +172,8 @@ class ObjectStore:
                 user_agent=_USER_AGENT,
             ),
         )
-        self._client.meta.events.register("needs-retry.s3", self._pause_after_conflict)
+        self._client.meta.events.register("before-sign.s3", self._note_keys)
+        self._client.meta.events.register("needs-retry.s3", self._pause_before_retry)
 
     def list(self, folder: S3Url, *, beginning: str = "", after: str = "") -> Iterator[ObjectInfo]:
         """Yield all objects under a folder in key order, page by page in constant memory.
@@ -210,13 +216,17 @@ class ObjectStore:
         """
         self._check_allowed(url)
         with _translate_errors(url):
-            try:
-                found = self._client.head_object(Bucket=url.bucket, Key=url.key)
-            except ClientError as error:
-                if _code(error) not in _WITHOUT_REASON:
-                    raise
-                self._client.get_object(Bucket=url.bucket, Key=url.key)["Body"].close()  # raises it with its reason
-                raise
+            while True:
+                keys = self._renewal.keys()
+                try:
+                    found = self._client.head_object(Bucket=url.bucket, Key=url.key)
+                    break
+                except ClientError as error:
+                    if _code(error) not in _WITHOUT_REASON:
+                        raise
+                    self._client.get_object(Bucket=url.bucket, Key=url.key)["Body"].close()  # raises it with its reason
+                    if self._renewal.keys() == keys:  # else it renewed the keys that HEAD was refused with
+                        raise
         return _info(url.key, found, size=found.get("ContentLength"))
 
     def content_etag(self, url: S3Url) -> str:
@@ -260,12 +270,18 @@ class ObjectStore:
             raise TooLarge(f"more than {max_bytes} bytes, the limit; raise MASKMILL_LIMITS__MAX_OBJECT_MIB")
         return data, _info(url.key, found, size=len(data))
 
-    def _pause_after_conflict(self, response: Any, attempts: int, **_: Any) -> float | None:
+    def _note_keys(self, request: Any, **_: Any) -> None:
+        """Remember the keys that a request is about to be signed with."""
+        request.context[_KEYS] = self._renewal.keys()
+
+    def _pause_before_retry(self, response: Any, attempts: int, request_dict: dict[str, Any], **_: Any) -> float | None:
         """Answer botocore's question whether to try a request again, for answers that its own rules leave out."""
         code = "" if response is None else response[1].get("Error", {}).get("Code", "")
-        if code not in _CONFLICT or attempts >= self._settings.attempts:
+        if attempts >= self._settings.attempts:
             return None
-        return float(_CONFLICT_PAUSE_SECONDS * 2**attempts)
+        if code in _CREDENTIALS and self._renewal.renew(request_dict["context"].get(_KEYS)):
+            return 0.0
+        return float(_CONFLICT_PAUSE_SECONDS * 2**attempts) if code in _CONFLICT else None
 
     def reads_others(self, url: S3Url) -> bool:
         """Return whether S3 serves other objects beside one for which it fails.
@@ -618,7 +634,8 @@ def _read_body(body: Any, most: int, patience: float) -> bytes:
 def _translate_errors(url: S3Url, *, writing: bool = False) -> Iterator[None]:
     """Convert errors of boto3 to maskmill's, with the URL and without credentials."""
     try:
-        yield
+        with _translate_expired_keys(url):
+            yield
     except ClientError as error:
         raise _client_error(error, url, writing=writing) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
@@ -637,6 +654,19 @@ def _translate_errors(url: S3Url, *, writing: bool = False) -> Iterator[None]:
         raise StoreUnavailable(f"{url}: {error}", bucket=url.bucket) from error
     except BotoCoreError as error:
         raise ServiceError(f"{url}: the request is not possible: {error}") from error
+
+
+@contextlib.contextmanager
+def _translate_expired_keys(url: S3Url) -> Iterator[None]:
+    """Convert the error that botocore raises when a role's service gives it keys that have expired."""
+    try:
+        yield
+    except RuntimeError as error:
+        if STILL_EXPIRED not in str(error):
+            raise
+        raise CredentialsRefused(
+            f"{url}: the keys that this process was given have expired; check what gives them, and the clock"
+        ) from error
 
 
 def _code(error: ClientError) -> str:

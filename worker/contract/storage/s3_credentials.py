@@ -1,7 +1,8 @@
-"""Credentials for S3 that are read again from their files when these change, while the process runs.
+"""Credentials for S3 that change while the process runs.
 
-Kubernetes, Vault and systemd write rotated secrets to the same files (`MASKMILL_SECRETS_DIR`). Keys that come from
-anywhere else stay as they are; those of an instance role are refreshed by botocore.
+Kubernetes, Vault and systemd write rotated secrets to the same files (`MASKMILL_SECRETS_DIR`), which are read again.
+Keys of an instance role are renewed by botocore, by the clock: 15 minutes before they expire. Keys that live shorter,
+or that are replaced early, are renewed when S3 refuses them. Keys of the environment stay as they are.
 """
 
 from __future__ import annotations
@@ -11,13 +12,18 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from botocore.credentials import Credentials, ReadOnlyCredentials
+from botocore.credentials import Credentials, ReadOnlyCredentials, RefreshableCredentials
+from botocore.exceptions import CredentialRetrievalError
 
 from worker.contract.settings import ENV_PREFIX, S3Settings
 
 LOOK_SECONDS = 2.0
-"""Time between two looks at the files, while requests are sent."""
+"""Time between two looks at the files, while requests are sent, and between two tries to renew refused keys."""
+
+STILL_EXPIRED = "still expired"
+"""Part of the text of the RuntimeError by which botocore reports that the keys it was given have expired."""
 
 _FIELDS = ("access_key_id", "secret_access_key", "session_token")
 
@@ -46,6 +52,11 @@ class FileCredentials(Credentials):  # type: ignore[misc]  # botocore has no typ
                 self._read_if_changed()
             return ReadOnlyCredentials(self.access_key, self.secret_key, self.token)
 
+    def look(self) -> None:
+        """Read the files if they have changed."""
+        with self._lock:
+            self._read_if_changed()
+
     def _read_if_changed(self) -> None:
         marks = _marks(self._folder)
         if marks == self._marks:
@@ -56,6 +67,44 @@ class FileCredentials(Credentials):  # type: ignore[misc]  # botocore has no typ
             self._marks = marks
             self.access_key, self.secret_key, self.token = (found.get(field) for field in _FIELDS)
             self._normalize()
+
+
+class Renewal:
+    """Fetches keys again after S3 has refused them. Thread-safe."""
+
+    def __init__(self, credentials: Any) -> None:
+        """Fetch nothing yet; the credentials are those of a boto3 session, or None."""
+        self._credentials, self._lock = credentials, threading.Lock()
+        self._in_vain = float("-inf")
+
+    def keys(self) -> object:
+        """Return the keys as they are now, to compare."""
+        if isinstance(self._credentials, RefreshableCredentials):
+            return self._credentials._frozen_credentials  # the public method may ask the service
+        return self._credentials and self._credentials.get_frozen_credentials()
+
+    def renew(self, refused: object) -> bool:
+        """Return whether there are other keys than those that S3 refused.
+
+        Fetches them if need be; for `LOOK_SECONDS` after that was in vain, it does not try again.
+        """
+        with self._lock:
+            if self.keys() == refused and time.monotonic() - self._in_vain >= LOOK_SECONDS:
+                self._fetch()
+                if self.keys() == refused:
+                    self._in_vain = time.monotonic()
+            return self.keys() != refused
+
+    def _fetch(self) -> None:
+        if isinstance(self._credentials, FileCredentials):
+            self._credentials.look()
+        elif isinstance(self._credentials, RefreshableCredentials):
+            # Nothing public renews keys before their time.
+            with self._credentials._refresh_lock:
+                try:
+                    self._credentials._protected_refresh(is_mandatory=False)
+                except (CredentialRetrievalError, RuntimeError):  # no answer, or expired keys: the next try may do
+                    return
 
 
 def credentials_from_files(settings: S3Settings) -> FileCredentials | None:

@@ -20,6 +20,7 @@ from worker.contract.ledger.backlog import Backlog
 from worker.contract.ledger.chunks import ChunkLedger
 from worker.contract.ledger.connection import RedisConnection
 from worker.contract.ledger.jobs import Ledger
+from worker.contract.ledger.replication import Replicas, replicas, replicas_wanted
 from worker.contract.messages import ChunkMessage, JobOptions, Outcome, OutcomeKind
 from worker.contract.outputs import OutputOptions
 from worker.contract.s3url import S3Url
@@ -157,6 +158,17 @@ def test_a_job_that_is_joined_is_confirmed_anew(failing_over, servers):
             assert submitted() == (True, False)
         servers.heal()
         assert submitted() == (True, True)
+
+
+def test_replicas_are_counted_by_whether_they_follow(failing_over, servers):
+    settings = failing_over.settings.redis
+    with RedisConnection(settings, retries=0, client_name="t") as connection:
+        assert replicas(connection) == Replicas(connected=1, in_step=1)
+        with servers.deaf_replica():
+            assert replicas(connection) == Replicas(connected=0, in_step=0)
+    assert replicas_wanted(settings) == 1
+    assert replicas_wanted(changed(failing_over, wait_replicas=2)) == 2
+    assert replicas_wanted(RedisSettings()) == 0
 
 
 def test_an_outcome_of_the_new_primary_with_a_known_id_is_kept(failing_over, servers):

@@ -88,7 +88,7 @@ class _Role(QuietHandler):
 
     def do_GET(self) -> None:
         keys = self.server.owner.keys  # type: ignore[attr-defined]
-        until = datetime.now(UTC) + timedelta(minutes=9)  # botocore asks again ten minutes before the end
+        until = datetime.now(UTC) + timedelta(minutes=self.server.owner.minutes)  # type: ignore[attr-defined]
         body = json.dumps(
             {
                 "AccessKeyId": keys,
@@ -105,6 +105,7 @@ class _Role(QuietHandler):
 
 class Role(LoopbackServer):
     keys = "first"
+    minutes = 9  # botocore asks again ten minutes before the end
 
 
 def test_keys_of_a_role_are_renewed(server, monkeypatch):
@@ -116,3 +117,29 @@ def test_keys_of_a_role_are_renewed(server, monkeypatch):
             role.keys = "second"
 
             store.head(PLACE)
+
+
+def test_a_role_that_gives_expired_keys_concerns_the_process_and_no_image(server, monkeypatch):
+    with Role(_Role) as role:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{role.endpoint_url}/role")
+        with opened(server, monkeypatch) as store:
+            store.head(PLACE)
+            role.minutes = -1
+
+            with pytest.raises(CredentialsRefused, match="keys that this process was given have expired"):
+                store.head(PLACE)
+            role.minutes = 9
+            store.head(PLACE)
+
+
+def test_new_files_are_read_when_the_old_keys_are_refused(server, secrets, monkeypatch):
+    """Between two looks."""
+    write(secrets, "old")
+    monkeypatch.setenv("MASKMILL_S3__ATTEMPTS", "2")
+    with ObjectStore(settings.load().s3.model_copy(update={"endpoint_url": server.endpoint_url})) as store:
+        store.head(PLACE)
+        monkeypatch.setattr(s3_credentials, "LOOK_SECONDS", 60)
+        server.mode = Mode(refusals=[Refusal(403, "InvalidAccessKeyId", access_key="old")])
+        write(secrets, "new")
+
+        assert store.get(PLACE, max_bytes=10)[0] == b"x"
