@@ -47,6 +47,9 @@ QUIET_SECONDS = 5.0
 SWEEP_SECONDS = 100.0
 """Longest time, by Celery's defaults, until an expired message is looked for."""
 
+LOCK_SECONDS = 300.0
+"""Time for which no process looks, by Celery's defaults, if the process that looks for them is killed meanwhile."""
+
 
 @dataclass(frozen=True)
 class Event:
@@ -215,7 +218,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             finally:
                 producer.stop.set()
                 thread.join()
-            settled = settle(servers, workers, tasks, options.visibility_timeout + SWEEP_SECONDS + 60)
+            settled = settle(servers, workers, tasks, options.visibility_timeout + SWEEP_SECONDS + LOCK_SECONDS)
             waiting, held = in_broker(servers)
     started, done = counts(tasks)
     missing = set(producer.sent) - set(done)
