@@ -118,7 +118,8 @@ class _Handler(QuietHandler):
             self.role.requests.append((self.command, self.path, status))
         body = text.encode()
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+        # botocore keeps a connection open for as long as its client lives, and no one closes it.
+        for name, value in {"Connection": "close", "Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
