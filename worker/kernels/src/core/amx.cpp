@@ -98,9 +98,35 @@ void multiply_tiles(const uint8_t* columns, int lanes, int pixels, const uint8_t
 
 namespace maskmill {
 
-const Kernels amx_i8{"amx_i8",  Arithmetic::i8,       2 * kTile,    64,           1, 2, copy_row<true>, locate, fit,
-                     sample_u8, multiply_tiles<true>, finish<true>, finish_levels};
-const Kernels amx_bf16{"amx_bf16",  Arithmetic::bf16,      2 * kTile,     32,     2, 2, copy_row<true>, locate, fit,
-                       sample_bf16, multiply_tiles<false>, finish<false>, nullptr};
+const Kernels amx_i8{"amx_i8",
+                     Arithmetic::i8,
+                     2 * kTile,
+                     64,
+                     1,
+                     2,
+                     kColumnBytes,
+                     measure_row,
+                     copy_row<Arithmetic::i8>,
+                     locate,
+                     fit,
+                     sample_u8,
+                     multiply_tiles<true>,
+                     finish<true>,
+                     finish_levels};
+const Kernels amx_bf16{"amx_bf16",
+                       Arithmetic::bf16,
+                       2 * kTile,
+                       32,
+                       2,
+                       2,
+                       kColumnBytes,
+                       nullptr,
+                       copy_row<Arithmetic::bf16>,
+                       locate,
+                       nullptr,
+                       sample_bf16,
+                       multiply_tiles<false>,
+                       finish<false>,
+                       nullptr};
 
 }  // namespace maskmill

@@ -1,33 +1,83 @@
 // f32 for CPUs without AVX-512. 6 x 16 sums take 12 of 16 registers.
 #include <immintrin.h>
 
-#include "loops.hpp"
+#include <cmath>
+
 #include "sets.hpp"
 
 namespace {
 
+using maskmill::Geometry;
+using maskmill::PaddedMap;
+using maskmill::Points;
+using maskmill::Run;
+
 constexpr int kVector = 8;
 constexpr int kRows = 6;
+constexpr int kColumnBytes = 448;  // the weights of 64 outputs stay in L1
 
-void copy_row(const float* row, size_t plane, int channels, int padded_channels, int width, uint8_t* out, float* peak,
-              float* lowest) {
+void copy_row(const float* row, size_t plane, int channels, int padded_channels, int width, float, uint8_t* out) {
     float* to = reinterpret_cast<float*>(out);
-    float low = 0.0f;
     for (int x = 0; x < width; ++x) {
-        float high = 0.0f;
         float* pixel = to + static_cast<size_t>(x) * padded_channels;
-        for (int c = 0; c < padded_channels; ++c) {
-            const float value = c < channels ? row[c * plane + x] : 0.0f;
-            pixel[c] = value;
-            high = std::fabs(value) > high ? std::fabs(value) : high;
-            low = value < low ? value : low;
-        }
-        peak[x] = high;
+        for (int c = 0; c < padded_channels; ++c) pixel[c] = c < channels ? row[c * plane + x] : 0.0f;
     }
-    *lowest = low;
 }
 
-void sample(const PaddedMap& map, const Points* points, int taps, int pixels, int padded_channels, float,
+float locate(const Geometry& geometry, const float* offsets, const float* mask, const Run& run, const PaddedMap& map,
+             const Points* points) {
+    const size_t plane = geometry.out_plane();
+    const float height = static_cast<float>(geometry.height);
+    const float width = static_cast<float>(geometry.width);
+    const int row_pixels = map.row_pixels;
+    const int count = run.pixels;
+    float lowest = 0.0f;
+    for (int tap = 0; tap < geometry.taps(); ++tap) {
+        const float tap_y = static_cast<float>(tap / geometry.kernel_w * geometry.dilation_h);
+        const float tap_x = static_cast<float>(tap % geometry.kernel_w * geometry.dilation_w);
+        const float* dy = offsets + 2 * tap * plane + run.first;
+        const float* dx = dy + plane;
+        const float* modulator = mask == nullptr ? nullptr : mask + tap * plane + run.first;
+        const float* row = run.row;
+        const float* column = run.column;
+        int32_t* __restrict base = points[tap].base;
+        float* __restrict w00 = points[tap].weight[0];
+        float* __restrict w01 = points[tap].weight[1];
+        float* __restrict w10 = points[tap].weight[2];
+        float* __restrict w11 = points[tap].weight[3];
+        if (modulator != nullptr) {
+            for (int i = 0; i < count; ++i) w00[i] = modulator[i];
+        } else {
+            for (int i = 0; i < count; ++i) w00[i] = 1.0f;
+        }
+        for (int i = 0; i < count; ++i) {
+            float y = row[i] + tap_y + dy[i];
+            float x = column[i] + tap_x + dx[i];
+            // With these comparisons a NaN counts as outside.
+            const bool inside = (y > -1.0f) & (y < height) & (x > -1.0f) & (x < width);
+            y = inside ? y : -1.0f;
+            x = inside ? x : -1.0f;
+            const float m = inside ? w00[i] : 0.0f;
+            const float y0 = std::floor(y);
+            const float x0 = std::floor(x);
+            const float fy = y - y0;
+            const float fx = x - x0;
+            base[i] = (static_cast<int32_t>(y0) + 1) * row_pixels + static_cast<int32_t>(x0) + 1;
+            w11[i] = fy * fx * m;
+            w10[i] = fy * (1.0f - fx) * m;
+            w01[i] = (1.0f - fy) * fx * m;
+            w00[i] = (1.0f - fy) * (1.0f - fx) * m;
+            lowest = m < lowest ? m : lowest;
+        }
+        for (int i = count; i < run.padded; ++i) {
+            base[i] = 0;
+            w00[i] = w01[i] = w10[i] = w11[i] = 0.0f;
+        }
+    }
+    return lowest;
+}
+
+void sample(const PaddedMap& map, const Points* points, int taps, int pixels, int padded_channels, const int32_t*, int,
             uint8_t* columns) {
     const size_t stride = static_cast<size_t>(taps) * padded_channels;
     for (int tap = 0; tap < taps; ++tap) {
@@ -112,7 +162,7 @@ void finish(const void* sums, int padded_outputs, int pixels, int outputs, const
 
 namespace maskmill {
 
-const Kernels avx2_f32{"avx2_f32", Arithmetic::f32, kRows,  16,       4,      4,      copy_row,
-                       locate,     nullptr,         sample, multiply, finish, nullptr};
+const Kernels avx2_f32{"avx2_f32", Arithmetic::f32, kRows,   16,     4,        4,      kColumnBytes, nullptr,
+                       copy_row,   locate,          nullptr, sample, multiply, finish, nullptr};
 
 }  // namespace maskmill

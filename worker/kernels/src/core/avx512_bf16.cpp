@@ -14,7 +14,20 @@ struct Bf16 {
 
 namespace maskmill {
 
-const Kernels avx512_bf16{"avx512_bf16", Arithmetic::bf16, kRows,         32,     2, 2, copy_row<true>, locate, fit,
-                          sample_bf16,   multiply<Bf16>,   finish<false>, nullptr};
+const Kernels avx512_bf16{"avx512_bf16",
+                          Arithmetic::bf16,
+                          kRows,
+                          32,
+                          2,
+                          2,
+                          kColumnBytes,
+                          nullptr,
+                          copy_row<Arithmetic::bf16>,
+                          locate,
+                          nullptr,
+                          sample_bf16,
+                          multiply<Bf16>,
+                          finish<false>,
+                          nullptr};
 
 }  // namespace maskmill

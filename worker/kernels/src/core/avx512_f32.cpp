@@ -14,7 +14,20 @@ struct Fma {
 
 namespace maskmill {
 
-const Kernels avx512_f32{"avx512_f32", Arithmetic::f32, kRows,         kVector, 4, 4, copy_row<false>, locate, fit,
-                         sample_f32,   multiply<Fma>,   finish<false>, nullptr};
+const Kernels avx512_f32{"avx512_f32",
+                         Arithmetic::f32,
+                         kRows,
+                         kVector,
+                         4,
+                         4,
+                         kColumnBytes,
+                         nullptr,
+                         copy_row<Arithmetic::f32>,
+                         locate,
+                         nullptr,
+                         sample_f32,
+                         multiply<Fma>,
+                         finish<false>,
+                         nullptr};
 
 }  // namespace maskmill

@@ -11,7 +11,20 @@ struct Vnni {
 
 namespace maskmill {
 
-const Kernels avx512_vnni{"avx512_vnni", Arithmetic::i8, kRows,        64,           1, 2, copy_row<true>, locate, fit,
-                          sample_u8,     multiply<Vnni>, finish<true>, finish_levels};
+const Kernels avx512_vnni{"avx512_vnni",
+                          Arithmetic::i8,
+                          kRows,
+                          64,
+                          1,
+                          2,
+                          kColumnBytes,
+                          measure_row,
+                          copy_row<Arithmetic::i8>,
+                          locate,
+                          fit,
+                          sample_u8,
+                          multiply<Vnni>,
+                          finish<true>,
+                          finish_levels};
 
 }  // namespace maskmill

@@ -12,10 +12,7 @@ namespace maskmill {
 namespace {
 
 constexpr int kRunPixels = 96;     // a multiple of pixel_multiple in every set; sums of 96 x 256 stay in L2
-constexpr int kColumnBytes = 448;  // per pixel and product, so that the weights of 64 outputs stay in L1
 constexpr int kRunsPerThread = 4;  // with fewer, runs are cut so that all threads get the same number
-constexpr float kUnsignedLevels = 255.0f;
-constexpr float kSignedLevels = 127.0f;
 constexpr int kSignedZero = 128;
 
 int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
@@ -38,6 +35,7 @@ struct Call {
     uint8_t* pixels = nullptr;  // the padded map of the current image
     float* peak = nullptr;      // two maps [height + 2, width + 2]: peak of each pixel, then of each 2 x 2 block
     float* lowest = nullptr;    // [height]
+    float largest = 0.0f;       // |value| of the image
     int picture = 0;
     bool negative = false;
     int run = 0;  // pixels of a run
@@ -47,6 +45,11 @@ struct Call {
     int row_pixels() const { return geometry.width + 2; }
     size_t pixel_bytes() const { return static_cast<size_t>(weights.padded_channels()) * kernels().map_element_bytes; }
     size_t row_bytes() const { return row_pixels() * pixel_bytes(); }
+    // The first value of row y of the padded map in the input.
+    const float* row(int y) const {
+        return maps.data + static_cast<size_t>(picture) * geometry.channels * geometry.in_plane() +
+               static_cast<size_t>(y - 1) * geometry.width;
+    }
     size_t map_pixels() const { return static_cast<size_t>(geometry.height + 2) * row_pixels(); }
 
     template <void (Call::*part)(int)>
@@ -54,30 +57,37 @@ struct Call {
         parallel.run(count, [](void* self, int index) { (static_cast<Call*>(self)->*part)(index); }, this);
     }
 
+    void measure_row(int y);
     void copy_row(int y);
     void pool_row(int y);
     void one_run(int index);
-    void columns_times_weights(const PaddedMap& map, const Points* points, int padded, float zero, Tile& tile);
+    void columns_times_weights(const PaddedMap& map, const Points* points, int padded, const int32_t* gain, int zero,
+                               Tile& tile);
     void one_picture();
 };
+
+// Writes the peak of every pixel of row y, including the border.
+void Call::measure_row(int y) {
+    float* peaks = peak + static_cast<size_t>(y) * row_pixels();
+    if (y == 0 || y == geometry.height + 1) {
+        std::fill(peaks, peaks + row_pixels(), 0.0f);
+        return;
+    }
+    peaks[0] = peaks[row_pixels() - 1] = 0.0f;
+    kernels().measure_row(row(y), geometry.in_plane(), geometry.channels, geometry.width, peaks + 1, lowest + (y - 1));
+}
 
 // Writes row y of the padded map, including its border.
 void Call::copy_row(int y) {
     uint8_t* to = pixels + y * row_bytes();
-    float* peaks = peak + static_cast<size_t>(y) * row_pixels();
     if (y == 0 || y == geometry.height + 1) {
         std::memset(to, 0, row_bytes());
-        std::fill(peaks, peaks + row_pixels(), 0.0f);
         return;
     }
-    const size_t plane = geometry.in_plane();
-    const float* from = maps.data + static_cast<size_t>(picture) * geometry.channels * plane +
-                        static_cast<size_t>(y - 1) * geometry.width;
     std::memset(to, 0, pixel_bytes());
     std::memset(to + row_bytes() - pixel_bytes(), 0, pixel_bytes());
-    peaks[0] = peaks[row_pixels() - 1] = 0.0f;
-    kernels().copy_row(from, plane, geometry.channels, weights.padded_channels(), geometry.width, to + pixel_bytes(),
-                       peaks + 1, lowest + (y - 1));
+    kernels().copy_row(row(y), geometry.in_plane(), geometry.channels, weights.padded_channels(), geometry.width,
+                       largest > 0.0f ? kMapLevels / largest : 0.0f, to + pixel_bytes());
 }
 
 // Writes row y of the largest of the four peaks that a point with this base can reach.
@@ -105,18 +115,19 @@ void Call::one_run(int index) {
         column[i] = static_cast<float>((begin + i) % geometry.out_width * geometry.stride_w - geometry.pad_left);
     }
     const Points* points = tile.points(taps, kRunPixels);
-    const PaddedMap map{pixels, peak + map_pixels(), pixel_bytes(), row_bytes(), row_pixels()};
+    const PaddedMap map{pixels, peak + map_pixels(), largest, pixel_bytes(), row_bytes(), row_pixels()};
     const float* mask = maps.mask == nullptr ? nullptr : maps.mask + static_cast<size_t>(picture) * taps * plane;
     const float least = kernels().locate(geometry, maps.offsets + static_cast<size_t>(picture) * 2 * taps * plane, mask,
                                          Run{begin, count, padded, row, column}, map, points);
     int zero = 0;
+    int32_t* gain = tile.gain.reserve(kRunPixels);
     if (integer()) {
         // Columns that may be negative are shifted by half of the range. After a ReLU, all 255 levels are used.
         const bool is_signed = negative || !(least >= 0.0f);
         zero = is_signed ? kSignedZero : 0;
-        kernels().fit(map, points, taps, padded, is_signed ? kSignedLevels : kUnsignedLevels, scale);
+        kernels().fit(map, points, taps, padded, is_signed, scale, gain);
     }
-    columns_times_weights(map, points, padded, static_cast<float>(zero), tile);
+    columns_times_weights(map, points, padded, gain, zero, tile);
     if (maps.levels != nullptr) {
         uint8_t* levels = maps.levels + (static_cast<size_t>(picture) * plane + begin) * geometry.outputs;
         kernels().finish_levels(tile.sums.data(), weights.padded_outputs(), count, geometry.outputs, scale, zero,
@@ -128,15 +139,16 @@ void Call::one_run(int index) {
                      weights.sum(), weights.bias(), relu, output, plane);
 }
 
-void Call::columns_times_weights(const PaddedMap& map, const Points* points, int padded, float zero, Tile& tile) {
+void Call::columns_times_weights(const PaddedMap& map, const Points* points, int padded, const int32_t* gain, int zero,
+                                 Tile& tile) {
     const int taps = geometry.taps();
     const int tap_bytes = weights.padded_channels() * kernels().element_bytes;
-    const int at_once = std::min(taps, std::max(1, kColumnBytes / tap_bytes));
+    const int at_once = std::min(taps, std::max(1, kernels().column_bytes / tap_bytes));
     uint8_t* columns = tile.columns.reserve(static_cast<size_t>(at_once) * tap_bytes * kRunPixels);
     int32_t* sums = tile.sums.reserve(static_cast<size_t>(kRunPixels) * weights.padded_outputs());
     for (int tap = 0; tap < taps; tap += at_once) {
         const int some = std::min(at_once, taps - tap);
-        kernels().sample(map, points + tap, some, padded, weights.padded_channels(), zero, columns);
+        kernels().sample(map, points + tap, some, padded, weights.padded_channels(), gain, zero, columns);
         kernels().multiply(columns, some * tap_bytes / 4, padded,
                            weights.data() + static_cast<size_t>(tap) * tap_bytes * kOutputBlock, weights.block_stride(),
                            weights.padded_outputs(), tap > 0, sums);
@@ -144,12 +156,14 @@ void Call::columns_times_weights(const PaddedMap& map, const Points* points, int
 }
 
 void Call::one_picture() {
-    in_parallel<&Call::copy_row>(geometry.height + 2);
     negative = false;
     if (integer()) {
+        in_parallel<&Call::measure_row>(geometry.height + 2);
         in_parallel<&Call::pool_row>(geometry.height + 1);
         negative = *std::min_element(lowest, lowest + geometry.height) < 0.0f;
+        largest = *std::max_element(peak, peak + map_pixels());
     }
+    in_parallel<&Call::copy_row>(geometry.height + 2);
     const int plane = static_cast<int>(geometry.out_plane());
     run = run_pixels(plane, parallel.threads(), kernels().pixel_multiple);
     in_parallel<&Call::one_run>((plane + run - 1) / run);

@@ -68,12 +68,9 @@ int channel_at(Arithmetic arithmetic, int position) {
         const int within = position % 32;
         return position - within + (within < 16 ? 2 * within : 2 * (within - 16) + 1);
     }
-    if (arithmetic == Arithmetic::i8) {  // blocks of 64: the result of two levels of packing within 128-bit parts
+    if (arithmetic == Arithmetic::i8) {  // blocks of 64: in each 128-bit part 8 channels of each half
         const int within = position % 64;
-        const int part = within / 16;
-        const int half = within % 16 / 8;  // channels 0-31 or 32-63
-        const int odd = within % 8 / 4;
-        return position - within + 32 * half + 2 * (4 * part + within % 4) + odd;
+        return position - within + 32 * (within % 16 / 8) + 8 * (within / 16) + within % 8;
     }
     return position;
 }

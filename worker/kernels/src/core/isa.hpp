@@ -12,7 +12,7 @@ namespace maskmill {
 //
 // `base` is the index in the padded map of the upper left of the four neighbours. The weights include the modulator.
 // For a point that is outside the map or not finite they are zero and `base` is that of a corner, so that every read is
-// valid.
+// valid. In i8, `Kernels::fit` replaces each weight by a fixed-point number, stored twice in the 32 bits.
 struct Points {
     int32_t* base;
     float* weight[4];  // (0,0), (0,1), (1,0), (1,1)
@@ -22,6 +22,7 @@ struct Points {
 struct PaddedMap {
     const uint8_t* pixels = nullptr;
     const float* peak = nullptr;  // i8: [height + 2, width + 2], largest |value| of the 2x2 block from each pixel on
+    float largest = 0.0f;         // i8: largest |value| of the map; `kMapLevels` in the map stand for it
     size_t pixel_bytes = 0;
     size_t row_bytes = 0;
     int row_pixels = 0;
@@ -45,19 +46,24 @@ struct Kernels {
     int channel_multiple;   // channels are padded to this many
     int element_bytes;      // of a column element
     int map_element_bytes;  // of a map element
+    int column_bytes;       // of the columns per pixel that are sampled and multiplied at once, about
 
-    // Writes one row of the padded map (without its border) and the largest and smallest value of each pixel.
-    void (*copy_row)(const float* row, size_t plane, int channels, int padded_channels, int width, uint8_t* out,
-                     float* peak, float* lowest);
+    // i8 only: finds the largest |value| of each pixel of one row, and the smallest value of the row.
+    void (*measure_row)(const float* row, size_t plane, int channels, int width, float* peak, float* lowest);
+    // Writes one row of the padded map, without its border. i8: as 16-bit integers, value * levels_per_value.
+    void (*copy_row)(const float* row, size_t plane, int channels, int padded_channels, int width,
+                     float levels_per_value, uint8_t* out);
     // Fills the points of all taps, [taps][padded]; returns the smallest modulator.
     float (*locate)(const Geometry& geometry, const float* offsets, const float* mask, const Run& run,
                     const PaddedMap& map, const Points* points);
-    // i8 only: computes the value of one level in the columns of each pixel, from a bound on its samples, and divides
-    // the weights of the points by it. `levels` is the largest level.
-    void (*fit)(const PaddedMap& map, const Points* points, int taps, int padded, float levels, float* row_scale);
-    // Samples `taps` taps of `pixels` pixels: columns[pixel][tap][channel]. `zero` is the zero point in i8.
-    void (*sample)(const PaddedMap& map, const Points* points, int taps, int pixels, int padded_channels, float zero,
-                   uint8_t* columns);
+    // i8 only: computes the value of one level in the columns of each pixel, from a bound on its samples. Turns the
+    // weights of the points into fixed point, so that a sum of products with the map, times `gain`, is a level.
+    void (*fit)(const PaddedMap& map, const Points* points, int taps, int padded, bool is_signed, float* row_scale,
+                int32_t* gain);
+    // Samples `taps` taps of `pixels` pixels: columns[pixel][tap][channel]. i8: `gain` is from `fit`, `zero` is the
+    // zero point.
+    void (*sample)(const PaddedMap& map, const Points* points, int taps, int pixels, int padded_channels,
+                   const int32_t* gain, int zero, uint8_t* columns);
     // sums (+)= columns x weights over `lanes` of 32 bits of depth, for all output blocks. `block_stride` is bytes
     // from one block of 64 outputs to the next.
     void (*multiply)(const uint8_t* columns, int lanes, int pixels, const uint8_t* weights, size_t block_stride,
@@ -86,5 +92,6 @@ const Kernels* const* all_kernels();
 int channel_at(Arithmetic arithmetic, int position);
 
 constexpr int kOutputBlock = 64;
+constexpr float kMapLevels = 32767.0f;  // i8: the largest number in a map
 
 }  // namespace maskmill

@@ -14,6 +14,7 @@ struct Tile {
     Buffer<float> rows;
     Buffer<uint8_t> columns;
     Buffer<int32_t> sums;
+    Buffer<int32_t> gain;
 
     static Tile& of_this_thread();
 

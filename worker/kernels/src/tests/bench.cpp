@@ -1,10 +1,11 @@
-// Times one deformable convolution of the decoder with every set of inner loops that runs on this CPU.
+// Times one deformable convolution of the decoder with every set of inner loops that runs on this CPU: the CPU time of
+// all threads, which other load changes little, and the rate per core.
 //
 //   kernels_bench [side of the map = 256] [kernel = 7] [threads = 2] [rounds = 5]
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <random>
 
 #include "../core/deform.hpp"
@@ -46,9 +47,9 @@ int main(int count, char** words) {
         const PackedWeights packed(**one, weights.data(), bias.data(), g.outputs, g.channels, g.taps());
         double best = 1e9;
         for (int round = 0; round < rounds; ++round) {
-            const auto began = std::chrono::steady_clock::now();
+            const std::clock_t began = std::clock();
             deform(g, maps, packed, true, Threads(threads));
-            best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
+            best = std::min(best, static_cast<double>(std::clock() - began) / CLOCKS_PER_SEC);
         }
         std::printf("%-12s %8.1f ms %8.0f Gop/s\n", (*one)->name, best * 1e3, work / best / 1e9);
     }

@@ -18,9 +18,10 @@ struct Expected {
     }
 };
 
-// A sample, and the same sample of absolute values, to which rounding errors of the map are relative.
+// A sample, the same sample of absolute values, to which rounding errors of the map are relative, and the largest
+// absolute value among its four pixels.
 struct Sample {
-    double value = 0, magnitude = 0;
+    double value = 0, magnitude = 0, peak = 0;
 };
 
 inline Sample sampled(const float* plane, int height, int width, double y, double x) {
@@ -35,14 +36,16 @@ inline Sample sampled(const float* plane, int height, int width, double y, doubl
             const double pixel = plane[static_cast<size_t>(row) * width + column];
             sum.value += weight * pixel;
             sum.magnitude += weight * std::fabs(pixel);
+            sum.peak = std::max(sum.peak, std::fabs(pixel));
         }
     }
     return sum;
 }
 
 // The bounds are worst cases. f32: rounding of sums. bf16: half a unit (2^-8) for each of map, column and weight, with
-// a margin for second order. i8: half a level of the column (from the largest possible sample), half a level of the
-// weight, and the map in bf16.
+// a margin for second order. i8: half a level of the column (from the largest pixel among the samples, but at least
+// 1/128 of the largest of the map), half a level of the weight, and fixed point with 15 bits for map, weights and their
+// sum.
 inline Expected expected(const Geometry& g, const Maps& maps, const float* weights, const float* bias, bool relu) {
     const size_t plane = g.out_plane();
     const size_t taps = static_cast<size_t>(g.taps()), depth = g.channels * taps;
@@ -54,7 +57,7 @@ inline Expected expected(const Geometry& g, const Maps& maps, const float* weigh
         peak = std::max(peak, std::fabs(double(maps.data[i])));
     for (int n = 0; n < g.batch; ++n) {
         for (size_t p = 0; p < plane; ++p) {
-            double largest = 0, column_sum = 0;
+            double largest = 0, local = 0, column_sum = 0;
             for (size_t tap = 0; tap < taps; ++tap) {
                 const float* offset = maps.offsets + (n * 2 * taps + 2 * tap) * plane + p;
                 const float m = maps.mask == nullptr ? 1.0f : maps.mask[(n * taps + tap) * plane + p];
@@ -66,12 +69,15 @@ inline Expected expected(const Geometry& g, const Maps& maps, const float* weigh
                                 static_cast<float>(static_cast<int>(tap) / g.kernel_w * g.dilation_h) + offset[0];
                 const float x = static_cast<float>(column) +
                                 static_cast<float>(static_cast<int>(tap) % g.kernel_w * g.dilation_w) + offset[plane];
+                double near = 0;
                 for (int c = 0; c < g.channels; ++c) {
                     const float* map = maps.data + (static_cast<size_t>(n) * g.channels + c) * g.in_plane();
                     const Sample one = sampled(map, g.height, g.width, y, x);
                     columns[c * taps + tap] = {m * one.value, std::fabs(m) * one.magnitude};
                     column_sum += std::fabs(m) * one.magnitude;
+                    near = std::max(near, one.peak);
                 }
+                local = std::max(local, std::fabs(m) * near);
             }
             for (int o = 0; o < g.outputs; ++o) {
                 const float* own = weights + o * depth;
@@ -87,8 +93,9 @@ inline Expected expected(const Geometry& g, const Maps& maps, const float* weigh
                 // Bilinear weights near 0 or 1 carry the rounding of the coordinate, hence `largest`.
                 out.f32[at] = 1e-5 * (magnitude + 1e-2 * weight_sum * largest) + 1e-30;
                 out.bf16[at] = 3.05 * magnitude / 256 + out.f32[at];
-                out.i8[at] = 1.02 * (weight_sum * largest / 127 / 2 + column_sum * heaviest / 127 / 2) +
-                             magnitude / 256 + out.f32[at];
+                const double level = std::max(local, largest / 128) / 127;
+                out.i8[at] = 1.02 * (weight_sum * level / 2 + column_sum * heaviest / 127 / 2) +
+                             5 * weight_sum * largest / 32767 + out.f32[at];
             }
         }
     }

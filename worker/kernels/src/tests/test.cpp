@@ -95,6 +95,11 @@ Problem problem(Random& random) {
     g.out_width = std::max(1, (g.width + 2 * g.pad_left - g.dilation_w * (g.kernel_w - 1) - 1) / g.stride_w + 1);
     const bool positive = random.chance(60);
     p.data = random.values(g.batch * g.channels * g.in_plane(), 1, positive);
+    if (random.chance(30)) {  // bright and dark regions
+        for (size_t i = 0; i < p.data.size(); ++i) {
+            p.data[i] *= std::pow(10.0f, -static_cast<float>(i / g.width % g.height % 5));
+        }
+    }
     p.offsets = random.values(g.batch * 2 * g.taps() * g.out_plane(), 1.5f, false);
     if (random.chance(60)) {
         for (float& offset : p.offsets) {
