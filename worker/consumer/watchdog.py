@@ -1,7 +1,9 @@
 """Kill a model process that hangs: stuck native code ignores exceptions and time limits inside its own process.
 
 The parent's loop checks when the model process last made progress. A model process that has a chunk and has finished no
-image for `image_time_limit_seconds` is killed. Its chunk goes back to the queue, and the ledger records the reason.
+image for `image_time_limit_seconds` is killed. Its chunk goes back to the queue, and the ledger records the reason. A
+model process that hangs while it is idle never starts the chunk that it gets next: it is killed too, and the chunk is
+handed to the process that replaces it.
 
 A network may also never be ready, such as one with an endless loop. Its worker stops after `COMPILE_SECONDS`, as after
 any other error at its start.
@@ -45,6 +47,9 @@ cores."""
 
 _killed: dict[str, str] = {}
 """Task id -> why the watchdog killed its model process; read when Celery reports the loss."""
+
+_killed_at = -math.inf
+"""When the watchdog killed the last model process (CLOCK_MONOTONIC, in seconds)."""
 
 
 class Watchdog(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
@@ -102,8 +107,35 @@ def kill_if_stuck(channel: ParentChannel, limit_seconds: float) -> bool:
                 extra=event("model_process_killed", task=request.id, pid=request.worker_pid),
             )
             os.kill(request.worker_pid, signal.SIGKILL)
+            _note_kill()
             return True
+    return _kill_if_idle_and_stuck(channel, limit_seconds)
+
+
+def _kill_if_idle_and_stuck(channel: ParentChannel, limit_seconds: float) -> bool:
+    """Kill the model process if it does not start a chunk that it has had for `limit_seconds`."""
+    if time.monotonic() - _killed_at <= limit_seconds:  # the process that follows may not have come so far yet
+        return False
+    for request in list(state.reserved_requests):
+        waited = min(channel.seconds_since_progress(), time.monotonic() - getattr(request, "received", math.inf))
+        if request.worker_pid or waited <= limit_seconds or channel.loading():
+            continue
+        for child in active_children():
+            log.error(
+                "did not start a chunk within %g s",
+                limit_seconds,
+                extra=event("model_process_killed", task=request.id, pid=child.pid),
+            )
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
+        _note_kill()
+        return True
     return False
+
+
+def _note_kill() -> None:
+    global _killed_at  # noqa: PLW0603 -- all calls come from the loop's thread
+    _killed_at = time.monotonic()
 
 
 def _stuck_seconds(channel: ParentChannel, request: ChunkRequest) -> float:
@@ -137,6 +169,10 @@ class ChunkRequest(Request):  # type: ignore[misc]  # Celery has no types
 
     accepted = math.inf
     """When the model process accepted it (CLOCK_MONOTONIC, in seconds)."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.received = time.monotonic()
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """Runs in the parent, when the model process has reported that it starts."""

@@ -63,6 +63,31 @@ def test_a_hung_model_process_is_killed_and_its_chunk_runs_again(fault_run, cont
     run_concurrently(with_safeguard, without_watchdog)
 
 
+def test_a_model_process_that_hangs_while_it_is_idle_is_killed_and_its_chunk_runs(fault_run, control_run):
+    """It never starts the chunk that it gets, whose lease its parent renews."""
+
+    def hang(run: FaultRun, node: Node) -> str:
+        run.settle(run.submit(2, chunk=2))
+        run.faults.clear_executions()
+        node.model_processes()[0].suspend()
+        return run.submit(8, chunk=4)
+
+    def with_safeguard() -> None:
+        with (run := fault_run.configured(settings=LIMIT, image_seconds=0.2)).node() as node:
+            account = run.settle(hang(run, node))
+        assert (account.view.ok, account.repeated) == (8, 0)
+        assert run.log.read_text().count("event=model_process_killed") == 1
+
+    def without_watchdog() -> None:
+        with (run := control_run.configured(settings=LIMIT, image_seconds=0.2, off=["watchdog"])).node() as node:
+            view = stuck(run.installation, hang(run, node), 9)
+            for process in node.model_processes():
+                process.resume()
+        assert view.done == 0
+
+    run_concurrently(with_safeguard, without_watchdog)
+
+
 @pytest.mark.skipif(os.cpu_count() < 2, reason="two core sets need two cores")
 def test_a_worker_frozen_longer_than_its_lease_changes_nothing_when_it_comes_back(fault_run):
     run = fault_run.configured(settings={"MASKMILL_PLAN__PROCESSES": "2"}, image_seconds=0.3)
