@@ -3,6 +3,7 @@
     pictures            photographs to calibrate with, and others to judge on
     constant_channels   find constant input channels of convolutions, and take them off exactly
     layers              the operations with weights, and the quantisers in front of them
+    resizing            residual sums and resized maps in INT8
     rounding_noise      the rounding noise of each layer beside its signal
     float_layers        leave layers of a quantised network in float
     search              the order of the steps, from all layers in INT8 to "not offered"

@@ -21,7 +21,7 @@ from worker.contract.input_size import InputSize
 from worker.convert import quantise
 from worker.convert.build_variant import OnProgress, serve
 from worker.convert.evaluate import scores
-from worker.convert.int8 import constant_channels, float_layers, layers, rounding_noise
+from worker.convert.int8 import constant_channels, float_layers, layers, resizing, rounding_noise
 from worker.convert.int8.constant_channels import CentredLayer
 from worker.convert.int8.outcome import Figures, Outcome, Step
 from worker.convert.int8.rounding_noise import LayerNoise
@@ -165,14 +165,14 @@ class _Quantised:
 
     def __init__(self, exact: Any, quantised: Any, judge: _Judge, inputs: Any) -> None:
         self._exact, self._model, self._judge, self._inputs = exact, quantised, judge, inputs
-        self._shared = layers.share_quantisers(quantised)
+        self._maps = [*resizing.share_quantisers(quantised), *resizing.resize_in_int8(quantised)]
         section = exact.get_rt_info([SECTION]).value if exact.has_rt_info([SECTION]) else {}
         self._section = {str(key): str(value) for key, value in section.items()}
 
-    def float_sums(self) -> bool:
-        shared, self._shared = self._shared, []
-        layers.restore(shared)
-        return bool(shared)
+    def float_maps(self) -> bool:
+        changed, self._maps = self._maps, []
+        resizing.restore(changed)
+        return bool(changed)
 
     def float_answer(self) -> bool:
         quantisers = layers.quantisers_of_the_answer(self._model)

@@ -83,37 +83,6 @@ def remove_quantiser(quantiser: Any) -> None:
         port.replace_source_output(source)
 
 
-def share_quantisers(model: Any) -> list[tuple[Any, Any]]:
-    """Let additions of two maps read the values in INT8 that a layer reads as well.
-
-    Where a map is read by a layer and added to another one behind it, as in residual blocks, it would otherwise be
-    stored in float and in INT8.
-
-    Returns:
-        The ports that were connected and what each read before; see `restore`.
-    """
-    changed = []
-    for quantiser in model.get_ordered_ops():
-        source = quantiser.input_value(0) if quantiser.get_type_name() == QUANTISER else None
-        if source is None or source.get_node().get_type_name() == "Constant":
-            continue
-        for port in source.get_target_inputs():
-            if port.get_node().get_type_name() == "Add" and not _adds_constant(port.get_node()):
-                port.replace_source_output(quantiser.output(0))
-                changed.append((port, source))
-    return changed
-
-
-def restore(changed: list[tuple[Any, Any]]) -> None:
-    """Take back what `share_quantisers` did."""
-    for port, source in changed:
-        port.replace_source_output(source)
-
-
-def _adds_constant(addition: Any) -> bool:
-    return any(value.get_node().get_type_name() in {"Constant", "Convert"} for value in addition.input_values())
-
-
 def quantisers_of_the_answer(model: Any) -> list[Any]:
     """Return the quantisers between the last layers and the output."""
     found, waiting, seen = [], [result.input_value(0).get_node() for result in model.get_results()], set()

@@ -1,7 +1,7 @@
 """Find a form of a network in INT8 that holds, from the fastest on.
 
-    constant channels taken off ── all layers and residual sums in INT8 ── the sums in float ── the answer in float
-        ── 1, 2, 4, ... noisy layers in float
+    constant channels taken off ── all layers, residual sums and resizing in INT8 ── sums and resizing in float
+        ── the answer in float ── 1, 2, 4, ... noisy layers in float
 
 Each form is judged on photographs, and the first one within the limits is taken. If more than half of the products
 would be in float, the search ends: little would be gained.
@@ -23,8 +23,8 @@ MOST_FLOAT = 0.5
 class Candidate(Protocol):
     """A quantised network of which parts can be put back in float, never the other way."""
 
-    def float_sums(self) -> bool:
-        """Let residual sums read maps in float; return False if all do."""
+    def float_maps(self) -> bool:
+        """Let residual sums and resizing read maps in float; return False if all do."""
 
     def float_answer(self) -> bool:
         """Compute what follows the last layers in float; return False if it is in float already."""
@@ -76,7 +76,7 @@ def search(candidate: Candidate, start: str, on_step: Callable[[Step], None] = l
     if holds(start):
         return found(is_good=True)
     suffix = ""
-    for part, put_in_float in (("sums", candidate.float_sums), ("the answer", candidate.float_answer)):
+    for part, put_in_float in (("sums and resizing", candidate.float_maps), ("the answer", candidate.float_answer)):
         if put_in_float():
             suffix += f", {part} in float"
             if holds(f"{start}{suffix}"):

@@ -23,16 +23,16 @@ class Network:
     answer: bool = False
     """Whether the answer is quantised."""
     holds_with_float_answer: bool = False
-    sums: bool = False
+    maps: bool = False
     """Whether residual sums are quantised."""
-    holds_with_float_sums: bool = False
+    holds_with_float_maps: bool = False
     in_float: list[str] = field(default_factory=list)
     float_answer_calls: int = 0
-    float_sums_calls: int = 0
+    float_maps_calls: int = 0
 
-    def float_sums(self) -> bool:
-        self.float_sums_calls += 1
-        return self.sums
+    def float_maps(self) -> bool:
+        self.float_maps_calls += 1
+        return self.maps
 
     def float_answer(self) -> bool:
         self.float_answer_calls += 1
@@ -51,7 +51,7 @@ class Network:
         good = (
             len(self.in_float) >= self.needed
             or (self.holds_with_float_answer and self.float_answer_calls)
-            or (self.holds_with_float_sums and self.float_sums_calls)
+            or (self.holds_with_float_maps and self.float_maps_calls)
         )
         return figures(0.99 if good else 0.7 + 0.01 * len(self.in_float))
 
@@ -88,25 +88,25 @@ def test_the_answer_is_put_in_float_before_any_layer():
     assert [step.what for step in found.steps] == ["all", "all, the answer in float"]
 
 
-def test_the_sums_are_put_in_float_first():
-    network = Network(needed=99, sums=True, answer=True, holds_with_float_sums=True)
+def test_sums_and_resizing_are_put_in_float_first():
+    network = Network(needed=99, maps=True, answer=True, holds_with_float_maps=True)
 
     found = search(network, "all")
 
     assert found.holds and not network.in_float and not network.float_answer_calls
-    assert [step.what for step in found.steps] == ["all", "all, sums in float"]
+    assert [step.what for step in found.steps] == ["all", "all, sums and resizing in float"]
 
 
 def test_what_is_in_float_stays_in_float():
-    network = Network(needed=1, sums=True, answer=True)
+    network = Network(needed=1, maps=True, answer=True)
 
     found = search(network, "all")
 
     assert [step.what for step in found.steps] == [
         "all",
-        "all, sums in float",
-        "all, sums in float, the answer in float",
-        "all, sums in float, the answer in float, 1 noisy layers in float",
+        "all, sums and resizing in float",
+        "all, sums and resizing in float, the answer in float",
+        "all, sums and resizing in float, the answer in float, 1 noisy layers in float",
     ]
 
 
