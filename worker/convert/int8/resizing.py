@@ -1,4 +1,4 @@
-"""Resize maps of a quantised network in INT8, and let residual sums read INT8.
+"""Keep the maps between layers in INT8: residual sums and resizing.
 
     layer ── quantiser ── Interpolate ── quantiser ── Concat      NNCF: resized in float, rounded twice
     layer ── quantiser ── u8 ── Interpolate ── scale ── Concat    here: the second range serves both sides
