@@ -1,7 +1,7 @@
 """Fuzz the records of jobs, the indexes and the objects of jobs, beside a real steward that must outlive all of it.
 
 Runs for `FUZZ_SECONDS`, or for `FUZZ_RECORDS` crooked records; by default for a few. In each round a good job is
-submitted beside the crooked ones, and must end.
+submitted beside the crooked ones, and must end; the same job without them shows how much they slow it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import os
 import random
 import secrets
+import statistics
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ class Fuzz:
     seed: int = field(default_factory=lambda: secrets.randbits(32))
     records: int = 0
     fates: Counter[str] = field(default_factory=Counter)
+    seconds: list[tuple[float, float]] = field(default_factory=list)
+    """How long the good job of each round took, and one without crooked records beside it."""
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -54,11 +57,22 @@ class Fuzz:
         made = [self._make(f"crooked-{self.records + number}") for number in range(_ROUND)]
         self.records += _ROUND
         self._crook_the_shared_keys()
-        good = self.world.submit(6, job=f"good-{self.records}", dest=f"good-{self.records}")
-        run(self.world.ledger, good, range(good.chunks))
-        self._ends(good.job)
+        beside = self._good_job(f"good-{self.records}")
         for view in made:
             self._read_and_remove(view)
+        self.seconds.append((beside, self._good_job(f"alone-{self.records}")))
+
+    @property
+    def slowdown(self) -> float:
+        """How many times as long the good jobs take beside crooked records; median of the rounds."""
+        return statistics.median(beside / alone for beside, alone in self.seconds)
+
+    def _good_job(self, job: str) -> float:
+        began = time.monotonic()
+        good = self.world.submit(6, job=job, dest=job)
+        run(self.world.ledger, good, range(good.chunks))
+        self._ends(job)
+        return time.monotonic() - began
 
     def _make(self, job: str) -> JobView:
         world, connection = self.world, self.world.ledger.connection
@@ -138,7 +152,8 @@ def test_records(world, installation):
         print(  # noqa: T201 -- shown with `-s`
             f"{fuzz.records} crooked records, 0 processes ended, peak {peak:.0f} MiB, seed {fuzz.seed}, "
             f"{dict(fuzz.fates)}, {process.log.count('event=job_failed')} failures of single jobs, "
-            f"{process.log.count('internal_error')} of them unexpected"
+            f"{process.log.count('internal_error')} of them unexpected, "
+            f"a good job takes {fuzz.slowdown:.2f} times as long"
         )
         assert process.running and peak < _MOST_MIB
         assert "internal_error" not in process.log, fuzz._report()
