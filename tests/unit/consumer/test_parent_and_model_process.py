@@ -106,6 +106,39 @@ def test_an_idle_model_process_has_all_its_time_for_the_next_chunk(killed):
     assert killed == [(4711, signal.SIGKILL)]
 
 
+@pytest.fixture
+def waiting(monkeypatch) -> SimpleNamespace:
+    """A chunk that the parent has had for 400 s, and that its idle model process has not started."""
+    request = SimpleNamespace(id="job.0.1", worker_pid=None, received=time.monotonic() - 400)
+    monkeypatch.setattr(watchdog.state, "reserved_requests", [request])
+    monkeypatch.setattr(watchdog, "active_children", lambda: [SimpleNamespace(pid=4711)])
+    monkeypatch.setattr(watchdog, "_killed_at", float("-inf"))
+    return request
+
+
+def idle(*, for_seconds: float = 9999, loading: bool = False):
+    return SimpleNamespace(seconds_since_progress=lambda: for_seconds, loading=lambda: loading)
+
+
+def test_an_idle_model_process_that_does_not_start_a_chunk_is_killed_once(killed, waiting, caplog):
+    assert watchdog.kill_if_stuck(idle(), 300)
+    assert not watchdog.kill_if_stuck(idle(), 300)  # the next one may not have come so far yet
+
+    assert killed == [(4711, signal.SIGKILL)]
+    assert "did not start a chunk within 300 s" in log_text(caplog)
+
+
+def test_a_chunk_may_wait_while_the_network_loads_or_others_run(killed, waiting):
+    assert not watchdog.kill_if_stuck(idle(loading=True), 300)
+    assert not watchdog.kill_if_stuck(idle(for_seconds=299), 300)
+    waiting.received = time.monotonic() - 299
+    assert not watchdog.kill_if_stuck(idle(), 300)
+    waiting.received, waiting.worker_pid = 0.0, 4711  # it has started it
+    assert not watchdog.kill_if_stuck(idle(), 300)
+
+    assert killed == []
+
+
 def test_a_worker_whose_network_is_never_ready_stops_and_says_why(killed, monkeypatch, caplog):
     reported = []
     monkeypatch.setattr(watchdog, "report_failure", lambda redis, name, error: reported.append((name, error.code)))
