@@ -51,6 +51,8 @@ class Account:
     """Reads of inputs, one for each execution that started."""
     fetched_again: int = 0
     """Reads beyond the first of each input."""
+    made_again: dict[str, list[str]] = field(default_factory=dict)
+    """Output that existed and was made again -> the requests for it and its input."""
     most_writes: int = 0
     """Most writes of one output."""
     repeats: list[dict[str, Any]] = field(default_factory=list)
@@ -81,6 +83,7 @@ def audit(
     account.repeats = repeats.table(reads, writes, faults)
     account.fetched_again, account.written_again = len(reads), len(writes)
     account.wrong += _made_again(account.repeats)
+    account.made_again = repeats.stories(writes, s3.log)
     account.wrong += _leftovers(ledger, jobs)
     return account
 

@@ -43,6 +43,9 @@ class Repeat:
     written: bool
     """Whether the output existed when the image began again. A write without it was late: both were under way."""
 
+    paths: tuple[str, str] = ("", "")
+    """Of the input and of the output, `/bucket/key`."""
+
 
 def find(log: Iterable[Request], jobs: Sequence[Job], faults: Sequence[Injected]) -> tuple[list[Repeat], list[Repeat]]:
     """Return the repeated reads of inputs, and the repeated writes of outputs."""
@@ -57,16 +60,36 @@ def find(log: Iterable[Request], jobs: Sequence[Job], faults: Sequence[Injected]
     reads, writes = [], []
     for job in jobs:
         for index in range(job.images):
-            puts = passed.get(("PUT", f"/{job.dest.bucket}/{job.dest.key}{index:04d}.png"), [])
-            gets = passed.get(("GET", f"/{job.source.bucket}/{job.source.key}{index:04d}.jpg"), [])
+            paths = (
+                f"/{job.source.bucket}/{job.source.key}{index:04d}.jpg",
+                f"/{job.dest.bucket}/{job.dest.key}{index:04d}.png",
+            )
+            puts, gets = passed.get(("PUT", paths[1]), []), passed.get(("GET", paths[0]), [])
             first_written = puts[0].at if puts and decodable(job.images, index) else float("inf")
             otherwise = PAUSED if "pause" in job.actions else NO_FAULT
             for pair in itertools.pairwise(gets):
-                reads.append(Repeat(causes.of_read(*pair) or otherwise, first_written < pair[1].at))
-            heads = passed.get(("HEAD", f"/{job.dest.bucket}/{job.dest.key}{index:04d}.png"), [])
+                reads.append(Repeat(causes.of_read(*pair) or otherwise, first_written < pair[1].at, paths))
+            heads = passed.get(("HEAD", paths[1]), [])
             for pair in itertools.pairwise(puts):
-                writes.append(Repeat(causes.of_write(*pair) or otherwise, _is_needless(gets, heads, *pair)))
+                writes.append(Repeat(causes.of_write(*pair) or otherwise, _is_needless(gets, heads, *pair), paths))
     return reads, writes
+
+
+def stories(writes: Sequence[Repeat], log: Iterable[Request]) -> dict[str, list[str]]:
+    """Return for each output that was made again all requests for it and its input, with seconds since the first."""
+    found: dict[str, list[Request]] = {write.paths[1]: [] for write in writes if write.written}
+    inputs = {write.paths[0]: write.paths[1] for write in writes if write.written}
+    for request in log:
+        output = inputs.get(request.path, request.path)
+        if output in found:
+            found[output].append(request)
+    return {
+        output: [
+            f"{one.at - requests[0].at:.2f} {one.method} {one.host} {sorted(one.pids)} {one.trouble}".strip()
+            for one in requests
+        ]
+        for output, requests in found.items()
+    }
 
 
 def table(reads: Sequence[Repeat], writes: Sequence[Repeat], faults: Sequence[Injected]) -> list[dict[str, Any]]:

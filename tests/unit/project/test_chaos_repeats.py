@@ -72,7 +72,8 @@ def test_outputs_that_existed_and_were_made_again_are_counted():
     faults = [fault(12, "consumer-sigkill", pid=CONSUMER), fault(31, "failover-kill")]
     writes = [request(at, pids, path=OUTPUT, method="PUT") for at, pids in ((11, FIRST), (21, SECOND), (35, SECOND))]
 
-    rows = repeats.table(*repeats.find([*TWICE, *writes], [JOB], faults), faults)
+    found = repeats.find([*TWICE, *writes], [JOB], faults)
+    rows = repeats.table(*found, faults)
 
     by_kind = {row["kind"]: row for row in rows}
     assert by_kind["consumer-sigkill"] == {
@@ -87,6 +88,9 @@ def test_outputs_that_existed_and_were_made_again_are_counted():
     assert (by_kind["failover-kill"]["written_again"], by_kind["failover-kill"]["made_again"]) == (1, 0)
     assert repeats.per_kill(rows, {"consumer-sigkill", "failover-kill"}) == (1, 1)
     assert list(account._made_again(rows)) == ["1 outputs existed and were made again: consumer-sigkill"]
+    [(output, story)] = repeats.stories(found[1], [*TWICE, *writes]).items()
+    assert output == OUTPUT
+    assert [line.split()[1] for line in story] == ["GET", "GET", "PUT", "PUT", "PUT"]
 
 
 def test_a_worker_that_was_away_may_write_late():
