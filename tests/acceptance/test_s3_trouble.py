@@ -88,7 +88,7 @@ def _healthy_again(place) -> Iterator[None]:
 
 
 def assert_complete(view: JobView) -> None:
-    assert (view.status, view.ok, view.failed, view.dead) == (JobStatus.FINISHED, IMAGES, 0, 0)
+    assert (view.status, view.ok, view.failed, view.dead) == (JobStatus.FINISHED, IMAGES, 0, 0), view.codes
 
 
 @pytest.mark.parametrize(

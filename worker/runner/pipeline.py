@@ -391,7 +391,7 @@ class Pipeline:
             if error.retryable:
                 raise
             if isinstance(error, CALLER_ERRORS):
-                error = self._error_of_image(error)
+                error = self._error_of_image(error, started)
             return _failed(work, error.code, str(error), started, spent)
         except MemoryError:
             log.exception("image failed", extra=event("out_of_memory", image=work.index, source=str(work.source)))
@@ -425,15 +425,18 @@ class Pipeline:
             return None  # this worker may write the outputs and not read them, which is enough to do the image again
         return kind if run.skip_existing or kind is OutcomeKind.OK else None
 
-    def _error_of_image(self, error: MaskmillError) -> AccessDenied:
+    def _error_of_image(self, error: MaskmillError, started: float) -> AccessDenied:
         """Return the error of an image whose request alone is refused as if the caller were unknown.
 
         Raises:
-            CredentialsRefused, ClockSkewed: S3 refuses this process whatever it asks for, or cannot be asked.
+            CredentialsRefused, ClockSkewed: S3 refuses this process whatever it asks for, or cannot be asked; or the
+                keys have changed since the image was started, so that the old ones may have been refused.
         """
         try:
             self.store.probe()
         except ServiceError:
+            raise error from None
+        if self.store.keys_changed_since(started):
             raise error from None
         return AccessDenied(f"{error}; S3 accepts other requests of this worker, so a gateway may rewrite this key")
 

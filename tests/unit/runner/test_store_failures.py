@@ -213,6 +213,17 @@ def test_one_object_whose_signature_a_gateway_breaks_fails_alone(server, bench):
     assert "a gateway may rewrite this key" in bench.ledger.outcomes["bad.jpg"].message
 
 
+def test_no_image_is_blamed_if_the_keys_have_changed_since_it_began(server, bench, monkeypatch):
+    """Its request was signed with the old ones; the probe that S3 accepts, with the new ones."""
+    monkeypatch.setattr(ObjectStore, "keys_changed_since", lambda *_: True)
+    server.mode.refusals = [Refusal(403, "InvalidAccessKeyId", part="in/bad")]
+
+    assert bench.deliver() is Reject
+
+    assert "bad.jpg" not in bench.kinds()
+    assert [error.code for error in bench.refused] == ["credentials_refused"]
+
+
 def test_a_refused_process_is_out_of_work_until_a_probe_succeeds(server, shared):
     server.mode.refusals = [Refusal(403, "InvalidAccessKeyId")]
     channel = ParentChannel()

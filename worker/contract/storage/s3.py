@@ -277,11 +277,16 @@ class ObjectStore:
     def _pause_before_retry(self, response: Any, attempts: int, request_dict: dict[str, Any], **_: Any) -> float | None:
         """Answer botocore's question whether to try a request again, for answers that its own rules leave out."""
         code = "" if response is None else response[1].get("Error", {}).get("Code", "")
+        # Renewed keys get one attempt more: the last one may have met a server that was away before.
+        if code in _CREDENTIALS and attempts <= self._settings.attempts:
+            return 0.0 if self._renewal.renew(request_dict["context"].get(_KEYS)) else None
         if attempts >= self._settings.attempts:
             return None
-        if code in _CREDENTIALS and self._renewal.renew(request_dict["context"].get(_KEYS)):
-            return 0.0
         return float(_CONFLICT_PAUSE_SECONDS * 2**attempts) if code in _CONFLICT else None
+
+    def keys_changed_since(self, moment: float) -> bool:
+        """Return whether the keys of this process have changed since a moment (`time.monotonic`)."""
+        return self._renewal.changed_at >= moment
 
     def reads_others(self, url: S3Url) -> bool:
         """Return whether S3 serves other objects beside one for which it fails.

@@ -76,9 +76,18 @@ class Renewal:
         """Fetch nothing yet; the credentials are those of a boto3 session, or None."""
         self._credentials, self._lock = credentials, threading.Lock()
         self._in_vain = float("-inf")
+        self._last = self._now()
+        self.changed_at = float("-inf")
+        """When `keys` last returned others than before (`time.monotonic`)."""
 
     def keys(self) -> object:
         """Return the keys as they are now, to compare."""
+        found = self._now()
+        if found != self._last:
+            self._last, self.changed_at = found, time.monotonic()
+        return found
+
+    def _now(self) -> object:
         if isinstance(self._credentials, RefreshableCredentials):
             return self._credentials._frozen_credentials  # the public method may ask the service
         return self._credentials and self._credentials.get_frozen_credentials()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -89,6 +90,19 @@ def test_keys_that_expire_early_are_renewed_within_the_request(role, store, use)
     use(store)
 
     assert role.refused >= 1 and len(role.issued) == 2
+
+
+def test_renewed_keys_get_one_attempt_more(role, server):
+    """The refusal may come at the last attempt, after others to which S3 did not answer."""
+    with ObjectStore(server.settings(access_key_id=None, secret_access_key=None, attempts=1)) as store:
+        store.head(URL)
+        began = time.monotonic()
+        with role.lock:
+            role.issued[-1] = (*role.issued[-1][:2], role.now())
+
+        assert not store.keys_changed_since(began)
+        assert store.get(URL, max_bytes=10)[0] == b"x"
+        assert store.keys_changed_since(began)
 
 
 @pytest.mark.parametrize("trouble", ["frozen", "silent"])
