@@ -34,3 +34,6 @@ SHORT_SLACK = 5.0
 
 RECONCILED_WITHIN = SILENCE + 2 * RECONCILE
 LEASE_BACK_WITHIN = LEASE + SWEEP + MUTEX
+
+SLOW = {"MASKMILL_ENGINE__LEASE_SECONDS": "120", "MASKMILL_ENGINE__SILENCE_SECONDS": "60"}
+"""As by default, and longer than any wait of a test: what a failover loses must be found because of the failover."""

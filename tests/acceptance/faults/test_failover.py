@@ -14,7 +14,7 @@ import pytest
 from support import commands
 from support.fault_injection import Faults
 from support.fault_run import run_concurrently
-from support.fault_timing import IN_FLIGHT
+from support.fault_timing import IN_FLIGHT, SLOW
 from support.installation import Installation
 from support.job_account import progress, stuck
 from support.sentinels import SentinelSet, sentinel_set
@@ -30,9 +30,6 @@ from worker.contract.storage.s3 import ObjectStore
 from worker.standalone.services import Standalone
 
 IMAGES, CHUNK = 40, 5
-
-SLOW = {"MASKMILL_ENGINE__LEASE_SECONDS": "120", "MASKMILL_ENGINE__SILENCE_SECONDS": "60"}
-"""As by default, and longer than any wait here: what is lost in a failover must be found because of the failover."""
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 from support import commands
 from support.fault_injection import Faults
-from support.fault_timing import FAST, IN_FLIGHT
+from support.fault_timing import FAST, IN_FLIGHT, SLOW
 from support.installation import Installation, load_settings, make_bucket, new_installation
 from support.job_account import progress, settle
 from support.redis_users import ADMIN, PRODUCER, WORKER
@@ -20,9 +20,6 @@ from worker.contract.ledger.jobs import Ledger
 from worker.standalone.services import Standalone
 
 IMAGES, CHUNK = 40, 5
-
-SLOW = {"MASKMILL_ENGINE__LEASE_SECONDS": "120", "MASKMILL_ENGINE__SILENCE_SECONDS": "60"}
-"""As by default, and longer than any wait here: what is lost in a failover must be found because of the failover."""
 
 
 @pytest.fixture(scope="module")

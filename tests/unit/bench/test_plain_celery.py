@@ -1,4 +1,4 @@
-"""Plain Celery as a peer: how it is told where Redis is, and the plan of its faults."""
+"""Plain Celery, the peer of chaos: it finds Redis by its URL, and its plan of faults follows from the seed."""
 
 from __future__ import annotations
 
