@@ -136,4 +136,8 @@ class SharedWorkers:
         """Assert that the processes after the block are those before it."""
         before = self.node.pids()
         yield
-        assert self.node.pids() == before, "a process ended and was restarted"
+        after = self.node.pids()
+        assert after == before, f"a process ended and was restarted; the log ends with\n{self._end_of_log()}"
+
+    def _end_of_log(self, lines: int = 80) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

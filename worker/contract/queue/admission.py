@@ -21,6 +21,8 @@ import logging
 import re
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty
 from typing import Any
 
 from kombu.transport.redis import Channel as StockChannel
@@ -220,6 +222,15 @@ class Channel(StockChannel):
     def connection_class_ssl(self) -> type[Any]:  # type: ignore[override]
         """Return the class of connections with TLS; kombu reads it."""
         return self.primary.connection_class(tls=True)
+
+    def close(self) -> None:
+        """Close the channel and put back what it holds, also when the connection is lost."""
+        if self._in_poll:
+            # The stock class would leave the channel open if this raised, and Celery does not expect what its second
+            # attempt to close then raises: the worker would end instead of connecting again.
+            with suppress(Empty, *self.connection_errors):
+                self._brpop_read()
+        super().close()  # type: ignore[no-untyped-call]
 
     def _get_pool(self, asynchronous: bool = False) -> Any:
         options = self._connparams(asynchronous=asynchronous)  # type: ignore[no-untyped-call]
