@@ -61,7 +61,7 @@ from worker.contract.errors import (
 )
 from worker.contract.s3url import S3Url
 from worker.contract.settings import S3Settings
-from worker.contract.storage.s3_credentials import STILL_EXPIRED, Renewal, credentials_from_files
+from worker.contract.storage.s3_credentials import STILL_EXPIRED, LateCredentials, Renewal, credentials_from_files
 
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
 _DENIED = frozenset({"401", "403", "AccessDenied"})
@@ -541,6 +541,8 @@ def _session(settings: S3Settings) -> boto3.session.Session:
         session.set_credentials(
             settings.access_key_id.get_secret_value(), settings.secret_access_key.get_secret_value(), token
         )
+    elif session.get_credentials() is None:
+        session._credentials = LateCredentials(session.get_component("credential_provider").load_credentials)
     return boto3.session.Session(botocore_session=session)
 
 
@@ -645,7 +647,8 @@ def _translate_errors(url: S3Url, *, writing: bool = False) -> Iterator[None]:
         raise _client_error(error, url, writing=writing) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise CredentialsRefused(
-            "no S3 credentials: set MASKMILL_S3__ACCESS_KEY_ID and MASKMILL_S3__SECRET_ACCESS_KEY"
+            "no S3 credentials: set MASKMILL_S3__ACCESS_KEY_ID and MASKMILL_S3__SECRET_ACCESS_KEY, or see why boto3 "
+            "finds none (AWS_* variables, profile, role of the instance)"
         ) from error
     except Boto3Error as error:  # file transfers wrap the original error
         if isinstance(error.__context__, ClientError):

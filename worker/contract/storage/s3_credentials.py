@@ -2,7 +2,8 @@
 
 Kubernetes, Vault and systemd write rotated secrets to the same files (`MASKMILL_SECRETS_DIR`), which are read again.
 Keys of an instance role are renewed by botocore, by the clock: 15 minutes before they expire. Keys that live shorter,
-or that are replaced early, are renewed when S3 refuses them. Keys of the environment stay as they are.
+or that are replaced early, are renewed when S3 refuses them. Keys that boto3 does not find at the start, because the
+service of the role does not answer yet, are looked for until they are there. Keys of the environment stay as they are.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,32 @@ class FileCredentials(Credentials):  # type: ignore[misc]  # botocore has no typ
             self._normalize()
 
 
+class LateCredentials(Credentials):  # type: ignore[misc]  # botocore has no types
+    """Keys that boto3 has not found yet, such as those of a role whose service is away. Thread-safe."""
+
+    def __init__(self, load: Callable[[], Credentials | None]) -> None:
+        """Look for nothing yet; `load` searches where boto3 finds keys."""
+        self._load, self._lock = load, threading.Lock()
+        self._looked = time.monotonic()
+        self.found: Credentials | None = None
+        """The keys; None as long as there are none."""
+        super().__init__("", "", method="late")
+
+    def get_frozen_credentials(self) -> ReadOnlyCredentials | None:
+        """Return the keys for one request; None, at which botocore raises NoCredentialsError, without any."""
+        with self._lock:
+            if self.found is None and time.monotonic() - self._looked >= LOOK_SECONDS:
+                self.found = self._load()
+                self._looked = time.monotonic()
+        return self.found and self.found.get_frozen_credentials()
+
+
 class Renewal:
     """Fetches keys again after S3 has refused them. Thread-safe."""
 
     def __init__(self, credentials: Any) -> None:
-        """Fetch nothing yet; the credentials are those of a boto3 session, or None."""
-        self._credentials, self._lock = credentials, threading.Lock()
+        """Fetch nothing yet; the credentials are those of a boto3 session."""
+        self._given, self._lock = credentials, threading.Lock()
         self._in_vain = float("-inf")
         self._last = self._now()
         self.changed_at = float("-inf")
@@ -86,6 +107,10 @@ class Renewal:
         if found != self._last:
             self._last, self.changed_at = found, time.monotonic()
         return found
+
+    @property
+    def _credentials(self) -> Any:
+        return self._given.found if isinstance(self._given, LateCredentials) else self._given
 
     def _now(self) -> object:
         if isinstance(self._credentials, RefreshableCredentials):

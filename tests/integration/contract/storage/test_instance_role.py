@@ -121,6 +121,22 @@ def test_without_new_keys_the_process_is_refused_until_there_are_some(role, stor
     assert store.get(URL, max_bytes=10)[0] == b"x"
 
 
+def test_a_role_whose_service_was_away_at_the_start_is_found_later(role, server):
+    """A machine may start its workers before its network."""
+    role.silent = True
+    with ObjectStore(server.settings(access_key_id=None, secret_access_key=None)) as store:
+        for _ in range(2):
+            with pytest.raises(CredentialsRefused, match="no S3 credentials"):
+                store.probe()
+        role.silent = False
+
+        store.probe()
+        assert store.get(URL, max_bytes=10)[0] == b"x"
+        with role.lock:  # from now on as any other keys of a role
+            role.issued[-1] = (*role.issued[-1][:2], role.now())
+        assert store.get(URL, max_bytes=10)[0] == b"x"
+
+
 def test_many_refused_requests_ask_the_service_once(role, store, monkeypatch):
     store.head(URL)
     monkeypatch.setattr(s3_credentials, "LOOK_SECONDS", 60.0)
