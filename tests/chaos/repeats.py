@@ -24,7 +24,7 @@ _LASTING_SECONDS = 20.0
 """A failover or a step of a clock has effects for this time: leases end early, chunks are published again."""
 
 _LOOK_SECONDS = 30.0
-"""Longest time between the look for outputs and the read of the input: a process is paused, or S3 hangs, for up to 25."""
+"""Longest time between the look for outputs and the read of the input: a process or S3 may hang between the two."""
 
 _STORED_SECONDS = 0.5
 """Longest time until an output that was passed on can be seen."""
