@@ -71,7 +71,8 @@ def find(log: Iterable[Request], jobs: Sequence[Job], faults: Sequence[Injected]
                 reads.append(Repeat(causes.of_read(*pair) or otherwise, first_written < pair[1].at, paths))
             heads = passed.get(("HEAD", paths[1]), [])
             for pair in itertools.pairwise(puts):
-                writes.append(Repeat(causes.of_write(*pair) or otherwise, _is_needless(gets, heads, *pair), paths))
+                needless = _is_needless(gets, heads, *pair) and not causes.was_away(*pair)
+                writes.append(Repeat(causes.of_write(*pair) or otherwise, needless, paths))
     return reads, writes
 
 
@@ -145,6 +146,19 @@ class _Causes:
         """Return the kind of fault for which both wrote; empty without one. Either may have been the late one."""
         pids, hosts = first.pids | second.pids, {first.host, second.host}
         return next(self._candidates(first.at - _LASTING_SECONDS, second.at, pids, hosts), "")
+
+    def was_away(self, first: Request, second: Request) -> bool:
+        """Return whether the process of the second write was paused or cut off before the first, or while it was made.
+
+        It then goes on with its chunk, which another process was given meanwhile, until the ledger tells it.
+        """
+        return any(
+            fault.pid in second.pids or (fault.kind.startswith("network-") and fault.victim == second.host)
+            for fault in self._faults
+            if fault.kind.endswith(("-pause", "-cut"))
+            and fault.moment < second.at
+            and fault.ends > first.at - _LASTING_SECONDS
+        )
 
     def _candidates(self, after: float, before: float, pids: Set[int], hosts: Set[str]) -> Iterator[str]:
         between = [fault for fault in self._faults if after < fault.ends and fault.moment < before]

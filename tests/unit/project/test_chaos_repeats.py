@@ -105,8 +105,19 @@ def test_a_worker_that_was_away_may_write_late():
     assert list(account._made_again(rows)) == []
 
 
+@pytest.mark.parametrize(("pid", "made_again"), [(CONSUMER, 1), (21, 0)])
+def test_a_worker_that_was_away_goes_on_with_the_next_image(pid, made_again):
+    """The second process had the chunk first, was paused, and looks for no outputs when it wakes."""
+    faults = [fault(5, "model_process-pause", pid=pid, seconds=14)]
+    writes = [request(at, pids, path=OUTPUT, method="PUT") for at, pids in ((18, FIRST), (21, SECOND))]
+
+    rows = repeats.table(*repeats.find([*TWICE, *writes], [JOB], faults), faults)
+
+    assert sum(row["made_again"] for row in rows) == made_again
+
+
 def test_an_output_that_came_between_the_look_and_the_read_was_not_needless():
-    faults = [fault(5, "network-cut", victim="node-a", seconds=15)]
+    faults = [fault(5, "consumer-pause", pid=CONSUMER, seconds=15)]
     looked = request(19.5, SECOND, path=OUTPUT, method="HEAD")
     writes = [request(at, pids, path=OUTPUT, method="PUT") for at, pids in ((19.8, FIRST), (21, SECOND))]
 
