@@ -106,7 +106,8 @@ def kill_if_stuck(channel: ParentChannel, limit_seconds: float) -> bool:
                 _killed[request.id],
                 extra=event("model_process_killed", task=request.id, pid=request.worker_pid),
             )
-            os.kill(request.worker_pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(request.worker_pid, signal.SIGKILL)
             _note_kill()
             return True
     return _kill_if_idle_and_stuck(channel, limit_seconds)

@@ -16,6 +16,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "bundle_copy_deleted": "a copy of a bundle in the cache that no process used for 30 days was deleted",
         "bundle_selected": "the variant of the network that runs, and the reason",
         "bundle_warning": "the bundle is used although something is wrong with it",
+        "channel_not_closed": "a closed channel could not put back its messages; others do when their leases expire",
         "chunk_returned": "the rest of a chunk goes back to the queue, or waits for S3",
         "chunk_skipped": "a chunk needs no work: its job is cancelled or paused, or the chunk is already done",
         "chunks_republished": "lost chunks are queued again",

@@ -87,6 +87,18 @@ def test_a_model_process_without_progress_is_killed_once_and_the_reason_is_kept(
     assert watchdog._killed == {"job.0.1": "no image ended within 300 s"}
 
 
+def test_a_model_process_that_ends_by_itself_meanwhile_counts_as_killed(killed, monkeypatch):
+    """The error would leave the timer: Celery would take it for a lost connection, and connect again."""
+
+    def kill(pid, number):
+        raise ProcessLookupError
+
+    monkeypatch.setattr(watchdog.os, "kill", kill)
+    running(4711)
+
+    assert watchdog.kill_if_stuck(without_progress_for(301), 300)
+
+
 def test_a_model_process_with_progress_or_without_a_chunk_is_left_alone(killed):
     assert not watchdog.kill_if_stuck(without_progress_for(9999), 300)
     running(None)

@@ -235,6 +235,7 @@ class RedisConnection:
     def close(self) -> None:
         """Close all connections of the pool."""
         self.client.close()
+        self.client.connection_pool.disconnect()  # the client closes only a pool that it made itself
 
     def __enter__(self) -> Self:
         return self

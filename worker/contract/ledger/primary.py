@@ -56,6 +56,10 @@ class Demoted(RedisConnectionError):
     """Raised when a server answers that it may not, or no longer, serve as the primary. The connection is closed."""
 
 
+class ConnectionClosed(RedisConnectionError):
+    """Raised when a connection to the queue is used after it was closed, or could not be closed properly."""
+
+
 class NoPrimary(RedisConnectionError):
     """Raised while the Sentinels answer and name no primary that is up: a failover is going on."""
 
@@ -79,6 +83,10 @@ class _Following:
     """
 
     def read_response(self, *args: Any, **options: Any) -> Any:
+        if options.get("timeout", 0) is None:
+            # redis-py waits without limit for what is published. The loop of a worker reads when there is data: it must
+            # not wait for ever for the rest of it.
+            del options["timeout"]
         try:
             return super().read_response(*args, **options)  # type: ignore[misc]
         except ResponseError as error:

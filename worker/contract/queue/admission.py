@@ -16,9 +16,12 @@ The model process validates the chunk itself (`ChunkMessage.read`), and the ledg
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import logging
+import math
 import re
+import time
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,7 +33,7 @@ from kombu.transport.redis import Transport as StockTransport
 
 from worker.contract import redis_keys
 from worker.contract.errors import BadMessage
-from worker.contract.ledger.primary import Primary
+from worker.contract.ledger.primary import ConnectionClosed, Primary
 from worker.contract.log_fields import event
 from worker.contract.messages import MAX_CHUNK_IMAGES, MAX_KEY_BYTES
 
@@ -48,6 +51,9 @@ COMPRESSION = "application/x-gzip"
 
 AWAIT_SECONDS = 3.0
 """Longest time that one attempt to connect waits for a new primary. A worker that is asked to stop does so after it."""
+
+PAUSE_SECONDS = 1.0
+"""Time before the next attempt if Redis takes no writes. Celery would connect ten times a second."""
 
 _TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\.[0-9]{1,9}\.[0-9]{1,9}")
 """See `redis_keys.task_id`: the id of a job, its epoch and the number of a chunk."""
@@ -224,15 +230,33 @@ class Channel(StockChannel):
         return self.primary.connection_class(tls=True)
 
     def close(self) -> None:
-        """Close the channel and put back what it holds, also when the connection is lost."""
-        if self._in_poll:
-            # The stock class would leave the channel open if this raised, and Celery does not expect what its second
-            # attempt to close then raises: the worker would end instead of connecting again.
-            with suppress(Empty, *self.connection_errors):
-                self._brpop_read()
-        super().close()  # type: ignore[no-untyped-call]
+        """Close the channel and put back what it holds, also when the connection is lost.
+
+        Raises connection errors and channel errors only: Celery would end on others instead of connecting again.
+        """
+        expected = (*Transport.connection_errors, *Transport.channel_errors)
+        try:
+            if self._in_poll:
+                # The stock class would leave the channel open if this raised.
+                with suppress(Empty, *expected):
+                    self._brpop_read()
+            try:
+                super().close()  # type: ignore[no-untyped-call]
+            except expected:
+                if self.closed:
+                    raise
+                # The queue for remote commands could not be deleted. The sockets must not stay open for that.
+                self.auto_delete_queues.clear()
+                super().close()  # type: ignore[no-untyped-call]
+        except expected:
+            raise
+        except Exception as error:
+            raise ConnectionClosed(f"the channel could not be closed: {error!r:.200}") from error
 
     def _get_pool(self, asynchronous: bool = False) -> Any:
+        if self.connection is None or self.connection.client is None:
+            # Such as a late acknowledgement: Celery expects this error, and would end on that of the stock class.
+            raise ConnectionClosed("the channel is closed")
         options = self._connparams(asynchronous=asynchronous)  # type: ignore[no-untyped-call]
         self.keyprefix_fanout = self.keyprefix_fanout.format(db=options["db"])
         return self.primary.pool(**options)
@@ -257,12 +281,46 @@ class Transport(StockTransport):
     on_refused: Callable[[str], None] = staticmethod(lambda reason: None)
     """Called with the reason, one of a few fixed texts, for every message that is dropped. Set it to count them."""
 
+    _loop: Any = None
+    _ticks: frozenset[Any] | set[Any] = frozenset()
+    """What the event loop calls for this transport before it waits."""
+
     def establish_connection(self) -> Any:
         """Connect, after a wait for a primary if the Sentinels name none yet."""
         # Celery pauses for 2, 4, 6, ... s between attempts, so one attempt sits out the end of a failover.
         options: dict[str, Any] = self.client.transport_options  # type: ignore[union-attr]
         options["primary"].await_server(AWAIT_SECONDS)
         return super().establish_connection()  # type: ignore[no-untyped-call]
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Let the event loop read from the connection. If that fails, close the connection and pause.
+
+        It begins with putting back lost messages, so it fails while Redis takes no writes. Celery tries again at once
+        with another connection, and would never close this one.
+        """
+        gc.collect()  # channels refer to each other: sockets of lost connections would stay open until some later time
+        before = set(loop.on_tick)
+        try:
+            super().register_with_event_loop(connection, loop)  # type: ignore[no-untyped-call]
+        except Exception:
+            self.close_connection(connection)
+            time.sleep(PAUSE_SECONDS)
+            raise
+        self._ticks, self._loop = loop.on_tick - before, loop
+
+    def close_connection(self, connection: Any) -> None:
+        """Close all channels, also those after one that fails, and leave the event loop."""
+        if self._loop is not None:
+            # kombu leaves its function there: the loop would call one more after each lost connection.
+            self._loop.on_tick -= self._ticks
+            self._loop = None
+        left = math.inf
+        while len(self._avail_channels) + len(self.channels) < left:
+            left = len(self._avail_channels) + len(self.channels)
+            try:
+                super().close_connection(connection)  # type: ignore[no-untyped-call]
+            except (*self.connection_errors, *self.channel_errors) as error:
+                log.warning(error, extra=event("channel_not_closed"))
 
     def _deliver(self, message: Any, queue: str) -> None:
         self.delivering = True
