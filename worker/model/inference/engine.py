@@ -30,10 +30,10 @@ from worker.contract.errors import BundleError, InferenceFailed, PlacementError
 from worker.contract.input_size import InputSize
 from worker.contract.log_fields import event
 from worker.model.format.variant import Variant
-from worker.model.inference import compiled_cache, deformable, one_channel, upsampling
+from worker.model.inference import compiled_cache, deformable, one_channel, token_parts, upsampling
 from worker.model.inference import graph as graph_module
 from worker.model.inference.graph import Prepared, prepare, refusing
-from worker.model.inference.runtime import check_placement, compile_key, core, ov, stray_threads
+from worker.model.inference.runtime import check_placement, compile_key, core, cpu_flags, ov, stray_threads
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +109,8 @@ class Engine:
             replaced = deformable.replace(
                 prepared.model, mode=kernels, int8=variant.precision == "int8", floats=inference_precision
             )
+            if variant.precision == "int8" and token_parts.has_buffer(cpu_flags().split()):
+                token_parts.replace(prepared.model)
         notes = [*prepared.notes, *replaced.notes]
         key = compile_key(variant.digest, inference_precision, replaced.kernel or "", replaced.digest, graph_version())
         cache = cache_dir and cache_dir / "compiled" / key
@@ -237,9 +239,8 @@ class Engine:
 @functools.cache
 def graph_version() -> str:
     """Return a digest of the code that builds the graph around a network, which a compiled model depends on."""
-    sources = (
-        Path(str(module.__file__)).read_bytes() for module in (graph_module, deformable, one_channel, upsampling)
-    )
+    modules = (graph_module, deformable, one_channel, token_parts, upsampling)
+    sources = (Path(str(module.__file__)).read_bytes() for module in modules)
     return hashlib.sha256(b"\n".join(sources)).hexdigest()
 
 

@@ -148,12 +148,12 @@ def compile_key(*parts: str) -> str:
 
     It depends on OpenVINO's version, the instruction sets of the CPU, and `parts`.
     """
-    isa = (_cpu_flags(), os.environ.get("ONEDNN_MAX_CPU_ISA", ""))
+    isa = (cpu_flags(), os.environ.get("ONEDNN_MAX_CPU_ISA", ""))
     return hashlib.sha256("\n".join((ov.__version__, platform.machine(), *isa, *parts)).encode()).hexdigest()[:32]
 
 
-def _cpu_flags() -> str:
-    """Sorted instruction set flags of the first CPU (`flags` on x86, `Features` on Arm)."""
+def cpu_flags() -> str:
+    """Return the sorted instruction set flags of the first CPU (`flags` on x86, `Features` on Arm)."""
     for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
         name, _, value = line.partition(":")
         if name.strip() in ("flags", "Features"):

@@ -104,7 +104,7 @@ def test_the_key_changes_with_version_and_instruction_sets(monkeypatch):
         patch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
         keys.append(runtime.compile_key("digest", "f32"))
     with monkeypatch.context() as patch:
-        patch.setattr(runtime, "_cpu_flags", lambda: "sse2")
+        patch.setattr(runtime, "cpu_flags", lambda: "sse2")
         keys.append(runtime.compile_key("digest", "f32"))
     with monkeypatch.context() as patch:
         patch.setattr(runtime.ov, "__version__", "2099.1")
