@@ -74,7 +74,7 @@ def put_back(channel: Any, without_task: set[str]) -> set[str]:
     for tag in now & without_task:
         try:
             channel.qos.reject(tag, requeue=True)
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, ValueError) as error:  # ValueError: its entry in Redis is not JSON
             log.warning(error, extra=event("requeue_failed"))
             return now
         log.warning("its acknowledgement failed", extra=event("message_requeued", tag=tag))

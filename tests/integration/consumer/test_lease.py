@@ -241,6 +241,17 @@ def test_putting_a_message_back_is_retried(reader_of, monkeypatch, caplog):
     assert len(reader.drain(1.5)) == 2
 
 
+def test_an_entry_that_is_not_json_stops_no_renewal(reader_of, caplog):
+    """Somebody who may write to Redis may have replaced it; the leases of other messages must not end for that."""
+    reader = reader_of()
+    [message] = reader.drain()
+    with reader.channel.conn_or_acquire() as client:
+        client.hset(reader.channel.unacked_key, message.delivery_tag, "not JSON")
+
+    assert lease.put_back(reader.channel, {message.delivery_tag}) == {message.delivery_tag}
+    assert "event=requeue_failed" in log_text(caplog)
+
+
 def test_renewal_lives_as_long_as_the_connection():
     entries: list[tuple] = []
 
