@@ -10,6 +10,7 @@ import pytest
 from integration.convert.importing.test_output_forms import FREE
 from integration.model.tiny_network import build, save
 from support import onnx_networks as toys
+from support.this_cpu import has_vnni
 from worker.cli import cli
 from worker.contract.errors import BundleError, SettingsError, SetupError
 from worker.convert.importing import ImportRequest, import_network
@@ -35,8 +36,11 @@ def imported(path, tmp_path, **options):
 def test_a_network_with_a_constant_channel_gets_an_int8_variant(toy, tmp_path, capsys):
     report, steps, manifest = imported(toy, tmp_path, precisions=("fp32", "int8"))
 
-    assert report.precisions == ("fp32", "int8")
     facts = manifest["int8"]
+    if not has_vnni():  # judged by the masks of this CPU, whose sums of 8-bit products saturate
+        assert report.precisions == ("fp32",) and not facts["offered"]
+        return
+    assert report.precisions == ("fp32", "int8")
     assert facts["offered"] and facts["steps"][0]["what"].startswith("constants taken off 1 channels of 1 convolutions")
     (taken_off,) = facts["constants_taken_off"]
     assert (taken_off["channels"], taken_off["means"]) == ([8], [toys.CONSTANT])
