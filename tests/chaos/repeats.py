@@ -23,8 +23,11 @@ PAUSED = "no fault, but the job was paused"
 _LASTING_SECONDS = 20.0
 """A failover or a step of a clock has effects for this time: leases end early, chunks are published again."""
 
-_LOOK_SECONDS = 30.0
-"""Longest time between the look for outputs and the read of the input: a process or S3 may hang between the two."""
+_LOOK_SECONDS = 5.0
+"""Longest time between the look for outputs and the read of the input."""
+
+_WAKING_SECONDS = 5.0
+"""Longest time after a pause until a process has begun what it was about to make."""
 
 _STORED_SECONDS = 0.5
 """Longest time until an output that was passed on can be seen."""
@@ -148,16 +151,15 @@ class _Causes:
         return next(self._candidates(first.at - _LASTING_SECONDS, second.at, pids, hosts), "")
 
     def was_away(self, first: Request, second: Request) -> bool:
-        """Return whether the process of the second write was paused or cut off before the first, or while it was made.
+        """Return whether the process of the second write was paused or cut off when the first was made, or just before.
 
-        It then goes on with its chunk, which another process was given meanwhile, until the ledger tells it.
+        Another process has its chunk by then. One that wakes goes on with a chunk until the ledger refuses an outcome.
         """
+        around = [fault for fault in self._faults if fault.moment < first.at < fault.ends + _WAKING_SECONDS]
         return any(
-            fault.pid in second.pids or (fault.kind.startswith("network-") and fault.victim == second.host)
-            for fault in self._faults
-            if fault.kind.endswith(("-pause", "-cut"))
-            and fault.moment < second.at
-            and fault.ends > first.at - _LASTING_SECONDS
+            (fault.kind.endswith("-pause") and fault.pid in second.pids)
+            or (fault.kind == "network-cut" and fault.victim == second.host)
+            for fault in around
         )
 
     def _candidates(self, after: float, before: float, pids: Set[int], hosts: Set[str]) -> Iterator[str]:

@@ -16,6 +16,9 @@ Arithmetic = Literal["bf16", "f32"]
 SMALL_MEMORY_BYTES = 16_000_000_000
 """With less memory than this, INT8 comes first. Decimal, so that a machine sold with 16 GB is not below it."""
 
+VNNI = frozenset({"avx512_vnni", "avx_vnni"})
+"""Flags of CPUs that add products of INT8 in 32 bits."""
+
 _LEVELS: tuple[tuple[Isa, frozenset[str]], ...] = (
     ("amx", frozenset({"amx_tile", "amx_int8", "amx_bf16"})),
     ("avx512_bf16", frozenset({"avx512f", "avx512_bf16"})),
@@ -54,7 +57,7 @@ def recommend(flags: frozenset[str], memory_bytes: int) -> Recommendation:
         memory_bytes: memory that the process may use, as in `Topology.memory_bytes`.
     """
     isa: Isa = next((name for name, needed in _LEVELS if needed <= flags), "other")
-    vnni = bool(flags & {"avx512_vnni", "avx_vnni"})
+    vnni = bool(flags & VNNI)
     precisions, why = _variants(isa, vnni)
     arithmetic, also = _arithmetic(flags)
     why += also

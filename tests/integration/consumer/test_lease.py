@@ -242,7 +242,7 @@ def test_putting_a_message_back_is_retried(reader_of, monkeypatch, caplog):
 
 
 def test_an_entry_that_is_not_json_stops_no_renewal(reader_of, caplog):
-    """Somebody who may write to Redis may have replaced it; the leases of other messages must not end for that."""
+    """A client of Redis may overwrite the entry. The leases of all other messages are still renewed."""
     reader = reader_of()
     [message] = reader.drain()
     with reader.channel.conn_or_acquire() as client:

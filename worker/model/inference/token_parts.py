@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from worker.cpu.isa import VNNI
 from worker.model.inference.runtime import ov
 
 PARTS = 8
@@ -23,7 +24,6 @@ _SUM_BYTES = 4
 _SMALLEST_BYTES = 1 << 20
 """Buffers up to this size are left alone: a part costs memory too, some 50 kB for its node in every stream."""
 
-_VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 _TOKENS_AXIS = 1
 
 
@@ -41,7 +41,7 @@ class _Layer:
 
 def has_buffer(cpu_flags: Iterable[str]) -> bool:
     """Return whether oneDNN keeps the sums of a whole layer on a CPU with these flags of /proc/cpuinfo."""
-    return _VNNI.isdisjoint(cpu_flags)
+    return VNNI.isdisjoint(cpu_flags)
 
 
 def replace(model: Any) -> int:
