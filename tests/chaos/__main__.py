@@ -19,7 +19,7 @@ from chaos import account, faults, report
 from chaos.cluster import RedisKind, cluster
 from chaos.controls import CONTROLS
 from chaos.inject import Injector
-from chaos.load import BACKLOG_IMAGES, SETS, Load, Sources
+from chaos.load import BACKLOG_IMAGES, SETS, USUAL_SIZES, Load, Sources
 from chaos.nodes import Node
 from chaos.watch import Watch
 from support.clocks import SteppedClock
@@ -90,6 +90,14 @@ _MORE_SAFEGUARDS = ("change", "watch", "renewal")
     show_default=True,
     help="One server that restarts, or a primary with a replica and three Sentinels that fails over.",
 )
+@click.option(
+    "--job-images",
+    type=click.Choice([str(size) for size in SETS]),
+    multiple=True,
+    default=[str(size) for size in USUAL_SIZES],
+    show_default=True,
+    help="Images of a job; drawn for each job if given more than once.",
+)
 @click.option("--nodes", type=click.IntRange(2, 4), default=2, show_default=True, help="Nodes.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), default=Path("chaos"), show_default=True)
 def main(*, output: Path, **options: Any) -> None:
@@ -125,6 +133,7 @@ class _Request:
     output: Path
     redis: RedisKind
     nodes: int
+    job_images: tuple[str, ...]
     control: str | None
 
     @property
@@ -135,7 +144,7 @@ class _Request:
 
     @property
     def sizes(self) -> Sequence[int]:
-        return tuple(SETS) if self.control is None else CONTROLS[self.control].sizes
+        return tuple(map(int, self.job_images)) if self.control is None else CONTROLS[self.control].sizes
 
     @property
     def backlog(self) -> int:

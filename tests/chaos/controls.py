@@ -20,7 +20,7 @@ from typing import Literal
 
 import click
 
-from chaos.load import BACKLOG_IMAGES, SETS
+from chaos.load import BACKLOG_IMAGES, USUAL_SIZES
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Control:
     redis: Literal["single", "sentinels"] = "single"
     minutes: float = 0.6
     per_minute: float = 12.0
-    sizes: Sequence[int] = tuple(SETS)
+    sizes: Sequence[int] = USUAL_SIZES
     """Images of a job."""
     backlog: int = BACKLOG_IMAGES
 

@@ -26,8 +26,10 @@ from worker.contract.ledger.jobs import Ledger
 from worker.contract.s3url import S3Url
 from worker.contract.storage.s3 import ObjectStore
 
-SETS = {24: 1, 80: 3, 200: 8}
+SETS = {24: 1, 80: 3, 200: 8, 1000: 40}
 """Number of images of a job -> how many of them cannot be decoded."""
+
+USUAL_SIZES = (24, 80, 200)
 
 BACKLOG_IMAGES = 300
 
@@ -105,7 +107,7 @@ class Load:
         *,
         seed: int,
         codes: Sequence[Path | None] = (None,),
-        sizes: Sequence[int] = tuple(SETS),
+        sizes: Sequence[int] = USUAL_SIZES,
         backlog: int = BACKLOG_IMAGES,
     ) -> None:
         """Create a thread.
