@@ -29,5 +29,5 @@ def test_a_round_of_one_look_forgets_all_names_that_it_lacks():
 def test_no_more_names_than_allowed_are_remembered_and_those_for_good():
     memory = RoundMemory[int](most=2)
     for number in range(3):
-        memory.keep({name: number for name in "abcd"}, ends_round=True)
+        memory.keep(dict.fromkeys("abcd", number), ends_round=True)
         assert memory.values() == {"a": number, "b": number}

@@ -179,7 +179,7 @@ def test_what_was_not_reached_comes_first_next_time():
 
 
 def test_what_was_reached_in_another_part_of_the_jobs_still_comes_last():
-    jobs = [active(name, dest="s3://a/") for name in "abc"]
+    jobs = [active(name, dest=f"s3://out/{name}/") for name in "abc"]
     turns = Turns()
     turns.note(jobs[:2], {"a"}, ends_round=False)
     turns.note(jobs[2:], {"c"}, ends_round=True)
