@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from producer.wording import iso_time
 from worker.contract.job import JobStatus, JobView
-from worker.contract.ledger.backlog import Backlog, blocker
+from worker.contract.ledger.backlog import Backlog
 from worker.contract.ledger.fleet import Fleet, StartFailure, WorkerFacts
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import Outcome
@@ -30,7 +30,7 @@ def why_waiting(ledger: Ledger, view: JobView) -> str:
     if view.status is JobStatus.PAUSED:
         return f"paused: `producer resume {view.job}` continues it"
     if view.status is JobStatus.RUNNING and not view.done:
-        other = blocker(view, Backlog(ledger.connection).active())
+        other = Backlog(ledger.connection).first_blocker(view)
         if other is not None:
             return f"waits for {describe_blocker(other)}"
     if view.waits_for_store(time.time()):

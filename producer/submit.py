@@ -359,10 +359,13 @@ class Submitter:
         """Publish the first window; if another job must end first, publish nothing and return its id.
 
         Beside other jobs only one chunk is published, in the express queue: so a job of one image need not wait for
-        the chunks already queued. The feeder divides the window fairly between jobs, and publishes the rest.
+        the chunks already queued. The feeder divides the window fairly between jobs, and publishes the rest; it
+        publishes everything of a job beside more jobs than are read at once.
         """
         backlog = Backlog(self.ledger.connection)
         jobs = backlog.active()
+        if not backlog.whole:  # the feeder finds out whether it must wait for one of the others
+            return ""
         before = blocker(view, jobs)
         if before is not None:
             return before.job

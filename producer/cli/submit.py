@@ -27,7 +27,7 @@ from producer.uptodate import FORCED
 from producer.watch import JobSnapshot
 from worker.contract import console, settings, tracing
 from worker.contract.errors import ConfirmationNeeded
-from worker.contract.ledger.backlog import Backlog, first_writer
+from worker.contract.ledger.backlog import Backlog
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.messages import JobPolicy
 from worker.contract.queue.celery_app import make_celery
@@ -165,7 +165,7 @@ def _show_plan(plan: Plan, ledger: Ledger, jobs: JobSettings, *, force: bool, as
         plan = replace(plan, up_to_date_basis=FORCED.basis)
     with plan:
         cost = estimate_plan(plan, ledger)
-        other = first_writer(plan.options.dest, Backlog(ledger.connection).active())
+        other = Backlog(ledger.connection).first_writer(plan.options.dest)
         waits_for = live.describe_blocker(other) if other else ""
         if as_json:
             console.print_json(plan_view.as_dict(plan, cost, jobs, waits_for))

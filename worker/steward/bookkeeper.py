@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
 
 from worker.contract.errors import ContractError, ServiceError, StoreUnavailable
 from worker.contract.job import JobStatus, JobView, UnreadableJob, shortened
@@ -22,6 +23,7 @@ from worker.contract.storage import outcome_log
 from worker.contract.storage.s3 import ObjectStore
 from worker.steward.isolation import Isolation, passes
 from worker.steward.job_lists import write_lists
+from worker.steward.round_memory import RoundMemory
 from worker.steward.tenants import Turns
 from worker.telemetry import metrics
 
@@ -55,6 +57,23 @@ _DAY = 86_400
 _FOREVER = 1e9
 
 
+@dataclass
+class _Known:
+    """What the bookkeeper remembers of one job; times as of `time.monotonic`."""
+
+    collected: float
+    """Last collection of outcomes, at first the first look at the job."""
+
+    listed: float
+    """Last look at whether its listing is complete, at first the first look at the job."""
+
+    stuck: float | None = None
+    """First of the looks in a row that found images left, but no chunk."""
+
+    seen: tuple[float, int] | None = None
+    """Time and number of outcomes at the last look."""
+
+
 class Bookkeeper:
     """Looks after all jobs: call `tick` at intervals."""
 
@@ -66,10 +85,7 @@ class Bookkeeper:
         self._isolation = Isolation("books")
         self._turns = Turns(jobs.tenants)
         self._readmitted = float("-inf")
-        self._stuck: dict[str, float] = {}
-        self._listed: dict[str, float] = {}
-        self._collected: dict[str, float] = {}
-        self._seen: dict[str, tuple[float, int]] = {}
+        self._known = RoundMemory[_Known]()
         self._away: set[str] = set()
         """Buckets for which S3 was unavailable at the last call."""
 
@@ -86,10 +102,10 @@ class Bookkeeper:
         for job in unreadable:
             _report_unreadable(job)
         self._readmit()
-        names = {job.view.job for job in active}
-        self._collected = {name: at for name, at in self._collected.items() if name in names}
-        self._stuck = {name: at for name, at in self._stuck.items() if name in names}
-        self._listed = {name: at for name, at in self._listed.items() if name in names}
+        whole, ends_round = self._backlog.whole, self._backlog.ends_round
+        now = time.monotonic()
+        known = {name: self._known.get(name) or _Known(now, now) for name in (job.view.job for job in active)}
+        self._known.keep(known, ends_round=ends_round)
         away, self._away = self._away, set()
         # Small jobs end quickly: first. A bucket that was away may cost all tries of S3: last.
         in_order = self._turns.order(active, lambda job: job.view.total or 0)
@@ -100,14 +116,12 @@ class Bookkeeper:
         def advance(job: JobRecord) -> None:
             if not reached or time.monotonic() < until:  # otherwise the jobs that are complete by now would wait
                 reached.add(job.view.job)
-                self._try(job)
+                self._try(job, known[job.view.job])
 
         self._isolation.run_all(in_order, advance, lambda job: job.view.job)
-        self._turns.note(active, reached)
-        seen, self._seen = self._seen, {job.view.job: (time.monotonic(), job.view.done) for job in active}
-        return (
-            bool(active) and self._turns.complete and all(self._can_wait(job, seen.get(job.view.job)) for job in active)
-        )
+        self._turns.note(active, reached, ends_round=ends_round)
+        waits = [_can_wait(job, known[job.view.job]) for job in active]
+        return bool(waits) and whole and self._turns.complete and all(waits)
 
     def _readmit(self) -> None:
         """Look again, now and then, at the jobs that could not be read, and at the names of those that are gone."""
@@ -116,31 +130,20 @@ class Bookkeeper:
             self._backlog.readmit()
             self._backlog.prune()
 
-    def _can_wait(self, job: JobRecord, before: tuple[float, int] | None) -> bool:
-        """Return whether a job does not end soon and its outcomes do not fill a part soon.
-
-        `before` is the time and the number of outcomes at the previous call; without it the rate is unknown.
-        """
-        if before is None or job.view.status is not JobStatus.RUNNING:
-            return False
-        at, done = self._seen[job.view.job]
-        soon = max(SOON_IMAGES, SOON_SECONDS * (done - before[1]) / max(1e-3, at - before[0]))
-        return (job.view.total or 0) - done > soon and job.pending_outcomes + soon < outcome_log.PART_OUTCOMES
-
-    def _try(self, job: JobRecord) -> None:
+    def _try(self, job: JobRecord, known: _Known) -> None:
         """Advance a job, unless its bucket was found to be away in this call: its jobs would fail one after another."""
         if job.view.options.dest.bucket in self._away:
             return
         try:
-            self._advance(job)
+            self._advance(job, known)
         except StoreUnavailable as error:
             if not error.of_object:
                 self._away.add(error.bucket)
             raise
 
-    def _advance(self, job: JobRecord) -> None:
+    def _advance(self, job: JobRecord, known: _Known) -> None:
         view, now = job.view, time.monotonic()
-        if view.status is JobStatus.LISTING and not self._seal_if_listed(view):
+        if view.status is JobStatus.LISTING and not self._seal_if_listed(view, known):
             why = "its producer went away while listing"
             if self._ledger.abandon_silent(view.job, LISTING_SILENT_SECONDS, why):
                 log.warning("its producer is gone", extra=event("listing_abandoned", job=view.job))
@@ -148,19 +151,18 @@ class Bookkeeper:
             # A silent worker that still holds a chunk is not gone: it will write its slow image.
             held = self._backlog.held(view.job)
             self._backlog.settle(view.job, _FOREVER if held else self._silence)
-        last = self._collected.setdefault(view.job, now)
-        due = job.pending_outcomes >= outcome_log.PART_OUTCOMES or now - last >= COLLECT_SECONDS
+        due = job.pending_outcomes >= outcome_log.PART_OUTCOMES or now - known.collected >= COLLECT_SECONDS
         if job.pending_outcomes and due and view.status is not JobStatus.CLOSING:
             self._collect_or_cancel(job)
-            self._collected[view.job] = now
+            known.collected = now
         if view.status is JobStatus.RUNNING:
-            self._cancel_if_stuck(job)
+            self._cancel_if_stuck(job, known)
         if view.status is JobStatus.CLOSING:
             self._end(job)
         elif view.ended:
             self._backlog.deactivate(view.job)
 
-    def _seal_if_listed(self, view: JobView) -> bool:
+    def _seal_if_listed(self, view: JobView, known: _Known) -> bool:
         """Let a job run whose producer has completed the listing, although Redis does not know that.
 
         A failover can undo the end of the listing after the producer was told, and a producer can die just before it.
@@ -170,9 +172,9 @@ class Bookkeeper:
             Whether the job runs.
         """
         now = time.monotonic()
-        if now - self._listed.setdefault(view.job, now) < LISTED_SECONDS:
+        if now - known.listed < LISTED_SECONDS:
             return False
-        self._listed[view.job] = now
+        known.listed = now
         try:
             found = outcome_log.read_json(self._store, view.options.dest, view.job, outcome_log.REQUEST) or {}
             sizes = [int(found[name]) for name in ("total", "chunk_images", "bytes")]
@@ -186,12 +188,14 @@ class Bookkeeper:
         log.warning("its listing was complete", extra=event("listing_completed", job=view.job))
         return True
 
-    def _cancel_if_stuck(self, job: JobRecord) -> None:
+    def _cancel_if_stuck(self, job: JobRecord, known: _Known) -> None:
         """Cancel a job whose keys were changed so that it would never end: images are left, but no chunk of them."""
-        name = job.view.job
+        name, now = job.view.job, time.monotonic()
         if job.waiting or job.outstanding:
-            self._stuck.pop(name, None)
-        elif time.monotonic() - self._stuck.setdefault(name, time.monotonic()) >= STUCK_SECONDS:
+            known.stuck = None
+        elif known.stuck is None:
+            known.stuck = now
+        elif now - known.stuck >= STUCK_SECONDS:
             left = (job.view.total or 0) - job.view.done
             reason = f"its keys in Redis were changed: {left} images are left, and no chunk of them"
             log.error(reason, extra=event("job_stuck", job=name))
@@ -253,6 +257,19 @@ class Bookkeeper:
                 "all lists are in S3",
                 extra=event("job_ended", job=name, status=view.ending, ok=view.ok, failed=view.failed),
             )
+
+
+def _can_wait(job: JobRecord, known: _Known) -> bool:
+    """Return whether a job does not end soon and its outcomes do not fill a part soon; note this look at it.
+
+    Without an earlier look its rate is unknown.
+    """
+    (at, done), before = (time.monotonic(), job.view.done), known.seen
+    known.seen = at, done
+    if before is None or job.view.status is not JobStatus.RUNNING:
+        return False
+    soon = max(SOON_IMAGES, SOON_SECONDS * (done - before[1]) / max(1e-3, at - before[0]))
+    return (job.view.total or 0) - done > soon and job.pending_outcomes + soon < outcome_log.PART_OUTCOMES
 
 
 def _warn_unconfirmed(job: str) -> None:

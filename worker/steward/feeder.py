@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from worker.contract.errors import ContractError, ObjectMissing, ServiceError, StoreUnavailable
 from worker.contract.job import JobView
-from worker.contract.ledger.backlog import Backlog, unblocked
+from worker.contract.ledger.backlog import Backlog, Place, unblocked
 from worker.contract.ledger.chunks import longest_store_pause
 from worker.contract.ledger.fleet import Fleet
 from worker.contract.ledger.jobs import Ledger
@@ -24,6 +24,7 @@ from worker.contract.messages import Priority
 from worker.contract.queue.dispatcher import Dispatcher, window
 from worker.contract.s3url import S3Url
 from worker.steward.isolation import Isolation, passes
+from worker.steward.round_memory import RoundMemory
 from worker.steward.tenants import tenant_of
 from worker.telemetry import metrics
 
@@ -49,6 +50,9 @@ _PACES = 8.0
 
 _MESSAGE_SECONDS = 0.1
 """Core seconds of a chunk beside those of its images: its message, its start and release, its share of an ending."""
+
+_MAX_PLACES = 10_000
+"""Jobs whose destinations are remembered between looks, about 1 kB each: one of more jobs may not be waited for."""
 
 _STARVED = 0.5
 """Load, as a fraction of its share, below which a job is served first."""
@@ -239,13 +243,18 @@ class Feeder:
         """Use the connections of the caller's ledger and dispatcher; `tenants` as in `allot`."""
         self._ledger, self._dispatcher, self._tenants = ledger, dispatcher, tenants
         self._backlog, self._fleet = Backlog(ledger.connection), Fleet(ledger.connection)
-        self._served: dict[str, float] = {}
+        self._served = RoundMemory[float]()
+        """As `served` of `allot`: tenants and jobs of other parts (`Backlog.active`) do not begin again."""
+
+        self._places, self._knows_all = RoundMemory[Place](_MAX_PLACES), False
+        """Of the active jobs, also of those that the last look did not reach; and whether there was a whole round."""
+
         self._unread: dict[str, float] = {}
         """Job or bucket -> time (`time.monotonic`) until which its manifest is not read: S3 did not answer."""
         self._isolation = Isolation("feed")
         self._windows, self._had_more = 1, False
         self.satisfied = False
-        """After the last call there were jobs, and all of them waited for the fleet only."""
+        """After the last call there were jobs, it had looked at all, and all of them waited for the fleet only."""
 
     def tick(self) -> int:
         """Fill the window, and return the number of chunks published.
@@ -256,22 +265,35 @@ class Feeder:
         """
         self.satisfied = False
         active = self._backlog.active()
+        whole, ends_round = self._backlog.whole, self._backlog.ends_round
         now = time.monotonic()
         self._unread = {name: until for name, until in self._unread.items() if until > now}
-        jobs, trying = reachable([job for job in unblocked(active) if job.pending_outcomes < MAX_PENDING_OUTCOMES])
+        free = self._unblocked(active, ends_round)
+        jobs, trying = reachable([job for job in free if job.pending_outcomes < MAX_PENDING_OUTCOMES])
         jobs, trying = list(filter(self._is_read, jobs)), list(filter(self._is_read, trying))
         if not jobs and not trying:
+            self._served.keep({}, ends_round=ends_round)
             return 0
         workers = max(1, len(self._fleet.live()))
         queued = self._backlog.queued()
         most = self._window(workers, queued)
-        grants = allot(jobs, most - queued, most + workers, self._served, self._tenants)
+        served = self._served.values()
+        grants = allot(jobs, most - queued, most + workers, served, self._tenants)
+        self._served.keep(served, ends_round=ends_round)
         self._had_more = sum(job.waiting for job in jobs) > sum(grant.chunks for grant in grants)
         grants += [Grant(job, 1, express=False) for job in trying]  # last: they may have to wait for S3
         published = sum(self._isolation.run_all(grants, self._publish, lambda grant: grant.job.view.job))
         metrics.PUBLISHED.inc(published)
-        self.satisfied = len(jobs) == len(active) and not grants
+        self.satisfied = whole and len(jobs) == len(active) and not grants
         return published
+
+    def _unblocked(self, active: list[JobRecord], ends_round: bool) -> list[JobRecord]:
+        """Return the running jobs of a look that wait for no other; none before each active job was looked at."""
+        places = {job.view.job: Place.of(job.view) for job in active}
+        self._places.keep(places, ends_round=ends_round)
+        self._knows_all |= ends_round
+        others = [place for name, place in self._places.values().items() if name not in places]
+        return unblocked(active, others) if self._knows_all else []
 
     def _window(self, workers: int, queued: int) -> int:
         """Return how many messages should wait now: more while workers find none although there were chunks left.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import logging
+import time
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, multiprocess
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from worker.contract.errors import AccessDenied, BrokerUnavailable
-from worker.contract.job import JobStatus
-from worker.contract.ledger.backlog import Backlog
+from worker.contract.job import JobStatus, JobView
+from worker.contract.ledger.backlog import Backlog, age
 from worker.contract.ledger.fleet import Fleet
 from worker.contract.ledger.replication import Replicas
 from worker.contract.log_fields import event
@@ -22,6 +25,9 @@ log = logging.getLogger(__name__)
 
 _MAX_JOBS = 1_000
 """Jobs with series of their own, the oldest ones; totals cover all."""
+
+_READ_SECONDS = 5.0
+"""Time after which no further part of the jobs is read: Prometheus waits 10 s. Totals are too small then."""
 
 
 class FleetCollector:
@@ -92,13 +98,16 @@ class FleetCollector:
             "maskmill_job_info", "1 for each active job.", labels=["job_id", "status", "priority"]
         )
         backlog = outstanding = 0
-        for number, job in enumerate(self._backlog.active()):
-            view = job.view
-            left = (view.total or 0) - view.done
-            backlog += left if view.status is JobStatus.RUNNING else 0
-            outstanding += job.outstanding
-            if number >= _MAX_JOBS:
-                continue
+        oldest: list[JobView] = []
+        until = time.monotonic() + _READ_SECONDS
+        for jobs in self._backlog.parts():
+            running = [job.view for job in jobs if job.view.status is JobStatus.RUNNING]
+            backlog += sum((view.total or 0) - view.done for view in running)
+            outstanding += sum(job.outstanding for job in jobs)
+            oldest = heapq.nsmallest(_MAX_JOBS, itertools.chain(oldest, (job.view for job in jobs)), key=age)
+            if time.monotonic() >= until:
+                break
+        for view in oldest:
             status.add_metric([view.job, view.status.value, view.policy.priority.value], 1)
             total.add_metric([view.job], view.total or 0)
             for kind in OutcomeKind:

@@ -13,6 +13,7 @@ later. Workers report the chunks that they still run when they have connected ag
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 from collections.abc import Callable
 
@@ -44,12 +45,12 @@ class Reconciler:
         self._isolation = Isolation("feed")
 
     def scan(self) -> int:
-        """Publish the lost chunks of all jobs, and return their number.
+        """Publish the lost chunks of all jobs, or of the next part of them (`Backlog.active`); return their number.
 
         Raises:
             ServiceError: Redis or S3 failed; the next scan finds the same chunks.
         """
-        return self._scan(self._silence, self._backlog.in_broker)
+        return self._scan(self._backlog.active(), self._silence, self._backlog.in_broker)
 
     def scan_after_change(self, seconds: float) -> int:
         """Publish the chunks that nobody works on since the primary changed, `seconds` ago; return their number.
@@ -59,11 +60,11 @@ class Reconciler:
         """
         # A lease from before the change belongs to a connection that is closed: nobody renews it.
         in_broker = functools.partial(self._backlog.in_broker, held_within=seconds)
-        found = self._scan(min(seconds, self._silence), in_broker)
+        found = self._scan_all(min(seconds, self._silence), in_broker)
         self._backlog.end_leases(seconds)
         # For a moment some connections of a process still lead to the old primary: a chunk that was taken on the new
         # one may have been published on the old one.
-        return found + self._scan(min(AFTER_CHANGE_SECONDS, self._silence), self._backlog.in_broker)
+        return found + self._scan_all(min(AFTER_CHANGE_SECONDS, self._silence), self._backlog.in_broker)
 
     def recheck(self) -> None:
         """Let workers look for the outputs of all active jobs first: outcomes may be missing.
@@ -71,10 +72,23 @@ class Reconciler:
         Raises:
             ServiceError: as in `scan`.
         """
-        self._isolation.run_all(self._backlog.active(), lambda job: self._backlog.recheck(job.view.job), _name)
+        jobs = itertools.chain.from_iterable(self._backlog.parts())
+        self._isolation.run_all(jobs, lambda job: self._backlog.recheck(job.view.job), _name)
 
-    def _scan(self, silence: float, in_broker: Callable[[set[str]], set[str]]) -> int:
-        jobs = [job for job in self._backlog.active() if job.outstanding]
+    def _scan_all(self, silence: float, in_broker: Callable[[set[str]], set[str]]) -> int:
+        """Scan all jobs part by part: an error of one part is raised after the last."""
+        published, errors = 0, []
+        for jobs in self._backlog.parts():
+            try:
+                published += self._scan(jobs, silence, in_broker)
+            except Exception as error:  # noqa: BLE001 -- the jobs of the other parts are scanned whatever it is
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return published
+
+    def _scan(self, active: list[JobRecord], silence: float, in_broker: Callable[[set[str]], set[str]]) -> int:
+        jobs = [job for job in active if job.outstanding]
         found = self._isolation.run_all(jobs, lambda job: (job, self._backlog.silent(job.view.job, silence)), _name)
         silent = [(job, chunks) for job, chunks in found if chunks]
         if not silent:

@@ -233,7 +233,7 @@ class FolderRun:
 
     def _cancel(self, run: str, reason: str) -> None:
         """Cancel the jobs of a run that have not ended."""
-        for job in Backlog(self._ledger.connection).active():
+        for job in itertools.chain.from_iterable(Backlog(self._ledger.connection).parts()):
             if job.view.options.dest.key.startswith(f"{_ALL_RUNS.key}{run}/"):
                 with contextlib.suppress(JobStateError):
                     self._ledger.cancel(job.view.job, reason)

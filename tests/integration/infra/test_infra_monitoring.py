@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter as Tally
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ class OneJob:
     def live(self) -> list[str]:
         return ["worker-0@node"]
 
-    def active(self) -> list[JobRecord]:
+    def parts(self) -> Iterator[list[JobRecord]]:
         view = JobView(
             job="j",
             status=JobStatus.RUNNING,
@@ -60,7 +61,7 @@ class OneJob:
             total=2,
             created_at=0.0,
         )
-        return [JobRecord(view, 1, 0, 0)]
+        yield [JobRecord(view, 1, 0, 0)]
 
 
 @pytest.fixture(scope="module")

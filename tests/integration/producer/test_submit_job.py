@@ -24,6 +24,7 @@ from worker.contract.errors import (
     StoreUnavailable,
 )
 from worker.contract.job import JobStatus
+from worker.contract.ledger import records
 from worker.contract.ledger.backlog import Backlog
 from worker.contract.messages import ChunkMessage, JobOptions
 from worker.contract.outputs import OutputOptions
@@ -295,6 +296,24 @@ def test_a_submission_that_dies_after_registering_leaves_a_job_that_runs(
     assert one_job(ledger).status is JobStatus.RUNNING
     [job] = Backlog(ledger.connection).active()
     assert (job.outstanding, job.waiting) == (0, 1), "the feeder publishes what was taken and not published"
+
+
+def test_beside_more_jobs_than_are_read_at_once_the_feeder_publishes(
+    submitter_of, ledger, installation, queue, monkeypatch
+):
+    """The job may have to wait for one that was not read."""
+    monkeypatch.setattr(records, "MAX_ACTIVE", 1)
+    submitter = submitter_of()
+    for name in ("first", "second"):
+        submitter.submit(
+            source_of(submitter.store, installation, ["a.jpg"]), f"s3://{installation.bucket}/{name}/", MASK
+        )
+
+    assert len(queue()) == 1
+    assert sorted((job.outstanding, job.waiting) for part in Backlog(ledger.connection).parts() for job in part) == [
+        (0, 1),
+        (1, 0),
+    ]
 
 
 def test_a_job_cancelled_while_it_is_uploaded_is_not_started(submitter_of, ledger, installation, queue, tmp_path):

@@ -176,3 +176,16 @@ def test_what_was_not_reached_comes_first_next_time():
     assert not turns.complete
     turns.note(jobs, names(jobs))
     assert turns.complete
+
+
+def test_what_was_reached_in_another_part_of_the_jobs_still_comes_last():
+    jobs = [active(name, dest=f"s3://out/{name}/") for name in "abc"]
+    turns = Turns()
+    turns.note(jobs[:2], {"a"}, ends_round=False)
+    turns.note(jobs[2:], {"c"}, ends_round=True)
+
+    assert names(turns.order(jobs[:2], lambda job: 0)) == ["b", "a"]
+
+    for _ in range(2):  # two rounds without a job: it has ended
+        turns.note(jobs[2:], {"c"}, ends_round=True)
+    assert names(turns.order(jobs[:2], lambda job: 0)) == ["a", "b"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import heapq
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple, Self, cast
 
 from worker.contract import redis_keys
 from worker.contract.job import JobStatus, JobView, UnreadableJob, is_job_id
@@ -58,6 +60,19 @@ class PendingOutcome:
         return f'{{"at":{int(self.id.partition("-")[0]) / 1000},{self.line[1:]}'
 
 
+class Place(NamedTuple):
+    """Where a job writes, and its place in the queue: all that decides which jobs wait for it."""
+
+    age: tuple[float, str]
+    dest: S3Url
+
+    @classmethod
+    def of(cls, job: JobView) -> Self:
+        """Return that of a job, in little memory: one wide character would make each of a text take four bytes."""
+        dest = job.options.dest
+        return cls(age(job), S3Url(dest.bucket, dest.key.encode().decode("latin-1")))
+
+
 def overlapping(one: S3Url, two: S3Url) -> bool:
     """Return whether two destinations could take the same outputs: one contains the other."""
     return one.bucket == two.bucket and (one.key.startswith(two.key) or two.key.startswith(one.key))
@@ -76,15 +91,19 @@ def blocker(job: JobView, jobs: Sequence[JobRecord]) -> JobView | None:
     return None
 
 
-def first_writer(dest: S3Url, jobs: Sequence[JobRecord]) -> JobView | None:
-    """Return the first of the active jobs, oldest first, that a job submitted now to `dest` would wait for."""
-    return next((job.view for job in jobs if overlapping(job.view.options.dest, dest)), None)
+def unblocked(jobs: Sequence[JobRecord], others: Iterable[Place] = ()) -> list[JobRecord]:
+    """Return the running ones of `jobs` that wait for no other active job.
 
-
-def unblocked(jobs: Sequence[JobRecord]) -> list[JobRecord]:
-    """Return the running jobs that wait for no other job; `jobs` are all active jobs, oldest first."""
-    oldest = _oldest_overlapping([job.view.options.dest for job in jobs])
-    return [job for number, job in enumerate(jobs) if job.view.status is JobStatus.RUNNING and oldest[number] >= number]
+    Args:
+        jobs: active jobs, oldest first.
+        others: of further active jobs.
+    """
+    own = [(Place.of(job.view), job) for job in jobs]
+    further = [(place, None) for place in sorted(others, key=lambda place: place.age)]
+    queue = list(heapq.merge(own, further, key=lambda pair: pair[0].age))
+    oldest = _oldest_overlapping([place.dest for place, _ in queue])
+    found = [job for number, (_, job) in enumerate(queue) if oldest[number] >= number]
+    return [job for job in found if job is not None and job.view.status is JobStatus.RUNNING]
 
 
 def _oldest_overlapping(places: Sequence[S3Url]) -> list[int]:
@@ -125,8 +144,39 @@ class Backlog:
     # -- publishing -----------------------------------------------------------------------------------------------
 
     def active(self) -> list[JobRecord]:
-        """Return the jobs that have not ended, oldest first; leave out those that cannot be read."""
+        """Return the jobs that have not ended, oldest first; leave out those that cannot be read.
+
+        Of more jobs than are looked at once (`MAX_ACTIVE`), each call, or call of `tidy`, returns the next part.
+        """
         return _oldest_first(self._records.active()[0])
+
+    @property
+    def whole(self) -> bool:
+        """Whether the last look at the active jobs reached all of them."""
+        return self._records.rotation.whole
+
+    @property
+    def ends_round(self) -> bool:
+        """Whether the last look reached the last part of them: every job has had its turn."""
+        return self._records.rotation.ends_round
+
+    def parts(self) -> Iterator[list[JobRecord]]:
+        """Iterate over all active jobs, in parts as of `active`; a part is read when it is asked for."""
+        records = Records(self._connection)
+        while True:
+            yield _oldest_first(records.active()[0])
+            if records.rotation.ends_round:
+                return
+
+    def first_blocker(self, job: JobView) -> JobView | None:
+        """Return a job that `job` must wait for, however many are active: that of `blocker` if they are one part."""
+        parts = ([other for other in part if age(other.view) < age(job)] for part in self.parts())
+        return next(filter(None, (blocker(job, older) for older in parts)), None)
+
+    def first_writer(self, dest: S3Url) -> JobView | None:
+        """Return an active job that a job submitted now to `dest` would wait for: the oldest if they are one part."""
+        jobs = itertools.chain.from_iterable(self.parts())
+        return next((job.view for job in jobs if overlapping(job.view.options.dest, dest)), None)
 
     def tidy(self) -> tuple[list[JobRecord], list[UnreadableJob]]:
         """Put jobs that cannot be read aside, and names without a record; delete shared keys of another type.
@@ -134,7 +184,7 @@ class Backlog:
         A job that was put aside appears in the index again once it can be read: by a newer steward, or mended by hand.
 
         Returns:
-            The jobs that have not ended, oldest first; and the jobs put aside by this call.
+            The jobs that have not ended, or the next part of them, oldest first; and the jobs put aside by this call.
         """
         shared, tidy = redis_keys.shared(self._prefix), self._connection.script("tidy")
         self._connection.call(lambda: tidy(keys=list(shared), args=[MAX_ACTIVE, *shared.values()]))
@@ -383,8 +433,13 @@ class Backlog:
         deactivate(self._connection, job)
 
 
+def age(job: JobView) -> tuple[float, str]:
+    """Return what active jobs are sorted by, the oldest first: when it joined the queue."""
+    return job.queued_at or job.created_at, job.job
+
+
 def _oldest_first(jobs: Iterable[JobRecord]) -> list[JobRecord]:
-    return sorted(jobs, key=lambda job: (job.view.queued_at or job.view.created_at, job.view.job))
+    return sorted(jobs, key=lambda job: age(job.view))
 
 
 def _held_id(text: str) -> tuple[str, int, int] | None:

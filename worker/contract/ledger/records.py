@@ -7,7 +7,6 @@ module checks both against each other. What is wrong with a record concerns its 
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from worker.contract.job import JobView, UnreadableJob
 from worker.contract.ledger.connection import RedisConnection
 
 MAX_ACTIVE = 5_000
-"""Jobs of the index of active jobs that are read at once; of more, a random part. A job takes about 7 kB of memory."""
+"""Jobs of an index that are read at once; of more, parts take turns. A job takes about 7 kB of memory."""
 
 _OPTIONS_BYTES = 8 * 1024 * 1024
 """Memory for the options of all these jobs, which have 0.5 kB as a rule, and 15 kB with the longest names."""
@@ -58,6 +57,44 @@ class JobRecord:
         return self.returned + max(0, self.view.chunks - self.view.cursor)
 
 
+class Rotation:
+    """Takes turns over the jobs of an index that may be too large to be read at once.
+
+    Each look continues where the previous one ended, so that a round of them reaches every job that is in the index all
+    the time, whatever is added and removed meanwhile. An index that fits is read as a whole by each look.
+    """
+
+    def __init__(self, connection: RedisConnection, index: str) -> None:
+        """Read nothing yet; `index` is the key of a set."""
+        self._connection, self._index = connection, index
+        self._cursor, self._left = "0", list[str]()
+        self._next = self._cursor, self._left
+        self.ends_round = True
+        """Whether the last look reached the last jobs of a round."""
+
+        self.whole = True
+        """Whether the last look was a round of its own: it reached all jobs."""
+
+    def names(self, most: int) -> list[str]:
+        """Begin a look, and return the names of up to `most` jobs; without `end`, the next look begins here again."""
+        script, args = self._connection.script("members"), [most, self._cursor, *self._left]
+        cursor, names = self._connection.call(lambda: script(keys=[self._index], args=args))
+        self._next = cursor, list(dict.fromkeys(names))
+        return self._next[1][:most]
+
+    def end(self, reached: int) -> None:
+        """End a look that reached the first `reached` of the names; the others come first in the next one."""
+        begins_round = self._begins_round
+        self._cursor, names = self._next
+        self._left = names[reached:]
+        self.ends_round = self._begins_round
+        self.whole = begins_round and self.ends_round
+
+    @property
+    def _begins_round(self) -> bool:
+        return self._cursor == "0" and not self._left
+
+
 class Records:
     """Works over a `RedisConnection` of the caller."""
 
@@ -65,6 +102,10 @@ class Records:
         """Send nothing yet."""
         self._connection = connection
         self._prefix = connection.prefix
+        self.rotation = Rotation(connection, redis_keys.active(self._prefix))
+        """Of `active`."""
+
+        self._unreadable = Rotation(connection, redis_keys.unreadable(self._prefix))
 
     def read(self, job: str) -> JobRecord | None:
         """Read one job with a single command, whatever its size; None if Redis does not know it.
@@ -86,7 +127,7 @@ class Records:
         return found
 
     def active(self) -> tuple[list[JobRecord], list[UnreadableJob], list[str]]:
-        """Read all jobs of the index of active jobs; a random part of them if they exceed the bounds above.
+        """Read all jobs of the index of active jobs; the next part of them if they exceed the bounds above.
 
         Returns:
             The jobs, without texts for people; those that cannot be read; and the names without a record.
@@ -94,10 +135,10 @@ class Records:
         found: list[JobRecord] = []
         unreadable: list[UnreadableJob] = []
         unknown: list[str] = []
-        names, room = self._names("members", redis_keys.active(self._prefix), MAX_ACTIVE)[1], _OPTIONS_BYTES
-        random.shuffle(names)
-        for start in range(0, len(names), _BATCH):
-            batch = names[start : start + _BATCH]
+        names, room, reached = self.rotation.names(MAX_ACTIVE), _OPTIONS_BYTES, 0
+        while reached < len(names) and room >= 0:
+            batch = names[reached : reached + _BATCH]
+            reached += len(batch)
             for name, record in zip(batch, self.read_all(batch), strict=True):
                 if record is None:
                     unknown.append(name)
@@ -106,18 +147,17 @@ class Records:
                 else:
                     found.append(replace(record, view=record.view.without_texts()))
                     room -= _options_bytes(record.view)
-            if room < 0:
-                break
+        self.rotation.end(reached)
         return found, unreadable, unknown
 
     def readable_again(self, most: int) -> tuple[list[str], list[str]]:
-        """Look at up to `most` of the jobs that were put aside because they could not be read.
+        """Look at the next `most` of the jobs that were put aside because they could not be read.
 
         Returns:
             Those that are no longer unreadable; and those of them that have a record, and can be read.
         """
         gone, again = [], []
-        names = self._names("members", redis_keys.unreadable(self._prefix), most)[1]
+        names = self._unreadable.names(most)
         for start in range(0, len(names), _BATCH):
             batch = names[start : start + _BATCH]
             for name, record in zip(batch, self.read_all(batch), strict=True):
@@ -125,6 +165,7 @@ class Records:
                     gone.append(name)
                 if isinstance(record, JobRecord):
                     again.append(name)
+        self._unreadable.end(len(names))
         return gone, again
 
     def newest(self, limit: int) -> list[JobView | UnreadableJob]:
@@ -133,10 +174,6 @@ class Records:
         names = self._connection.call(lambda: self._connection.script("newest")(keys=[index], args=[limit]))
         found = self.read_all(names)
         return [each.view if isinstance(each, JobRecord) else each for each in found if each is not None]
-
-    def _names(self, script: str, index: str, most: int) -> tuple[int, list[str]]:
-        foreign, names = self._connection.call(lambda: self._connection.script(script)(keys=[index], args=[most]))
-        return int(foreign), cast(list[str], names)
 
     def _answers(self, jobs: Sequence[str]) -> list[Any]:
         script = self._connection.script("read")
