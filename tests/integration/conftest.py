@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from support.clocks import PauseClock
 from support.installation import Installation, make_bucket, new_installation
 from worker.contract.ledger.chunks import ChunkLedger
 from worker.contract.ledger.jobs import Ledger
@@ -20,6 +21,14 @@ def installation(standalone: Standalone, monkeypatch: pytest.MonkeyPatch) -> Ins
     for name, value in installation.environment.items():
         monkeypatch.setenv(name, value)
     return installation
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> PauseClock:
+    """Let pauses between two tries to reach Redis pass at once, in this process; their sum is in `paused`."""
+    clock = PauseClock()
+    clock.drive_redis(monkeypatch)
+    return clock
 
 
 @pytest.fixture
