@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from support.clocks import PauseClock
-from support.installation import Installation, make_bucket, new_installation
+from support.installation import Installation, new_installation
 from worker.contract.ledger.chunks import ChunkLedger
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.storage.s3 import ObjectStore
@@ -51,6 +51,6 @@ def chunk_ledger(ledger: Ledger) -> ChunkLedger:
 
 @pytest.fixture
 def store(installation: Installation) -> Iterator[ObjectStore]:
-    make_bucket(installation)
     with ObjectStore(installation.settings.s3) as store:
+        store.ensure_bucket(installation.bucket)
         yield store
