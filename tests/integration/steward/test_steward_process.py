@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import socket
 import urllib.request
 import zlib
 
@@ -14,6 +13,7 @@ import pytest
 from support.commands import wait_for
 from support.fault_timing import FAST
 from support.jobs import run
+from support.loopback import connect_in_turn
 from support.scheduler_harness import SchedulerHarness
 from support.steward_process import StewardProcess, steward
 from worker.contract import redis_keys
@@ -56,7 +56,7 @@ def test_slow_clients_take_no_descriptors_from_the_roles(world, installation):
     settings = installation.environment | FAST | {"MASKMILL_METRICS__PORT": str(port)}
     with steward(settings, files=64) as process:
         wait_for(lambda: "event=http_listening" in process.log, "the port", 60)
-        clients = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(100)]
+        clients = connect_in_turn(port, 100)
         try:
             for client in clients[-5:]:
                 client.sendall(b"GET /metrics HT")
