@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import botocore.loaders
 import pytest
 from hypothesis import settings as hypothesis_settings
 
@@ -17,6 +19,28 @@ _Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
 # Examples have no deadline: on a busy machine one that takes long says nothing about the code.
 hypothesis_settings.register_profile("maskmill", deadline=None)
 hypothesis_settings.load_profile("maskmill")
+
+
+def _share_data_of_botocore() -> None:
+    """Let all clients of this process share what botocore reads from its files, as clients of one session do.
+
+    It parses megabytes of JSON and lists hundreds of folders for each session, and every test has sessions of its own.
+    """
+    loader, known = botocore.loaders.Loader, {}
+    list_services = loader.list_available_services
+
+    def list_once(self: botocore.loaders.Loader, type_name: str) -> list[str]:
+        key = (*self.search_paths, type_name)
+        if key not in known:
+            known[key] = list_services(self, type_name)
+        return known[key]
+
+    loader.list_available_services = list_once
+    files = botocore.loaders.JSONFileLoader
+    files.load_file = staticmethod(functools.cache(files().load_file))
+
+
+_share_data_of_botocore()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from support.installation import Installation, make_bucket, new_installation
+from support.clocks import PauseClock
+from support.installation import Installation, new_installation
 from worker.contract.ledger.chunks import ChunkLedger
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.storage.s3 import ObjectStore
@@ -20,6 +21,14 @@ def installation(standalone: Standalone, monkeypatch: pytest.MonkeyPatch) -> Ins
     for name, value in installation.environment.items():
         monkeypatch.setenv(name, value)
     return installation
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> PauseClock:
+    """Let pauses between two tries to reach Redis pass at once, in this process; their sum is in `paused`."""
+    clock = PauseClock()
+    clock.drive_redis(monkeypatch)
+    return clock
 
 
 @pytest.fixture
@@ -42,6 +51,6 @@ def chunk_ledger(ledger: Ledger) -> ChunkLedger:
 
 @pytest.fixture
 def store(installation: Installation) -> Iterator[ObjectStore]:
-    make_bucket(installation)
     with ObjectStore(installation.settings.s3) as store:
+        store.ensure_bucket(installation.bucket)
         yield store

@@ -1,4 +1,4 @@
-"""Wall clocks of processes that a test can step.
+"""Wall clocks of processes that a test can step, and a clock for pauses between tries.
 
 Servers run with libfaketime (package faketime of Debian). Python's `sleep` fails under it, so that Python processes get
 another `time.time` instead (`injected/sitecustomize.py`).
@@ -6,7 +6,10 @@ another `time.time` instead (`injected/sitecustomize.py`).
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+
+import pytest
 
 _INJECTED = Path(__file__).parent / "injected"
 _LIBRARIES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib*/faketime/libfaketime.so.1")
@@ -48,3 +51,30 @@ class SteppedClock:
         part = self._file.with_suffix(".part")
         part.write_text(f"{seconds:+.3f}\n")
         part.replace(self._file)
+
+
+class PauseClock:
+    """A clock that pauses move forward at once: production limits and pauses hold, and no test waits for them.
+
+    The real clock goes on below it, so that loops without a pause also come to their end.
+    """
+
+    def __init__(self) -> None:
+        """Start at the real time."""
+        self.paused = 0.0
+        """Seconds of all pauses so far."""
+
+    def sleep(self, seconds: float) -> None:
+        """Move forward by `seconds`."""
+        self.paused += seconds
+
+    def monotonic(self) -> float:
+        """Return the real clock with all pauses added."""
+        return time.monotonic() + self.paused
+
+    def drive_redis(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let calls to Redis, the dispatcher, and kombu between two attempts to connect, use this clock."""
+        monkeypatch.setattr("worker.contract.ledger.connection.time", self)
+        monkeypatch.setattr("worker.contract.queue.dispatcher.time", self)
+        monkeypatch.setattr("kombu.utils.functional.sleep", self.sleep)
+        monkeypatch.setattr("kombu.utils.functional.time", self.monotonic)

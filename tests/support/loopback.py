@@ -1,10 +1,25 @@
-"""An HTTP server of a test on the loopback, in a thread of its own."""
+"""An HTTP server of a test on the loopback, in a thread of its own, and connections to a server there."""
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
+
+
+def connect_in_turn(port: int, count: int) -> list[socket.socket]:
+    """Open connections, with a pause after each in which the server accepts it.
+
+    The standard library's servers keep five that they have not accepted. The system drops one more, and tries again
+    after a second.
+    """
+    clients = []
+    for _ in range(count):
+        clients.append(socket.create_connection(("127.0.0.1", port), timeout=30))
+        time.sleep(0.01)
+    return clients
 
 
 class QuietHandler(BaseHTTPRequestHandler):

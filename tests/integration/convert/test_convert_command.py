@@ -131,7 +131,7 @@ def test_a_full_disk_is_reported_and_the_old_bundle_stays(checkpoint, old_bundle
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000_000, 50_000_000))
 
     done = subprocess.run(
-        [str(BIN / "worker"), *arguments(checkpoint, old_bundle)],
+        [str(BIN / "worker"), *arguments(checkpoint, old_bundle, "--tile-order", "rows")],
         env=environment({}),
         capture_output=True,
         text=True,

@@ -267,7 +267,7 @@ def test_a_job_whose_producer_still_lists_is_joined(submitter_of, store, ledger,
     assert submitted.joined and submitted.view.job == being_listed
 
 
-def test_an_unreachable_queue_leaves_the_job_to_the_reconciler(submitter_of, store, ledger, installation):
+def test_an_unreachable_queue_leaves_the_job_to_the_reconciler(submitter_of, store, ledger, installation, pauses):
     gone = installation.settings.redis.model_copy(update={"url": "redis://127.0.0.1:1/0"})
     app = celery_app.make_celery(installation.settings.model_copy(update={"redis": gone}))
 
@@ -275,6 +275,7 @@ def test_an_unreachable_queue_leaves_the_job_to_the_reconciler(submitter_of, sto
         submitter_of(celery=app).submit(source_of(store, installation, ["a.jpg"]), dest_of(installation), MASK)
 
     app.close()
+    assert pauses.paused > ledger.connection.failover_seconds - 10, "it was not waited for during a failover"
     view = one_job(ledger)
     assert (view.status, view.total) == (JobStatus.RUNNING, 1)
     assert len(Backlog(ledger.connection).silent(view.job, 0)) == 1, "the reconciler must find what was not published"

@@ -314,6 +314,7 @@ def test_the_space_of_deleted_objects_is_freed_and_the_others_stay(served):
 
 
 def test_a_failure_to_free_space_is_logged_and_no_error(served, caplog, monkeypatch):
+    monkeypatch.setattr(seaweed, "_DELETION_SECONDS", 0.0)
     monkeypatch.setattr(seaweed, "_RECLAIM_SECONDS", 0.0)
 
     served.s3.reclaim()

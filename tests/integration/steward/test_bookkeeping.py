@@ -382,7 +382,7 @@ def test_an_end_that_no_replica_confirms_is_logged_and_stands(world, monkeypatch
 
 def test_many_failures_take_no_more_memory_than_few(world):
     """One byte per image, parts of results, and nothing that grows with the failures."""
-    few, many = 20_000, 60_000  # the list of failures of both is longer than one part of an upload
+    few, many = 20_000, 40_000  # the list of failures of both is longer than one part of an upload
 
     def peak(job: str, total: int) -> int:
         view = world.submit(total, chunk_images=200, job=job, dest=job)

@@ -299,6 +299,7 @@ def test_a_shortened_manifest_is_reported(world, sent):
     assert sent == []
 
 
+@pytest.mark.usefixtures("pauses")
 def test_a_queue_that_is_gone_is_reported_and_no_chunk_stays_taken(world):
     gone = world.settings.redis.model_copy(update={"url": "redis://127.0.0.1:1/0"})
     app = celery_app.make_celery(world.settings.model_copy(update={"redis": gone}))

@@ -124,7 +124,7 @@ def test_a_job_whose_lists_were_never_written_ends(world):
 
 
 @pytest.mark.usefixtures("_at_once")
-def test_an_interrupted_recovery_starts_again(world, monkeypatch):
+def test_an_interrupted_recovery_starts_again(world, monkeypatch, pauses):
     run(world.ledger, world.submit(60), [19])
     world.bookkeeper.tick()
     lose_redis(world)
@@ -136,6 +136,7 @@ def test_an_interrupted_recovery_starts_again(world, monkeypatch):
         patch.setitem(world.ledger.connection._scripts, "restore", lost)
         with pytest.raises(BrokerUnavailable):
             back(world)
+    assert pauses.paused > world.ledger.connection.failover_seconds - 1
     with pytest.raises(JobNotFound):
         world.ledger.view("job")
 

@@ -46,16 +46,21 @@ def test_every_extra_of_a_command_is_known():
     assert set(extras.MODULES) == set(EXTRAS) - WITHOUT_COMMANDS
 
 
-@pytest.mark.parametrize("extra", sorted(extras.MODULES))
-def test_the_modules_of_an_extra_are_those_of_its_distributions(extra):
-    names = {
+@pytest.fixture(scope="module")
+def installed() -> dict[str, set[str]]:
+    """The distributions of every importable module, read from all files of all distributions."""
+    return {
         module: {name.lower().replace("_", "-") for name in found} for module, found in packages_distributions().items()
     }
+
+
+@pytest.mark.parametrize("extra", sorted(extras.MODULES))
+def test_the_modules_of_an_extra_are_those_of_its_distributions(installed, extra):
     expected = distributions(extra) - PROGRAMS
 
     assert len(set(extras.MODULES[extra])) == len(extras.MODULES[extra])
-    assert set().union(*(names[module] & expected for module in extras.MODULES[extra])) == expected
-    assert all(names[module] & expected for module in extras.MODULES[extra])
+    assert set().union(*(installed[module] & expected for module in extras.MODULES[extra])) == expected
+    assert all(installed[module] & expected for module in extras.MODULES[extra])
 
 
 def test_nothing_is_required_of_what_is_installed():

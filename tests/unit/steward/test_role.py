@@ -47,6 +47,7 @@ class Always:
 def role_of(monkeypatch):
     """Return a factory of roles that lead; they are stopped at the end of the test."""
     monkeypatch.setattr("worker.steward.role.Leadership", Always)
+    monkeypatch.setenv("MASKMILL_ENGINE__LEADER_SECONDS", "1")  # a fifth of it passes between two looks at the lock
     made: list[process.Role] = []
 
     def make(work, seconds: float = 0.02, **options) -> process.Role:
@@ -60,30 +61,30 @@ def role_of(monkeypatch):
         role.join()
 
 
-def pauses_of(role_of, quiet, count: int = 8) -> list[float]:
-    """Return the pauses between two calls of the work."""
+def pauses_of(role_of, quiet, count: int) -> list[float]:
+    """Return the pauses between two calls of the work, in units of the pause that was asked for."""
     times: list[float] = []
 
     def work() -> bool:
         times.append(time.monotonic())
         return quiet(len(times))
 
-    role_of(work, 0.1)
+    role_of(work, 0.05)
     wait_for(lambda: len(times) >= count, "calls", 20)
-    return [later - earlier for earlier, later in itertools.pairwise(times[:count])]
+    return [(later - earlier) / 0.05 for earlier, later in itertools.pairwise(times[:count])]
 
 
 def test_pauses_without_work_grow_up_to_a_bound(role_of):
-    pauses = pauses_of(role_of, lambda _: True)
+    pauses = pauses_of(role_of, lambda _: True, 6)
 
-    assert pauses[0] >= 0.2 and all(pause >= 0.4 for pause in pauses[1:])
-    assert min(pauses[1:]) < 0.8  # and not further
+    assert pauses[0] >= 2 and all(pause >= 4 for pause in pauses[1:])
+    assert min(pauses[1:]) < 8  # and not further
 
 
 def test_work_shortens_the_pauses_again(role_of):
-    pauses = pauses_of(role_of, lambda number: number < 4)
+    pauses = pauses_of(role_of, lambda number: number < 4, 8)
 
-    assert pauses[2] >= 0.4 and min(pauses[3:]) < 0.2
+    assert pauses[2] >= 4 and min(pauses[3:]) < 2
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

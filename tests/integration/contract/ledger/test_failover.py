@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -204,7 +203,7 @@ def test_a_chunk_that_runs_is_not_given_to_another_worker_after_a_failover(faili
         ledger.create("job", OPTIONS)
         assert ledger.seal("job", total=2, chunk_images=2, size=1)
         chunks = ChunkLedger(ledger.connection)
-        time.sleep(1.5)  # until the replica has the job
+        assert ledger.connection.client.wait(1, 10_000) == 1, "the replica has not the job"
         with servers.deaf_replica():
             chunks.start(message, "w@n")
             servers.fail_over("kill")

@@ -39,6 +39,12 @@ def lite() -> dict[str, np.ndarray]:
     return checkpoint.validate(stand_in_state_dict(), "stand-in")
 
 
+@pytest.fixture(scope="module")
+def swin_l() -> dict[str, np.ndarray]:
+    """To draw 220 million numbers takes longer than to run the network."""
+    return checkpoint.validate(stand_in_state_dict(table=SWIN_L), "stand-in")
+
+
 def infer(model: ov.Model, sides: tuple[int, int]) -> np.ndarray:
     compiled = runtime.core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return compiled([stand_in_image(sides)])[0]
@@ -80,10 +86,9 @@ def test_the_native_kernels_agree_on_an_odd_grid(lite):
 
 @pytest.mark.skipif(psutil.virtual_memory().available < 6 << 30, reason="220 million parameters need 5 GiB of memory")
 @pytest.mark.parametrize(("rewrites", "order"), [pytest.param(NONE, ROWS, marks=pytest.mark.long), (ALL, COLUMNS)])
-def test_swin_l_agrees(rewrites, order):
-    weights = checkpoint.validate(stand_in_state_dict(table=SWIN_L), "stand-in")
+def test_swin_l_agrees(swin_l, rewrites, order):
     expected = dict(np.load(DATA / "reference_swin_l_256.npz"))
-    model = build(with_rows(weights, order), InputSize.square(256), rewrites)
+    model = build(with_rows(swin_l, order), InputSize.square(256), rewrites)
     model.add_outputs(["bb.3", "squeeze"])
     compiled = runtime.core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
@@ -94,11 +99,10 @@ def test_swin_l_agrees(rewrites, order):
 
 
 @pytest.mark.skipif(psutil.virtual_memory().available < 6 << 30, reason="220 million parameters need 5 GiB of memory")
-def test_the_native_kernels_agree_on_swin_l():
+def test_the_native_kernels_agree_on_swin_l(swin_l):
     kernels.need_library()
-    weights = checkpoint.validate(stand_in_state_dict(table=SWIN_L), "stand-in")
     expected = np.load(DATA / "reference_swin_l_256.npz")["logits"]
-    model = build(weights, InputSize.square(256), ALL)
+    model = build(swin_l, InputSize.square(256), ALL)
     done = kernels.replaced(model, "f32")
 
     logits = kernels.run(kernels.compiled(model), [stand_in_image(256)])
