@@ -233,10 +233,7 @@ def test_completion(command):
 
 
 def test_the_help_of_every_command_has_examples_and_variables():
-    top = commands.run("producer", "--help", settings={})
-    listing = top.out.partition("Commands:\n")[2].partition("\n\n")[0]
-    for name in [line.split()[0] for line in listing.splitlines() if line[2] != " "]:
-        text = commands.run("producer", name, "--help", settings={}).out
+    for name, text in commands.help_of_commands("producer").items():
         options = text.partition("Options:\n")[2].partition("\n\n")[0]
         assert f"  producer {name}" in text.partition("Example")[2], name
         flags = [line.split()[0] for line in options.splitlines() if line.startswith("  --")]
