@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ import pytest
 from PIL import Image
 
 from support import commands
-from support.installation import Installation
+from support.installation import Installation, make_bucket, new_installation
 from support.photographs import photograph
 from support.public_networks import u2netp
 from worker.standalone.photographs import SAMPLES
+from worker.standalone.services import Standalone
 
 NAMES = ("astronaut", "chelsea", "coffee")
 CROPS = 5
@@ -27,6 +29,17 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.code == 0, done.err
     assert "activation: probability (Sigmoid (1959) limits the output" in done.out
     return folder
+
+
+@pytest.fixture(scope="module")
+def node(
+    standalone: Standalone, cache: dict[str, str], bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
+    """An installation whose workers run the imported network."""
+    installation = new_installation(standalone).with_settings(cache | {"MASKMILL_MODEL__SOURCE": str(bundle)})
+    make_bucket(installation)
+    with commands.workers(installation.environment, tmp_path_factory.mktemp("log") / "worker.log"):
+        yield installation
 
 
 @pytest.fixture
@@ -56,21 +69,17 @@ def crops(tmp_path: Path) -> Path:
     return folder
 
 
-def test_u2netp_from_the_published_file_to_masks_in_s3(
-    installation: Installation, bundle: Path, photos: Path, tmp_path: Path
-):
+def test_u2netp_from_the_published_file_to_masks_in_s3(node: Installation, bundle: Path, photos: Path, tmp_path: Path):
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert manifest["verification"]["max_levels"] in (0, 1)
-    environment = installation.environment | {"MASKMILL_MODEL__SOURCE": str(bundle)}
 
-    with commands.workers(environment, tmp_path / "worker.log"):
-        dest = f"s3://{installation.bucket}/masks/"
-        sent = commands.run(
-            *("producer", "submit", str(photos), dest, "--wait", "--json", "--timeout", "90"), settings=environment
-        )
-        assert sent.code == 0, sent.err
-        job = sent.lines[0]["job"]
-        fetched = commands.run("producer", "download", job, str(tmp_path / "out"), settings=environment)
+    dest = f"s3://{node.bucket}/masks/"
+    sent = commands.run(
+        *("producer", "submit", str(photos), dest, "--wait", "--json", "--timeout", "90"), settings=node.environment
+    )
+    assert sent.code == 0, sent.err
+    job = sent.lines[0]["job"]
+    fetched = commands.run("producer", "download", job, str(tmp_path / "out"), settings=node.environment)
 
     assert fetched.code == 0, fetched.err
     masks = {path.stem: np.array(Image.open(path)) for path in (tmp_path / "out").rglob("*.png")}
@@ -84,16 +93,14 @@ def test_u2netp_from_the_published_file_to_masks_in_s3(
     assert masks["coffee"][int(height * 0.45), int(width * 0.5)] > 223
 
 
-def test_few_crops_of_the_samples_need_review(installation: Installation, bundle: Path, crops: Path, tmp_path: Path):
-    environment = installation.environment | {"MASKMILL_MODEL__SOURCE": str(bundle)}
-    with commands.workers(environment, tmp_path / "worker.log"):
-        dest = f"s3://{installation.bucket}/crops/"
-        sent = commands.run(
-            *("producer", "submit", str(crops), dest, "--wait", "--json", "--timeout", "90"), settings=environment
-        )
-        assert sent.code == 0, sent.err
-        job = sent.lines[0]["job"]
-        listed = commands.run("producer", "results", job, "--needs-review", "--format", "jsonl", settings=environment)
+def test_few_crops_of_the_samples_need_review(node: Installation, crops: Path):
+    dest = f"s3://{node.bucket}/crops/"
+    sent = commands.run(
+        *("producer", "submit", str(crops), dest, "--wait", "--json", "--timeout", "90"), settings=node.environment
+    )
+    assert sent.code == 0, sent.err
+    job = sent.lines[0]["job"]
+    listed = commands.run("producer", "results", job, "--needs-review", "--format", "jsonl", settings=node.environment)
 
     assert listed.code == 0, listed.err
     flagged = {Path(line["key"]).stem for line in listed.lines}

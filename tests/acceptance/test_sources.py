@@ -9,7 +9,9 @@ import pty
 import subprocess
 
 import pytest
+from click.testing import CliRunner
 
+import producer.cli
 from support import commands
 from worker.contract.ledger.jobs import Ledger
 from worker.contract.s3url import S3Url
@@ -60,6 +62,20 @@ def submit(installation, *args, stdin="", code=0, **variables):
     return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
 
+def submit_in_process(installation, *args):
+    """Do what `submit` does, in the process of the test; return the JSON lines."""
+    words = [word.format(bucket=installation.bucket) for word in args]
+    done = CliRunner().invoke(
+        producer.cli.cli,
+        ["submit", *words, "--json"],
+        prog_name="producer",
+        env=installation.environment,
+        catch_exceptions=False,
+    )
+    assert done.exit_code == 0, done.output
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 OUT = "s3://{bucket}/out/"
 BOTH = ["d/c.jpg", "a.jpg"]
 URLS = ["in/d/c.jpg", "in/a.jpg"]
@@ -84,13 +100,18 @@ SOURCES = {
     "JSON on standard input": (["-", OUT], '{{"key": "s3://{bucket}/in/a.jpg", "size": 5}}\n', ["in/a.jpg"]),
     "paths on standard input": (["-", OUT], "photos/d/c.jpg\n./photos/a.jpg\n", ["photos/d/c.jpg", "photos/a.jpg"]),
 }
+BY_THE_PROGRAM = {"prefix", "folder", *(kind for kind, (_, stdin, _) in SOURCES.items() if stdin)}
+"""Arguments and standard input as a user gives them; a process for each of the other kinds would only take a second."""
 
 
 @pytest.mark.parametrize("kind", SOURCES)
 def test_a_source_becomes_a_job(photo_bucket, store, kind):
     args, stdin, keys = SOURCES[kind]
 
-    [line], _ = submit(photo_bucket, *args, stdin=stdin)
+    if kind in BY_THE_PROGRAM:
+        [line], _ = submit(photo_bucket, *args, stdin=stdin)
+    else:
+        [line] = submit_in_process(photo_bucket, *args)
 
     assert line["images"] == len(keys)
     entries = list(read(store, S3Url(photo_bucket.bucket, "out/"), line["job"], len(keys)))
@@ -233,10 +254,7 @@ def test_completion(command):
 
 
 def test_the_help_of_every_command_has_examples_and_variables():
-    top = commands.run("producer", "--help", settings={})
-    listing = top.out.partition("Commands:\n")[2].partition("\n\n")[0]
-    for name in [line.split()[0] for line in listing.splitlines() if line[2] != " "]:
-        text = commands.run("producer", name, "--help", settings={}).out
+    for name, text in commands.help_of_commands("producer").items():
         options = text.partition("Options:\n")[2].partition("\n\n")[0]
         assert f"  producer {name}" in text.partition("Example")[2], name
         flags = [line.split()[0] for line in options.splitlines() if line.startswith("  --")]

@@ -60,7 +60,7 @@ def test_threads_in_flight_stay_inside_disjoint_core_sets(installation, ledger, 
     cpus = sorted(os.sched_getaffinity(0))
     half = len(cpus) // 2
     with commands.workers(settings, worker_log) as supervisor:
-        job = submit_pictures(installation, 120, chunk=4)
+        job = submit_pictures(installation, 60, chunk=4)
         wait_for_progress(ledger, job)
         seen: dict[int, set[int]] = {}
         ran: dict[int, set[int]] = {}
@@ -81,7 +81,7 @@ def test_threads_in_flight_stay_inside_disjoint_core_sets(installation, ledger, 
 
 def test_a_killed_model_process_is_replaced_and_its_chunk_completes(installation, ledger, worker_log):
     with commands.workers(installation.environment, worker_log) as supervisor:
-        job = submit_pictures(installation, 160)
+        job = submit_pictures(installation, 64)
         wait_for_progress(ledger, job)
         victim = commands.model_processes(supervisor.pid)[0]
 
@@ -91,7 +91,7 @@ def test_a_killed_model_process_is_replaced_and_its_chunk_completes(installation
         successors = [process.pid for process in commands.model_processes(supervisor.pid)]
 
     view = ledger.view(job)
-    assert (view.ok, view.total) == (160, 160) and done_before < 160
+    assert (view.ok, view.total) == (64, 64) and done_before < 64
     assert successors and victim.pid not in successors
     assert Backlog(ledger.connection).queued() == 0
 

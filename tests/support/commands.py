@@ -17,6 +17,21 @@ import psutil
 
 BIN = Path(sys.executable).parent
 
+# Prints name -> output of `PROGRAM NAME --help`, for each NAME.
+_HELP = """
+import importlib, json, sys
+from click.testing import CliRunner
+
+program = sys.argv[1]
+group = importlib.import_module(f"{program}.cli").cli
+help_of = {}
+for name in sys.argv[2:]:
+    done = CliRunner().invoke(group, [name, "--help"], prog_name=program, catch_exceptions=False)
+    assert done.exit_code == 0, (name, done.exit_code, done.output)
+    help_of[name] = done.output
+print(json.dumps(help_of))
+"""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -52,6 +67,27 @@ def run(
         check=False,
     )
     return Result(done.returncode, done.stdout, done.stderr)
+
+
+def help_of_commands(program: str) -> dict[str, str]:
+    """Return the help of each command that `PROGRAM --help` lists.
+
+    The program runs twice: without a command, and with its last one. The others are called in one process, since a
+    process for each would start Python dozens of times.
+    """
+    listing = _successful([str(BIN / program), "--help"]).partition("Commands:\n")[2].partition("\n\n")[0]
+    names = [line.split()[0] for line in listing.splitlines() if line[2] != " "]
+    assert names
+    found: dict[str, str] = json.loads(_successful([sys.executable, "-P", "-c", _HELP, program, *names]))
+    assert found[names[-1]] == _successful([str(BIN / program), names[-1], "--help"]), "not what the program prints"
+    return found
+
+
+def _successful(words: list[str]) -> str:
+    """Return the standard output of a command that must succeed."""
+    done = subprocess.run(words, env=environment({}), capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @contextmanager

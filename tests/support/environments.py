@@ -84,12 +84,18 @@ class Environment:
     folder: Path
     python: Path | None = None
     """The Python that it was made from, if this module made it."""
+    bytecode: Path | None = None
+    """Where its programs keep bytecode; beside the sources if None."""
 
     @classmethod
-    def new(cls, folder: Path, python: Path) -> Environment:
-        """Create an empty one for this Python, without pip."""
+    def new(cls, folder: Path, python: Path, bytecode: Path | None = None) -> Environment:
+        """Create an empty one for this Python, without pip.
+
+        An environment in the same place as an earlier one, with the same folder of bytecode, compiles only modules that
+        the earlier one did not have: uv links one file into both, so size and time of the source are the same.
+        """
         _uv("venv", "--python", python, folder)
-        return cls(folder, python)
+        return cls(folder, python, bytecode)
 
     @property
     def bin(self) -> Path:
@@ -100,6 +106,10 @@ class Environment:
         """Run `pip install`, and assert that what is installed then has all its dependencies."""
         _uv("pip", "install", "--python", self.bin / "python", *arguments)
         _uv("pip", "check", "--python", self.bin / "python")
+
+    def resolve(self, *arguments: str | Path) -> None:
+        """Run `pip install` up to the point where it would download: the index has all that is needed, with hashes."""
+        _uv("pip", "install", "--dry-run", "--python", self.bin / "python", *arguments)
 
     def run(
         self, *command: str | Path, settings: Mapping[str, str] | None = None, cwd: Path | None = None, code: int = 0
@@ -122,6 +132,8 @@ class Environment:
     def variables(self, settings: Mapping[str, str]) -> dict[str, str]:
         """Return the variables for programs of this environment."""
         kept = {name: value for name, value in os.environ.items() if not re.match(r"PYTHON|VIRTUAL_ENV|PYENV", name)}
+        if self.bytecode is not None:
+            kept["PYTHONPYCACHEPREFIX"] = str(self.bytecode)
         return {**kept, **settings, "PATH": f"{self.bin}{os.pathsep}/usr/bin:/bin:/usr/sbin", "COLUMNS": "200"}
 
 
@@ -129,7 +141,8 @@ def missing_of(environment: Environment) -> dict[str, str]:
     """Show the help of every command, and return those that cannot run with what they need."""
     for script in ("maskmill", "producer", "worker"):
         assert environment.run(script, "--help").out.startswith(f"Usage: {script} ")
-    found = json.loads(environment.run("python", "-I", "-c", _HELP).out)
+    kept = () if environment.bytecode is None else ("-X", f"pycache_prefix={environment.bytecode}")
+    found = json.loads(environment.run("python", "-I", *kept, "-c", _HELP).out)
     assert len(found) > 20
     return {command: needs for command, needs in found.items() if needs}
 

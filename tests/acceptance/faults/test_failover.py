@@ -188,11 +188,14 @@ def test_control_without_the_safeguards_a_failover_stops_a_job(standalone, cache
     with contextlib.ExitStack() as stack:
         settings = cache | servers.environment() | SLOW
         controls = {}
-        for off in ("watch", "change"):
+
+        def start(off: str) -> None:
             installation = installation_at(standalone, servers.url, settings)
             faults = Faults(tmp_path / off, image_seconds=0.2, off=[off, "reconciler"] if off == "change" else [off])
             log = tmp_path / f"{off}.log"
             controls[off] = stack.enter_context(SharedWorkers.start(installation, faults, log))
+
+        run_concurrently(lambda: start("watch"), lambda: start("change"))
         jobs = {off: workers.submit(IMAGES, chunk=CHUNK) for off, workers in controls.items()}
         stack.callback(servers.heal)  # before the workers stop
         with servers.deaf_replica():

@@ -27,6 +27,8 @@ from worker.contract.storage.s3 import ObjectStore
 from worker.standalone.services import Standalone
 
 IMAGES, CHUNK = 50, 5
+FEW = 20
+"""Images of a job that runs to its end while no command has to reach it: four chunks."""
 IMAGE_SECONDS = 0.4
 WAIT = ("--wait", "--timeout", "90", "--json")
 CANCELLED, THRESHOLD, SOME_FAILED = 5, 4, 3
@@ -36,7 +38,7 @@ CANCELLED, THRESHOLD, SOME_FAILED = 5, 4, 3
 def workers(
     standalone: Standalone, cache: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SharedWorkers]:
-    """One worker process; `in/` holds `IMAGES` pictures."""
+    """One worker process; `in/` holds `IMAGES` pictures, `few/` has `FEW`."""
     folder = tmp_path_factory.mktemp("workers")
     installation = new_installation(standalone).with_settings(
         FAST | cache | {"MASKMILL_JOBS__CHUNK_IMAGES": str(CHUNK)}
@@ -46,6 +48,7 @@ def workers(
         installation, Faults(folder, image_seconds=IMAGE_SECONDS), folder / "worker.log"
     ) as workers:
         workers.upload(IMAGES)
+        workers.upload(FEW, "few")
         yield workers
 
 
@@ -221,16 +224,15 @@ def test_the_error_threshold_stops_a_job(workers, ledger, broken, threshold, cod
 
 
 def test_the_job_with_the_higher_priority_ends_first(workers, ledger):
-    workers.upload(IMAGES + 15, "many")
     jobs = {}
     for priority in ("low", "high"):
-        jobs[priority] = submit(workers, "--priority", priority, folder="many")
+        jobs[priority] = submit(workers, "--priority", priority)
         ledger.pause(jobs[priority])  # until both exist: a command may take as long to start as a job takes to run
     for job in jobs.values():
         ledger.resume(job)
 
     for job in jobs.values():
-        assert workers.settle(job).view.ok == IMAGES + 15
+        assert workers.settle(job).view.ok == IMAGES
 
     low, high = (ledger.view(jobs[priority]) for priority in ("low", "high"))
     assert low.created_at < high.created_at and high.completed_at < low.completed_at
@@ -265,9 +267,9 @@ def test_a_second_run_does_only_what_changed(workers, ledger, store, executed):
 
 def test_two_jobs_with_one_destination_run_one_after_the_other(workers, ledger):
     dest = f"both-{secrets.token_hex(4)}"
-    first = submit(workers, dest=dest)
+    first = submit(workers, folder="few", dest=dest)
     ledger.pause(first)  # a command may take as long to start as a job takes to run
-    done = producer(workers, "submit", *source_and_dest(workers, dest=dest), "--force", "--json")
+    done = producer(workers, "submit", *source_and_dest(workers, "few", dest), "--force", "--json")
     second = done.lines[0]["job"]
 
     assert done.lines[0]["waits_for"] == first
@@ -276,12 +278,12 @@ def test_two_jobs_with_one_destination_run_one_after_the_other(workers, ledger):
     for job in (first, second):
         commands.wait_for(lambda job=job: ledger.view(job).ended, f"job {job} to end", 90)
     one, two = ledger.view(first), ledger.view(second)
-    assert one.ok == two.ok == IMAGES
+    assert one.ok == two.ok == FEW
     assert one.completed_at <= two.started_at
 
 
 def test_two_producers_with_one_key_make_one_job(workers, ledger, executed):
-    key, urls = f"nightly-{secrets.token_hex(4)}", source_and_dest(workers)
+    key, urls = f"nightly-{secrets.token_hex(4)}", source_and_dest(workers, "few")
     results: list[commands.Result] = []
 
     def submit_once() -> None:
@@ -296,14 +298,14 @@ def test_two_producers_with_one_key_make_one_job(workers, ledger, executed):
     assert [done.code for done in results] == [0, 0], [done.err for done in results]
     assert len({done.lines[0]["job"] for done in results}) == 1
     assert sorted(done.lines[0]["joined"] for done in results) == [False, True]
-    assert all(done.lines[-1]["ok"] == IMAGES for done in results)
-    assert len(executed()) == IMAGES
+    assert all(done.lines[-1]["ok"] == FEW for done in results)
+    assert len(executed()) == FEW
     late = producer(workers, "submit", *urls, "--job-key", key, *WAIT)
     assert late.lines[0]["joined"] and late.code == 0, "the key stays valid"
 
 
 def test_the_next_producer_replaces_one_that_died_while_listing(workers, ledger, executed):
-    key, urls = f"cut-{secrets.token_hex(4)}", source_and_dest(workers)
+    key, urls = f"cut-{secrets.token_hex(4)}", source_and_dest(workers, "few")
     with Proxy(int(workers.installation.settings.s3.endpoint_url.rpartition(":")[2])) as proxy:
         slow = workers.installation.with_settings(
             {"MASKMILL_S3__ENDPOINT_URL": proxy.url(workers.installation.settings.s3.endpoint_url)}
@@ -332,7 +334,7 @@ def test_the_next_producer_replaces_one_that_died_while_listing(workers, ledger,
     assert done.code == 0, done.err
     assert done.lines[0]["job"] != dead and not done.lines[0]["joined"]
     assert ledger.view(dead).status is JobStatus.CANCELLED
-    assert len(executed()) == IMAGES
+    assert len(executed()) == FEW
 
 
 def job_of(ledger: Ledger, key: str) -> str | None:

