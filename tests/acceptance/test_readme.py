@@ -45,9 +45,10 @@ LINES = [line.partition(" #")[0].strip() for block in BLOCKS for line in block.s
 COMMANDS = list(dict.fromkeys(LINES))
 UNTIL_STOPPED = {"worker start", "celery -A worker.app flower --address=127.0.0.1"}
 BENCHMARKS = {line: found[1] for line in COMMANDS if (found := re.search(r"worker bench (\w+) (?!.*--help)", line))}
-ONLY_READ = {"all", "quality", "peers"}
-"""`all` runs the others one after the other, for minutes. The other two need packages of pictures or rembg's
-environment; tests/integration/bench runs them with small exams and a stand-in for rembg."""
+ONLY_READ = {"all", "quality", "peers", "submit"}
+"""`all` runs the others one after the other, for minutes. `quality` and `peers` need packages of pictures or rembg's
+environment; tests/integration/bench runs them with small exams and a stand-in for rembg, and `submit` with a thousand
+keys."""
 RUN_BENCHMARKS = {name: line for line, name in reversed(BENCHMARKS.items()) if name not in ONLY_READ}
 """The first command of each benchmark."""
 MORE_BENCHMARKS = [line for line in BENCHMARKS if line not in RUN_BENCHMARKS.values()]
@@ -118,7 +119,6 @@ SHORT = {
     "scale": "--seconds 1",
     "fleet": "--seconds 2 --nodes 1,10",
     "neighbour": "--quick",
-    "submit": "--plain-messages 100 --lost-jobs 2",
 }
 """What makes a benchmark short."""
 
@@ -133,8 +133,6 @@ SMALLER = (
     ("--size 512 --size 1024", "--size 64"),
     ("--size 512", "--size 64"),
     ("--megapixels 2 --megapixels 12 --size 1024", "--megapixels 0.1 --size 64"),
-    ("--keys 1000000 --keys 10000000", "--keys 3000 --keys 6000"),
-    ("--keys 10000", "--keys 1000"),
     ("--nodes 10,100,1000", "--nodes 1,10"),
     ("MASKMILL_PLAN__PROCESSES=8", "MASKMILL_PLAN__PROCESSES=1"),
     ("MASKMILL_MODEL__SIZE=1024", "MASKMILL_MODEL__SIZE=320"),

@@ -76,6 +76,8 @@ def place(standalone, tmp_path_factory) -> Iterator[Place]:
             "MASKMILL_SECRETS_DIR": str(secrets),
             "MASKMILL_PLAN__PROCESSES": "1",
             "MASKMILL_JOBS__CHUNK_IMAGES": "4",
+            "MASKMILL_ENGINE__RECONCILE_SECONDS": "0.5",
+            "MASKMILL_ENGINE__FEED_SECONDS": "0.1",
         }
         faults = Faults(folder / "faults", store_pauses=0.1)
         with commands.workers(settings | faults.environment(), folder / "worker.log"):
