@@ -20,7 +20,7 @@ from worker.contract.storage.s3 import ObjectStore
 
 pytestmark = pytest.mark.timeout(300)
 
-LIMIT_SECONDS, LIMIT_MIB = 3, 400
+LIMIT_SECONDS, LIMIT_MIB = 5, 400
 
 
 def huge() -> bytes:
