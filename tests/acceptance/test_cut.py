@@ -116,6 +116,10 @@ def test_from_a_folder_to_a_folder_and_then_only_what_is_new_or_changed(home, us
     assert_all_gone(services_folder)
 
 
+MANY = 16
+"""Pictures of a run that is interrupted after the first of them."""
+
+
 def pictures_in_progress(home: Path, count: int) -> tuple[Path, Path]:
     """Return a new source and destination, with pictures that take long enough to be interrupted."""
     photos, dest = home / f"many-{time.monotonic_ns()}", home / f"out-{time.monotonic_ns()}"
@@ -127,7 +131,7 @@ def pictures_in_progress(home: Path, count: int) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_keeps_what_is_done_and_goes_on(how, home, user, services_folder, tmp_path):
-    photos, dest = pictures_in_progress(home, 24)
+    photos, dest = pictures_in_progress(home, MANY)
     process = start(photos, dest, user=user, log=tmp_path / "log")
     commands.wait_for(lambda: written(dest), "the first output")
 
@@ -139,15 +143,15 @@ def test_an_interrupted_run_keeps_what_is_done_and_goes_on(how, home, user, serv
     if how is not signal.SIGKILL:  # its workers need a moment to notice; the next run does not wait for them
         assert_all_gone(services_folder)
     kept = written(dest)
-    assert 0 < len(kept) < 24, "the picture that was done first is there, and the run did not finish: else no test"
+    assert 0 < len(kept) < MANY, "the picture that was done first is there, and the run did not finish: else no test"
     if how is not signal.SIGKILL:
-        assert f"{len(kept)} of 24 pictures are done" in said and f"maskmill cut {photos} {dest}" in said
+        assert f"{len(kept)} of {MANY} pictures are done" in said and f"maskmill cut {photos} {dest}" in said
     assert not S3_WORDS.search(said), said
 
     again = cut(photos, dest, user=user)
 
     assert again.code == 0, again.out + again.err
-    assert set(written(dest)) == {f"{number:03}.png" for number in range(24)}
+    assert set(written(dest)) == {f"{number:03}.png" for number in range(MANY)}
     redone = [name for name, at in kept.items() if written(dest)[name] != at]
     assert len(redone) <= (8 if how is signal.SIGKILL else 0), "only outputs that were not recorded yet"
     assert_all_gone(services_folder)

@@ -1,7 +1,8 @@
 """S3 in trouble while a node works: every image gets exactly one outcome, and no worker is stuck.
 
 One node does a job after the other; the server in front of it misbehaves in another way during each. Times are short
-settings of the test; what they are by default is in `infra/README.md`.
+settings of the test, and the pauses between tries are a tenth of the product's; what they are by default is in
+`infra/README.md`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import pytest
 
 from support import commands
 from support.edge_case_images import encoded, scene
+from support.fault_injection import Faults
 from support.installation import new_installation
 from support.misbehaving_s3 import MisbehavingS3, Mode, Refusal
 from worker.contract.job import JobStatus, JobView
@@ -74,8 +76,11 @@ def place(standalone, tmp_path_factory) -> Iterator[Place]:
             "MASKMILL_SECRETS_DIR": str(secrets),
             "MASKMILL_PLAN__PROCESSES": "1",
             "MASKMILL_JOBS__CHUNK_IMAGES": "4",
+            "MASKMILL_ENGINE__RECONCILE_SECONDS": "0.5",
+            "MASKMILL_ENGINE__FEED_SECONDS": "0.1",
         }
-        with commands.workers(settings, folder / "worker.log"):
+        faults = Faults(folder / "faults", store_pauses=0.1)
+        with commands.workers(settings | faults.environment(), folder / "worker.log"):
             yield Place(server, settings, ledger, secrets)
 
 

@@ -15,6 +15,9 @@ from pathlib import Path
 
 _INJECTED = Path(__file__).parent / "injected"
 
+SMALL_NETWORK = {"PYTHONPATH": str(_INJECTED), "SMALL_NETWORK": "1"}
+"""Variables of processes that build a network of two convolutions in place of BiRefNet."""
+
 
 @dataclass(frozen=True)
 class Faults:
@@ -34,6 +37,9 @@ class Faults:
 
     back_off_seconds: float = 0.2
     """Longest pause of the supervisor before it restarts a process."""
+
+    store_pauses: float = 1.0
+    """Factor of the pauses before work for which S3 failed is tried again: 5 to 120 s with a factor of 1."""
 
     off: Sequence[str] = ()
     """Disabled safeguards: reconciler, change (search for lost chunks when the primary has changed), watch (cut the

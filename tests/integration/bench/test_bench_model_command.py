@@ -14,14 +14,15 @@ from click.testing import CliRunner
 
 from integration.model.tiny_network import MEAN, SCALE, SIZE, build, noise, save
 from worker.bench import model
-from worker.bench.contenders import variants
+from worker.bench.contenders import contenders, variants
 from worker.bench.harness import machine
-from worker.bench.harness.process import once
+from worker.bench.harness.process import Contestant, once
 from worker.bench.model_report import ModelReport
 from worker.cli.bench import bench_command
 from worker.contract.errors import SettingsError, SetupError
 from worker.contract.input_size import InputSize
 from worker.contract.settings import PlanSettings
+from worker.cpu import placement, topology
 from worker.images.tensor import normalise
 from worker.model.format.layout import MANIFEST_NAME
 
@@ -81,22 +82,29 @@ def test_the_whole_comparison(only_openvino, tiny_networks, tmp_path):
     assert not (tmp_path / "out" / "model.png").exists()
 
 
-def test_the_networks_are_built_where_the_contenders_look_for_them(tmp_path):
+def test_the_networks_are_built_where_the_contenders_look_for_them_and_run(tmp_path):
     request = {
         "job": "prepare",
         "cpus": sorted(os.sched_getaffinity(0)),
         "size": 64,
         "checkpoint": None,
         "folder": str(tmp_path),
-        "build_ours": False,
+        "build_ours": True,
     }
 
     prepared = once(request, tmp_path / "log")
 
-    assert [v.label for v in variants(Path(prepared["plain"]), InputSize.square(64))] == ["birefnet_lite 64 fp32"]
-    assert prepared["ours"] is None and prepared["weights"].startswith("random")
+    (plain,) = variants(Path(prepared["plain"]), InputSize.square(64))
+    (ours,) = variants(Path(prepared["ours"]), InputSize.square(64))
+    assert plain.label == ours.label == "birefnet_lite 64 fp32"
+    assert prepared["weights"].startswith("random")
     assert np.load(prepared["image"]).shape == (1, 64, 64, 3)
     assert np.load(prepared["normalised"]).shape == (1, 3, 64, 64)
+    core_set = placement.plan(topology.read(), PlanSettings(processes=1)).core_sets[0]
+    for row in contenders(plain, [ours], "f32")[:2]:
+        asked = row.request() | {"cpus": core_set.cpus, "streams": 1, "threads": core_set.threads}
+        taker = Contestant(asked | {"image": prepared["image"]}, images=1, log=tmp_path / "log")
+        assert taker.turn().images == 1 and taker.facts["digest"], row.label
 
 
 @pytest.fixture

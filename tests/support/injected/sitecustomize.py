@@ -3,7 +3,7 @@
 The product does not know it. The variable `FAULTS` (JSON of `support.fault_injection.Faults`) describes the faults of
 one test. Each module concerned is patched right after its import; no module is imported earlier than without faults.
 `STEPPED_CLOCK` names the file of another wall clock (see `support.clocks`), on which kombu's leases depend. With
-`NAME_REQUESTS`, requests to S3 say which process makes them.
+`NAME_REQUESTS`, requests to S3 say which process makes them; with `SMALL_NETWORK`, BiRefNet is built small.
 """
 
 from __future__ import annotations
@@ -158,6 +158,7 @@ def watchdog(module: ModuleType) -> None:
 
 def chunk_ledger(module: ModuleType) -> None:
     """No image runs alone or is recorded as dead; or a chunk runs although another worker runs it or has run it."""
+    store_pauses(module)
     if off("careful"):
         module.SPLIT_AFTER = 10**6  # type: ignore[attr-defined]
     if not off("verdict"):
@@ -200,6 +201,21 @@ def connection(module: ModuleType) -> None:
         return self._scripts[name]
 
 
+def store_pauses(module: ModuleType) -> None:
+    """The pauses of a chunk for which S3 failed, and of its job, are multiplied by `store_pauses`."""
+    names = (
+        "RETRY_PAUSE_SECONDS",
+        "STORE_RETRY_SECONDS",
+        "STORE_PAUSE_SECONDS",
+        "MAX_STORE_PAUSE_SECONDS",
+        "STORE_PAUSE_FACTOR",
+        "MAX_LONG_STORE_PAUSE_SECONDS",
+    )
+    for name in names:
+        if hasattr(module, name):
+            setattr(module, name, FAULTS["store_pauses"] * getattr(module, name))
+
+
 def supervisor(module: ModuleType) -> None:
     """Restarts wait `back_off_seconds` at most; by default that is 30 s."""
     module._MAX_BACK_OFF_SECONDS = FAULTS["back_off_seconds"]  # type: ignore[attr-defined]
@@ -231,6 +247,7 @@ CHANGES: dict[str, Callable[[ModuleType], None]] = {
     "worker.contract.messages": messages,
     "worker.contract.ledger.primary": primary,
     "worker.consumer.lease": lease,
+    "worker.runner.chunks": store_pauses,
     "worker.runner.pipeline": pipeline,
     "worker.steward.reconciler": reconciler,
     "worker.node.supervisor": supervisor,
@@ -251,6 +268,22 @@ def name_requests(module: ModuleType) -> None:
             pid = int(stat.rpartition(")")[2].split()[1])
         module._USER_AGENT = f"{agent} process/{'.'.join([socket.gethostname(), *line])}"  # type: ignore[attr-defined]
         original(self, *args, **kwargs)
+
+
+def small_network(module: ModuleType) -> None:
+    """BiRefNet is a network of two convolutions: it loads in a second, where the real one takes ten."""
+
+    def build(weights: Any, size: Any, rewrites: Any = ()) -> Any:
+        import numpy as np
+
+        ops, noise = module.opset, np.random.default_rng(7).normal
+        image = ops.parameter([1, 3, size.height, size.width], np.float32, name="image")
+        first = ops.constant(noise(size=(8, 3, 3, 3)).astype(np.float32))
+        second = ops.constant(noise(size=(1, 8, 1, 1)).astype(np.float32))
+        hidden = ops.relu(ops.convolution(image, first, [1, 1], [1, 1], [1, 1], [1, 1]))
+        return module.ov.Model([ops.convolution(hidden, second, [1, 1], [0, 0], [0, 0], [1, 1])], [image], "small")
+
+    module.build = build  # type: ignore[attr-defined]
 
 
 class Finder(importlib.abc.MetaPathFinder):
@@ -295,5 +328,7 @@ if FAULTS:
     sys.meta_path.insert(0, Finder(CHANGES))
 if "NAME_REQUESTS" in os.environ:
     sys.meta_path.insert(0, Finder({"worker.contract.storage.s3": name_requests}))
+if "SMALL_NETWORK" in os.environ:
+    sys.meta_path.insert(0, Finder({"worker.convert.birefnet.network": small_network}))
 if "STEPPED_CLOCK" in os.environ:
     time.time = stepped(Path(os.environ["STEPPED_CLOCK"]), time.time)
