@@ -281,8 +281,8 @@ class Submitter:
             ) from error
         return self._sealed(new, seal), waits_for
 
-    def _create(self, new: _NewJob) -> None:
-        self.ledger.create(new.job, new.options, new.policy, traceparent=new.traceparent)
+    def _create(self, new: _NewJob, *, again: bool = False) -> None:
+        self.ledger.create(new.job, new.options, new.policy, traceparent=new.traceparent, again=again)
 
     def _register(self, new: _NewJob, listing: Iterator[Item]) -> Callable[[], bool]:
         """Write manifest and `job.json`, and return the call that lets the job run."""
@@ -320,7 +320,7 @@ class Submitter:
             try:
                 view = self.ledger.view(new.job)
             except JobNotFound:
-                self._create(new)
+                self._create(new, again=True)
             else:
                 if view.status is not JobStatus.LISTING:
                     break

@@ -85,8 +85,25 @@ class Ledger:
         """Give a job key to `job`, because the job that holds it was never completely submitted."""
         self.connection.call(lambda: self.connection.client.set(redis_keys.job_key(self._prefix, key), job))
 
-    def create(self, job: str, options: JobOptions, policy: JobPolicy | None = None, *, traceparent: str = "") -> None:
-        """Create a job in state `listing`; `traceparent` names the span that submits it."""
+    def create(
+        self,
+        job: str,
+        options: JobOptions,
+        policy: JobPolicy | None = None,
+        *,
+        traceparent: str = "",
+        again: bool = False,
+    ) -> None:
+        """Create a job in state `listing`.
+
+        Args:
+            job: its id.
+            options: what to do.
+            policy: how to do it.
+            traceparent: names the span that submits it.
+            again: a primary that Redis has no longer knew the job and may have let it run: workers look for its
+                outputs before they make new ones.
+        """
         now = self._now()
         fields = _submitted_fields(job, options, policy or JobPolicy()) | {
             "status": JobStatus.LISTING.value,
@@ -94,7 +111,9 @@ class Ledger:
             "created_at": now,
             "queued_at": now,
             "beat_at": now,
+            "server": self.connection.call(lambda: self.connection.client.info("server")).get("run_id", ""),
             **({"traceparent": traceparent} if traceparent else {}),
+            **({"recheck": 1} if again else {}),
         }
 
         def write() -> None:
@@ -287,6 +306,7 @@ class Ledger:
             | {"queued_at": fields["created_at"], "chunks": chunks, "cursor": cursor, "status": status.value}
             | {"ending": ending.value if ending else "" if left else "finished"}
             | ({"finished_at": now} if ending else {})
+            | ({"recheck": 1} if status is JobStatus.RUNNING else {})  # the last outcomes were in Redis alone
             | {kind.value: count for kind, count in counts.items() if count}
             | dict(fields)
         )

@@ -140,6 +140,22 @@ def test_the_first_start_on_a_new_primary_looks_for_outputs(failing_over, server
         assert not chunks.start(MESSAGE.model_copy(update={"job": "new"}), "w@n").recheck
 
 
+def test_a_job_sealed_again_on_a_new_primary_looks_for_outputs(failing_over, servers):
+    """The new one knows the job, but not that it ran."""
+    with Ledger(failing_over.settings.redis) as ledger:
+        chunks, sizes = ChunkLedger(ledger.connection), {"total": 2, "chunk_images": 2, "size": 1}
+        ledger.create("job", OPTIONS)
+        assert ledger.connection.client.wait(1, 10_000) == 1, "the replica has not the job"
+        with servers.deaf_replica():
+            ledger.seal("job", **sizes)
+            assert not chunks.start(MESSAGE, "w@n").recheck
+            servers.fail_over("kill")
+
+        assert ledger.view("job").status is JobStatus.LISTING
+        ledger.seal("job", **sizes)
+        assert chunks.start(MESSAGE, "w@n").recheck
+
+
 def test_a_job_that_is_joined_is_confirmed_anew(failing_over, servers):
     upload(failing_over, 1, "in")
     demanding = failing_over.with_settings(
@@ -233,6 +249,9 @@ def test_a_job_that_the_new_primary_does_not_know_is_created_again(failing_over,
         )
 
     assert failed and submitted.view.status is JobStatus.RUNNING and submitted.view.total == 3
+    with Ledger(failing_over.settings.redis) as ledger:
+        message = MESSAGE.model_copy(update={"job": submitted.view.job})
+        assert ChunkLedger(ledger.connection).start(message, "w@n").recheck, "it may have run on the old one"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from support.jobs import image_states
 from worker.contract import outcome_codec
 from worker.contract.job import JobStatus
 from worker.contract.ledger.backlog import Backlog
-from worker.contract.messages import JobOptions, JobPolicy, OutcomeKind
+from worker.contract.ledger.chunks import ChunkLedger
+from worker.contract.messages import ChunkMessage, JobOptions, JobPolicy, OutcomeKind
 
 OPTIONS = JobOptions(source="s3://in/", dest="s3://out/")
 SIZE = 4
@@ -37,6 +38,14 @@ def test_only_unfinished_chunks_are_published_again(ledger, outcomes, unfinished
     assert (job.returned, job.waiting) == (returned, len(unfinished))
     assert set(Backlog(ledger.connection).take("job", 100, epoch=1)) == unfinished
     assert image_states(ledger, "job", len(outcomes)) == [outcome_codec.KINDS[number] for number in outcomes]
+
+
+def test_workers_look_for_outputs_of_a_restored_job(ledger):
+    """Redis may have had the last outcomes alone."""
+    restored(ledger, bytes([1] * 6 + [0] * 4))
+    message = ChunkMessage(job="job", epoch=1, chunk=2, start=8, keys=("a.png", "b.png"))
+
+    assert ChunkLedger(ledger.connection).start(message, "worker-0@here").recheck
 
 
 def test_a_job_with_all_outcomes_only_needs_its_lists(ledger):
