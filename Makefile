@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# Acceptance tests run after the others: the processes they start pin themselves to cores and depend on timing.
-PROCESSES ?= 2
+# Acceptance tests run after the others: the processes they start pin themselves to cores and depend on timing. One more
+# than the cores of a small machine, since tests wait for a third of their time.
+PROCESSES ?= 3
 CPP := $(wildcard worker/kernels/src/*/*.cpp worker/kernels/src/*/*.hpp)
 
 MINUTES ?= 3

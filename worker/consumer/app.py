@@ -18,12 +18,13 @@ from typing import Any
 import celery.apps.worker
 from celery import Celery
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_shutting_down
+from celery.utils.log import worker_logger
 
 from worker.consumer.acceptance import Acceptance
 from worker.consumer.heartbeat import Heartbeat
 from worker.consumer.lease import LeaseRenewal
 from worker.consumer.prefetch import Prefetch
-from worker.consumer.watchdog import ChunkRequest, Watchdog, kill_model_process_after
+from worker.consumer.watchdog import ChunkRequest, Watchdog, kill_model_process_after, without_traceback
 from worker.contract import redis_keys, settings
 from worker.contract.errors import MaskmillError
 from worker.contract.ledger.start_failure import report_failure
@@ -60,6 +61,7 @@ def _connect_parent(config: Settings, channel: ParentChannel) -> None:
 
     def configure_logging(**_: Any) -> None:
         logs.configure(config.worker, config.worker.process_name)
+        worker_logger.addFilter(without_traceback)
 
     def stop(**_: Any) -> None:
         channel.stop()

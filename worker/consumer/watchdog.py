@@ -209,6 +209,18 @@ class ChunkRequest(Request):  # type: ignore[misc]  # Celery has no types
             log.warning(error, extra=event("crash_report_failed", task=self.id))
 
 
+def without_traceback(record: logging.LogRecord) -> bool:
+    """Shorten Celery's record of a model process that ended before it was ready; a filter that lets all records pass.
+
+    The model process has logged why it ended. Celery, which finds it gone, would add a traceback of its own code.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, WorkerLostError):
+        record.msg, record.args, record.exc_info = "the model process ended before it was ready", (), None
+        record.levelno, record.levelname = logging.ERROR, "ERROR"
+    return True
+
+
 def readable(seen: str) -> str:
     """Return billiard's text about a lost process in words that help an operator to find the cause.
 

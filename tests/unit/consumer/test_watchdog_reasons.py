@@ -10,9 +10,10 @@ import pytest
 from billiard import Process
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
+from celery.utils.log import worker_logger
 from celery.worker.request import Request
 
-from worker.consumer.watchdog import ChunkRequest, kill_model_process_after
+from worker.consumer.watchdog import ChunkRequest, kill_model_process_after, without_traceback
 
 
 def seen(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> list[str]:
@@ -36,6 +37,25 @@ def test_a_lost_model_process_is_recorded(monkeypatch):
 
 def test_a_model_process_that_exits_is_recorded(monkeypatch):
     assert seen(monkeypatch, SystemExit(3)) == ["3"]
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (WorkerLostError("Could not start worker processes"), "the model process ended before it was ready"),
+        (ValueError("a defect"), "Traceback"),
+    ],
+)
+def test_a_model_process_that_cannot_start_costs_one_line(caplog, error, shown):
+    worker_logger.addFilter(without_traceback)
+    try:
+        raise error
+    except type(error) as caught:
+        worker_logger.critical("Unrecoverable error: %r", caught, exc_info=True)  # as Celery does
+    finally:
+        worker_logger.removeFilter(without_traceback)
+
+    assert shown in caplog.text and ("Traceback" in caplog.text) is (shown == "Traceback")
 
 
 def test_an_error_of_the_task_is_not_a_death(monkeypatch):
