@@ -217,7 +217,6 @@ def without_traceback(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, WorkerLostError):
         record.msg, record.args, record.exc_info = "the model process ended before it was ready", (), None
-        record.levelno, record.levelname = logging.ERROR, "ERROR"
     return True
 
 
