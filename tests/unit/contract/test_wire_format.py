@@ -173,7 +173,9 @@ def test_the_fields_that_a_new_job_record_has():
         execute=lambda: None,
     )
     ledger = Ledger(RedisSettings())
-    ledger.connection.client = SimpleNamespace(time=lambda: (5, 500_000), pipeline=lambda **_: pipeline)
+    ledger.connection.client = SimpleNamespace(
+        time=lambda: (5, 500_000), info=lambda _: {"run_id": "of-the-server"}, pipeline=lambda **_: pipeline
+    )
     options = JobOptions(source="s3://in/photos/", dest="s3://out/masks/")
 
     ledger.create("job", options, JobPolicy(max_failed=7, max_failed_percent=2.5), traceparent="00-trace")
@@ -190,6 +192,7 @@ def test_the_fields_that_a_new_job_record_has():
         "created_at": 5.5,
         "queued_at": 5.5,
         "beat_at": 5.5,
+        "server": "of-the-server",
         "traceparent": "00-trace",
     }
 
