@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# Acceptance tests run after the others: the processes they start pin themselves to cores and depend on timing. One more
-# than the cores of a small machine, since tests wait for a third of their time.
+# Tests wait for a third of their time, so that three processes use two cores. Acceptance tests run after the others, in
+# fewer processes: those that they start pin themselves to cores and depend on timing.
 PROCESSES ?= 3
+ACCEPTANCE_PROCESSES ?= 2
 CPP := $(wildcard worker/kernels/src/*/*.cpp worker/kernels/src/*/*.hpp)
 
 MINUTES ?= 3
@@ -48,7 +49,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev kernels
 ifeq ($(strip $(ARGS)),)
 	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile tests/unit tests/integration tests/benchmarks
-	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile tests/acceptance
+	@$(BIN)/python -m pytest --numprocesses $(ACCEPTANCE_PROCESSES) --dist loadfile tests/acceptance
 	@$(MAKE) --no-print-directory orchestrators
 else
 	@$(BIN)/python -m pytest $(ARGS)

@@ -116,7 +116,7 @@ def test_from_a_folder_to_a_folder_and_then_only_what_is_new_or_changed(home, us
     assert_all_gone(services_folder)
 
 
-MANY = 16
+MANY = 24
 """Pictures of a run that is interrupted after the first of them."""
 
 

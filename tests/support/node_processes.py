@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -75,11 +74,8 @@ def memory_limit(node: Node, mib: int) -> Iterator[None]:
     over = threading.Event()
 
     def watch() -> None:
-        known, looked = list[psutil.Process](), float("-inf")
         while not over.wait(0.01):
-            if time.monotonic() - looked > 0.25:  # to find them costs as much as a core if it is done every time
-                known, looked = node.model_processes(), time.monotonic()
-            for process in known:
+            for process in node.model_processes():
                 with suppress(psutil.NoSuchProcess):
                     if process.memory_info().rss > mib * 2**20:
                         process.kill()
