@@ -30,6 +30,7 @@ SETS = {24: 1, 80: 3, 200: 8, 1000: 40}
 """Number of images of a job -> how many of them cannot be decoded."""
 
 USUAL_SIZES = (24, 80, 200)
+"""Images of a job, unless a run asks for others."""
 
 BACKLOG_IMAGES = 300
 

@@ -153,7 +153,8 @@ class _Causes:
     def was_away(self, first: Request, second: Request) -> bool:
         """Return whether the process of the second write was paused or cut off when the first was made, or just before.
 
-        Another process has its chunk by then. One that wakes goes on with a chunk until the ledger refuses an outcome.
+        By then another process has the chunk. The process that wakes up continues the chunk until the ledger refuses an
+        outcome.
         """
         around = [fault for fault in self._faults if fault.moment < first.at < fault.ends + _WAKING_SECONDS]
         return any(

@@ -134,7 +134,7 @@ def test_a_message_lost_between_reply_and_record_is_published_again(fault_run, c
 
 KILLS = 24
 UNDER_KILLS = 280
-"""Images of the job: two processes that nobody kills need 20 s for them, the kills 13 s at least."""
+"""Images of the job. Two processes finish them in 20 s if none is killed. The kills take 13 s or more."""
 
 
 def kill_at_random(

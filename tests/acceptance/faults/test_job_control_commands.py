@@ -224,15 +224,16 @@ def test_the_error_threshold_stops_a_job(workers, ledger, broken, threshold, cod
 
 
 def test_the_job_with_the_higher_priority_ends_first(workers, ledger):
+    workers.upload(IMAGES + 15, "many")
     jobs = {}
     for priority in ("low", "high"):
-        jobs[priority] = submit(workers, "--priority", priority)
+        jobs[priority] = submit(workers, "--priority", priority, folder="many")
         ledger.pause(jobs[priority])  # until both exist: a command may take as long to start as a job takes to run
     for job in jobs.values():
         ledger.resume(job)
 
     for job in jobs.values():
-        assert workers.settle(job).view.ok == IMAGES
+        assert workers.settle(job).view.ok == IMAGES + 15
 
     low, high = (ledger.view(jobs[priority]) for priority in ("low", "high"))
     assert low.created_at < high.created_at and high.completed_at < low.completed_at
