@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from worker.kernels import build
-from worker.model.inference import deformable, runtime
-from worker.model.inference.deformable import Replacement
+from worker.model.inference import runtime
+from worker.model.inference.native import deformable
+from worker.model.inference.native.operations import Replacement
 from worker.model.inference.runtime import ov
 
 ops = ov.opset13

@@ -11,7 +11,7 @@ from worker.bench.harness.requests import NetworkRequest, files_of
 from worker.bench.prepare import NAME
 from worker.contract.errors import BundleNotFound
 from worker.contract.input_size import InputSize
-from worker.contract.settings import ModelSettings
+from worker.contract.settings import ModelSettings, NativeKernels
 from worker.model.format.variant import Variant
 from worker.model.sources.bundles import available, locate
 
@@ -38,8 +38,8 @@ class Contender:
     needs: tuple[str, ...] = ()
     """Modules that must be installed."""
 
-    kernels: Literal["auto", "off"] = "off"
-    """Whether the engine may use the native kernels (see `worker.kernels`)."""
+    kernels: NativeKernels = "off"
+    """Which native operations the engine may use (see `worker.kernels`)."""
 
     huge_pages: bool = True
     """Whether malloc asks for huge pages, as it does in workers; PyTorch on its own does without."""
@@ -53,6 +53,13 @@ class Contender:
             "huge_pages": self.huge_pages,
             "kernels": self.kernels,
         }
+
+
+_ALONE: tuple[tuple[NativeKernels, str], ...] = (
+    ("deformable_convolution", "deformable convolution alone"),
+    ("layer_norm", "layer norm alone"),
+    ("window_attention", "window attention alone"),
+)
 
 
 def variants(folder: Path, size: InputSize) -> list[Variant]:
@@ -85,7 +92,7 @@ def contenders(plain: Variant, ours: Sequence[Variant], arithmetic: str, *, nati
         plain: the network without rewrites.
         ours: the variants to measure.
         arithmetic: in which this CPU runs the float part; with bf16, float networks are also measured in f32.
-        native: whether each of ours is also measured with the native kernels.
+        native: whether each of ours is also measured with the native kernels, and INT8 with each operation alone.
     """
     kinds = dict.fromkeys(("f32", arithmetic))
     rows = [Contender(f"plain conversion {kind}", "openvino", "plain", kind, plain) for kind in kinds]
@@ -95,6 +102,10 @@ def contenders(plain: Variant, ours: Sequence[Variant], arithmetic: str, *, nati
             rows.append(Contender(label, "openvino", "ours", kind, variant))
     own = [row for row in rows if row.role == "ours" and native]
     rows += [replace(row, label=f"{row.label}, native kernels", kernels="auto") for row in own]
+    quantised = [row for row in own if row.variant is not None and row.variant.precision == "int8"]
+    rows += [
+        replace(row, label=f"{row.label}, native {words}", kernels=mode) for row in quantised for mode, words in _ALONE
+    ]
     checked = [row for row in rows if row.role == "ours" and row.arithmetic == arithmetic and row.kernels == "off"]
     rows += [
         Contender(f"benchmark_app on {row.label}", "benchmark_app", "check", row.arithmetic, row.variant)

@@ -10,9 +10,9 @@ import numpy as np
 
 from worker.bench.harness.requests import NetworkRequest, variant_of
 from worker.contract.errors import BundleError
-from worker.model.inference import deformable
 from worker.model.inference.engine import Engine, FloatPrecision
 from worker.model.inference.graph import prepare
+from worker.model.inference.native import replacements
 from worker.model.inference.runtime import core
 
 if TYPE_CHECKING:  # a child process needs no plot style in its memory
@@ -72,7 +72,7 @@ def profile(request: NetworkRequest) -> dict[str, list[NodeType]]:
     variant = variant_of(request)
     try:
         model = prepare(variant).model
-        deformable.replace(
+        replacements.replace(
             model, mode=request["kernels"], int8=variant.precision == "int8", floats=request["arithmetic"]
         )
         compiled = core().compile_model(model, "CPU", properties)

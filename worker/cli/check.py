@@ -23,6 +23,13 @@ from worker.model.format.variant import Bundle
 from worker.model.loading import find_bundle, load_engine, recommendation
 from worker.node import tuned_plan
 
+_NATIVE = {
+    "deformable_convolution": "deformable convolutions",
+    "layer_norm": "layer norms",
+    "window_attention": "window attention",
+}
+"""Operations with native kernels. Those of an encoder are named where they run: elsewhere there is nothing to mend."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -135,9 +142,12 @@ class Checks:
         ) as engine:
             seconds = engine.warm_up()
             facts = engine.describe()
-        native = facts["deformable_convolution"]
+        native = "".join(
+            f"{words}: {facts[name]}, "
+            for name, words in _NATIVE.items()
+            if name == "deformable_convolution" or " of " in facts[name]
+        )
         return (
-            f"compiled in {facts['load_seconds']:.1f} s, float part in {facts['inference_precision']}, "
-            f"deformable convolutions: {native}, "
+            f"compiled in {facts['load_seconds']:.1f} s, float part in {facts['inference_precision']}, {native}"
             f"{facts['requests']} images on {cores.streams} streams in {seconds:.2f} s"
         )

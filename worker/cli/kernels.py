@@ -12,7 +12,8 @@ from worker.contract.console import Exit
 def kernels_command() -> None:
     """Build and show the native kernels.
 
-    They are a faster deformable convolution for BiRefNet; without them, workers use OpenVINO's own operation.
+    They are a faster deformable convolution, layer norm and window attention for BiRefNet. Without them, workers use
+    OpenVINO's own operations.
     """
 
 
@@ -38,21 +39,25 @@ def build_command(*, strict: bool, if_possible: bool, force: bool) -> int:
 @kernels_command.command("show")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show_command(*, as_json: bool) -> int:
-    """Show which kernel this CPU runs for each arithmetic. Exits with 1 if none is built."""
-    from worker.kernels.library import Missing
-    from worker.model.inference import deformable
+    """Show which kernels this CPU runs: deformable convolution in each arithmetic, and those of INT8 encoders.
 
-    found = deformable.installed()
+    Exits with 1 if none is built.
+    """
+    from worker.kernels.library import Missing
+    from worker.model.inference.native import deformable, operations
+
+    found = operations.installed()
     if isinstance(found, Missing):
         if as_json:
             console.print_json({"kernels": None, "reason": found.reason})
         else:
             console.out.print(f"{found.reason}; run `worker kernels build`", markup=False)
         return Exit.SETUP
-    names = {arithmetic: found.kernel(arithmetic) for arithmetic in deformable.ARITHMETIC}
+    names: dict[str, str | None] = {arithmetic: found.kernel(arithmetic) for arithmetic in deformable.ARITHMETIC}
+    encoder = {"layer_norm": found.layer_norm(), "window_attention": found.attention("f32")}
     if as_json:
-        console.print_json({"kernels": names})
+        console.print_json({"kernels": names, "encoder": encoder})
         return Exit.OK
-    for arithmetic, name in names.items():
-        console.out.print(f"{arithmetic:<5} {name or 'none on this CPU'}", markup=False)
+    for name, kernel in {**names, **encoder}.items():
+        console.out.print(f"{name:<16} {kernel or 'none on this CPU'}", markup=False)
     return Exit.OK

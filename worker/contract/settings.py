@@ -54,6 +54,8 @@ _SERVICE_FIELDS = (
 
 Precision = Literal["auto", "fp32", "fp16", "int8", "int8wo"]
 InferencePrecision = Literal["auto", "f32", "bf16", "f16"]
+NativeKernels = Literal["auto", "off", "deformable_convolution", "layer_norm", "window_attention"]
+"""Which native operations may run: all of them, none, or one alone."""
 
 
 class _Group(BaseModel):
@@ -275,9 +277,12 @@ class ModelSettings(_Group):
         default="auto",
         description="Arithmetic of the floating-point part; auto selects bf16 on CPUs that have it, else f32.",
     )
-    kernels: Literal["auto", "off"] = Field(
+    kernels: NativeKernels = Field(
         default="auto",
-        description="Native deformable convolution; auto uses it if it is built and this CPU supports it.",
+        description=(
+            "Native operations that may run: auto, off, or one alone. auto uses all that are built and that this CPU "
+            "supports."
+        ),
     )
 
     @field_validator("size")

@@ -31,9 +31,29 @@ class Library:
 
         This loads the library, which is linked against OpenVINO's libraries: call it after those were loaded.
         """
-        kernel_name = ctypes.CDLL(str(self.path)).maskmill_kernel
-        kernel_name.restype = ctypes.c_char_p
-        name = kernel_name(arithmetic.encode())
+        return self._name("maskmill_kernel", arithmetic)
+
+    def attention(self, floats: Literal["f32", "bf16"]) -> str | None:
+        """Return the inner loops of window attention, such as `avx512_vnni, avx512_bf16`; None without VNNI.
+
+        Like `kernel`, this loads the library.
+
+        Args:
+            floats: arithmetic of the float part of the network.
+        """
+        return self._name("maskmill_attention", floats)
+
+    def layer_norm(self) -> str | None:
+        """Return the inner loops of layer norm, `avx512_f32`; None without AVX-512.
+
+        Like `kernel`, this loads the library.
+        """
+        return "avx512_f32" if ctypes.CDLL(str(self.path)).maskmill_layer_norm() else None
+
+    def _name(self, function: str, arithmetic: str) -> str | None:
+        find_name = getattr(ctypes.CDLL(str(self.path)), function)
+        find_name.restype = ctypes.c_char_p
+        name: bytes | None = find_name(arithmetic.encode())
         return name.decode() if name else None
 
 

@@ -156,6 +156,8 @@ def _load_network(settings: Settings, store: ObjectStore, stack: ExitStack, chan
             warm_up_seconds=round(warm_seconds, 2),
             from_cache=facts["loaded_from_cache"],
             deformable_convolution=facts["deformable_convolution"],
+            layer_norm=facts["layer_norm"],
+            window_attention=facts["window_attention"],
             kernels=facts["execution_types"],
         ),
     )

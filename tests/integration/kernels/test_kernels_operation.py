@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from support import kernels
-from worker.model.inference import deformable
+from worker.model.inference.native import deformable, operations
 from worker.model.inference.runtime import ov
 
 pytestmark = pytest.mark.usefixtures("library")
@@ -141,7 +141,7 @@ def levels_written(model: ov.Model) -> bool:
 def test_a_quantised_reader_gets_levels():
     """Of a kernel that computes in INT8; without VNNI there is none, and the reader quantises values."""
     model, inputs, values = quantised()
-    native = deformable.installed()
+    native = operations.installed()
 
     kernels.replaced(model, "i8")
     got = kernels.run(kernels.compiled(model), inputs)

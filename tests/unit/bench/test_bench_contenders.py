@@ -55,7 +55,7 @@ def test_with_bf16_float_networks_run_in_both_and_the_rest_in_bf16():
     ]
 
 
-def test_with_native_kernels_ours_are_measured_with_and_without():
+def test_with_native_kernels_ours_are_measured_with_and_without_and_int8_with_each_alone():
     rows = contenders(variant("fp32"), [variant("fp32"), variant("int8")], "f32", native=True)
 
     assert [(row.label, row.kernels) for row in rows if row.role == "ours"] == [
@@ -63,6 +63,9 @@ def test_with_native_kernels_ours_are_measured_with_and_without():
         ("maskmill int8", "off"),
         ("maskmill fp32, native kernels", "auto"),
         ("maskmill int8, native kernels", "auto"),
+        ("maskmill int8, native deformable convolution alone", "deformable_convolution"),
+        ("maskmill int8, native layer norm alone", "layer_norm"),
+        ("maskmill int8, native window attention alone", "window_attention"),
     ]
     assert len([row for row in rows if row.job == "benchmark_app"]) == 2
 

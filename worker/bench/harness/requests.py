@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Required, TypedDict
+from typing import Required, TypedDict
 
 from worker.contract.input_size import InputSize
+from worker.contract.settings import NativeKernels
 from worker.model.format.variant import Variant
 
 
@@ -29,8 +30,8 @@ class NetworkRequest(TypedDict, total=False):
     cpus: Sequence[int]
     huge_pages: bool
     """Whether malloc asks for huge pages, as it does in workers; true by default."""
-    kernels: Literal["auto", "off"]
-    """Whether the engine may use the native kernels."""
+    kernels: NativeKernels
+    """Which native operations the engine may use."""
     arithmetic: str
     """Of the float part: f32 or bf16."""
     streams: int

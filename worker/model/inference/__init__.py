@@ -2,7 +2,7 @@
 
     runtime         OpenVINO, imported on the CPUs of this process
     graph           an IR with its pre- and post-processing in the graph
-    deformable      deformable convolutions replaced by the native kernels
+    native          operations replaced by the native kernels
     compiled_cache  the cache of compiled models
     engine          the compiled model, used by several threads
 

@@ -29,10 +29,13 @@ from numpy.typing import NDArray
 from worker.contract.errors import BundleError, InferenceFailed, PlacementError
 from worker.contract.input_size import InputSize
 from worker.contract.log_fields import event
+from worker.contract.settings import NativeKernels
 from worker.model.format.variant import Variant
-from worker.model.inference import compiled_cache, deformable, one_channel, token_parts, upsampling
+from worker.model.inference import compiled_cache, one_channel, token_parts, upsampling
 from worker.model.inference import graph as graph_module
 from worker.model.inference.graph import Prepared, prepare, refusing
+from worker.model.inference.native import deformable, layer_norm, levels, replacements, window_attention
+from worker.model.inference.native.replacements import Replacements
 from worker.model.inference.runtime import check_placement, compile_key, core, cpu_flags, ov, stray_threads
 
 log = logging.getLogger(__name__)
@@ -50,7 +53,7 @@ class _LoadFacts:
 
     variant: Variant
     prepared: Prepared
-    deformable: deformable.Replacement
+    native: Replacements
     streams: int
     threads: int
     requested: str
@@ -85,7 +88,7 @@ class Engine:
         threads: int,
         inference_precision: FloatPrecision,
         cache_dir: Path | None = None,
-        kernels: deformable.Mode = "auto",
+        kernels: NativeKernels = "auto",
     ) -> Engine:
         """Compile a verified variant for the CPUs of this process.
 
@@ -96,7 +99,7 @@ class Engine:
             inference_precision: of the float part. The plugin replaces a precision that this CPU lacks; `describe` and
                 the log report it.
             cache_dir: of compiled models, which makes the next start faster; None for no cache.
-            kernels: `auto` to run the native deformable convolution in place of OpenVINO's.
+            kernels: which native operations may run in place of OpenVINO's.
 
         Raises:
             PlacementError: OpenVINO does not see the CPUs of the mask, or there are too few of them.
@@ -106,13 +109,13 @@ class Engine:
         check_placement(threads)
         prepared = prepare(variant)
         with refusing(variant):
-            replaced = deformable.replace(
+            replaced = replacements.replace(
                 prepared.model, mode=kernels, int8=variant.precision == "int8", floats=inference_precision
             )
             if variant.precision == "int8" and token_parts.has_buffer(cpu_flags().split()):
                 token_parts.replace(prepared.model)
         notes = [*prepared.notes, *replaced.notes]
-        key = compile_key(variant.digest, inference_precision, replaced.kernel or "", replaced.digest, graph_version())
+        key = compile_key(variant.digest, inference_precision, *replaced.key, graph_version())
         cache = cache_dir and cache_dir / "compiled" / key
         compiled = _compile(prepared, _properties(streams, threads, inference_precision), cache, notes)
         _check_granted(compiled, streams, threads)
@@ -199,7 +202,7 @@ class Engine:
             "inference_precision": facts.compiled,
             "execution_types": dict(Counter(node["primitiveType"] for node in executed).most_common()),
             "runtime_precisions": dict(Counter(node["runtimePrecision"] for node in executed).most_common()),
-            "deformable_convolution": facts.deformable.describe(),
+            **facts.native.describe(),
             "streams": facts.streams,
             "threads": facts.threads,
             "requests": self.requests,
@@ -239,7 +242,7 @@ class Engine:
 @functools.cache
 def graph_version() -> str:
     """Return a digest of the code that builds the graph around a network, which a compiled model depends on."""
-    modules = (graph_module, deformable, one_channel, token_parts, upsampling)
+    modules = (graph_module, deformable, layer_norm, levels, one_channel, token_parts, upsampling, window_attention)
     sources = (Path(str(module.__file__)).read_bytes() for module in modules)
     return hashlib.sha256(b"\n".join(sources)).hexdigest()
 

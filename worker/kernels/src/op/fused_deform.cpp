@@ -2,26 +2,15 @@
 
 #include <cmath>
 
-#include <tbb/parallel_for.h>
-#include <tbb/task_arena.h>
-
 #include "names.hpp"
 #include "openvino/op/constant.hpp"
+#include "tbb.hpp"
 
 namespace maskmill {
 
 namespace {
 
 enum Input : size_t { kData, kOffsets, kWeights, kMask, kBias, kInputs };
-
-// Runs in the current arena of the calling thread.
-class Tbb : public Parallel {
-public:
-    int threads() const override { return tbb::this_task_arena::max_concurrency(); }
-    void run(int count, void (*body)(void*, int), void* context) const override {
-        tbb::parallel_for(0, count, [=](int index) { body(context, index); });
-    }
-};
 
 }  // namespace
 

@@ -1,5 +1,6 @@
-// Times one deformable convolution of the decoder with every set of inner loops that runs on this CPU: the CPU time of
-// all threads, which other load changes little, and the rate per core.
+// Times the kernels with every set of inner loops that runs on this CPU: one deformable convolution of the decoder, and
+// window attention of the four stages of Swin-T at 512 x 512. The CPU time of all threads, which other load changes
+// little, and the rate per core.
 //
 //   kernels_bench [side of the map = 256] [kernel = 7] [threads = 2] [rounds = 5]
 #include <algorithm>
@@ -9,10 +10,40 @@
 #include <random>
 
 #include "../core/deform.hpp"
+#include "attention_problem.hpp"
 #include "threads.hpp"
 
+namespace {
+
+using namespace maskmill;
+
+void time_attention(int threads, int rounds) {
+    constexpr int kArea = 49, kTokens[] = {16384, 4096, 1024, 256}, kHeads[] = {3, 6, 12, 24};
+    std::mt19937 random(1);
+    for (const Stored how : {Stored::bf16, Stored::f32}) {
+        const AttentionKernels* kernels = choose_attention(how);
+        for (int stage = 0; kernels != nullptr && stage < 4; ++stage) {
+            AttentionProblem p = attention_problem(kTokens[stage], kArea, kHeads[stage], 4, random);
+            const auto tokens = p.stored(how);
+            const PackedAttention packed(p.layer, p.tables(), how);
+            std::vector<uint8_t> levels(static_cast<size_t>(p.layer.tokens) * p.layer.channels());
+            double best = 1e9;
+            for (int round = 0; round < rounds; ++round) {
+                const std::clock_t began = std::clock();
+                attend(packed, *kernels, tokens.data(), levels.data(), Threads(threads));
+                best = std::min(best, static_cast<double>(std::clock() - began) / CLOCKS_PER_SEC);
+            }
+            const double heads = static_cast<double>(p.layer.windows) * p.layer.heads;
+            std::printf("%-26s stage %d %8.2f ms %8.2f us per head of a window\n",
+                        how == Stored::bf16 ? "attention, bf16 tokens" : "attention, f32 tokens", stage + 1, best * 1e3,
+                        best / heads * 1e6);
+        }
+    }
+}
+
+}  // namespace
+
 int main(int count, char** words) {
-    using namespace maskmill;
     const int side = count > 1 ? std::atoi(words[1]) : 256;
     const int kernel = count > 2 ? std::atoi(words[2]) : 7;
     const int threads = count > 3 ? std::atoi(words[3]) : 2;
@@ -53,5 +84,6 @@ int main(int count, char** words) {
         }
         std::printf("%-12s %8.1f ms %8.0f Gop/s\n", (*one)->name, best * 1e3, work / best / 1e9);
     }
+    time_attention(threads, rounds);
     return 0;
 }

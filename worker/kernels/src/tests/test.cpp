@@ -1,4 +1,5 @@
-// Compares every set of inner loops that runs on this CPU with the definition, on random problems.
+// Compares every set of inner loops that runs on this CPU with the definition, on random problems: deformable
+// convolution, window attention and layer norm.
 //
 //   kernels_test [problems = 60] [seed = 1]      on the first difference prints the problem and exits with code 1
 #include <cmath>
@@ -8,6 +9,7 @@
 #include <memory>
 #include <random>
 
+#include "encoder_tests.hpp"
 #include "reference.hpp"
 #include "threads.hpp"
 
@@ -206,6 +208,15 @@ int main(int count, char** words) {
         for (const Kernels* const* one = all_kernels(); *one != nullptr; ++one) {
             if (runs_here(**one) && !check(number, p, wanted, **one, threads)) return 1;
         }
+    }
+    std::mt19937 layers(count > 2 ? static_cast<unsigned>(std::atoi(words[2])) : 1u);
+    for (int number = 0; number < problems; ++number) {
+        const int threads = 1 + number % 8;
+        if (!check_attention(number, layers, threads) || !check_norm(number, layers, threads)) return 1;
+    }
+    if (!refuses_wrong_tables(layers)) {
+        std::printf("window attention accepts wrong tables\n");
+        return 1;
     }
     for (const Kernels* const* one = all_kernels(); *one != nullptr; ++one) {
         std::printf("%-12s %s\n", (*one)->name, runs_here(**one) ? "tested" : "not on this CPU");

@@ -16,103 +16,66 @@ quantised: the largest are 256 channels at a quarter of the input.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from worker.kernels import library
+from worker.contract.settings import NativeKernels
 from worker.kernels.library import Arithmetic, Library, Missing
-from worker.model.inference.runtime import add_extension, ov, version
+from worker.model.inference.native import operations
+from worker.model.inference.native.levels import folded, levels_of, only_follower
+from worker.model.inference.native.operations import Replacement
+from worker.model.inference.runtime import ov
 
 ARITHMETIC: tuple[Arithmetic, ...] = ("f32", "bf16", "i8")
 
-Mode = Literal["auto", "off"]
 Floats = npt.NDArray[np.float32]
 
-_STORED_WITH: dict[str, Callable[[Floats, Floats], Floats]] = {"Multiply": np.multiply, "Subtract": np.subtract}
-"""Operations between a constant stored in INT8 and its use: they apply the scale and the zero point."""
-
 _OPERATION = "FusedDeformableConvolution"
-_U8_LEVELS = 256
 _COST = "BiRefNet-lite takes about 1.4 times as long in INT8"
 
 
-@dataclass(frozen=True)
-class Replacement:
-    """How the deformable convolutions of a graph will run."""
-
-    replaced: int
-    """Number of operations that run on the native kernels."""
-
-    left: int
-    """Number of operations that run on OpenVINO's own kernel."""
-
-    kernel: str | None
-    """Native inner loops in use, such as `avx512_vnni`; None if nothing was replaced."""
-
-    digest: str
-    """SHA-256 of the native library; empty if it is not used."""
-
-    notes: tuple[str, ...]
-
-    def describe(self) -> str:
-        """Return a short text, such as `20 of 20 on avx512_vnni`."""
-        total = self.replaced + self.left
-        if not total:
-            return "none in this network"
-        return f"{self.replaced} of {total} on {self.kernel}" if self.replaced else f"{total} on OpenVINO's own kernel"
-
-
-def installed() -> Library | Missing:
-    """Return the native library for the OpenVINO version of this process, or why there is none."""
-    return library.find(version())
-
-
-def replace(model: Any, *, mode: Mode, int8: bool, floats: str) -> Replacement:
+def replace(model: Any, *, mode: NativeKernels, int8: bool, floats: str) -> Replacement:
     """Replace every supported deformable convolution in `model`, and register the new operation with the Core.
 
     Args:
         model: changed in place; its shapes must be static.
-        mode: `off` leaves the model unchanged.
+        mode: which of the native kernels may be used.
         int8: whether the network is quantised.
         floats: arithmetic of its float part: f32, bf16 or f16.
     """
     found = [node for node in model.get_ordered_ops() if node.get_type_name() == "DeformableConvolution"]
-    if not found or mode == "off":
+    if not found or not operations.uses(mode, "deformable_convolution"):
         return Replacement(0, len(found), None, "", ())
-    native = installed()
-    if isinstance(native, Missing):
+    library = operations.installed()
+    if isinstance(library, Missing):
         note = (
-            f"{native.reason}: {len(found)} deformable convolutions run on OpenVINO's kernel, in f32 only; {_COST}. "
+            f"{library.reason}: {len(found)} deformable convolutions run on OpenVINO's kernel, in f32 only; {_COST}. "
             "Build them with `worker kernels build`, or hide this note with MASKMILL_MODEL__KERNELS=off"
         )
         return Replacement(0, len(found), None, "", (note,))
     try:
-        chosen = _choose(native, int8=int8, floats=floats)
+        chosen = _choose(library, int8=int8, floats=floats)
     except OSError as error:
         return Replacement(0, len(found), None, "", (f"the native kernels cannot be loaded: {error}",))
     if chosen is None:
         return Replacement(0, len(found), None, "", ("no native kernel runs on this CPU: AVX2 is required",))
     arithmetic, kernel = chosen
-    add_extension(str(native.path))
-    factory = importlib.import_module("openvino.utils.node_factory").NodeFactory()
-    factory.add_extension(str(native.path))
-    replaced = sum(_replace_one(node, factory.create, arithmetic) for node in found)
+    create = operations.creator(library)
+    replaced = sum(_replace_one(node, create, arithmetic) for node in found)
     left = len(found) - replaced
     notes = (f"{left} deformable convolutions are of a kind that the native kernels do not support",) if left else ()
-    return Replacement(replaced, left, kernel if replaced else None, native.digest if replaced else "", notes)
+    return Replacement(replaced, left, kernel if replaced else None, library.digest if replaced else "", notes)
 
 
-def _choose(native: Library, *, int8: bool, floats: str) -> tuple[Arithmetic, str] | None:
+def _choose(library: Library, *, int8: bool, floats: str) -> tuple[Arithmetic, str] | None:
     """Return arithmetic and kernel: those of the network, else the next more exact that this CPU supports."""
     preferred: list[Arithmetic] = ["i8"] if int8 else []
     preferred += ["bf16"] if floats == "bf16" else []
     for arithmetic in (*preferred, "f32"):
-        if kernel := native.kernel(arithmetic):
+        if kernel := library.kernel(arithmetic):
             return arithmetic, kernel
     return None
 
@@ -135,7 +98,7 @@ def _replace_one(node: Any, create: Callable[..., Any], arithmetic: Arithmetic) 
         name: list(given[name]) for name in ("strides", "pads_begin", "pads_end", "dilations")
     }
     attributes |= {"arithmetic": arithmetic, "relu": relu}
-    quantised = _only_follower(last) if arithmetic == "i8" else None
+    quantised = only_follower(last) if arithmetic == "i8" else None
     step = None if quantised is None else _step(quantised, last)
     if step is None:
         result = create(_OPERATION, [*inputs], attributes)
@@ -148,15 +111,12 @@ def _replace_one(node: Any, create: Callable[..., Any], arithmetic: Arithmetic) 
     return True
 
 
-def _step(node: Any, before: Any) -> float | None:
+def _step(quantise: Any, before: Any) -> float | None:
     """Return the distance of two levels of a FakeQuantize of all channels to u8 from 0; None for other operations."""
-    if node.get_type_name() != "FakeQuantize" or node.input_value(0).get_node() != before:
+    levels = levels_of(quantise)
+    if levels is None or levels.zero or quantise.input_value(0).get_node() != before:
         return None
-    ranges = [_constant(node.input_value(index)) for index in range(1, 5)]
-    if node.get_attributes()["levels"] != _U8_LEVELS or any(one is None or one.size != 1 for one in ranges):
-        return None
-    low, high, least, most = (float(one.item()) for one in ranges if one is not None)
-    return most / (_U8_LEVELS - 1) if low == least == 0.0 and high == most > 0.0 else None
+    return 1 / levels.per_unit
 
 
 def _as_values(levels: Any, step: float) -> Any:
@@ -181,24 +141,15 @@ def _is_supported(node: Any, given: dict[str, Any]) -> bool:
 
 def _constant(value: Any) -> Floats | None:
     """Values of a constant, which may be stored in half precision or in INT8 with a scale; None if it is computed."""
-    node = value.get_node()
-    kind = node.get_type_name()
-    if kind == "Constant":
-        values: Floats = node.data.astype(np.float32)
-        return values
-    if kind == "Convert":
-        return _constant(node.input_value(0))
-    if kind not in _STORED_WITH:
-        return None
-    left, right = (_constant(operand) for operand in node.input_values())
-    return None if left is None or right is None else _STORED_WITH[kind](left, right).astype(np.float32)
+    values = folded(value)
+    return None if values is None else values.astype(np.float32)
 
 
 def _fold_followers(node: Any, weights: Floats) -> tuple[Floats, Floats, bool, Any]:
     """Fold the following operations; return weights, bias, whether a ReLU is included, and the last folded one."""
     bias = np.zeros(weights.shape[0], np.float32)
     last = node
-    while (follower := _only_follower(last)) is not None:
+    while (follower := only_follower(last)) is not None:
         if follower.get_type_name() == "Relu":
             return weights, bias, True, follower
         affine = _scale_and_shift(follower, last, weights.shape[0])
@@ -209,11 +160,6 @@ def _fold_followers(node: Any, weights: Floats) -> tuple[Floats, Floats, bool, A
         bias = (bias * scale + shift).astype(np.float32)
         last = follower
     return weights, bias, False, last
-
-
-def _only_follower(node: Any) -> Any | None:
-    targets = list(node.output(0).get_target_inputs())
-    return targets[0].get_node() if len(targets) == 1 else None
 
 
 def _scale_and_shift(node: Any, before: Any, outputs: int) -> tuple[Floats, Floats] | None:
