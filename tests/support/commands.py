@@ -26,7 +26,9 @@ program = sys.argv[1]
 group = importlib.import_module(f"{program}.cli").cli
 help_of = {}
 for name in sys.argv[2:]:
-    done = CliRunner().invoke(group, [name, "--help"], prog_name=program, catch_exceptions=False)
+    # click prints 78 columns in a terminal of 80 or more, but 80 under its runner.
+    wide = {"terminal_width": 78}
+    done = CliRunner().invoke(group, [name, "--help"], prog_name=program, catch_exceptions=False, **wide)
     assert done.exit_code == 0, (name, done.exit_code, done.output)
     help_of[name] = done.output
 print(json.dumps(help_of))

@@ -82,8 +82,7 @@ AttentionScratch& AttentionScratch::of_this_thread() {
 const AttentionKernels* choose_attention(Stored stored) {
     if (!runs_here(avx512_vnni)) return nullptr;
     if (stored == Stored::f32) return &attention_f32;
-    // Intel's cores (seen on Emerald Rapids) take twice as long for a product in bf16 as for the two in f32.
-    return runs_here(avx512_bf16) && __builtin_cpu_is("amd") ? &attention_bf16 : &attention_f32_for_bf16;
+    return choose(Arithmetic::bf16) == &avx512_bf16 ? &attention_bf16 : &attention_f32_for_bf16;
 }
 
 PackedAttention::PackedAttention(const AttentionLayer& layer, const AttentionTables& tables, Stored stored)

@@ -79,7 +79,8 @@ struct Kernels {
                           uint8_t* output);
 };
 
-// Returns the best set for this CPU, or null. `name` restricts the choice, for tests and benchmarks.
+// Returns the best set for this CPU, or null; for bf16 a set in f32 where that is faster. `name` restricts the choice,
+// for tests and benchmarks.
 const Kernels* choose(Arithmetic arithmetic, const char* name = nullptr);
 
 // Returns whether this CPU can run the set. For AMX it also requests the tile registers from the Linux kernel.
