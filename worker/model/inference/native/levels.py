@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,17 @@ _TOLERANCE = 1e-2
 
 _DEPTH = 6
 """Operations between a table and the constants of which it is computed."""
+
+_FOLDED = frozenset(
+    {"Add", "Convert", "Gather", "Multiply", "Reshape", "Squeeze", "Subtract", "Transpose", "Unsqueeze"}
+)
+"""Operations with which converters write tables and stored weights. Files are not trusted: others may run for ever."""
+
+_MOST_VALUES = 1 << 26
+"""Of a table: 256 MiB. The largest are the masks of the first layer, a million values at 512."""
+
+_NARROWEST = 1e-30
+"""Range whose levels per unit float32 can hold."""
 
 _UNFUSED_RANK = 7
 
@@ -45,6 +57,8 @@ def levels_of(quantise: Any) -> Levels | None:
         return None
     low, high, least, most = (float(one.item()) for one in ranges if one is not None)
     if not (low == least <= 0 <= high == most and low < high):
+        return None
+    if not _NARROWEST < high - low < math.inf:
         return None
     per_unit = LARGEST / (high - low)
     zero = -low * per_unit
@@ -83,11 +97,13 @@ def as_stored(tokens: Any, floats: str) -> Any:
 
 def folded(value: Any, depth: int = _DEPTH) -> Array | None:
     """Return the values of a constant, or of what is computed from constants; None for others."""
-    node = value.get_node()
+    node, shape = value.get_node(), value.get_partial_shape()
     if node.get_type_name() == "Constant":
         data: Array = node.get_data()
         return data
-    if not depth or not node.get_input_size():
+    if not depth or node.get_type_name() not in _FOLDED or shape.is_dynamic:
+        return None
+    if math.prod(shape.to_shape()) > _MOST_VALUES:
         return None
     inputs: list[Any] = []
     for one in node.input_values():

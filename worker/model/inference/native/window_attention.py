@@ -129,7 +129,7 @@ def _layer(softmax: Any) -> _Layer:
         own = np.arange(heads)[None, :, None] + number * heads
         _need(one.index.shape == (windows, heads, area) and (one.index == order[:, None] * 3 * heads + own).all())
     _need(bias.shape == (heads, area, area) and (masks is None or masks.shape == (windows, area, area)))
-    quantised, last = _end(mixture, order, heads)
+    quantised, last = _end(mixture, order, heads, int(tokens.get_shape()[1]))
     if query.levels is None or key.levels is None:
         raise _OtherFormError
     return _Layer(
@@ -207,7 +207,7 @@ def _tokens(rows: Any) -> tuple[Any, Array]:
     return tokens, padding.ravel()
 
 
-def _end(mixture: Any, order: Array, heads: int) -> tuple[Any, Any]:
+def _end(mixture: Any, order: Array, heads: int, tokens: int) -> tuple[Any, Any]:
     """Follow the result back to the order of the tokens; return its FakeQuantize and the last operation.
 
     Between them are only a reshape to rows of one head, a gather of these, and a reshape to tokens.
@@ -224,12 +224,10 @@ def _end(mixture: Any, order: Array, heads: int) -> tuple[Any, Any]:
         elif kind != "Reshape":
             break
         last = node
-    tokens, area = int(order.max(initial=0)), order.shape[1]
-    places = np.full(order.size + 1, -1)
-    flat = order.ravel()
-    tokens = len(index) if index is not None else tokens
-    _need(index is not None and index.shape == (tokens, heads))
-    places[np.minimum(flat, tokens)] = np.arange(flat.size)
+    area, flat = order.shape[1], order.ravel()
+    _need(index is not None and index.shape == (tokens, heads) and flat.min() >= 0 and flat.max() <= tokens)
+    places = np.full(tokens + 1, -1)
+    places[flat] = np.arange(flat.size)
     window, position = np.divmod(places[:tokens], area)
     want = (window * heads * area + position)[:, None] + np.arange(heads)[None] * area
     _need(bool((index == want).all()) and list(last.output(0).get_shape()) == [1, tokens, heads * _HEAD_WIDTH])
