@@ -33,6 +33,7 @@ from worker.images.memory import Header, decode_peak, picture_peak
 from worker.images.render import render
 from worker.images.subject import decode_target
 from worker.images.tensor import to_tensor
+from worker.processes.heap import keep_memory
 from worker.processes.memory import peak_bytes, resident_bytes
 from worker.processes.parent_death import bound_to_parent
 
@@ -201,6 +202,7 @@ def _process(data: bytes, output: str) -> tuple[int, int]:
 
 def main() -> int:
     """Measure the task on standard input."""
+    keep_memory()  # as workers do
     task = json.load(sys.stdin)
     _process(Path(task["small"]).read_bytes(), task["output"])
     data = Path(task["large"]).read_bytes()

@@ -39,6 +39,7 @@ from worker.images.decode import Picture, decode
 from worker.images.render import render
 from worker.images.subject import decode_target
 from worker.images.tensor import to_tensor
+from worker.processes.heap import keep_memory
 
 _MEAN, _SCALE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as in torchvision's transforms
 _JPEG_QUALITY = 90
@@ -96,11 +97,12 @@ class _Case:
 def run(options: ImagesOptions, on_progress: OnProgress) -> ImagesReport:
     """Measure all cases at every size of picture.
 
-    This process is pinned to one core meanwhile.
+    This process is pinned to one core meanwhile. From then on it keeps memory as workers do.
 
     Raises:
         SetupError: the photograph cannot be read.
     """
+    keep_memory()  # as workers do
     affinity = os.sched_getaffinity(0)
     machine = topology.read()
     os.sched_setaffinity(0, {min(affinity)})

@@ -48,6 +48,7 @@ from worker.images.memory import Header, picture_peak
 from worker.images.render import render
 from worker.images.subject import decode_target
 from worker.images.tensor import to_tensor
+from worker.processes.heap import KEPT_BYTES, give_back_memory
 from worker.runner.background_cache import BackgroundCache
 from worker.runner.picture_memory import PictureMemory
 from worker.runner.up_to_date import MODEL, existing_outcome
@@ -449,6 +450,8 @@ class Pipeline:
             return None
         finally:
             self._memory.give_back(sum(taken))
+            if sum(taken) > KEPT_BYTES:
+                give_back_memory()
 
     def _admit(self, header: Header, work: WorkItem, run: _Run, taken: list[int]) -> None:
         """Take the memory of a picture, or wait until it is free.

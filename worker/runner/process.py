@@ -19,6 +19,7 @@ from worker.contract.settings import Settings
 from worker.contract.storage.s3 import ObjectStore
 from worker.model.format.variant import Bundle
 from worker.model.loading import find_bundle, load_engine, recommendation
+from worker.processes.heap import keep_memory
 from worker.runner.acceptance import Acceptance
 from worker.runner.chunks import ChunkRunner, Identity
 from worker.runner.parent_channel import ParentChannel
@@ -77,6 +78,7 @@ class ModelProcess:
         """
         streams, threads = _streams_and_threads(settings)
         sys.setswitchinterval(_SWITCH_SECONDS)
+        keep_memory()
         with ExitStack() as stack:
             in_flight = streams + 1 + settings.worker.images_ahead
             store = stack.enter_context(ObjectStore(settings.s3, connections=2 * in_flight))

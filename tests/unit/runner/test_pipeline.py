@@ -17,6 +17,7 @@ from worker.contract.errors import AccessDenied, BrokerUnavailable, StoreUnavail
 from worker.contract.messages import OutcomeKind, OutputKind
 from worker.contract.outputs import OutputOptions
 from worker.contract.s3url import S3Url
+from worker.runner import pipeline as module
 from worker.runner.pipeline import FAILED_CODES, Pipeline, WorkItem
 
 
@@ -62,6 +63,17 @@ def test_an_image_becomes_its_outputs(pipeline_of):
             "maskmill-model": "sha-of-model",
             "maskmill-options": "sha-of-options",
         }
+
+
+@pytest.mark.parametrize(("kept", "given_back"), [(1 << 30, 0), (1000, 2)])
+def test_memory_beyond_what_a_process_keeps_is_given_back_after_each_picture(pipeline_of, monkeypatch, kept, given_back):
+    calls = []
+    monkeypatch.setattr(module, "KEPT_BYTES", kept)
+    monkeypatch.setattr(module, "give_back_memory", lambda: calls.append(1))
+
+    run(pipeline_of(store_of(a=JPEG, b=JPEG)), [work_item(0, "a.jpg"), work_item(1, "b.jpg")])
+
+    assert len(calls) == given_back
 
 
 def test_the_network_decides_the_mask(pipeline_of):
