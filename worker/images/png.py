@@ -16,8 +16,11 @@ from __future__ import annotations
 import struct
 
 import numpy as np
+import numpy.typing as npt
 from isal import isal_zlib
 from PIL import Image
+
+from worker.images.shared_pixels import shared_pixels
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _RGBA = 0, 2, 6  # colour types: PNG specification (third edition), 11.2.1
@@ -65,19 +68,23 @@ def _compressed(image: Image.Image) -> bytes:
     """Return all rows of the image, filtered and deflated."""
     depth = len(image.getbands())
     row = image.width * depth
-    step = max(1, _BAND_BYTES // row)
+    step = min(image.height, max(1, _BAND_BYTES // row))
     packer = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _WINDOW_BITS)
     parts = []
-    # One memory for all bands: the row above a band, its rows, and what they become.
-    pixels = np.zeros((step + 1, image.width, depth), np.uint8)
-    filtered = np.full((step, row + 1), _UP, np.uint8)
+    whole = shared_pixels(image)
+    filtered = np.full((step, row + 1), _UP, np.uint8)  # one memory for all bands
     for top in range(0, image.height, step):
-        count = min(step, image.height - top)
-        band, out = image.crop((0, top, image.width, top + count)), filtered[:count]
-        rows = pixels[1 : count + 1]
-        rows[:] = np.asarray(band).reshape(rows.shape)
-        np.subtract(rows, pixels[:count], out=out[:, 1:].reshape(rows.shape))
+        bottom = min(top + step, image.height)
+        out = filtered[: bottom - top]
+        rows = _rows(image, whole, max(0, top - 1), bottom).reshape(-1, row)
+        if top == 0:
+            out[0, 1:] = rows[0]  # the row above the first one is 0
+        np.subtract(rows[1:], rows[:-1], out=out[bottom - top - len(rows) + 1 :, 1:])
         parts.append(packer.compress(out.data))
-        pixels[0] = rows[-1]
     parts.append(packer.flush())
     return b"".join(parts)
+
+
+def _rows(image: Image.Image, whole: npt.NDArray[np.uint8] | None, top: int, bottom: int) -> npt.NDArray[np.uint8]:
+    """Return rows of an image, whose pixels are `whole` if they can be read without a copy."""
+    return np.asarray(image.crop((0, top, image.width, bottom))) if whole is None else whole[top:bottom]

@@ -63,6 +63,17 @@ def test_bands_do_not_show(band, monkeypatch):
     assert back(whole).size == (40, 50)
 
 
+@pytest.mark.parametrize("band", [40, 130, 1 << 19])
+@pytest.mark.parametrize("shape", [(50, 40), (50, 40, 4)])
+def test_images_in_several_blocks_give_the_same_bytes(band, shape, monkeypatch):
+    """Their rows are copied; all others are read where they are."""
+    monkeypatch.setattr(module, "_BAND_BYTES", band)
+    expected = write_png(Image.fromarray(noise(*shape)))
+    monkeypatch.setattr(module, "shared_pixels", lambda image: None)
+
+    assert write_png(Image.fromarray(noise(*shape))) == expected
+
+
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 255))
 @settings(max_examples=30, deadline=None, derandomize=True)
 def test_any_size_and_flat_value(width, height, value):

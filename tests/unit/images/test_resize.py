@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from cykooz_resizer import CpuExtensions, Resizer
 from PIL import Image
 
 from tests.support.pixels import assert_resized
+from worker.images import resize as module
 from worker.images.resize import bilinear
 
 SIZES = [(1, 1), (7, 300), (300, 7), (816, 612), (1632, 1224)]
@@ -53,6 +55,24 @@ def test_a_constant_grey_is_unchanged(mode, size, target):
     for level in (0, 1, 127, 128, 254, 255):
         image = Image.new(mode, size, (level,) * 3 if mode == "RGB" else level)
         assert set(np.asarray(bilinear(image, target)).reshape(-1).tolist()) == {level}
+
+
+@pytest.mark.parametrize("extensions", [CpuExtensions.none, CpuExtensions.sse4_1, CpuExtensions.avx2])
+@pytest.mark.parametrize("size", [(512, 512), (101, 77), (5, 3), (1, 1), (300, 6)])
+@pytest.mark.parametrize("part", [(0.0, 1.0), (0.013, 0.77)])
+def test_masks_resized_in_fours_are_those_resized_row_by_row(size, part, extensions, monkeypatch):
+    """Whatever code the library has for the processor."""
+
+    class Fixed(Resizer):
+        def __init__(self):
+            super().__init__()
+            self.cpu_extensions = extensions
+
+    monkeypatch.setattr(module, "Resizer", Fixed)
+    image, width = noise("L", size), 3 * size[0] + 1
+    left, right = part[0] * size[0], part[1] * size[0]
+
+    assert module._across_in_fours(image, width, left, right) == module._across(image, width, left, right)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P", "1", "I;16", "LA"])
