@@ -20,16 +20,17 @@ _CHANNELS = {"L": 1, "RGBA": 4}
 class _Array(ctypes.Structure):
     """`struct ArrowArray`, without the fields behind `children`."""
 
+    _fields_ = (
+        ("length", ctypes.c_int64),
+        ("null_count", ctypes.c_int64),
+        ("offset", ctypes.c_int64),
+        ("n_buffers", ctypes.c_int64),
+        ("n_children", ctypes.c_int64),
+        ("buffers", ctypes.POINTER(ctypes.c_void_p)),
+        ("children", ctypes.POINTER(ctypes.c_void_p)),
+    )
 
-_Array._fields_ = [
-    ("length", ctypes.c_int64),
-    ("null_count", ctypes.c_int64),
-    ("offset", ctypes.c_int64),
-    ("n_buffers", ctypes.c_int64),
-    ("n_children", ctypes.c_int64),
-    ("buffers", ctypes.POINTER(ctypes.c_void_p)),
-    ("children", ctypes.POINTER(ctypes.POINTER(_Array))),
-]
+
 _VALUES = 1  # buffer of a primitive array; buffer 0 has the bits of missing values
 
 _address = ctypes.pythonapi.PyCapsule_GetPointer
@@ -62,7 +63,7 @@ def shared_pixels(image: Image.Image) -> npt.NDArray[np.uint8] | None:
         return None
     array = _Array.from_address(_address(capsule, b"arrow_array"))
     if channels > 1:  # an array of pixels, whose child is the array of their values
-        array = array.children[0].contents
+        array = _Array.from_address(array.children[0])
     shape = (image.height, image.width, channels)
     if array.offset or array.length != image.height * image.width * channels:
         return None
@@ -70,6 +71,6 @@ def shared_pixels(image: Image.Image) -> npt.NDArray[np.uint8] | None:
 
 
 def pixels_of(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """Return the pixels of an image of mode L as read-only u8 [height, width], without a copy where that is possible."""
+    """Return the pixels of an image of mode L as u8 [height, width], read-only, without a copy if possible."""
     found = shared_pixels(image)
     return np.asarray(image) if found is None else found[:, :, 0]

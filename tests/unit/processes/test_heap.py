@@ -66,7 +66,12 @@ def child(code, **environ):
     """Run code in a process of its own and return the numbers that it prints."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("GLIBC_", "MALLOC_"))}
     done = subprocess.run(
-        [sys.executable, "-c", PICTURES + code], env=plain | environ, capture_output=True, text=True, check=True, cwd=ROOT
+        [sys.executable, "-c", PICTURES + code],
+        env=plain | environ,
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
     )
     return [int(number) for number in done.stdout.split()]
 
@@ -76,7 +81,8 @@ def test_pictures_reuse_the_memory_of_those_before():
     (kept,) = child("assert keep_memory()\n" + FAULTS)
     (given_back,) = child(FAULTS)
 
-    assert kept < 100 < 20_000 < given_back
+    assert kept < 100
+    assert given_back > 20_000, "nothing was given back: the test proves nothing"
 
 
 @needs_glibc

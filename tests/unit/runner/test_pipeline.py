@@ -66,7 +66,9 @@ def test_an_image_becomes_its_outputs(pipeline_of):
 
 
 @pytest.mark.parametrize(("kept", "given_back"), [(1 << 30, 0), (1000, 2)])
-def test_memory_beyond_what_a_process_keeps_is_given_back_after_each_picture(pipeline_of, monkeypatch, kept, given_back):
+def test_memory_beyond_what_a_process_keeps_is_given_back_after_each_picture(
+    pipeline_of, monkeypatch, kept, given_back
+):
     calls = []
     monkeypatch.setattr(module, "KEPT_BYTES", kept)
     monkeypatch.setattr(module, "give_back_memory", lambda: calls.append(1))
