@@ -211,7 +211,8 @@ class Pipeline:
             limits: of an image.
             in_flight: images in memory at once.
             memory: for these images; None: without a limit.
-            observe: receives the stage, wall seconds and CPU seconds of every stage.
+            observe: receives the stage, wall seconds and CPU seconds of every stage, at the end of the image and before
+                it waits for the decision about its chunk.
             working: receives 1 when an image starts and -1 when it ends.
         """
         self.store, self._network, self._limits = store, network, limits
@@ -351,12 +352,14 @@ class Pipeline:
             return None
         run.note_begun()
         self._working(1)
+        spent = StageTimes(self._observe)
         try:
-            return self._image(work, run)
+            return self._image(work, run, spent)
         except ServiceError as error:
             run.errors.append(error)  # here and not in `run`: this thread's next image must see it
             return None
         finally:
+            spent.report()
             self._working(-1)
 
     def _store_failure(self, work: WorkItem, run: _Run, error: StoreUnavailable) -> str | None:
@@ -374,9 +377,9 @@ class Pipeline:
             return None
         return f"S3 failed for this object again and again, and served others meanwhile; its last answer: {error}"
 
-    def _image(self, work: WorkItem, run: _Run) -> Outcome | None:
+    def _image(self, work: WorkItem, run: _Run, spent: StageTimes) -> Outcome | None:
         started = time.monotonic()
-        kind, made, spent = None, None, StageTimes(self._observe)
+        kind, made = None, None
         metadata = {MODEL: self._network_digest, **run.metadata}
         try:
             _check_keys(work)
@@ -496,6 +499,7 @@ class Pipeline:
         while rendered is not None:
             kind, content = rendered
             if run.undecided:
+                spent.report()
                 with spent.timed(Stage.HOLD):
                     run.may_write()
             if not run.may_write():  # checked for every image: the chunk may have been dropped while this one started

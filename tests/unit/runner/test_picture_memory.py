@@ -155,7 +155,7 @@ def test_images_ahead_make_room_for_the_current_ones():
         memory.try_take(memory._free - peak_of(LARGE) + 1)  # now the large one fits only without those ahead
         found = []
         run = _Run({}, skip_existing=False, granted=True)
-        thread = started(lambda: found.append(pipeline._image(work_item(2, "large.jpg"), run)))
+        thread = started(lambda: found.append(pipeline._one(run, work_item(2, "large.jpg"))))
         thread.join(WAIT)
 
         assert not thread.is_alive() and found[0].kind is OutcomeKind.OK
