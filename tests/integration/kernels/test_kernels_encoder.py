@@ -98,7 +98,7 @@ def run(model: Any, floats: str, *, streams: int = 1) -> np.ndarray:
 
 
 def supported() -> set[str]:
-    """Operations of the encoder for which this CPU has kernels; without AVX-512 none, and all runs on OpenVINO's own."""
+    """Operations of the encoder for which this CPU has kernels; without AVX-512, all run on OpenVINO's own."""
     native = operations.installed()
     assert isinstance(native, Library)
     kernels = {"layer_norm": native.layer_norm(), "window_attention": native.attention("f32")}
