@@ -5,6 +5,7 @@ The program is `worker/kernels/src/tests/test.cpp`. Under sanitizers it runs wit
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 import pytest
@@ -28,3 +29,16 @@ def test_random_problems(tmp_path, sanitize):
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("tested") >= 1
+
+
+def test_code_for_newer_cpus_shares_no_function_with_the_rest(tmp_path):
+    """The linker keeps one copy of a shared function: that of another file might use instructions that a CPU lacks."""
+    if isinstance(missing := build.tools(), str):
+        pytest.skip(missing)
+    build.build_programs(tmp_path, strict=STRICT)
+    objects = [path for path in tmp_path.rglob("core/*.o") if re.search("avx|amx|attention_", path.name)]
+
+    symbols = {path.name: subprocess.check_output(["nm", "-C", path], text=True) for path in objects}
+
+    assert len(symbols) >= 8
+    assert not {name: text for name, text in symbols.items() if re.search(" [WVu] ", text)}

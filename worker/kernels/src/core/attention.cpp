@@ -64,10 +64,14 @@ struct AttentionCall {
                                  head * kHeadWidth * value_bytes,
                                  layer.channels() * value_bytes,
                                  layer.area,
+                                 padded_area(layer.area),
                                  packed.bias(head),
                                  packed.mask(window),
-                                 &layer};
-            kernels.head(one, packed.stored(), scratch);
+                                 layer.query,
+                                 layer.key,
+                                 layer.output,
+                                 layer.score_per_level};
+            kernels.head(one, packed.stored(), scratch.memory(layer.area));
         }
     }
 };
@@ -77,6 +81,19 @@ struct AttentionCall {
 AttentionScratch& AttentionScratch::of_this_thread() {
     thread_local AttentionScratch scratch;
     return scratch;
+}
+
+HeadMemory AttentionScratch::memory(int area) {
+    const size_t padded = padded_area(area);
+    const size_t packed_keys = (area + kKeysPacked - 1) / kKeysPacked * kKeysPacked;
+    const size_t rows = std::max<size_t>(packed_keys, (area + kQueries - 1) / kQueries * kQueries);
+    HeadMemory found;
+    found.queries = queries.reserve(rows * kHeadWidth);
+    found.keys = reinterpret_cast<int8_t*>(keys.reserve(packed_keys * kHeadWidth));
+    found.values = values.reserve(padded * 128);
+    found.scores = reinterpret_cast<int32_t*>(scores.reserve((kQueries + 1) * padded * 4));
+    found.shares = shares.reserve(kQueries * padded * 4);
+    return found;
 }
 
 const AttentionKernels* choose_attention(Stored stored) {

@@ -11,21 +11,10 @@
 #include <vector>
 
 #include "aligned.hpp"
+#include "attention_kernels.hpp"
 #include "deform.hpp"
 
 namespace maskmill {
-
-// Channels of one head, in every published Swin Transformer.
-constexpr int kHeadWidth = 32;
-
-// Levels 0 to 255: round(value * per_unit + zero), limited, as FakeQuantize with 256 levels makes them.
-struct Levels {
-    float per_unit = 1.0f;
-    float zero = 0.0f;
-};
-
-// How a token is stored: as f32, or as bf16 in the low half of the same bits.
-enum class Stored { f32, bf16 };
 
 // Sizes and scales of one layer. A token has the queries of all heads, then their keys, then their values.
 struct AttentionLayer {
@@ -51,18 +40,6 @@ struct AttentionTables {
     int masks_count = 0;
 };
 
-// What the inner loops need for one head of one window.
-struct WindowHead {
-    const uint8_t* const* rows;  // [area]: the token of each position
-    uint8_t* const* outputs;     // [area]: where its result goes; null for padding
-    size_t head_offset;          // bytes from the beginning of a token to its query
-    size_t part_bytes;           // bytes from the query of a head to its key, and from its key to its value
-    int area;
-    const float* bias;  // [area][padded], times log2(e)
-    const float* mask;  // the same, or null
-    const AttentionLayer* layer;
-};
-
 // Scratch memory of one thread.
 struct AttentionScratch {
     Buffer<uint8_t> queries, keys, values, scores, shares;
@@ -70,25 +47,15 @@ struct AttentionScratch {
     Buffer<uint8_t*> outputs;
 
     static AttentionScratch& of_this_thread();
-};
 
-// One set of inner loops.
-struct AttentionKernels {
-    const char* name;
-    void (*head)(const WindowHead& head, Stored stored, AttentionScratch& scratch);
+    HeadMemory memory(int area);
 };
 
 // Returns the best set for this CPU and tokens that are stored like this, or null. It needs VNNI: without it, levels
 // would have to be widened.
 const AttentionKernels* choose_attention(Stored stored);
 
-// The sets, each compiled for its instruction set. f32: with an error as small as that of f32, or of bf16.
-extern const AttentionKernels attention_f32;
-extern const AttentionKernels attention_f32_for_bf16;
-extern const AttentionKernels attention_bf16;
-
 // Positions, or tokens, rounded up to whole vectors.
-constexpr int kScores = 16;
 inline int padded_area(int area) { return (area + kScores - 1) / kScores * kScores; }
 
 // The tables of one layer in the layout of the inner loops. Read by any number of threads.

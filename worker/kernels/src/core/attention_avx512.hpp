@@ -4,20 +4,19 @@
 
 #include <immintrin.h>
 
-#include "attention.hpp"
+#include "attention_kernels.hpp"
 
 namespace {
 
-using maskmill::AttentionScratch;
+using maskmill::HeadMemory;
 using maskmill::kHeadWidth;
+using maskmill::kKeysPacked;
+using maskmill::kQueries;
 using maskmill::kScores;
 using maskmill::Levels;
-using maskmill::padded_area;
 using maskmill::Stored;
 using maskmill::WindowHead;
 
-constexpr int kQueries =
-    10;  // mixed at once: 10 x 2 sums and 2 vectors of values; the 49 of a window are nearly 5 times as many
 constexpr int kScoreQueries = 5;  // scored at once: 5 x 4 sums, 4 vectors of keys
 constexpr int kKeyVectors = 4;
 constexpr int kQuads = kHeadWidth / 4;  // products of 4 levels that VNNI adds up
@@ -233,7 +232,7 @@ inline void mix(const WindowHead& head, int first, const uint8_t* shares, size_t
             sum[r][1] = Mix::add(sum[r][1], both, b);
         }
     }
-    const Levels& levels = head.layer->output;
+    const Levels& levels = head.output;
     const __m512 zero = _mm512_set1_ps(levels.zero);
 #pragma GCC unroll 10
     for (int r = 0; r < kQueries; ++r) {
@@ -247,26 +246,23 @@ inline void mix(const WindowHead& head, int first, const uint8_t* shares, size_t
 }
 
 template <class Mix, bool kExact>
-void attend_head(const WindowHead& head, Stored stored, AttentionScratch& scratch) {
-    const int padded = padded_area(head.area), vectors = padded / kScores;
-    const int blocks = (padded + 31) / 32;  // keys are packed 32 at a time
+void attend_head(const WindowHead& head, Stored stored, const HeadMemory& memory) {
+    const int padded = head.padded, vectors = padded / kScores;
+    const int blocks = (head.area + kKeysPacked - 1) / kKeysPacked;
     const int rows = (head.area + kQueries - 1) / kQueries * kQueries;
-    const int positions = rows > blocks * 32 ? rows : blocks * 32;
-    uint8_t* queries = scratch.queries.reserve(static_cast<size_t>(positions) * kHeadWidth);
-    int8_t* keys = reinterpret_cast<int8_t*>(scratch.keys.reserve(static_cast<size_t>(blocks) * 2 * kKeyBytes));
-    uint8_t* values = scratch.values.reserve(static_cast<size_t>(padded) * 128);
-    int32_t* scores = reinterpret_cast<int32_t*>(scratch.scores.reserve((kQueries + 1) * padded * 4));
-    uint8_t* shares = scratch.shares.reserve(static_cast<size_t>(kQueries) * padded * 4);
-    int32_t* start = scores + kQueries * padded;
+    uint8_t* const queries = memory.queries;
+    int8_t* const keys = memory.keys;
+    int32_t* const scores = memory.scores;
+    int32_t* const start = scores + kQueries * padded;
 
     // The levels of the keys pass through the memory of the queries.
-    write_levels(head, stored, head.head_offset + head.part_bytes, head.layer->key, blocks * 32, queries);
+    write_levels(head, stored, head.head_offset + head.part_bytes, head.key, blocks * kKeysPacked, queries);
     for (int block = 0; block < blocks; ++block) {
-        pack_keys(queries + block * 32 * kHeadWidth, keys + block * 2 * kKeyBytes);
+        pack_keys(queries + block * kKeysPacked * kHeadWidth, keys + block * 2 * kKeyBytes);
     }
-    write_start(keys, vectors, head.layer->query.zero, start);
-    write_levels(head, stored, head.head_offset, head.layer->query, rows, queries);
-    Mix::pack_values(head, stored, head.head_offset + 2 * head.part_bytes, values);
+    write_start(keys, vectors, head.query.zero, start);
+    write_levels(head, stored, head.head_offset, head.query, rows, queries);
+    Mix::pack_values(head, stored, head.head_offset + 2 * head.part_bytes, memory.values);
 
     const size_t share_bytes = static_cast<size_t>(padded) * Mix::kShareBytes;
     for (int first = 0; first < head.area; first += kQueries) {
@@ -277,16 +273,15 @@ void attend_head(const WindowHead& head, Stored stored, AttentionScratch& scratc
         for (int r = 0; r < kQueries; ++r) {
             const int row = first + r < head.area ? first + r : first;  // what lies beyond is computed and dropped
             const float* mask = head.mask == nullptr ? nullptr : head.mask + row * padded;
-            largest[r] =
-                add_bias(scores + r * padded, head.bias + row * padded, mask, vectors, head.layer->score_per_level);
+            largest[r] = add_bias(scores + r * padded, head.bias + row * padded, mask, vectors, head.score_per_level);
         }
         for (int r = 0; r < kQueries; ++r) {
             const float* values_of = reinterpret_cast<const float*>(scores + r * padded);
-            largest[r] =
-                share<Mix, kExact>(values_of, _mm512_reduce_max_ps(largest[r]), vectors, shares + r * share_bytes);
+            largest[r] = share<Mix, kExact>(values_of, _mm512_reduce_max_ps(largest[r]), vectors,
+                                            memory.shares + r * share_bytes);
         }
         for (int r = 0; r < kQueries; ++r) sums[r] = _mm512_reduce_add_ps(largest[r]);
-        mix<Mix>(head, first, shares, share_bytes, sums, values);
+        mix<Mix>(head, first, memory.shares, share_bytes, sums, memory.values);
     }
 }
 

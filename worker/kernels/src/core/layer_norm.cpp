@@ -19,7 +19,7 @@ struct NormCall {
 
     void part(int index) const {
         const int begin = index * kTokens;
-        normalise_avx512(packed, tokens, stored, begin, std::min(begin + kTokens, count), levels);
+        normalise_avx512(packed.tables(), tokens, stored, begin, std::min(begin + kTokens, count), levels);
     }
 };
 

@@ -5,13 +5,10 @@
 #include <cstdint>
 
 #include "aligned.hpp"
-#include "attention.hpp"
 #include "deform.hpp"
+#include "layer_norm_kernels.hpp"
 
 namespace maskmill {
-
-// Channels are a multiple of this.
-constexpr int kNormChannels = 16;
 
 // Scale and shift of each channel, with those of the levels.
 class PackedNorm {
@@ -19,10 +16,7 @@ public:
     // gamma, beta: [channels].
     PackedNorm(const float* gamma, const float* beta, int channels, float epsilon, const Levels& levels);
 
-    int channels() const { return channels_; }
-    float epsilon() const { return epsilon_; }
-    const float* scale() const { return scale_.data(); }
-    const float* shift() const { return shift_.data(); }
+    NormTables tables() const { return {channels_, epsilon_, scale_.data(), shift_.data()}; }
 
 private:
     int channels_;
@@ -37,9 +31,5 @@ bool normalises_here();
 // all channels, with `epsilon` added to it. A token with a value that is not finite has undefined levels.
 void normalise(const PackedNorm& packed, const void* tokens, Stored stored, int count, uint8_t* levels,
                const Parallel& parallel);
-
-// The inner loop, for tokens from `begin` to `end`.
-void normalise_avx512(const PackedNorm& packed, const uint8_t* tokens, Stored stored, int begin, int end,
-                      uint8_t* levels);
 
 }  // namespace maskmill

@@ -34,7 +34,7 @@ ARITHMETIC: tuple[Arithmetic, ...] = ("f32", "bf16", "i8")
 Floats = npt.NDArray[np.float32]
 
 _OPERATION = "FusedDeformableConvolution"
-_COST = "BiRefNet-lite takes about 1.4 times as long in INT8"
+_COST = "BiRefNet-lite takes about twice as long in INT8"
 
 
 def replace(model: Any, *, mode: NativeKernels, int8: bool, floats: str) -> Replacement:
