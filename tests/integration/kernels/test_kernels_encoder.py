@@ -195,6 +195,21 @@ def test_windows_in_another_order_are_left_alone(weights):
     assert abs(run(model, "f32") - want).mean() <= LIMIT["f32"]
 
 
+def test_a_negative_scale_is_left_alone(weights):
+    """The scores of one layer are of the other sign: nothing is wrong with it, but the kernels do not support it."""
+    model = quantised(weights)
+    scores = next(node for node in model.get_ordered_ops() if node.get_type_name() == "Softmax")
+    while scores.get_type_name() != "MatMul":
+        scores = scores.input_value(0).get_node()
+    scale = scores.input_value(0).get_node().input_value(0).get_node()
+    scale.input(1).replace_source_output(ops.constant(np.float32(-0.2)).output(0))
+
+    done = replaced(model)
+
+    assert scale.get_type_name() == "Multiply"
+    assert done.window_attention.replaced == (ATTENTIONS - 1 if "window_attention" in supported() else 0)
+
+
 def test_without_vnni_the_encoder_runs_on_openvino(weights, monkeypatch):
     monkeypatch.setattr(Library, "attention", lambda self, floats: None)
     monkeypatch.setattr(Library, "layer_norm", lambda self: None)

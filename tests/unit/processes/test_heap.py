@@ -95,7 +95,7 @@ def test_what_is_kept_is_bounded():
 
 
 class Library:
-    """A C library that records what it is told."""
+    """Stands in for a C library, and records the parameters that it is given."""
 
     def __init__(self):
         self.told = {}

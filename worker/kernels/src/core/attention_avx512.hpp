@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include "attention_kernels.hpp"
+#include "transpose.hpp"
 
 namespace {
 
@@ -62,40 +63,16 @@ inline void write_levels(const WindowHead& head, Stored stored, size_t offset, c
 
 // Turns 32 keys [key][32 levels] into two blocks [quad][key][4 levels], signed: less 128.
 inline void pack_keys(const uint8_t* from, int8_t* to) {
-    __m512i r[16], t[16];
+    __m512 block[16];
     const __m512i sign = _mm512_set1_epi8(-128);
     for (int i = 0; i < 16; ++i) {
         const __m256i low = _mm256_load_si256(reinterpret_cast<const __m256i*>(from + i * kHeadWidth));
         const __m256i high = _mm256_load_si256(reinterpret_cast<const __m256i*>(from + (i + 16) * kHeadWidth));
-        r[i] = _mm512_xor_si512(_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1), sign);
+        const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+        block[i] = _mm512_castsi512_ps(_mm512_xor_si512(both, sign));
     }
-    // A transposition of 16 x 16 numbers of 32 bits, in steps of 2, 4, 8 and 16.
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) {
-        t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-        t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-        r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-        r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-        r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-        r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-        t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
-        t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
-        t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
-        t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-        _mm512_store_si512(to + i * 64, _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88));
-        _mm512_store_si512(to + (i + 8) * 64, _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd));
-        _mm512_store_si512(to + (i + 4) * 64, _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88));
-        _mm512_store_si512(to + (i + 12) * 64, _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd));
-    }
+    transpose(block);
+    for (int i = 0; i < 16; ++i) _mm512_store_si512(to + i * 64, _mm512_castps_si512(block[i]));
 }
 
 // Multiplies queries with 16 * V keys: scores[query][key], from `start` on.

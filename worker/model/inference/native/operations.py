@@ -60,7 +60,7 @@ def usable(operation: Operation, mode: NativeKernels) -> Library | None:
     if not isinstance(found, Library):
         return None
     try:
-        found.layer_norm()
+        found.layer_norm()  # loads the library
     except OSError:
         return None
     return found

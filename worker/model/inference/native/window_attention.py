@@ -122,6 +122,7 @@ def _layer(softmax: Any) -> _Layer:
     query, key, value = (_part(one) for one in (product.input_value(0), product.input_value(1), mixture.input_value(1)))
     _need(len({one.rows.get_node().get_name() for one in (query, key, value)}) == 1)
     _need(value.levels is None and value.before == 1)
+    _need(all(factor > 0 for one in (query, key) for factor in (one.before, one.after)))
     tokens, padding = _tokens(query.rows)
     windows, heads, area = query.index.shape
     order = query.index[:, 0] // (3 * heads)
